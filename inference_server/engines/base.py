@@ -1,0 +1,57 @@
+"""What an engine is to the rest of the server."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from shared.messages import EngineDescription, GenerationRequest, Preview, Progress
+
+
+class EngineError(Exception):
+    """The engine can't serve this request. Its text is one sentence that says what is wrong and what to do.
+
+    `code` is one of `shared.messages.Failed`'s."""
+
+    def __init__(self, message: str, code: str = "engine"):
+        super().__init__(message)
+        self.code = code
+
+
+class JobCancelled(Exception):
+    """Raised inside `Engine.generate` to leave it when `cancelled()` turned true."""
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A finished frame: RGB uint8 [height, width, 3]. Pictures come in ascending order of `index`, each frame once."""
+
+    index: int
+    image: np.ndarray
+
+
+class Engine(ABC):
+    """Makes clips. An engine lives in the worker process: made once, loaded before its first job, asked for many."""
+
+    @classmethod
+    @abstractmethod
+    def describe(cls) -> EngineDescription:
+        """What it is and whether it can run here; cheap, and imports nothing heavy: the front end calls it too."""
+
+    def load(self) -> Iterator[Progress]:
+        """Bring weights to where they are needed; called once before the first `generate`. Raises `EngineError`."""
+        return iter(())
+
+    @abstractmethod
+    def generate(
+        self, request: GenerationRequest, cancelled: Callable[[], bool]
+    ) -> Iterator[Progress | Preview | Picture]:
+        """Make the clip of a request, yielding pictures as soon as they are final.
+
+        Calls `cancelled()` between steps (at least once a second of work) and raises `JobCancelled` once it is true.
+        Raises `EngineError` for what can't be served; anything else counts as a fault of the engine. `MemoryError` and
+        CUDA's out-of-memory are reported as such by the host. May return (StopIteration.value) a note for the user.
+        """

@@ -1,0 +1,287 @@
+"""Every message of the bridge. Client to server: `Hello`, `GenerationRequest`, `Cancel`; server to client: the rest.
+
+Sizes are in pixels, times in seconds, colours sRGB, images top row first. A frame index counts from 0 at the clip's start.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .pose import MAX_FRAMES, MAX_SIDE, PoseSequence
+from .schema import (
+    Array,
+    Blob,
+    Checked,
+    Choice,
+    Flag,
+    Integer,
+    Many,
+    MessageError,
+    Number,
+    Optional,
+    Options,
+    Struct,
+    Text,
+    declare,
+)
+
+PROTOCOL_VERSION = 1
+DEFAULT_ADDRESS = "tcp://127.0.0.1:47847"
+
+MAX_PIXELS = 2048 * 2048
+MAX_CLIP_PIXELS = MAX_FRAMES * 1280 * 720
+MAX_PICTURE_BYTES = 64 << 20
+
+Job = Text(64, 1)
+"""A job's id, chosen by the client; unique among its own jobs."""
+
+
+@dataclass(frozen=True)
+class Guidance(Checked):
+    """How evaluations of the model are combined.
+
+    - `none`: one evaluation (the release's default).
+    - `classifier_free`: away from a negative branch without the text (`negative_text`), the pose (`negative_pose`: the first
+      pose repeated), or both, by `guidance_scale` (paper Eq. 17 and section G).
+    - `subject_camera`: pose in the positive branch, opposite camera rectangle in the negative one (Eq. 10).
+    - `subject_camera_separate`: strengths of their own for the subject (`guidance_scale`) and the camera
+      (`camera_guidance_scale`), three evaluations (Eq. 13).
+
+    Active from `start` to `stop`, fractions of the denoising steps.
+    """
+
+    guider: str = declare(Choice(("none", "classifier_free", "subject_camera", "subject_camera_separate")), "none")
+    guidance_scale: float = declare(Number(0, 30), 1.0)
+    camera_guidance_scale: float = declare(Number(0, 30), 0.0)
+    negative_text: bool = declare(Flag(), True)
+    negative_pose: bool = declare(Flag(), True)
+    start: float = declare(Number(0, 1), 0.0)
+    stop: float = declare(Number(0, 1), 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class GenerationRequest(Checked):
+    """Everything an engine needs to make one clip.
+
+    first_frame: PNG file, exactly `width` x `height`.
+    pose: polylines of all `num_frames` frames; its canvas may have another size and is scaled to the clip's.
+    pose_frames: the frames whose pose conditions the clip (paper section F); None means all. The others have no pose image.
+    subject_mask: [height, width] uint8, 1 on the subject in the first frame.
+    first_labels: [height, width] uint8, limb index + 1 of the limb that owns each pixel of the first frame, 0 elsewhere.
+    part_maps: [num_frames, h, w] uint8, the same labels for every frame at any smaller size (1/8 or 1/32 of the clip's).
+    camera_motion: [num_frames, 3, 3] float32 homographies, from pixels of the first frame to pixels of frame i, that the
+        static background follows; the first is the identity.
+    frame_format: how result frames travel: "png" (lossless file, ready to write), "jpeg" or "raw" (RGB, height x width x 3).
+    preview_interval: seconds between preview images at most, 0 for none.
+    engine_options: what only one engine understands.
+    """
+
+    job: str = declare(Job)
+    engine: str = declare(Text(64, 1))
+    width: int = declare(Integer(32, MAX_SIDE, step=2))
+    height: int = declare(Integer(32, MAX_SIDE, step=2))
+    num_frames: int = declare(Integer(1, MAX_FRAMES))
+    fps: float = declare(Number(0.01, 1000))
+    first_frame: bytes = declare(Blob(MAX_PICTURE_BYTES))
+    pose: PoseSequence = declare(Struct(PoseSequence))
+    prompt: str = declare(Text(8192), "")
+    negative_prompt: str = declare(Text(8192), "")
+    seed: int = declare(Integer(0, 2**63 - 1), 0)
+    num_inference_steps: int = declare(Integer(1, 1000), 50)
+    guidance: Guidance = declare(Struct(Guidance), default_factory=Guidance)
+    pose_frames: tuple[int, ...] | None = declare(Optional(Many(Integer(0, MAX_FRAMES - 1), MAX_FRAMES)), None)
+    subject_mask: np.ndarray | None = declare(Optional(Array("uint8", (None, None), MAX_PIXELS, compress=True)), None)
+    first_labels: np.ndarray | None = declare(Optional(Array("uint8", (None, None), MAX_PIXELS, compress=True)), None)
+    part_maps: np.ndarray | None = declare(
+        Optional(Array("uint8", (None, None, None), MAX_CLIP_PIXELS // 16, compress=True)), None
+    )
+    camera_motion: np.ndarray | None = declare(
+        Optional(Array("float32", (None, 3, 3), MAX_FRAMES * 9, finite_within=1e9)), None
+    )
+    frame_format: str = declare(Choice(("png", "jpeg", "raw")), "png")
+    preview_interval: float = declare(Number(0, 3600), 2.0)
+    engine_options: dict = declare(Options(), default_factory=dict)
+
+    def validate(self):
+        size = (self.height, self.width)
+        if self.height * self.width > MAX_PIXELS or self.num_frames * self.height * self.width > MAX_CLIP_PIXELS:
+            raise MessageError(
+                f"A clip of {self.num_frames} frames at {self.width} x {self.height} is too large; "
+                "choose a smaller size or fewer frames."
+            )
+        found = png_size(self.first_frame)
+        if found is None:
+            raise MessageError("The first frame is not a PNG picture; choose another picture.")
+        if found != (self.width, self.height):
+            raise MessageError(
+                f"The first frame is {found[0]} x {found[1]} pixels but the clip is {self.width} x {self.height}; "
+                "fit the picture to the clip's size."
+            )
+        if self.pose.num_frames != self.num_frames:
+            raise MessageError(
+                f"The pose has {self.pose.num_frames} frames but the clip has {self.num_frames}; export the pose again."
+            )
+        if self.pose_frames is not None:
+            if not self.pose_frames or max(self.pose_frames) >= self.num_frames:
+                raise MessageError("Name at least one frame that carries a pose, and none beyond the clip's end.")
+            if list(self.pose_frames) != sorted(set(self.pose_frames)):
+                raise MessageError("The frames that carry a pose must be in ascending order, each named once.")
+        for name in ("subject_mask", "first_labels"):
+            plane = getattr(self, name)
+            if plane is not None and plane.shape != size:
+                raise MessageError(
+                    f"{name} is {plane.shape[1]} x {plane.shape[0]} but the clip is {self.width} x {self.height}."
+                )
+        for labels in (self.first_labels, self.part_maps):
+            if labels is not None and labels.size and int(labels.max()) > len(self.pose.limbs):
+                raise MessageError("A part map names a limb that the pose does not have; export the pose again.")
+        for name in ("part_maps", "camera_motion"):
+            stack = getattr(self, name)
+            if stack is not None and len(stack) != self.num_frames:
+                raise MessageError(f"{name} has {len(stack)} frames but the clip has {self.num_frames}.")
+
+    def conditioned_frames(self) -> tuple[int, ...]:
+        """The indices of the frames that carry a pose."""
+        return tuple(range(self.num_frames)) if self.pose_frames is None else self.pose_frames
+
+
+@dataclass(frozen=True)
+class Hello(Checked):
+    """Opens a connection and, repeated, keeps it: the server answers each with `Welcome`."""
+
+    client: str = declare(Text(128), "")
+    client_version: str = declare(Text(64), "")
+
+
+@dataclass(frozen=True)
+class Cancel(Checked):
+    """End a job, waiting or running. Answered with `Cancelled`, or not at all when the job has already ended."""
+
+    job: str = declare(Job)
+
+
+@dataclass(frozen=True)
+class EngineDescription(Checked):
+    """What an engine is and what sizes it takes, for the panel.
+
+    `ready` is false when it can't run here, and `reason` then says why in a sentence. Width and height must be multiples of
+    `size_multiple`, the number of frames n with (n - 1) % `frame_step` == 0, at most `max_frames`.
+    """
+
+    name: str = declare(Text(64, 1))
+    label: str = declare(Text(128))
+    summary: str = declare(Text(1024))
+    neural: bool = declare(Flag())
+    ready: bool = declare(Flag(), True)
+    reason: str = declare(Text(1024), "")
+    size_multiple: int = declare(Integer(1, 256), 2)
+    frame_step: int = declare(Integer(1, 64), 1)
+    max_frames: int = declare(Integer(1, MAX_FRAMES), MAX_FRAMES)
+    default_steps: int = declare(Integer(1, 1000), 1)
+    uses_prompt: bool = declare(Flag(), True)
+    uses_camera: bool = declare(Flag(), True)
+    guiders: tuple[str, ...] = declare(Many(Text(64), 16), ("none",))
+
+
+@dataclass(frozen=True)
+class Welcome(Checked):
+    """Who answers, which engines it has and how busy it is."""
+
+    server_version: str = declare(Text(64))
+    engines: tuple[EngineDescription, ...] = declare(Many(Struct(EngineDescription), 32))
+    device: str = declare(Text(256), "")
+    jobs: int = declare(Integer(0, 1_000_000), 0)
+
+
+@dataclass(frozen=True)
+class Accepted(Checked):
+    """The request is valid and in the queue."""
+
+    job: str = declare(Job)
+
+
+@dataclass(frozen=True)
+class Queued(Checked):
+    """`position` jobs come before this one; sent again whenever it changes."""
+
+    job: str = declare(Job)
+    position: int = declare(Integer(0, 1_000_000))
+
+
+@dataclass(frozen=True)
+class Progress(Checked):
+    """Step `step` of `total` in `stage` ("loading", "encoding", "denoising", "decoding", "drawing", ...) is done."""
+
+    job: str = declare(Job)
+    stage: str = declare(Text(64))
+    step: int = declare(Integer(0, 10_000_000))
+    total: int = declare(Integer(0, 10_000_000))
+    seconds_left: float | None = declare(Optional(Number(0, 1e9)), None)
+    note: str = declare(Text(1024), "")
+
+
+@dataclass(frozen=True, eq=False)
+class Preview(Checked):
+    """A rough picture of frame `index` while the clip is in the making: RGB uint8 [h, w, 3], small."""
+
+    job: str = declare(Job)
+    index: int = declare(Integer(0, MAX_FRAMES - 1))
+    image: np.ndarray = declare(Array("uint8", (None, None, 3), 3 * 1024 * 1024))
+
+
+@dataclass(frozen=True, eq=False)
+class Frame(Checked):
+    """A finished frame in the format that was asked for; frames arrive in order."""
+
+    job: str = declare(Job)
+    index: int = declare(Integer(0, MAX_FRAMES - 1))
+    width: int = declare(Integer(1, MAX_SIDE))
+    height: int = declare(Integer(1, MAX_SIDE))
+    format: str = declare(Choice(("png", "jpeg", "raw")))
+    data: bytes = declare(Blob(3 * MAX_PIXELS + 65536))
+
+    def validate(self):
+        if self.format == "raw" and memoryview(self.data).nbytes != 3 * self.width * self.height:
+            raise MessageError("A raw frame does not hold as many bytes as its size needs.")
+
+
+@dataclass(frozen=True)
+class Done(Checked):
+    """All frames have been sent. `note` says what the engine wants known (precision chosen, guidance left out, ...)."""
+
+    job: str = declare(Job)
+    num_frames: int = declare(Integer(0, MAX_FRAMES))
+    seconds: float = declare(Number(0, 1e9))
+    note: str = declare(Text(1024), "")
+
+
+@dataclass(frozen=True)
+class Failed(Checked):
+    """The job, or with an empty `job` the message itself, could not be served: what is wrong, and what to do."""
+
+    job: str = declare(Text(64), "")
+    code: str = declare(Choice(("invalid", "version", "engine", "memory", "worker", "full", "internal")), "internal")
+    message: str = declare(Text(2048), "")
+
+
+@dataclass(frozen=True)
+class Cancelled(Checked):
+    """The job ended because the client asked; no more of it follows."""
+
+    job: str = declare(Job)
+
+
+CLIENT_MESSAGES = (Hello, GenerationRequest, Cancel)
+SERVER_MESSAGES = (Welcome, Accepted, Queued, Progress, Preview, Frame, Done, Failed, Cancelled)
+ENDINGS = (Done, Failed, Cancelled)
+"""After one of these nothing more of a job follows."""
+
+
+def png_size(data: bytes | memoryview) -> tuple[int, int] | None:
+    """(width, height) from a PNG's header, None when it is not one."""
+    head = bytes(memoryview(data)[:24])
+    if len(head) < 24 or head[:8] != b"\x89PNG\r\n\x1a\n" or head[12:16] != b"IHDR":
+        return None
+    return int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")

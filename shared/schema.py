@@ -1,0 +1,306 @@
+"""Kinds of message fields: what a value may be, checked alike on the side that sends and the side that receives.
+
+A message is a frozen dataclass whose fields carry a `Kind` (see `declare`). The kind checks a value when the message is
+made, turns it into what msgpack can carry, and reads it back from bytes nobody vouches for. Bulk data (pictures, arrays)
+never enters the msgpack header: it travels as parts of its own, and the header holds a reference to the part's index.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+class MessageError(ValueError):
+    """A message breaks the contract. Its text is one sentence that says what is wrong and what to do."""
+
+
+class Kind:
+    """What a field may hold. `pack` and `unpack` are inverse; `check` returns the value in its canonical type."""
+
+    def check(self, value: Any, name: str) -> Any:
+        raise NotImplementedError
+
+    def pack(self, value: Any, parts: list) -> Any:
+        return value
+
+    def unpack(self, value: Any, parts: Sequence, name: str) -> Any:
+        return self.check(value, name)
+
+
+@dataclass(frozen=True)
+class Text(Kind):
+    """A string of at most `limit` characters (at least `least`)."""
+
+    limit: int
+    least: int = 0
+
+    def check(self, value, name):
+        if not isinstance(value, str):
+            raise MessageError(f"{name} must be text.")
+        if not self.least <= len(value) <= self.limit:
+            raise MessageError(f"{name} is {len(value)} characters long; between {self.least} and {self.limit} are allowed.")
+        return value
+
+
+@dataclass(frozen=True)
+class Choice(Kind):
+    """One of a few words."""
+
+    words: tuple[str, ...]
+
+    def check(self, value, name):
+        if value not in self.words:
+            raise MessageError(f"{name} is {str(value)[:40]!r}; choose one of {', '.join(self.words)}.")
+        return value
+
+
+@dataclass(frozen=True)
+class Flag(Kind):
+    """True or false."""
+
+    def check(self, value, name):
+        if not isinstance(value, bool):
+            raise MessageError(f"{name} must be true or false.")
+        return value
+
+
+@dataclass(frozen=True)
+class Integer(Kind):
+    """A whole number from `least` to `most`, a multiple of `step` where given."""
+
+    least: int
+    most: int
+    step: int = 1
+
+    def check(self, value, name):
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+            raise MessageError(f"{name} must be a whole number.")
+        if not self.least <= value <= self.most:
+            raise MessageError(f"{name} is {value}; it must lie between {self.least} and {self.most}.")
+        if value % self.step:
+            raise MessageError(f"{name} is {value}; it must be a multiple of {self.step}.")
+        return int(value)
+
+
+@dataclass(frozen=True)
+class Number(Kind):
+    """A finite number from `least` to `most`."""
+
+    least: float
+    most: float
+
+    def check(self, value, name):
+        if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+            raise MessageError(f"{name} must be a number.")
+        value = float(value)
+        if not (math.isfinite(value) and self.least <= value <= self.most):
+            raise MessageError(f"{name} is {value:g}; it must lie between {self.least:g} and {self.most:g}.")
+        return value
+
+
+@dataclass(frozen=True)
+class Many(Kind):
+    """A tuple of at most `limit` values of one kind."""
+
+    kind: Kind
+    limit: int
+
+    def check(self, value, name):
+        return tuple(self.kind.check(item, f"{name}[{i}]") for i, item in enumerate(self._items(value, name)))
+
+    def pack(self, value, parts):
+        return [self.kind.pack(item, parts) for item in value]
+
+    def unpack(self, value, parts, name):
+        return tuple(self.kind.unpack(item, parts, f"{name}[{i}]") for i, item in enumerate(self._items(value, name)))
+
+    def _items(self, value, name):
+        if not isinstance(value, (list, tuple)):
+            raise MessageError(f"{name} must be a list.")
+        if len(value) > self.limit:
+            raise MessageError(f"{name} has {len(value)} entries; at most {self.limit} are allowed.")
+        return value
+
+
+@dataclass(frozen=True)
+class Options(Kind):
+    """A small table of word -> text, number or flag, for what only one engine understands."""
+
+    limit: int = 64
+
+    def check(self, value, name):
+        if not isinstance(value, dict) or len(value) > self.limit:
+            raise MessageError(f"{name} must be a table of at most {self.limit} entries.")
+        for key, item in value.items():
+            if not isinstance(key, str) or len(key) > 64:
+                raise MessageError(f"{name} has a key that is not a short word.")
+            if not isinstance(item, (str, bool, int, float)) or (isinstance(item, str) and len(item) > 4096):
+                raise MessageError(f"{name}[{key!r}] must be a text, a number, or true or false.")
+            if isinstance(item, (int, float)) and not (math.isfinite(item) and abs(item) < 2**63):
+                raise MessageError(f"{name}[{key!r}] must be a finite number.")
+        return dict(value)
+
+
+@dataclass(frozen=True)
+class Optional(Kind):
+    """A value of another kind, or None."""
+
+    kind: Kind
+
+    def check(self, value, name):
+        return None if value is None else self.kind.check(value, name)
+
+    def pack(self, value, parts):
+        return None if value is None else self.kind.pack(value, parts)
+
+    def unpack(self, value, parts, name):
+        return None if value is None else self.kind.unpack(value, parts, name)
+
+
+@dataclass(frozen=True)
+class Struct(Kind):
+    """Another declared dataclass."""
+
+    cls: type
+
+    def check(self, value, name):
+        if not isinstance(value, self.cls):
+            raise MessageError(f"{name} must be a {self.cls.__name__}.")
+        return value
+
+    def pack(self, value, parts):
+        return pack_fields(value, parts)
+
+    def unpack(self, value, parts, name):
+        return unpack_fields(self.cls, value, parts, f"{name}.")
+
+
+@dataclass(frozen=True)
+class Blob(Kind):
+    """Raw bytes of at most `limit`, carried as a part of its own; read back as a memoryview, without a copy."""
+
+    limit: int
+
+    def check(self, value, name):
+        if not isinstance(value, (bytes, bytearray, memoryview)):
+            raise MessageError(f"{name} must be bytes.")
+        if memoryview(value).nbytes > self.limit:
+            raise MessageError(f"{name} holds {memoryview(value).nbytes} bytes; at most {self.limit} are allowed.")
+        return value
+
+    def pack(self, value, parts):
+        parts.append(value)
+        return len(parts) - 1
+
+    def unpack(self, value, parts, name):
+        return self.check(_part(value, parts, name), name)
+
+
+@dataclass(frozen=True)
+class Array(Kind):
+    """A numpy array of one dtype; `shape` holds lengths, None where any length from 0 to `limit` elements in all is fine.
+
+    `compress` sends it through zlib at its fastest setting, worth it for label maps and of no use for pictures.
+    A received array is a read-only view of the message unless it was compressed.
+    """
+
+    dtype: str
+    shape: tuple[int | None, ...]
+    limit: int
+    compress: bool = False
+    finite_within: float | None = None
+
+    def check(self, value, name):
+        if not isinstance(value, np.ndarray) or value.dtype != np.dtype(self.dtype):
+            raise MessageError(f"{name} must be an array of {np.dtype(self.dtype).name}.")
+        self._check_shape(value.shape, name)
+        if self.finite_within is not None and value.size and not (np.abs(value) <= self.finite_within).all():
+            raise MessageError(f"{name} holds a value that is not a number within ±{self.finite_within:g}.")
+        return value
+
+    def _check_shape(self, shape, name):
+        fits = len(shape) == len(self.shape) and all(want in (None, got) for want, got in zip(self.shape, shape))
+        if not fits or math.prod(shape) > self.limit:
+            want = " x ".join("n" if side is None else str(side) for side in self.shape)
+            got = " x ".join(map(str, shape))
+            raise MessageError(f"{name} has the shape {got}; {want} with at most {self.limit} elements is allowed.")
+
+    def pack(self, value, parts):
+        data = np.ascontiguousarray(value, np.dtype(self.dtype).newbyteorder("<"))
+        parts.append(zlib.compress(data, 1) if self.compress else data.data.cast("B") if data.size else b"")
+        return {"part": len(parts) - 1, "shape": list(value.shape)}
+
+    def unpack(self, value, parts, name):
+        if not isinstance(value, dict) or not isinstance(value.get("shape"), list):
+            raise MessageError(f"{name} must refer to an array.")
+        shape = tuple(Integer(0, self.limit).check(side, f"{name}.shape") for side in value["shape"][:8])
+        self._check_shape(shape, name)
+        data = _part(value.get("part"), parts, name)
+        dtype = np.dtype(self.dtype).newbyteorder("<")
+        expected = math.prod(shape) * dtype.itemsize
+        if self.compress:
+            data = _inflate(data, expected, name)
+        if memoryview(data).nbytes != expected:
+            raise MessageError(f"{name} holds {memoryview(data).nbytes} bytes where its shape needs {expected}.")
+        return self.check(np.frombuffer(data, dtype).reshape(shape).astype(self.dtype, copy=False), name)
+
+
+def _inflate(data, expected: int, name: str) -> bytes:
+    """Undo zlib without ever holding more than the expected size."""
+    inflater = zlib.decompressobj()
+    try:
+        out = inflater.decompress(data, expected + 1)
+    except zlib.error:
+        raise MessageError(f"{name} is damaged: its compressed data can't be read.") from None
+    if len(out) > expected or not inflater.eof:
+        raise MessageError(f"{name} is damaged: it does not unpack to the size its shape needs.")
+    return out
+
+
+def _part(index, parts, name):
+    if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < len(parts):
+        raise MessageError(f"{name} refers to a part that the message does not have.")
+    return parts[index]
+
+
+def declare(kind: Kind, default: Any = dataclasses.MISSING, default_factory: Any = dataclasses.MISSING) -> Any:
+    """A dataclass field of a kind."""
+    return dataclasses.field(default=default, default_factory=default_factory, metadata={"kind": kind})
+
+
+class Checked:
+    """Base of every declared dataclass: making one checks every field, then `validate` what fields mean together."""
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, field.metadata["kind"].check(getattr(self, field.name), field.name))
+        self.validate()
+
+    def validate(self) -> None:
+        """Raise `MessageError` when fields that are each fine do not fit together."""
+
+
+def pack_fields(message: Checked, parts: list) -> dict[str, Any]:
+    """The fields as msgpack can carry them; bulk data is appended to `parts`."""
+    return {f.name: f.metadata["kind"].pack(getattr(message, f.name), parts) for f in dataclasses.fields(message)}
+
+
+def unpack_fields(cls: type, values: Any, parts: Sequence, prefix: str = "") -> Any:
+    """Make a `cls` from received values; unknown fields are passed over, missing ones take their default."""
+    if not isinstance(values, dict):
+        raise MessageError(f"{prefix.rstrip('.') or cls.__name__} must be a table of fields.")
+    known = {}
+    for field in dataclasses.fields(cls):
+        name = prefix + field.name
+        if field.name in values:
+            known[field.name] = field.metadata["kind"].unpack(values[field.name], parts, name)
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise MessageError(f"{name} is missing from the message.")
+    return cls(**known)

@@ -1,0 +1,76 @@
+"""Messages as multipart ZeroMQ messages, and back from bytes that nobody vouches for.
+
+Part 0 is a msgpack table: `type`, `version` and the message's fields. The parts after it are bulk data (pictures, arrays) that
+the fields refer to by index; they are sent and read in place. Nothing is ever unpickled, no object is ever made that is not
+declared in `shared.messages`, and sizes, counts and depth are bounded before memory is spent on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgpack
+
+from . import messages
+from .schema import MessageError, pack_fields, unpack_fields
+
+MAX_HEADER = 1 << 20
+MAX_PARTS = 64
+MAX_TOTAL = 256 << 20
+
+_TYPES = {cls.__name__: cls for cls in messages.CLIENT_MESSAGES + messages.SERVER_MESSAGES}
+
+
+class VersionError(MessageError):
+    """The other side speaks another version of the protocol."""
+
+
+def encode(message: Any) -> list[bytes | memoryview]:
+    """The parts to send. Bulk parts are views of the message's own memory: it must not change until they are sent."""
+    bulk: list[bytes | memoryview] = []
+    fields = pack_fields(message, bulk)
+    header = {"type": type(message).__name__, "version": messages.PROTOCOL_VERSION, **fields}
+    return [msgpack.packb(header, use_bin_type=True), *bulk]
+
+
+def decode(parts: Sequence[bytes | memoryview], allowed: Sequence[type] | None = None) -> Any:
+    """Read a message; arrays and pictures in it are views of `parts`.
+
+    Raises `MessageError` (one sentence) for anything the contract does not allow, `VersionError` for another version.
+    `allowed` narrows the message types, for instance to `messages.CLIENT_MESSAGES` on the server.
+    """
+    header = read_header(parts)
+    if header.get("version") != messages.PROTOCOL_VERSION:
+        raise VersionError(
+            f"This message speaks protocol version {str(header.get('version'))[:20]}, here it is "
+            f"{messages.PROTOCOL_VERSION}; install the same release of the extension and the server."
+        )
+    cls = _TYPES.get(str(header.get("type")))
+    if cls is None or (allowed is not None and cls not in allowed):
+        raise MessageError(f"A message of the type {str(header.get('type'))[:40]!r} is not expected here.")
+    return unpack_fields(cls, header, parts[1:])
+
+
+def read_header(parts: Sequence[bytes | memoryview]) -> dict[str, Any]:
+    """The table of part 0, within the limits but not yet checked any further."""
+    if not 1 <= len(parts) <= MAX_PARTS:
+        raise MessageError(f"The message has {len(parts)} parts; between 1 and {MAX_PARTS} are allowed.")
+    if memoryview(parts[0]).nbytes > MAX_HEADER or sum(memoryview(part).nbytes for part in parts) > MAX_TOTAL:
+        raise MessageError("The message is too large; choose a smaller size or fewer frames.")
+    try:
+        header = msgpack.unpackb(
+            parts[0],
+            raw=False,
+            strict_map_key=True,
+            max_str_len=65536,
+            max_bin_len=65536,
+            max_ext_len=0,
+            max_array_len=4096,
+            max_map_len=256,
+        )
+    except (ValueError, msgpack.exceptions.UnpackException, RecursionError):
+        raise MessageError("The message can't be read: it is not one of this bridge's.") from None
+    if not isinstance(header, dict):
+        raise MessageError("The message can't be read: it is not one of this bridge's.")
+    return header
