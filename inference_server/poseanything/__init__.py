@@ -1,0 +1,1 @@
+"""PoseAnything: the model, its guidance, its weights and the pipeline over them."""
