@@ -1,0 +1,147 @@
+"""The transformer under the official release's names: Wan's own, and `cross_attn_instance` and `norm4` for the PTCM."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from .errors import CheckpointError, name_some
+from .keymap import KeyMap
+
+_ATTENTION = [("to_q", "q"), ("to_k", "k"), ("to_v", "v"), ("to_out.0", "o"), ("norm_q", "norm_q"), ("norm_k", "norm_k")]
+
+OFFICIAL_KEYS = KeyMap(
+    [
+        (f"blocks.{{}}.{ours}.{our_part}", f"blocks.{{}}.{theirs}.{their_part}")
+        for ours, theirs in [("attn1", "self_attn"), ("attn2", "cross_attn"), ("part_attn", "cross_attn_instance")]
+        for our_part, their_part in _ATTENTION
+    ]
+    + [
+        ("blocks.{}.norm2", "blocks.{}.norm3"),
+        ("blocks.{}.norm_part", "blocks.{}.norm4"),
+        ("blocks.{}.ffn.net.0.proj", "blocks.{}.ffn.0"),
+        ("blocks.{}.ffn.net.2", "blocks.{}.ffn.2"),
+        ("blocks.{}.scale_shift_table", "blocks.{}.modulation"),
+        ("patch_embedding", "patch_embedding"),
+        ("pose_proj", "condition_proj"),
+        ("condition_embedder.text_embedder.linear_1", "text_embedding.0"),
+        ("condition_embedder.text_embedder.linear_2", "text_embedding.2"),
+        ("condition_embedder.time_embedder.linear_1", "time_embedding.0"),
+        ("condition_embedder.time_embedder.linear_2", "time_embedding.2"),
+        ("condition_embedder.time_proj", "time_projection.1"),
+        ("scale_shift_table", "head.modulation"),
+        ("proj_out", "head.head"),
+    ]
+)
+
+# Wrappings that training frameworks and other programs put around the same names.
+OFFICIAL_PREFIXES = ("model.diffusion_model.", "diffusion_model.", "pipe.dit.", "module.")
+
+WAN_HEAD_DIM = 128  # of every Wan transformer; the shapes alone don't tell it
+
+# What else a file of Wan's names may be, by its width and the channels that go in and come out.
+OTHER_WANS = {
+    (3072, 48, 48): "the plain Wan2.2-TI2V-5B",
+    (5120, 16, 16): "a Wan 14B text-to-video model",
+    (5120, 36, 16): "a Wan 14B image-to-video model",
+    (1536, 16, 16): "the Wan2.1 1.3B text-to-video model",
+    (1536, 36, 16): "a Wan2.1 1.3B image-to-video model",
+}
+
+
+def from_official_state_dict(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The release's tensors under our names. The tensors are passed on as they are, neither copied nor cast.
+
+    Raises `CheckpointError` naming the keys that are not the release's.
+    """
+    renamed = {key: OFFICIAL_KEYS.to_ours(key) for key in state_dict}
+    unknown = [key for key, ours in renamed.items() if ours is None]
+    if unknown:
+        raise CheckpointError(
+            f"The checkpoint has {len(unknown)} tensor(s) with names that PoseAnything doesn't use"
+            f" ({name_some(unknown)}); get the file again, or one made for this model."
+        )
+    return {ours: state_dict[key] for key, ours in renamed.items()}
+
+
+def to_official_state_dict(model: nn.Module | Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors of a `PoseAnythingTransformer3DModel` (or its state dict) under the release's names, as they are.
+
+    Raises `CheckpointError` for a tensor the release has no name for (a quantised model's scales, a LoRA's).
+    """
+    state_dict = model.state_dict() if isinstance(model, nn.Module) else model
+    renamed = {key: OFFICIAL_KEYS.to_theirs(key) for key in state_dict}
+    unknown = [key for key, theirs in renamed.items() if theirs is None]
+    if unknown:
+        raise CheckpointError(
+            f"The official format has no name for {len(unknown)} tensor(s) of this model ({name_some(unknown)});"
+            " export it without LoRAs and quantisation."
+        )
+    return {theirs: state_dict[key] for key, theirs in renamed.items()}
+
+
+def official_fingerprint(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """The md5 by which the release recognises its own checkpoints: over the sorted names, with and without shape."""
+    words = []
+    for name, shape in shapes.items():
+        words += [f"{name}:{'_'.join(map(str, shape))}", name]
+    return hashlib.md5(",".join(sorted(words)).encode(), usedforsecurity=False).hexdigest()
+
+
+def config_from_official(
+    shapes: Mapping[str, tuple[int, ...]], where: str, original_config: Mapping[str, object] | None = None
+) -> dict[str, object]:
+    """The configuration of the model that tensors of these official names and shapes belong to.
+
+    `original_config` is the `config.json` in Wan's own words that may lie beside them; it alone can tell a number of
+    heads other than one per 128 features. `where` names the checkpoint in messages.
+
+    Raises `CheckpointError` when they are another model's: plain Wan, a 14B one, or none of this family.
+    """
+    original_config = original_config or {}
+    try:
+        dim, in_channels, *patch_size = shapes["patch_embedding.weight"]
+        out_channels = shapes["head.head.weight"][0] // (patch_size[0] * patch_size[1] * patch_size[2])
+        text_dim = shapes["text_embedding.0.weight"][1]
+        freq_dim = shapes["time_embedding.0.weight"][1]
+        ffn_dim = shapes["blocks.0.ffn.0.weight"][0]
+    except (KeyError, ValueError, IndexError) as error:
+        raise CheckpointError(
+            f"{where} is not a PoseAnything transformer: its tensor {error} is missing or has no such shape;"
+            " choose the release's diffusion_pytorch_model files."
+        ) from error
+
+    if "condition_proj.weight" in shapes:
+        pose_injection = "mlp"
+    elif in_channels == 2 * out_channels:
+        pose_injection = "channel"
+    else:
+        what = OTHER_WANS.get((dim, in_channels, out_channels), f"another Wan transformer ({dim} features wide)")
+        raise CheckpointError(
+            f"{where} is {what}, not PoseAnything: it takes {in_channels} channels where PoseAnything takes"
+            f" {2 * out_channels}, the video's and the pose's; get Ryan241005/PoseAnything with the weights command."
+        )
+
+    heads = original_config.get("num_heads") or dim // WAN_HEAD_DIM
+    if not heads or dim % heads:
+        raise CheckpointError(
+            f"{where} is {dim} features wide, which isn't a number of heads of {WAN_HEAD_DIM};"
+            ' put a config.json with "num_heads" beside it.'
+        )
+    return {
+        "patch_size": tuple(patch_size),
+        "num_attention_heads": heads,
+        "attention_head_dim": dim // heads,
+        "in_channels": in_channels,
+        "out_channels": out_channels,
+        "text_dim": text_dim,
+        "freq_dim": freq_dim,
+        "ffn_dim": ffn_dim,
+        "num_layers": 1 + max(int(name.split(".")[1]) for name in shapes if name.startswith("blocks.")),
+        "eps": original_config.get("eps", 1e-6),
+        "pose_injection": pose_injection,
+        "part_attention": any(".cross_attn_instance." in name for name in shapes),
+    }
