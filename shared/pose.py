@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -98,15 +99,22 @@ class PoseSequence(Checked):
     def num_frames(self) -> int:
         return len(self.offsets) - 1
 
+    @cached_property
+    def _starts(self) -> np.ndarray:
+        """[M + 1] int64: where each polyline's points begin, and where the last one's end."""
+        return np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)])
+
     def frame(self, index: int) -> list[Polyline]:
         """The polylines of one frame, as views."""
         first, last = int(self.offsets[index]), int(self.offsets[index + 1])
-        start = int(self.lengths[:first].sum(dtype=np.int64))
-        polylines = []
-        for owner, length in zip(self.owners[first:last].tolist(), self.lengths[first:last].tolist()):
-            polylines.append(Polyline(owner, self.points[start : start + length]))
-            start += length
-        return polylines
+        starts = self._starts[first : last + 1].tolist()
+        owners = self.owners[first:last].tolist()
+        return [Polyline(owner, self.points[a:b]) for owner, a, b in zip(owners, starts, starts[1:])]
+
+    def frame_points(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """(points [K, 3], lengths [M]) of one frame: its M polylines one after another, as views."""
+        first, last = int(self.offsets[index]), int(self.offsets[index + 1])
+        return self.points[self._starts[first] : self._starts[last]], self.lengths[first:last]
 
     def scaled(self, width: int, height: int) -> PoseSequence:
         """The same sequence on a canvas of another size (each axis scaled on its own, as the release does)."""

@@ -1,0 +1,170 @@
+"""Pictures from poses and token maps from part maps: the one renderer both sides use.
+
+The look is that of the official release's sample: white strokes on black, no grey. Measured on the 145 frames of its deer
+(512 x 288): every frame is exactly a union of 3 x 3 crosses (opening by a cross changes no pixel), that is a line one
+pixel thin dilated by the 3 x 3 ellipse; across a level or upright stroke 3 pixels, across a diagonal one 3 / sqrt(2). Its
+samples at 704 x 512 and 768 x 512 have strokes of 4 and 4 to 5 pixels: the weight goes with the longer side, 3 in 512,
+which is the size XPose's frames have when their skeletons are extracted.
+
+A pixel is therefore white when its centre lies within 1.5/512 of the longer side of the stroke, measured in the L1 norm,
+which gives those very crosses at 512 and the same shape at any other size.
+
+The model was shown these pictures scaled bilinearly from 512 to its own size, so `condition_images` draws and scales in
+the same way, while `draw_pose` draws directly at the size asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+
+from .pose import PoseSequence
+
+NATIVE_SIDE = 512
+"""Longer side, in pixels, at which the model's pose pictures are drawn."""
+LINE_WEIGHT = 3 / NATIVE_SIDE
+"""Width of a level stroke as a fraction of the picture's longer side."""
+
+_MAX_COLUMNS = 1 << 18
+"""Stroke columns filled at a time; bounds the memory a picture full of long strokes takes."""
+
+
+def draw_pose(pose: PoseSequence, frame: int, width: int | None = None, height: int | None = None) -> np.ndarray:
+    """[height, width] uint8, 255 on the strokes of one frame and 0 elsewhere; by default at the size of the pose's canvas."""
+    width, height = width or pose.width, height or pose.height
+    image = np.zeros((height, width), np.uint8)
+    _draw(pose, frame, image)
+    return image
+
+
+def draw_poses(
+    pose: PoseSequence,
+    width: int | None = None,
+    height: int | None = None,
+    frames: Iterable[int] | None = None,
+) -> np.ndarray:
+    """[num_frames, height, width] uint8 as `draw_pose`; black wherever `frames` (None for all) leaves a frame out."""
+    width, height = width or pose.width, height or pose.height
+    images = np.zeros((pose.num_frames, height, width), np.uint8)
+    for frame in range(pose.num_frames) if frames is None else frames:
+        _draw(pose, frame, images[frame])
+    return images
+
+
+def condition_images(
+    pose: PoseSequence, width: int, height: int, frames: Iterable[int] | None = None
+) -> np.ndarray:
+    """[num_frames, height, width] uint8: the pose pictures as the model was trained to see them.
+
+    Drawn with 512 pixels on the longer side and scaled bilinearly to the model's size, so strokes have grey edges. The model
+    takes them as RGB in [-1, 1] (`image / 127.5 - 1` in all three channels); frames without a pose are black (paper F).
+    """
+    scale = NATIVE_SIDE / max(width, height)
+    native = np.zeros((max(int(height * scale), 1), max(int(width * scale), 1)), np.uint8)
+    images = np.zeros((pose.num_frames, height, width), np.uint8)
+    for frame in range(pose.num_frames) if frames is None else frames:
+        native[:] = 0
+        _draw(pose, frame, native)
+        images[frame] = resize_bilinear(native, width, height)
+    return images
+
+
+def resize_bilinear(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Scale [h, w] uint8 to [height, width] with a triangle filter, which widens where the picture shrinks.
+
+    The same as Pillow's `resize(..., BILINEAR)` to within one grey level.
+    """
+    for size in (width, height):  # along the rows, then, turned over, along the columns
+        index, weight = _taps(image.shape[1], size)
+        image = image.T
+        scaled = image[index[0]] * weight[0][:, None]
+        for i, w in zip(index[1:], weight[1:]):
+            scaled += image[i] * w[:, None]
+        image = (scaled + np.float32(0.5)).astype(np.uint8)
+    return image
+
+
+def _taps(source: int, target: int) -> tuple[np.ndarray, np.ndarray]:
+    """Source indices and weights [taps, target] of a triangle filter between pixel centres."""
+    scale = source / target
+    reach = max(scale, 1.0)
+    centre = (np.arange(target) + 0.5) * scale - 0.5
+    index = np.floor(centre - reach).astype(int) + np.arange(1, math.ceil(2 * reach) + 1)[:, None]
+    weight = np.maximum(1 - np.abs(index - centre) / reach, 0) * ((index >= 0) & (index < source))
+    return index.clip(0, source - 1), (weight / weight.sum(0)).astype(np.float32)
+
+
+def _draw(pose: PoseSequence, frame: int, image: np.ndarray) -> None:
+    height, width = image.shape
+    points, lengths = pose.frame_points(frame)
+    if not len(points):
+        return
+    points = points[:, :2] * np.array([width / pose.width, height / pose.height])  # float64: coordinates may be far out
+    within = np.ones(len(points), bool)
+    within[np.cumsum(lengths) - 1] = False  # from a polyline's last point no stroke leads on
+    start, end = points[:-1][within[:-1]], points[1:][within[:-1]]
+    radius = LINE_WEIGHT * max(width, height) / 2
+    level = np.abs(end - start) @ [1, -1] >= 0
+    _fill(image, start[level], end[level], radius)
+    _fill(image.T, start[~level, ::-1], end[~level, ::-1], radius)
+
+
+def _fill(image: np.ndarray, start: np.ndarray, end: np.ndarray, radius: float) -> None:
+    """Set the pixels of `image` [rows, columns] whose centres are within `radius` (L1) of strokes that are more level than
+    upright: then the nearest point is straight above or below, or past the ends an end."""
+    rows, columns = image.shape
+    backward = start[:, 0] > end[:, 0]
+    start, end = np.where(backward[:, None], end, start), np.where(backward[:, None], start, end)
+    run, rise = (end - start).T
+    slope = np.divide(rise, run, out=np.zeros_like(run), where=run > 0)
+    first = np.ceil(start[:, 0] - radius - 0.5).clip(0, columns).astype(int)
+    count = np.floor(end[:, 0] + radius + 0.5).clip(0, columns).astype(int) - first
+    visible = (np.minimum(start[:, 1], end[:, 1]) < rows + radius) & (np.maximum(start[:, 1], end[:, 1]) > -radius)
+    count = np.where(visible, count.clip(0), 0)
+    filled = np.cumsum(count)
+    thickness = np.arange(math.ceil(2 * radius))
+    strokes = np.arange(len(count))
+    for low in range(0, int(filled[-1]) if len(filled) else 0, _MAX_COLUMNS):
+        columns_done = np.arange(low, min(low + _MAX_COLUMNS, filled[-1]))
+        stroke = strokes[np.searchsorted(filled, columns_done, side="right")]
+        column = columns_done - (filled[stroke] - count[stroke]) + first[stroke]
+        x = column + 0.5
+        nearest = x.clip(start[stroke, 0], end[stroke, 0])
+        y = start[stroke, 1] + (nearest - start[stroke, 0]) * slope[stroke]
+        half = radius - np.abs(x - nearest)
+        top = np.ceil(y - half - 0.5).astype(int)
+        bottom = np.ceil(y + half - 0.5).astype(int).clip(None, rows)
+        row = top[:, None] + thickness
+        inside = (row >= 0) & (row < bottom[:, None])
+        image[row[inside], np.broadcast_to(column[:, None], row.shape)[inside]] = 255
+
+
+def part_maps_to_tokens(labels: np.ndarray, height: int, width: int, coverage: float = 0.5) -> np.ndarray:
+    """[F, h, w] uint8 label maps (0 for none) to [F, height, width]: for each cell the label that covers most of it.
+
+    A cell is 0 where all labels together cover less than the fraction `coverage` of it. Pass part labels
+    (`pose.part_lookup()[labels]`) rather than limb labels to have the parts decided by majority. Cells that are smaller than
+    a pixel of the label map take the label of the pixel below their centre.
+    """
+    frames, rows, columns = labels.shape
+    if rows < height or columns < width:
+        labels = labels[:, _nearest(rows, max(rows, height))][:, :, _nearest(columns, max(columns, width))]
+        rows, columns = labels.shape[1:]
+    kinds = int(labels.max(initial=0)) + 1
+    cell = _nearest(height, rows)[:, None] * width + _nearest(width, columns)
+    area = np.bincount(cell.ravel(), minlength=height * width)
+    tokens = np.zeros((frames, height * width), np.uint8)
+    for frame in range(frames):
+        counts = np.bincount((cell * kinds + labels[frame]).ravel(), minlength=height * width * kinds)
+        counts = counts.reshape(-1, kinds)
+        covered = area - counts[:, 0] >= np.maximum(coverage * area, 1)
+        if kinds > 1:
+            tokens[frame] = np.where(covered, counts[:, 1:].argmax(1) + 1, 0)
+    return tokens.reshape(frames, height, width)
+
+
+def _nearest(source: int, target: int) -> np.ndarray:
+    """For each of `target` equal cells along a side, the one of `source` cells below its centre."""
+    return ((np.arange(target) + 0.5) * source / target).astype(int)
