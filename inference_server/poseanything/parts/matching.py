@@ -1,0 +1,84 @@
+"""Which part of a later frame is which part of the first: the one it attends to most (Eq. 8, section C)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .plan import PartPlan
+
+PIXEL_FRAMES_PER_LATENT = 4
+
+
+def match_parts(
+    plan: PartPlan, weights: np.ndarray, rows: np.ndarray | None = None, mode: str = "paper"
+) -> np.ndarray:
+    """Match every part of the first frame in all later latent frames.
+
+    In each posed pixel frame a first-frame part takes the candidate with the highest mean attention weight; a
+    part without tokens takes none, and an empty candidate is never taken.
+
+    Args:
+        plan: parts of the first frame and candidates of the others.
+        weights: [R, L] softmax weights of first-frame queries over all L = F_latent * h * w tokens, heads
+            summed or averaged.
+        rows: int [R], the first-frame token that each row of `weights` belongs to, `plan.rows` at least.
+            None: all in order.
+        mode: "paper" reads the weights of the latent frame that holds the pixel frame and unites the matches
+            of its four pixel frames. "release" repeats the official code's slips: it reads the latent frame
+            before, files the result one frame before its own (the first wraps round to the last), and of the
+            four keeps the last match, united with what lies under its own frame by then.
+
+    Returns:
+        bool [F_latent - 1, P, h, w]: the matched masks of latent frames 1 and later.
+
+    Raises:
+        ValueError: the weights don't belong to this plan, or the mode is unknown.
+    """
+    if mode not in ("paper", "release"):
+        raise ValueError(f'Matching mode {mode!r} is unknown; choose "paper" or "release".')
+    num_parts, height, width = plan.first.shape
+    num_tokens = height * width
+    num_rows, length = weights.shape
+    num_frames = length // num_tokens
+    if (
+        length % num_tokens
+        or num_rows != (num_tokens if rows is None else len(rows))
+        or max(plan.candidates, default=0) > PIXEL_FRAMES_PER_LATENT * (num_frames - 1)
+    ):
+        raise ValueError(
+            f"Attention weights {tuple(weights.shape)} do not fit parts of {height} x {width} tokens; "
+            "record them on the clip that the parts were planned for."
+        )
+    queries = plan.first.reshape(num_parts, num_tokens).astype(np.float64)
+    recorded = queries if rows is None else queries[:, rows]
+    if not np.array_equal(recorded.sum(1), queries.sum(1)):
+        raise ValueError("The attention weights lack rows of the parts; record all rows that the plan names.")
+
+    attention = (recorded @ np.asarray(weights, np.float64)).reshape(num_parts, num_frames, num_tokens)
+    matched = np.zeros((num_frames - 1, num_parts, height, width), bool)
+    for frame in sorted(plan.candidates):
+        slot = (frame - 1) // PIXEL_FRAMES_PER_LATENT
+        if mode == "paper":
+            choice, part = best_candidates(attention[:, slot + 1], plan.candidates[frame], queries)
+            matched[slot, part] |= choice
+        else:
+            choice, part = best_candidates(attention[:, slot], plan.candidates[frame], queries)
+            matched[slot - 1, part] = matched[slot, part] | choice
+    return matched
+
+
+def best_candidates(
+    attention: np.ndarray, candidates: np.ndarray, queries: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The best of `candidates` [S, h, w] for each part that has one, bool [n, h, w], and the indices of those
+    n parts.
+
+    attention: [P, h * w], each part's weights on one frame's tokens, summed over the part's tokens `queries`
+        [P, h * w].
+    """
+    keys = candidates.reshape(len(candidates), queries.shape[1]).astype(np.float64)
+    keys, candidates = keys[keys.any(1)], candidates[candidates.any((1, 2))]
+    parts = np.flatnonzero(queries.any(1)) if len(keys) else np.zeros(0, int)
+    # The part's own size divides all of its scores alike and so decides nothing.
+    scores = attention[parts] @ keys.T / keys.sum(1)
+    return candidates[scores.argmax(1)] if len(parts) else candidates[:0], parts

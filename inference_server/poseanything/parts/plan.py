@@ -1,0 +1,66 @@
+"""What pose images alone say about parts, before they are matched across frames."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from .dilation import dilate, dilation_alpha
+from .segments import split_segments
+from .tokens import token_masks
+
+
+@dataclass(frozen=True, eq=False)
+class PartPlan:
+    """Parts of the first frame and, for every later pixel frame that has a pose, the parts to choose their
+    matches from.
+
+    first: bool [P, h, w], masks of the first frame's parts in tokens. P is 0 when frame 0 has no pose.
+    candidates: pixel frame (1 or more) -> bool [S, h, w]; the parts of different frames are in no common
+        order.
+    """
+
+    first: np.ndarray
+    candidates: Mapping[int, np.ndarray]
+
+    @property
+    def rows(self) -> np.ndarray:
+        """int [R]: the first frame's tokens, row by row, that lie in any part; matching needs attention
+        weights of these only."""
+        return np.flatnonzero(self.first.any(0))
+
+
+def plan_parts(
+    pose_images: Mapping[int, np.ndarray],
+    subject_mask: np.ndarray | None,
+    width: int,
+    height: int,
+    stride: int = 32,
+) -> PartPlan:
+    """Part masks of every posed frame, as the release makes them (paper Eq. 6 and 7).
+
+    Args:
+        pose_images: pixel frame -> uint8 [H, W], white lines on black, of any size; squashed to the clip's.
+        subject_mask: bool [height, width], the subject in the first frame; its parts end where it does. None:
+            they don't.
+        width, height: the clip's size in pixels.
+        stride: pixels to a token.
+    """
+    tokens = height // stride, width // stride
+    if 0 not in pose_images:
+        return PartPlan(np.zeros((0, *tokens), bool), {})
+
+    def squash(image):
+        return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+
+    alpha = dilation_alpha(squash(pose_images[0]), subject_mask)
+    masks = {}
+    for frame, image in pose_images.items():
+        dilated = dilate(split_segments(squash(image)), alpha)
+        if frame == 0 and subject_mask is not None:
+            dilated &= subject_mask
+        masks[frame] = token_masks(dilated, *tokens)
+    return PartPlan(masks.pop(0), masks)
