@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+
+from .errors import CheckpointError, name_some
 
 
 class KeyMap:
@@ -26,6 +28,20 @@ class KeyMap:
         """Our word for the other naming's `key`, None where we have none."""
         return _rename(key, self._to_ours)
 
+    def all_to_theirs(self, keys: Iterable[str], where: str) -> dict[str, str]:
+        """The other naming's words for all our `keys`, each with the key it stands for.
+
+        Raises `CheckpointError`, speaking of `where`, for keys the other naming has no word for.
+        """
+        return _rename_all(keys, self.to_theirs, where)
+
+    def all_to_ours(self, keys: Iterable[str], where: str) -> dict[str, str]:
+        """Our words for all the other naming's `keys`, each with the key it stands for.
+
+        Raises `CheckpointError`, speaking of `where`, for keys we have no word for.
+        """
+        return _rename_all(keys, self.to_ours, where)
+
 
 def _pattern(template: str) -> re.Pattern[str]:
     return re.compile(re.escape(template).replace(r"\{\}", r"(\d+)") + r"(?=\.|$)")
@@ -36,3 +52,14 @@ def _rename(key: str, rules: list[tuple[re.Pattern[str], str]]) -> str | None:
         if match := pattern.match(key):
             return template.format(*match.groups()) + key[match.end() :]
     return None
+
+
+def _rename_all(keys: Iterable[str], rename: Callable[[str], str | None], where: str) -> dict[str, str]:
+    renamed = {key: rename(key) for key in keys}
+    unknown = [key for key, new in renamed.items() if new is None]
+    if unknown:
+        raise CheckpointError(
+            f"{where} has {len(unknown)} tensor(s) this format doesn't know ({name_some(unknown)});"
+            " get the file again, or one made for this model."
+        )
+    return {new: key for key, new in renamed.items()}

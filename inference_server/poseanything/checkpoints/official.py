@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from .errors import CheckpointError, name_some
+from .errors import CheckpointError
 from .keymap import KeyMap
 
 _ATTENTION = [("to_q", "q"), ("to_k", "k"), ("to_v", "v"), ("to_out.0", "o"), ("norm_q", "norm_q"), ("norm_k", "norm_k")]
@@ -57,30 +57,16 @@ def from_official_state_dict(state_dict: Mapping[str, torch.Tensor]) -> dict[str
 
     Raises `CheckpointError` naming the keys that are not the release's.
     """
-    renamed = {key: OFFICIAL_KEYS.to_ours(key) for key in state_dict}
-    unknown = [key for key, ours in renamed.items() if ours is None]
-    if unknown:
-        raise CheckpointError(
-            f"The checkpoint has {len(unknown)} tensor(s) with names that PoseAnything doesn't use"
-            f" ({name_some(unknown)}); get the file again, or one made for this model."
-        )
-    return {ours: state_dict[key] for key, ours in renamed.items()}
+    return {ours: state_dict[theirs] for ours, theirs in OFFICIAL_KEYS.all_to_ours(state_dict, "The checkpoint").items()}
 
 
 def to_official_state_dict(model: nn.Module | Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The tensors of a `PoseAnythingTransformer3DModel` (or its state dict) under the release's names, as they are.
 
-    Raises `CheckpointError` for a tensor the release has no name for (a quantised model's scales, a LoRA's).
+    Raises `CheckpointError` for a tensor the release has no name for (a quantised layer's scale, a LoRA's).
     """
     state_dict = model.state_dict() if isinstance(model, nn.Module) else model
-    renamed = {key: OFFICIAL_KEYS.to_theirs(key) for key in state_dict}
-    unknown = [key for key, theirs in renamed.items() if theirs is None]
-    if unknown:
-        raise CheckpointError(
-            f"The official format has no name for {len(unknown)} tensor(s) of this model ({name_some(unknown)});"
-            " export it without LoRAs and quantisation."
-        )
-    return {theirs: state_dict[key] for key, theirs in renamed.items()}
+    return {theirs: state_dict[ours] for theirs, ours in OFFICIAL_KEYS.all_to_theirs(state_dict, "The model").items()}
 
 
 def official_fingerprint(shapes: Mapping[str, tuple[int, ...]]) -> str:

@@ -1,0 +1,122 @@
+"""Filling a model made without storage from a checkpoint: every tensor read once, straight to where it will stay."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal, TypeVar
+
+import torch
+from torch import nn
+
+from . import gguf
+from .errors import CheckpointError, require_same_names
+from .float8 import FLOAT8, Float8Linear, expand, quantize_weight
+from .readers import LazyTensors, Renamed
+
+Quantization = Literal["fp8", "none"] | None
+"""How linear layers are kept: None as the file has them, "none" expanded to the planned precision, "fp8" those of the
+repeated blocks in float8."""
+
+REPEATED_BLOCK = re.compile(r"(?:^|\.)blocks?\.\d+\.")
+
+SCALES = (".scale_weight", ".weight_scale")  # of fp8 weights, by the two names in use
+# What else fp8 files hold: marks, and scales for quantising activations, which stay in high precision here.
+BESIDE_WEIGHTS = re.compile(r"scaled_fp8|.*\.(?:scale_input|input_scale|comfy_quant)")
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def split_float8_scales(tensors: LazyTensors) -> tuple[LazyTensors, dict[str, torch.Tensor]]:
+    """A checkpoint's weights alone, and the scales that an fp8 file holds for them, by the weights' names.
+
+    Raises `CheckpointError` for a scale that is neither one for the whole weight nor one per output feature.
+    """
+    scales, weights = {}, {}
+    for name, shape in tensors.shapes.items():
+        if suffix := next((suffix for suffix in SCALES if name.endswith(suffix)), None):
+            weight = name.removesuffix(suffix) + ".weight"
+            features = tensors.shapes.get(weight, (0,))[0]
+            if shape not in ((), (1,), (features,), (features, 1)):
+                raise CheckpointError(
+                    f"{tensors.where} scales {weight} by blocks of shape {shape}, which isn't supported;"
+                    " choose an fp8 file with one scale per weight or per output feature."
+                )
+            scales[weight] = tensors[name]
+        elif not BESIDE_WEIGHTS.fullmatch(name):
+            weights[name] = name
+    return Renamed(tensors, weights), scales
+
+
+def fill(
+    model: Model,
+    tensors: LazyTensors,
+    *,
+    torch_dtype: torch.dtype,
+    device: torch.device | str,
+    quantization: Quantization = None,
+    scales: dict[str, torch.Tensor] | None = None,
+    keep_in_fp32: tuple[str, ...] = (),
+) -> Model:
+    """Give a model on the meta device its tensors, which bear the model's names, and make it ready for inference.
+
+    `scales` are those of float8 weights, by the weights' names. What lies in modules named in `keep_in_fp32` stays in
+    float32 (diffusers' rule). Raises `CheckpointError` for missing, unknown or wrongly shaped tensors.
+    """
+    scales = scales or {}
+    places: dict[nn.Parameter, list[str]] = {}  # a tied tensor has several names and is read once
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        places.setdefault(parameter, []).append(name)
+    wanted = {names[0]: tuple(parameter.shape) for parameter, names in places.items()}
+    require_same_names(tensors.shapes, wanted, tensors.where)
+    for name, shape in wanted.items():
+        if tensors.shapes[name] != shape:
+            raise CheckpointError(
+                f"{tensors.where} holds {name} as {tensors.shapes[name]} where the model has {shape};"
+                " it is another model's, or the config.json beside it is."
+            )
+    linear_weights = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+
+    # Weights of linear layers last: a layer that is replaced hands its bias on.
+    for names in sorted(places.values(), key=lambda names: names[0] in linear_weights):
+        name = names[0]
+        tensor = tensors[name]
+        keep = any(part in keep_in_fp32 for part in name.split("."))
+        if name in linear_weights and not keep:
+            layer = _quantized_layer(name, tensor, scales.get(name), torch_dtype, device, quantization)
+            if layer is not None:
+                layer.bias = model.get_submodule(name.removesuffix(".weight")).bias
+                _set(model, name.removesuffix(".weight"), layer)
+                continue
+        if gguf.is_quantized(tensor):
+            tensor = gguf.dequantize(tensor, wanted[name])
+        elif tensor.dtype == FLOAT8:
+            tensor = expand(tensor, scales.get(name))
+        parameter = nn.Parameter(tensor.to(device, torch.float32 if keep else torch_dtype), requires_grad=False)
+        for place in names:
+            _set(model, place, parameter)
+    return model.to(device).eval()
+
+
+def _quantized_layer(
+    name: str,
+    weight: torch.Tensor,
+    scale: torch.Tensor | None,
+    compute_dtype: torch.dtype,
+    device: torch.device | str,
+    quantization: Quantization,
+) -> nn.Linear | None:
+    """The layer that keeps this weight quantised, without its bias; None where it is to be a plain one."""
+    if quantization == "none":
+        return None
+    if weight.dtype == FLOAT8:
+        return Float8Linear(weight.to(device), torch.ones((), device=device) if scale is None else scale.to(device))
+    if gguf.is_quantized(weight):
+        return gguf.linear(weight.to(device), compute_dtype) if quantization is None else None
+    if quantization == "fp8" and REPEATED_BLOCK.search(name):
+        return Float8Linear(*quantize_weight(weight.to(device)))
+    return None
+
+
+def _set(model: nn.Module, name: str, value: nn.Module | nn.Parameter) -> None:
+    parent, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, value)

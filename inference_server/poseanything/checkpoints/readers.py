@@ -1,0 +1,187 @@
+"""Checkpoint files opened lazily: names and shapes at once, a tensor only when it is asked for."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from .errors import CheckpointError, name_some
+
+SHARD = re.compile(r"(?P<stem>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.safetensors")
+
+
+class LazyTensors(Mapping[str, torch.Tensor]):
+    """The tensors of a checkpoint by name; reading one reads it from disk. `shapes` and `where` cost nothing."""
+
+    where: str
+    """What to call the checkpoint in messages."""
+    shapes: dict[str, tuple[int, ...]]
+    """Shape of every tensor."""
+    paths: list[Path]
+    """The files it is made of."""
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.shapes)
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+
+class SafetensorsFiles(LazyTensors):
+    """One safetensors file, or the shards of one checkpoint taken together.
+
+    Raises `CheckpointError` for a file that is cut off, is no safetensors file, or repeats a tensor of another shard.
+    """
+
+    def __init__(self, paths: list[Path]):
+        self.paths = paths
+        self.where = str(paths[0] if len(paths) == 1 else paths[0].parent)
+        self.shapes = {}
+        self.metadata: dict[str, str] = {}
+        self._files = {}
+        for path in paths:
+            file = _open_safetensors(path)
+            self.metadata |= file.metadata() or {}
+            for name in file.keys():
+                if name in self._files:
+                    raise CheckpointError(
+                        f"{path} repeats the tensor {name} of another file beside it;"
+                        " keep the files of one checkpoint alone in the folder."
+                    )
+                self._files[name] = file
+                self.shapes[name] = tuple(file.get_slice(name).get_shape())
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return self._files[name].get_tensor(name)
+
+
+def _open_safetensors(path: Path):
+    try:
+        return safe_open(path, framework="pt")
+    except FileNotFoundError as error:
+        raise CheckpointError(f"The file {path} is missing; get it again with the weights command.") from error
+    except SafetensorError as error:
+        size = path.stat().st_size
+        raise CheckpointError(
+            f"{path} is damaged or was cut off ({size:,} bytes, {error}); delete it and get it again."
+        ) from error
+
+
+class TorchFile(LazyTensors):
+    """A `.pth` file holding one flat dictionary of tensors, read with `weights_only`: no code of the file ever runs.
+
+    Raises `CheckpointError` for a file that is cut off or holds anything but named tensors.
+    """
+
+    def __init__(self, path: Path):
+        self.paths = [path]
+        self.where = str(path)
+        try:
+            # Only the zip form can be mapped into memory instead of read.
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        except FileNotFoundError as error:
+            raise CheckpointError(f"The file {path} is missing; get it again with the weights command.") from error
+        except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise CheckpointError(
+                f"{path} is damaged, cut off, or holds more than weights ({reason}); delete it and get it again."
+            ) from error
+        if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+            raise CheckpointError(f"{path} holds no plain dictionary of tensors; choose the file as Wan released it.")
+        self._tensors = content
+        self.shapes = {name: tuple(tensor.shape) for name, tensor in content.items()}
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return self._tensors[name]
+
+
+class Renamed(LazyTensors):
+    """Another checkpoint's tensors under new names; `names` maps new name to old."""
+
+    def __init__(self, source: LazyTensors, names: Mapping[str, str]):
+        self.paths = source.paths
+        self.where = source.where
+        self.shapes = {new: source.shapes[old] for new, old in names.items()}
+        self._source = source
+        self._names = names
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return self._source[self._names[name]]
+
+
+def open_tensors(path: Path) -> LazyTensors:
+    """Open a checkpoint: a file of any known kind, or a folder with one checkpoint in it.
+
+    Raises `CheckpointError`.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return SafetensorsFiles(_shards_in(path))
+    if not path.exists():
+        raise CheckpointError(f"There is no {path}; give the file or folder of the weights.")
+    if path.suffix == ".gguf":
+        from .gguf import GGUFFile
+
+        return GGUFFile(path)
+    if path.suffix in (".pth", ".pt", ".bin", ".ckpt"):
+        return TorchFile(path)
+    if path.name.endswith(".safetensors.index.json"):
+        return SafetensorsFiles(_indexed_files(path))
+    if match := SHARD.fullmatch(path.name):
+        return SafetensorsFiles(_shard_family(path.parent, match["stem"]))
+    if path.suffix == ".safetensors":
+        return SafetensorsFiles([path])
+    raise CheckpointError(f"{path} is no kind of checkpoint; weights are .safetensors, .gguf or .pth files.")
+
+
+def _shards_in(folder: Path) -> list[Path]:
+    """The safetensors files of the one checkpoint in a folder, as its index says or else by their names."""
+    indices = sorted(folder.glob("*.safetensors.index.json"))
+    if len(indices) == 1:
+        return _indexed_files(indices[0])
+    files = sorted(folder.glob("*.safetensors"))
+    stems = {match["stem"] if (match := SHARD.fullmatch(file.name)) else file.stem for file in files}
+    if not files:
+        raise CheckpointError(f"The folder {folder} holds no .safetensors file; give the folder of the weights.")
+    if len(stems) > 1:
+        raise CheckpointError(f"The folder {folder} holds several checkpoints ({name_some(stems)}); name one file.")
+    return _shard_family(folder, stems.pop())
+
+
+def _shard_family(folder: Path, stem: str) -> list[Path]:
+    """Every file of the checkpoint named `stem`; a shard that its fellows count but isn't there is an error."""
+    files = [path for path in sorted(folder.glob("*.safetensors")) if path.stem == stem]
+    shards = {path: match for path in folder.glob("*.safetensors") if (match := SHARD.fullmatch(path.name))}
+    shards = {path: match for path, match in sorted(shards.items()) if match["stem"] == stem}
+    if not shards:
+        return files
+    count = {match["count"] for match in shards.values()}
+    wanted = {f"{stem}-{index:05d}-of-{max(count)}.safetensors" for index in range(1, int(max(count)) + 1)}
+    missing = wanted - {path.name for path in shards}
+    if missing or len(count) > 1 or files:
+        raise CheckpointError(
+            f"The folder {folder} lacks {name_some(missing) or 'a clear set of shards'} of {stem};"
+            " get the weights again into an empty folder."
+        )
+    return list(shards)
+
+
+def _indexed_files(index: Path) -> list[Path]:
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"The index {index} can't be read ({error}); delete it and get it again.") from error
+    missing = [name for name in names if not (index.parent / name).is_file()]
+    if missing:
+        raise CheckpointError(
+            f"The folder {index.parent} lacks {name_some(missing)}, which its {index.name} lists;"
+            " get them with the weights command."
+        )
+    return [index.parent / name for name in names]

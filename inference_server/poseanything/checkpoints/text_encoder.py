@@ -1,0 +1,148 @@
+"""The text encoder, UMT5-XXL: Wan's own `models_t5_umt5-xxl-enc-bf16.pth`, and transformers' folders; its tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from accelerate import init_empty_weights
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, UMT5Config, UMT5EncoderModel
+
+from .errors import CheckpointError
+from .keymap import KeyMap
+from .loading import Quantization, fill, split_float8_scales
+from .readers import LazyTensors, Renamed, open_tensors
+
+WAN_T5_KEYS = KeyMap(
+    [
+        (f"encoder.block.{{}}.layer.0.SelfAttention.{part}", f"blocks.{{}}.attn.{part}") for part in ("q", "k", "v", "o")
+    ]
+    + [
+        (
+            "encoder.block.{}.layer.0.SelfAttention.relative_attention_bias",
+            "blocks.{}.pos_embedding.embedding",
+        ),
+        ("encoder.block.{}.layer.0.layer_norm", "blocks.{}.norm1"),
+        ("encoder.block.{}.layer.1.layer_norm", "blocks.{}.norm2"),
+        ("encoder.block.{}.layer.1.DenseReluDense.wi_0", "blocks.{}.ffn.gate.0"),
+        ("encoder.block.{}.layer.1.DenseReluDense.wi_1", "blocks.{}.ffn.fc1"),
+        ("encoder.block.{}.layer.1.DenseReluDense.wo", "blocks.{}.ffn.fc2"),
+        ("encoder.final_layer_norm", "norm"),
+        ("shared", "token_embedding"),
+    ]
+)
+
+EMBEDDING = "shared.weight"
+TIED_EMBEDDING = "encoder.embed_tokens.weight"
+TOKENIZER_TENSOR = "spiece_model"  # ComfyUI's files carry the tokenizer along
+TOKENIZER_FOLDERS = ("tokenizer", "google/umt5-xxl", "../tokenizer", "../google/umt5-xxl")
+
+
+def load_text_encoder(
+    path: Path | str,
+    *,
+    torch_dtype: torch.dtype = torch.bfloat16,
+    device: torch.device | str = "cpu",
+    quantization: Quantization = None,
+    tokenizer: Path | str | None = None,
+) -> tuple[UMT5EncoderModel, PreTrainedTokenizerBase]:
+    """Load the encoder from Wan's `models_t5_umt5-xxl-enc-bf16.pth` or a transformers file or folder, and its tokenizer.
+
+    `tokenizer` is the tokenizer's folder; without it, it is looked for beside the encoder.
+    Raises `CheckpointError`: one sentence on what is wrong with the files.
+    """
+    path = Path(path)
+    tokenizer = load_tokenizer(_tokenizer_beside(path) if tokenizer is None else Path(tokenizer))
+    tensors, scales, config = read_text_encoder(path)
+    with init_empty_weights():
+        encoder = UMT5EncoderModel(config)
+    encoder.encoder.embed_tokens.weight = encoder.shared.weight
+    encoder = fill(
+        encoder, tensors, torch_dtype=torch_dtype, device=device, quantization=quantization, scales=scales
+    )
+    return encoder, tokenizer
+
+
+def read_text_encoder(path: Path | str) -> tuple[LazyTensors, dict[str, torch.Tensor], UMT5Config]:
+    """An encoder checkpoint's tensors under transformers' names, still on disk, scales of fp8 ones, and its config.
+
+    Raises `CheckpointError`.
+    """
+    tensors, scales = split_float8_scales(open_tensors(Path(path)))
+    if "token_embedding.weight" in tensors:
+        scales = {WAN_T5_KEYS.to_ours(name): scale for name, scale in scales.items()}
+        tensors = Renamed(tensors, WAN_T5_KEYS.all_to_ours(tensors, tensors.where))
+    else:
+        tensors = _with_one_embedding(tensors)
+    config_file = tensors.paths[0].parent / "config.json"
+    if config_file.exists() and '"umt5"' in config_file.read_text(encoding="utf-8"):
+        return tensors, scales, UMT5Config.from_json_file(config_file)
+    return tensors, scales, UMT5Config(**config_from_shapes(tensors.shapes, tensors.where))
+
+
+def config_from_shapes(shapes: Mapping[str, tuple[int, ...]], where: str) -> dict[str, object]:
+    """The configuration of the encoder that tensors of these names (transformers') and shapes belong to.
+
+    Raises `CheckpointError` when it is no UMT5 encoder.
+    """
+    block = "encoder.block.0.layer"
+    try:
+        vocab_size, d_model = shapes[EMBEDDING]
+        num_buckets, num_heads = shapes[f"{block}.0.SelfAttention.relative_attention_bias.weight"]
+        inner_dim = shapes[f"{block}.0.SelfAttention.q.weight"][0]
+        d_ff = shapes[f"{block}.1.DenseReluDense.wi_0.weight"][0]
+    except (KeyError, ValueError, IndexError) as error:
+        raise CheckpointError(
+            f"{where} is no UMT5 encoder: its tensor {error} is missing or has no such shape;"
+            " choose models_t5_umt5-xxl-enc-bf16.pth or diffusers' folder text_encoder."
+        ) from error
+    return {
+        "vocab_size": vocab_size,
+        "d_model": d_model,
+        "d_kv": inner_dim // num_heads,
+        "d_ff": d_ff,
+        "num_layers": 1 + max(int(name.split(".")[2]) for name in shapes if name.startswith("encoder.block.")),
+        "num_heads": num_heads,
+        "relative_attention_num_buckets": num_buckets,
+        "feed_forward_proj": "gated-gelu",
+        "tie_word_embeddings": False,
+    }
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer saved in a folder; nothing is fetched. Raises `CheckpointError`."""
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"The folder {folder} holds no tokenizer that can be read ({str(error).splitlines()[0]});"
+            " get google/umt5-xxl with the weights command."
+        ) from error
+
+
+def _tokenizer_beside(path: Path) -> Path:
+    folder = path if path.is_dir() else path.parent
+    found = next((folder / name for name in TOKENIZER_FOLDERS if (folder / name).is_dir()), None)
+    if found is None:
+        raise CheckpointError(
+            f"There is no tokenizer beside {path}: a folder google/umt5-xxl or tokenizer;"
+            " get it with the weights command."
+        )
+    return found
+
+
+def _with_one_embedding(tensors: LazyTensors) -> LazyTensors:
+    """The same without the second copy of the token embedding that transformers may have saved.
+
+    Raises `CheckpointError` when the two differ.
+    """
+    names = {name: name for name in tensors if name != TOKENIZER_TENSOR}
+    if TIED_EMBEDDING in names:
+        if EMBEDDING in names and not torch.equal(tensors[EMBEDDING], tensors[TIED_EMBEDDING]):
+            raise CheckpointError(
+                f"{tensors.where} holds two different token embeddings; get the file again, or Wan's own encoder."
+            )
+        names.setdefault(EMBEDDING, TIED_EMBEDDING)
+        del names[TIED_EMBEDDING]
+    return Renamed(tensors, names)

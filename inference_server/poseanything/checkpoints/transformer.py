@@ -1,0 +1,105 @@
+"""The transformer's files: found out what they are, read strictly, written in the release's or in diffusers' way."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from accelerate import init_empty_weights
+
+from ..transformer import PoseAnythingTransformer3DModel
+from .errors import CheckpointError
+from .loading import Quantization, fill, split_float8_scales
+from .official import OFFICIAL_KEYS, OFFICIAL_PREFIXES, config_from_official
+from .readers import LazyTensors, Renamed, open_tensors
+
+DIFFUSERS_CLASSES = ("PoseAnythingTransformer3DModel", "WanTransformer3DModel")
+
+
+def load_transformer(
+    path: Path | str,
+    *,
+    torch_dtype: torch.dtype = torch.bfloat16,
+    device: torch.device | str = "cpu",
+    quantization: Quantization = None,
+) -> PoseAnythingTransformer3DModel:
+    """Load the transformer from any file or folder that holds one.
+
+    It may be the release's safetensors (one file, its shards, their index, or the folder of them), a diffusers folder,
+    a GGUF file, or fp8 with or without scales, under Wan's names or diffusers'. A checkpoint without the PTCM makes a
+    model with `part_attention=False`.
+
+    Raises `CheckpointError`: one sentence on what is wrong with the files, or which other model they are.
+    """
+    tensors, scales, config = read_transformer(path)
+    with init_empty_weights():
+        model = PoseAnythingTransformer3DModel.from_config(config)
+    return fill(
+        model,
+        tensors,
+        torch_dtype=torch_dtype,
+        device=device,
+        quantization=quantization,
+        scales=scales,
+        keep_in_fp32=tuple(model._keep_in_fp32_modules),
+    )
+
+
+def read_transformer(path: Path | str) -> tuple[LazyTensors, dict[str, torch.Tensor], dict[str, object]]:
+    """A transformer checkpoint's tensors under our names, still on disk, the scales of fp8 ones, and its config.
+
+    Raises `CheckpointError`.
+    """
+    tensors = _without_prefix(open_tensors(Path(path)))
+    beside = _config_beside(tensors.paths[0].parent)
+    if _is_diffusers_named(tensors):
+        tensors, scales = split_float8_scales(tensors)
+        if beside.get("_class_name") in DIFFUSERS_CLASSES:
+            return tensors, scales, _checked_diffusers_config(beside, tensors.where)
+        official_shapes = {OFFICIAL_KEYS.to_theirs(name) or name: shape for name, shape in tensors.shapes.items()}
+        return tensors, scales, config_from_official(official_shapes, tensors.where)
+
+    weights, scales = split_float8_scales(tensors)
+    config = config_from_official(weights.shapes, tensors.where, beside)
+    weights = Renamed(weights, OFFICIAL_KEYS.all_to_ours(weights, tensors.where))
+    return weights, {OFFICIAL_KEYS.to_ours(name): scale for name, scale in scales.items()}, config
+
+
+def _without_prefix(tensors: LazyTensors) -> LazyTensors:
+    for prefix in OFFICIAL_PREFIXES:
+        if all(name.startswith(prefix) for name in tensors):
+            return Renamed(tensors, {name.removeprefix(prefix): name for name in tensors})
+    return tensors
+
+
+def _is_diffusers_named(tensors: LazyTensors) -> bool:
+    return any(".attn1." in name or name.startswith("condition_embedder.") for name in tensors)
+
+
+def _config_beside(folder: Path) -> dict[str, object]:
+    path = folder / "config.json"
+    if not path.exists():
+        return {}
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} can't be read ({error}); delete it or get it again.") from error
+    return config if isinstance(config, dict) else {}
+
+
+def _checked_diffusers_config(config: dict[str, object], where: str) -> dict[str, object]:
+    """The config of a diffusers folder; a stock Wan one is welcome when its channels are PoseAnything's."""
+    if config["_class_name"] == "PoseAnythingTransformer3DModel":
+        return config
+    if config.get("in_channels") != 2 * config.get("out_channels", 0):
+        raise CheckpointError(
+            f"{where} is a plain Wan transformer, not PoseAnything: it takes {config.get('in_channels')} channels where"
+            f" PoseAnything takes {2 * config.get('out_channels', 0)}, the video's and the pose's;"
+            " get Ryan241005/PoseAnything with the weights command."
+        )
+    known = PoseAnythingTransformer3DModel._get_init_keys(PoseAnythingTransformer3DModel)
+    return {name: value for name, value in config.items() if name in known} | {
+        "pose_injection": "channel",
+        "part_attention": False,
+    }
