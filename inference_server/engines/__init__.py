@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 
 from .base import Engine, EngineError
@@ -12,9 +13,9 @@ ENGINES = {
 }
 
 
-def find_engine(name: str) -> type[Engine]:
+def find_engine(name: str, engines: Mapping[str, str] = ENGINES) -> type[Engine]:
     """The engine class of a name; raises `EngineError` when there is none."""
-    if name not in ENGINES:
-        raise EngineError(f"There is no engine named {name[:64]!r}; choose one of {', '.join(ENGINES)}.", code="invalid")
-    module, _, attribute = ENGINES[name].partition(":")
+    if name not in engines:
+        raise EngineError(f"There is no engine named {name[:64]!r}; choose one of {', '.join(engines)}.", code="invalid")
+    module, _, attribute = engines[name].partition(":")
     return getattr(import_module(module), attribute)

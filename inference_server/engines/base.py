@@ -27,7 +27,9 @@ class JobCancelled(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A finished frame: RGB uint8 [height, width, 3]. Pictures come in ascending order of `index`, each frame once."""
+    """A finished frame: RGB uint8 [height, width, 3]. Pictures come in ascending order of `index`, each frame once.
+
+    The array is handed over: it is encoded and sent while the engine goes on, which must not write to it any more."""
 
     index: int
     image: np.ndarray
@@ -39,10 +41,13 @@ class Engine(ABC):
     @classmethod
     @abstractmethod
     def describe(cls) -> EngineDescription:
-        """What it is and whether it can run here; cheap, and imports nothing heavy: the front end calls it too."""
+        """What it is and whether it can run here. Asked when the server starts and every few seconds while it is idle, so it
+        must be cheap, and neither it nor its module may import anything heavy."""
 
     def load(self) -> Iterator[Progress]:
-        """Bring weights to where they are needed; called once before the first `generate`. Raises `EngineError`."""
+        """Bring weights to where they are needed; called once before the first `generate`. Raises `EngineError`.
+
+        The `job` of its progress may be anything: the host puts in the job that waits for it."""
         return iter(())
 
     @abstractmethod
@@ -53,5 +58,7 @@ class Engine(ABC):
 
         Calls `cancelled()` between steps (at least once a second of work) and raises `JobCancelled` once it is true.
         Raises `EngineError` for what can't be served; anything else counts as a fault of the engine. `MemoryError` and
-        CUDA's out-of-memory are reported as such by the host. May return (StopIteration.value) a note for the user.
+        CUDA's out-of-memory are reported as such by the host. After any of these but `EngineError` and `JobCancelled` the
+        process is replaced, as its memory and devices may be in any state. May return (StopIteration.value) a note for the
+        user. `seconds_left` of progress may be None: the host then estimates it for the stage.
         """

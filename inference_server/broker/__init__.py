@@ -1,0 +1,5 @@
+"""The process that clients talk to: front end, queue, and the keeper of the worker process."""
+
+
+class ServerError(Exception):
+    """The server can't run. Its text is one sentence that says what is wrong and what to do."""

@@ -1,0 +1,342 @@
+"""The broker: one loop that takes requests, keeps them in a fair queue, hands them to the worker and passes on what it makes.
+
+A job's way: `Accepted`, `Queued` whenever its turn comes closer, then everything the worker says about it, word for word, up
+to one of `Done`, `Failed` and `Cancelled`. The loop itself never blocks on anybody. A client that does not take its frames makes
+the worker wait, and only the worker: it is not read from as long as that client's outbox is full.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from collections.abc import Callable, Sequence
+
+import zmq
+
+from shared import wire
+from shared.messages import (
+    CLIENT_MESSAGES,
+    ENDINGS,
+    Accepted,
+    Cancel,
+    Cancelled,
+    EngineDescription,
+    Failed,
+    Frame,
+    GenerationRequest,
+    Hello,
+    Queued,
+    Welcome,
+)
+from shared.schema import MessageError
+
+from .. import __version__
+from . import ServerError
+from .frontend import OUTBOX_LIMIT, OUTBOX_ROOM, Client, Frontend
+from .limits import Refusal, check_request
+from .process import WorkerProcess, explain_exit, private_folder
+from .queue import FairQueue, Job, QueueFull
+from .settings import Settings
+
+log = logging.getLogger(__name__)
+
+MESSAGES_PER_TURN = 100
+MAX_CLIENTS = 1024
+FORGET_AFTER = 3600.0
+"""Seconds for which a client that is gone can come back and learn how its jobs ended."""
+REFRESH_AFTER = 5.0
+"""Seconds after which an idle worker is asked anew what its engines can do (weights may have come)."""
+MAX_FAILED_STARTS = 3
+
+_ENDINGS = frozenset(cls.__name__ for cls in ENDINGS)
+
+
+class Broker:
+    def __init__(self, settings: Settings):
+        """Binds the front end. Raises `ServerError`."""
+        self.settings = settings
+        self._context = zmq.Context()
+        try:
+            self._frontend = Frontend(self._context, settings.address)
+        except ServerError:
+            self._context.term()
+            raise
+        self.endpoint = self._frontend.endpoint
+        self._stopping = False
+        self._bell, self._bell_pull = socket.socketpair()
+        self._bell.setblocking(False)
+        self._queue = FairQueue(settings.max_jobs, settings.max_jobs_per_client, settings.max_queue_bytes)
+        self._jobs: dict[tuple[bytes, str], Job] = {}
+        self._running: Job | None = None
+        self._kill_at: float | None = None
+        self._folder = private_folder()
+        self._worker: WorkerProcess | None = None
+        self._failed_starts = 0
+        self._start_at = self._swept = time.monotonic()
+        self._engines: dict[str, EngineDescription] = {}
+        self._device = ""
+        self._described = 0.0
+
+    def stop(self) -> None:
+        """End the loop; may be called from any thread and from a signal handler."""
+        self._stopping = True
+        self._ring()
+
+    def _ring(self) -> None:
+        try:
+            self._bell.send(b"!")
+        except BlockingIOError:
+            pass  # it rings already
+
+    def run(self, on_ready: Callable[[str], None]) -> None:
+        """Serve until `stop`; `on_ready` gets the address once the first worker is ready. Raises `ServerError`."""
+        announced = False
+        try:
+            while not self._stopping:
+                self._turn()
+                if self._engines and not announced:
+                    announced = True
+                    on_ready(self.endpoint)
+        finally:
+            self._close()
+
+    def _turn(self) -> None:
+        self._keep_worker()
+        ready = self._poll()
+        now = time.monotonic()
+        if self._bell_pull.fileno() in ready:
+            self._bell_pull.recv(4096)
+        if self._worker and self._worker.socket in ready:
+            for _ in range(MESSAGES_PER_TURN):
+                parts = None if self._choked else self._worker.receive()
+                if parts is None:
+                    break
+                self._hear_worker(parts, now)
+        if self._worker and self._worker.exit_code is not None:
+            self._bury_worker(now)
+        if self._frontend.socket in ready:
+            for _ in range(MESSAGES_PER_TURN):
+                received = self._frontend.receive(now)
+                if received is None:
+                    break
+                self._hear_client(*received, now)
+        self._look_after_clients(now)
+        self._dispatch()
+        self._frontend.flush(now)
+
+    def _poll(self) -> dict:
+        """Wait until there is something to do. Clients are not heard before the first worker has told what it can do."""
+        poller = zmq.Poller()
+        poller.register(self._bell_pull, zmq.POLLIN)
+        if self._engines:
+            poller.register(self._frontend.socket, zmq.POLLIN)
+        if self._worker and not self._choked:
+            poller.register(self._worker.socket, zmq.POLLIN)
+        return dict(poller.poll(20 if self._frontend.blocked else 100 if self._kill_at or not self._worker else 1000))
+
+    @property
+    def _choked(self) -> bool:
+        """Whether the running job's client must take frames before more can be made."""
+        job = self._running
+        return job is not None and job.verdict is None and len(self._client(job).outbox) >= OUTBOX_ROOM
+
+    def _client(self, job: Job) -> Client:
+        return self._frontend.clients[job.client]
+
+    # What clients say
+
+    def _hear_client(self, client: Client, parts: Sequence[zmq.Frame], now: float) -> None:
+        buffers = [part.buffer for part in parts]
+        try:
+            message = wire.decode(buffers, CLIENT_MESSAGES)
+        except wire.VersionError as error:
+            self._refuse(client, self._job_named(client, buffers), "version", str(error))
+        except MessageError as error:
+            self._refuse(client, self._job_named(client, buffers), "invalid", str(error))
+        except Exception:  # bytes of a stranger met a fault of ours: that must not end the others' jobs
+            log.exception("A message of client %s was not understood", client)
+            self._refuse(client, "", "internal", "The server could not read this message; report it with the server's log.")
+        else:
+            if isinstance(message, Hello):
+                self._welcome(client, now)
+            elif isinstance(message, GenerationRequest):
+                self._accept(client, message, parts)
+            elif (client.identity, message.job) in self._jobs:
+                self._cancel(self._jobs[client.identity, message.job], Cancelled(job=message.job), now)
+
+    def _job_named(self, client: Client, buffers: Sequence[memoryview]) -> str:
+        """The job that a refused message names; empty where it names none, or one that goes on."""
+        try:
+            job = wire.read_header(buffers).get("job")
+        except MessageError:
+            return ""
+        return job if isinstance(job, str) and len(job) <= 64 and (client.identity, job) not in self._jobs else ""
+
+    def _refuse(self, client: Client, job: str, code: str, reason: str) -> None:
+        log.log(logging.DEBUG if client.refused else logging.WARNING, "Refused a message of client %s: %s", client, reason)
+        client.refused = True
+        self._frontend.send(client, Failed(job=job, code=code, message=reason[:2048]), keep=False)
+
+    def _welcome(self, client: Client, now: float) -> None:
+        engines = tuple(self._engines.values())
+        welcome = Welcome(server_version=__version__, engines=engines, device=self._device, jobs=len(self._jobs))
+        self._frontend.send(client, welcome, keep=False)
+        if self._worker and self._worker.idle and now - self._described > REFRESH_AFTER:
+            self._described = now
+            self._worker.send(wire.encode(Hello()))
+
+    def _accept(self, client: Client, request: GenerationRequest, parts: Sequence[zmq.Frame]) -> None:
+        job = Job(client.identity, request.job, request.engine, parts, sum(len(part) for part in parts))
+        if (job.client, job.id) in self._jobs:
+            self._refuse(client, "", "invalid", f"The job {job.id!r} is at work already; give each job an id of its own.")
+            return
+        try:
+            check_request(request, self._engines)
+            self._queue.add(job)
+        except Refusal as error:
+            self._refuse(client, job.id, error.code, str(error))
+        except QueueFull as error:
+            self._refuse(client, job.id, "full", str(error))
+        else:
+            self._jobs[job.client, job.id] = job
+            log.info("Job %s of client %s: %d frames by %s", job.id, client, request.num_frames, job.engine)
+            self._frontend.send(client, Accepted(job=job.id))
+
+    def _look_after_clients(self, now: float) -> None:
+        """Once a second: end the jobs of clients that are gone or stand in others' way."""
+        pause, settings = now - self._swept, self.settings
+        if pause < min(1.0, settings.client_timeout / 4):
+            return
+        self._swept = now
+        clients = list(self._frontend.clients.values())
+        if pause > settings.client_timeout / 2:  # the machine slept, and so did they
+            for client in clients:
+                client.heard = now
+        for client in clients:
+            silence = now - client.heard
+            if silence > settings.client_timeout or len(client.outbox) > OUTBOX_LIMIT:
+                self._lose(client, now)
+            if silence > FORGET_AFTER or (client.gone and not client.outbox):
+                self._forget(client)
+        surplus = len(self._frontend.clients) - MAX_CLIENTS
+        if surplus > 0:
+            for client in sorted(clients, key=lambda client: client.heard)[:surplus]:
+                self._forget(client)
+        job = self._running
+        stalled_since = self._client(job).blocked_since if job else None
+        if stalled_since is not None and now - stalled_since > settings.stall_timeout and len(self._queue):
+            reason = "Blender took no more frames while others were waiting for the server; generate this clip again."
+            self._cancel(job, Failed(job=job.id, code="full", message=reason), now)
+
+    def _lose(self, client: Client, now: float) -> None:
+        client.gone = True
+        self._frontend.tidy(client)
+        reason = f"Nothing was heard from this Blender for {self.settings.client_timeout:.0f} s; generate this clip again."
+        for job in [job for job in self._jobs.values() if job.client == client.identity]:
+            self._cancel(job, Failed(job=job.id, code="internal", message=reason), now)
+
+    def _forget(self, client: Client) -> None:
+        if all(identity != client.identity for identity, _ in self._jobs):
+            self._frontend.forget(client)
+            self._queue.forget(client.identity)
+
+    # Jobs
+
+    def _dispatch(self) -> None:
+        """Give an idle worker the next job, and tell the others how many come before them now."""
+        job = self._queue.first() if self._worker and self._worker.idle else None
+        if job and self._worker.send(job.parts):
+            self._queue.take(job)
+            self._worker.idle = False
+            self._running = job
+            job.parts = ()
+        for position, job in enumerate(self._queue, start=1 if self._running else 0):
+            if job.position != position:
+                job.position = position
+                self._frontend.send(self._client(job), Queued(job=job.id, position=position), keep=False)
+
+    def _cancel(self, job: Job, verdict: Cancelled | Failed, now: float) -> None:
+        """End a job, waiting or running, with `verdict`; what it has made and was not sent yet is not sent any more."""
+        if job is not self._running:
+            self._queue.remove(job)
+            self._end(job, wire.encode(verdict))
+        elif job.verdict is None:
+            job.verdict = verdict
+            self._kill_at = now + self.settings.cancel_grace
+            self._worker.send(wire.encode(Cancel(job=job.id)))
+            self._frontend.discard(self._client(job), job.id)
+
+    def _end(self, job: Job, parts: Sequence) -> None:
+        if job is self._running:
+            self._running = self._kill_at = None
+        del self._jobs[job.client, job.id]
+        self._frontend.forward(self._client(job), parts, job.id, keep=True)
+
+    # What the worker says
+
+    def _hear_worker(self, parts: Sequence[zmq.Frame], now: float) -> None:
+        kind = wire.read_header([parts[0].buffer])["type"]
+        job = self._running
+        if kind == Welcome.__name__:
+            welcome = wire.decode([part.buffer for part in parts])
+            self._engines = {engine.name: engine for engine in welcome.engines}
+            self._device, self._described = welcome.device, now
+            self._worker.reported, self._worker.idle = True, job is None
+            self._failed_starts = 0
+        elif kind in _ENDINGS:
+            verdict = job.verdict
+            log.info("Job %s: %s", job.id, type(verdict).__name__ if verdict else kind)
+            self._end(job, wire.encode(verdict) if verdict else parts)
+        elif job.verdict is None:
+            self._frontend.forward(self._client(job), parts, job.id, keep=kind == Frame.__name__)
+
+    def _keep_worker(self) -> None:
+        """See that there is a worker, and that it does what it is told."""
+        now = time.monotonic()
+        if self._worker is None:
+            if now >= self._start_at:
+                self._worker = WorkerProcess(self._context, self.settings.engines, self._folder.name, self._ring)
+        elif self._kill_at and now >= self._kill_at:
+            log.warning("Job %s does not stop; ending the process of its engine", self._running.id)
+            self._kill_at = None
+            self._worker.kill()
+        elif not self._worker.reported and now - self._worker.started > self.settings.start_timeout:
+            log.warning("The engine's process does not get ready; ending it")
+            self._worker.kill()
+
+    def _bury_worker(self, now: float) -> None:
+        """The worker's process has ended: so does its job. Raises `ServerError` when no process lives to see a job."""
+        worker = self._worker
+        while worker.socket.poll(20) and (parts := worker.receive()) is not None:
+            self._hear_worker(parts, now)
+        self._worker = None
+        worker.close()
+        (reason, remedy), job = explain_exit(worker.exit_code), self._running
+        if job:
+            log.warning("Job %s: the engine's process ended (%s)", job.id, reason)
+            message = f"The engine's process ended unexpectedly ({reason}); {remedy}"
+            self._end(job, wire.encode(job.verdict or Failed(job=job.id, code="worker", message=message)))
+        else:
+            log.info("The engine's process ended (%s)", reason)
+        if not worker.reported:
+            self._failed_starts += 1
+            self._start_at = now + self._failed_starts
+            if self._failed_starts == MAX_FAILED_STARTS:
+                raise ServerError(f"The engine's process can't start ({reason}); see what it says above.")
+
+    def _close(self) -> None:
+        """Tell every client how its jobs ended, and end the worker."""
+        reason = "The server was stopped before this clip was done; start it and generate again."
+        for job in list(self._jobs.values()):
+            self._frontend.discard(self._client(job), job.id)
+            self._end(job, wire.encode(job.verdict or Failed(job=job.id, code="worker", message=reason)))
+        if self._worker:
+            self._worker.close()
+        deadline = time.monotonic() + 1.0
+        while self._frontend.blocked and time.monotonic() < deadline:
+            time.sleep(0.02)
+            self._frontend.flush(time.monotonic())
+        self._frontend.close()
+        self._context.term()
+        self._folder.cleanup()

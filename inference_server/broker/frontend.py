@@ -1,0 +1,157 @@
+"""The socket that clients talk to, and what waits to be sent to each of them.
+
+A ROUTER with mandatory routing: sending to a client whose pipe is full, or that is away for the moment, is refused at once
+instead of being dropped, so the message waits here, in the client's outbox, and goes out as soon as the client takes more. A
+client that comes back under its identity takes over where its old connection ended. Messages leave uncopied.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import zmq
+
+from shared import wire
+
+from . import ServerError
+
+PIPE_MESSAGES = 8
+"""High-water mark of each client's pipe; with 832 x 480 raw frames about 10 MB."""
+OUTBOX_ROOM = 8
+"""Messages an outbox holds before the engine that fills it is made to wait."""
+OUTBOX_ANSWERS = 64
+"""An outbox longer than this takes no more answers and progress."""
+OUTBOX_LIMIT = 1024
+"""A client that leaves this many messages untaken counts as gone."""
+
+
+@dataclass(eq=False)
+class Letter:
+    parts: Sequence
+    job: str | None
+    keep: bool
+
+
+@dataclass(eq=False)
+class Client:
+    """`blocked_since` is when its pipe last refused a message, None while it takes them."""
+
+    identity: bytes
+    heard: float
+    outbox: deque[Letter] = field(default_factory=deque)
+    blocked_since: float | None = None
+    away: bool = False
+    gone: bool = False
+    refused: bool = False
+
+    def __str__(self):
+        return self.identity.hex()[:12]
+
+
+class Frontend:
+    def __init__(self, context: zmq.Context, address: str):
+        """Raises `ServerError` when it can't listen on the address."""
+        self.clients: dict[bytes, Client] = {}
+        self.socket = context.socket(zmq.ROUTER)
+        self.socket.linger = 1000
+        self.socket.router_mandatory = True
+        self.socket.router_handover = True
+        self.socket.sndhwm = PIPE_MESSAGES
+        self.socket.rcvhwm = PIPE_MESSAGES
+        self.socket.maxmsgsize = wire.MAX_PART
+        self.socket.ipv6 = "[" in address
+        try:
+            self.socket.bind(address.replace("//localhost:", "//127.0.0.1:"))
+        except zmq.ZMQError as error:
+            self.socket.close(0)
+            if error.errno == zmq.EADDRINUSE:
+                raise ServerError(
+                    f"{address} is in use already, perhaps by another server; stop that one or choose another port."
+                ) from None
+            raise ServerError(
+                f"Can't listen on {address!r} ({error.strerror}); give an address like tcp://127.0.0.1:47847."
+            ) from None
+        self.endpoint = self.socket.last_endpoint.rstrip(b"\0").decode()
+
+    def receive(self, now: float) -> tuple[Client, list[zmq.Frame]] | None:
+        """The next message with the client it came from, None when there is none for now."""
+        try:
+            identity = self.socket.recv(zmq.DONTWAIT)
+        except zmq.Again:
+            return None
+        parts = []
+        while self.socket.rcvmore:
+            part = self.socket.recv(copy=False)
+            if len(parts) <= wire.MAX_PARTS:
+                parts.append(part)
+        client = self.clients.setdefault(identity, Client(identity, now))
+        client.heard = now
+        client.away = client.gone = False
+        return client, parts
+
+    def send(self, client: Client, message: Any, keep: bool = True) -> None:
+        self.forward(client, wire.encode(message), getattr(message, "job", None), keep)
+
+    def forward(self, client: Client, parts: Sequence, job: str | None, keep: bool) -> None:
+        """Send a message or put it into the outbox. What needs not be kept is left out when much waits already."""
+        if keep or len(client.outbox) < OUTBOX_ANSWERS:
+            client.outbox.append(Letter(parts, job, keep))
+            self._flush(client)
+
+    def discard(self, client: Client, job: str) -> None:
+        """Take back what is unsent of a job."""
+        client.outbox = deque(letter for letter in client.outbox if letter.job != job)
+
+    def tidy(self, client: Client) -> None:
+        """Drop the letters to a client that need not be kept."""
+        client.outbox = deque(letter for letter in client.outbox if letter.keep)
+
+    def flush(self, now: float) -> None:
+        """Send what connected clients take by now; one that is away is tried again when it has spoken."""
+        for client in self.clients.values():
+            if client.outbox and not client.away:
+                self._flush(client)
+            if not client.outbox:
+                client.blocked_since = None
+            elif client.blocked_since is None:
+                client.blocked_since = now
+
+    def _flush(self, client: Client) -> None:
+        while client.outbox:
+            try:
+                self.socket.send_multipart([client.identity, *client.outbox[0].parts], zmq.DONTWAIT, copy=False)
+            except zmq.ZMQError as error:
+                if error.errno not in (zmq.EAGAIN, zmq.EHOSTUNREACH):
+                    raise
+                client.away = error.errno == zmq.EHOSTUNREACH
+                return
+            client.outbox.popleft()
+            client.blocked_since = None
+
+    @property
+    def blocked(self) -> bool:
+        """Whether a connected client has letters waiting for room in its pipe."""
+        return any(client.outbox and not client.away for client in self.clients.values())
+
+    def forget(self, client: Client) -> None:
+        self.clients.pop(client.identity, None)
+
+    def close(self) -> None:
+        """Send what clients take within the linger time and close."""
+        self.socket.close()
+
+
+def is_local(address: str) -> bool:
+    """Whether an address can be reached from this machine alone."""
+    transport, _, rest = address.partition("://")
+    host = rest.rpartition(":")[0].strip("[]")
+    if transport != "tcp":
+        return transport in ("ipc", "inproc")
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,133 @@
+"""The worker process as the broker sees it: started, spoken to, watched and ended.
+
+Each process has a socket of its own, in a folder that only this user can enter (or, where there are no such sockets, on the
+loopback interface), and proves itself by a secret handed to it through its standard input. When that pipe closes, because the
+broker closed it or died, the worker ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import zmq
+
+from shared import wire
+from shared.messages import Hello
+
+PIPE_MESSAGES = 4
+"""High-water mark toward the broker: how many frames a worker gets ahead of what the broker reads."""
+
+_CAUSES = {
+    "SIGKILL": "most likely the machine ran out of memory",
+    "SIGSEGV": "a crash in native code",
+    "SIGBUS": "a crash in native code",
+    "SIGILL": "a crash in native code",
+    "SIGFPE": "a crash in native code",
+    "SIGABRT": "native code gave up",
+    "SIGTERM": "somebody ended it",
+}
+_WINDOWS_CAUSES = {0xC0000005: "a crash in native code", 0xC0000017: "the machine ran out of memory"}
+
+
+class WorkerProcess:
+    """`reported` turns true when the process has said what engines it has, `idle` while it waits for a job.
+    `exit_code` is None while it runs."""
+
+    def __init__(self, context: zmq.Context, engines: Mapping[str, str], folder: str, on_exit: Callable[[], None]):
+        """Start a process that offers `engines`; `on_exit` is called, from another thread, when it has ended."""
+        self.reported = self.idle = False
+        self.exit_code: int | None = None
+        self.started = time.monotonic()
+        token = secrets.token_hex(32)
+        self._control, self._events = f"{token}/control".encode(), f"{token}/events".encode()
+        self.socket = context.socket(zmq.ROUTER)
+        self.socket.linger = 0
+        self.socket.router_mandatory = True
+        self.socket.rcvhwm = PIPE_MESSAGES
+        path = os.path.join(folder, secrets.token_hex(4))
+        local = zmq.has("ipc") and os.name == "posix" and len(path) < zmq.IPC_PATH_MAX_LEN
+        self.socket.bind(f"ipc://{path}" if local else "tcp://127.0.0.1:*")
+        order = {"address": self.socket.last_endpoint.rstrip(b"\0").decode(), "token": token, "engines": dict(engines)}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "inference_server.worker"],
+            stdin=subprocess.PIPE,
+            stdout=sys.stderr.fileno(),
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [os.getcwd(), *sys.path]))},
+        )
+        self._on_exit = on_exit
+        threading.Thread(target=self._watch, daemon=True).start()
+        try:
+            self._process.stdin.write(json.dumps(order).encode() + b"\n")
+            self._process.stdin.flush()
+        except OSError:
+            pass  # it has ended already, which the watch tells
+
+    def _watch(self):
+        self._process.wait()
+        self.exit_code = self._process.returncode
+        self._on_exit()
+
+    def send(self, parts: Sequence) -> bool:
+        """Hand a message to the worker; false when it can't be reached any more."""
+        try:
+            self.socket.send_multipart([self._control, *parts], zmq.DONTWAIT, copy=False)
+        except zmq.ZMQError as error:
+            if error.errno not in (zmq.EAGAIN, zmq.EHOSTUNREACH):
+                raise
+            return False
+        return True
+
+    def receive(self) -> list[zmq.Frame] | None:
+        """The worker's next message, None when there is none for now."""
+        while True:
+            try:
+                sender, *parts = self.socket.recv_multipart(zmq.DONTWAIT, copy=False)
+            except zmq.Again:
+                return None
+            if sender.bytes == self._events:
+                return parts
+            if sender.bytes == self._control:  # it listens now
+                self.send(wire.encode(Hello()))
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def close(self) -> None:
+        """End the process, kindly at first."""
+        try:
+            self._process.stdin.close()
+        except OSError:
+            pass  # what the pipe still held can't be written: the process has ended
+        try:
+            self._process.wait(2)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self.socket.close()
+
+
+def explain_exit(code: int) -> tuple[str, str]:
+    """An exit code as `subprocess` gives it, in words, and what the user can do about it."""
+    cause, name = _WINDOWS_CAUSES.get(code & 0xFFFFFFFF), f"exit code {code:#x}" if code > 0xFFFF else f"exit code {code}"
+    if code < 0:
+        names = {number.value: number.name for number in signal.Signals}
+        cause, name = _CAUSES.get(names.get(-code)), f"signal {-code}"
+    if cause and "memory" in cause:
+        remedy = "choose a smaller size or fewer frames and generate again."
+    else:
+        remedy = "generate again, and report it with the server's log if it comes back."
+    return f"{name}: {cause}" if cause else name, remedy
+
+
+def private_folder() -> tempfile.TemporaryDirectory:
+    """A folder for the workers' sockets that only this user can enter."""
+    return tempfile.TemporaryDirectory(prefix="poseanything-")

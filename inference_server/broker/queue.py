@@ -1,0 +1,80 @@
+"""Jobs that wait: first come, first served within a client, in turns between clients."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count, zip_longest
+
+from shared.messages import Cancelled, Failed
+
+
+class QueueFull(Exception):
+    """There is no room for another job. Its text is one sentence for the user."""
+
+
+@dataclass(eq=False)
+class Job:
+    """A valid request as it came: `parts` go to the worker untouched. `position` is what its client was last told.
+
+    `verdict` is how the job ends whatever the worker still says of it: it was cancelled, or its client is lost."""
+
+    client: bytes
+    id: str
+    engine: str
+    parts: Sequence
+    size: int
+    position: int | None = None
+    verdict: Cancelled | Failed | None = None
+
+
+class FairQueue:
+    """Clients take turns: next is the client whose last turn is longest ago, one that never had a turn before all others."""
+
+    def __init__(self, max_jobs: int, max_jobs_per_client: int, max_bytes: int):
+        self.max_jobs, self.max_jobs_per_client, self.max_bytes = max_jobs, max_jobs_per_client, max_bytes
+        self.size = 0
+        self._waiting: dict[bytes, deque[Job]] = {}
+        self._last_turn: dict[bytes, int] = {}
+        self._turns = count(1)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._waiting.values()))
+
+    def __iter__(self) -> Iterator[Job]:
+        """The jobs in the order in which they would run if no more came."""
+        clients = sorted(self._waiting, key=lambda client: self._last_turn.get(client, 0))
+        for turn in zip_longest(*(self._waiting[client] for client in clients)):
+            yield from filter(None, turn)
+
+    def add(self, job: Job) -> None:
+        """Raises `QueueFull`."""
+        if len(self._waiting.get(job.client, ())) >= self.max_jobs_per_client:
+            raise QueueFull(f"{self.max_jobs_per_client} of your jobs wait already; cancel one or wait until one is done.")
+        if len(self) >= self.max_jobs or self.size + job.size > self.max_bytes:
+            raise QueueFull("The server's queue is full; try again when a job is done.")
+        self._waiting.setdefault(job.client, deque()).append(job)
+        self.size += job.size
+
+    def first(self) -> Job | None:
+        return next(iter(self), None)
+
+    def take(self, job: Job) -> None:
+        """Remove a job because its turn has come."""
+        self.remove(job)
+        self._last_turn[job.client] = next(self._turns)
+
+    def remove(self, job: Job) -> None:
+        waiting = self._waiting[job.client]
+        waiting.remove(job)
+        if not waiting:
+            del self._waiting[job.client]
+        self.size -= job.size
+
+    def of(self, client: bytes) -> list[Job]:
+        return list(self._waiting.get(client, ()))
+
+    def forget(self, client: bytes) -> None:
+        """Drop what is kept about a client without waiting jobs."""
+        self._last_turn.pop(client, None)

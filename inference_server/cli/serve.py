@@ -1,0 +1,67 @@
+"""`serve`: the server in the foreground, until it is interrupted or, on request, until its standard input closes."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+import threading
+
+from shared.messages import DEFAULT_ADDRESS
+
+from ..broker import ServerError
+from ..broker.broker import Broker
+from ..broker.frontend import is_local
+from ..broker.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+def add_parser(subparsers) -> argparse.ArgumentParser:
+    parser = subparsers.add_parser("serve", help="answer requests of Blender", description=__doc__)
+    parser.add_argument("--address", default=DEFAULT_ADDRESS, help="where to listen; port 0 takes a free one (%(default)s)")
+    parser.add_argument("--exit-with-stdin", action="store_true", help="end when standard input closes")
+    parser.add_argument(
+        "--allow-remote", action="store_true", help="let an address be used that other machines can reach, unprotected"
+    )
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    if not is_local(args.address):
+        if not args.allow_remote:
+            print(
+                f"{args.address} can be reached from other machines, and what is sent there is neither encrypted nor checked "
+                "for who sent it; listen on tcp://127.0.0.1 or add --allow-remote.",
+                file=sys.stderr,
+            )
+            return 2
+        log.warning("Listening on %s without protection: whoever reaches it can use this server.", args.address)
+    return serve(Settings(address=args.address), exit_with_stdin=args.exit_with_stdin)
+
+
+def serve(settings: Settings, exit_with_stdin: bool = False) -> int:
+    """Run a broker until it is told to stop; returns the exit status."""
+    try:
+        broker = Broker(settings)
+    except ServerError as error:
+        print(error, file=sys.stderr)
+        return 1
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: broker.stop())
+    if exit_with_stdin:
+        threading.Thread(target=_stop_at_end_of_stdin, args=(broker,), daemon=True).start()
+    try:
+        broker.run(on_ready=lambda endpoint: print(f"listening on {endpoint}", flush=True))
+    except ServerError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _stop_at_end_of_stdin(broker: Broker) -> None:
+    while sys.stdin.buffer.raw.read(4096):
+        pass
+    broker.stop()

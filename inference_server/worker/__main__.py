@@ -1,0 +1,65 @@
+"""`python -m inference_server.worker`, started by the broker, which writes one line of JSON to its standard input."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from .host import EngineHost
+from .job import run_job
+from .link import Link
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the terminal is the broker's to answer
+    _die_first()
+    faulthandler.enable()
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s engine: %(message)s")
+    order = json.loads(sys.stdin.buffer.readline())
+    threading.Thread(target=_end_with_broker, args=(_take_stdin(),), daemon=True).start()
+    host = EngineHost(order["engines"])
+    host.warm_up()
+    link = Link(order["address"], order["token"])
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1), "encoder") as encoders:
+        while True:
+            job = link.wait()
+            ending = run_job(host, job, link, encoders) if job else None
+            if ending is not None:
+                link.send(ending.message)
+                if ending.spoilt:
+                    break
+            link.send(host.welcome())
+    link.close()
+    os._exit(0)  # what is left of a spoilt engine may not be able to end in good order
+
+
+def _die_first() -> None:
+    """Have Linux, when memory runs out, end this process rather than Blender or the broker."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500")
+
+
+def _take_stdin() -> int:
+    """Move the broker's pipe out of the reach of engines, which find an empty standard input instead."""
+    pipe = os.dup(0)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    return pipe
+
+
+def _end_with_broker(pipe: int) -> None:
+    os.read(pipe, 1)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

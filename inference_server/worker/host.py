@@ -1,0 +1,63 @@
+"""Engines by name: described without being made, made and loaded when first asked for, kept from then on."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+from collections.abc import Iterator, Mapping
+
+from shared.messages import EngineDescription, Progress, Welcome
+
+from .. import __version__
+from ..engines import find_engine
+from ..engines.base import Engine
+
+log = logging.getLogger(__name__)
+
+
+class EngineHost:
+    def __init__(self, engines: Mapping[str, str]):
+        self._names = engines
+        self._loaded: dict[str, Engine] = {}
+
+    def warm_up(self) -> None:
+        """Load what is cheap to load, so that the first job has nothing to wait for."""
+        for engine in self.welcome().engines:
+            if engine.ready and not engine.neural:
+                try:
+                    for _ in self.loading(engine.name):
+                        pass
+                except Exception:  # the job that asks for it will be told
+                    log.exception("The engine %s can't be loaded", engine.name)
+
+    def welcome(self) -> Welcome:
+        """What this worker is and can do at this moment."""
+        device = f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores"
+        return Welcome(server_version=__version__, engines=tuple(map(self._describe, self._names)), device=device)
+
+    def _describe(self, name: str) -> EngineDescription:
+        try:
+            return find_engine(name, self._names).describe()
+        except Exception as error:  # whatever keeps an engine from being imported, the others work on
+            log.debug("The engine %s can't be imported", name, exc_info=True)
+            missing = isinstance(error, ModuleNotFoundError)
+            reason = f"{error.name} is not installed" if missing else f"{type(error).__name__}: {error}"
+            return EngineDescription(
+                name=name,
+                label=name,
+                summary="",
+                neural=False,
+                ready=False,
+                reason=f"The engine {name} can't be used here: {reason}."[:1024],
+            )
+
+    def loading(self, name: str) -> Iterator[Progress]:
+        """Load an engine if it is not loaded; afterwards `[name]` gives it. Raises `EngineError` and what the engine raises."""
+        if name not in self._loaded:
+            engine = find_engine(name, self._names)()
+            yield from engine.load()
+            self._loaded[name] = engine
+
+    def __getitem__(self, name: str) -> Engine:
+        return self._loaded[name]

@@ -1,0 +1,76 @@
+"""The worker's two sockets: on `control` a thread listens for jobs and cancels, on `events` all that is made goes out.
+
+Both lead to one ROUTER of the broker. Listening goes on while an engine works, so a cancel is known at once.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import zmq
+
+from shared import wire
+from shared.messages import Cancel, GenerationRequest, Hello
+
+PIPE_MESSAGES = 4
+"""High-water mark toward the broker; beyond it sending blocks until the broker, and in the end the client, takes more."""
+
+
+class Job:
+    """A request as it came, and whether it has been cancelled."""
+
+    def __init__(self, id: str, parts: Sequence[zmq.Frame]):
+        self.id = id
+        self.parts = parts
+        self.cancelled = threading.Event()
+
+
+class Link:
+    def __init__(self, address: str, token: str):
+        self._context = zmq.Context()
+        self._events = self._connect(address, f"{token}/events")
+        self._waiting: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        threading.Thread(target=self._listen, args=(self._connect(address, f"{token}/control"),), daemon=True).start()
+
+    def _connect(self, address: str, identity: str) -> zmq.Socket:
+        socket = self._context.socket(zmq.DEALER)
+        socket.routing_id = identity.encode()
+        socket.sndhwm = PIPE_MESSAGES
+        socket.linger = 5000
+        socket.connect(address)
+        return socket
+
+    def _listen(self, control: zmq.Socket) -> None:
+        control.linger = 0
+        control.send(b"")
+        job = None
+        while True:
+            try:
+                parts = control.recv_multipart(copy=False)
+            except zmq.ContextTerminated:
+                control.close()
+                return
+            header = wire.read_header([part.buffer for part in parts])
+            if header["type"] == GenerationRequest.__name__:
+                job = Job(header["job"], parts)
+                self._waiting.put(job)
+            elif header["type"] == Hello.__name__:
+                self._waiting.put(None)
+            elif header["type"] == Cancel.__name__ and job and job.id == header["job"]:
+                job.cancelled.set()
+
+    def wait(self) -> Job | None:
+        """The next job, or None when the broker asks what this worker can do."""
+        return self._waiting.get()
+
+    def send(self, message: Any) -> None:
+        """Blocks while the broker takes nothing. Only one thread may send at a time."""
+        self._events.send_multipart(wire.encode(message), copy=False)
+
+    def close(self) -> None:
+        """Returns when all is sent."""
+        self._events.close()
+        self._context.term()
