@@ -17,8 +17,10 @@ from .schema import MessageError, pack_fields, unpack_fields
 
 MAX_HEADER = 1 << 20
 MAX_PARTS = 64
+MAX_PART = 64 << 20
 MAX_TOTAL = 256 << 20
 
+_FOREIGN = "The message can't be read: it is not one of this bridge's; connect to the bridge's own server."
 _TYPES = {cls.__name__: cls for cls in messages.CLIENT_MESSAGES + messages.SERVER_MESSAGES}
 
 
@@ -27,11 +29,17 @@ class VersionError(MessageError):
 
 
 def encode(message: Any) -> list[bytes | memoryview]:
-    """The parts to send. Bulk parts are views of the message's own memory: it must not change until they are sent."""
+    """The parts to send. Bulk parts are views of the message's own memory: it must not change until they are sent.
+
+    Raises `MessageError` for a message that the other side would refuse for its size: it may cut the connection over a part
+    larger than `MAX_PART` before it could say why.
+    """
     bulk: list[bytes | memoryview] = []
     fields = pack_fields(message, bulk)
     header = {"type": type(message).__name__, "version": messages.PROTOCOL_VERSION, **fields}
-    return [msgpack.packb(header, use_bin_type=True), *bulk]
+    parts = [msgpack.packb(header, use_bin_type=True), *bulk]
+    _check_size(parts)
+    return parts
 
 
 def decode(parts: Sequence[bytes | memoryview], allowed: Sequence[type] | None = None) -> Any:
@@ -41,14 +49,17 @@ def decode(parts: Sequence[bytes | memoryview], allowed: Sequence[type] | None =
     `allowed` narrows the message types, for instance to `messages.CLIENT_MESSAGES` on the server.
     """
     header = read_header(parts)
-    if header.get("version") != messages.PROTOCOL_VERSION:
+    version, kind = header.get("version"), header.get("type")
+    if not isinstance(version, int) or isinstance(version, bool) or not isinstance(kind, str):
+        raise MessageError(_FOREIGN)
+    if version != messages.PROTOCOL_VERSION:
         raise VersionError(
-            f"This message speaks protocol version {str(header.get('version'))[:20]}, here it is "
-            f"{messages.PROTOCOL_VERSION}; install the same release of the extension and the server."
+            f"The other side speaks protocol version {version}, this one {messages.PROTOCOL_VERSION}; "
+            "install the same release of the extension and of the server."
         )
-    cls = _TYPES.get(str(header.get("type")))
+    cls = _TYPES.get(kind)
     if cls is None or (allowed is not None and cls not in allowed):
-        raise MessageError(f"A message of the type {str(header.get('type'))[:40]!r} is not expected here.")
+        raise MessageError(f"A message of the type {kind[:40]!r} is not expected here; use the same release at both ends.")
     return unpack_fields(cls, header, parts[1:])
 
 
@@ -56,12 +67,12 @@ def read_header(parts: Sequence[bytes | memoryview]) -> dict[str, Any]:
     """The table of part 0, within the limits but not yet checked any further."""
     if not 1 <= len(parts) <= MAX_PARTS:
         raise MessageError(f"The message has {len(parts)} parts; between 1 and {MAX_PARTS} are allowed.")
-    if memoryview(parts[0]).nbytes > MAX_HEADER or sum(memoryview(part).nbytes for part in parts) > MAX_TOTAL:
-        raise MessageError("The message is too large; choose a smaller size or fewer frames.")
+    _check_size(parts)
     try:
         header = msgpack.unpackb(
             parts[0],
             raw=False,
+            object_pairs_hook=_table,
             strict_map_key=True,
             max_str_len=65536,
             max_bin_len=65536,
@@ -70,7 +81,20 @@ def read_header(parts: Sequence[bytes | memoryview]) -> dict[str, Any]:
             max_map_len=256,
         )
     except (ValueError, msgpack.exceptions.UnpackException, RecursionError):
-        raise MessageError("The message can't be read: it is not one of this bridge's.") from None
+        raise MessageError(_FOREIGN) from None
     if not isinstance(header, dict):
-        raise MessageError("The message can't be read: it is not one of this bridge's.")
+        raise MessageError(_FOREIGN)
     return header
+
+
+def _table(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        raise ValueError("a key occurs twice")
+    return table
+
+
+def _check_size(parts: Sequence[bytes | memoryview]) -> None:
+    sizes = [memoryview(part).nbytes for part in parts]
+    if sizes[0] > MAX_HEADER or max(sizes) > MAX_PART or sum(sizes) > MAX_TOTAL:
+        raise MessageError("The message is too large; choose a smaller size, fewer frames or shorter texts.")
