@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .camera import check_path
 from .pose import MAX_FRAMES, MAX_SIDE, PoseSequence
 from .schema import (
     Array,
@@ -53,12 +54,16 @@ class Guidance(Checked):
     """
 
     guider: str = declare(Choice(("none", "classifier_free", "subject_camera", "subject_camera_separate")), "none")
-    guidance_scale: float = declare(Number(0, 30), 1.0)
-    camera_guidance_scale: float = declare(Number(0, 30), 0.0)
+    guidance_scale: float = declare(Number(0, 30), 1.0, label="The guidance scale")
+    camera_guidance_scale: float = declare(Number(0, 30), 0.0, label="The camera's guidance scale")
     negative_text: bool = declare(Flag(), True)
     negative_pose: bool = declare(Flag(), True)
     start: float = declare(Number(0, 1), 0.0)
     stop: float = declare(Number(0, 1), 1.0)
+
+    def validate(self):
+        if self.start > self.stop:
+            raise MessageError("Guidance stops before it starts; let it start earlier or stop later.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +73,7 @@ class GenerationRequest(Checked):
     first_frame: PNG file, exactly `width` x `height`.
     pose: polylines of all `num_frames` frames; its canvas may have another size and is scaled to the clip's.
     pose_frames: the frames whose pose conditions the clip (paper section F); None means all. The others have no pose image.
-    subject_mask: [height, width] uint8, 1 on the subject in the first frame.
+    subject_mask: [height, width] uint8, 1 on the subject in the first frame, 0 elsewhere.
     first_labels: [height, width] uint8, limb index + 1 of the limb that owns each pixel of the first frame, 0 elsewhere.
     part_maps: [num_frames, h, w] uint8, the same labels for every frame at any smaller size (1/8 or 1/32 of the clip's).
     camera_motion: [num_frames, 3, 3] float32 homographies, from pixels of the first frame to pixels of frame i, that the
@@ -79,17 +84,17 @@ class GenerationRequest(Checked):
     """
 
     job: str = declare(Job)
-    engine: str = declare(Text(64, 1))
-    width: int = declare(Integer(32, MAX_SIDE, step=2))
-    height: int = declare(Integer(32, MAX_SIDE, step=2))
-    num_frames: int = declare(Integer(1, MAX_FRAMES))
-    fps: float = declare(Number(0.01, 1000))
-    first_frame: bytes = declare(Blob(MAX_PICTURE_BYTES))
+    engine: str = declare(Text(64, 1), label="The engine's name")
+    width: int = declare(Integer(32, MAX_SIDE, step=2), label="The clip's width")
+    height: int = declare(Integer(32, MAX_SIDE, step=2), label="The clip's height")
+    num_frames: int = declare(Integer(1, MAX_FRAMES), label="The number of frames")
+    fps: float = declare(Number(0.01, 1000), label="The frame rate")
+    first_frame: bytes = declare(Blob(MAX_PICTURE_BYTES), label="The first frame")
     pose: PoseSequence = declare(Struct(PoseSequence))
-    prompt: str = declare(Text(8192), "")
-    negative_prompt: str = declare(Text(8192), "")
-    seed: int = declare(Integer(0, 2**63 - 1), 0)
-    num_inference_steps: int = declare(Integer(1, 1000), 50)
+    prompt: str = declare(Text(8192), "", label="The prompt")
+    negative_prompt: str = declare(Text(8192), "", label="The negative prompt")
+    seed: int = declare(Integer(0, 2**63 - 1), 0, label="The seed")
+    num_inference_steps: int = declare(Integer(1, 1000), 50, label="The number of steps")
     guidance: Guidance = declare(Struct(Guidance), default_factory=Guidance)
     pose_frames: tuple[int, ...] | None = declare(Optional(Many(Integer(0, MAX_FRAMES - 1), MAX_FRAMES)), None)
     subject_mask: np.ndarray | None = declare(Optional(Array("uint8", (None, None), MAX_PIXELS, compress=True)), None)
@@ -132,7 +137,8 @@ class GenerationRequest(Checked):
             plane = getattr(self, name)
             if plane is not None and plane.shape != size:
                 raise MessageError(
-                    f"{name} is {plane.shape[1]} x {plane.shape[0]} but the clip is {self.width} x {self.height}."
+                    f"{name} is {plane.shape[1]} x {plane.shape[0]} but the clip is {self.width} x {self.height}; "
+                    "export the request again."
                 )
         for labels in (self.first_labels, self.part_maps):
             if labels is not None and labels.size and int(labels.max()) > len(self.pose.limbs):
@@ -140,7 +146,13 @@ class GenerationRequest(Checked):
         for name in ("part_maps", "camera_motion"):
             stack = getattr(self, name)
             if stack is not None and len(stack) != self.num_frames:
-                raise MessageError(f"{name} has {len(stack)} frames but the clip has {self.num_frames}.")
+                raise MessageError(
+                    f"{name} has {len(stack)} frames but the clip has {self.num_frames}; export the request again."
+                )
+        if self.part_maps is not None and not self.part_maps.size:
+            raise MessageError("The part maps have no pixels; export them again or leave them out.")
+        if self.camera_motion is not None:
+            check_path(self.camera_motion)
 
     def conditioned_frames(self) -> tuple[int, ...]:
         """The indices of the frames that carry a pose."""
@@ -229,6 +241,10 @@ class Preview(Checked):
     job: str = declare(Job)
     index: int = declare(Integer(0, MAX_FRAMES - 1))
     image: np.ndarray = declare(Array("uint8", (None, None, 3), 3 * 1024 * 1024))
+
+    def validate(self):
+        if not self.image.size:
+            raise MessageError("The preview has no pixels.")
 
 
 @dataclass(frozen=True, eq=False)

@@ -64,7 +64,7 @@ class PoseSequence(Checked):
             raise MessageError("The pose has a limb whose part is not in its table of parts.")
         if len(self.offsets) < 1 or self.offsets[0] != 0 or self.offsets[-1] != len(self.lengths):
             raise MessageError("The pose's frames do not cover its polylines.")
-        if (np.diff(self.offsets) < 0).any() or len(self.owners) != len(self.lengths):
+        if (self.offsets[1:] < self.offsets[:-1]).any() or len(self.owners) != len(self.lengths):
             raise MessageError("The pose's tables of frames and polylines contradict each other.")
         if (self.lengths < 2).any() or int(self.lengths.sum(dtype=np.int64)) != len(self.points):
             raise MessageError("The pose's polylines do not cover its points.")
@@ -84,6 +84,8 @@ class PoseSequence(Checked):
         frames = [list(frame) for frame in frames]
         polylines = [polyline for frame in frames for polyline in frame]
         points = [np.asarray(polyline.points, np.float32).reshape(-1, 3) for polyline in polylines]
+        if not all(0 <= polyline.limb < len(limbs) for polyline in polylines):
+            raise MessageError("The pose has a polyline that belongs to no limb of its table.")
         return cls(
             width=width,
             height=height,
@@ -104,16 +106,20 @@ class PoseSequence(Checked):
         """[M + 1] int64: where each polyline's points begin, and where the last one's end."""
         return np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)])
 
+    def _span(self, index: int) -> tuple[int, int]:
+        index = range(self.num_frames)[index]
+        return int(self.offsets[index]), int(self.offsets[index + 1])
+
     def frame(self, index: int) -> list[Polyline]:
         """The polylines of one frame, as views."""
-        first, last = int(self.offsets[index]), int(self.offsets[index + 1])
+        first, last = self._span(index)
         starts = self._starts[first : last + 1].tolist()
         owners = self.owners[first:last].tolist()
         return [Polyline(owner, self.points[a:b]) for owner, a, b in zip(owners, starts, starts[1:])]
 
     def frame_points(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """(points [K, 3], lengths [M]) of one frame: its M polylines one after another, as views."""
-        first, last = int(self.offsets[index]), int(self.offsets[index + 1])
+        first, last = self._span(index)
         return self.points[self._starts[first] : self._starts[last]], self.lengths[first:last]
 
     def scaled(self, width: int, height: int) -> PoseSequence:
@@ -125,9 +131,19 @@ class PoseSequence(Checked):
 
     def only(self, frames: Iterable[int]) -> PoseSequence:
         """The same sequence with polylines left in the given frames alone (sparse poses, paper section F)."""
-        keep = set(frames)
-        kept = [self.frame(i) if i in keep else [] for i in range(self.num_frames)]
-        return PoseSequence.from_frames(self.width, self.height, self.parts, self.limbs, kept)
+        kept_frames = np.isin(np.arange(self.num_frames), list(frames))
+        counts = np.diff(self.offsets)
+        kept = np.repeat(kept_frames, counts)
+        return PoseSequence(
+            width=self.width,
+            height=self.height,
+            parts=self.parts,
+            limbs=self.limbs,
+            points=self.points[np.repeat(kept, self.lengths)],
+            lengths=self.lengths[kept],
+            owners=self.owners[kept],
+            offsets=np.concatenate([[0], np.cumsum(counts * kept_frames)]).astype(np.int32),
+        )
 
     def part_lookup(self) -> np.ndarray:
         """[256] uint8: from a label map's limb label (limb index + 1, 0 for none) to part index + 1 (0 for none)."""

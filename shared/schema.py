@@ -44,6 +44,10 @@ class Text(Kind):
     def check(self, value, name):
         if not isinstance(value, str):
             raise MessageError(f"{name} must be text.")
+        try:
+            value.encode()
+        except UnicodeEncodeError:  # half of a surrogate pair, as in file names that are not UTF-8
+            raise MessageError(f"{name} holds a character that can't be sent; type it anew.") from None
         if not self.least <= len(value) <= self.limit:
             raise MessageError(f"{name} is {len(value)} characters long; between {self.least} and {self.limit} are allowed.")
         return value
@@ -56,8 +60,8 @@ class Choice(Kind):
     words: tuple[str, ...]
 
     def check(self, value, name):
-        if value not in self.words:
-            raise MessageError(f"{name} is {str(value)[:40]!r}; choose one of {', '.join(self.words)}.")
+        if not isinstance(value, str) or value not in self.words:
+            raise MessageError(f"{name} is {_shown(value)}; choose one of {', '.join(self.words)}.")
         return value
 
 
@@ -66,9 +70,9 @@ class Flag(Kind):
     """True or false."""
 
     def check(self, value, name):
-        if not isinstance(value, bool):
+        if not isinstance(value, (bool, np.bool_)):
             raise MessageError(f"{name} must be true or false.")
-        return value
+        return bool(value)
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ class Integer(Kind):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
             raise MessageError(f"{name} must be a whole number.")
         if not self.least <= value <= self.most:
-            raise MessageError(f"{name} is {value}; it must lie between {self.least} and {self.most}.")
+            raise MessageError(f"{name} is {_shown(value)}; it must lie between {self.least} and {self.most}.")
         if value % self.step:
             raise MessageError(f"{name} is {value}; it must be a multiple of {self.step}.")
         return int(value)
@@ -99,7 +103,10 @@ class Number(Kind):
     def check(self, value, name):
         if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
             raise MessageError(f"{name} must be a number.")
-        value = float(value)
+        try:
+            value = float(value)
+        except OverflowError:
+            value = math.inf
         if not (math.isfinite(value) and self.least <= value <= self.most):
             raise MessageError(f"{name} is {value:g}; it must lie between {self.least:g} and {self.most:g}.")
         return value
@@ -139,12 +146,14 @@ class Options(Kind):
         if not isinstance(value, dict) or len(value) > self.limit:
             raise MessageError(f"{name} must be a table of at most {self.limit} entries.")
         for key, item in value.items():
-            if not isinstance(key, str) or len(key) > 64:
-                raise MessageError(f"{name} has a key that is not a short word.")
-            if not isinstance(item, (str, bool, int, float)) or (isinstance(item, str) and len(item) > 4096):
-                raise MessageError(f"{name}[{key!r}] must be a text, a number, or true or false.")
-            if isinstance(item, (int, float)) and not (math.isfinite(item) and abs(item) < 2**63):
-                raise MessageError(f"{name}[{key!r}] must be a finite number.")
+            Text(64, 1).check(key, f"A key of {name}")
+            entry = f"{name}[{key!r}]"
+            if isinstance(item, str):
+                Text(4096).check(item, entry)
+            elif isinstance(item, (int, float)) and not isinstance(item, bool):
+                Number(-(2.0**63), 2.0**63 - 1024).check(item, entry)  # what msgpack takes as a signed integer
+            elif not isinstance(item, bool):
+                raise MessageError(f"{entry} must be a text, a number, or true or false.")
         return dict(value)
 
 
@@ -184,15 +193,18 @@ class Struct(Kind):
 
 @dataclass(frozen=True)
 class Blob(Kind):
-    """Raw bytes of at most `limit`, carried as a part of its own; read back as a memoryview, without a copy."""
+    """Raw bytes of at most `limit`, carried as a part of its own, neither copied when sent nor when received."""
 
     limit: int
 
     def check(self, value, name):
         if not isinstance(value, (bytes, bytearray, memoryview)):
             raise MessageError(f"{name} must be bytes.")
-        if memoryview(value).nbytes > self.limit:
-            raise MessageError(f"{name} holds {memoryview(value).nbytes} bytes; at most {self.limit} are allowed.")
+        size = memoryview(value).nbytes
+        if size > self.limit:
+            raise MessageError(f"{name} holds {size} bytes; at most {self.limit} are allowed.")
+        if isinstance(value, memoryview) and size != len(value):
+            return value.cast("B") if value.c_contiguous else value.tobytes()
         return value
 
     def pack(self, value, parts):
@@ -208,7 +220,8 @@ class Array(Kind):
     """A numpy array of one dtype; `shape` holds lengths, None where any length from 0 to `limit` elements in all is fine.
 
     `compress` sends it through zlib at its fastest setting, worth it for label maps and of no use for pictures.
-    A received array is a read-only view of the message unless it was compressed.
+    An array of the other byte order is turned round, one that is not contiguous is copied when it is sent. A received
+    array is read-only, and a view of the message unless it was compressed.
     """
 
     dtype: str
@@ -218,18 +231,19 @@ class Array(Kind):
     finite_within: float | None = None
 
     def check(self, value, name):
-        if not isinstance(value, np.ndarray) or value.dtype != np.dtype(self.dtype):
-            raise MessageError(f"{name} must be an array of {np.dtype(self.dtype).name}.")
+        dtype = np.dtype(self.dtype)
+        if not isinstance(value, np.ndarray) or value.dtype.newbyteorder("=") != dtype:
+            raise MessageError(f"{name} must be an array of {dtype.name}.")
         self._check_shape(value.shape, name)
         if self.finite_within is not None and value.size and not (np.abs(value) <= self.finite_within).all():
             raise MessageError(f"{name} holds a value that is not a number within ±{self.finite_within:g}.")
-        return value
+        return value.astype(dtype, copy=False)
 
     def _check_shape(self, shape, name):
         fits = len(shape) == len(self.shape) and all(want in (None, got) for want, got in zip(self.shape, shape))
         if not fits or math.prod(shape) > self.limit:
             want = " x ".join("n" if side is None else str(side) for side in self.shape)
-            got = " x ".join(map(str, shape))
+            got = " x ".join(map(str, shape)) or "of a single number"
             raise MessageError(f"{name} has the shape {got}; {want} with at most {self.limit} elements is allowed.")
 
     def pack(self, value, parts):
@@ -249,7 +263,9 @@ class Array(Kind):
             data = _inflate(data, expected, name)
         if memoryview(data).nbytes != expected:
             raise MessageError(f"{name} holds {memoryview(data).nbytes} bytes where its shape needs {expected}.")
-        return self.check(np.frombuffer(data, dtype).reshape(shape).astype(self.dtype, copy=False), name)
+        array = self.check(np.frombuffer(data, dtype).reshape(shape), name)
+        array.flags.writeable = False
+        return array
 
 
 def _inflate(data, expected: int, name: str) -> bytes:
@@ -259,7 +275,7 @@ def _inflate(data, expected: int, name: str) -> bytes:
         out = inflater.decompress(data, expected + 1)
     except zlib.error:
         raise MessageError(f"{name} is damaged: its compressed data can't be read.") from None
-    if len(out) > expected or not inflater.eof:
+    if len(out) > expected or not inflater.eof or inflater.unused_data:
         raise MessageError(f"{name} is damaged: it does not unpack to the size its shape needs.")
     return out
 
@@ -267,12 +283,25 @@ def _inflate(data, expected: int, name: str) -> bytes:
 def _part(index, parts, name):
     if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < len(parts):
         raise MessageError(f"{name} refers to a part that the message does not have.")
-    return parts[index]
+    part = parts[index]
+    return part if isinstance(part, bytes) else memoryview(part)
 
 
-def declare(kind: Kind, default: Any = dataclasses.MISSING, default_factory: Any = dataclasses.MISSING) -> Any:
-    """A dataclass field of a kind."""
-    return dataclasses.field(default=default, default_factory=default_factory, metadata={"kind": kind})
+def _shown(value) -> str:
+    """A value in an error's sentence, kept short."""
+    if isinstance(value, str):
+        return repr(value[:40])
+    return "too large" if isinstance(value, int) and abs(value) >= 2**64 else str(value)[:40]
+
+
+def declare(
+    kind: Kind,
+    default: Any = dataclasses.MISSING,
+    default_factory: Any = dataclasses.MISSING,
+    label: str | None = None,
+) -> Any:
+    """A dataclass field of a kind; `label` is what errors call it where a user may have set it."""
+    return dataclasses.field(default=default, default_factory=default_factory, metadata={"kind": kind, "label": label})
 
 
 class Checked:
@@ -280,7 +309,8 @@ class Checked:
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
-            object.__setattr__(self, field.name, field.metadata["kind"].check(getattr(self, field.name), field.name))
+            value = field.metadata["kind"].check(getattr(self, field.name), field.metadata["label"] or field.name)
+            object.__setattr__(self, field.name, value)
         self.validate()
 
     def validate(self) -> None:
@@ -298,7 +328,7 @@ def unpack_fields(cls: type, values: Any, parts: Sequence, prefix: str = "") -> 
         raise MessageError(f"{prefix.rstrip('.') or cls.__name__} must be a table of fields.")
     known = {}
     for field in dataclasses.fields(cls):
-        name = prefix + field.name
+        name = field.metadata["label"] or prefix + field.name
         if field.name in values:
             known[field.name] = field.metadata["kind"].unpack(values[field.name], parts, name)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
