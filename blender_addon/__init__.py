@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""PoseAnything Bridge: an animated rig becomes a generated strip in the sequencer."""
+
+from . import operators, preferences, rig, settings, ui
+from .link import session
+
+_MODULES = (session, preferences, rig, settings, operators, ui)
+
+
+def register() -> None:
+    done = []
+    try:
+        for module in _MODULES:
+            module.register()
+            done.append(module)
+    except Exception:
+        for module in reversed(done):
+            module.unregister()
+        raise
+
+
+def unregister() -> None:
+    for module in reversed(_MODULES):
+        module.unregister()

@@ -1,0 +1,400 @@
+"""The client: one daemon thread that owns a ZeroMQ DEALER socket. It knows nothing of bpy.
+
+The main thread hands in requests and takes out events, neither of which ever waits. Result frames go straight from the socket
+to files in this thread; the main thread only learns how many there are. What is waiting to be taken out is kept as the
+latest state of each job, so a fast server can't pile up work for a busy Blender.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from ..shared import messages, wire
+from ..shared.messages import (
+    Accepted,
+    Cancel,
+    Cancelled,
+    Done,
+    Failed,
+    Frame,
+    GenerationRequest,
+    Hello,
+    Preview,
+    Progress,
+    Queued,
+    Welcome,
+)
+from ..shared.schema import MessageError
+from .server import is_local
+from .take_writer import TakeWriter, WriteError
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT = 2.0
+"""Seconds between two Hellos."""
+SILENCE = 30.0
+"""Seconds without any message after which a server counts as gone."""
+GRACE = 20.0
+"""Seconds that a broken connection to another computer has to come back; on this one only the server's end breaks it."""
+
+NOT_ZEROMQ = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+CONNECTING, CONNECTED, REFUSED = "CONNECTING", "CONNECTED", "REFUSED"
+
+
+@dataclass(frozen=True)
+class LinkState:
+    """Whether a server answers: `CONNECTING` (none does, still trying), `CONNECTED`, or `REFUSED` (one does, but can't be
+    used); `sentence` says why not."""
+
+    state: str
+    sentence: str = ""
+
+
+@dataclass(frozen=True)
+class FramesSaved:
+    """The first `count` frames of a job are on disk."""
+
+    job: str
+    count: int
+
+
+class _Job:
+    """A job in the thread's keeping, from its submission to its end."""
+
+    def __init__(self, request: GenerationRequest, writer: TakeWriter):
+        self.request: GenerationRequest | None = request
+        self.writer = writer
+        self.num_frames = request.num_frames
+        self.sent = False
+        self.accepted = False
+
+
+class BridgeClient:
+    """Talks to one server.
+
+    Every method may be called from any thread and returns at once. Connects and reconnects by itself; a request submitted
+    while no server answers waits for one.
+    """
+
+    def __init__(self, address: str, version: str = ""):
+        self.address = address
+        self.link = LinkState(CONNECTING)
+        self.welcome: Welcome | None = None
+        self._hello = Hello(client=f"Blender {uuid.uuid4().hex[:8]}", client_version=version)
+        self._commands: SimpleQueue[tuple] = SimpleQueue()
+        self._inbox: dict[tuple, object] = {}
+        self._lock = threading.Lock()
+        self._context = zmq.Context()
+        self._bell = self._context.socket(zmq.PAIR)
+        self._bell.bind("inproc://bell")
+        self._thread = threading.Thread(target=self._run, name="poseanything-bridge", daemon=True)
+
+    def start(self) -> None:
+        """Raises `ValueError` with one sentence when the address can't be one."""
+        probe = self._context.socket(zmq.DEALER)
+        try:
+            probe.connect(self.address)
+        except zmq.ZMQError as error:
+            raise ValueError(f"{self.address!r} is not an address; write it as tcp://127.0.0.1:47847.") from error
+        finally:
+            probe.close(linger=0)
+        self._thread.start()
+
+    def submit(self, request: GenerationRequest, writer: TakeWriter) -> None:
+        """Send a request once a server answers; its frames go to `writer`."""
+        self._command("submit", request, writer)
+
+    def cancel(self, job: str) -> None:
+        """End a job; a `Cancelled` event follows unless it has ended already."""
+        self._command("cancel", job)
+
+    def poll(self, limit: int = 100) -> list[object]:
+        """At most `limit` of the events that came since, in order: messages of the server other than frames, `FramesSaved` and
+        `LinkState`. States of one job that nobody has taken out yet replace each other."""
+        with self._lock:
+            keys = list(self._inbox)[:limit]
+            return [self._inbox.pop(key) for key in keys]
+
+    def close(self, timeout: float = 2.0) -> None:
+        """Cancel what runs and end the thread."""
+        if self._thread.is_alive():
+            self._command("close")
+            self._thread.join(timeout)
+        if not self._thread.is_alive():
+            self._bell.close(linger=0)
+            self._context.term()
+
+    def _command(self, *command) -> None:
+        self._commands.put(command)
+        with self._lock:
+            try:
+                self._bell.send(b"", zmq.NOBLOCK)
+            except zmq.ZMQError:
+                pass  # the thread has more wake-ups waiting than it needs, or it has ended
+
+    # Below: the thread's own.
+
+    def _post(self, event: object) -> None:
+        job = getattr(event, "job", "")
+        latest = isinstance(event, (Progress, Preview, Queued, FramesSaved, LinkState, Welcome))
+        key = (job, type(event)) if latest else (job, type(event), id(event))
+        with self._lock:
+            self._inbox.pop(key, None)
+            self._inbox[key] = event
+
+    def _run(self) -> None:
+        try:
+            _Connection(self).serve()
+        except Exception:
+            log.exception("The client's thread ended")
+            self._set_link(REFUSED, "The connection broke down inside Blender; disable the extension and enable it again.")
+            raise
+
+    def _set_link(self, state: str, sentence: str = "") -> None:
+        link = LinkState(state, sentence)
+        if link != self.link:
+            self.link = link
+            if state != CONNECTED:
+                self.welcome = None
+            self._post(link)
+
+
+class _Connection:
+    """The thread's side: sockets and jobs, touched by no other thread."""
+
+    def __init__(self, client: BridgeClient):
+        self.client = client
+        self.grace = 0.0 if is_local(client.address) else GRACE
+        self.broken_at: float | None = None
+        self.jobs: dict[str, _Job] = {}
+        self.heard = self.greeted = 0.0
+        self.attached = False
+        self.closing = False
+
+    def serve(self) -> None:
+        context = self.client._context
+        bell = context.socket(zmq.PAIR)
+        bell.connect("inproc://bell")
+        dealer = context.socket(zmq.DEALER)
+        dealer.setsockopt(zmq.ROUTING_ID, uuid.uuid4().bytes)
+        dealer.setsockopt(zmq.MAXMSGSIZE, wire.MAX_PART)
+        dealer.setsockopt(zmq.RCVHWM, 16)
+        dealer.setsockopt(zmq.RECONNECT_IVL, 200)
+        dealer.setsockopt(zmq.RECONNECT_IVL_MAX, 3000)
+        # Nothing is queued for a server that is not there: a heartbeat must not arrive an hour late.
+        dealer.setsockopt(zmq.IMMEDIATE, 1)
+        monitor = dealer.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | NOT_ZEROMQ)
+        self.dealer = dealer
+        poller = zmq.Poller()
+        for socket in (bell, monitor, dealer):
+            poller.register(socket, zmq.POLLIN)
+        try:
+            dealer.connect(self.client.address)
+            while not self.closing:
+                ready = dict(poller.poll(int(HEARTBEAT * 500)))
+                if bell in ready:
+                    bell.recv()
+                    self._obey()
+                # What a server said before it went must be read before its going is noticed.
+                if dealer in ready:
+                    self._read_all()
+                if monitor in ready:
+                    self._watch(recv_monitor_message(monitor)["event"])
+                self._keep_alive()
+        finally:
+            dealer.disable_monitor()
+            monitor.close(linger=0)
+            dealer.close(linger=200)
+            bell.close(linger=0)
+
+    def _obey(self) -> None:
+        while True:
+            try:
+                command, *arguments = self.client._commands.get_nowait()
+            except Empty:
+                return
+            if command == "submit":
+                request, writer = arguments
+                self.jobs[request.job] = _Job(request, writer)
+                if self.client.link.state == REFUSED:
+                    self._refuse(self.client.link.sentence)
+                self._send_waiting()
+            elif command == "cancel":
+                self._cancel(arguments[0])
+            elif command == "close":
+                for job in [name for name, job in self.jobs.items() if job.sent]:
+                    self._send(Cancel(job=job))
+                self.closing = True
+
+    def _cancel(self, name: str) -> None:
+        job = self.jobs.get(name)
+        if job is None:
+            return
+        if job.sent:
+            self._send(Cancel(job=name))
+        # The user's wish holds at once, whatever the server makes of it.
+        self._end(Cancelled(job=name))
+
+    def _send_waiting(self) -> None:
+        if self.client.link.state != CONNECTED:
+            return
+        for name, job in list(self.jobs.items()):
+            if job.sent:
+                continue
+            try:
+                job.sent = self._send(job.request)
+            except MessageError as error:
+                self._end(Failed(job=name, code="invalid", message=str(error)))
+            if job.sent:
+                job.request = None
+
+    def _send(self, message: object) -> bool:
+        parts = wire.encode(message)
+        try:
+            self.dealer.send_multipart(parts, zmq.NOBLOCK, copy=False)
+        except zmq.Again:
+            return False
+        return True
+
+    def _watch(self, event: int) -> None:
+        if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            self.attached = True
+            self.heard = time.monotonic()
+            self.greeted = 0.0
+        elif event == zmq.EVENT_DISCONNECTED:
+            self.attached = False
+            self.broken_at = self.broken_at or time.monotonic()
+            self.client._set_link(CONNECTING, "The connection to the server broke.")
+        elif event & NOT_ZEROMQ:
+            self._refuse(self._stranger())
+
+    def _keep_alive(self) -> None:
+        now = time.monotonic()
+        if self.attached and now - self.greeted >= HEARTBEAT:
+            self.greeted = now
+            self._send(self.client._hello)
+        if self.broken_at is not None and now - self.broken_at >= self.grace:
+            self._lose("The server went away")
+        elif self.client.link.state == CONNECTED and now - self.heard > SILENCE:
+            self._lose(f"The server has not answered for {SILENCE:.0f} seconds")
+
+    def _lose(self, what: str) -> None:
+        """The server is gone, and every job that it had with it; the ones still waiting here go on waiting."""
+        self.broken_at = None
+        self.client._set_link(CONNECTING, f"{what}.")
+        for name, job in [(name, job) for name, job in self.jobs.items() if job.sent]:
+            kept = f" ({job.writer.written} of {job.num_frames} frames arrived and are kept)" if job.writer.written else ""
+            self._end(Failed(job=name, code="worker", message=f"{what} in the middle of the clip{kept}; start it and generate again."))
+
+    def _read_all(self) -> None:
+        """Read what is there, but come back for commands at times."""
+        for _ in range(64):
+            try:
+                parts = self.dealer.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return
+            self.heard = time.monotonic()
+            self._read([part.buffer for part in parts])
+
+    def _read(self, parts: Sequence[memoryview]) -> None:
+        try:
+            message = wire.decode(parts, messages.SERVER_MESSAGES)
+        except wire.VersionError as error:
+            self._refuse(str(error))
+        except MessageError as error:
+            self._distrust(parts, str(error))
+        else:
+            self._take(message)
+
+    def _take(self, message: object) -> None:
+        if isinstance(message, Welcome):
+            if self.broken_at is not None and not message.jobs:
+                self._lose("The server was started anew")
+            self.broken_at = None
+            self.client.welcome = message
+            self.client._set_link(CONNECTED)
+            self.client._post(message)
+            self._send_waiting()
+        elif isinstance(message, Failed) and message.code == "version":
+            self._refuse(message.message)
+        elif isinstance(message, Failed) and not message.job:
+            self._blame(message)
+        elif message.job not in self.jobs:
+            log.debug("A message for a job that has ended: %s", type(message).__name__)
+        elif isinstance(message, Frame):
+            self._save(message)
+        elif isinstance(message, Done):
+            self._finish(message)
+        elif isinstance(message, messages.ENDINGS):
+            self._end(message)
+        else:
+            self.jobs[message.job].accepted |= isinstance(message, Accepted)
+            self.client._post(message)
+
+    def _blame(self, failed: Failed) -> None:
+        """The server could not even read whose message it was: it was the oldest that it has not accepted."""
+        unread = [name for name, job in self.jobs.items() if job.sent and not job.accepted]
+        if unread:
+            self._end(Failed(job=unread[0], code=failed.code, message=failed.message))
+        else:
+            log.warning("The server says: %s", failed.message)
+
+    def _save(self, frame: Frame) -> None:
+        writer = self.jobs[frame.job].writer
+        if frame.index != writer.written or frame.index >= writer.num_frames or frame.format != "png":
+            self._give_up(frame.job, "The server sent a frame that was not the one expected; install the same release of the "
+                          "extension and the server, and generate again.")
+            return
+        try:
+            writer.write(frame.data)
+        except WriteError as error:
+            self._give_up(frame.job, str(error))
+            return
+        self.client._post(FramesSaved(frame.job, writer.written))
+
+    def _finish(self, done: Done) -> None:
+        job = self.jobs[done.job]
+        if job.writer.written < job.num_frames:
+            message = (f"The server ended the clip after {job.writer.written} of {job.num_frames} frames (they are kept); "
+                       "generate again.")
+            self._end(Failed(job=done.job, code="internal", message=message))
+        else:
+            self._end(done)
+
+    def _distrust(self, parts: Sequence[memoryview], sentence: str) -> None:
+        """A message that can't be read: it costs the job it names, if it names one."""
+        log.warning("An unreadable message came from %s: %s", self.client.address, sentence)
+        try:
+            name = wire.read_header(parts).get("job")
+        except MessageError:
+            name = None
+        if isinstance(name, str) and name in self.jobs:
+            self._give_up(name, f"The server sent something that can't be used: {sentence}")
+        elif self.client.link.state != CONNECTED:
+            self._refuse(self._stranger())
+
+    def _stranger(self) -> str:
+        return f"What answers at {self.client.address} is not a PoseAnything server; choose another address."
+
+    def _refuse(self, sentence: str) -> None:
+        self.client._set_link(REFUSED, sentence)
+        for name in list(self.jobs):
+            self._end(Failed(job=name, code="version", message=sentence))
+
+    def _give_up(self, name: str, sentence: str) -> None:
+        """End a job from this side and spare the server the rest of it."""
+        self._send(Cancel(job=name))
+        self._end(Failed(job=name, code="internal", message=sentence))
+
+    def _end(self, ending: object) -> None:
+        self.jobs.pop(ending.job, None)
+        self.client._post(ending)

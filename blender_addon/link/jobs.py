@@ -1,0 +1,120 @@
+"""What the add-on knows of a job: told by events, read by panels."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from ..sequencer.takes import Take
+from ..shared.messages import Accepted, Cancelled, Done, Failed, Progress, Queued
+from .client import FramesSaved
+
+WAITING, QUEUED, RUNNING, ENCODING = "WAITING", "QUEUED", "RUNNING", "ENCODING"
+DONE, FAILED, CANCELLED = "DONE", "FAILED", "CANCELLED"
+ENDED = (DONE, FAILED, CANCELLED)
+
+
+@dataclass
+class Job:
+    """One clip in the making.
+
+    scene_uid, scene_name, file: where its strip belongs: the scene's `session_uid` holds through undo and renaming, its name
+        through loading; `file` is the .blend's path, "" before it is saved.
+    present: whether that .blend is the open one.
+    frames: how many are on disk; shown: how many the strip has been given.
+    stale: undo or loading may have taken from the strip what it had been given.
+    sentence: what the user should know, above all why it failed.
+    """
+
+    id: str
+    take: Take
+    engine_label: str
+    neural: bool
+    scene_uid: int
+    scene_name: str
+    file: str
+    make_movie: bool = False
+    state: str = WAITING
+    position: int = 0
+    stage: str = ""
+    step: int = 0
+    total: int = 0
+    frames: int = 0
+    shown: int = 0
+    present: bool = True
+    stale: bool = False
+    sentence: str = ""
+    began: float = field(default_factory=time.monotonic)
+    first_frame_at: float | None = None
+    deadline: float | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ENDED
+
+    def hear(self, event: object) -> None:
+        """Take in an event of this job."""
+        if isinstance(event, Accepted):
+            self.state = QUEUED
+        elif isinstance(event, Queued):
+            self.state, self.position = QUEUED, event.position
+        elif isinstance(event, Progress):
+            self.state, self.stage, self.step, self.total = RUNNING, event.stage, event.step, event.total
+            self.deadline = None if event.seconds_left is None else time.monotonic() + event.seconds_left
+            self.sentence = event.note or self.sentence
+        elif isinstance(event, FramesSaved):
+            self.state, self.frames = RUNNING, event.count
+            self.first_frame_at = self.first_frame_at or time.monotonic()
+        elif isinstance(event, Done):
+            self.state, self.frames, self.sentence = DONE, event.num_frames, event.note
+        elif isinstance(event, Failed):
+            self.state, self.sentence = FAILED, event.message
+        elif isinstance(event, Cancelled):
+            self.state = CANCELLED
+            kept = f" {self.frames} of {self.take.num_frames} frames are kept." if self.frames else ""
+            self.sentence = f"Cancelled.{kept}"
+
+    def fraction(self) -> float:
+        """How much of it is done, 0 to 1: by steps until frames come, then by frames."""
+        if self.state in (DONE, ENCODING):
+            return 1.0
+        if self.frames:
+            return self.frames / self.take.num_frames
+        return min(self.step / self.total, 1.0) if self.total else 0.0
+
+    def seconds_left(self) -> float | None:
+        """Until its end: the server's estimate, else from the pace at which frames come."""
+        now = time.monotonic()
+        if self.deadline is not None:
+            return max(self.deadline - now, 0.0)
+        if self.first_frame_at is not None and self.frames > 1:
+            return (now - self.first_frame_at) / (self.frames - 1) * (self.take.num_frames - self.frames)
+        return None
+
+    def describe(self) -> str:
+        """Where it stands, in a few words."""
+        if self.state == WAITING:
+            return "Waiting for the server"
+        if self.state == QUEUED:
+            return f"Queued, {self.position} before it" if self.position else "Next in the queue"
+        if self.state == ENCODING:
+            return "Encoding the movie"
+        if self.state == DONE:
+            return f"{self.frames} frames"
+        if self.ended:
+            return self.sentence
+        if self.frames:
+            text = f"Frame {self.frames} of {self.take.num_frames}"
+        elif self.total:
+            text = f"{self.stage.capitalize()} {self.step} of {self.total}"
+        else:
+            text = self.stage.capitalize() or "Starting"
+        left = self.seconds_left()
+        return text if left is None else f"{text}, {duration(left)} left"
+
+
+def duration(seconds: float) -> str:
+    """1:05 for 65 seconds."""
+    minutes, seconds = divmod(int(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -1,0 +1,141 @@
+"""The server as a process of this Blender: started, watched and stopped, its log kept for when it fails."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+from collections import deque
+from pathlib import Path
+from urllib.parse import urlsplit
+
+STOPPED, STARTING, RUNNING, FAILED = "STOPPED", "STARTING", "RUNNING", "FAILED"
+
+_LISTENING = re.compile(r"listening on (tcp://\S+)")
+_PATIENCE = 5.0
+
+
+class ServerError(Exception):
+    """The server can't be started. Its text is one sentence that says why and what to do."""
+
+
+class ServerProcess:
+    """One server process that ends with this one, for it ends when its standard input closes."""
+
+    def __init__(self):
+        self.state = STOPPED
+        self.sentence = ""
+        self.address = ""
+        self._log: deque[str] = deque(maxlen=200)
+        self._process: subprocess.Popen | None = None
+
+    def start(self, folder: str, python: str, address: str) -> None:
+        """Start it from `folder`, a checkout of the project; `python` is "" to use the checkout's own environment.
+
+        Returns at once; `state` tells how it goes on. Raises `ServerError`."""
+        if self.state in (STARTING, RUNNING):
+            return
+        home = _checkout(folder)
+        interpreter = python or _interpreter(home)
+        if not is_local(address):
+            raise ServerError(f"{address} is another computer; start the server there, or choose an address on this one.")
+        if is_taken(address):
+            raise ServerError(f"Port {urlsplit(address).port} is in use by another program; choose another address.")
+        self._log.clear()
+        # Blender's own Python settings would mislead another Python.
+        environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONHOME", "PYTHONPATH")}
+        try:
+            self._process = subprocess.Popen(
+                [interpreter, "-u", "-m", "inference_server", "serve", "--address", address, "--exit-with-stdin"],
+                cwd=home,
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                encoding="utf-8",
+                errors="replace",
+                creationflags=subprocess.CREATE_NO_WINDOW if sys.platform == "win32" else 0,
+            )
+        except OSError as error:
+            raise ServerError(f"{interpreter} can't be started: {error.strerror}; choose another Python.") from error
+        self.state, self.sentence, self.address = STARTING, "", address
+        threading.Thread(target=self._follow, args=(self._process,), name="poseanything-server", daemon=True).start()
+
+    def stop(self, wait: bool = False) -> None:
+        """Ask it to end, and make it end when it does not within a few seconds."""
+        process = self._process
+        if process is None:
+            return
+        self.state, self._process = STOPPED, None
+        try:
+            process.stdin.close()
+        except OSError:
+            pass  # it has ended by itself meanwhile
+        reaper = threading.Thread(target=_reap, args=(process,), name="poseanything-reaper", daemon=True)
+        reaper.start()
+        if wait:
+            reaper.join(2 * _PATIENCE)
+
+    def log_tail(self, lines: int = 12) -> list[str]:
+        """The last lines it printed."""
+        return list(self._log)[-lines:]
+
+    def _follow(self, process: subprocess.Popen) -> None:
+        """In a thread of its own: keep the log, notice the start and the end."""
+        for line in process.stdout:
+            line = line.rstrip()
+            self._log.append(line)
+            if self.state == STARTING and process is self._process and (found := _LISTENING.search(line)):
+                self.address = found[1]
+                self.state = RUNNING
+        code = process.wait()
+        if process is self._process:
+            last = next((line for line in reversed(self._log) if line.strip()), "it printed nothing")
+            self.sentence = f"The server ended with code {code}: {last[:300]}"
+            self.state, self._process = FAILED, None
+
+
+def is_local(address: str) -> bool:
+    """Whether an address is on this computer, so that no network is touched."""
+    parts = urlsplit(address)
+    return parts.scheme in ("ipc", "inproc") or parts.hostname in ("127.0.0.1", "localhost", "::1")
+
+
+def _checkout(folder: str) -> Path:
+    if not folder:
+        raise ServerError("Say in the extension's preferences which folder the server is in, or start it yourself.")
+    home = Path(folder)
+    if not (home / "inference_server").is_dir():
+        raise ServerError(f"{home} has no folder inference_server; choose the folder of PoseAnything Bridge's checkout.")
+    return home
+
+
+def _interpreter(home: Path) -> str:
+    """The environment that `build.py setup` made there; those for another Blender have a suffix in their name."""
+    name = "Scripts/python.exe" if sys.platform == "win32" else "bin/python"
+    found = [path for path in (home / ".venv").glob(f"python3.*/{name}") if "-" not in path.parent.parent.name]
+    if not found:
+        raise ServerError(f"The server's environment is not there yet; run 'python build.py setup' in {home}.")
+    # The lowest version: the neural engine's packages are there first.
+    return str(min(found, key=lambda path: int(path.parent.parent.name.partition(".")[2])))
+
+
+def is_taken(address: str) -> bool:
+    """Whether something listens at a local address already."""
+    parts = urlsplit(address)
+    if parts.scheme != "tcp" or not parts.port:
+        return False
+    with socket.socket(socket.AF_INET6 if ":" in parts.hostname else socket.AF_INET) as probe:
+        probe.settimeout(0.5)
+        return probe.connect_ex((parts.hostname, parts.port)) == 0
+
+
+def _reap(process: subprocess.Popen) -> None:
+    try:
+        process.wait(_PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

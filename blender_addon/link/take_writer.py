@@ -1,0 +1,58 @@
+"""Writes result frames to a take's folder, in the client's thread, as the bytes that came."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+
+class WriteError(Exception):
+    """A frame can't be written. Its text is one sentence that says why and what to do."""
+
+
+class TakeWriter:
+    """Puts frame after frame of one take into its folder.
+
+    folder: exists and belongs to this take alone. A frame is written under a hidden name and renamed when it is whole, so
+    that neither Blender nor the user ever opens half a picture.
+    """
+
+    def __init__(self, folder: Path, name: str, num_frames: int):
+        self.folder = folder
+        self.name = name
+        self.num_frames = num_frames
+        self.written = 0
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Write the next frame. Raises `WriteError`; what was written before stays."""
+        path = self.folder / frame_name(self.name, self.written)
+        part = path.with_name(f".{path.name}.part")
+        try:
+            with open(part, "wb") as file:
+                file.write(data)
+            os.replace(part, path)
+        except OSError as error:
+            _discard(part)
+            raise WriteError(self._explain(error)) from error
+        self.written += 1
+
+    def _explain(self, error: OSError) -> str:
+        kept = f"the {self.written} of {self.num_frames} frames that arrived are kept"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return f"The disk of {self.folder} is full ({kept}); make room or choose another output folder."
+        if not self.folder.is_dir():
+            return f"The folder {self.folder} is gone; generate again."
+        return f"{self.folder} can't be written to: {error.strerror} ({kept}); choose another output folder."
+
+
+def frame_name(take: str, index: int) -> str:
+    """File name of a take's frame; numbered from 1, as animators count."""
+    return f"{take}_{index + 1:04d}.png"
+
+
+def _discard(part: Path) -> None:
+    try:
+        part.unlink()
+    except OSError:
+        pass  # it was never made, or the disk refuses this too: the error that brought us here says what matters

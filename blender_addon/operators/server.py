@@ -1,0 +1,79 @@
+"""Start and stop the server process."""
+
+from __future__ import annotations
+
+import bpy
+
+from .. import preferences
+from ..link import server, session
+from ..link.server import ServerError
+
+_UP = (server.STARTING, server.RUNNING)
+
+
+class POSEANYTHING_OT_start_server(bpy.types.Operator):
+    bl_idname = "poseanything.start_server"
+    bl_label = "Start Server"
+    bl_description = "Start the generation server from the folder that the preferences name; it ends with Blender"
+
+    @classmethod
+    def poll(cls, context):
+        if session.get().server.state in _UP:
+            cls.poll_message_set("The server is running")
+            return False
+        if not preferences.get(context).server_folder:
+            cls.poll_message_set("Say in the extension's preferences which folder the server is in")
+            return False
+        return True
+
+    def execute(self, context):
+        prefs = preferences.get(context)
+        try:
+            session.get().start_server(
+                bpy.path.abspath(prefs.server_folder), bpy.path.abspath(prefs.server_python), prefs.address
+            )
+        except ServerError as error:
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        return {"FINISHED"}
+
+
+class POSEANYTHING_OT_stop_server(bpy.types.Operator):
+    bl_idname = "poseanything.stop_server"
+    bl_label = "Stop Server"
+    bl_description = "Stop the server that was started here; clips in the making end, their frames are kept"
+
+    @classmethod
+    def poll(cls, context):
+        if session.get().server.state not in _UP:
+            cls.poll_message_set("No server was started from this Blender")
+            return False
+        return True
+
+    def execute(self, context):
+        session.get().server.stop()
+        return {"FINISHED"}
+
+
+class POSEANYTHING_OT_show_server_log(bpy.types.Operator):
+    bl_idname = "poseanything.show_server_log"
+    bl_label = "Show Log"
+    bl_description = "Put what the server printed into a text, for reading or for a bug report"
+
+    @classmethod
+    def poll(cls, context):
+        if not session.get().server.log_tail(1):
+            cls.poll_message_set("The server has printed nothing yet")
+            return False
+        return True
+
+    def execute(self, context):
+        text = bpy.data.texts.get("PoseAnything Server Log") or bpy.data.texts.new("PoseAnything Server Log")
+        text.from_string("\n".join(session.get().server.log_tail(200)) + "\n")
+        self.report({"INFO"}, f"See the text '{text.name}' in the text editor")
+        return {"FINISHED"}
+
+
+register, unregister = bpy.utils.register_classes_factory(
+    (POSEANYTHING_OT_start_server, POSEANYTHING_OT_stop_server, POSEANYTHING_OT_show_server_log)
+)

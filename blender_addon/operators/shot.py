@@ -1,0 +1,211 @@
+"""From the user's settings to what is exported and asked for."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import bpy
+
+from .. import preferences, settings as scene_settings
+from ..export import ExportedClip, ExportError, ExportOptions, clip_size
+from ..link import session
+from ..sequencer.takes import Take
+from ..shared.messages import EngineDescription, GenerationRequest, Guidance
+from ..view import SceneCamera, Viewport
+
+
+@dataclass(frozen=True)
+class Shot:
+    """When and how large. Clip frame i is scene frame `frame_start` + i * `frame_step`; the clip is shown for `duration`
+    scene frames, which may end before its last frame where the engine takes only certain lengths."""
+
+    frame_start: int
+    frame_step: int
+    duration: int
+    num_frames: int
+    width: int
+    height: int
+    fps: float
+
+
+def frame_range(scene, settings) -> tuple[int, int]:
+    """First and last scene frame. Raises `ExportError` when there is none between them."""
+    if settings.use_custom_range:
+        first, last = settings.frame_start, settings.frame_end
+    elif scene.use_preview_range:
+        first, last = scene.frame_preview_start, scene.frame_preview_end
+    else:
+        first, last = scene.frame_start, scene.frame_end
+    if last < first:
+        raise ExportError(f"The frame range is empty: its end ({last}) comes before its start ({first}); set it anew.")
+    return first, last
+
+
+def plan_shot(scene, settings, engine: EngineDescription | None) -> Shot:
+    """The shot as an engine can take it; without one, as it is. Raises `ExportError`."""
+    first, last = frame_range(scene, settings)
+    duration = last - first + 1
+    frames = (duration - 1) // settings.frame_step + 1
+    multiple, most = 2, None
+    if engine is not None:
+        frames += -(frames - 1) % engine.frame_step
+        multiple, most = max(engine.size_multiple, 2), engine.max_frames
+    if most is not None and frames > most:
+        raise ExportError(
+            f"The shot has {frames} frames but {engine.label} makes at most {most}; shorten the range or raise the step."
+        )
+    width, height = clip_size(scene, settings.long_side, multiple)
+    fps = scene.render.fps / scene.render.fps_base / settings.frame_step
+    return Shot(first, settings.frame_step, duration, frames, width, height, fps)
+
+
+def find_armatures(context, settings) -> tuple[bpy.types.Object, ...]:
+    """The armatures that the settings name, in the scene's order; none when they name none."""
+    if settings.subjects == "COLLECTION":
+        chosen = set(settings.collection.all_objects) if settings.collection is not None else set()
+    elif settings.subjects == "VISIBLE":
+        chosen = {obj for obj in context.view_layer.objects if obj.visible_get()}
+    else:
+        selected = list(context.view_layer.objects.selected)
+        chosen = set(selected) | {obj.find_armature() for obj in selected if obj.type == "MESH"}
+    armatures = [obj for obj in context.view_layer.objects if obj.type == "ARMATURE"]
+    found = tuple(obj for obj in armatures if obj in chosen)
+    if not found and settings.subjects == "SELECTED" and len(armatures) == 1:
+        return tuple(armatures)
+    return found
+
+
+def why_not(context) -> str:
+    """What stands in the way of exporting, in a few words; "" when nothing does."""
+    scene = context.scene
+    if not find_armatures(context, scene.poseanything):
+        return "Put an armature into the collection" if scene.poseanything.subjects == "COLLECTION" else "Select an armature"
+    if scene.poseanything.view == "CAMERA" and scene.camera is None:
+        return "Add a camera to the scene, or choose the viewport as view"
+    if scene.poseanything.view == "VIEWPORT" and find_viewport(context) is None:
+        return "Open a 3D view, or choose the camera as view"
+    if bpy.app.is_job_running("RENDER"):
+        return "Wait for the render to end"
+    return ""
+
+
+def find_viewport(context):
+    """(space, region) of the 3D view that the user is in, else of the largest one; None without any."""
+    area = context.area
+    if area is None or area.type != "VIEW_3D":
+        areas = [a for a in context.screen.areas if a.type == "VIEW_3D"] if context.screen is not None else []
+        if not areas:
+            return None
+        area = max(areas, key=lambda a: a.width * a.height)
+    return area.spaces.active, next(region for region in area.regions if region.type == "WINDOW")
+
+
+def pose_frames(settings, num_frames: int) -> tuple[int, ...] | None:
+    """Indices of the clip frames that carry a pose, None for all; the first and the last always do."""
+    if settings.pose_density == "ALL":
+        return None
+    return tuple(sorted({*range(0, num_frames, settings.pose_interval), num_frames - 1}))
+
+
+def export_options(context, settings, shot: Shot) -> ExportOptions:
+    """What the exporter is to do. Raises `ExportError`."""
+    picture = ""
+    if settings.first_frame_source == "PICTURE":
+        picture = bpy.path.abspath(settings.first_frame_path)
+        if not settings.first_frame_path:
+            raise ExportError("Choose the picture that the clip begins with, or let its first frame be rendered.")
+    if settings.view == "VIEWPORT":
+        viewport = find_viewport(context)
+        if viewport is None:
+            raise ExportError("There is no 3D view to look through; choose the camera as view.")
+        view = Viewport.from_context(*viewport)
+    else:
+        view = SceneCamera()
+    return ExportOptions(
+        armatures=find_armatures(context, settings),
+        frame_start=shot.frame_start,
+        num_frames=shot.num_frames,
+        frame_step=shot.frame_step,
+        width=shot.width,
+        height=shot.height,
+        view=view,
+        first_frame=picture,
+        pose_frames=pose_frames(settings, shot.num_frames),
+    )
+
+
+def choose_seed(settings) -> int:
+    """The seed to use; a new one is put into the settings, where the user finds it again."""
+    if settings.new_seed:
+        settings.seed = random.randrange(2**31)
+    return settings.seed
+
+
+def build_request(job: str, clip: ExportedClip, shot: Shot, settings, engine: EngineDescription) -> GenerationRequest:
+    """Raises `shared.schema.MessageError` when something exported breaks the contract."""
+    guider = settings.guider_name if settings.guider_name in engine.guiders else "none"
+    return GenerationRequest(
+        job=job,
+        engine=engine.name,
+        width=shot.width,
+        height=shot.height,
+        num_frames=shot.num_frames,
+        fps=shot.fps,
+        first_frame=clip.first_frame,
+        pose=clip.pose,
+        prompt=settings.prompt,
+        negative_prompt=settings.negative_prompt,
+        seed=choose_seed(settings),
+        num_inference_steps=settings.num_inference_steps if engine.neural else engine.default_steps,
+        guidance=Guidance(
+            guider=guider,
+            guidance_scale=settings.guidance_scale,
+            camera_guidance_scale=settings.camera_guidance_scale,
+            negative_text=settings.negative_text,
+            negative_pose=settings.negative_pose,
+            start=min(settings.guidance_start, settings.guidance_stop),
+            stop=settings.guidance_stop,
+        ),
+        pose_frames=pose_frames(settings, shot.num_frames),
+        subject_mask=clip.subject_mask,
+        first_labels=clip.first_labels,
+        part_maps=clip.part_maps,
+        camera_motion=clip.camera_motion,
+    )
+
+
+def make_record(context, settings, shot: Shot, engine: EngineDescription) -> dict:
+    """What a take is made with, to make it again."""
+    scene = context.scene
+    return {
+        "extension": session.get().version,
+        "settings": scene_settings.record(settings),
+        "scene": scene.name,
+        "camera": scene.camera.name if scene.camera is not None else "",
+        "armatures": [obj.name for obj in find_armatures(context, settings)],
+        "frame_start": shot.frame_start,
+        "frame_end": shot.frame_start + shot.duration - 1,
+        "engine": engine.name,
+        "engine_label": engine.label,
+        "neural": engine.neural,
+        "width": shot.width,
+        "height": shot.height,
+        "fps": shot.fps,
+        "seed": settings.seed,
+    }
+
+
+def output_folder(context, settings) -> Path:
+    """The folder that takes go to. Raises `ExportError` when it is relative to a file that is not saved."""
+    folder = settings.output_folder or preferences.get(context).output_folder
+    if folder.startswith("//") and not bpy.data.is_saved:
+        raise ExportError("Save the .blend first, or choose an output folder: takes are kept beside the file.")
+    if not folder:
+        raise ExportError("Choose an output folder.")
+    return Path(bpy.path.abspath(folder)).resolve()
+
+
+def take_for(folder: Path, name: str, shot: Shot, record: dict) -> Take:
+    return Take(folder, name, shot.num_frames, shot.frame_start, shot.frame_step, shot.duration, record)

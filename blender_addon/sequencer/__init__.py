@@ -1,0 +1,1 @@
+"""Takes: folders of frames on disk, and the strips that show them."""

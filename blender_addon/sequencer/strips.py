@@ -1,0 +1,176 @@
+"""Strips of takes: found by what they carry, made once, lengthened while frames arrive.
+
+A strip is never held from one moment to the next: undo, loading and the user make new ones of them at any time. It is known by
+its custom property instead.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import bpy
+
+from .takes import Take, TakeError, from_json, to_json
+
+JOB = "poseanything_job"
+TAKE = "poseanything_take"
+MAX_CHANNEL = 128
+
+
+def sequencer_scene(context) -> bpy.types.Scene:
+    """The scene whose sequencer the user sees: from Blender 5.0 on the workspace may show another one's."""
+    return getattr(context, "sequencer_scene", None) or context.scene
+
+
+def strips_of(scene: bpy.types.Scene):
+    """The scene's top-level strips, also those inside meta strips with `all_strips`; `None` without a sequencer."""
+    editor = scene.sequence_editor
+    if editor is None:
+        return None
+    return editor.strips if hasattr(editor, "strips") else editor.sequences
+
+
+def all_strips(scene: bpy.types.Scene):
+    """Every strip of a scene, those inside meta strips included."""
+    editor = scene.sequence_editor
+    if editor is None:
+        return ()
+    return editor.strips_all if hasattr(editor, "strips_all") else editor.sequences_all
+
+
+def find_strip(job: str, kind: str = "IMAGE") -> tuple[bpy.types.Scene, bpy.types.Strip] | None:
+    """The strip of a job, in whatever scene it is now."""
+    for scene in bpy.data.scenes:
+        for strip in all_strips(scene):
+            if strip.type == kind and strip.get(JOB) == job:
+                return scene, strip
+    return None
+
+
+def take_of(strip: bpy.types.Strip) -> Take:
+    """What a strip was made with. Raises `TakeError`."""
+    text = strip.get(TAKE)
+    if not isinstance(text, str):
+        raise TakeError("This strip was not generated; select one that was.")
+    if strip.type == "MOVIE":
+        folder = Path(bpy.path.abspath(strip.filepath)).parent
+    else:
+        folder = Path(bpy.path.abspath(strip.directory))
+    return from_json(text, folder)
+
+
+def show_frames(scene: bpy.types.Scene, job: str, take: Take, num_frames: int) -> bool:
+    """Make the job's strip show the first `num_frames` frames of a take, making it in `scene` when there is none yet.
+
+    Returns whether a strip was made."""
+    names = take.element_names(num_frames)
+    found = find_strip(job)
+    if found is None:
+        scene.sequence_editor_create()
+        strips = strips_of(scene)
+        channel = free_channel(strips, take.frame_start, take.duration)
+        strip = strips.new_image(
+            name=take.name,
+            filepath=str(take.folder / names[0]),
+            channel=channel,
+            frame_start=take.frame_start,
+            fit_method="FIT",
+        )
+        strip.directory = relative_folder(take.folder)
+        _label(strip, job, take)
+        _square_pixels(scene, strip)
+        _read_as_srgb(strip)
+    else:
+        scene, strip = found
+    if len(names) > len(strip.elements):
+        _make_room(scene, strip, len(names) - len(strip.elements))
+        for name in names[len(strip.elements) :]:
+            strip.elements.append(name)
+    return found is None
+
+
+def add_movie(scene: bpy.types.Scene, job: str, take: Take, path: Path) -> None:
+    """Lay an encoded take above its image strip and mute that one."""
+    scene.sequence_editor_create()
+    image = find_strip(job)
+    if image is not None:
+        scene, image_strip = image
+        start = _start(image_strip)
+        image_strip.mute = True
+    else:
+        start = take.frame_start
+    strips = strips_of(scene)
+    channel = free_channel(strips, start, take.duration)
+    strip = strips.new_movie(
+        name=f"{take.name}.mp4", filepath=str(path), channel=channel, frame_start=start, fit_method="FIT"
+    )
+    strip.filepath = relative_folder(path.parent) + path.name
+    _label(strip, job, take)
+    _square_pixels(scene, strip)
+
+
+def free_channel(strips, start: int, length: int) -> int:
+    """The lowest channel above everything that lies in a stretch of time, so that what is put there is seen; when there is
+    none above, the lowest one that is free."""
+    taken = {strip.channel for strip in strips if _start(strip) < start + length and _end(strip) > start}
+    above = max(taken, default=0) + 1
+    if above <= MAX_CHANNEL:
+        return above
+    free = set(range(1, MAX_CHANNEL + 1)) - taken
+    if not free:
+        raise TakeError("Every channel of the sequencer is taken here; free one and add the take again.")
+    return min(free)
+
+
+def relative_folder(folder: Path) -> str:
+    """A folder as Blender writes it: relative to the file when there is one, with a separator at its end."""
+    path = str(folder)
+    if bpy.data.is_saved:
+        try:
+            path = bpy.path.relpath(path)
+        except ValueError:
+            pass  # on another drive there is no relative path
+    return path.rstrip("/\\") + "/"
+
+
+def _label(strip: bpy.types.Strip, job: str, take: Take) -> None:
+    strip[JOB] = job
+    strip[TAKE] = to_json(take)
+
+
+def _read_as_srgb(strip: bpy.types.Strip) -> None:
+    try:
+        strip.colorspace_settings.name = "sRGB"
+    except TypeError:
+        pass  # a studio's colour configuration without that name; its default for 8-bit pictures stands
+
+
+def _square_pixels(scene: bpy.types.Scene, strip: bpy.types.Strip) -> None:
+    """A clip has square pixels: in a scene without, fit what it shows, not its numbers, so that it covers the camera's
+    picture again."""
+    aspect = scene.render.pixel_aspect_x / scene.render.pixel_aspect_y
+    if aspect == 1:
+        return
+    element = strip.elements[0]
+    width, height = element.orig_width, element.orig_height
+    if not (width and height):
+        return
+    scale = min(scene.render.resolution_x * aspect / width, scene.render.resolution_y / height)
+    strip.transform.scale_x, strip.transform.scale_y = scale / aspect, scale
+
+
+def _make_room(scene: bpy.types.Scene, strip: bpy.types.Strip, growth: int) -> None:
+    """Move to a free channel when another strip came to lie where this one is about to grow."""
+    strips = strips_of(scene)
+    start, end = _start(strip), _end(strip) + growth
+    others = [other for other in strips if other != strip]
+    if any(other.channel == strip.channel and _start(other) < end and _end(other) > start for other in others):
+        strip.channel = free_channel(others, start, end - start)
+
+
+def _start(strip: bpy.types.Strip) -> int:
+    return strip.left_handle if hasattr(strip, "left_handle") else strip.frame_final_start
+
+
+def _end(strip: bpy.types.Strip) -> int:
+    return strip.right_handle if hasattr(strip, "right_handle") else strip.frame_final_end

@@ -1,0 +1,112 @@
+"""Takes on disk: one folder a clip, numbered, never overwritten."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..link.take_writer import frame_name
+
+RECORD = "take.json"
+FIRST_FRAME = "first_frame.png"
+
+
+class TakeError(Exception):
+    """A take can't be made or read. Its text is one sentence that says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Take:
+    """Where a clip's frames are and how they lie on the scene's time.
+
+    folder holds `num_frames` frames (or the first of them). Frame i is shown for `frame_step` scene frames from
+    `frame_start` + i * `frame_step` on, the clip for `duration` scene frames in all. `record` is what the clip was made
+    with: JSON-able, enough to make it again.
+    """
+
+    folder: Path
+    name: str
+    num_frames: int
+    frame_start: int
+    frame_step: int
+    duration: int
+    record: dict
+
+    def element_names(self, num_frames: int) -> list[str]:
+        """File names shown, scene frame for scene frame, once the first `num_frames` frames are there."""
+        length = min(num_frames * self.frame_step, self.duration)
+        return [frame_name(self.name, i // self.frame_step) for i in range(length)]
+
+    def frames_on_disk(self) -> int:
+        """How many frames there are, counted up to the first gap."""
+        count = 0
+        while count < self.num_frames and (self.folder / frame_name(self.name, count)).is_file():
+            count += 1
+        return count
+
+
+def claim_folder(output: Path, stem: str) -> tuple[Path, str]:
+    """Make `<stem>_001`, or the next number that was never used in `output`; gives the folder and its name.
+
+    Raises `TakeError`."""
+    stem = re.sub(r'[\x00-\x1f<>:"/\\|?*.]+', "_", stem).strip(" _") or "take"
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        used = [int(m[1]) for p in output.iterdir() if (m := re.fullmatch(rf"{re.escape(stem)}_(\d{{3,}})", p.name))]
+        number = max(used, default=0) + 1
+        while True:
+            name = f"{stem}_{number:03d}"
+            try:
+                (output / name).mkdir()
+            except FileExistsError:
+                number += 1
+            else:
+                return output / name, name
+    except OSError as error:
+        raise TakeError(f"{output} can't be written to: {error.strerror}; choose another output folder.") from error
+
+
+def write_take(take: Take, first_frame: bytes | memoryview) -> None:
+    """Lay down what the clip is made with, before its first frame comes. Raises `TakeError`."""
+    try:
+        (take.folder / FIRST_FRAME).write_bytes(first_frame)
+        (take.folder / RECORD).write_text(to_json(take), encoding="utf-8")
+    except OSError as error:
+        raise TakeError(f"{take.folder} can't be written to: {error.strerror}; choose another output folder.") from error
+
+
+def to_json(take: Take) -> str:
+    """A take as text, for its folder and its strip."""
+    fields = {
+        "name": take.name,
+        "num_frames": take.num_frames,
+        "frame_start": take.frame_start,
+        "frame_step": take.frame_step,
+        "duration": take.duration,
+        "record": take.record,
+    }
+    return json.dumps(fields, indent=1, ensure_ascii=False)
+
+
+def from_json(text: str, folder: Path) -> Take:
+    """The take that `to_json` wrote; `folder` is where it lies now. Raises `TakeError`."""
+    try:
+        fields = json.loads(text)
+        take = Take(folder=folder, **fields)
+        numbers = (take.num_frames, take.frame_step, take.duration)
+        if not (all(isinstance(n, int) and n > 0 for n in numbers) and isinstance(take.record, dict)):
+            raise ValueError("a take without length")
+    except (ValueError, TypeError) as error:
+        raise TakeError(f"What {folder.name} was made with can't be read; its frames are in {folder}.") from error
+    return take
+
+
+def read_take(folder: Path) -> Take:
+    """The take in a folder. Raises `TakeError`."""
+    try:
+        text = (folder / RECORD).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TakeError(f"{folder} holds no take: there is no {RECORD} in it that can be read.") from error
+    return from_json(text, folder)

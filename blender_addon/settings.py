@@ -1,0 +1,237 @@
+"""What the user sets for a scene: one group, `scene.poseanything`, saved with the file and kept with every take."""
+
+from __future__ import annotations
+
+import bpy
+from bpy.props import (
+    BoolProperty,
+    EnumProperty,
+    FloatProperty,
+    IntProperty,
+    PointerProperty,
+    StringProperty,
+)
+
+from .link import session
+
+_RELATIVE = {"PATH_SUPPORTS_BLEND_RELATIVE"} if bpy.app.version >= (4, 5, 0) else set()
+
+BEST_ENGINE = ("AUTO", "Best Available", "The neural engine where the server has it ready, else the draft animatic")
+_GUIDERS = {
+    "none": ("None", "One evaluation a step, the release's default"),
+    "classifier_free": ("Classifier-Free", "Push away from a branch without the text, the pose, or both"),
+    "subject_camera": ("Subject and Camera", "Decouple the camera's movement from the subject's, with one strength"),
+    "subject_camera_separate": ("Subject and Camera, Separate", "Decouple them, each with a strength of its own"),
+}
+
+# Blender keeps only a pointer to the strings of a dynamic enumeration: hold on to them here.
+_items: dict[str, list] = {}
+
+
+def _engine_items(self, context):
+    names = [BEST_ENGINE]
+    for engine in session.get().engines:
+        names.append((engine.name, engine.label, engine.summary if engine.ready else engine.reason))
+    if self.engine_name and all(name != self.engine_name for name, _, _ in names):
+        names.append((self.engine_name, self.engine_name, "The server that is connected does not have it"))
+    return _keep("engine", names)
+
+
+def _guider_items(self, context):
+    engine = session.get().engine(self.engine_name)
+    words = engine.guiders if engine is not None else tuple(_GUIDERS)
+    names = [(word, *_GUIDERS.get(word, (word, ""))) for word in words]
+    if all(name != self.guider_name for name, _, _ in names):
+        label, text = _GUIDERS.get(self.guider_name, (self.guider_name, ""))
+        names.append((self.guider_name, label, f"{text} (not offered by the chosen engine)"))
+    return _keep("guider", names)
+
+
+def _keep(key, names):
+    items = [(name, label, text, number) for number, (name, label, text) in enumerate(names)]
+    if _items.get(key) != items:
+        _items[key] = items
+    return _items[key]
+
+
+def _stored_choice(key, attribute, items, unset=""):
+    """Getter and setter of an enumeration whose choice is stored as text, so that it outlives changes of its items."""
+
+    def get(self):
+        value = getattr(self, attribute) or unset
+        return next((number for name, _, _, number in items(self, None) if name == value), 0)
+
+    def set(self, number):
+        name = next(name for name, _, _, n in items(self, None) if n == number)
+        setattr(self, attribute, "" if name == unset else name)
+
+    return {"items": items, "get": get, "set": set}
+
+
+class PoseAnythingSettings(bpy.types.PropertyGroup):
+    # Rig
+
+    subjects: EnumProperty(
+        name="Subjects",
+        description="Which armatures are drawn",
+        items=(
+            ("SELECTED", "Selected", "Selected armatures and those that deform selected meshes; the scene's only one if none is"),
+            ("VISIBLE", "Visible", "Every armature that can be seen in the viewport"),
+            ("COLLECTION", "Collection", "Every armature in a collection"),
+        ),
+    )
+    collection: PointerProperty(
+        name="Collection", description="The armatures in it are drawn", type=bpy.types.Collection
+    )
+    show_limbs: BoolProperty(
+        name="Show in Viewport",
+        description="Draw the limbs over the 3D view as they will be sent",
+    )
+
+    # Shot
+
+    use_custom_range: BoolProperty(
+        name="Custom Range",
+        description="Generate a range of its own instead of the scene's (or its preview range, when that is on)",
+    )
+    frame_start: IntProperty(name="Start", description="First scene frame of the clip", default=1, min=-1048574, max=1048574)
+    frame_end: IntProperty(name="End", description="Last scene frame of the clip", default=81, min=-1048574, max=1048574)
+    frame_step: IntProperty(
+        name="Step",
+        description="Generate every n-th scene frame; each is shown n frames long, so the clip lasts as long as the range",
+        default=1,
+        min=1,
+        max=100,
+    )
+    long_side: IntProperty(
+        name="Long Side",
+        description="Longer side of the generated frames; the shorter one follows from the scene's aspect",
+        default=832,
+        min=128,
+        max=2048,
+        step=32,
+        subtype="PIXEL",
+    )
+    view: EnumProperty(
+        name="View",
+        description="What the clip is seen through",
+        items=(
+            ("CAMERA", "Camera", "The scene's camera, with its animation"),
+            ("VIEWPORT", "Viewport", "The 3D view as it is when Generate is pressed"),
+        ),
+    )
+    first_frame_source: EnumProperty(
+        name="First Frame",
+        description="The picture that the clip begins with and takes its looks from",
+        items=(
+            ("RENDER", "Render", "Render the clip's first frame with the scene's render engine"),
+            ("PICTURE", "Picture", "Use a picture; it is scaled to cover the clip and cropped around its centre"),
+        ),
+    )
+    first_frame_path: StringProperty(
+        name="Picture",
+        description="The picture that the clip begins with; its subject should stand in the first frame's pose",
+        subtype="FILE_PATH",
+        options=_RELATIVE,
+    )
+    pose_density: EnumProperty(
+        name="Poses",
+        description="Which frames carry a pose; the others are left to the engine",
+        items=(
+            ("ALL", "Every Frame", "The subject follows the animation exactly"),
+            ("NTH", "Every n-th Frame", "Poses at regular distances, free movement between them"),
+        ),
+    )
+    pose_interval: IntProperty(name="Distance", description="Clip frames from one pose to the next", default=8, min=2, max=100)
+
+    # Prompt
+
+    prompt: StringProperty(name="Prompt", description="What is to be seen")
+    negative_prompt: StringProperty(name="Negative Prompt", description="What is not to be seen")
+
+    # Guidance
+
+    engine_name: StringProperty(options={"HIDDEN"})
+    engine: EnumProperty(
+        name="Engine",
+        description="What makes the clip",
+        **_stored_choice("engine", "engine_name", _engine_items, unset="AUTO"),
+    )
+    num_inference_steps: IntProperty(
+        name="Steps", description="Denoising steps; more take longer and come out finer", default=50, min=1, max=1000
+    )
+    seed: IntProperty(name="Seed", description="The same seed and settings give the same clip", min=0, max=2**31 - 1)
+    new_seed: BoolProperty(name="New Seed Each Time", description="Draw another seed for every take", default=True)
+    guider_name: StringProperty(options={"HIDDEN"}, default="none")
+    guider: EnumProperty(
+        name="Guidance",
+        description="How evaluations of the model are combined",
+        **_stored_choice("guider", "guider_name", _guider_items),
+    )
+    guidance_scale: FloatProperty(
+        name="Strength", description="Strength of the text's and the pose's guidance", default=3.0, min=0.0, max=30.0
+    )
+    camera_guidance_scale: FloatProperty(
+        name="Camera Strength", description="Strength of the camera's guidance", default=1.0, min=0.0, max=30.0
+    )
+    negative_text: BoolProperty(name="Text", description="The negative branch goes without the text", default=True)
+    negative_pose: BoolProperty(name="Pose", description="The negative branch holds the first pose", default=True)
+    guidance_start: FloatProperty(
+        name="From", description="Part of the steps after which guidance sets in", min=0.0, max=1.0, subtype="FACTOR"
+    )
+    guidance_stop: FloatProperty(
+        name="To", description="Part of the steps after which guidance ends", default=1.0, min=0.0, max=1.0, subtype="FACTOR"
+    )
+
+    # Output
+
+    output_folder: StringProperty(
+        name="Folder",
+        description="Where this scene's takes are written, each in a folder of its own; // is the folder of the .blend file. "
+        "Empty uses the folder in the extension's preferences",
+        subtype="DIR_PATH",
+        options=_RELATIVE,
+    )
+    take_name: StringProperty(name="Name", description="Takes are called <name>_001 and so on; empty uses the scene's name")
+    make_movie: BoolProperty(
+        name="Also as Movie",
+        description="When all frames are there, encode them as a movie in the background and put it above the image strip",
+    )
+
+
+_NOT_KEPT = {"rna_type", "name", "engine", "guider", "show_limbs"}
+
+
+def record(settings: PoseAnythingSettings) -> dict:
+    """The settings as JSON-able values, a collection by its name."""
+    values = {}
+    for prop in settings.bl_rna.properties:
+        if prop.identifier not in _NOT_KEPT:
+            value = getattr(settings, prop.identifier)
+            values[prop.identifier] = value.name if isinstance(value, bpy.types.ID) else value
+    return values
+
+
+def restore(settings: PoseAnythingSettings, values: dict) -> None:
+    """Set the settings to a record of them; what this release does not know is passed over."""
+    for prop in settings.bl_rna.properties:
+        name = prop.identifier
+        if name in _NOT_KEPT or name not in values:
+            continue
+        value = values[name]
+        if prop.type == "POINTER":
+            value = bpy.data.collections.get(value) if value else None
+        try:
+            setattr(settings, name, value)
+        except TypeError:
+            print(f"PoseAnything Bridge: {name} = {value!r} is not known to this release; left as it was.")
+
+
+def register() -> None:
+    bpy.utils.register_class(PoseAnythingSettings)
+    bpy.types.Scene.poseanything = PointerProperty(type=PoseAnythingSettings)
+
+
+def unregister() -> None:
+    del bpy.types.Scene.poseanything
+    bpy.utils.unregister_class(PoseAnythingSettings)

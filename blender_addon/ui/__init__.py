@@ -1,0 +1,15 @@
+"""Panels in the sidebars of the 3D view and the sequencer, and a word in the status bar."""
+
+from . import panels, pictures, status_bar
+
+_MODULES = (pictures, panels, status_bar)
+
+
+def register() -> None:
+    for module in _MODULES:
+        module.register()
+
+
+def unregister() -> None:
+    for module in reversed(_MODULES):
+        module.unregister()

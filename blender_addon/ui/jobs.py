@@ -1,0 +1,57 @@
+"""Clips in the making and clips made."""
+
+from __future__ import annotations
+
+from ..link import session
+from ..link.jobs import DONE, FAILED, RUNNING, Job
+from . import pictures
+from .text import light, paragraph
+
+ANIMATIC = "Neural-free animatic"
+
+
+def draw_progress(layout, context) -> None:
+    """The export and every job that has not ended, and why the last one failed."""
+    current = session.get()
+    if current.exporting is not None:
+        step = current.exporting
+        row = layout.row()
+        row.progress(factor=step.fraction, text=f"{step.text} (Esc cancels)")
+    for job in current.active():
+        _draw_active(layout, job)
+    ended = [job for job in current.jobs.values() if job.ended]
+    if ended and ended[-1].state != DONE:
+        last = ended[-1]
+        failed = last.state == FAILED
+        paragraph(layout, context, f"{last.take.name}: {last.sentence}", "ERROR" if failed else "INFO", alert=failed)
+
+
+def _draw_active(layout, job: Job) -> None:
+    box = layout.box()
+    if (preview := session.get().previews.get(job.id)) is not None:
+        box.template_icon(icon_value=pictures.icon_of(preview), scale=6.0)
+    row = box.row(align=True)
+    if job.state == RUNNING:
+        row.progress(factor=job.fraction(), text=f"{job.take.name}: {job.describe()}")
+    else:
+        row.label(text=f"{job.take.name}: {job.describe()}", icon="SORTTIME")
+    row.operator("poseanything.cancel", text="", icon="X").job = job.id
+    if not job.neural:
+        box.label(text=ANIMATIC, icon="INFO")
+
+
+def draw_takes(layout, context, most: int = 5) -> None:
+    """The newest ended jobs of this session, newest first."""
+    ended = [job for job in session.get().jobs.values() if job.ended]
+    for job in reversed(ended[-most:]):
+        box = layout.box().column(align=True)
+        row = box.row(align=True)
+        row.label(text=job.take.name, icon=light("green" if job.state == DONE else "red"))
+        row.operator("poseanything.make_again", text="", icon="FILE_REFRESH").job = job.id
+        row.operator("poseanything.use_take_settings", text="", icon="IMPORT").job = job.id
+        row.operator("poseanything.open_take", text="", icon="FILE_FOLDER").job = job.id
+        kind = "" if job.neural else f", {ANIMATIC.lower()}"
+        box.label(text=f"{job.frames} of {job.take.num_frames} frames{kind}")
+        if job.sentence:
+            paragraph(box, context, job.sentence)
+    layout.operator("poseanything.add_take", icon="ADD")

@@ -1,0 +1,247 @@
+"""The panels. In the 3D view: what is drawn, when, how, whereto. In the sequencer: the take that is selected, and the same button."""
+
+from __future__ import annotations
+
+import bpy
+
+from ..export import ExportError
+from ..link import session
+from ..operators import shot as shots
+from ..operators.colour import changes_colours
+from ..sequencer import strips
+from ..sequencer.takes import TakeError
+from .jobs import ANIMATIC, draw_progress, draw_takes
+from .server import draw_server
+from .text import paragraph
+
+TAB = "PoseAnything"
+
+
+class _Panel:
+    bl_region_type = "UI"
+    bl_category = TAB
+
+    def split(self):
+        """The layout as properties editors have it."""
+        layout = self.layout
+        layout.use_property_split = True
+        layout.use_property_decorate = False
+        return layout
+
+
+class _View3D(_Panel):
+    bl_space_type = "VIEW_3D"
+
+
+class _Sub(_View3D):
+    bl_parent_id = "POSEANYTHING_PT_main"
+    bl_options = {"DEFAULT_CLOSED"}
+
+
+class _Sequencer(_Panel):
+    bl_space_type = "SEQUENCE_EDITOR"
+
+
+class _Main:
+    bl_label = "PoseAnything"
+
+    def draw(self, context):
+        layout, settings = self.layout, context.scene.poseanything
+        current = session.get()
+        current.wanted = True
+        row = layout.row()
+        row.scale_y = 1.6
+        row.operator("poseanything.generate", icon="RENDER_ANIMATION")
+        engine = current.engine(settings.engine_name)
+        try:
+            shot = shots.plan_shot(context.scene, settings, engine)
+        except ExportError as error:
+            paragraph(layout, context, str(error), "ERROR", alert=True)
+        else:
+            seconds = shot.duration * context.scene.render.fps_base / context.scene.render.fps
+            layout.label(text=f"{shot.num_frames} frames, {shot.width} x {shot.height}, {seconds:.1f} s", icon="SEQUENCE")
+        if engine is not None and not engine.neural:
+            layout.label(text=f"{engine.label}: {ANIMATIC.lower()}", icon="INFO")
+        draw_progress(layout, context)
+        scene = strips.sequencer_scene(context)
+        if changes_colours(scene) and session.get().jobs:
+            view = scene.view_settings.view_transform
+            paragraph(layout, context, f"{view} changes the colours of generated frames in this scene.", "COLOR")
+            layout.operator("poseanything.use_standard_view")
+
+
+class POSEANYTHING_PT_main(_Main, _View3D, bpy.types.Panel):
+    pass
+
+
+class POSEANYTHING_PT_rig(_Sub, bpy.types.Panel):
+    bl_label = "Rig"
+
+    def draw(self, context):
+        layout, settings = self.split(), context.scene.poseanything
+        layout.prop(settings, "subjects")
+        if settings.subjects == "COLLECTION":
+            layout.prop(settings, "collection")
+        layout.prop(settings, "show_limbs")
+
+
+class POSEANYTHING_PT_shot(_Sub, bpy.types.Panel):
+    bl_label = "Shot"
+    bl_options = set()
+
+    def draw(self, context):
+        layout, scene = self.split(), context.scene
+        settings = scene.poseanything
+        layout.prop(settings, "use_custom_range")
+        if settings.use_custom_range:
+            column = layout.column(align=True)
+            column.prop(settings, "frame_start")
+            column.prop(settings, "frame_end")
+        layout.prop(settings, "frame_step")
+        layout.prop(settings, "long_side")
+        layout.prop(settings, "view")
+        if settings.view == "CAMERA" and scene.camera is None:
+            layout.label(text="The scene has no camera", icon="ERROR")
+        layout.prop(settings, "first_frame_source")
+        if settings.first_frame_source == "PICTURE":
+            layout.prop(settings, "first_frame_path")
+        layout.prop(settings, "pose_density")
+        if settings.pose_density == "NTH":
+            layout.prop(settings, "pose_interval")
+
+
+class POSEANYTHING_PT_prompt(_Sub, bpy.types.Panel):
+    bl_label = "Prompt"
+    bl_options = set()
+
+    def draw(self, context):
+        layout, settings = self.layout, context.scene.poseanything
+        engine = session.get().engine(settings.engine_name)
+        if engine is not None and not engine.uses_prompt:
+            layout.label(text=f"{engine.label} does not read it", icon="INFO")
+        layout.prop(settings, "prompt", text="", placeholder="What is to be seen")
+        layout.prop(settings, "negative_prompt", text="", placeholder="What is not to be seen")
+
+
+class POSEANYTHING_PT_guidance(_Sub, bpy.types.Panel):
+    bl_label = "Guidance"
+
+    def draw(self, context):
+        layout, settings = self.split(), context.scene.poseanything
+        layout.prop(settings, "engine")
+        engine = session.get().engine(settings.engine_name)
+        if engine is None or engine.neural:
+            layout.prop(settings, "num_inference_steps")
+        row = layout.row(heading="Seed")
+        row.prop(settings, "seed", text="")
+        layout.prop(settings, "new_seed")
+        if engine is not None and engine.guiders == ("none",):
+            layout.label(text=f"{engine.label} has no guidance", icon="INFO")
+            return
+        layout.prop(settings, "guider")
+        if settings.guider_name == "none":
+            return
+        column = layout.column(align=True)
+        column.prop(settings, "guidance_scale")
+        if settings.guider_name == "subject_camera_separate":
+            column.prop(settings, "camera_guidance_scale")
+        if settings.guider_name == "classifier_free":
+            row = layout.row(heading="Without")
+            row.prop(settings, "negative_text", toggle=True)
+            row.prop(settings, "negative_pose", toggle=True)
+        column = layout.column(align=True)
+        column.prop(settings, "guidance_start")
+        column.prop(settings, "guidance_stop")
+
+
+class POSEANYTHING_PT_output(_Sub, bpy.types.Panel):
+    bl_label = "Output"
+
+    def draw(self, context):
+        layout, settings = self.split(), context.scene.poseanything
+        layout.prop(settings, "output_folder")
+        layout.prop(settings, "take_name")
+        layout.prop(settings, "make_movie")
+        try:
+            folder = shots.output_folder(context, settings)
+        except ExportError as error:
+            paragraph(layout, context, str(error), "ERROR", alert=True)
+        else:
+            if not settings.output_folder:
+                paragraph(layout, context, str(folder), "FILE_FOLDER")
+        layout.operator("poseanything.export_skeleton", icon="EXPORT")
+
+
+class POSEANYTHING_PT_server(_Sub, bpy.types.Panel):
+    bl_label = "Server"
+
+    def draw(self, context):
+        draw_server(self.layout, context)
+
+
+class POSEANYTHING_PT_takes(_Sub, bpy.types.Panel):
+    bl_label = "Takes"
+
+    def draw(self, context):
+        draw_takes(self.layout, context)
+
+
+class POSEANYTHING_PT_sequencer(_Main, _Sequencer, bpy.types.Panel):
+    pass
+
+
+class POSEANYTHING_PT_strip(_Sequencer, bpy.types.Panel):
+    bl_label = "Take"
+
+    @classmethod
+    def poll(cls, context):
+        return _active_take_strip(context) is not None
+
+    def draw(self, context):
+        layout = self.layout
+        try:
+            take = strips.take_of(_active_take_strip(context))
+        except TakeError as error:
+            paragraph(layout, context, str(error), "ERROR", alert=True)
+            return
+        record = take.record
+        layout.label(text=take.name, icon="SEQUENCE")
+        layout.label(text=f"{record.get('engine_label', '')}, seed {record.get('seed', '')}")
+        if not record.get("neural", True):
+            layout.label(text=ANIMATIC, icon="INFO")
+        if prompt := record.get("settings", {}).get("prompt"):
+            paragraph(layout, context, prompt)
+        layout.operator("poseanything.make_again", icon="FILE_REFRESH")
+        layout.operator("poseanything.use_take_settings", icon="IMPORT")
+        layout.operator("poseanything.open_take", icon="FILE_FOLDER")
+
+
+class POSEANYTHING_PT_sequencer_takes(_Sequencer, bpy.types.Panel):
+    bl_label = "Takes"
+    bl_options = {"DEFAULT_CLOSED"}
+
+    def draw(self, context):
+        draw_takes(self.layout, context)
+
+
+def _active_take_strip(context):
+    editor = strips.sequencer_scene(context).sequence_editor
+    strip = editor.active_strip if editor is not None else None
+    return strip if strip is not None and strips.JOB in strip else None
+
+
+register, unregister = bpy.utils.register_classes_factory(
+    (
+        POSEANYTHING_PT_main,
+        POSEANYTHING_PT_rig,
+        POSEANYTHING_PT_shot,
+        POSEANYTHING_PT_prompt,
+        POSEANYTHING_PT_guidance,
+        POSEANYTHING_PT_output,
+        POSEANYTHING_PT_server,
+        POSEANYTHING_PT_takes,
+        POSEANYTHING_PT_sequencer,
+        POSEANYTHING_PT_strip,
+        POSEANYTHING_PT_sequencer_takes,
+    )
+)

@@ -1,0 +1,46 @@
+"""The server's lamp, name and buttons; shown in the sidebar and in the preferences."""
+
+from __future__ import annotations
+
+from ..link import server, session
+from ..link.client import CONNECTED, REFUSED
+from .text import light, paragraph
+
+
+def draw_server(layout, context) -> None:
+    current = session.get()
+    current.wanted = True
+    state, link = current.server.state, current.link
+    row = layout.row()
+    if link.state == CONNECTED:
+        row.label(text="Connected", icon=light("green"))
+    elif state == server.STARTING:
+        row.label(text="Starting", icon=light("yellow"))
+    elif link.state == REFUSED:
+        row.label(text="Can't be used", icon=light("red"))
+    else:
+        row.label(text="Not running", icon=light("grey"))
+    if state in (server.STARTING, server.RUNNING):
+        row.operator("poseanything.stop_server", text="Stop", icon="PAUSE")
+    elif link.state != CONNECTED:
+        row.operator("poseanything.start_server", text="Start", icon="PLAY")
+    if link.state == CONNECTED:
+        _draw_engines(layout, context, current)
+    elif link.state == REFUSED:
+        paragraph(layout, context, link.sentence, "ERROR", alert=True)
+    if current.sentence:
+        paragraph(layout, context, current.sentence, "ERROR", alert=True)
+    if state == server.FAILED:
+        paragraph(layout, context, current.server.sentence, "ERROR", alert=True)
+        layout.operator("poseanything.show_server_log", icon="TEXT")
+
+
+def _draw_engines(layout, context, current) -> None:
+    column = layout.column(align=True)
+    if current.device:
+        column.label(text=current.device, icon="BLANK1")
+    for engine in current.engines:
+        if engine.ready:
+            column.label(text=engine.label, icon="CHECKMARK")
+        else:
+            paragraph(column, context, f"{engine.label}: {engine.reason}", "X")

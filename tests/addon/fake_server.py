@@ -1,0 +1,145 @@
+"""A server that behaves, or misbehaves, as told: the other end for tests of killed, slow, foreign and hostile servers.
+
+    python fake_server.py BEHAVIOUR [--frames-per-second N] [--address tcp://127.0.0.1:0]
+
+Prints `listening on ADDRESS` like the real one. Each result frame is the request's first frame, so that what arrives is known.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import zmq
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from shared import messages, wire  # noqa: E402
+from shared.messages import (  # noqa: E402
+    Accepted,
+    Cancel,
+    Cancelled,
+    Done,
+    EngineDescription,
+    Failed,
+    Frame,
+    GenerationRequest,
+    Hello,
+    Preview,
+    Progress,
+    Queued,
+    Welcome,
+)
+
+ENGINES = (
+    EngineDescription("draft", "Draft", "Moves the parts of the first frame.", neural=False),
+    EngineDescription(
+        "poseanything", "PoseAnything", "The model.", neural=True, size_multiple=32, frame_step=4, max_frames=121,
+        default_steps=50, ready=False, reason="Its weights are not here.",
+    ),
+)
+
+
+class FakeServer:
+    """One job after the other, in order of arrival, a frame at a time between looks at the socket."""
+
+    def __init__(self, behaviour: str, pace: float):
+        self.behaviour, self.pace = behaviour, pace
+        self.queue: list[tuple[bytes, GenerationRequest]] = []
+        self.frame = 0
+        self.due = 0.0
+
+    def run(self, address: str) -> None:
+        self.socket = zmq.Context().socket(zmq.ROUTER)
+        self.socket.bind(address)
+        print(f"listening on {self.socket.last_endpoint.decode()}", flush=True)
+        while True:
+            if self.socket.poll(5 if self.queue else 200):
+                identity, *parts = self.socket.recv_multipart()
+                self.hear(identity, parts)
+            self.work()
+
+    def send(self, identity: bytes, message) -> None:
+        parts = wire.encode(message)
+        if self.behaviour == "other_version":
+            parts[0] = parts[0].replace(b"\xa7version\x01", b"\xa7version\x63")
+        self.socket.send_multipart([identity, *parts])
+
+    def hear(self, identity: bytes, parts: list[bytes]) -> None:
+        message = wire.decode(parts, messages.CLIENT_MESSAGES)
+        if isinstance(message, Hello):
+            if self.behaviour == "garbage":
+                self.socket.send_multipart([identity, os.urandom(300)])
+                return
+            if self.behaviour == "deaf" and self.queue:
+                return
+            self.send(identity, Welcome("fake", ENGINES, "a test", len(self.queue)))
+        elif isinstance(message, Cancel):
+            before = len(self.queue)
+            running = bool(self.queue) and self.queue[0][1].job == message.job
+            self.queue = [entry for entry in self.queue if entry[1].job != message.job]
+            if running:
+                self.frame = 0
+            if len(self.queue) < before:
+                self.send(identity, Cancelled(message.job))
+        else:
+            if self.behaviour == "refuses":
+                self.send(identity, Failed(message.job, "invalid", "The prompt is empty; write one."))
+                return
+            if self.behaviour == "refuses_unread":
+                self.send(identity, Failed("", "invalid", "The message can't be read."))
+                return
+            self.send(identity, Accepted(message.job))
+            self.send(identity, Queued(message.job, len(self.queue)))
+            self.queue.append((identity, message))
+            self.due = time.monotonic()
+
+    def work(self) -> None:
+        if not self.queue or time.monotonic() < self.due:
+            return
+        identity, request = self.queue[0]
+        job = request.job
+        if self.behaviour == "mute":
+            return
+        if self.frame == 0:
+            self.send(identity, Progress(job, "drawing", 0, request.num_frames, 12.0))
+            self.send(identity, Preview(job, 0, np.zeros((30, 52, 3), np.uint8)))
+        if self.frame == 3:
+            self.misbehave(identity, job)
+        if self.frame < request.num_frames:
+            index = self.frame + (5 if self.behaviour == "skips_frames" and self.frame == 3 else 0)
+            self.send(identity, Frame(job, index, request.width, request.height, "png", request.first_frame))
+            self.frame += 1
+        if self.frame == request.num_frames or (self.behaviour == "ends_early" and self.frame == 4):
+            self.send(identity, Done(job, request.num_frames, 1.0, "All drawn."))
+            self.queue.pop(0)
+            self.frame = 0
+        self.due = time.monotonic() + 1 / self.pace
+
+    def misbehave(self, identity: bytes, job: str) -> None:
+        if self.behaviour == "dies":
+            os._exit(9)
+        elif self.behaviour == "engine_fails":
+            self.send(identity, Failed(job, "memory", "The engine ran out of memory; choose a smaller size."))
+            self.queue.pop(0)
+            self.frame = 0
+        elif self.behaviour == "babbles":
+            self.socket.send_multipart([identity, os.urandom(2000), os.urandom(10)])
+            self.socket.send_multipart([identity])
+            self.socket.send_multipart([identity, *([b"x"] * 100)])
+        elif self.behaviour == "bad_frame":
+            parts = wire.encode(Frame(job, 3, 64, 64, "png", b"x"))
+            self.socket.send_multipart([identity, parts[0]])
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("behaviour", nargs="?", default="well")
+    parser.add_argument("--frames-per-second", type=float, default=1000.0)
+    parser.add_argument("--address", default="tcp://127.0.0.1:0")
+    arguments = parser.parse_args()
+    FakeServer(arguments.behaviour, arguments.frames_per_second).run(arguments.address)
