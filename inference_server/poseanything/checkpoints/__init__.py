@@ -1,16 +1,26 @@
-"""Weights as users have them: the official release's files, diffusers folders, Wan's own, LoRAs, GGUF and fp8."""
+"""Weights as users have them: the official release's files, diffusers folders, Wan's own, LoRAs, GGUF and fp8.
+
+What needs torch is imported when it is first asked for, so that looking for the files costs nothing.
+"""
+
+from importlib import import_module
 
 from .errors import CheckpointError
-from .official import from_official_state_dict, to_official_state_dict
-from .text_encoder import load_text_encoder
-from .transformer import load_transformer
-from .vae import load_vae
+from .folder import WeightSet, default_folder, find_weights
 
-__all__ = [
-    "CheckpointError",
-    "from_official_state_dict",
-    "load_text_encoder",
-    "load_transformer",
-    "load_vae",
-    "to_official_state_dict",
-]
+_HOMES = {
+    "from_official_state_dict": ".official",
+    "to_official_state_dict": ".official",
+    "load_lora": ".lora",
+    "load_text_encoder": ".text_encoder",
+    "load_transformer": ".transformer",
+    "load_vae": ".vae",
+}
+
+__all__ = ["CheckpointError", "WeightSet", "default_folder", "find_weights", *_HOMES]
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name], __name__), name)

@@ -47,6 +47,18 @@ def split_float8_scales(tensors: LazyTensors) -> tuple[LazyTensors, dict[str, to
     return Renamed(tensors, weights), scales
 
 
+def require_fits(model: nn.Module, tensors: LazyTensors) -> None:
+    """Raise `CheckpointError` unless the tensors are the model's, each of them, no other, and of the right shapes."""
+    wanted = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    require_same_names(tensors.shapes, wanted, tensors.where)
+    for name, shape in wanted.items():
+        if tensors.shapes[name] != shape:
+            raise CheckpointError(
+                f"{tensors.where} holds {name} as {tensors.shapes[name]} where the model has {shape};"
+                " it is another model's, or the config.json beside it is."
+            )
+
+
 def fill(
     model: Model,
     tensors: LazyTensors,
@@ -62,18 +74,11 @@ def fill(
     `scales` are those of float8 weights, by the weights' names. What lies in modules named in `keep_in_fp32` stays in
     float32 (diffusers' rule). Raises `CheckpointError` for missing, unknown or wrongly shaped tensors.
     """
+    require_fits(model, tensors)
     scales = scales or {}
     places: dict[nn.Parameter, list[str]] = {}  # a tied tensor has several names and is read once
     for name, parameter in model.named_parameters(remove_duplicate=False):
         places.setdefault(parameter, []).append(name)
-    wanted = {names[0]: tuple(parameter.shape) for parameter, names in places.items()}
-    require_same_names(tensors.shapes, wanted, tensors.where)
-    for name, shape in wanted.items():
-        if tensors.shapes[name] != shape:
-            raise CheckpointError(
-                f"{tensors.where} holds {name} as {tensors.shapes[name]} where the model has {shape};"
-                " it is another model's, or the config.json beside it is."
-            )
     linear_weights = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Linear)}
 
     # Weights of linear layers last: a layer that is replaced hands its bias on.
@@ -88,7 +93,7 @@ def fill(
                 _set(model, name.removesuffix(".weight"), layer)
                 continue
         if gguf.is_quantized(tensor):
-            tensor = gguf.dequantize(tensor, wanted[name])
+            tensor = gguf.dequantize(tensor, tensors.shapes[name])
         elif tensor.dtype == FLOAT8:
             tensor = expand(tensor, scales.get(name))
         parameter = nn.Parameter(tensor.to(device, torch.float32 if keep else torch_dtype), requires_grad=False)

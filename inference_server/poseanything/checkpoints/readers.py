@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,8 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from .errors import CheckpointError, name_some
-
-SHARD = re.compile(r"(?P<stem>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.safetensors")
+from .folder import SHARD, checkpoint_families
 
 
 class LazyTensors(Mapping[str, torch.Tensor]):
@@ -135,7 +133,7 @@ def open_tensors(path: Path) -> LazyTensors:
     if path.name.endswith(".safetensors.index.json"):
         return SafetensorsFiles(_indexed_files(path))
     if match := SHARD.fullmatch(path.name):
-        return SafetensorsFiles(_shard_family(path.parent, match["stem"]))
+        return SafetensorsFiles(_all_shards(path.parent, match["stem"]))
     if path.suffix == ".safetensors":
         return SafetensorsFiles([path])
     raise CheckpointError(f"{path} is no kind of checkpoint; weights are .safetensors, .gguf or .pth files.")
@@ -146,31 +144,24 @@ def _shards_in(folder: Path) -> list[Path]:
     indices = sorted(folder.glob("*.safetensors.index.json"))
     if len(indices) == 1:
         return _indexed_files(indices[0])
-    files = sorted(folder.glob("*.safetensors"))
-    stems = {match["stem"] if (match := SHARD.fullmatch(file.name)) else file.stem for file in files}
-    if not files:
+    families = checkpoint_families(folder)
+    if not families:
         raise CheckpointError(f"The folder {folder} holds no .safetensors file; give the folder of the weights.")
-    if len(stems) > 1:
-        raise CheckpointError(f"The folder {folder} holds several checkpoints ({name_some(stems)}); name one file.")
-    return _shard_family(folder, stems.pop())
+    if len(families) > 1:
+        raise CheckpointError(f"The folder {folder} holds several checkpoints ({name_some(families)}); name one file.")
+    return _all_shards(folder, *families)
 
 
-def _shard_family(folder: Path, stem: str) -> list[Path]:
-    """Every file of the checkpoint named `stem`; a shard that its fellows count but isn't there is an error."""
-    files = [path for path in sorted(folder.glob("*.safetensors")) if path.stem == stem]
-    shards = {path: match for path in folder.glob("*.safetensors") if (match := SHARD.fullmatch(path.name))}
-    shards = {path: match for path, match in sorted(shards.items()) if match["stem"] == stem}
-    if not shards:
-        return files
-    count = {match["count"] for match in shards.values()}
-    wanted = {f"{stem}-{index:05d}-of-{max(count)}.safetensors" for index in range(1, int(max(count)) + 1)}
-    missing = wanted - {path.name for path in shards}
-    if missing or len(count) > 1 or files:
-        raise CheckpointError(
-            f"The folder {folder} lacks {name_some(missing) or 'a clear set of shards'} of {stem};"
-            " get the weights again into an empty folder."
-        )
-    return list(shards)
+def _all_shards(folder: Path, stem: str) -> list[Path]:
+    """Every file of the checkpoint named `stem`. A shard that its fellows count but that isn't there is an error."""
+    files = checkpoint_families(folder).get(stem, [])
+    counts = [match["count"] for path in files if (match := SHARD.fullmatch(path.name))]
+    if counts:
+        wanted = {f"{stem}-{index:05d}-of-{max(counts)}.safetensors" for index in range(1, int(max(counts)) + 1)}
+        missing = wanted - {path.name for path in files}
+        if missing:
+            raise CheckpointError(f"The folder {folder} lacks {name_some(missing)}; get it with the weights command.")
+    return files
 
 
 def _indexed_files(index: Path) -> list[Path]:

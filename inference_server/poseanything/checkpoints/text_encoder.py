@@ -56,12 +56,16 @@ def load_text_encoder(
     tokenizer = load_tokenizer(_tokenizer_beside(path) if tokenizer is None else Path(tokenizer))
     tensors, scales, config = read_text_encoder(path)
     with init_empty_weights():
-        encoder = UMT5EncoderModel(config)
-    encoder.encoder.embed_tokens.weight = encoder.shared.weight
-    encoder = fill(
-        encoder, tensors, torch_dtype=torch_dtype, device=device, quantization=quantization, scales=scales
-    )
+        encoder = empty_text_encoder(config)
+    encoder = fill(encoder, tensors, torch_dtype=torch_dtype, device=device, quantization=quantization, scales=scales)
     return encoder, tokenizer
+
+
+def empty_text_encoder(config: UMT5Config) -> UMT5EncoderModel:
+    """The encoder with its one token embedding in both places it is used, as transformers ties it when it loads one."""
+    encoder = UMT5EncoderModel(config)
+    encoder.encoder.embed_tokens.weight = encoder.shared.weight
+    return encoder
 
 
 def read_text_encoder(path: Path | str) -> tuple[LazyTensors, dict[str, torch.Tensor], UMT5Config]:

@@ -1,0 +1,155 @@
+"""Where the weights lie: which files make up the model, and finding them in a folder without opening a tensor."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import CheckpointError, name_some
+
+SHARD = re.compile(r"(?P<stem>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.safetensors")
+
+# What a component may be called, the likeliest first. A folder of diffusers' counts when its config.json is there.
+VAE_NAMES = ("Wan2.2_VAE.pth", "Wan2.2_VAE.safetensors", "wan2.2_vae.safetensors", "vae")
+TEXT_ENCODER_NAMES = (
+    "models_t5_umt5-xxl-enc-bf16.pth",
+    "models_t5_umt5-xxl-enc-bf16.safetensors",
+    "text_encoder",
+    "umt5_xxl_fp16.safetensors",
+    "umt5_xxl_fp8_e4m3fn_scaled.safetensors",
+)
+TOKENIZER_NAMES = ("google/umt5-xxl", "tokenizer")
+CHECKSUMS = "SHA256SUMS"  # kept beside fetched files
+TRANSFORMER_FILES = "diffusion_pytorch_model*.safetensors or a .gguf file"
+
+
+@dataclass(frozen=True)
+class WeightSet:
+    """Where each component of the model lies: a file, or a folder with one checkpoint in it."""
+
+    transformer: Path
+    vae: Path
+    text_encoder: Path
+    tokenizer: Path
+
+
+def default_folder() -> Path:
+    """The folder of the weights: what the environment variable POSEANYTHING_WEIGHTS names, else one in the home."""
+    return Path(os.environ.get("POSEANYTHING_WEIGHTS") or Path.home() / ".poseanything" / "weights")
+
+
+def find_weights(folder: Path | str | None = None, *, transformer: Path | str | None = None) -> WeightSet:
+    """Find the model's components in `folder` (`default_folder()` when None) and in the folders right inside it.
+
+    `transformer`, a path absolute or within `folder`, chooses one of several transformers (the release's `tiktok`).
+    Raises `CheckpointError` naming what is missing, and under which names and where it was looked for.
+    """
+    folder = default_folder() if folder is None else Path(folder)
+    if not folder.is_dir():
+        raise CheckpointError(f"There is no folder {folder}; get the weights into it with the weights command.")
+    places = [folder, *sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))]
+    found: dict[str, Path | None] = {
+        "transformer": _find_transformer(places) if transformer is None else folder / transformer,
+        "vae": _find_named(places, VAE_NAMES),
+        "text_encoder": _find_named(places, TEXT_ENCODER_NAMES),
+        "tokenizer": _find_named(places, TOKENIZER_NAMES),
+    }
+    looked_for = {
+        "transformer": TRANSFORMER_FILES if transformer is None else str(transformer),
+        "vae": " or ".join(VAE_NAMES),
+        "text_encoder": " or ".join(TEXT_ENCODER_NAMES),
+        "tokenizer": " or ".join(TOKENIZER_NAMES),
+    }
+    missing = [name for name, path in found.items() if path is None or not path.exists()]
+    if missing:
+        wanted = "; ".join(f"the {name.replace('_', ' ')} ({looked_for[name]})" for name in missing)
+        plain = next((place for place in places if _is_plain_wan(place)), None) if "transformer" in missing else None
+        aside = f" {plain} holds the plain Wan transformer, which is not it." if plain else ""
+        raise CheckpointError(
+            f"The weights in {folder}, and in the folders right inside it, lack {wanted}.{aside}"
+            " Get them with the weights command."
+        )
+    return WeightSet(**found)
+
+
+def checkpoint_families(folder: Path) -> dict[str, list[Path]]:
+    """The safetensors checkpoints of a folder: their files, shards of one together, by the name they share."""
+    families: dict[str, list[Path]] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        match = SHARD.fullmatch(path.name)
+        families.setdefault(match["stem"] if match else path.stem, []).append(path)
+    return families
+
+
+def peek_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a safetensors file's tensors, from its header alone; nothing when it has no sound header."""
+    try:
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(size)) if size <= path.stat().st_size else {}
+        return {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _find_named(places: list[Path], names: tuple[str, ...]) -> Path | None:
+    candidates = (place / name for place in places for name in names)
+    return next((path for path in candidates if path.is_file() or _is_component_folder(path)), None)
+
+
+def _is_component_folder(path: Path) -> bool:
+    return any((path / name).is_file() for name in ("config.json", "tokenizer_config.json", "tokenizer.json"))
+
+
+def _find_transformer(places: list[Path]) -> Path | None:
+    """The PoseAnything transformer: its file, or the folder where it is the only checkpoint.
+
+    Files too damaged to tell are taken last, so that loading them says what is wrong. Raises `CheckpointError` when a
+    place holds several.
+    """
+    for accept in (_is_poseanything, _may_be_damaged):
+        for place in places:
+            families = checkpoint_families(place)
+            found = [files for stem, files in families.items() if accept(stem, files)]
+            quantised = [[path] for path in sorted(place.glob("*.gguf"))]
+            if len(found) + len(quantised) > 1:
+                names = name_some(files[0].name for files in found + quantised)
+                raise CheckpointError(f"{place} holds several PoseAnything transformers ({names}); choose one.")
+            for files in found + quantised:
+                return place if len(families) == 1 and not quantised else files[0]
+    return None
+
+
+def _is_poseanything(stem: str, files: list[Path]) -> bool:
+    shapes = _peek_all(files)
+    in_channels, out_channels = _channels(shapes)
+    return in_channels is not None and (
+        in_channels == 2 * out_channels
+        or any(part in name for name in shapes for part in ("cross_attn_instance", "condition_proj", "pose_proj"))
+    )
+
+
+def _may_be_damaged(stem: str, files: list[Path]) -> bool:
+    match = SHARD.fullmatch(files[0].name)
+    lacks_shards = match is not None and len(files) < int(match["count"])
+    return stem.startswith("diffusion_pytorch_model") and (lacks_shards or not all(map(peek_shapes, files)))
+
+
+def _is_plain_wan(place: Path) -> bool:
+    return any(_channels(_peek_all(files))[0] is not None for files in checkpoint_families(place).values())
+
+
+def _peek_all(files: list[Path]) -> dict[str, tuple[int, ...]]:
+    return {name: shape for file in files for name, shape in peek_shapes(file).items()}
+
+
+def _channels(shapes: dict[str, tuple[int, ...]]) -> tuple[int | None, int]:
+    """The channels a Wan transformer takes and gives, (None, 0) when it is none."""
+    patch = next((shape for name, shape in shapes.items() if name.endswith("patch_embedding.weight")), ())
+    head = next((shape for name, shape in shapes.items() if name.endswith(("head.head.weight", "proj_out.weight"))), ())
+    if len(patch) != 5 or not head:
+        return None, 0
+    return patch[1], head[0] // (patch[2] * patch[3] * patch[4])

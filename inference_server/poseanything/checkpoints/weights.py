@@ -1,0 +1,134 @@
+"""The `weights` command: says which files the model needs, gets them, and checks what is there."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import CheckpointError
+from .folder import (
+    CHECKSUMS,
+    TEXT_ENCODER_NAMES,
+    TOKENIZER_NAMES,
+    TRANSFORMER_FILES,
+    VAE_NAMES,
+    default_folder,
+    find_weights,
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A repository of the hub, what of it the model needs, and the folder that gets it."""
+
+    repository: str
+    folder: str
+    required: tuple[str, ...]
+    optional: tuple[str, ...]
+    what: str
+
+
+POSEANYTHING = Source(
+    repository="Ryan241005/PoseAnything",
+    folder="PoseAnything",
+    required=("diffusion_pytorch_model*.safetensors",),
+    optional=("*.safetensors.index.json", "config.json", "README.md", "LICENSE*"),
+    what="the transformer with part-aware attention, 6.13 billion parameters, about 12.3 GB in bfloat16",
+)
+WAN = Source(
+    repository="Wan-AI/Wan2.2-TI2V-5B",
+    folder="Wan2.2-TI2V-5B",
+    required=("Wan2.2_VAE.pth", "models_t5_umt5-xxl-enc-bf16.pth", "google/umt5-xxl/*"),
+    optional=("LICENSE*",),
+    what="the video VAE (2.8 GB), the text encoder (11.4 GB) and its tokenizer",
+)
+TIKTOK = "tiktok/*.safetensors"  # the release's weights for dancing people, run without part-aware attention
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    """Add the command to a command line; the `run` of its arguments is this module's."""
+    parser = subparsers.add_parser("weights", help="get the model's weights, or check those that are there")
+    parser.add_argument("folder", nargs="?", type=Path, default=default_folder(), help="where they go (%(default)s)")
+    parser.add_argument("--list", action="store_true", help="say which files are looked for, where, and get nothing")
+    parser.add_argument("--check", type=Path, metavar="FOLDER", help="check the weights in a folder, and get nothing")
+    parser.add_argument("--tiktok", action="store_true", help="also get the release's weights for dancing people")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Carry out the command. The status is 0 when the weights are there (or were only listed), else 1."""
+    try:
+        if args.list:
+            print(describe(args.folder))
+        elif args.check is not None:
+            check(args.check)
+        else:
+            download(args.folder, tiktok=args.tiktok)
+    except CheckpointError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def describe(folder: Path) -> str:
+    """Which files the model needs, where they are looked for and where they come from, and what is found there."""
+    lines = [
+        f"Looked for in {folder} and in the folders right inside it (POSEANYTHING_WEIGHTS names another one):",
+        f"  transformer: {TRANSFORMER_FILES}, as released or as diffusers saves it",
+        f"  VAE: {' or '.join(VAE_NAMES)}",
+        f"  text encoder: {' or '.join(TEXT_ENCODER_NAMES)}",
+        f"  tokenizer: {' or '.join(TOKENIZER_NAMES)}",
+        "The weights command gets them from:",
+    ]
+    for source in (POSEANYTHING, WAN):
+        lines.append(f"  https://huggingface.co/{source.repository} into {folder / source.folder}")
+        lines.append(f"    {', '.join(source.required)}: {source.what}")
+    try:
+        found = vars(find_weights(folder))
+        lines += ["Found:", *(f"  {component.replace('_', ' ')}: {path}" for component, path in found.items())]
+    except CheckpointError as error:
+        lines.append(str(error))
+    return "\n".join(lines)
+
+
+def check(folder: Path) -> None:
+    """Check that a folder's weights are complete, PoseAnything's, and as they were when they came.
+
+    Raises `CheckpointError`.
+    """
+    from .hub import read_checksums, sha256
+    from .inspection import inspect_weights
+
+    for line in inspect_weights(find_weights(folder)):
+        print(line, flush=True)
+    for sums in sorted(folder.rglob(CHECKSUMS)):
+        for name, digest in read_checksums(sums.parent).items():
+            path = sums.parent / name
+            if not path.exists() or sha256(path) != digest:
+                raise CheckpointError(f"{path} is missing or no longer what was fetched; delete it and get it again.")
+            print(f"checksum right: {path}", flush=True)
+
+
+def download(folder: Path, *, tiktok: bool = False) -> None:
+    """Get what the model needs into `folder`, saying under which licence.
+
+    The token is the environment's HF_TOKEN. With HF_HUB_OFFLINE set nothing is fetched, only looked for.
+    Raises `CheckpointError`.
+    """
+    from huggingface_hub import constants
+
+    from .hub import Repository
+
+    for source in () if constants.is_offline_mode() else (POSEANYTHING, WAN):
+        repository = Repository(source.repository)
+        wanted = source.required + ((TIKTOK,) if tiktok and source is POSEANYTHING else ())
+        files = repository.select(wanted, source.optional)
+        target = folder / source.folder
+        print(f"{repository.page}: {source.what}; licence: {repository.licence}")
+        print(f"  {len(files)} files, {sum(file.size for file in files) / 1e9:.1f} GB, into {target}", flush=True)
+        repository.fetch(files, target)
+    find_weights(folder)
+    print(f"The weights in {folder} are complete.")
