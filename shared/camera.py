@@ -1,8 +1,8 @@
 """Camera motion as homographies, and the moving rectangle that stands for it in the model's negative branch.
 
-A path is [F, 3, 3] float32: homographies from pixels of the first frame to pixels of frame i that the static background
-follows; the first is the identity. The functions that make or change paths return them in that form, scaled so that the
-last element of each is 1.
+A path is [F, 3, 3] float32: homographies from pixels of the first frame to pixels of frame i that the static
+background follows; the first is the identity. The functions that make or change paths return them in that
+form, scaled so that the last element of each is 1.
 """
 
 from __future__ import annotations
@@ -15,7 +15,16 @@ import numpy as np
 from .pose import Limb, PoseSequence
 from .schema import MessageError
 
-MOVES = ("pan_left", "pan_right", "tilt_up", "tilt_down", "zoom_in", "zoom_out", "roll_clockwise", "roll_counterclockwise")
+MOVES = (
+    "pan_left",
+    "pan_right",
+    "tilt_up",
+    "tilt_down",
+    "zoom_in",
+    "zoom_out",
+    "roll_clockwise",
+    "roll_counterclockwise",
+)
 EASINGS = ("linear", "smooth")
 
 RECTANGLE_SIZES = (0.5, 0.4, 0.3, 0.2)
@@ -29,12 +38,13 @@ def camera_path(
 ) -> np.ndarray:
     """The path of one camera move or several at once.
 
-    `moves` maps names of `MOVES`, named for what the camera does, to how much over the clip: pans in picture widths and
-    tilts in picture heights that the background shifts by (the other way than the camera); zooms as growth or shrinkage of
-    the picture by a factor of 1 + amount, about its centre; rolls in turns about its centre. `easing` is "linear", or
-    "smooth" to start and stop gently.
+    `moves` maps names of `MOVES`, named for what the camera does, to how much over the clip: pans in picture
+    widths and tilts in picture heights that the background shifts by (the other way than the camera); zooms
+    as growth or shrinkage of the picture by a factor of 1 + amount, about its centre; rolls in turns about
+    its centre. `easing` is "linear", or "smooth" to start and stop gently.
 
-    Raises `MessageError` for an unknown move or easing, an amount that is not a number from 0 to 10, or no frames.
+    Raises `MessageError` for an unknown move or easing, an amount that is not a number from 0 to 10, or no
+    frames.
     """
     for name, amount in moves.items():
         if name not in MOVES:
@@ -104,12 +114,14 @@ def scaled(path: np.ndarray, width: int, height: int, to_width: int, to_height: 
 def rectangle_condition(path: np.ndarray, width: int, height: int, opposite: bool = True) -> PoseSequence:
     """The rectangle sequence that carries the camera's motion into the negative branch (paper section 4.3).
 
-    The rectangle moves opposite to the background (with `opposite` false, along with it): for a camera that pans left, whose
-    background moves rightward, it moves leftward. It is as large as half the picture and placed so that it stays in view
-    the whole way; where even the smallest does not fit, it starts in view and is clipped at the picture's border. Draw it
-    with `raster.condition_images`, in the look of every other pose.
+    The rectangle moves opposite to the background (with `opposite` false, along with it): for a camera that
+    pans left, whose background moves rightward, it moves leftward. It is as large as half the picture and
+    placed so that it stays in view the whole way; where even the smallest does not fit, it starts in view and
+    is clipped at the picture's border. Draw it with `raster.condition_images`, in the look of every other
+    pose.
 
-    path: [F, 3, 3] homographies on a picture of `width` x `height`. Raises `MessageError` when they can't be undone.
+    path: [F, 3, 3] homographies on a picture of `width` x `height`. Raises `MessageError` when they can't be
+        undone.
     """
     motion = _normalised(invert(path) if opposite else path)
     corners = _place_rectangle(motion, np.array([width, height], float))
@@ -151,8 +163,8 @@ def _place_rectangle(motion: np.ndarray, picture: np.ndarray) -> np.ndarray:
 
 
 def _clip(start: np.ndarray, end: np.ndarray, view: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Cut segments between homogeneous points [F, S, 3] to what lies before the camera and in `view` (left, top, right,
-    bottom). Returns which are left [F, S] and their ends [F, S, 2, 2] in pixels."""
+    """Cut segments between homogeneous points [F, S, 3] to what lies before the camera and in `view` (left,
+    top, right, bottom). Returns which are left [F, S] and their ends [F, S, 2, 2] in pixels."""
     left, top, right, bottom = view
     enter, leave = np.zeros(start.shape[:2]), np.ones(start.shape[:2])
     for inward in ((0, 0, 1), (1, 0, -left), (0, 1, -top), (-1, 0, right), (0, -1, bottom)):

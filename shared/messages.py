@@ -1,6 +1,7 @@
-"""Every message of the bridge. Client to server: `Hello`, `GenerationRequest`, `Cancel`; server to client: the rest.
+"""Every message of the bridge: `Hello`, `GenerationRequest` and `Cancel` to the server, the others from it.
 
-Sizes are in pixels, times in seconds, colours sRGB, images top row first. A frame index counts from 0 at the clip's start.
+Sizes are in pixels, times in seconds, colours sRGB, images top row first. A frame index counts from 0 at the
+clip's start.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ class Guidance(Checked):
     """How evaluations of the model are combined.
 
     - `none`: one evaluation (the release's default).
-    - `classifier_free`: away from a negative branch without the text (`negative_text`), the pose (`negative_pose`: the first
-      pose repeated), or both, by `guidance_scale` (paper Eq. 17 and section G).
+    - `classifier_free`: away from a negative branch without the text (`negative_text`), the pose
+      (`negative_pose`: the first pose repeated), or both, by `guidance_scale` (paper Eq. 17 and section G).
     - `subject_camera`: pose in the positive branch, opposite camera rectangle in the negative one (Eq. 10).
     - `subject_camera_separate`: strengths of their own for the subject (`guidance_scale`) and the camera
       (`camera_guidance_scale`), three evaluations (Eq. 13).
@@ -72,13 +73,17 @@ class GenerationRequest(Checked):
 
     first_frame: PNG file, exactly `width` x `height`.
     pose: polylines of all `num_frames` frames; its canvas may have another size and is scaled to the clip's.
-    pose_frames: the frames whose pose conditions the clip (paper section F); None means all. The others have no pose image.
+    pose_frames: the frames whose pose conditions the clip (paper section F); None means all. The others have
+        no pose image.
     subject_mask: [height, width] uint8, 1 on the subject in the first frame, 0 elsewhere.
-    first_labels: [height, width] uint8, limb index + 1 of the limb that owns each pixel of the first frame, 0 elsewhere.
-    part_maps: [num_frames, h, w] uint8, the same labels for every frame at any smaller size (1/8 or 1/32 of the clip's).
-    camera_motion: [num_frames, 3, 3] float32 homographies, from pixels of the first frame to pixels of frame i, that the
-        static background follows; the first is the identity.
-    frame_format: how result frames travel: "png" (lossless file, ready to write), "jpeg" or "raw" (RGB, height x width x 3).
+    first_labels: [height, width] uint8, limb index + 1 of the limb that owns each pixel of the first frame, 0
+        elsewhere.
+    part_maps: [num_frames, h, w] uint8, the same labels for every frame at any smaller size (1/8 or 1/32 of
+        the clip's).
+    camera_motion: [num_frames, 3, 3] float32 homographies, from pixels of the first frame to pixels of frame
+        i, that the static background follows; the first is the identity.
+    frame_format: how result frames travel: "png" (lossless file, ready to write), "jpeg" or "raw" (RGB,
+        height x width x 3).
     preview_interval: seconds between preview images at most, 0 for none.
     engine_options: what only one engine understands.
     """
@@ -178,8 +183,9 @@ class Cancel(Checked):
 class EngineDescription(Checked):
     """What an engine is and what sizes it takes, for the panel.
 
-    `ready` is false when it can't run here, and `reason` then says why in a sentence. Width and height must be multiples of
-    `size_multiple`, the number of frames n with (n - 1) % `frame_step` == 0, at most `max_frames`.
+    `ready` is false when it can't run here, and `reason` then says why in a sentence. Width and height must
+    be multiples of `size_multiple`, the number of frames n with (n - 1) % `frame_step` == 0, at most
+    `max_frames`.
     """
 
     name: str = declare(Text(64, 1))

@@ -1,7 +1,7 @@
 """A pose sequence as what it is: per frame, the limbs of one or more rigs as 2D polylines with depth.
 
-The sender projects bones; whoever needs pictures (the model, the panel's preview) draws them with `shared.raster` at the
-size it needs. Nothing here is sampled to pixels.
+The sender projects bones; whoever needs pictures (the model, the panel's preview) draws them with
+`shared.raster` at the size it needs. Nothing here is sampled to pixels.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ MAX_POINTS = 4_000_000
 
 @dataclass(frozen=True)
 class Limb(Checked):
-    """One stroke of the drawing: a bone, or a chain of bones that bends as one (twist and segment bones merged).
+    """One stroke of the drawing: a bone, or a chain of bones that bends as one (twist and segment bones
+    merged).
 
-    `name` is the bone's name, `part` the index of the part it belongs to, `subject` the index of its armature."""
+    `name` is the bone's name, `part` the index of the part it belongs to, `subject` the index of its
+    armature."""
 
     name: str = declare(Text(256))
     part: int = declare(Integer(0, MAX_LIMBS - 1))
@@ -34,8 +36,9 @@ class Limb(Checked):
 
 @dataclass(frozen=True)
 class Polyline:
-    """A limb in one frame: `points` [K, 3] float32, x to the right and y down in pixels, depth from the camera in scene
-    units. A limb that leaves and re-enters the view may have several polylines in a frame, a hidden one has none."""
+    """A limb in one frame: `points` [K, 3] float32, x to the right and y down in pixels, depth from the
+    camera in scene units. A limb that leaves and re-enters the view may have several polylines in a frame, a
+    hidden one has none."""
 
     limb: int
     points: np.ndarray
@@ -45,9 +48,10 @@ class Polyline:
 class PoseSequence(Checked):
     """Polylines of every frame, packed flat.
 
-    `points` [N, 3] float32 as in `Polyline`, on a canvas of `width` x `height` pixels (pixel centres at .5). Polyline m has
-    `lengths[m]` (2 or more) consecutive points and belongs to limb `owners[m]`; frame i has the polylines from `offsets[i]` up to
-    `offsets[i + 1]`. Within a frame, polylines are in no particular order. `parts` names the parts.
+    `points` [N, 3] float32 as in `Polyline`, on a canvas of `width` x `height` pixels (pixel centres at .5).
+    Polyline m has `lengths[m]` (2 or more) consecutive points and belongs to limb `owners[m]`; frame i has
+    the polylines from `offsets[i]` up to `offsets[i + 1]`. Within a frame, polylines are in no particular
+    order. `parts` names the parts.
     """
 
     width: int = declare(Integer(1, MAX_SIDE))

@@ -1,16 +1,17 @@
-"""Pictures from poses and token maps from part maps: the one renderer both sides use.
+"""Pose pictures from polylines and token maps from part maps: the one renderer that both sides use.
 
-The look is that of the official release's sample: white strokes on black, no grey. Measured on the 145 frames of its deer
-(512 x 288): every frame is exactly a union of 3 x 3 crosses (opening by a cross changes no pixel), that is a line one
-pixel thin dilated by the 3 x 3 ellipse; across a level or upright stroke 3 pixels, across a diagonal one 3 / sqrt(2). Its
-samples at 704 x 512 and 768 x 512 have strokes of 4 and 4 to 5 pixels: the weight goes with the longer side, 3 in 512,
-which is the size XPose's frames have when their skeletons are extracted.
+The look is that of the official release's sample: white strokes on black, no grey. Measured on the 145 frames
+of its deer (512 x 288): every frame is exactly a union of 3 x 3 crosses (opening by a cross changes no
+pixel), that is a line one pixel thin dilated by the 3 x 3 ellipse; across a level or upright stroke 3 pixels,
+across a diagonal one 3 / sqrt(2). Its samples at 704 x 512 and 768 x 512 have strokes of 4 and 4 to 5 pixels:
+the weight goes with the longer side, 3 in 512, which is the size XPose's frames have when their skeletons are
+extracted.
 
-A pixel is therefore white when its centre lies within 1.5/512 of the longer side of the stroke, measured in the L1 norm,
-which gives those very crosses at 512 and the same shape at any other size.
+A pixel is therefore white when its centre lies within 1.5/512 of the longer side of the stroke, measured in
+the L1 norm, which gives those very crosses at 512 and the same shape at any other size.
 
-The model was shown these pictures scaled bilinearly from 512 to its own size, so `condition_images` draws and scales in
-the same way, while `draw_pose` draws directly at the size asked for.
+The model was shown these pictures scaled bilinearly from 512 to its own size, so `condition_images` draws and
+scales in the same way, while `draw_pose` draws directly at the size asked for.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _MAX_COLUMNS = 1 << 18
 
 
 def draw_pose(pose: PoseSequence, frame: int, width: int | None = None, height: int | None = None) -> np.ndarray:
-    """[height, width] uint8, 255 on the strokes of one frame and 0 elsewhere; by default at the size of the pose's canvas."""
+    """[height, width] uint8, 255 on the strokes of a frame, 0 elsewhere; by default as large as the pose's canvas."""
     width, height = width or pose.width, height or pose.height
     image = np.zeros((height, width), np.uint8)
     _draw(pose, frame, image)
@@ -53,13 +54,12 @@ def draw_poses(
     return images
 
 
-def condition_images(
-    pose: PoseSequence, width: int, height: int, frames: Iterable[int] | None = None
-) -> np.ndarray:
+def condition_images(pose: PoseSequence, width: int, height: int, frames: Iterable[int] | None = None) -> np.ndarray:
     """[num_frames, height, width] uint8: the pose pictures as the model was trained to see them.
 
-    Drawn with 512 pixels on the longer side and scaled bilinearly to the model's size, so strokes have grey edges. The model
-    takes them as RGB in [-1, 1] (`image / 127.5 - 1` in all three channels); frames without a pose are black (paper F).
+    Drawn with 512 pixels on the longer side and scaled bilinearly to the model's size, so strokes have grey
+    edges. The model takes them as RGB in [-1, 1] (`image / 127.5 - 1` in all three channels); frames without
+    a pose are black (paper F).
     """
     scale = NATIVE_SIDE / max(width, height)
     native = np.zeros((max(int(height * scale), 1), max(int(width * scale), 1)), np.uint8)
@@ -112,8 +112,8 @@ def _draw(pose: PoseSequence, frame: int, image: np.ndarray) -> None:
 
 
 def _fill(image: np.ndarray, start: np.ndarray, end: np.ndarray, radius: float) -> None:
-    """Set the pixels of `image` [rows, columns] whose centres are within `radius` (L1) of strokes that are more level than
-    upright: then the nearest point is straight above or below, or past the ends an end."""
+    """Set the pixels of `image` [rows, columns] whose centres are within `radius` (L1) of strokes [S, 2] that
+    are more level than upright: their nearest point is straight above or below, past an end the end itself."""
     rows, columns = image.shape
     backward = start[:, 0] > end[:, 0]
     start, end = np.where(backward[:, None], end, start), np.where(backward[:, None], start, end)
@@ -125,10 +125,9 @@ def _fill(image: np.ndarray, start: np.ndarray, end: np.ndarray, radius: float) 
     count = np.where(visible, count.clip(0), 0)
     filled = np.cumsum(count)
     thickness = np.arange(math.ceil(2 * radius))
-    strokes = np.arange(len(count))
     for low in range(0, int(filled[-1]) if len(filled) else 0, _MAX_COLUMNS):
         columns_done = np.arange(low, min(low + _MAX_COLUMNS, filled[-1]))
-        stroke = strokes[np.searchsorted(filled, columns_done, side="right")]
+        stroke = np.searchsorted(filled, columns_done, side="right")
         column = columns_done - (filled[stroke] - count[stroke]) + first[stroke]
         x = column + 0.5
         nearest = x.clip(start[stroke, 0], end[stroke, 0])
@@ -142,11 +141,12 @@ def _fill(image: np.ndarray, start: np.ndarray, end: np.ndarray, radius: float) 
 
 
 def part_maps_to_tokens(labels: np.ndarray, height: int, width: int, coverage: float = 0.5) -> np.ndarray:
-    """[F, h, w] uint8 label maps (0 for none) to [F, height, width]: for each cell the label that covers most of it.
+    """[F, h, w] uint8 label maps (0 for none) to [F, height, width]: for each cell the label that covers most
+    of it.
 
     A cell is 0 where all labels together cover less than the fraction `coverage` of it. Pass part labels
-    (`pose.part_lookup()[labels]`) rather than limb labels to have the parts decided by majority. Cells that are smaller than
-    a pixel of the label map take the label of the pixel below their centre.
+    (`pose.part_lookup()[labels]`) rather than limb labels to have the parts decided by majority. Cells that
+    are smaller than a pixel of the label map take the label of the pixel below their centre.
     """
     frames, rows, columns = labels.shape
     if rows < height or columns < width:

@@ -1,8 +1,9 @@
-"""Kinds of message fields: what a value may be, checked alike on the side that sends and the side that receives.
+"""Kinds of message fields: what a value may be, checked alike where it is sent and where it is received.
 
-A message is a frozen dataclass whose fields carry a `Kind` (see `declare`). The kind checks a value when the message is
-made, turns it into what msgpack can carry, and reads it back from bytes nobody vouches for. Bulk data (pictures, arrays)
-never enters the msgpack header: it travels as parts of its own, and the header holds a reference to the part's index.
+A message is a frozen dataclass whose fields carry a `Kind` (see `declare`). The kind checks a value when the
+message is made, turns it into what msgpack can carry, and reads it back from bytes nobody vouches for. Bulk
+data (pictures, arrays) never enters the msgpack header: it travels as parts of its own, and the header holds
+a reference to the part's index.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ class Text(Kind):
         except UnicodeEncodeError:  # half of a surrogate pair, as in file names that are not UTF-8
             raise MessageError(f"{name} holds a character that can't be sent; type it anew.") from None
         if not self.least <= len(value) <= self.limit:
-            raise MessageError(f"{name} is {len(value)} characters long; between {self.least} and {self.limit} are allowed.")
+            raise MessageError(
+                f"{name} is {len(value)} characters long; between {self.least} and {self.limit} are allowed."
+            )
         return value
 
 
@@ -217,11 +220,11 @@ class Blob(Kind):
 
 @dataclass(frozen=True)
 class Array(Kind):
-    """A numpy array of one dtype; `shape` holds lengths, None where any length from 0 to `limit` elements in all is fine.
+    """A numpy array of one dtype and `shape`, where None is any length; at most `limit` elements in all.
 
-    `compress` sends it through zlib at its fastest setting, worth it for label maps and of no use for pictures.
-    An array of the other byte order is turned round, one that is not contiguous is copied when it is sent. A received
-    array is read-only, and a view of the message unless it was compressed.
+    `compress` sends it through zlib at its fastest setting, worth it for label maps and of no use for
+    pictures. An array of the other byte order is turned round, one that is not contiguous is copied when it
+    is sent. A received array is read-only, and a view of the message unless it was compressed.
     """
 
     dtype: str

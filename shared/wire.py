@@ -1,8 +1,9 @@
 """Messages as multipart ZeroMQ messages, and back from bytes that nobody vouches for.
 
-Part 0 is a msgpack table: `type`, `version` and the message's fields. The parts after it are bulk data (pictures, arrays) that
-the fields refer to by index; they are sent and read in place. Nothing is ever unpickled, no object is ever made that is not
-declared in `shared.messages`, and sizes, counts and depth are bounded before memory is spent on them.
+Part 0 is a msgpack table: `type`, `version` and the message's fields. The parts after it are bulk data
+(pictures, arrays) that the fields refer to by index; they are sent and read in place. Nothing is ever
+unpickled, no object is ever made that is not declared in `shared.messages`, and sizes, counts and depth are
+bounded before memory is spent on them.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ class VersionError(MessageError):
 
 
 def encode(message: Any) -> list[bytes | memoryview]:
-    """The parts to send. Bulk parts are views of the message's own memory: it must not change until they are sent.
+    """The parts to send. Bulk parts are views of the message's memory, to be left as it is until they are gone.
 
-    Raises `MessageError` for a message that the other side would refuse for its size: it may cut the connection over a part
-    larger than `MAX_PART` before it could say why.
+    Raises `MessageError` for a message that the other side would refuse for its size: it may cut the
+    connection over a part larger than `MAX_PART` before it could say why.
     """
     bulk: list[bytes | memoryview] = []
     fields = pack_fields(message, bulk)
@@ -45,8 +46,8 @@ def encode(message: Any) -> list[bytes | memoryview]:
 def decode(parts: Sequence[bytes | memoryview], allowed: Sequence[type] | None = None) -> Any:
     """Read a message; arrays and pictures in it are views of `parts`.
 
-    Raises `MessageError` (one sentence) for anything the contract does not allow, `VersionError` for another version.
-    `allowed` narrows the message types, for instance to `messages.CLIENT_MESSAGES` on the server.
+    Raises `MessageError` (one sentence) for anything the contract does not allow, `VersionError` for another
+    version. `allowed` narrows the message types, for instance to `messages.CLIENT_MESSAGES` on the server.
     """
     header = read_header(parts)
     version, kind = header.get("version"), header.get("type")
@@ -59,7 +60,9 @@ def decode(parts: Sequence[bytes | memoryview], allowed: Sequence[type] | None =
         )
     cls = _TYPES.get(kind)
     if cls is None or (allowed is not None and cls not in allowed):
-        raise MessageError(f"A message of the type {kind[:40]!r} is not expected here; use the same release at both ends.")
+        raise MessageError(
+            f"A message of the type {kind[:40]!r} is not expected here; use the same release at both ends."
+        )
     return unpack_fields(cls, header, parts[1:])
 
 

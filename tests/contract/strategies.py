@@ -62,7 +62,9 @@ def of_kind(kind):
 
 
 def fields_of(cls, **given):
-    kinds = {field.name: of_kind(field.metadata["kind"]) for field in dataclasses.fields(cls) if field.name not in given}
+    kinds = {
+        field.name: of_kind(field.metadata["kind"]) for field in dataclasses.fields(cls) if field.name not in given
+    }
     return st.fixed_dictionaries(kinds | given)
 
 
@@ -105,7 +107,11 @@ def previews():
 
 @st.composite
 def frames(draw):
-    width, height, kind = draw(st.integers(1, 6)), draw(st.integers(1, 6)), draw(st.sampled_from(["png", "jpeg", "raw"]))
+    width, height, kind = (
+        draw(st.integers(1, 6)),
+        draw(st.integers(1, 6)),
+        draw(st.sampled_from(["png", "jpeg", "raw"])),
+    )
     size = {"min_size": 3 * width * height, "max_size": 3 * width * height} if kind == "raw" else {"max_size": 100}
     given = dict(width=width, height=height, format=kind, data=draw(st.binary(**size)))
     return messages.Frame(**draw(fields_of(messages.Frame, **{name: st.just(value) for name, value in given.items()})))
@@ -128,7 +134,8 @@ def requests(draw):
         num_frames=st.just(count),
         first_frame=st.just(png(width, height)),
         pose=st.just(pose),
-        pose_frames=st.none() | st.sets(st.integers(0, count - 1), min_size=1).map(lambda indices: tuple(sorted(indices))),
+        pose_frames=st.none()
+        | st.sets(st.integers(0, count - 1), min_size=1).map(lambda indices: tuple(sorted(indices))),
         subject_mask=st.none() | hnp.arrays(np.uint8, (height, width), elements=st.integers(0, 1)),
         first_labels=st.none() | hnp.arrays(np.uint8, (height, width), elements=labels),
         part_maps=st.none() | hnp.arrays(np.uint8, maps, elements=labels),

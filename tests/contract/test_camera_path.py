@@ -14,13 +14,17 @@ WIDTH, HEIGHT, FRAMES = 832, 480, 9
 
 moves = st.dictionaries(st.sampled_from(camera.MOVES), st.floats(0, 0.5), max_size=4)
 paths = st.builds(
-    lambda moves, easing: camera.camera_path(moves, FRAMES, WIDTH, HEIGHT, easing), moves, st.sampled_from(camera.EASINGS)
+    lambda moves, easing: camera.camera_path(moves, FRAMES, WIDTH, HEIGHT, easing),
+    moves,
+    st.sampled_from(camera.EASINGS),
 )
 
 
 def moved(path, points):
     """[F, K, 2]: pixels of the first frame, followed through the path."""
-    points = np.concatenate([np.asarray(points, float), np.ones((len(points), 1))], 1) @ path.transpose(0, 2, 1).astype(float)
+    points = np.concatenate([np.asarray(points, float), np.ones((len(points), 1))], 1) @ path.transpose(0, 2, 1).astype(
+        float
+    )
     return points[..., :2] / points[..., 2:]
 
 
@@ -159,7 +163,9 @@ def test_a_background_that_turns_behind_the_camera_is_cut_where_it_leaves_the_vi
     rectangle = camera.rectangle_condition(path, WIDTH, HEIGHT, opposite=False)
     assert raster.draw_poses(rectangle)[0].any()
     limit = 0.05 * WIDTH
-    assert (rectangle.points[:, :2] > -limit).all() and (rectangle.points[:, :2] < (WIDTH + limit, HEIGHT + limit)).all()
+    assert (rectangle.points[:, :2] > -limit).all() and (
+        rectangle.points[:, :2] < (WIDTH + limit, HEIGHT + limit)
+    ).all()
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,10 @@ TRICKS = {
     "a text of four milliards": ([b"\x81\xa4type\xdb\xff\xff\xff\xff"], "can't be read"),
     "bytes of four milliards": ([b"\x81\xa4type\xc6\xff\xff\xff\xff"], "can't be read"),
     "an extension of four milliards": ([b"\x81\xa4type\xc9\xff\xff\xff\xff\x01"], "can't be read"),
-    "a timestamp": ([msgpack.packb(HELLO | {"x": datetime.datetime.now(datetime.UTC)}, datetime=True)], "can't be read"),
+    "a timestamp": (
+        [msgpack.packb(HELLO | {"x": datetime.datetime.now(datetime.UTC)}, datetime=True)],
+        "can't be read",
+    ),
     "an extension": ([msgpack.packb(HELLO | {"x": msgpack.ExtType(5, b"12345")})], "can't be read"),
     "text that is not UTF-8": ([b"\x81\xa4type\xa2\xff\xfe"], "can't be read"),
     "a key twice": ([b"\x83\xa4type\xa5Hello\xa7version\x01\xa7version\x01"], "can't be read"),
@@ -213,7 +216,9 @@ def test_compressed_data_never_unpacks_beyond_the_size_it_claims():
     assert peak_memory([bytes(part) for part in parts]) < len(explosive) + (2 << 20)
 
 
-@pytest.mark.parametrize("unit", [b"\x80", b"\x90", b"\xc0", b"\xa0", b"\xcb" + bytes(8), b"\xa1\xff", b"\xdc\x0f\xff", b"\x91"])
+@pytest.mark.parametrize(
+    "unit", [b"\x80", b"\x90", b"\xc0", b"\xa0", b"\xcb" + bytes(8), b"\xa1\xff", b"\xdc\x0f\xff", b"\x91"]
+)
 def test_a_header_of_many_small_things_stays_within_bounds(unit):
     count = (wire.MAX_HEADER - 5000) // len(unit) // 4000
     inner = b"\xdc" + (4000).to_bytes(2, "big") + unit * 4000

@@ -97,7 +97,8 @@ def test_a_picture_held_as_an_array_is_sent_as_its_bytes():
 names = st.text("_abc", min_size=1, max_size=12)
 scalars = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text("é", max_size=3)
 values = st.recursive(
-    scalars | st.binary(max_size=3), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3)
+    scalars | st.binary(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3),
 )
 
 
@@ -157,7 +158,16 @@ def beyond(kind):
         case schema.Optional():
             yield from (value for value in beyond(kind.kind) if value is not None)
         case schema.Options():
-            yield from [[], {"": 1}, {5: 1}, {"k" * 65: 1}, {"k": None}, {"k": [1]}, {"k": float("nan")}, {"k": 10**5000}]
+            yield from [
+                [],
+                {"": 1},
+                {5: 1},
+                {"k" * 65: 1},
+                {"k": None},
+                {"k": [1]},
+                {"k": float("nan")},
+                {"k": 10**5000},
+            ]
             yield from [{"k": "x" * 4097}, {"k": "\ud800"}, {str(i): i for i in range(kind.limit + 1)}]
         case schema.Struct():
             yield from [None, {}, 5]
@@ -165,8 +175,16 @@ def beyond(kind):
             yield from ["text", 5, None, np.zeros(kind.limit + 1, np.uint8).data]
         case schema.Array():
             shape = [2 if side is None else side for side in kind.shape]
-            yield from [None, [1], np.zeros(shape, np.complex128), np.zeros([*shape, 1], kind.dtype), np.zeros((), kind.dtype)]
-            yield np.lib.stride_tricks.as_strided(np.zeros(1, kind.dtype), [kind.limit + 1, *shape[1:]], [0] * len(shape))
+            yield from [
+                None,
+                [1],
+                np.zeros(shape, np.complex128),
+                np.zeros([*shape, 1], kind.dtype),
+                np.zeros((), kind.dtype),
+            ]
+            yield np.lib.stride_tricks.as_strided(
+                np.zeros(1, kind.dtype), [kind.limit + 1, *shape[1:]], [0] * len(shape)
+            )
             yield np.full(shape, np.nan, kind.dtype) if kind.finite_within else np.zeros(shape, "U1")
 
 

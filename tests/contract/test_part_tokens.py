@@ -10,7 +10,9 @@ from hypothesis.extra import numpy as hnp
 from shared.pose import Limb, PoseSequence
 from shared.raster import part_maps_to_tokens
 
-maps = hnp.arrays(np.uint8, st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 4)), elements=st.integers(0, 5))
+maps = hnp.arrays(
+    np.uint8, st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 4)), elements=st.integers(0, 5)
+)
 
 
 @given(maps, st.integers(1, 4), st.integers(1, 4))

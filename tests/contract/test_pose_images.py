@@ -1,7 +1,8 @@
-"""The renderer against the official sample, whose look the released weights were trained on, and against the L1 norm."""
+"""The renderer against the official sample, whose look the released weights know, and against the L1 norm."""
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 
@@ -117,7 +118,7 @@ def test_a_pixel_is_white_when_its_centre_is_within_the_brush(polylines, width, 
     distance = np.full((height, width), np.inf)
     for polyline in pose.frame(0):
         points = polyline.points[:, :2].astype(float) * (width / 100, height / 100)
-        for (x0, y0), (x1, y1) in zip(points, points[1:]):
+        for (x0, y0), (x1, y1) in itertools.pairwise(points):
             # the L1 distance along a stroke is convex and bent only where x or y is met, and at the ends
             for t in (0, 1, (x - x0) / (x1 - x0) if x1 != x0 else 0, (y - y0) / (y1 - y0) if y1 != y0 else 0):
                 t = np.clip(t, 0, 1)
