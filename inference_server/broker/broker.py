@@ -181,7 +181,8 @@ class Broker:
     def _welcome(self, client: Client, now: float) -> None:
         engines = tuple(self._engines.values())
         welcome = Welcome(server_version=__version__, engines=engines, device=self._device, jobs=len(self._jobs))
-        self._frontend.send(client, welcome, keep=False)
+        if all(letter.job is not None for letter in client.outbox):  # else one waits there already
+            self._frontend.send(client, welcome)
         if self._worker and self._worker.idle and now - self._described > REFRESH_AFTER:
             self._described = now
             self._worker.send(wire.encode(Hello()))
@@ -276,20 +277,28 @@ class Broker:
     # What the worker says
 
     def _hear_worker(self, parts: Sequence[zmq.Frame], now: float) -> None:
-        kind = wire.read_header([parts[0].buffer])["type"]
+        try:
+            kind = wire.read_header([part.buffer for part in parts])["type"]
+            if kind == Welcome.__name__:
+                self._describe(wire.decode([part.buffer for part in parts]), now)
+                return
+        except MessageError as error:
+            log.error("The engine's process has lost its senses (%s); ending it", error)
+            self._worker.kill()
+            return
         job = self._running
-        if kind == Welcome.__name__:
-            welcome = wire.decode([part.buffer for part in parts])
-            self._engines = {engine.name: engine for engine in welcome.engines}
-            self._device, self._described = welcome.device, now
-            self._worker.reported, self._worker.idle = True, job is None
-            self._failed_starts = 0
-        elif kind in _ENDINGS:
-            verdict = job.verdict
-            log.info("Job %s: %s", job.id, type(verdict).__name__ if verdict else kind)
-            self._end(job, wire.encode(verdict) if verdict else parts)
-        elif job.verdict is None:
+        if job and kind in _ENDINGS:
+            log.info("Job %s: %s", job.id, type(job.verdict).__name__ if job.verdict else kind)
+            self._end(job, wire.encode(job.verdict) if job.verdict else parts)
+        elif job and job.verdict is None:
             self._frontend.forward(self._client(job), parts, job.id, keep=kind == Frame.__name__)
+
+    def _describe(self, welcome: Welcome, now: float) -> None:
+        """The worker tells what it can do, and that it is idle unless it is at a job."""
+        self._engines = {engine.name: engine for engine in welcome.engines}
+        self._device, self._described = welcome.device, now
+        self._worker.reported, self._worker.idle = True, self._running is None
+        self._failed_starts = 0
 
     def _keep_worker(self) -> None:
         """See that there is a worker, and that it does what it is told."""
@@ -309,7 +318,7 @@ class Broker:
         """The worker's process has ended: so does its job. Raises `ServerError` when no process lives to see a job."""
         worker = self._worker
         while worker.socket.poll(20) and (parts := worker.receive()) is not None:
-            self._hear_worker(parts, now)
+            self._hear_worker(parts, now)  # its last words
         self._worker = None
         worker.close()
         (reason, remedy), job = explain_exit(worker.exit_code), self._running
@@ -321,7 +330,7 @@ class Broker:
             log.info("The engine's process ended (%s)", reason)
         if not worker.reported:
             self._failed_starts += 1
-            self._start_at = now + self._failed_starts
+            self._start_at = now + 0.5 * self._failed_starts
             if self._failed_starts == MAX_FAILED_STARTS:
                 raise ServerError(f"The engine's process can't start ({reason}); see what it says above.")
 

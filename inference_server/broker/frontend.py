@@ -7,7 +7,6 @@ client that comes back under its identity takes over where its old connection en
 
 from __future__ import annotations
 
-import ipaddress
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ import zmq
 from shared import wire
 
 from . import ServerError
+from .address import Address
 
 PIPE_MESSAGES = 8
 """High-water mark of each client's pipe; with 832 x 480 raw frames about 10 MB."""
@@ -31,6 +31,8 @@ OUTBOX_LIMIT = 1024
 
 @dataclass(eq=False)
 class Letter:
+    """`job` is the one it is about, None for a `Welcome`."""
+
     parts: Sequence
     job: str | None
     keep: bool
@@ -55,6 +57,7 @@ class Client:
 class Frontend:
     def __init__(self, context: zmq.Context, address: str):
         """Raises `ServerError` when it can't listen on the address."""
+        where = Address.parse(address)
         self.clients: dict[bytes, Client] = {}
         self.socket = context.socket(zmq.ROUTER)
         self.socket.linger = 1000
@@ -63,9 +66,9 @@ class Frontend:
         self.socket.sndhwm = PIPE_MESSAGES
         self.socket.rcvhwm = PIPE_MESSAGES
         self.socket.maxmsgsize = wire.MAX_PART
-        self.socket.ipv6 = "[" in address
+        self.socket.ipv6 = where.is_ipv6
         try:
-            self.socket.bind(address.replace("//localhost:", "//127.0.0.1:"))
+            self.socket.bind(str(where))
         except zmq.ZMQError as error:
             self.socket.close(0)
             if error.errno == zmq.EADDRINUSE:
@@ -73,7 +76,7 @@ class Frontend:
                     f"{address} is in use already, perhaps by another server; stop that one or choose another port."
                 ) from None
             raise ServerError(
-                f"Can't listen on {address!r} ({error.strerror}); give an address like tcp://127.0.0.1:47847."
+                f"Can't listen on {address} ({error.strerror}); give an address of this machine, like tcp://127.0.0.1:47847."
             ) from None
         self.endpoint = self.socket.last_endpoint.rstrip(b"\0").decode()
 
@@ -143,15 +146,3 @@ class Frontend:
     def close(self) -> None:
         """Send what clients take within the linger time and close."""
         self.socket.close()
-
-
-def is_local(address: str) -> bool:
-    """Whether an address can be reached from this machine alone."""
-    transport, _, rest = address.partition("://")
-    host = rest.rpartition(":")[0].strip("[]")
-    if transport != "tcp":
-        return transport in ("ipc", "inproc")
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

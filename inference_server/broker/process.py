@@ -117,8 +117,9 @@ class WorkerProcess:
 
 def explain_exit(code: int) -> tuple[str, str]:
     """An exit code as `subprocess` gives it, in words, and what the user can do about it."""
-    cause, name = _WINDOWS_CAUSES.get(code & 0xFFFFFFFF), f"exit code {code:#x}" if code > 0xFFFF else f"exit code {code}"
-    if code < 0:
+    if code >= 0:
+        cause, name = _WINDOWS_CAUSES.get(code), f"exit code {code:#x}" if code > 0xFFFF else f"exit code {code}"
+    else:
         names = {number.value: number.name for number in signal.Signals}
         cause, name = _CAUSES.get(names.get(-code)), f"signal {-code}"
     if cause and "memory" in cause:

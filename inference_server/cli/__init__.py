@@ -31,4 +31,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command.add_parser(subparsers)
         else:
             subparsers.add_parser(name, help=summary)
-    return command.run(parser.parse_args(arguments)) or 0
+    parsed = parser.parse_args(arguments)
+    return command.run(parsed) or 0

@@ -11,8 +11,8 @@ import threading
 from shared.messages import DEFAULT_ADDRESS
 
 from ..broker import ServerError
+from ..broker.address import Address
 from ..broker.broker import Broker
-from ..broker.frontend import is_local
 from ..broker.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -30,14 +30,17 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    if not is_local(args.address):
+    try:
+        local = Address.parse(args.address).is_local
+    except ServerError as error:
+        return _complain(error, 2)
+    if not local:
         if not args.allow_remote:
-            print(
+            return _complain(
                 f"{args.address} can be reached from other machines, and what is sent there is neither encrypted nor checked "
                 "for who sent it; listen on tcp://127.0.0.1 or add --allow-remote.",
-                file=sys.stderr,
+                2,
             )
-            return 2
         log.warning("Listening on %s without protection: whoever reaches it can use this server.", args.address)
     return serve(Settings(address=args.address), exit_with_stdin=args.exit_with_stdin)
 
@@ -47,8 +50,7 @@ def serve(settings: Settings, exit_with_stdin: bool = False) -> int:
     try:
         broker = Broker(settings)
     except ServerError as error:
-        print(error, file=sys.stderr)
-        return 1
+        return _complain(error, 1)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: broker.stop())
     if exit_with_stdin:
@@ -56,9 +58,13 @@ def serve(settings: Settings, exit_with_stdin: bool = False) -> int:
     try:
         broker.run(on_ready=lambda endpoint: print(f"listening on {endpoint}", flush=True))
     except ServerError as error:
-        print(error, file=sys.stderr)
-        return 1
+        return _complain(error, 1)
     return 0
+
+
+def _complain(sentence: object, status: int) -> int:
+    print(sentence, file=sys.stderr)
+    return status
 
 
 def _stop_at_end_of_stdin(broker: Broker) -> None:

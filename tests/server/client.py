@@ -1,0 +1,185 @@
+"""A client of the server as simple as one can be: one DEALER, blocking, and helpers that make valid requests.
+
+For tests and benchmarks of whatever side; `Client` needs a server's address, `ServerProcess` starts one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zmq
+
+from shared import wire
+from shared.messages import ENDINGS, Cancel, GenerationRequest, Hello, Welcome
+from shared.pose import Limb, Polyline, PoseSequence
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = 60.0
+"""Seconds after which a test that waits for a message gives up."""
+
+
+class Client:
+    """`events` has every message received so far, in order."""
+
+    def __init__(self, address: str, identity: bytes | None = None, receive_limit: int = 1000):
+        self.socket = zmq.Context.instance().socket(zmq.DEALER)
+        self.socket.linger = 0
+        self.socket.rcvhwm = receive_limit
+        if identity is not None:
+            self.socket.routing_id = identity
+        self.socket.connect(address)
+        self.events: list[Any] = []
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.socket.close()
+
+    def send(self, message: Any) -> None:
+        self.send_parts(wire.encode(message))
+
+    def send_parts(self, parts: Sequence[bytes]) -> None:
+        self.socket.send_multipart(parts)
+
+    def receive(self, timeout: float = PATIENCE) -> Any:
+        """The next message; raises `TimeoutError`."""
+        if not self.socket.poll(int(timeout * 1000)):
+            raise TimeoutError(f"nothing came within {timeout} s; so far: {[type(e).__name__ for e in self.events][-20:]}")
+        message = wire.decode([part.buffer for part in self.socket.recv_multipart(copy=False)])
+        self.events.append(message)
+        return message
+
+    def wait_for(self, *types: type, job: str | None = None, timeout: float = PATIENCE) -> Any:
+        """Receive until a message of one of `types` (about `job`) comes, and return it."""
+        deadline = time.monotonic() + timeout
+        while True:
+            message = self.receive(max(0.0, deadline - time.monotonic()))
+            if isinstance(message, types) and (job is None or message.job == job):
+                return message
+
+    def ending(self, job: str | None = None) -> Any:
+        """Receive until a job ends; returns its `Done`, `Failed` or `Cancelled`."""
+        return self.wait_for(*ENDINGS, job=job)
+
+    def welcome(self) -> Welcome:
+        self.send(Hello(client="test"))
+        return self.wait_for(Welcome)
+
+    def cancel(self, job: str) -> None:
+        self.send(Cancel(job=job))
+
+    def of(self, *types: type, job: str | None = None) -> list[Any]:
+        """What has been received of some types (about a job)."""
+        return [e for e in self.events if isinstance(e, types) and (job is None or e.job == job)]
+
+
+class ServerProcess:
+    """A server in a process of its own on a free port.
+
+    With `engines` (name -> "module:Class") it offers those and takes `settings` of `Settings`; without, it is the command that
+    users run. `log` has its standard error once it has ended.
+    """
+
+    def __init__(self, engines: dict[str, str] | None = None, arguments: Sequence[str] = (), **settings: Any):
+        command = [sys.executable, "-m", "inference_server", "serve", "--address", "tcp://127.0.0.1:0", *arguments]
+        if engines is not None:
+            order = {"address": "tcp://127.0.0.1:0", "engines": engines, **settings}
+            command = [sys.executable, "-m", "tests.server.serve", json.dumps(order)]
+        self.process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._lines: list[str] = []
+        self._reader = threading.Thread(target=lambda: self._lines.extend(self.process.stderr), daemon=True)
+        self._reader.start()
+        line = self.process.stdout.readline()
+        if not line.startswith("listening on "):
+            self.process.wait(10)
+            raise RuntimeError(f"the server did not start: {line!r} {self.log}")
+        self.address = line.split()[-1]
+
+    @property
+    def log(self) -> str:
+        return "".join(self._lines)
+
+    def client(self, *args, **kwargs) -> Client:
+        return Client(self.address, *args, **kwargs)
+
+    def stop(self, timeout: float = 20) -> int:
+        """End it as a service manager would; returns the exit status."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        return self.wait(timeout)
+
+    def wait(self, timeout: float = 20) -> int:
+        status = self.process.wait(timeout)
+        self._reader.join(5)
+        return status
+
+    def __enter__(self) -> ServerProcess:
+        return self
+
+    def __exit__(self, *_) -> None:
+        try:
+            self.stop()
+        finally:
+            self.process.kill()
+            self.process.stdin.close()
+            self.process.stdout.close()
+
+
+def png(image: np.ndarray) -> bytes:
+    """A PNG file of an RGB uint8 picture, unfiltered, written without any library's help."""
+    height, width, _ = image.shape
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = np.concatenate([np.zeros((height, 1), np.uint8), image.reshape(height, -1)], axis=1)
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows.tobytes(), 1)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def swing(num_frames: int, width: int, height: int) -> PoseSequence:
+    """Two limbs in the middle of the picture, the lower of which swings."""
+    knee, frames = np.array([width / 2, height / 2, 1.0]), []
+    for i in range(num_frames):
+        angle = 0.6 * np.sin(2 * np.pi * i / 24)
+        foot = knee + height / 3 * np.array([np.sin(angle), np.cos(angle), 0.0])
+        hip = knee - [0.0, height / 3, 0.0]
+        frames.append([Polyline(0, np.stack([hip, knee])), Polyline(1, np.stack([knee, foot]))])
+    return PoseSequence.from_frames(width, height, ["leg"], [Limb("thigh", 0), Limb("shin", 0)], frames)
+
+
+def request(job: str, engine: str, num_frames: int = 5, width: int = 64, height: int = 48, **fields: Any) -> GenerationRequest:
+    """A small valid request; `fields` are further ones of `GenerationRequest`."""
+    across = np.mgrid[0:height, 0:width][1].astype(np.uint8)
+    fields.setdefault("first_frame", png(np.stack([across, across // 2, 255 - across], axis=-1)))
+    return GenerationRequest(
+        job=job,
+        engine=engine,
+        width=width,
+        height=height,
+        num_frames=num_frames,
+        fps=24.0,
+        pose=swing(num_frames, width, height),
+        **fields,
+    )

@@ -1,0 +1,126 @@
+"""Engines that behave in every way an engine can: well, slowly, wrongly and fatally."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import time
+
+import numpy as np
+
+from inference_server.engines.base import Engine, EngineError, JobCancelled, Picture
+from shared.messages import EngineDescription, Preview, Progress
+
+HERE = "tests.server.engines"
+ENGINES = {
+    "plain": f"{HERE}:Plain",
+    "slow": f"{HERE}:Slow",
+    "fussy": f"{HERE}:Fussy",
+    "broken": f"{HERE}:Broken",
+    "fatal": f"{HERE}:Fatal",
+    "deaf": f"{HERE}:Deaf",
+    "missing": f"{HERE}_that_do_not_exist:Missing",
+}
+
+
+def colour(index: int) -> tuple[int, int, int]:
+    """The colour of `Plain`'s frame `index`."""
+    return index % 256, 7 * index % 256, 200
+
+
+class Plain(Engine):
+    """Every frame of one colour, with progress and a preview. Options: `pause`, seconds a frame takes; `trace`, a file that grows
+    by a byte with each frame made."""
+
+    ABOUT: dict = {}
+
+    @classmethod
+    def describe(cls):
+        return EngineDescription(name=cls.__name__.lower(), label=cls.__name__, summary="A test.", neural=False, **cls.ABOUT)
+
+    def generate(self, request, cancelled):
+        pause, trace = request.engine_options.get("pause", 0), request.engine_options.get("trace", os.devnull)
+        image = np.empty((request.height, request.width, 3), np.uint8)
+        for index in range(request.num_frames):
+            if cancelled():
+                raise JobCancelled
+            image[:] = colour(index)
+            with open(trace, "ab") as file:
+                file.write(b".")
+            yield Progress(job=request.job, stage="drawing", step=index + 1, total=request.num_frames)
+            if index == 0:
+                yield Preview(job=request.job, index=0, image=image[::8, ::8].copy())
+            yield Picture(index, image.copy())
+            time.sleep(pause)
+        return f"{os.getpid()}"
+
+
+class Slow(Plain):
+    """Takes a while to load, and says so."""
+
+
+    @classmethod
+    def describe(cls):
+        return EngineDescription(name="slow", label="Slow", summary="A test.", neural=True)
+
+    def load(self):
+        for step in (1, 2):
+            time.sleep(0.1)
+            yield Progress(job="-", stage="loading", step=step, total=2)
+
+
+class Fussy(Plain):
+    """Takes few sizes and lengths."""
+
+    ABOUT = {"size_multiple": 32, "frame_step": 4, "max_frames": 81}
+
+
+class Broken(Plain):
+    """Breaks its contract, or tells what it can't do. Option `how`."""
+
+    def generate(self, request, cancelled):
+        yield Picture(0, np.zeros((request.height, request.width, 3), np.uint8))
+        match request.engine_options["how"]:
+            case "can't":
+                raise EngineError("The prompt is too long for this engine; shorten it.", code="invalid")
+            case "raise":
+                raise ValueError("seven is not eight")
+            case "memory":
+                np.empty(1 << 60, np.uint8)
+            case "short":
+                return
+            case "order":
+                yield Picture(3, np.zeros((request.height, request.width, 3), np.uint8))
+            case "shape":
+                yield Picture(1, np.zeros((8, 8, 3), np.uint8))
+
+
+class Fatal(Plain):
+    """Takes its process with it. Option `how`."""
+
+    def generate(self, request, cancelled):
+        yield Picture(0, np.zeros((request.height, request.width, 3), np.uint8))
+        time.sleep(0.2)
+        match request.engine_options["how"]:
+            case "segfault":
+                ctypes.string_at(0)
+            case "exit":
+                os._exit(3)
+            case "kill":
+                os.kill(os.getpid(), 9)
+
+
+class Deaf(Plain):
+    """Never looks whether it was cancelled."""
+
+    def generate(self, request, cancelled):
+        yield Progress(job=request.job, stage="denoising", step=0, total=1)
+        time.sleep(3600)
+
+
+class Stillborn(Plain):
+    """Can't even be asked what it is."""
+
+    @classmethod
+    def describe(cls):
+        os._exit(4)

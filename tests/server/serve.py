@@ -1,0 +1,14 @@
+"""`python -m tests.server.serve SETTINGS`: the server with the engines and limits that a test gives it as JSON."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+
+from inference_server.broker.settings import Settings
+from inference_server.cli.serve import serve
+
+if __name__ == "__main__":
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s")
+    sys.exit(serve(Settings(**json.loads(sys.argv[1]))))

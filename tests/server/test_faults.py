@@ -1,0 +1,127 @@
+"""Whatever an engine does ends one job with a clear sentence, and the next job runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from inference_server.broker.process import explain_exit
+from shared.messages import Cancelled, Done, Failed, Frame, Progress
+
+from .client import ServerProcess, request
+from .engines import ENGINES
+
+
+@pytest.mark.parametrize(
+    "how, code, sentence",
+    [
+        ("can't", "invalid", "The prompt is too long for this engine; shorten it."),
+        ("raise", "engine", "ValueError: seven is not eight"),
+        ("memory", "memory", "choose a smaller size or fewer frames"),
+        ("short", "engine", "1 of 5 frames were made"),
+        ("order", "engine", "frame 3 came as number 1"),
+        ("shape", "engine", "frame 1 is uint8 (8, 8, 3)"),
+    ],
+)
+def test_an_engine_that_breaks(server, how, code, sentence):
+    with server.client() as client:
+        client.send(request("bad", "broken", engine_options={"how": how}))
+        client.send(request("good", "plain"))
+        failed = client.ending("bad")
+        assert isinstance(failed, Failed) and failed.code == code and sentence in failed.message
+        assert [frame.index for frame in client.of(Frame, job="bad")] == [0], "what was made before is kept"
+        assert isinstance(client.ending("good"), Done)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize(
+    "how, sentence",
+    [
+        ("segfault", "signal 11: a crash in native code"),
+        ("exit", "exit code 3"),
+        ("kill", "signal 9: most likely the machine ran out of memory); choose a smaller size"),
+    ],
+)
+def test_an_engine_that_takes_its_process_with_it(server, how, sentence):
+    with server.client() as client, server.client() as other:
+        client.send(request("bad", "fatal", engine_options={"how": how}))
+        other.send(request("good", "plain"))
+        failed = client.ending("bad")
+        assert failed.code == "worker" and sentence in failed.message
+        assert isinstance(other.ending("good"), Done)
+        client.send(request("again", "plain"))
+        assert isinstance(client.ending("again"), Done)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_a_process_killed_from_outside(server):
+    with server.client() as client:
+        client.send(request("who", "plain"))
+        process = int(client.ending("who").note)
+        client.send(request("victim", "plain", num_frames=1000, engine_options={"pause": 0.05}))
+        client.send(request("waiting", "plain"))
+        client.wait_for(Frame, job="victim")
+        os.kill(process, signal.SIGKILL)
+        assert "signal 9" in client.ending("victim").message
+        process = int(client.ending("waiting").note)
+        os.kill(process, signal.SIGKILL)
+        client.send(request("after a death in idleness", "plain"))
+        assert isinstance(client.ending("after a death in idleness"), (Done, Failed))
+        client.send(request("sound", "plain"))
+        assert isinstance(client.ending("sound"), Done)
+
+
+def test_a_spoilt_process_is_replaced_and_a_sound_one_kept(server):
+    with server.client() as client:
+        notes = []
+        for number, how in enumerate(["can't", "raise"]):
+            client.send(request(f"before {number}", "plain"))
+            client.send(request(f"bad {number}", "broken", engine_options={"how": how}))
+            client.send(request(f"after {number}", "plain"))
+            notes.append((client.ending(f"before {number}").note, client.ending(f"after {number}").note))
+    assert notes[0][0] == notes[0][1]
+    assert notes[1][0] != notes[1][1]
+
+
+def test_an_engine_deaf_to_cancel_is_ended_after_the_grace_time(server):
+    with server.client() as client:
+        client.send(request("deaf", "deaf"))
+        client.send(request("next", "plain"))
+        client.wait_for(Progress, job="deaf")
+        client.cancel("deaf")
+        client.cancel("deaf")
+        assert isinstance(client.ending("deaf"), Cancelled)
+        assert isinstance(client.ending("next"), Done)
+
+
+def test_the_server_is_heard_while_an_engine_hangs(server):
+    with server.client() as client:
+        client.send(request("deaf", "deaf"))
+        client.wait_for(Progress)
+        assert client.welcome().jobs == 1
+        client.cancel("deaf")
+        client.ending("deaf")
+
+
+def test_a_server_whose_worker_can_not_start_ends_with_a_sentence():
+    with pytest.raises(RuntimeError, match="The engine's process can't start") as error:
+        ServerProcess(ENGINES | {"stillborn": "tests.server.engines:Stillborn"})
+    assert "exit code 4" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "code, name, remedy",
+    [
+        (-9, "signal 9: most likely the machine ran out of memory", "smaller"),
+        (-11, "signal 11: a crash in native code", "report"),
+        (-64, "signal 64", "report"),
+        (3, "exit code 3", "report"),
+        (0xC0000005, "exit code 0xc0000005: a crash in native code", "report"),
+        (0xC0000017, "exit code 0xc0000017: the machine ran out of memory", "smaller"),
+    ],
+)
+def test_exit_codes_in_words(code, name, remedy):
+    assert explain_exit(code)[0] == name
+    assert remedy in explain_exit(code)[1]
