@@ -8,27 +8,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from shared.pose import PoseSequence
-from shared.raster import draw_pose
-
 COLUMNS, CELL, MARGIN, HEAD = 5, 416, 12, 34
 
 
-def contact_sheet(
-    pose: PoseSequence, first_frame: Path, results: Sequence[Path], title: str, path: Path, columns: int = COLUMNS
-) -> Path:
-    """Write a PNG with a row of poses and a row of results at evenly spread frames, and the first frame at their left."""
-    chosen = np.linspace(0, len(results) - 1, columns).round().astype(int)
-    height = round(CELL * pose.height / pose.width)
-    rows = [
-        [_cell(cv2.imread(str(first_frame)), height, "first frame"), np.full((height, CELL, 3), 24, np.uint8)],
-    ]
+def contact_sheet(poses: Sequence[Path], first_frame: Path, results: Sequence[Path], title: str, path: Path) -> Path:
+    """Write a PNG: the first frame at the left, then a row of poses above a row of results at evenly spread frames."""
+    chosen = np.linspace(0, len(results) - 1, COLUMNS).round().astype(int)
+    size = cv2.imread(str(first_frame)).shape
+    height = round(CELL * size[0] / size[1])
+    rows = [[_cell(first_frame, height, "first frame"), np.full((height, CELL, 3), 24, np.uint8)]]
     for index in chosen:
-        drawn = cv2.cvtColor(draw_pose(pose, int(index)), cv2.COLOR_GRAY2BGR)
-        rows.append([
-            _cell(drawn, height, f"pose {index + 1}"),
-            _cell(cv2.imread(str(results[index])), height, f"result {index + 1}"),
-        ])  # fmt: skip
+        rows.append([_cell(poses[index], height, f"pose {index + 1}"), _cell(results[index], height, f"result {index + 1}")])
     gap = np.full((height, MARGIN, 3), 24, np.uint8)
     lines = [np.hstack([part for column in rows for part in (gap, column[row])] + [gap]) for row in range(2)]
     spacer = np.full((MARGIN, lines[0].shape[1], 3), 24, np.uint8)
@@ -39,8 +29,8 @@ def contact_sheet(
     return path
 
 
-def _cell(image: np.ndarray, height: int, caption: str) -> np.ndarray:
-    cell = cv2.resize(image, (CELL, height), interpolation=cv2.INTER_AREA)
+def _cell(picture: Path, height: int, caption: str) -> np.ndarray:
+    cell = cv2.resize(cv2.imread(str(picture)), (CELL, height), interpolation=cv2.INTER_AREA)
     _write(cell, caption, (8, height - 10), 0.5)
     return cell
 
