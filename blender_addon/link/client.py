@@ -178,6 +178,7 @@ class _Connection:
         self.jobs: dict[str, _Job] = {}
         self.heard = self.greeted = 0.0
         self.attached = False
+        self.strange = 0
         self.closing = False
 
     def serve(self) -> None:
@@ -188,6 +189,7 @@ class _Connection:
         dealer.setsockopt(zmq.ROUTING_ID, uuid.uuid4().bytes)
         dealer.setsockopt(zmq.MAXMSGSIZE, wire.MAX_PART)
         dealer.setsockopt(zmq.RCVHWM, 16)
+        dealer.setsockopt(zmq.HANDSHAKE_IVL, 3000)
         dealer.setsockopt(zmq.RECONNECT_IVL, 200)
         dealer.setsockopt(zmq.RECONNECT_IVL_MAX, 3000)
         # Nothing is queued for a server that is not there: a heartbeat must not arrive an hour late.
@@ -268,14 +270,18 @@ class _Connection:
     def _watch(self, event: int) -> None:
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             self.attached = True
+            self.strange = 0
             self.heard = time.monotonic()
             self.greeted = 0.0
-        elif event == zmq.EVENT_DISCONNECTED:
+        elif event == zmq.EVENT_DISCONNECTED and self.attached:
             self.attached = False
             self.broken_at = self.broken_at or time.monotonic()
             self.client._set_link(CONNECTING, "The connection to the server broke.")
         elif event & NOT_ZEROMQ:
-            self._refuse(self._stranger())
+            # Once may be a server that was just ending.
+            self.strange += 1
+            if self.strange > 1:
+                self._refuse(self._stranger())
 
     def _keep_alive(self) -> None:
         now = time.monotonic()

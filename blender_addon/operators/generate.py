@@ -15,7 +15,7 @@ from ..link import server, session
 from ..link.client import CONNECTED, REFUSED
 from ..link.jobs import DONE, Job
 from ..link.server import ServerError
-from ..sequencer.strips import sequencer_scene
+from ..sequencer.strips import show_in_sequencer
 from ..sequencer.takes import TakeError, claim_folder, write_take
 from ..shared.schema import MessageError
 from . import shot as shots
@@ -49,7 +49,7 @@ def generate(context) -> Generator[ExportStep, None, Job]:
     record = shots.make_record(context, settings, shot, engine)
     take = shots.take_for(*claim_folder(folder, settings.take_name or scene.name), shot, record)
     write_take(take, clip.first_frame)
-    return current.submit(request, take, sequencer_scene(context), engine, settings.make_movie)
+    return current.submit(request, take, show_in_sequencer(context), engine, settings.make_movie)
 
 
 def _await_server(current: session.Session) -> Generator[ExportStep, None, None]:

@@ -148,7 +148,7 @@ class POSEANYTHING_OT_add_take(bpy.types.Operator):
             frames = take.frames_on_disk()
             if not frames:
                 raise TakeError(f"{take.name} has no frames yet.")
-            strips.show_frames(strips.sequencer_scene(context), uuid.uuid4().hex, take, frames)
+            strips.show_frames(strips.show_in_sequencer(context), uuid.uuid4().hex, take, frames)
         except TakeError as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}

@@ -22,11 +22,17 @@ def sequencer_scene(context) -> bpy.types.Scene:
     return getattr(context, "sequencer_scene", None) or context.scene
 
 
+def show_in_sequencer(context) -> bpy.types.Scene:
+    """The same; a workspace that shows none yet is made to show the window's scene, or the user would see no strip."""
+    workspace = context.workspace
+    if workspace is not None and hasattr(workspace, "sequencer_scene") and workspace.sequencer_scene is None:
+        workspace.sequencer_scene = context.scene
+    return sequencer_scene(context)
+
+
 def strips_of(scene: bpy.types.Scene):
-    """The scene's top-level strips, also those inside meta strips with `all_strips`; `None` without a sequencer."""
-    editor = scene.sequence_editor
-    if editor is None:
-        return None
+    """The top-level strips of a scene, whose sequencer is made when it has none."""
+    editor = scene.sequence_editor_create()
     return editor.strips if hasattr(editor, "strips") else editor.sequences
 
 
@@ -66,7 +72,6 @@ def show_frames(scene: bpy.types.Scene, job: str, take: Take, num_frames: int) -
     names = take.element_names(num_frames)
     found = find_strip(job)
     if found is None:
-        scene.sequence_editor_create()
         strips = strips_of(scene)
         channel = free_channel(strips, take.frame_start, take.duration)
         strip = strips.new_image(
@@ -91,7 +96,6 @@ def show_frames(scene: bpy.types.Scene, job: str, take: Take, num_frames: int) -
 
 def add_movie(scene: bpy.types.Scene, job: str, take: Take, path: Path) -> None:
     """Lay an encoded take above its image strip and mute that one."""
-    scene.sequence_editor_create()
     image = find_strip(job)
     if image is not None:
         scene, image_strip = image

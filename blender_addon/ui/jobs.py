@@ -28,16 +28,16 @@ def draw_progress(layout, context) -> None:
 
 def _draw_active(layout, job: Job) -> None:
     box = layout.box()
-    if (preview := session.get().previews.get(job.id)) is not None:
+    preview = session.get().previews.get(job.id)
+    if preview is not None and not job.frames:
         box.template_icon(icon_value=pictures.icon_of(preview), scale=6.0)
+    box.label(text=job.take.name if job.neural else f"{job.take.name}: {ANIMATIC.lower()}", icon="SEQUENCE")
     row = box.row(align=True)
     if job.state == RUNNING:
-        row.progress(factor=job.fraction(), text=f"{job.take.name}: {job.describe()}")
+        row.progress(factor=job.fraction(), text=job.describe())
     else:
-        row.label(text=f"{job.take.name}: {job.describe()}", icon="SORTTIME")
+        row.label(text=job.describe(), icon="SORTTIME")
     row.operator("poseanything.cancel", text="", icon="X").job = job.id
-    if not job.neural:
-        box.label(text=ANIMATIC, icon="INFO")
 
 
 def draw_takes(layout, context, most: int = 5) -> None:

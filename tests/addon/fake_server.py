@@ -103,13 +103,13 @@ class FakeServer:
             return
         identity, request = self.queue[0]
         job = request.job
-        if self.behaviour == "mute":
+        if self.behaviour in ("mute", "deaf"):
             return
         if self.frame == 0:
             self.send(identity, Progress(job, "drawing", 0, request.num_frames, 12.0))
             self.send(identity, Preview(job, 0, np.zeros((30, 52, 3), np.uint8)))
-        if self.frame == 3:
-            self.misbehave(identity, job)
+        if self.frame == 3 and self.misbehave(identity, job):
+            return
         if self.frame < request.num_frames:
             index = self.frame + (5 if self.behaviour == "skips_frames" and self.frame == 3 else 0)
             self.send(identity, Frame(job, index, request.width, request.height, "png", request.first_frame))
@@ -120,20 +120,23 @@ class FakeServer:
             self.frame = 0
         self.due = time.monotonic() + 1 / self.pace
 
-    def misbehave(self, identity: bytes, job: str) -> None:
+    def misbehave(self, identity: bytes, job: str) -> bool:
+        """Whether that was the end of the job."""
         if self.behaviour == "dies":
             os._exit(9)
         elif self.behaviour == "engine_fails":
             self.send(identity, Failed(job, "memory", "The engine ran out of memory; choose a smaller size."))
             self.queue.pop(0)
             self.frame = 0
-        elif self.behaviour == "babbles":
+            return True
+        if self.behaviour == "babbles":
             self.socket.send_multipart([identity, os.urandom(2000), os.urandom(10)])
             self.socket.send_multipart([identity])
             self.socket.send_multipart([identity, *([b"x"] * 100)])
         elif self.behaviour == "bad_frame":
             parts = wire.encode(Frame(job, 3, 64, 64, "png", b"x"))
             self.socket.send_multipart([identity, parts[0]])
+        return False
 
 
 if __name__ == "__main__":

@@ -1,0 +1,89 @@
+"""Fixtures: a fake server that behaves as told, and small requests to send it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+import uuid
+import zlib
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+PACKAGE = "bl_ext.user_default.poseanything_bridge"
+
+
+def module(name: str):
+    """A module of the installed extension."""
+    return import_module(f"{PACKAGE}.{name}")
+
+
+@pytest.fixture
+def fake_server():
+    """Starts fake servers: `fake_server("dies", pace=50)` gives the address; `.kill()` ends the newest at once."""
+    processes = []
+
+    def start(behaviour: str = "well", pace: float = 1000.0, address: str = "tcp://127.0.0.1:0") -> str:
+        script = Path(__file__).with_name("fake_server.py")
+        command = [sys.executable, script, behaviour, "--frames-per-second", str(pace), "--address", address]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        processes.append(process)
+        return process.stdout.readline().split()[-1]
+
+    def kill():
+        processes[-1].kill()
+        processes[-1].wait()
+
+    start.kill = kill
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def png(image: np.ndarray) -> bytes:
+    """A PNG file of an RGB uint8 picture."""
+    height, width, _ = image.shape
+    rows = b"".join(b"\0" + row.tobytes() for row in image)
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+    size = width.to_bytes(4, "big") + height.to_bytes(4, "big")
+    header = chunk(b"IHDR", size + bytes([8, 2, 0, 0, 0]))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows, 1)) + chunk(b"IEND", b"")
+
+
+def make_request(num_frames: int = 8, width: int = 64, height: int = 32, **fields):
+    """A request for a small clip of one limb that moves."""
+    messages, pose = module("shared.messages"), module("shared.pose")
+    frames = [
+        [pose.Polyline(0, np.array([[4 + i % 50, 4, 1], [8 + i % 50, 28, 1]], np.float32))] for i in range(num_frames)
+    ]
+    picture = np.full((height, width, 3), (128, 128, 51), np.uint8)
+    return messages.GenerationRequest(
+        **{
+            "job": uuid.uuid4().hex,
+            "engine": "draft",
+            "width": width,
+            "height": height,
+            "num_frames": num_frames,
+            "fps": 24.0,
+            "first_frame": png(picture),
+            "pose": pose.PoseSequence.from_frames(width, height, ("body",), (pose.Limb("bone", 0),), frames),
+            **fields,
+        }
+    )
+
+
+def wait_for(condition, seconds: float = 20.0):
+    """Wait until `condition()` is true, and give its value; fails after a time no working machine needs."""
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < end, "what was waited for did not happen"
+        time.sleep(0.005)
+    return value
