@@ -17,7 +17,7 @@ scales in the same way, while `draw_pose` draws directly at the size asked for.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -34,10 +34,9 @@ _MAX_COLUMNS = 1 << 18
 
 def draw_pose(pose: PoseSequence, frame: int, width: int | None = None, height: int | None = None) -> np.ndarray:
     """[height, width] uint8, 255 on the strokes of a frame, 0 elsewhere; by default as large as the pose's canvas."""
-    width, height = width or pose.width, height or pose.height
-    image = np.zeros((height, width), np.uint8)
-    _draw(pose, frame, image)
-    return image
+    image = np.zeros((1, height or pose.height, width or pose.width), np.uint8)
+    _draw(pose, {frame: 0}, image)
+    return image[0]
 
 
 def draw_poses(
@@ -47,10 +46,8 @@ def draw_poses(
     frames: Iterable[int] | None = None,
 ) -> np.ndarray:
     """[num_frames, height, width] uint8 as `draw_pose`; black wherever `frames` (None for all) leaves a frame out."""
-    width, height = width or pose.width, height or pose.height
-    images = np.zeros((pose.num_frames, height, width), np.uint8)
-    for frame in range(pose.num_frames) if frames is None else frames:
-        _draw(pose, frame, images[frame])
+    images = np.zeros((pose.num_frames, height or pose.height, width or pose.width), np.uint8)
+    _draw(pose, {frame: frame for frame in (range(pose.num_frames) if frames is None else frames)}, images)
     return images
 
 
@@ -62,12 +59,11 @@ def condition_images(pose: PoseSequence, width: int, height: int, frames: Iterab
     a pose are black (paper F).
     """
     scale = NATIVE_SIDE / max(width, height)
-    native = np.zeros((max(int(height * scale), 1), max(int(width * scale), 1)), np.uint8)
+    native = draw_poses(pose, max(int(width * scale), 1), max(int(height * scale), 1), frames)
     images = np.zeros((pose.num_frames, height, width), np.uint8)
-    for frame in range(pose.num_frames) if frames is None else frames:
-        native[:] = 0
-        _draw(pose, frame, native)
-        images[frame] = resize_bilinear(native, width, height)
+    for image, drawn in zip(images, native):
+        if drawn.any():
+            image[:] = resize_bilinear(drawn, width, height)
     return images
 
 
@@ -96,25 +92,30 @@ def _taps(source: int, target: int) -> tuple[np.ndarray, np.ndarray]:
     return index.clip(0, source - 1), (weight / weight.sum(0)).astype(np.float32)
 
 
-def _draw(pose: PoseSequence, frame: int, image: np.ndarray) -> None:
-    height, width = image.shape
-    points, lengths = pose.frame_points(frame)
-    if not len(points):
+def _draw(pose: PoseSequence, places: Mapping[int, int], images: np.ndarray) -> None:
+    """Draw frames into `images` [F, height, width]; `places` maps each frame to the index of its image."""
+    height, width = images.shape[1:]
+    drawn = [pose.frame_points(frame) for frame in places]
+    lengths = np.concatenate([lengths for _, lengths in drawn]) if drawn else np.zeros(0, int)
+    if not len(lengths):
         return
-    points = points[:, :2] * np.array([width / pose.width, height / pose.height])  # float64: coordinates may be far out
-    within = np.ones(len(points), bool)
-    within[np.cumsum(lengths) - 1] = False  # from a polyline's last point no stroke leads on
-    start, end = points[:-1][within[:-1]], points[1:][within[:-1]]
+    points = np.concatenate([points for points, _ in drawn])[:, :2].astype(float)  # they may lie far out
+    points *= (width / pose.width, height / pose.height)
+    ends = np.cumsum(lengths)
+    start, end = np.delete(points, ends - 1, 0), np.delete(points, ends - lengths, 0)
+    place = np.repeat(list(places.values()), [len(lengths) for _, lengths in drawn])
+    place = np.repeat(place, lengths - 1)
     radius = LINE_WEIGHT * max(width, height) / 2
     level = np.abs(end - start) @ [1, -1] >= 0
-    _fill(image, start[level], end[level], radius)
-    _fill(image.T, start[~level, ::-1], end[~level, ::-1], radius)
+    _fill(images, place[level], start[level], end[level], radius)
+    _fill(images.transpose(0, 2, 1), place[~level], start[~level, ::-1], end[~level, ::-1], radius)
 
 
-def _fill(image: np.ndarray, start: np.ndarray, end: np.ndarray, radius: float) -> None:
-    """Set the pixels of `image` [rows, columns] whose centres are within `radius` (L1) of strokes [S, 2] that
-    are more level than upright: their nearest point is straight above or below, past an end the end itself."""
-    rows, columns = image.shape
+def _fill(images: np.ndarray, place: np.ndarray, start: np.ndarray, end: np.ndarray, radius: float) -> None:
+    """Set the pixels of `images` [F, rows, columns] whose centres are within `radius` (L1) of strokes [S, 2]
+    that are more level than upright: their nearest point is straight above or below, past an end the end itself.
+    `place` [S] is the index of the image a stroke goes into."""
+    rows, columns = images.shape[1:]
     backward = start[:, 0] > end[:, 0]
     start, end = np.where(backward[:, None], end, start), np.where(backward[:, None], start, end)
     run, rise = (end - start).T
@@ -126,9 +127,9 @@ def _fill(image: np.ndarray, start: np.ndarray, end: np.ndarray, radius: float) 
     filled = np.cumsum(count)
     thickness = np.arange(math.ceil(2 * radius))
     for low in range(0, int(filled[-1]) if len(filled) else 0, _MAX_COLUMNS):
-        columns_done = np.arange(low, min(low + _MAX_COLUMNS, filled[-1]))
-        stroke = np.searchsorted(filled, columns_done, side="right")
-        column = columns_done - (filled[stroke] - count[stroke]) + first[stroke]
+        done = np.arange(low, min(low + _MAX_COLUMNS, filled[-1]))
+        stroke = np.searchsorted(filled, done, side="right")
+        column = done - (filled[stroke] - count[stroke]) + first[stroke]
         x = column + 0.5
         nearest = x.clip(start[stroke, 0], end[stroke, 0])
         y = start[stroke, 1] + (nearest - start[stroke, 0]) * slope[stroke]
@@ -137,7 +138,8 @@ def _fill(image: np.ndarray, start: np.ndarray, end: np.ndarray, radius: float) 
         bottom = np.ceil(y + half - 0.5).astype(int).clip(None, rows)
         row = top[:, None] + thickness
         inside = (row >= 0) & (row < bottom[:, None])
-        image[row[inside], np.broadcast_to(column[:, None], row.shape)[inside]] = 255
+        which = np.nonzero(inside)[0]
+        images[place[stroke][which], row[inside], column[which]] = 255
 
 
 def part_maps_to_tokens(labels: np.ndarray, height: int, width: int, coverage: float = 0.5) -> np.ndarray:

@@ -8,7 +8,7 @@ import msgpack
 import numpy as np
 import pytest
 import zmq
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared import messages, schema, wire
@@ -45,6 +45,7 @@ def test_every_message_arrives_bit_for_bit(received_as, data):
 
 
 @pytest.mark.parametrize("cls", ALL_MESSAGES)
+@settings(max_examples=25)
 @given(st.data())
 def test_every_kind_of_message_arrives_at_the_side_it_is_for_and_at_no_other(cls, data):
     parts = wire.encode(data.draw(of_class(cls)))
@@ -122,6 +123,7 @@ def test_another_version_is_answered_with_both_numbers(version):
 
 
 @pytest.mark.parametrize("cls", ALL_MESSAGES)
+@settings(max_examples=25)
 @given(st.data())
 def test_a_missing_field_takes_its_default_or_is_named(cls, data):
     message = data.draw(of_class(cls))
