@@ -1,0 +1,42 @@
+"""Faster blocks: another attention kernel, and compilation."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+
+from .transformer import PoseAnythingTransformer3DModel
+
+
+def compile_blocks(transformer: PoseAnythingTransformer3DModel, **options) -> None:
+    """Compile the blocks' forward, once for all of them; `options` go to `torch.compile`.
+
+    Unlike `compile_repeated_blocks` this leaves hooks (caches, offloading, cancelling) outside of what is compiled, and
+    steps with parts, whose lengths differ from clip to clip, or with a recorder as they are: they are few.
+    """
+    for block in transformer.blocks:
+        block.forward = _compiled_without_parts(block.forward, torch.compile(block.forward, **options))
+
+
+def _compiled_without_parts(eager, compiled):
+    @functools.wraps(eager)
+    def forward(hidden_states, encoder_hidden_states, temb, rotary_emb, parts=None, recorder=None):
+        if parts is not None or recorder is not None:
+            return eager(hidden_states, encoder_hidden_states, temb, rotary_emb, parts, recorder)
+        return compiled(hidden_states, encoder_hidden_states, temb, rotary_emb)
+
+    return forward
+
+
+def set_attention_backend(transformer: PoseAnythingTransformer3DModel, name: str) -> None:
+    """Choose one of diffusers' attention backends ("native", "flash", "_flash_3_hub", "sage", ...).
+
+    Raises `ValueError` (one sentence) where there is none of that name or it can't run here.
+    """
+    try:
+        transformer.set_attention_backend(name)
+    except (ValueError, RuntimeError, ImportError) as error:
+        raise ValueError(
+            f"The attention backend {name!r} can't be used here ({str(error).splitlines()[0]}); choose native."
+        ) from error

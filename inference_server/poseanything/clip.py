@@ -1,0 +1,105 @@
+"""What a clip is made from, and how a long one is divided into windows the model can make at once."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .parts.dilation import dilate, dilation_alpha
+from .parts.segments import is_line
+
+FRAMES_PER_LATENT = 4
+WINDOW_FRAMES = 81
+"""The length that the model was trained at."""
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """The conditions of one clip of F = 1 + 4 n frames, all pictures at its size.
+
+    first_frame: uint8 [H, W, 3].
+    pose_images: uint8 [F, H, W], white lines on black; black where a frame has no pose (paper, section F).
+    pose_frames: the frames that have one, ascending; None means all.
+    subject_mask: bool [H, W], the subject in the first frame. Without it parts are as thin as the drawn lines.
+    part_maps: uint8 [F, h, w] of any size, part index + 1, 0 where there is none: the parts as the scene knows them. Without
+        them parts are found in the pose images and matched by attention.
+    first_part_map: uint8 [H, W], `part_maps[0]` in more detail.
+    camera_images: uint8 [F, H, W], the rectangle that moves against the camera (section 4.3).
+
+    Raises `ValueError` (one sentence) where these don't fit each other.
+    """
+
+    first_frame: np.ndarray
+    pose_images: np.ndarray
+    pose_frames: Sequence[int] | None = None
+    prompt: str = ""
+    negative_prompt: str = ""
+    subject_mask: np.ndarray | None = None
+    part_maps: np.ndarray | None = None
+    first_part_map: np.ndarray | None = None
+    camera_images: np.ndarray | None = None
+
+    def __post_init__(self):
+        if self.num_frames < 2 or (self.num_frames - 1) % FRAMES_PER_LATENT:
+            shorter = self.num_frames - (self.num_frames - 1) % FRAMES_PER_LATENT
+            raise ValueError(
+                f"The clip has {self.num_frames} frames, and the model makes 1 + 4 n; choose"
+                f" {' or '.join(str(n) for n in (shorter, shorter + FRAMES_PER_LATENT) if n > 1)}."
+            )
+        if self.pose_frames is None:
+            object.__setattr__(self, "pose_frames", range(self.num_frames))
+        size = self.pose_images.shape[1:]
+        expected = {
+            "first_frame": (*size, 3),
+            "subject_mask": size,
+            "first_part_map": size,
+            "camera_images": (self.num_frames, *size),
+        }
+        for name, shape in expected.items():
+            found = getattr(self, name)
+            if found is not None and found.shape != shape:
+                raise ValueError(f"{name} has the shape {found.shape} where the pose images need {shape}; scale it to them.")
+        if self.part_maps is not None and len(self.part_maps) != self.num_frames:
+            raise ValueError(f"There are {len(self.part_maps)} part maps for {self.num_frames} frames; give one for each.")
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.pose_images)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.pose_images.shape[1:]
+
+    def windows(self, num_frames: int = WINDOW_FRAMES) -> Iterator[tuple[int, Clip]]:
+        """Clips of at most `num_frames` and the frame each begins at, which is also the last of the one before.
+
+        Those after the first have the first frame's picture still, to be replaced by the one that gets generated.
+        """
+        reach = max((num_frames - 1) // FRAMES_PER_LATENT, 1) * FRAMES_PER_LATENT
+        for start in range(0, self.num_frames - 1, reach):
+            yield start, self._cut(start, min(start + reach + 1, self.num_frames))
+
+    def _cut(self, start: int, stop: int) -> Clip:
+        frames = slice(start, stop)
+        clip = dataclasses.replace(
+            self,
+            pose_images=self.pose_images[frames],
+            pose_frames=[frame - start for frame in self.pose_frames if start <= frame < stop],
+            part_maps=None if self.part_maps is None else self.part_maps[frames],
+            camera_images=None if self.camera_images is None else self.camera_images[frames],
+        )
+        if start:
+            subject = self._subject_around(clip.pose_images[0])
+            clip = dataclasses.replace(clip, subject_mask=subject, first_part_map=None)
+        return clip
+
+    def _subject_around(self, pose_image: np.ndarray) -> np.ndarray | None:
+        """bool [H, W]: where the subject may be in a later frame: as far from its lines as in the first frame."""
+        if self.subject_mask is None:
+            return None
+        alpha = dilation_alpha(self.pose_images[0], self.subject_mask)
+        return dilate(is_line(pose_image)[None], alpha - 1)[0]
