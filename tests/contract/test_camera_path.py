@@ -131,7 +131,7 @@ def test_the_rectangle_of_a_moderate_move_stays_whole_and_in_view(moves, opposit
     np.testing.assert_allclose(corners, moved(motion, corners[0]), atol=0.1)
     width, height = corners[0].max(0) - corners[0].min(0)
     assert width >= 0.2 * WIDTH - 0.1 and height >= 0.2 * HEIGHT - 0.1
-    assert all(image.any() for image in raster.condition_images(rectangle, WIDTH, HEIGHT))
+    assert all(image.any() for image in raster.draw_poses(rectangle, 104, 60))
 
 
 def test_a_move_too_long_for_the_picture_starts_in_view_and_leaves_it():
