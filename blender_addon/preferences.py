@@ -6,15 +6,17 @@ import bpy
 from bpy.props import BoolProperty, StringProperty
 
 from .link import session
-from .link.server import ServerError
+from .link.server import ServerError, chooses_port
 from .shared.messages import DEFAULT_ADDRESS
 
 _RELATIVE = {"PATH_SUPPORTS_BLEND_RELATIVE"} if bpy.app.version >= (4, 5, 0) else set()
 
 
 def _changed_address(self, context):
-    session.get().disconnect("The server's address was changed.")
-    session.get().wanted = True
+    current = session.get()
+    current.disconnect("The server's address was changed.")
+    current.server.stop()
+    current.wanted = True
 
 
 class BridgePreferences(bpy.types.AddonPreferences):
@@ -87,8 +89,11 @@ def reach_server(context) -> None:
 def connect() -> None:
     """Connect, if a connection may be had without starting anything."""
     current = session.get()
+    address = get(bpy.context).address
+    if current.server.is_up or chooses_port(address):
+        return
     try:
-        current.connect(get(bpy.context).address, bpy.app.online_access)
+        current.connect(address, bpy.app.online_access)
     except ServerError as error:
         current.sentence = str(error)
 

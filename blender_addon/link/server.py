@@ -36,12 +36,12 @@ class ServerProcess:
         """Start it from `folder`, a checkout of the project; `python` is "" to use the checkout's own environment.
 
         Returns at once; `state` tells how it goes on. Raises `ServerError`."""
-        if self.state in (STARTING, RUNNING):
+        if self.is_up:
             return
-        home = _checkout(folder)
-        interpreter = python or _interpreter(home)
         if not is_local(address):
             raise ServerError(f"{address} is another computer; start the server there, or choose an address on this one.")
+        home = _checkout(folder)
+        interpreter = python or _interpreter(home)
         if is_taken(address):
             raise ServerError(f"Port {urlsplit(address).port} is in use by another program; choose another address.")
         self._log.clear()
@@ -63,6 +63,10 @@ class ServerProcess:
             raise ServerError(f"{interpreter} can't be started: {error.strerror}; choose another Python.") from error
         self.state, self.sentence, self.address = STARTING, "", address
         threading.Thread(target=self._follow, args=(self._process,), name="poseanything-server", daemon=True).start()
+
+    @property
+    def is_up(self) -> bool:
+        return self.state in (STARTING, RUNNING)
 
     def stop(self, wait: bool = False) -> None:
         """Ask it to end, and make it end when it does not within a few seconds."""
@@ -102,6 +106,11 @@ def is_local(address: str) -> bool:
     """Whether an address is on this computer, so that no network is touched."""
     parts = urlsplit(address)
     return parts.scheme in ("ipc", "inproc") or parts.hostname in ("127.0.0.1", "localhost", "::1")
+
+
+def chooses_port(address: str) -> bool:
+    """Whether the port is left to the server, so that nobody can be there yet."""
+    return address.endswith(":0")
 
 
 def _checkout(folder: str) -> Path:

@@ -22,7 +22,7 @@ from ..shared.messages import EngineDescription, Failed, GenerationRequest, Prev
 from . import server as server_process
 from .client import CONNECTED, CONNECTING, BridgeClient, LinkState
 from .jobs import CANCELLED, DONE, ENCODING, FAILED, WAITING, Job
-from .server import ServerError, ServerProcess, is_local
+from .server import ServerError, ServerProcess, chooses_port, is_local
 from .take_writer import TakeWriter
 
 PATIENCE = 20.0
@@ -68,7 +68,7 @@ class Session:
         except ValueError as error:
             client.close()
             raise ServerError(str(error)) from error
-        self.client = client
+        self.client, self.sentence = client, ""
 
     def disconnect(self, why: str = "") -> None:
         """Cancel what runs and stop talking."""
@@ -80,19 +80,16 @@ class Session:
         self.client.close()
         self.client, self.link, self.engines, self.device = None, LinkState(CONNECTING), (), ""
 
-    def start_server(self, folder: str, python: str, address: str) -> None:
-        """Start a server of our own and talk to it. Raises `ServerError`."""
-        self.connect(address, online=False)
-        self.server.start(folder, python, address)
-
     def reach_server(self, folder: str, python: str, address: str, autostart: bool, online: bool) -> None:
         """Make sure that a server answers or may soon do so. Raises `ServerError` when none will."""
-        if self.server.state in (server_process.STARTING, server_process.RUNNING):
+        if self.server.state == server_process.RUNNING:
             self.connect(self.server.address, online)
+        if self.server.is_up:
             return
-        self.connect(address, online)
-        if self.link.state == CONNECTED or not is_local(address) or server_process.is_taken(address):
-            return
+        if not chooses_port(address):
+            self.connect(address, online)
+            if self.link.state == CONNECTED or not is_local(address) or server_process.is_taken(address):
+                return
         if not autostart:
             raise ServerError(f"No server answers at {address}; start it in the Server panel.")
         self.server.start(folder, python, address)
@@ -205,7 +202,6 @@ class Session:
             return False
         self._server_state = state
         if state == server_process.RUNNING:
-            # Asked for port 0 it chose one itself.
             self.connect(self.server.address, online=False)
         elif state == server_process.FAILED:
             for job in self.active():

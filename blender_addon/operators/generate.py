@@ -59,11 +59,12 @@ def _await_server(current: session.Session) -> Generator[ExportStep, None, None]
             raise ServerError(current.link.sentence)
         if current.server.state == server.FAILED:
             raise ServerError(current.server.sentence)
-        if current.client is None:
-            raise ServerError("The server's address was changed meanwhile; generate again.")
+        if current.client is None and not current.server.is_up:
+            raise ServerError("The server was stopped; generate again.")
         starting = current.server.state == server.STARTING
         if time.monotonic() - began > (START_PATIENCE if starting else session.PATIENCE):
-            raise ServerError(f"No server answers at {current.client.address}; start it in the Server panel.")
+            where = f"at {current.client.address}" if current.client is not None else "yet"
+            raise ServerError(f"No server answers {where}; start it in the Server panel.")
         yield ExportStep(0.0, "Starting the server" if starting else "Looking for the server")
         current.poll()
 

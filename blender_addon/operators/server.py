@@ -5,11 +5,8 @@ from __future__ import annotations
 import bpy
 
 from .. import preferences
-from ..link import server, session
+from ..link import session
 from ..link.server import ServerError
-
-_UP = (server.STARTING, server.RUNNING)
-
 
 class POSEANYTHING_OT_start_server(bpy.types.Operator):
     bl_idname = "poseanything.start_server"
@@ -18,7 +15,7 @@ class POSEANYTHING_OT_start_server(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context):
-        if session.get().server.state in _UP:
+        if session.get().server.is_up:
             cls.poll_message_set("The server is running")
             return False
         if not preferences.get(context).server_folder:
@@ -29,7 +26,7 @@ class POSEANYTHING_OT_start_server(bpy.types.Operator):
     def execute(self, context):
         prefs = preferences.get(context)
         try:
-            session.get().start_server(
+            session.get().server.start(
                 bpy.path.abspath(prefs.server_folder), bpy.path.abspath(prefs.server_python), prefs.address
             )
         except ServerError as error:
@@ -45,7 +42,7 @@ class POSEANYTHING_OT_stop_server(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context):
-        if session.get().server.state not in _UP:
+        if not session.get().server.is_up:
             cls.poll_message_set("No server was started from this Blender")
             return False
         return True

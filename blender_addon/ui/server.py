@@ -20,7 +20,7 @@ def draw_server(layout, context) -> None:
         row.label(text="Can't be used", icon=light("red"))
     else:
         row.label(text="Not running", icon=light("grey"))
-    if state in (server.STARTING, server.RUNNING):
+    if current.server.is_up:
         row.operator("poseanything.stop_server", text="Stop", icon="PAUSE")
     elif link.state != CONNECTED:
         row.operator("poseanything.start_server", text="Start", icon="PLAY")

@@ -1,0 +1,5 @@
+"""What the user has to put right before a shot can be exported."""
+
+
+class ExportError(Exception):
+    """Its text is one sentence that says what is wrong and what to do."""
