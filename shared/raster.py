@@ -8,7 +8,7 @@ the weight goes with the longer side, 3 in 512, which is the size XPose's frames
 extracted.
 
 A pixel is therefore white when its centre lies within 1.5/512 of the longer side of the stroke, measured in
-the L1 norm, which gives those very crosses at 512 and the same shape at any other size.
+the L1 norm, which gives those very crosses at 512 and the same shape at any other size, down to a pixel.
 
 The model was shown these pictures scaled bilinearly from 512 to its own size, so `condition_images` draws and
 scales in the same way, while `draw_pose` draws directly at the size asked for.
@@ -105,7 +105,7 @@ def _draw(pose: PoseSequence, places: Mapping[int, int], images: np.ndarray) -> 
     start, end = np.delete(points, ends - 1, 0), np.delete(points, ends - lengths, 0)
     place = np.repeat(list(places.values()), [len(lengths) for _, lengths in drawn])
     place = np.repeat(place, lengths - 1)
-    radius = LINE_WEIGHT * max(width, height) / 2
+    radius = max(LINE_WEIGHT * max(width, height), 1) / 2
     level = np.abs(end - start) @ [1, -1] >= 0
     _fill(images, place[level], start[level], end[level], radius)
     _fill(images.transpose(0, 2, 1), place[~level], start[~level, ::-1], end[~level, ::-1], radius)

@@ -123,7 +123,7 @@ def test_a_pixel_is_white_when_its_centre_is_within_the_brush(polylines, width, 
             for t in (0, 1, (x - x0) / (x1 - x0) if x1 != x0 else 0, (y - y0) / (y1 - y0) if y1 != y0 else 0):
                 t = np.clip(t, 0, 1)
                 distance = np.minimum(distance, np.abs(x0 + t * (x1 - x0) - x) + np.abs(y0 + t * (y1 - y0) - y))
-    radius = max(width, height) * 1.5 / 512
+    radius = max(max(width, height) * 1.5 / 512, 0.5)
     assert (drawn[distance < radius - 1e-6] == 255).all()
     assert (drawn[distance > radius + 1e-6] == 0).all()
 
