@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 import zmq
 
-from shared import wire
+from shared import messages, wire
 from shared.messages import (
     CLIENT_MESSAGES,
     ENDINGS,
@@ -168,10 +168,10 @@ class Broker:
     def _job_named(self, client: Client, buffers: Sequence[memoryview]) -> str:
         """The job that a refused message names; empty where it names none, or one that goes on."""
         try:
-            job = wire.read_header(buffers).get("job")
+            job = messages.Job.check(wire.read_header(buffers).get("job"), "job")
         except MessageError:
             return ""
-        return job if isinstance(job, str) and len(job) <= 64 and (client.identity, job) not in self._jobs else ""
+        return "" if (client.identity, job) in self._jobs else job
 
     def _refuse(self, client: Client, job: str, code: str, reason: str) -> None:
         log.log(logging.DEBUG if client.refused else logging.WARNING, "Refused a message of client %s: %s", client, reason)
@@ -201,7 +201,7 @@ class Broker:
             self._refuse(client, job.id, "full", str(error))
         else:
             self._jobs[job.client, job.id] = job
-            log.info("Job %s of client %s: %d frames by %s", job.id, client, request.num_frames, job.engine)
+            log.info("Job %r of client %s: %d frames by %s", job.id, client, request.num_frames, job.engine)
             self._frontend.send(client, Accepted(job=job.id))
 
     def _look_after_clients(self, now: float) -> None:
@@ -216,7 +216,7 @@ class Broker:
                 client.heard = now
         for client in clients:
             silence = now - client.heard
-            if silence > settings.client_timeout or len(client.outbox) > OUTBOX_LIMIT:
+            if not client.gone and (silence > settings.client_timeout or len(client.outbox) > OUTBOX_LIMIT):
                 self._lose(client, now)
             if silence > FORGET_AFTER or (client.gone and not client.outbox):
                 self._forget(client)
@@ -232,7 +232,7 @@ class Broker:
 
     def _lose(self, client: Client, now: float) -> None:
         client.gone = True
-        self._frontend.tidy(client)
+        self._frontend.trim(client)
         reason = f"Nothing was heard from this Blender for {self.settings.client_timeout:.0f} s; generate this clip again."
         for job in [job for job in self._jobs.values() if job.client == client.identity]:
             self._cancel(job, Failed(job=job.id, code="internal", message=reason), now)
@@ -288,7 +288,7 @@ class Broker:
             return
         job = self._running
         if job and kind in _ENDINGS:
-            log.info("Job %s: %s", job.id, type(job.verdict).__name__ if job.verdict else kind)
+            log.info("Job %r: %s", job.id, type(job.verdict).__name__ if job.verdict else kind)
             self._end(job, wire.encode(job.verdict) if job.verdict else parts)
         elif job and job.verdict is None:
             self._frontend.forward(self._client(job), parts, job.id, keep=kind == Frame.__name__)
@@ -307,7 +307,7 @@ class Broker:
             if now >= self._start_at:
                 self._worker = WorkerProcess(self._context, self.settings.engines, self._folder.name, self._ring)
         elif self._kill_at and now >= self._kill_at:
-            log.warning("Job %s does not stop; ending the process of its engine", self._running.id)
+            log.warning("Job %r does not stop; ending the process of its engine", self._running.id)
             self._kill_at = None
             self._worker.kill()
         elif not self._worker.reported and now - self._worker.started > self.settings.start_timeout:
@@ -323,7 +323,7 @@ class Broker:
         worker.close()
         (reason, remedy), job = explain_exit(worker.exit_code), self._running
         if job:
-            log.warning("Job %s: the engine's process ended (%s)", job.id, reason)
+            log.warning("Job %r: the engine's process ended (%s)", job.id, reason)
             message = f"The engine's process ended unexpectedly ({reason}); {remedy}"
             self._end(job, wire.encode(job.verdict or Failed(job=job.id, code="worker", message=message)))
         else:

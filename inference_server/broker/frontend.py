@@ -109,9 +109,9 @@ class Frontend:
         """Take back what is unsent of a job."""
         client.outbox = deque(letter for letter in client.outbox if letter.job != job)
 
-    def tidy(self, client: Client) -> None:
-        """Drop the letters to a client that need not be kept."""
-        client.outbox = deque(letter for letter in client.outbox if letter.keep)
+    def trim(self, client: Client) -> None:
+        """Drop the letters to a client that need not be kept, and of the others all but the latest."""
+        client.outbox = deque([letter for letter in client.outbox if letter.keep][-OUTBOX_ANSWERS:])
 
     def flush(self, now: float) -> None:
         """Send what connected clients take by now; one that is away is tried again when it has spoken."""

@@ -14,7 +14,7 @@ from importlib import import_module
 COMMANDS = {
     "serve": ("inference_server.cli.serve", "answer requests of Blender"),
     "weights": ("inference_server.poseanything.checkpoints.weights", "get the model's weights"),
-    "convert": ("inference_server.poseanything.checkpoints.convert", "turn a checkpoint into another format"),
+    "convert": ("inference_server.poseanything.checkpoints.conversion", "turn a checkpoint into another format"),
 }
 
 

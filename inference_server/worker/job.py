@@ -37,7 +37,7 @@ def run_job(host: EngineHost, job: Job, link: Link, encoders: Executor) -> Endin
     except EngineError as error:
         return Ending(Failed(job=job.id, code=error.code, message=str(error)[:2048]))
     except Exception as error:  # the contract of engines: anything else is a fault of theirs and ends their process
-        log.exception("Job %s ended in a fault", job.id)
+        log.exception("Job %r ended in a fault", job.id)
         if is_out_of_memory(error):
             message = "Memory ran out; choose a smaller size or fewer frames, or close other programs, and generate again."
             return Ending(Failed(job=job.id, code="memory", message=message), spoilt=True)

@@ -1,0 +1,125 @@
+"""What waits for a client that does not listen: bounded where it may be, whole and in order where it must be."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+import zmq
+
+from inference_server.broker import frontend as rules
+from inference_server.broker.frontend import Client as Correspondent
+from inference_server.broker.frontend import Frontend
+from shared.messages import Frame, Hello, Progress
+
+from .client import Client
+
+SIDE = 512
+
+
+@pytest.fixture
+def frontend() -> Iterator[Frontend]:
+    context = zmq.Context()
+    frontend = Frontend(context, "tcp://127.0.0.1:0")
+    yield frontend
+    frontend.socket.close(0)
+    context.term()
+
+
+def connect(frontend: Frontend, client: Client) -> Correspondent:
+    client.send(Hello())
+    assert frontend.socket.poll(10_000)
+    correspondent, _ = frontend.receive(0.0)
+    return correspondent
+
+
+def frame(index: int) -> Frame:
+    return Frame(job="a", index=index, width=SIDE, height=SIDE, format="raw", data=bytes(3 * SIDE * SIDE))
+
+
+def progress(step: int) -> Progress:
+    return Progress(job="a", stage="drawing", step=step, total=1000)
+
+
+def block(frontend: Frontend, correspondent: Correspondent) -> int:
+    """Send frames until the client's pipe takes no more, even after a while; returns how many."""
+    sent = 0
+    while True:
+        frontend.send(correspondent, frame(sent))
+        sent += 1
+        if correspondent.outbox:
+            time.sleep(0.2)
+            frontend.flush(0.0)
+            if correspondent.outbox:
+                return sent
+
+
+def test_frames_wait_and_come_whole_and_in_order(frontend):
+    with Client(frontend.endpoint, receive_limit=1) as client:
+        correspondent = connect(frontend, client)
+        sent = block(frontend, correspondent)
+        for index in range(sent, sent + 20):
+            frontend.send(correspondent, frame(index))
+        assert len(correspondent.outbox) > 20 and frontend.blocked
+        for index in range(sent + 20):
+            assert client.receive().index == index
+            frontend.flush(0.0)
+        assert not correspondent.outbox and not frontend.blocked
+
+
+def test_what_needs_not_be_kept_does_not_pile_up(frontend):
+    with Client(frontend.endpoint, receive_limit=1) as client:
+        correspondent = connect(frontend, client)
+        block(frontend, correspondent)
+        for step in range(1000):
+            frontend.send(correspondent, progress(step), keep=False)
+        assert len(correspondent.outbox) == rules.OUTBOX_ANSWERS
+        frontend.send(correspondent, frame(0))
+        assert len(correspondent.outbox) == rules.OUTBOX_ANSWERS + 1
+
+
+def test_of_a_lost_client_the_latest_is_kept(frontend):
+    with Client(frontend.endpoint, receive_limit=1) as client:
+        correspondent = connect(frontend, client)
+        sent = block(frontend, correspondent)
+        for index in range(300):
+            frontend.send(correspondent, Progress(job=str(index), stage="drawing", step=0, total=1))
+            frontend.send(correspondent, progress(0), keep=False)
+        frontend.discard(correspondent, "a")
+        frontend.trim(correspondent)
+        assert len(correspondent.outbox) == rules.OUTBOX_ANSWERS
+        while client.receive().job != "299":
+            frontend.flush(0.0)
+    assert len(client.of(Frame)) < sent, "frames not sent yet were taken back"
+
+
+def test_the_time_since_a_client_took_something_is_known(frontend):
+    with Client(frontend.endpoint, receive_limit=1) as client:
+        correspondent = connect(frontend, client)
+        block(frontend, correspondent)
+        correspondent.blocked_since = None
+        for now in (7.0, 8.0):
+            frontend.flush(now)
+            assert correspondent.blocked_since == 7.0
+        while correspondent.outbox:
+            client.receive()
+            frontend.flush(9.0)
+        assert correspondent.blocked_since is None
+
+
+def test_a_client_that_is_away_is_written_to_when_it_comes_back(frontend):
+    with Client(frontend.endpoint, identity=b"traveller") as client:
+        correspondent = connect(frontend, client)
+    deadline = time.monotonic() + 10
+    while not correspondent.away:
+        assert time.monotonic() < deadline
+        frontend.receive(0.0)
+        frontend.send(correspondent, frame(0), keep=False)
+        time.sleep(0.01)
+    frontend.send(correspondent, frame(1))
+    with Client(frontend.endpoint, identity=b"traveller") as client:
+        assert connect(frontend, client) is correspondent
+        frontend.flush(0.0)
+        while client.receive().index != 1:
+            pass
