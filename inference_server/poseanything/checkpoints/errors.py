@@ -28,4 +28,6 @@ def require_same_names(found: Iterable[str], wanted: Iterable[str], where: str) 
     if unknown:
         complaints.append(f"has {len(unknown)} tensor(s) the model has no place for ({name_some(unknown)})")
     if complaints:
-        raise CheckpointError(f"{where} {' and '.join(complaints)}; get the file again, or one made for this model.")
+        raise CheckpointError(
+            f"{where} {' and '.join(complaints)}; get the file again, or one made for this model."
+        )

@@ -43,4 +43,6 @@ def expand(weight: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:
     """The values of a float8 tensor of any shape, float32; its scale is [] or [1] or one per first dimension."""
     if scale is None:
         return weight.float()
-    return weight.float() * (scale.float().reshape(-1, *[1] * (weight.ndim - 1)) if scale.numel() > 1 else scale.float())
+    return weight.float() * (
+        scale.float().reshape(-1, *[1] * (weight.ndim - 1)) if scale.numel() > 1 else scale.float()
+    )

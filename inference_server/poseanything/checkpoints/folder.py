@@ -49,8 +49,13 @@ def find_weights(folder: Path | str | None = None, *, transformer: Path | str | 
     """
     folder = default_folder() if folder is None else Path(folder)
     if not folder.is_dir():
-        raise CheckpointError(f"There is no folder {folder}; get the weights into it with the weights command.")
-    places = [folder, *sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))]
+        raise CheckpointError(
+            f"There is no folder {folder}; get the weights into it with the weights command."
+        )
+    places = [
+        folder,
+        *sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")),
+    ]
     found: dict[str, Path | None] = {
         "transformer": _find_transformer(places) if transformer is None else folder / transformer,
         "vae": _find_named(places, VAE_NAMES),
@@ -66,7 +71,11 @@ def find_weights(folder: Path | str | None = None, *, transformer: Path | str | 
     missing = [name for name, path in found.items() if path is None or not path.exists()]
     if missing:
         wanted = "; ".join(f"the {name.replace('_', ' ')} ({looked_for[name]})" for name in missing)
-        plain = next((place for place in places if _is_plain_wan(place)), None) if "transformer" in missing else None
+        plain = (
+            next((place for place in places if _is_plain_wan(place)), None)
+            if "transformer" in missing
+            else None
+        )
         aside = f" {plain} holds the plain Wan transformer, which is not it." if plain else ""
         raise CheckpointError(
             f"The weights in {folder}, and in the folders right inside it, lack {wanted}.{aside}"
@@ -117,7 +126,9 @@ def _find_transformer(places: list[Path]) -> Path | None:
             quantised = [[path] for path in sorted(place.glob("*.gguf"))]
             if len(found) + len(quantised) > 1:
                 names = name_some(files[0].name for files in found + quantised)
-                raise CheckpointError(f"{place} holds several PoseAnything transformers ({names}); choose one.")
+                raise CheckpointError(
+                    f"{place} holds several PoseAnything transformers ({names}); choose one."
+                )
             for files in found + quantised:
                 return place if len(families) == 1 and not quantised else files[0]
     return None
@@ -128,7 +139,9 @@ def _is_poseanything(stem: str, files: list[Path]) -> bool:
     in_channels, out_channels = _channels(shapes)
     return in_channels is not None and (
         in_channels == 2 * out_channels
-        or any(part in name for name in shapes for part in ("cross_attn_instance", "condition_proj", "pose_proj"))
+        or any(
+            part in name for name in shapes for part in ("cross_attn_instance", "condition_proj", "pose_proj")
+        )
     )
 
 
@@ -149,7 +162,10 @@ def _peek_all(files: list[Path]) -> dict[str, tuple[int, ...]]:
 def _channels(shapes: dict[str, tuple[int, ...]]) -> tuple[int | None, int]:
     """The channels a Wan transformer takes and gives, (None, 0) when it is none."""
     patch = next((shape for name, shape in shapes.items() if name.endswith("patch_embedding.weight")), ())
-    head = next((shape for name, shape in shapes.items() if name.endswith(("head.head.weight", "proj_out.weight"))), ())
+    head = next(
+        (shape for name, shape in shapes.items() if name.endswith(("head.head.weight", "proj_out.weight"))),
+        (),
+    )
     if len(patch) != 5 or not head:
         return None, 0
     return patch[1], head[0] // (patch[2] * patch[3] * patch[4])

@@ -16,7 +16,12 @@ from pathlib import Path
 
 from httpx2 import HTTPError
 from huggingface_hub import HfApi, hf_hub_url
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
 from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import build_hf_headers
 from huggingface_hub.utils.sha import git_hash
@@ -52,7 +57,9 @@ class Repository:
         self.revision = info.sha
         self.licence = (info.card_data and info.card_data.get("license")) or "not stated, see its page"
         self.files = [
-            RemoteFile(entry.rfilename, entry.size or 0, entry.lfs.sha256 if entry.lfs else None, entry.blob_id)
+            RemoteFile(
+                entry.rfilename, entry.size or 0, entry.lfs.sha256 if entry.lfs else None, entry.blob_id
+            )
             for entry in info.siblings or []
         ]
 
@@ -84,11 +91,17 @@ class Repository:
         path, part = target / file.name, _part(file, target)
         verified = read_checksums(target)
         if path.exists():
-            if file.name in verified and verified[file.name] == file.sha256 and path.stat().st_size == file.size:
+            if (
+                file.name in verified
+                and verified[file.name] == file.sha256
+                and path.stat().st_size == file.size
+            ):
                 return
             digest = sha256(path)
             if not file.is_like(path, digest):
-                raise CheckpointError(f"{path} is not the file that {self.page} has; move it away, or name another folder.")
+                raise CheckpointError(
+                    f"{path} is not the file that {self.page} has; move it away, or name another folder."
+                )
             _write_checksum(target, file.name, digest)
             return
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -105,7 +118,9 @@ class Repository:
         digest = sha256(part)
         if not file.is_like(part, digest):
             part.unlink()
-            raise CheckpointError(f"{file.name} arrived damaged (its checksum is wrong); run the command again.")
+            raise CheckpointError(
+                f"{file.name} arrived damaged (its checksum is wrong); run the command again."
+            )
         part.replace(path)
         _write_checksum(target, file.name, digest)
 

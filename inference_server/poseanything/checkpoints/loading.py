@@ -1,16 +1,18 @@
-"""Filling a model made without storage from a checkpoint: every tensor read once, straight to where it will stay."""
+"""Opening a checkpoint and filling its model: every tensor is read once, straight to where it will stay."""
 
 from __future__ import annotations
 
 import re
-from typing import Literal, TypeVar
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Generic, Literal, TypeVar
 
 import torch
 from torch import nn
 
-from . import gguf
 from .errors import CheckpointError, require_same_names
 from .float8 import FLOAT8, Float8Linear, expand, quantize_weight
+from .gguf_files import dequantize, gguf_linear, is_quantized
 from .readers import LazyTensors, Renamed
 
 Quantization = Literal["fp8", "none"] | None
@@ -20,10 +22,34 @@ repeated blocks in float8."""
 REPEATED_BLOCK = re.compile(r"(?:^|\.)blocks?\.\d+\.")
 
 SCALES = (".scale_weight", ".weight_scale")  # of fp8 weights, by the two names in use
-# What else fp8 files hold: marks, and scales for quantising activations, which stay in high precision here.
-BESIDE_WEIGHTS = re.compile(r"scaled_fp8|.*\.(?:scale_input|input_scale|comfy_quant)")
+FLOAT8_MARK = "scaled_fp8"  # an empty tensor by which fp8 files say what they are
+# What says how to quantise activations, which stay in high precision here.
+ACTIVATION_SCALES = (".scale_input", ".input_scale", ".comfy_quant")
 
 Model = TypeVar("Model", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Opened(Generic[Model]):
+    """A checkpoint that fits its model, with nothing of it read yet."""
+
+    model: Model
+    """The model it fills, without storage (on the meta device)."""
+    tensors: LazyTensors
+    """Its tensors under the model's names."""
+    scales: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    """The scales of float8 weights, by the weights' names."""
+
+    def __post_init__(self):
+        """Raises `CheckpointError` unless the tensors are the model's: each of them, no other, of the right shapes."""
+        wanted = {name: tuple(parameter.shape) for name, parameter in self.model.named_parameters()}
+        require_same_names(self.tensors.shapes, wanted, self.tensors.where)
+        for name, shape in wanted.items():
+            if self.tensors.shapes[name] != shape:
+                raise CheckpointError(
+                    f"{self.tensors.where} holds {name} as {self.tensors.shapes[name]} where the model has {shape};"
+                    " choose this model's files, and the config.json that came with them."
+                )
 
 
 def split_float8_scales(tensors: LazyTensors) -> tuple[LazyTensors, dict[str, torch.Tensor]]:
@@ -42,44 +68,30 @@ def split_float8_scales(tensors: LazyTensors) -> tuple[LazyTensors, dict[str, to
                     " choose an fp8 file with one scale per weight or per output feature."
                 )
             scales[weight] = tensors[name]
-        elif not BESIDE_WEIGHTS.fullmatch(name):
+        elif name != FLOAT8_MARK and not name.endswith(ACTIVATION_SCALES):
             weights[name] = name
     return Renamed(tensors, weights), scales
 
 
-def require_fits(model: nn.Module, tensors: LazyTensors) -> None:
-    """Raise `CheckpointError` unless the tensors are the model's, each of them, no other, and of the right shapes."""
-    wanted = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    require_same_names(tensors.shapes, wanted, tensors.where)
-    for name, shape in wanted.items():
-        if tensors.shapes[name] != shape:
-            raise CheckpointError(
-                f"{tensors.where} holds {name} as {tensors.shapes[name]} where the model has {shape};"
-                " it is another model's, or the config.json beside it is."
-            )
-
-
 def fill(
-    model: Model,
-    tensors: LazyTensors,
+    opened: Opened[Model],
     *,
     torch_dtype: torch.dtype,
     device: torch.device | str,
     quantization: Quantization = None,
-    scales: dict[str, torch.Tensor] | None = None,
     keep_in_fp32: tuple[str, ...] = (),
 ) -> Model:
-    """Give a model on the meta device its tensors, which bear the model's names, and make it ready for inference.
+    """Give an opened checkpoint's model its tensors, and make it ready for inference.
 
-    `scales` are those of float8 weights, by the weights' names. What lies in modules named in `keep_in_fp32` stays in
-    float32 (diffusers' rule). Raises `CheckpointError` for missing, unknown or wrongly shaped tensors.
+    What lies in modules named in `keep_in_fp32` stays in float32 (diffusers' rule).
     """
-    require_fits(model, tensors)
-    scales = scales or {}
+    model, tensors = opened.model, opened.tensors
     places: dict[nn.Parameter, list[str]] = {}  # a tied tensor has several names and is read once
     for name, parameter in model.named_parameters(remove_duplicate=False):
         places.setdefault(parameter, []).append(name)
-    linear_weights = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    linear_weights = {
+        f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Linear)
+    }
 
     # Weights of linear layers last: a layer that is replaced hands its bias on.
     for names in sorted(places.values(), key=lambda names: names[0] in linear_weights):
@@ -87,16 +99,18 @@ def fill(
         tensor = tensors[name]
         keep = any(part in keep_in_fp32 for part in name.split("."))
         if name in linear_weights and not keep:
-            layer = _quantized_layer(name, tensor, scales.get(name), torch_dtype, device, quantization)
+            layer = _quantized_layer(name, tensor, opened.scales.get(name), torch_dtype, device, quantization)
             if layer is not None:
                 layer.bias = model.get_submodule(name.removesuffix(".weight")).bias
                 _set(model, name.removesuffix(".weight"), layer)
                 continue
-        if gguf.is_quantized(tensor):
-            tensor = gguf.dequantize(tensor, tensors.shapes[name])
+        if is_quantized(tensor):
+            tensor = dequantize(tensor, tensors.shapes[name])
         elif tensor.dtype == FLOAT8:
-            tensor = expand(tensor, scales.get(name))
-        parameter = nn.Parameter(tensor.to(device, torch.float32 if keep else torch_dtype), requires_grad=False)
+            tensor = expand(tensor, opened.scales.get(name))
+        parameter = nn.Parameter(
+            tensor.to(device, torch.float32 if keep else torch_dtype), requires_grad=False
+        )
         for place in names:
             _set(model, place, parameter)
     return model.to(device).eval()
@@ -114,9 +128,11 @@ def _quantized_layer(
     if quantization == "none":
         return None
     if weight.dtype == FLOAT8:
-        return Float8Linear(weight.to(device), torch.ones((), device=device) if scale is None else scale.to(device))
-    if gguf.is_quantized(weight):
-        return gguf.linear(weight.to(device), compute_dtype) if quantization is None else None
+        return Float8Linear(
+            weight.to(device), torch.ones((), device=device) if scale is None else scale.to(device)
+        )
+    if is_quantized(weight):
+        return gguf_linear(weight.to(device), compute_dtype) if quantization is None else None
     if quantization == "fp8" and REPEATED_BLOCK.search(name):
         return Float8Linear(*quantize_weight(weight.to(device)))
     return None

@@ -28,7 +28,11 @@ PIECE = re.compile(
 
 
 def load_lora(
-    transformer: PoseAnythingTransformer3DModel, path: Path | str, *, name: str = "default", strength: float = 1.0
+    transformer: PoseAnythingTransformer3DModel,
+    path: Path | str,
+    *,
+    name: str = "default",
+    strength: float = 1.0,
 ) -> None:
     """Attach a LoRA file to the transformer as the adapter `name`, active together with those attached before.
 
@@ -36,7 +40,9 @@ def load_lora(
     Raises `CheckpointError` for a damaged file, a LoRA of other layers or sizes (it names them), or without PEFT.
     """
     if not is_peft_available():
-        raise CheckpointError("Using a LoRA needs the Python package peft; install it with: pip install peft.")
+        raise CheckpointError(
+            "Using a LoRA needs the Python package peft; install it with: pip install peft."
+        )
     tensors = open_tensors(Path(path))
     pieces = collect_pieces(transformer, tensors, tensors.where, strength)
     transformer.load_lora_adapter(pieces, prefix=None, adapter_name=name)
@@ -96,7 +102,9 @@ def _layer_of(name: str, layers: Mapping[str, nn.Linear], flattened: Mapping[str
 
 def _require_fit(layer: str, module: nn.Linear, parts: Mapping[str, torch.Tensor], where: str) -> None:
     if "down" not in parts or "up" not in parts:
-        raise CheckpointError(f"{where} has only half of the LoRA of {layer}; the file is damaged, get it again.")
+        raise CheckpointError(
+            f"{where} has only half of the LoRA of {layer}; the file is damaged, get it again."
+        )
     shape = (parts["up"].shape[0], parts["down"].shape[1])
     if parts["up"].shape[1] != parts["down"].shape[0] or shape != (module.out_features, module.in_features):
         raise CheckpointError(

@@ -11,12 +11,23 @@ from torch import nn
 from .errors import CheckpointError
 from .keymap import KeyMap
 
-_ATTENTION = [("to_q", "q"), ("to_k", "k"), ("to_v", "v"), ("to_out.0", "o"), ("norm_q", "norm_q"), ("norm_k", "norm_k")]
+_ATTENTION = [
+    ("to_q", "q"),
+    ("to_k", "k"),
+    ("to_v", "v"),
+    ("to_out.0", "o"),
+    ("norm_q", "norm_q"),
+    ("norm_k", "norm_k"),
+]
 
 OFFICIAL_KEYS = KeyMap(
     [
         (f"blocks.{{}}.{ours}.{our_part}", f"blocks.{{}}.{theirs}.{their_part}")
-        for ours, theirs in [("attn1", "self_attn"), ("attn2", "cross_attn"), ("part_attn", "cross_attn_instance")]
+        for ours, theirs in [
+            ("attn1", "self_attn"),
+            ("attn2", "cross_attn"),
+            ("part_attn", "cross_attn_instance"),
+        ]
         for our_part, their_part in _ATTENTION
     ]
     + [
@@ -57,7 +68,10 @@ def from_official_state_dict(state_dict: Mapping[str, torch.Tensor]) -> dict[str
 
     Raises `CheckpointError` naming the keys that are not the release's.
     """
-    return {ours: state_dict[theirs] for ours, theirs in OFFICIAL_KEYS.all_to_ours(state_dict, "The checkpoint").items()}
+    return {
+        ours: state_dict[theirs]
+        for ours, theirs in OFFICIAL_KEYS.all_to_ours(state_dict, "The checkpoint").items()
+    }
 
 
 def to_official_state_dict(model: nn.Module | Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -66,7 +80,10 @@ def to_official_state_dict(model: nn.Module | Mapping[str, torch.Tensor]) -> dic
     Raises `CheckpointError` for a tensor the release has no name for (a quantised layer's scale, a LoRA's).
     """
     state_dict = model.state_dict() if isinstance(model, nn.Module) else model
-    return {theirs: state_dict[ours] for theirs, ours in OFFICIAL_KEYS.all_to_theirs(state_dict, "The model").items()}
+    return {
+        theirs: state_dict[ours]
+        for theirs, ours in OFFICIAL_KEYS.all_to_theirs(state_dict, "The model").items()
+    }
 
 
 def official_fingerprint(shapes: Mapping[str, tuple[int, ...]]) -> str:
@@ -105,7 +122,9 @@ def config_from_official(
     elif in_channels == 2 * out_channels:
         pose_injection = "channel"
     else:
-        what = OTHER_WANS.get((dim, in_channels, out_channels), f"another Wan transformer ({dim} features wide)")
+        what = OTHER_WANS.get(
+            (dim, in_channels, out_channels), f"another Wan transformer ({dim} features wide)"
+        )
         raise CheckpointError(
             f"{where} is {what}, not PoseAnything: it takes {in_channels} channels where PoseAnything takes"
             f" {2 * out_channels}, the video's and the pose's; get Ryan241005/PoseAnything with the weights command."
@@ -130,4 +149,22 @@ def config_from_official(
         "eps": original_config.get("eps", 1e-6),
         "pose_injection": pose_injection,
         "part_attention": any(".cross_attn_instance." in name for name in shapes),
+    }
+
+
+def wan_config(config: Mapping[str, object]) -> dict[str, object]:
+    """A transformer's configuration in Wan's own words, as the `config.json` beside its files says it."""
+    return {
+        "_class_name": "WanModel",
+        "model_type": "ti2v",
+        "dim": config["num_attention_heads"] * config["attention_head_dim"],
+        "num_heads": config["num_attention_heads"],
+        "ffn_dim": config["ffn_dim"],
+        "freq_dim": config["freq_dim"],
+        "text_dim": config["text_dim"],
+        "in_dim": config["in_channels"],
+        "out_dim": config["out_channels"],
+        "num_layers": config["num_layers"],
+        "patch_size": list(config["patch_size"]),
+        "eps": config["eps"],
     }

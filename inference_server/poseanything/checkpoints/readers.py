@@ -64,7 +64,9 @@ def _open_safetensors(path: Path):
     try:
         return safe_open(path, framework="pt")
     except FileNotFoundError as error:
-        raise CheckpointError(f"The file {path} is missing; get it again with the weights command.") from error
+        raise CheckpointError(
+            f"The file {path} is missing; get it again with the weights command."
+        ) from error
     except SafetensorError as error:
         size = path.stat().st_size
         raise CheckpointError(
@@ -85,14 +87,20 @@ class TorchFile(LazyTensors):
             # Only the zip form can be mapped into memory instead of read.
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
         except FileNotFoundError as error:
-            raise CheckpointError(f"The file {path} is missing; get it again with the weights command.") from error
+            raise CheckpointError(
+                f"The file {path} is missing; get it again with the weights command."
+            ) from error
         except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise CheckpointError(
                 f"{path} is damaged, cut off, or holds more than weights ({reason}); delete it and get it again."
             ) from error
-        if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
-            raise CheckpointError(f"{path} holds no plain dictionary of tensors; choose the file as Wan released it.")
+        if not isinstance(content, dict) or not all(
+            isinstance(value, torch.Tensor) for value in content.values()
+        ):
+            raise CheckpointError(
+                f"{path} holds no plain dictionary of tensors; choose the file as Wan released it."
+            )
         self._tensors = content
         self.shapes = {name: tuple(tensor.shape) for name, tensor in content.items()}
 
@@ -125,7 +133,7 @@ def open_tensors(path: Path) -> LazyTensors:
     if not path.exists():
         raise CheckpointError(f"There is no {path}; give the file or folder of the weights.")
     if path.suffix == ".gguf":
-        from .gguf import GGUFFile
+        from .gguf_files import GGUFFile
 
         return GGUFFile(path)
     if path.suffix in (".pth", ".pt", ".bin", ".ckpt"):
@@ -136,7 +144,7 @@ def open_tensors(path: Path) -> LazyTensors:
         return SafetensorsFiles(_all_shards(path.parent, match["stem"]))
     if path.suffix == ".safetensors":
         return SafetensorsFiles([path])
-    raise CheckpointError(f"{path} is no kind of checkpoint; weights are .safetensors, .gguf or .pth files.")
+    raise CheckpointError(f"{path} is no kind of checkpoint; choose a .safetensors, .gguf or .pth file.")
 
 
 def _shards_in(folder: Path) -> list[Path]:
@@ -146,9 +154,13 @@ def _shards_in(folder: Path) -> list[Path]:
         return _indexed_files(indices[0])
     families = checkpoint_families(folder)
     if not families:
-        raise CheckpointError(f"The folder {folder} holds no .safetensors file; give the folder of the weights.")
+        raise CheckpointError(
+            f"The folder {folder} holds no .safetensors file; give the folder of the weights."
+        )
     if len(families) > 1:
-        raise CheckpointError(f"The folder {folder} holds several checkpoints ({name_some(families)}); name one file.")
+        raise CheckpointError(
+            f"The folder {folder} holds several checkpoints ({name_some(families)}); name one file."
+        )
     return _all_shards(folder, *families)
 
 
@@ -157,10 +169,14 @@ def _all_shards(folder: Path, stem: str) -> list[Path]:
     files = checkpoint_families(folder).get(stem, [])
     counts = [match["count"] for path in files if (match := SHARD.fullmatch(path.name))]
     if counts:
-        wanted = {f"{stem}-{index:05d}-of-{max(counts)}.safetensors" for index in range(1, int(max(counts)) + 1)}
+        wanted = {
+            f"{stem}-{index:05d}-of-{max(counts)}.safetensors" for index in range(1, int(max(counts)) + 1)
+        }
         missing = wanted - {path.name for path in files}
         if missing:
-            raise CheckpointError(f"The folder {folder} lacks {name_some(missing)}; get it with the weights command.")
+            raise CheckpointError(
+                f"The folder {folder} lacks {name_some(missing)}; get it with the weights command."
+            )
     return files
 
 
@@ -168,7 +184,9 @@ def _indexed_files(index: Path) -> list[Path]:
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"The index {index} can't be read ({error}); delete it and get it again.") from error
+        raise CheckpointError(
+            f"The index {index} can't be read ({error}); delete it and get it again."
+        ) from error
     missing = [name for name in names if not (index.parent / name).is_file()]
     if missing:
         raise CheckpointError(

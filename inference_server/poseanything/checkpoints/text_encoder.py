@@ -11,12 +11,13 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, UMT5Config, UMT
 
 from .errors import CheckpointError
 from .keymap import KeyMap
-from .loading import Quantization, fill, split_float8_scales
+from .loading import Opened, Quantization, fill, split_float8_scales
 from .readers import LazyTensors, Renamed, open_tensors
 
 WAN_T5_KEYS = KeyMap(
     [
-        (f"encoder.block.{{}}.layer.0.SelfAttention.{part}", f"blocks.{{}}.attn.{part}") for part in ("q", "k", "v", "o")
+        (f"encoder.block.{{}}.layer.0.SelfAttention.{part}", f"blocks.{{}}.attn.{part}")
+        for part in ("q", "k", "v", "o")
     ]
     + [
         (
@@ -54,35 +55,28 @@ def load_text_encoder(
     """
     path = Path(path)
     tokenizer = load_tokenizer(_tokenizer_beside(path) if tokenizer is None else Path(tokenizer))
-    tensors, scales, config = read_text_encoder(path)
-    with init_empty_weights():
-        encoder = empty_text_encoder(config)
-    encoder = fill(encoder, tensors, torch_dtype=torch_dtype, device=device, quantization=quantization, scales=scales)
-    return encoder, tokenizer
+    opened = open_text_encoder(path)
+    return fill(opened, torch_dtype=torch_dtype, device=device, quantization=quantization), tokenizer
 
 
-def empty_text_encoder(config: UMT5Config) -> UMT5EncoderModel:
-    """The encoder with its one token embedding in both places it is used, as transformers ties it when it loads one."""
-    encoder = UMT5EncoderModel(config)
-    encoder.encoder.embed_tokens.weight = encoder.shared.weight
-    return encoder
-
-
-def read_text_encoder(path: Path | str) -> tuple[LazyTensors, dict[str, torch.Tensor], UMT5Config]:
-    """An encoder checkpoint's tensors under transformers' names, still on disk, scales of fp8 ones, and its config.
-
-    Raises `CheckpointError`.
-    """
+def open_text_encoder(path: Path | str) -> Opened[UMT5EncoderModel]:
+    """Open an encoder's checkpoint and tell what model it is. Raises `CheckpointError`."""
     tensors, scales = split_float8_scales(open_tensors(Path(path)))
     if "token_embedding.weight" in tensors:
         scales = {WAN_T5_KEYS.to_ours(name): scale for name, scale in scales.items()}
         tensors = Renamed(tensors, WAN_T5_KEYS.all_to_ours(tensors, tensors.where))
     else:
-        tensors = _with_one_embedding(tensors)
+        tensors = with_one_embedding(tensors)
     config_file = tensors.paths[0].parent / "config.json"
     if config_file.exists() and '"umt5"' in config_file.read_text(encoding="utf-8"):
-        return tensors, scales, UMT5Config.from_json_file(config_file)
-    return tensors, scales, UMT5Config(**config_from_shapes(tensors.shapes, tensors.where))
+        config = UMT5Config.from_json_file(config_file)
+    else:
+        config = UMT5Config(**config_from_shapes(tensors.shapes, tensors.where))
+    with init_empty_weights():
+        encoder = UMT5EncoderModel(config)
+    # One embedding in both places, as transformers ties it when it loads one itself.
+    encoder.encoder.embed_tokens.weight = encoder.shared.weight
+    return Opened(encoder, tensors, scales)
 
 
 def config_from_shapes(shapes: Mapping[str, tuple[int, ...]], where: str) -> dict[str, object]:
@@ -106,7 +100,8 @@ def config_from_shapes(shapes: Mapping[str, tuple[int, ...]], where: str) -> dic
         "d_model": d_model,
         "d_kv": inner_dim // num_heads,
         "d_ff": d_ff,
-        "num_layers": 1 + max(int(name.split(".")[2]) for name in shapes if name.startswith("encoder.block.")),
+        "num_layers": 1
+        + max(int(name.split(".")[2]) for name in shapes if name.startswith("encoder.block.")),
         "num_heads": num_heads,
         "relative_attention_num_buckets": num_buckets,
         "feed_forward_proj": "gated-gelu",
@@ -136,7 +131,7 @@ def _tokenizer_beside(path: Path) -> Path:
     return found
 
 
-def _with_one_embedding(tensors: LazyTensors) -> LazyTensors:
+def with_one_embedding(tensors: LazyTensors) -> LazyTensors:
     """The same without the second copy of the token embedding that transformers may have saved.
 
     Raises `CheckpointError` when the two differ.

@@ -10,7 +10,7 @@ from accelerate import init_empty_weights
 
 from ..transformer import PoseAnythingTransformer3DModel
 from .errors import CheckpointError
-from .loading import Quantization, fill, split_float8_scales
+from .loading import Opened, Quantization, fill, split_float8_scales
 from .official import OFFICIAL_KEYS, OFFICIAL_PREFIXES, config_from_official
 from .readers import LazyTensors, Renamed, open_tensors
 
@@ -32,49 +32,41 @@ def load_transformer(
 
     Raises `CheckpointError`: one sentence on what is wrong with the files, or which other model they are.
     """
-    tensors, scales, config = read_transformer(path)
-    with init_empty_weights():
-        model = PoseAnythingTransformer3DModel.from_config(config)
+    opened = open_transformer(path)
     return fill(
-        model,
-        tensors,
+        opened,
         torch_dtype=torch_dtype,
         device=device,
         quantization=quantization,
-        scales=scales,
-        keep_in_fp32=tuple(model._keep_in_fp32_modules),
+        keep_in_fp32=tuple(opened.model._keep_in_fp32_modules),
     )
 
 
-def read_transformer(path: Path | str) -> tuple[LazyTensors, dict[str, torch.Tensor], dict[str, object]]:
-    """A transformer checkpoint's tensors under our names, still on disk, the scales of fp8 ones, and its config.
-
-    Raises `CheckpointError`.
-    """
-    tensors = _without_prefix(open_tensors(Path(path)))
-    beside = _config_beside(tensors.paths[0].parent)
-    if _is_diffusers_named(tensors):
-        tensors, scales = split_float8_scales(tensors)
-        if beside.get("_class_name") in DIFFUSERS_CLASSES:
-            return tensors, scales, _checked_diffusers_config(beside, tensors.where)
-        official_shapes = {OFFICIAL_KEYS.to_theirs(name) or name: shape for name, shape in tensors.shapes.items()}
-        return tensors, scales, config_from_official(official_shapes, tensors.where)
-
+def open_transformer(path: Path | str) -> Opened[PoseAnythingTransformer3DModel]:
+    """Open a transformer checkpoint and tell what model it is. Raises `CheckpointError`."""
+    tensors = without_prefix(open_tensors(Path(path)))
     weights, scales = split_float8_scales(tensors)
-    config = config_from_official(weights.shapes, tensors.where, beside)
-    weights = Renamed(weights, OFFICIAL_KEYS.all_to_ours(weights, tensors.where))
-    return weights, {OFFICIAL_KEYS.to_ours(name): scale for name, scale in scales.items()}, config
+    beside = _config_beside(tensors.paths[0].parent)
+    if not any(name.startswith("condition_embedder.") for name in weights):
+        config = config_from_official(weights.shapes, tensors.where, beside)
+        weights = Renamed(weights, OFFICIAL_KEYS.all_to_ours(weights, tensors.where))
+        scales = {OFFICIAL_KEYS.to_ours(name): scale for name, scale in scales.items()}
+    elif beside.get("_class_name") in DIFFUSERS_CLASSES:
+        config = _checked_diffusers_config(beside, tensors.where)
+    else:
+        shapes = {OFFICIAL_KEYS.to_theirs(name) or name: shape for name, shape in weights.shapes.items()}
+        config = config_from_official(shapes, tensors.where, beside)
+    with init_empty_weights():
+        model = PoseAnythingTransformer3DModel.from_config(config)
+    return Opened(model, weights, scales)
 
 
-def _without_prefix(tensors: LazyTensors) -> LazyTensors:
+def without_prefix(tensors: LazyTensors) -> LazyTensors:
+    """The same tensors without the prefix that a training framework or another program put before every name."""
     for prefix in OFFICIAL_PREFIXES:
         if all(name.startswith(prefix) for name in tensors):
             return Renamed(tensors, {name.removeprefix(prefix): name for name in tensors})
     return tensors
-
-
-def _is_diffusers_named(tensors: LazyTensors) -> bool:
-    return any(".attn1." in name or name.startswith("condition_embedder.") for name in tensors)
 
 
 def _config_beside(folder: Path) -> dict[str, object]:

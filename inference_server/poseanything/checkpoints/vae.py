@@ -13,8 +13,8 @@ from diffusers import AutoencoderKLWan
 
 from .errors import CheckpointError
 from .keymap import KeyMap
-from .loading import fill
-from .readers import LazyTensors, Renamed, open_tensors
+from .loading import Opened, fill
+from .readers import Renamed, open_tensors
 
 _RESIDUAL = [
     ("norm1", "residual.0"),
@@ -34,7 +34,11 @@ def _half(side: str, ours: str, theirs: str, resampler: str) -> list[tuple[str, 
         (f"{side}.mid_block.resnets.1", f"{side}.middle.2"),
     ]
     return [
-        *((f"{ours}.{our_part}", f"{theirs}.{their_part}") for ours, theirs in residuals for our_part, their_part in _RESIDUAL),
+        *(
+            (f"{ours}.{our_part}", f"{theirs}.{their_part}")
+            for ours, theirs in residuals
+            for our_part, their_part in _RESIDUAL
+        ),
         (f"{side}.{ours}.{{}}.{resampler}", f"{side}.{theirs}.{{}}.{theirs}.{RESIDUALS_PER_LEVEL[side]}"),
         (f"{side}.mid_block.attentions.0", f"{side}.middle.1"),
         (f"{side}.conv_in", f"{side}.conv1"),
@@ -74,16 +78,12 @@ def load_vae(
 
     Raises `CheckpointError`: one sentence on what is wrong with the file, or which other VAE it is.
     """
-    tensors, config = read_vae(path)
-    with init_empty_weights():
-        vae = AutoencoderKLWan.from_config(config)
-    return fill(vae, tensors, torch_dtype=torch_dtype, device=device)
+    return fill(open_vae(path), torch_dtype=torch_dtype, device=device)
 
 
-def read_vae(path: Path | str) -> tuple[LazyTensors, dict[str, object]]:
-    """A VAE checkpoint's tensors under diffusers' names, still on disk, and its config. Raises `CheckpointError`."""
-    path = Path(path)
-    tensors = open_tensors(path)
+def open_vae(path: Path | str) -> Opened[AutoencoderKLWan]:
+    """Open a VAE checkpoint and tell what model it is. Raises `CheckpointError`."""
+    tensors = open_tensors(Path(path))
     if "decoder.conv_in.weight" in tensors:
         config_file = tensors.paths[0].parent / "config.json"
         try:
@@ -93,11 +93,16 @@ def read_vae(path: Path | str) -> tuple[LazyTensors, dict[str, object]]:
                 f"{tensors.where} needs the config.json of its folder, which can't be read ({error}); get it again."
             ) from error
         _require_wan22(config.get("z_dim"), tensors.where)
-        return tensors, config
-    if "decoder.conv1.weight" not in tensors:
-        raise CheckpointError(f"{tensors.where} is no Wan VAE; choose Wan2.2_VAE.pth or diffusers' folder vae.")
-    config = config_from_wan(tensors.shapes, tensors.where)
-    return Renamed(tensors, WAN_VAE_KEYS.all_to_ours(tensors, tensors.where)), config
+    elif "decoder.conv1.weight" in tensors:
+        config = config_from_wan(tensors.shapes, tensors.where)
+        tensors = Renamed(tensors, WAN_VAE_KEYS.all_to_ours(tensors, tensors.where))
+    else:
+        raise CheckpointError(
+            f"{tensors.where} is no Wan VAE; choose Wan2.2_VAE.pth or diffusers' folder vae."
+        )
+    with init_empty_weights():
+        vae = AutoencoderKLWan.from_config(config)
+    return Opened(vae, tensors)
 
 
 def config_from_wan(shapes: Mapping[str, tuple[int, ...]], where: str) -> dict[str, object]:
@@ -110,13 +115,19 @@ def config_from_wan(shapes: Mapping[str, tuple[int, ...]], where: str) -> dict[s
     try:
         base_dim, patched_channels = shapes["encoder.conv1.weight"][:2]
         levels = {int(name.split(".")[2]) for name in shapes if name.startswith("encoder.downsamples.")}
-        widths = [shapes[f"encoder.downsamples.{level}.downsamples.0.residual.6.weight"][0] for level in sorted(levels)]
+        widths = [
+            shapes[f"encoder.downsamples.{level}.downsamples.0.residual.6.weight"][0]
+            for level in sorted(levels)
+        ]
         decoder_base_dim = shapes["decoder.head.0.gamma"][0]
     except KeyError as error:
         raise CheckpointError(
             f"{where} is no Wan 2.2 VAE: its tensor {error} is missing; get Wan2.2_VAE.pth with the weights command."
         ) from error
-    halved_in_time = [f"encoder.downsamples.{level}.downsamples.2.time_conv.weight" in shapes for level in sorted(levels)[:-1]]
+    halved_in_time = [
+        f"encoder.downsamples.{level}.downsamples.2.time_conv.weight" in shapes
+        for level in sorted(levels)[:-1]
+    ]
     patch_size = math.isqrt(patched_channels // 3)
     return {
         "_class_name": "AutoencoderKLWan",

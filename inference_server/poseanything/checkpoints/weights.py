@@ -50,10 +50,18 @@ TIKTOK = "tiktok/*.safetensors"  # the release's weights for dancing people, run
 def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
     """Add the command to a command line; the `run` of its arguments is this module's."""
     parser = subparsers.add_parser("weights", help="get the model's weights, or check those that are there")
-    parser.add_argument("folder", nargs="?", type=Path, default=default_folder(), help="where they go (%(default)s)")
-    parser.add_argument("--list", action="store_true", help="say which files are looked for, where, and get nothing")
-    parser.add_argument("--check", type=Path, metavar="FOLDER", help="check the weights in a folder, and get nothing")
-    parser.add_argument("--tiktok", action="store_true", help="also get the release's weights for dancing people")
+    parser.add_argument(
+        "folder", nargs="?", type=Path, default=default_folder(), help="where they go (%(default)s)"
+    )
+    parser.add_argument(
+        "--list", action="store_true", help="say which files are looked for, where, and get nothing"
+    )
+    parser.add_argument(
+        "--check", type=Path, metavar="FOLDER", help="check the weights in a folder, and get nothing"
+    )
+    parser.add_argument(
+        "--tiktok", action="store_true", help="also get the release's weights for dancing people"
+    )
     parser.set_defaults(run=run)
     return parser
 
@@ -88,7 +96,10 @@ def describe(folder: Path) -> str:
         lines.append(f"    {', '.join(source.required)}: {source.what}")
     try:
         found = vars(find_weights(folder))
-        lines += ["Found:", *(f"  {component.replace('_', ' ')}: {path}" for component, path in found.items())]
+        lines += [
+            "Found:",
+            *(f"  {component.replace('_', ' ')}: {path}" for component, path in found.items()),
+        ]
     except CheckpointError as error:
         lines.append(str(error))
     return "\n".join(lines)
@@ -108,7 +119,9 @@ def check(folder: Path) -> None:
         for name, digest in read_checksums(sums.parent).items():
             path = sums.parent / name
             if not path.exists() or sha256(path) != digest:
-                raise CheckpointError(f"{path} is missing or no longer what was fetched; delete it and get it again.")
+                raise CheckpointError(
+                    f"{path} is missing or no longer what was fetched; delete it and get it again."
+                )
             print(f"checksum right: {path}", flush=True)
 
 
@@ -128,7 +141,10 @@ def download(folder: Path, *, tiktok: bool = False) -> None:
         files = repository.select(wanted, source.optional)
         target = folder / source.folder
         print(f"{repository.page}: {source.what}; licence: {repository.licence}")
-        print(f"  {len(files)} files, {sum(file.size for file in files) / 1e9:.1f} GB, into {target}", flush=True)
+        print(
+            f"  {len(files)} files, {sum(file.size for file in files) / 1e9:.1f} GB, into {target}",
+            flush=True,
+        )
         repository.fetch(files, target)
     find_weights(folder)
     print(f"The weights in {folder} are complete.")

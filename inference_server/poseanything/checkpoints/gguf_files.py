@@ -39,7 +39,9 @@ class GGUFFile(LazyTensors):
         try:
             reader = gguf.GGUFReader(path)
         except (ValueError, IndexError, KeyError, OSError) as error:
-            raise CheckpointError(f"{path} is damaged or was cut off ({error}); delete it and get it again.") from error
+            raise CheckpointError(
+                f"{path} is damaged or was cut off ({error}); delete it and get it again."
+            ) from error
         self._tensors = {tensor.name: tensor for tensor in reader.tensors}
         self.shapes = {}
         for name, tensor in self._tensors.items():
@@ -50,7 +52,9 @@ class GGUFFile(LazyTensors):
                 )
             original = reader.get_field(ORIGINAL_SHAPE_FIELD + name)
             # GGUF counts dimensions from the innermost one out.
-            self.shapes[name] = tuple(original.contents()) if original else tuple(map(int, reversed(tensor.shape)))
+            self.shapes[name] = (
+                tuple(original.contents()) if original else tuple(map(int, reversed(tensor.shape)))
+            )
 
     def __getitem__(self, name: str) -> torch.Tensor:
         from diffusers.quantizers.gguf.utils import GGUFParameter
@@ -73,7 +77,7 @@ def dequantize(tensor: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
     return dequantize_gguf_tensor(tensor).reshape(shape)
 
 
-def linear(weight: torch.Tensor, compute_dtype: torch.dtype) -> nn.Linear:
+def gguf_linear(weight: torch.Tensor, compute_dtype: torch.dtype) -> nn.Linear:
     """diffusers' layer that keeps this quantised weight as it is, without a bias."""
     from diffusers.quantizers.gguf.utils import GGUFLinear
 
