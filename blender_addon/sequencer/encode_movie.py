@@ -26,6 +26,7 @@ def encode(output: str, fps: int, fps_base: float, pictures: list[Path]) -> None
     render.fps, render.fps_base = fps, fps_base
     scene.frame_start, scene.frame_end = 1, len(pictures)
     # The pictures are final: they pass through unchanged.
+    render.dither_intensity = 0
     scene.display_settings.display_device = "sRGB"
     scene.view_settings.view_transform = "Standard"
     scene.sequencer_colorspace_settings.name = "sRGB"
