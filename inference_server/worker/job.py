@@ -41,7 +41,8 @@ def run_job(host: EngineHost, job: Job, link: Link, encoders: Executor) -> Endin
         if is_out_of_memory(error):
             message = "Memory ran out; choose a smaller size or fewer frames, or close other programs, and generate again."
             return Ending(Failed(job=job.id, code="memory", message=message), spoilt=True)
-        message = f"The engine has a fault ({type(error).__name__}: {error}"[:1000] + "); report it with the server's log."
+        first_line = str(error).partition("\n")[0][:300]
+        message = f"The engine has a fault ({type(error).__name__}: {first_line}); report it with the server's log."
         return Ending(Failed(job=job.id, code="engine", message=message), spoilt=True)
 
 
@@ -95,10 +96,11 @@ class Estimate:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, on the host or on a device: torch, OpenCV and CUDA each say it in their own way."""
+    """Whether memory ran out, on the host or on a device. torch says so by its own error on a device and by words on the host,
+    OpenCV by words."""
+    words = ("can't allocate memory", "not enough memory", "Insufficient memory")
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
-        or "Insufficient memory" in str(error)
-        or "can't allocate memory" in str(error)
+        or any(word in str(error) for word in words)
     )

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import signal
 
+import cv2
+import numpy as np
 import pytest
 
 from inference_server.broker.process import explain_exit
+from inference_server.worker.job import is_out_of_memory
 from shared.messages import Cancelled, Done, Failed, Frame, Progress
 
 from .client import ServerProcess, request
@@ -109,6 +112,21 @@ def test_a_server_whose_worker_can_not_start_ends_with_a_sentence():
     with pytest.raises(RuntimeError, match="The engine's process can't start") as error:
         ServerProcess(ENGINES | {"stillborn": "tests.server.engines:Stillborn"})
     assert "exit code 4" in str(error.value)
+
+
+def test_every_way_in_which_memory_runs_out():
+    torch = pytest.importorskip("torch")
+    failures = [
+        lambda: np.empty(1 << 60, np.uint8),
+        lambda: torch.empty(1 << 60),
+        lambda: cv2.copyMakeBorder(np.zeros((1, 1, 3), np.uint8), 1 << 20, 1 << 20, 1 << 20, 1 << 20, cv2.BORDER_REFLECT),
+    ]
+    for fail in failures:
+        with pytest.raises(Exception) as caught:
+            fail()
+        assert is_out_of_memory(caught.value), caught.value
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory."))
+    assert not is_out_of_memory(RuntimeError("CUDA error: an illegal memory access was encountered"))
 
 
 @pytest.mark.parametrize(
