@@ -189,14 +189,14 @@ def save_tokenizer(folder: Path) -> Path:
     return folder
 
 
-def save_release(folder: Path) -> Path:
+def save_release(folder: Path, vocabulary: int = 40) -> Path:
     """A whole tiny model laid out as the weights command lays out the real one."""
     save_shards(random_tensors(transformer_shapes(), torch.bfloat16), folder / "PoseAnything")
     wan = folder / "Wan2.2-TI2V-5B"
     save_tokenizer(wan / "google" / "umt5-xxl")
     torch.save(random_tensors(wan_vae_shapes(4, 4)), wan / "Wan2.2_VAE.pth")
     torch.save(
-        random_tensors(wan_t5_shapes(40, 16, 16, 24, 2, 2), torch.bfloat16),
+        random_tensors(wan_t5_shapes(vocabulary, 16, 16, 24, 2, 2), torch.bfloat16),
         wan / "models_t5_umt5-xxl-enc-bf16.pth",
     )
     return folder

@@ -126,9 +126,9 @@ class Repository:
 
     def _explain(self, error: Exception) -> str:
         if isinstance(error, GatedRepoError):
-            return f"{self.page} is open to those who accept its terms; accept them there and set HF_TOKEN to your token."
+            return f"{self.page} is open to those who accept its terms; accept them there and set HF_TOKEN."
         if isinstance(error, RepositoryNotFoundError):
-            return f"{self.page} is not there, or not for you; look at the page, and set HF_TOKEN if it asks to sign in."
+            return f"{self.page} is not there, or not for you; look there, and set HF_TOKEN if it asks to sign in."
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         return f"{self.page} can't be reached ({reason}); run the command again later, it goes on where it stopped."
 

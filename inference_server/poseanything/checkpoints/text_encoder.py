@@ -48,9 +48,9 @@ def load_text_encoder(
     quantization: Quantization = None,
     tokenizer: Path | str | None = None,
 ) -> tuple[UMT5EncoderModel, PreTrainedTokenizerBase]:
-    """Load the encoder from Wan's `models_t5_umt5-xxl-enc-bf16.pth` or a transformers file or folder, and its tokenizer.
+    """Load the encoder from Wan's `models_t5_umt5-xxl-enc-bf16.pth`, or from a file or folder of transformers'.
 
-    `tokenizer` is the tokenizer's folder; without it, it is looked for beside the encoder.
+    Its tokenizer comes with it: from the folder `tokenizer`, or looked for beside the encoder.
     Raises `CheckpointError`: one sentence on what is wrong with the files.
     """
     path = Path(path)
