@@ -169,7 +169,8 @@ class Session:
 
     def after_load(self) -> None:
         for job in self.jobs.values():
-            job.present = bool(job.file) and job.file == bpy.data.filepath
+            same_file = bool(job.file) and job.file == bpy.data.filepath
+            job.present = same_file or strips.find_strip(job.id) is not None
             job.stale = True
             if not job.ended or job.shown < job.frames:
                 job.shown = 0
@@ -220,14 +221,14 @@ class Session:
                 job.hear(Failed(job=job.id, message=message))
 
     def _needs_showing(self, job: Job) -> bool:
-        return job.frames > 0 and (job.stale or job.shown < job.frames)
+        return job.present and job.frames > 0 and (job.stale or job.shown < job.frames)
 
     def _show(self, job: Job) -> None:
         found = strips.find_strip(job.id)
         stale, job.stale = job.stale, False
         removed = found is None and job.shown > 0 and (job.ended or not stale)
         frames, job.shown = job.frames, job.frames
-        if removed or (found is None and not job.present):
+        if removed:
             return
         scene = found[0] if found is not None else self._scene_of(job)
         try:

@@ -1,0 +1,238 @@
+"""Frames arriving while Blender does other things: saving, loading, undoing, rendering, deleting."""
+
+from __future__ import annotations
+
+import time
+
+import bpy
+import pytest
+
+from tests.addon.servers import fake_server, make_request, module, wait_for  # noqa: F401
+from tests.addon.test_sequencer_strips import names, span
+
+
+class Live:
+    """A session that talks to a fake server, and a job of it."""
+
+    def __init__(self, session, strips, output):
+        self.session, self.strips, self.output = session, strips, output
+
+    def submit(self, num_frames=30, make_movie=False, stem="fox", **fields):
+        takes = module("sequencer.takes")
+        request = make_request(num_frames=num_frames, **fields)
+        folder, name = takes.claim_folder(self.output, stem)
+        take = takes.Take(folder, name, num_frames, 1, 1, num_frames, {"seed": 1})
+        takes.write_take(take, request.first_frame)
+        engine = wait_for(lambda: self.session.poll() and self.session.engine("draft") or self.session.engine("draft"))
+        return self.session.submit(request, take, bpy.context.scene, engine, make_movie)
+
+    def until(self, condition, seconds=30):
+        wait_for(lambda: self.session.poll() and False or condition(), seconds)
+
+    def strip(self, job):
+        found = self.strips.find_strip(job.id)
+        return found[1] if found else None
+
+
+@pytest.fixture
+def live(clean_scene, fake_server, tmp_path):
+    session = module("link.session").get()
+    session.disconnect()
+    session.jobs.clear()
+
+    def start(behaviour="well", pace=60):
+        session.connect(fake_server(behaviour, pace), online=False)
+        return Live(session, module("sequencer.strips"), tmp_path / "takes")
+
+    yield start
+    session.disconnect()
+    session.jobs.clear()
+
+
+def test_strip_is_there_from_the_first_frame_and_grows(live):
+    live = live()
+    job = live.submit(30)
+    lengths = []
+
+    def watch():
+        if live.strip(job) is not None:
+            lengths.append(len(live.strip(job).elements))
+        return job.ended and not live.session.unfinished(job)
+
+    live.until(watch)
+    assert job.state == "DONE" and lengths[0] < 30 and lengths[-1] == 30
+    assert lengths == sorted(lengths)
+    assert names(live.strip(job)) == job.take.element_names(30)
+
+
+def test_two_jobs_are_queued_and_both_arrive(live):
+    live = live(pace=100)
+    first, second = live.submit(20), live.submit(10)
+    live.until(lambda: second.state == "QUEUED")
+    assert second.describe() == "Queued, 1 before it"
+    live.until(lambda: first.ended and second.ended and not live.session.unfinished(second))
+    assert [len(live.strip(job).elements) for job in (first, second)] == [20, 10]
+    assert live.strip(second).channel > live.strip(first).channel
+
+
+def test_saving_in_the_middle(live, tmp_path):
+    live = live()
+    job = live.submit(40)
+    live.until(lambda: job.frames > 5)
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "film.blend"))
+    live.until(lambda: job.ended)
+    live.until(lambda: not live.session.unfinished(job))
+    assert len(live.strip(job).elements) == 40
+    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "film.blend"))
+    live.session.poll()
+    assert len(live.strip(job).elements) == 40, "the file was saved half way, yet in this session nothing is missing"
+
+
+def test_another_file_in_the_middle_and_back(live, tmp_path):
+    live = live()
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "film.blend"))
+    job = live.submit(40)
+    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "film.blend"))  # thrown away before the first frame was seen
+    live.until(lambda: job.frames > 3)
+    bpy.ops.wm.read_homefile(use_empty=True)
+    live.until(lambda: job.ended)
+    live.until(lambda: not live.session.unfinished(job))
+    assert live.strip(job) is None, "the other file is left alone"
+    assert job.take.frames_on_disk() == 40, "but no frame is lost"
+    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "film.blend"))
+    live.session.poll()
+    assert len(live.strip(job).elements) == 40
+
+
+def test_undo_that_takes_the_strip_back_half_way(live):
+    """What undo does to the data is done by hand: it needs a window. The desktop test presses the keys."""
+    live = live()
+    job = live.submit(60)
+    live.until(lambda: job.frames > 5)
+    live.strips.strips_of(bpy.context.scene).remove(live.strip(job))
+    live.session.after_undo()
+    live.until(lambda: live.strip(job) is not None)
+    live.until(lambda: job.ended)
+    live.until(lambda: not live.session.unfinished(job))
+    strip = live.strip(job)
+    assert len(strip.elements) == 60
+    while len(strip.elements) > 8:
+        strip.elements.pop(-1)
+    live.session.after_undo()
+    live.session.poll()
+    assert len(live.strip(job).elements) == 60
+    live.strips.strips_of(bpy.context.scene).remove(live.strip(job))
+    live.session.after_undo()
+    live.session.poll()
+    assert live.strip(job) is None, "undoing the generation as a whole takes the strip away"
+
+
+def test_deleting_the_strip_in_the_middle_is_the_user_s_will(live):
+    live = live()
+    job = live.submit(40)
+    live.until(lambda: job.frames > 5)
+    live.strips.strips_of(bpy.context.scene).remove(live.strip(job))
+    live.until(lambda: job.ended)
+    live.until(lambda: not live.session.unfinished(job))
+    assert live.strip(job) is None
+    assert job.state == "DONE" and job.take.frames_on_disk() == 40
+    bpy.ops.poseanything.add_take(directory=str(job.take.folder))
+    assert names(live.strips.strips_of(bpy.context.scene)[0]) == job.take.element_names(40)
+
+
+def test_renaming_the_scene_and_moving_the_strip_in_the_middle(live):
+    live = live()
+    scene = bpy.context.scene
+    job = live.submit(40)
+    scene.name = "Renamed"
+    live.until(lambda: job.frames > 5)
+    live.strip(job).name = "my favourite"
+    live.strip(job).channel = 4
+    live.until(lambda: job.ended)
+    live.until(lambda: not live.session.unfinished(job))
+    assert len(live.strip(job).elements) == 40 and live.strip(job).channel == 4
+    assert live.strips.find_strip(job.id)[0].name == "Renamed"
+
+
+def test_rendering_in_the_middle(live, tmp_path):
+    live = live()
+    job = live.submit(40)
+    live.until(lambda: job.frames > 3)
+    render = bpy.context.scene.render
+    render.resolution_x, render.resolution_y = 64, 32
+    render.filepath = str(tmp_path / "still.png")
+    bpy.ops.render.render(write_still=True)
+    live.until(lambda: job.ended)
+    live.until(lambda: not live.session.unfinished(job))
+    assert (tmp_path / "still.png").exists() and len(live.strip(job).elements) == 40
+
+
+def test_scene_that_is_deleted_in_the_middle(live):
+    live = live()
+    keep = bpy.data.scenes.new("Keep")
+    job = live.submit(40)
+    doomed = bpy.context.scene
+    live.until(lambda: job.frames > 3)
+    bpy.data.scenes.remove(doomed)
+    live.until(lambda: job.ended)
+    live.until(lambda: not live.session.unfinished(job))
+    assert job.state == "DONE" and job.take.frames_on_disk() == 40
+    assert keep.name == "Keep"
+
+
+def test_cancel_keeps_what_arrived(live):
+    live = live()
+    job = live.submit(200)
+    live.until(lambda: job.frames > 3)
+    bpy.ops.poseanything.cancel(job=job.id)
+    live.until(lambda: job.ended)
+    live.until(lambda: not live.session.unfinished(job))
+    kept = job.take.frames_on_disk()
+    assert job.sentence == f"Cancelled. {kept} of 200 frames are kept."
+    assert span(live.strip(job)) == (1, 1 + kept)
+
+
+def test_server_killed_in_the_middle_and_generated_again(live, fake_server):
+    live = live("dies")
+    job = live.submit(30)
+    live.until(lambda: job.ended)
+    assert job.state == "FAILED" and "The server went away" in job.sentence
+    live.until(lambda: not live.session.unfinished(job))
+    assert len(live.strip(job).elements) == 3
+    fake_server(address=live.session.client.address)
+    again = live.submit(10)
+    live.until(lambda: again.ended)
+    assert again.state == "DONE" and again.take.name == "fox_002"
+
+
+def test_movie_follows_the_frames(live):
+    live = live()
+    job = live.submit(12, make_movie=True)
+    live.until(lambda: job.state == "ENCODING")
+    assert job.describe() == "Encoding the movie" and not job.ended
+    live.until(lambda: job.ended, 120)
+    assert live.strips.find_strip(job.id, "MOVIE") is not None and live.strip(job).mute
+
+
+def test_time_left_is_told(live):
+    live = live(pace=40)
+    job = live.submit(60)
+    live.until(lambda: job.stage == "drawing" and not job.frames or job.frames)
+    assert job.deadline is not None and 0 < job.seconds_left() <= 12
+    job.deadline = None
+    live.until(lambda: job.frames > 20)
+    assert 0 < job.seconds_left() < 30, "from the pace of the frames when the server does not say"
+    assert job.describe().startswith(f"Frame {job.frames} of 60, 0:0")
+
+
+def test_disabling_the_extension_in_the_middle(live, addon):
+    live = live()
+    job = live.submit(200)
+    live.until(lambda: job.frames > 3)
+    addon.unregister()
+    try:
+        frames = job.take.frames_on_disk()
+        time.sleep(0.2)
+        assert job.take.frames_on_disk() == frames >= 4
+    finally:
+        addon.register()
