@@ -26,15 +26,26 @@ from torch.nn.attention.varlen import AuxRequest, varlen_attn
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Ragged:
-    """Row indices in consecutive groups of different lengths."""
+    """Indices of rows in consecutive groups of different lengths."""
 
-    rows: torch.Tensor  # long [sum of lengths]
-    offsets: torch.Tensor  # int32 [groups + 1]: where each group begins, and the end
-    lengths: tuple[int, ...]
+    rows: torch.Tensor  # long [R]
+    groups: torch.Tensor  # [R], the group each is in
+    offsets: torch.Tensor  # int32 [G + 1], where each group begins, and the end
+    longest: int
 
     @classmethod
     def from_lengths(cls, rows: torch.Tensor, lengths: torch.Tensor) -> Ragged:
-        return cls(rows, F.pad(lengths.cumsum(0), (1, 0)).int(), tuple(lengths.tolist()))
+        groups = torch.arange(len(lengths), device=lengths.device).repeat_interleave(lengths)
+        return cls(rows, groups, F.pad(lengths.cumsum(0), (1, 0)).int(), max(lengths.tolist(), default=0))
+
+    def padded(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Places among the R, `[G, longest]`, and which of them are the group's own."""
+        places = self.offsets[:-1, None] + torch.arange(self.longest, device=self.offsets.device)
+        return places.clamp(max=len(self.rows) - 1), places < self.offsets[1:, None]
+
+    def unpadded(self, values: torch.Tensor) -> torch.Tensor:
+        """`[R, ...]` from `[G, longest, ...]`."""
+        return values[self.groups, torch.arange(len(self.rows), device=values.device) - self.offsets[self.groups]]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Ragged:
         return _moved(self, device, non_blocking)
@@ -58,7 +69,6 @@ class PartTokens:
     token_rows: torch.Tensor  # [R - S], the query rows of one such token after the other
     token_offsets: torch.Tensor  # [T], where each one's begin in `token_rows`
     queries: Ragged  # [R] by part, into the gathered tokens; T in the closing rows
-    query_parts: torch.Tensor  # [R], the group of each row
     first_tokens: torch.Tensor  # [K], the tokens of frame 0 in some part
     first_held: torch.Tensor | None  # bool [K, 1], those of this rank; None on a single one
     keys: Ragged  # by part, into `first_tokens`
@@ -96,15 +106,15 @@ class PartTokens:
     def _index(cls, first: torch.Tensor, later: torch.Tensor, group: dist.ProcessGroup | None = None) -> PartTokens:
         batch_size, num_parts, frame_length = first.shape
         masks = torch.cat([torch.zeros_like(first), later], dim=-1)
-        begin, end = (0, masks.shape[-1]) if group is None else _share(masks.shape[-1], group)
-        length = end - begin
+        held = slice(0, masks.shape[-1]) if group is None else sequence_share(masks.shape[-1], group)
+        masks, length = masks[..., held], held.stop - held.start
 
         parts = first.any(-1).flatten().nonzero().squeeze(1)
         samples = parts // num_parts
         first_members = first.flatten(0, 1)[parts]
-        members = masks.flatten(0, 1)[parts, begin:end]
+        members = masks.flatten(0, 1)[parts]
 
-        gathered = (masks[..., begin:end] & first.any(-1, keepdim=True)).any(1)
+        gathered = (masks & first.any(-1, keepdim=True)).any(1)
         tokens = gathered.flatten().nonzero().squeeze(1)
         places = (gathered.flatten().cumsum(0) - 1).view(batch_size, length)[samples]
         rows = F.pad(places, (0, 1), value=len(tokens))[F.pad(members, (0, 1), value=True)]
@@ -113,21 +123,20 @@ class PartTokens:
 
         shown = first.any(1)
         key_samples, key_places = shown.nonzero(as_tuple=True)
-        held = (begin <= key_places) & (key_places < end)
+        here = (held.start <= key_places) & (key_places < held.stop)
         key_rows = (shown.flatten().cumsum(0) - 1).view_as(shown)[samples][first_members]
 
         return cls(
             first_masks=first,
             later_masks=later,
-            first_length=min(max(frame_length - begin, 0), length),
+            first_length=min(max(frame_length - held.start, 0), length),
             tokens=tokens,
             token_samples=tokens // length,
             token_rows=rows.argsort(stable=True)[: len(rows) - len(parts)],
             token_offsets=rows_per_token.cumsum(0) - rows_per_token,
             queries=queries,
-            query_parts=torch.arange(len(parts), device=parts.device).repeat_interleave(members.sum(1) + 1),
-            first_tokens=torch.where(held, key_samples * length + key_places - begin, 0),
-            first_held=None if group is None else held.unsqueeze(1),
+            first_tokens=torch.where(here, key_samples * length + key_places - held.start, 0),
+            first_held=None if group is None else here.unsqueeze(1),
             keys=Ragged.from_lengths(key_rows, first_members.sum(1)),
             log_outside=(~first_members).sum(1).float().log(),
             parts=parts,
@@ -171,9 +180,9 @@ class PartTokens:
 class PartAttnProcessor:
     """Attention of every part's rows over that part's keys, and the sum over the parts.
 
-    Where torch has a ragged flash kernel, all parts run in one call of it and the weighted key is merged by its
-    log-sum-exp; elsewhere, and where gradients are wanted, part after part through diffusers' dispatch with the
-    logarithm of the weight as a bias.
+    Where torch has its ragged flash kernel, that runs over all parts and the weighted key is merged by its log-sum-exp;
+    elsewhere, and where gradients are wanted, parts are padded to the longest and go through diffusers' dispatch with
+    the logarithm of the weight as a bias.
     """
 
     _attention_backend = None
@@ -187,8 +196,8 @@ class PartAttnProcessor:
         query, key, value = (x.unflatten(-1, (attn.heads, -1)) for x in (query, key, value))
 
         rows = query[parts.queries.rows]
-        if parts.queries.lengths:
-            attend = self._ragged if self._has_ragged_kernel(query) else self._part_by_part
+        if len(rows):
+            attend = self._attend_ragged if self._has_ragged_kernel(query) else self._attend_padded
             rows = attend(rows, key, value, parts, weigh_empty=attn.empty == "shared")
         rows = rows.flatten(1).float()
 
@@ -199,11 +208,11 @@ class PartAttnProcessor:
             closing = rows[parts.queries.offsets[1:] - 1]
             per_part = value[-1].flatten().float().repeat(parts.first_masks.shape[:2].numel(), 1)
             shared = per_part.index_copy(0, parts.parts, closing).unflatten(0, (parts.batch_size, -1)).sum(1)
-            summed = shared[parts.token_samples] + _sum_rows(rows - closing[parts.query_parts], parts)
+            summed = shared[parts.token_samples] + _sum_rows(rows - closing[parts.queries.groups], parts)
         to_out = attn.to_out[0]
         return to_out(summed.type_as(tokens)), None if shared is None else to_out(shared.type_as(tokens))
 
-    def _ragged(
+    def _attend_ragged(
         self, rows: torch.Tensor, key: torch.Tensor, value: torch.Tensor, parts: PartTokens, weigh_empty: bool
     ) -> torch.Tensor:
         out, log_sum = varlen_attn(
@@ -212,38 +221,35 @@ class PartAttnProcessor:
             value[parts.keys.rows],
             parts.queries.offsets,
             parts.keys.offsets,
-            max(parts.queries.lengths),
-            max(parts.keys.lengths),
+            parts.queries.longest,
+            parts.keys.longest,
             return_aux=AuxRequest(lse=True),
         )
         if not weigh_empty:
             return out
         logit = (rows.float() * key[-1].float()).sum(-1) * rows.shape[-1] ** -0.5
-        share = torch.sigmoid(logit + parts.log_outside[parts.query_parts, None] - log_sum.T)
+        share = torch.sigmoid(logit + parts.log_outside[parts.queries.groups, None] - log_sum.T)
         return torch.lerp(out.float(), value[-1].float(), share.unsqueeze(-1))
 
-    def _part_by_part(
+    def _attend_padded(
         self, rows: torch.Tensor, key: torch.Tensor, value: torch.Tensor, parts: PartTokens, weigh_empty: bool
     ) -> torch.Tensor:
         # In float32: the weight's logarithm is a bias of several units, and the work is small.
         rows, key, value = rows.float(), key.float(), value.float()
-        by_part = zip(rows.split(parts.queries.lengths), parts.keys.rows.split(parts.keys.lengths), parts.log_outside)
-        out = []
-        for asking, members, log_outside in by_part:
-            bias = None
-            if weigh_empty:
-                bias = F.pad(log_outside.view(1, 1, 1, 1), (len(members), 0))
-                members = F.pad(members, (0, 1), value=len(key) - 1)
-            out.append(
-                dispatch_attention_fn(
-                    asking[None],
-                    key[None, members],
-                    value[None, members],
-                    attn_mask=bias,
-                    backend=self._backend if self._backend in _TAKES_BIAS else AttentionBackendName.NATIVE,
-                ).squeeze(0)
-            )
-        return torch.cat(out)
+        asking, _ = parts.queries.padded()
+        answering, own = parts.keys.padded()
+        answering, bias = parts.keys.rows[answering], torch.where(own, 0.0, -torch.inf)
+        if weigh_empty:
+            answering = F.pad(answering, (0, 1), value=-1)
+            bias = torch.cat([bias, parts.log_outside.unsqueeze(1)], dim=1)
+        out = dispatch_attention_fn(
+            rows[asking],
+            key[answering],
+            value[answering],
+            attn_mask=bias[:, None, None],
+            backend=self._backend if self._backend in _TAKES_BIAS else AttentionBackendName.NATIVE,
+        )
+        return parts.queries.unpadded(out)
 
     @property
     def _backend(self) -> AttentionBackendName:
@@ -302,7 +308,6 @@ _TAKES_BIAS = {
     AttentionBackendName.NATIVE,
     AttentionBackendName._NATIVE_EFFICIENT,
     AttentionBackendName._NATIVE_MATH,
-    AttentionBackendName.FLEX,
     AttentionBackendName.XFORMERS,
 }
 
@@ -312,11 +317,11 @@ def _sum_rows(rows: torch.Tensor, parts: PartTokens) -> torch.Tensor:
     return F.embedding_bag(parts.token_rows, rows, parts.token_offsets, mode="sum")
 
 
-def _share(length: int, group: dist.ProcessGroup) -> tuple[int, int]:
-    """Begin and end of this rank's piece of a sequence, split as `torch.tensor_split` does."""
+def sequence_share(length: int, group: dist.ProcessGroup) -> slice:
+    """This rank's piece of a sequence that is split over the ranks of `group`, as `torch.tensor_split` splits."""
     rank, (size, longer) = dist.get_rank(group), divmod(length, dist.get_world_size(group))
     begin = rank * size + min(rank, longer)
-    return begin, begin + size + (rank < longer)
+    return slice(begin, begin + size + (rank < longer))
 
 
 def _moved(indices, device: torch.device | str, non_blocking: bool):
