@@ -24,7 +24,7 @@ from diffusers.utils import apply_lora_scale
 from torch import nn
 
 from .first_frame_attention import FirstFrameAttention
-from .ptcm import PartAwareCrossAttention, PartTokens
+from .ptcm import PartAwareCrossAttention, PartTokens, sequence_share
 
 __all__ = ["FirstFrameAttention", "PartTokens", "PoseAnythingTransformer3DModel", "PoseAnythingTransformerBlock"]
 
@@ -126,9 +126,8 @@ class PoseAnythingTransformer3DModel(
     _no_split_modules = ["PoseAnythingTransformerBlock"]
     _keep_in_fp32_modules = ["rope", "time_embedder", "scale_shift_table", "norm1", "norm2", "norm3", "norm_part"]
     _repeated_blocks = ["PoseAnythingTransformerBlock"]
-    # Part-aware attention needs no entry: `PartTokens.shard` keeps its queries where they are and shares its few keys.
+    # Timesteps and parts come in several forms and are split in `forward`.
     _cp_plan = {
-        "": {"timestep": ContextParallelInput(split_dim=1, expected_dims=2)},
         "rope": {
             0: ContextParallelInput(split_dim=1, expected_dims=4, split_output=True),
             1: ContextParallelInput(split_dim=1, expected_dims=4, split_output=True),
@@ -215,8 +214,7 @@ class PoseAnythingTransformer3DModel(
         Args:
             hidden_states: `[B, C, F, H, W]`, noisy video latents, frame 0 clean.
             timestep: `[B]`; or `[B, F]` for each latent frame its own; or `[B, L]` for each token. The clean frame 0
-                has 0. By frames costs next to nothing, by tokens the modulation of every token. With context
-                parallelism, `[B, F]` only where the ranks divide F.
+                has 0. By frames costs next to nothing, by tokens the modulation of every token.
             encoder_hidden_states: `[B, text length, text_dim]`, text embeddings, zeros past the prompt.
             pose_hidden_states: `[B, C, F, H, W]`, pose latents. Without them the model is plain Wan, which
                 `pose_injection="channel"` doesn't allow.
@@ -231,28 +229,28 @@ class PoseAnythingTransformer3DModel(
         Raises:
             ValueError: an input doesn't fit the model or the others.
         """
-        width = hidden_states.shape[-1]
-        hidden_states = self.inject_pose(hidden_states, pose_hidden_states)
-        batch_size = hidden_states.shape[0]
+        batch_size, _, _, _, width = hidden_states.shape
         p_t, p_h, p_w = self.config.patch_size
-        grid = tuple(size // patch for size, patch in zip(hidden_states.shape[2:], self.config.patch_size))
 
-        # 1. Patch & position embedding
+        # 1. Pose injection, patch & position embedding
+        hidden_states = self.inject_pose(hidden_states, pose_hidden_states)
         rotary_emb = self.rope(hidden_states)
         hidden_states = self.patch_embedding(hidden_states)
+        grid = hidden_states.shape[2:]
         hidden_states = hidden_states.flatten(2).transpose(1, 2).contiguous()
+        if parts is not None:
+            self.check_parts(parts, *hidden_states.shape[:2])
+        if attention_recorder is not None and attention_recorder.rows is None:
+            attention_recorder.rows = torch.arange(grid[1] * grid[2], device=hidden_states.device)
 
         # 2. Condition embeddings
         timestep = timestep.unsqueeze(1) if timestep.ndim == 1 else timestep
+        if self._parallel_config is not None and self._parallel_config.context_parallel_config is not None:
+            timestep, parts = self.shard_conditions(timestep, parts, hidden_states.shape[1])
         temb, timestep_proj, encoder_hidden_states, _ = self.condition_embedder(
             timestep.flatten(), encoder_hidden_states, timestep_seq_len=timestep.shape[1]
         )
         timestep_proj = timestep_proj.unflatten(2, (6, -1))
-
-        if parts is not None:
-            parts = self.place_parts(parts, batch_size, math.prod(grid))
-        if attention_recorder is not None and attention_recorder.rows is None:
-            attention_recorder.rows = torch.arange(grid[1] * grid[2], device=hidden_states.device)
 
         # 3. Transformer blocks
         for index, block in enumerate(self.blocks):
@@ -297,8 +295,8 @@ class PoseAnythingTransformer3DModel(
             )
         return hidden_states
 
-    def place_parts(self, parts: PartTokens, batch_size: int, sequence_length: int) -> PartTokens:
-        """The parts' indices for the sequence as it runs here, all of it or this rank's piece."""
+    def check_parts(self, parts: PartTokens, batch_size: int, sequence_length: int) -> None:
+        """Raises `ValueError` where parts don't fit the model or the latents."""
         if not self.config.part_attention:
             raise ValueError("This checkpoint has no part-aware attention; load one that has, or pass parts=None.")
         if (parts.batch_size, parts.sequence_length) != (batch_size, sequence_length):
@@ -306,9 +304,16 @@ class PoseAnythingTransformer3DModel(
                 f"The parts were made for {parts.batch_size} x {parts.sequence_length} tokens and the latents make"
                 f" {batch_size} x {sequence_length}; make them from masks of this token grid and batch size."
             )
-        if (parallel := self._parallel_config) is not None and parallel.context_parallel_config is not None:
-            parts = parts.shard(parallel.context_parallel_config._flattened_mesh.get_group())
-        return parts
+
+    def shard_conditions(
+        self, timestep: torch.Tensor, parts: PartTokens | None, sequence_length: int
+    ) -> tuple[torch.Tensor, PartTokens | None]:
+        """Timesteps and parts for this rank's piece of the sequence, under context parallelism."""
+        group = self._parallel_config.context_parallel_config._flattened_mesh.get_group()
+        if timestep.shape[1] > 1:
+            timestep = timestep.repeat_interleave(sequence_length // timestep.shape[1], dim=1)
+            timestep = timestep[:, sequence_share(sequence_length, group)]
+        return timestep, parts and parts.shard(group)
 
 
 def modulate(hidden_states: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
