@@ -1,0 +1,99 @@
+"""What part-aware attention adds to a transformer block: arithmetic, time and memory, side by side in one run.
+
+At 832x480x81 a block sees 21 x 15 x 26 tokens; five parts cover a third of them together. The block runs without
+part-aware attention, with it, and with the release's way of computing it, masks over all tokens. Arithmetic is counted
+at the model's real width, time and memory are measured on this CPU at a width of 512.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch.profiler import profile
+from torch.utils.flop_counter import FlopCounterMode
+
+from inference_server.poseanything.transformer import PartTokens, PoseAnythingTransformerBlock
+from tests.model.masked_part_attention import MaskedPartProcessor, MaskedParts
+
+FRAMES, HEIGHT, WIDTH = 21, 15, 26
+PARTS = 5
+TEXT_TOKENS = 512
+HEAD_DIM = 128
+ROUNDS = 9
+
+Run = Callable[[], torch.Tensor]
+
+
+def part_masks() -> tuple[torch.Tensor, torch.Tensor]:
+    """Five parts side by side over the middle third of the picture, in every frame."""
+    first = torch.zeros(1, PARTS, HEIGHT, WIDTH, dtype=torch.bool)
+    for part, columns in enumerate(torch.arange(WIDTH).tensor_split(PARTS)):
+        first[:, part, HEIGHT // 3 : 2 * HEIGHT // 3, columns] = True
+    return first, first.unsqueeze(1).expand(-1, FRAMES - 1, -1, -1, -1)
+
+
+@torch.no_grad()
+def runs(dim: int, ffn_dim: int, device: str) -> dict[str, Run]:
+    """One block's forward, by name of how it computes part-aware attention."""
+    with torch.device(device):
+        block = PoseAnythingTransformerBlock(dim, ffn_dim, dim // HEAD_DIM)
+        released = PoseAnythingTransformerBlock(dim, ffn_dim, dim // HEAD_DIM)
+        released.part_attn.set_processor(MaskedPartProcessor())
+        released.load_state_dict(block.state_dict())
+        length = FRAMES * HEIGHT * WIDTH
+        hidden_states, text = torch.randn(1, length, dim), torch.randn(1, TEXT_TOKENS, dim)
+        temb = torch.randn(1, FRAMES, 6, dim)
+        angles = torch.rand(1, length, 1, HEAD_DIM)
+        inputs = (hidden_states, text, temb, (angles.cos(), angles.sin()))
+    first, frames = part_masks()
+    tokens = PartTokens.from_masks(first, frames).to(device)
+    masked = MaskedParts(first.to(device), frames.to(device))
+    return {
+        "without": lambda: block(*inputs),
+        "ours": lambda: block(*inputs, parts=tokens),
+        "as released": lambda: released(*inputs, parts=masked),
+    }
+
+
+def flops(run: Run) -> int:
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops()
+
+
+def peak_memory(run: Run) -> int:
+    """The most bytes that were allocated at once on the CPU beyond what was there before."""
+    with profile(profile_memory=True) as profiler:
+        run()
+    events = sorted(profiler.profiler.kineto_results.events(), key=lambda event: event.start_ns())
+    return max(itertools.accumulate(event.nbytes() for event in events if event.name() == "[memory]"))
+
+
+def seconds(runs: dict[str, Run]) -> dict[str, float]:
+    """Median times, the runs taking turns so that whatever else the machine does falls on all of them."""
+    taken = {name: [] for name in runs}
+    for _ in range(ROUNDS):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            taken[name].append(time.perf_counter() - start)
+    return {name: statistics.median(times) for name, times in taken.items()}
+
+
+@torch.no_grad()
+def main() -> None:
+    print(f"One block at {FRAMES}x{HEIGHT}x{WIDTH} tokens, {PARTS} parts over a third of them, against no parts")
+    table = {"arithmetic, width 3072 (TFLOP)": {n: flops(r) / 1e12 for n, r in runs(3072, 14336, "meta").items()}}
+    small = runs(512, 2048, "cpu")
+    table["peak memory, width 512 (MiB)"] = {name: peak_memory(run) / 2**20 for name, run in small.items()}
+    table["time on the CPU, width 512 (s)"] = seconds(small)
+    for figure, values in table.items():
+        print(f"{figure:32}", *(f"{n} {v:7.3f} ({v / values['without'] - 1:+6.1%})" for n, v in values.items()), sep="  ")
+
+
+if __name__ == "__main__":
+    main()
