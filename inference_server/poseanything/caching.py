@@ -20,8 +20,16 @@ TAYLOR_INTERVAL = 4
 TAYLOR_WARM_UP = 2
 
 
-def cache_config(name: str, num_steps: int, first_step: int, mag_ratios: list[float] | None = None):
+def cache_config(
+    name: str,
+    num_steps: int,
+    first_step: int,
+    mag_ratios: list[float] | None = None,
+    threshold: float | None = None,
+) -> FirstBlockCacheConfig | MagCacheConfig | TaylorSeerCacheConfig | None:
     """The configuration of a cache that is switched on at `first_step` of `num_steps`; None for "none".
+
+    `threshold` is the change up to which "first_block" and "mag" leave a step out; higher is faster and less exact.
 
     MagCache needs the ratios of this model, one for each step that it is on (any other number is resampled). `MagCalibration` measures
     them on a run without it; until then there is no configuration.
@@ -34,7 +42,7 @@ def cache_config(name: str, num_steps: int, first_step: int, mag_ratios: list[fl
     if name == "none" or remaining < 2:
         return None
     if name == "first_block":
-        return FirstBlockCacheConfig(threshold=FIRST_BLOCK_THRESHOLD)
+        return FirstBlockCacheConfig(threshold=threshold or FIRST_BLOCK_THRESHOLD)
     if name == "taylorseer":
         return TaylorSeerCacheConfig(
             cache_interval=TAYLOR_INTERVAL, disable_cache_before_step=TAYLOR_WARM_UP, use_lite_mode=True
@@ -42,7 +50,7 @@ def cache_config(name: str, num_steps: int, first_step: int, mag_ratios: list[fl
     if mag_ratios is None:
         return None
     return MagCacheConfig(
-        threshold=MAG_THRESHOLD,
+        threshold=threshold or MAG_THRESHOLD,
         max_skip_steps=MAG_MAX_SKIP_STEPS,
         retention_ratio=max(0.0, MAG_RETENTION * num_steps - first_step) / remaining,
         num_inference_steps=remaining,

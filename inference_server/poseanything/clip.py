@@ -12,6 +12,8 @@ from .parts.dilation import dilate, dilation_alpha
 from .parts.segments import is_line
 
 FRAMES_PER_LATENT = 4
+STRIDE = 32
+"""Pixels to a token: 16 to a latent pixel, 2 of these to a patch."""
 WINDOW_FRAMES = 81
 """The length that the model was trained at."""
 
@@ -43,12 +45,7 @@ class Clip:
     camera_images: np.ndarray | None = None
 
     def __post_init__(self):
-        if self.num_frames < 2 or (self.num_frames - 1) % FRAMES_PER_LATENT:
-            shorter = self.num_frames - (self.num_frames - 1) % FRAMES_PER_LATENT
-            raise ValueError(
-                f"The clip has {self.num_frames} frames, and the model makes 1 + 4 n; choose"
-                f" {' or '.join(str(n) for n in (shorter, shorter + FRAMES_PER_LATENT) if n > 1)}."
-            )
+        check_size(self.size[1], self.size[0], self.num_frames)
         if self.pose_frames is None:
             object.__setattr__(self, "pose_frames", range(self.num_frames))
         size = self.pose_images.shape[1:]
@@ -103,3 +100,25 @@ class Clip:
             return None
         alpha = dilation_alpha(self.pose_images[0], self.subject_mask)
         return dilate(is_line(pose_image)[None], alpha - 1)[0]
+
+
+def check_size(width: int, height: int, num_frames: int) -> None:
+    """Raise `ValueError`, naming the nearest sizes, for a clip that the model can't make."""
+    if width % STRIDE or height % STRIDE:
+        fitting = " x ".join(str(max(round(side / STRIDE), 1) * STRIDE) for side in (width, height))
+        raise ValueError(
+            f"The clip is {width} x {height} pixels and the model makes multiples of {STRIDE}; choose {fitting}."
+        )
+    surplus = (num_frames - 1) % FRAMES_PER_LATENT
+    if surplus or num_frames < 2:
+        nearest = [n for n in (num_frames - surplus, num_frames - surplus + FRAMES_PER_LATENT) if n > 1]
+        raise ValueError(
+            f"The clip has {num_frames} frames and the model makes 5, 9, 13 and so on;"
+            f" choose {' or '.join(map(str, nearest))}."
+        )
+
+
+def fit_size(width: int, height: int, longer_side: int = 832) -> tuple[int, int]:
+    """(width, height) by the release's rule: the longer side is scaled to 832, both are cut down to multiples of 32."""
+    longest = max(width, height)
+    return tuple(max(int(side * longer_side / longest) // STRIDE, 1) * STRIDE for side in (width, height))

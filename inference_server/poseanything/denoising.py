@@ -28,6 +28,7 @@ class Settings:
     """How a clip is sampled.
 
     cache: "none", "first_block", "mag" or "taylorseer", on after the part-aware steps.
+    cache_threshold: the change up to which "first_block" and "mag" leave a step out; None for their defaults.
     matching: of parts, "paper" or "release". As the official code does, the latter denoises five steps only to match the
         parts in the sixth, and starts anew; its slips are kept.
     part_attention_steps: how many steps have part-aware attention; 0 for none.
@@ -35,6 +36,7 @@ class Settings:
 
     num_inference_steps: int = 50
     cache: str = "none"
+    cache_threshold: float | None = None
     matching: str = "paper"
     part_attention_steps: int = PART_ATTENTION_STEPS
 
@@ -90,7 +92,7 @@ class Denoiser:
             for index in range(num_steps):
                 with_parts = index < settings.part_attention_steps
                 if index == settings.part_attention_steps:
-                    config = cache_config(settings.cache, num_steps, index, self.mag_ratios)
+                    config = cache_config(settings.cache, num_steps, index, self.mag_ratios, settings.cache_threshold)
                     until_last_step.enter_context(cached(self.transformer, config))
                 # The last part-aware step has no next one to match for.
                 recorder = self.tracker.recorder(self._timestep(index)) if index + 1 < settings.part_attention_steps else None

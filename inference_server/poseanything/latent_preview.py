@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from .video_latents import encode_frames, to_video
 
-RIDGE = 1e-3
+RIDGE = 1e-4
 
 
 class LatentPreview:
@@ -30,7 +30,8 @@ class LatentPreview:
                 colours.append(functional.adaptive_avg_pool2d(still[:, :, 0], size).flatten(2).squeeze(0).T)
         latents = functional.pad(torch.cat(latents), (0, 1), value=1.0)
         colours = torch.cat(colours)
-        gram = latents.T @ latents + RIDGE * len(latents) * torch.eye(latents.shape[1], device=latents.device)
+        gram = latents.T @ latents
+        gram += RIDGE * gram.diagonal().mean() * torch.eye(len(gram), device=gram.device)
         self.weight, self.bias = torch.linalg.solve(gram, latents.T @ colours).split([latents.shape[1] - 1, 1])
 
     def __call__(self, latents: torch.Tensor) -> np.ndarray:

@@ -8,7 +8,7 @@ from concurrent.futures import Executor
 import numpy as np
 import torch
 
-from .clip import Clip
+from .clip import STRIDE, Clip
 from .first_frame_attention import FirstFrameAttention
 from .parts import PartPlan, match_parts, parts_from_truth, plan_parts
 from .ptcm import PartTokens
@@ -31,7 +31,6 @@ class PartTracker:
         clip: the window.
         transformer: the model that is to take the parts.
         batch_size: samples made of the clip at once.
-        stride: pixels to a token.
         matching: "paper" or "release", see `parts.match_parts`. The release also records on the block's own output.
         executor: finds the parts beside what else there is to do.
     """
@@ -41,12 +40,11 @@ class PartTracker:
         clip: Clip,
         transformer: PoseAnythingTransformer3DModel,
         batch_size: int,
-        stride: int,
         matching: str,
         executor: Executor,
     ):
         self._matching, self._batch_size = matching, batch_size
-        self._height, self._width = (side // stride for side in clip.size)
+        self._height, self._width = (side // STRIDE for side in clip.size)
         self._beside_pose = transformer.config.pose_injection == "width"
         self._block = min(MATCHING_BLOCK, transformer.config.num_layers - 1)
         self._parts: PartTokens | None = None
@@ -58,7 +56,7 @@ class PartTracker:
         else:
             height, width = clip.size
             images = {frame: clip.pose_images[frame] for frame in clip.pose_frames}
-            self._plan = executor.submit(plan_parts, images, clip.subject_mask, width, height, stride).result
+            self._plan = executor.submit(plan_parts, images, clip.subject_mask, width, height, STRIDE).result
 
     def parts_on(self, device: torch.device) -> PartTokens | None:
         """The parts as far as they are known, their indices on a device."""

@@ -83,11 +83,6 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         self.mag_ratios: list[float] | None = None
         self._previews: LatentPreview | None = None
 
-    @property
-    def stride(self) -> int:
-        """Pixels to a token; a clip's sides are multiples of it."""
-        return self.vae.config.scale_factor_spatial * self.transformer.config.patch_size[-1]
-
     def __call__(
         self,
         clip: Clip,
@@ -124,7 +119,8 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             ValueError: clip, guider or settings don't fit the model or each other; one sentence.
         """
         guider = guider or NoGuidance()
-        self._check_inputs(clip, guider)
+        if "camera" in guider.pose_conditions and clip.camera_images is None:
+            raise ValueError("This guidance is by the camera's motion, and there is none; set one or choose other guidance.")
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         windows = list(clip.windows(window_frames))
         num_steps = len(windows) * settings.num_inference_steps
@@ -136,7 +132,7 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
 
         with ThreadPoolExecutor(1) as executor, WindowDecoder(self.vae, overlap, check) as decoder:
             for number, (start, window) in enumerate(windows):
-                tracker = PartTracker(window, self.transformer, len(seeds), self.stride, settings.matching, executor)
+                tracker = PartTracker(window, self.transformer, len(seeds), settings.matching, executor)
                 first, poses = yield from self._encode_pictures(window, first_images, guider, check)
                 denoiser = Denoiser(
                     self.transformer, self.scheduler, guider, first, text, poses, tracker, settings, self.mag_ratios
@@ -160,16 +156,6 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                 embeds = encode_prompts(self.text_encoder, self.tokenizer, [prompt], self._execution_device)
             self.prompt_embeds[prompt] = embeds.cpu()
             yield Step("reading the prompt", number, len(missing))
-
-    def _check_inputs(self, clip: Clip, guider: LinearGuidance) -> None:
-        height, width = clip.size
-        if height % self.stride or width % self.stride:
-            fitting = " x ".join(str(max(round(side / self.stride), 1) * self.stride) for side in (width, height))
-            raise ValueError(
-                f"The clip is {width} x {height} pixels and the model makes multiples of {self.stride}; choose {fitting}."
-            )
-        if "camera" in guider.pose_conditions and clip.camera_images is None:
-            raise ValueError("This guidance is by the camera's motion, and there is none; set one or choose other guidance.")
 
     def _encode_pictures(
         self, clip: Clip, first_images: np.ndarray, guider: LinearGuidance, check: Check

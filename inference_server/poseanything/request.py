@@ -1,0 +1,99 @@
+"""A request of the bridge as the pipeline takes it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from shared.camera import rectangle_condition
+from shared.messages import GenerationRequest
+from shared.raster import condition_images
+
+from .clip import WINDOW_FRAMES, Clip, check_size
+
+CHOICES = {
+    "scheduler": ("euler", "unipc"),
+    "cache": ("none", "first_block", "mag", "taylorseer"),
+    "matching": ("paper", "release"),
+    "parts": ("scene", "images"),
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `engine_options` of a request may hold.
+
+    scheduler: "euler", the release's, or "unipc".
+    cache: what is left out of the steps after the part-aware ones: "none", "first_block", "mag" or "taylorseer".
+    matching: of parts, "paper", or "release" with the official code's slips.
+    parts: "scene" takes the request's part maps where it has them, "images" always finds and matches parts.
+    part_attention_steps: how many steps have part-aware attention, 0 for none.
+    window_frames: how many frames are made at once; longer clips are chained.
+    attention: one of diffusers' attention backends.
+    compile: compile the blocks, which pays from the second clip on.
+    lora: a LoRA file in the folder `loras` of the weights.
+    """
+
+    scheduler: str = "euler"
+    cache: str = "none"
+    matching: str = "paper"
+    parts: str = "scene"
+    part_attention_steps: int = 6
+    window_frames: int = WINDOW_FRAMES
+    attention: str = "native"
+    compile: bool = False
+    lora: str = ""
+    lora_strength: float = 1.0
+
+    @classmethod
+    def parse(cls, options: Mapping[str, object]) -> Options:
+        """Raises `ValueError` (one sentence) for an option that there isn't, or a value it can't have."""
+        defaults = {field.name: field.default for field in dataclasses.fields(cls)}
+        for name, value in options.items():
+            if name not in defaults:
+                raise ValueError(f"The engine has no option {name!r}; it has {', '.join(defaults)}.")
+            kind = type(defaults[name])
+            if not (type(value) is kind or (kind is float and type(value) is int)):
+                words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+                raise ValueError(f"The engine's option {name} is {value!r}; it must be {words[kind]}.")
+            if name in CHOICES and value not in CHOICES[name]:
+                raise ValueError(f"The engine's option {name} is {value!r}; choose one of {', '.join(CHOICES[name])}.")
+        parsed = cls(**options)
+        if parsed.part_attention_steps < 0 or parsed.window_frames < 5:
+            raise ValueError("The engine's option part_attention_steps must be 0 or more, and window_frames 5 or more.")
+        return parsed
+
+
+def clip_from_request(request: GenerationRequest, parts: str = "scene") -> Clip:
+    """Draw the request's conditions at its size. Raises `ValueError` (one sentence)."""
+    width, height = request.width, request.height
+    check_size(width, height, request.num_frames)
+    lookup = request.pose.part_lookup()
+    subject = request.first_labels if request.subject_mask is None else request.subject_mask
+    known = request.part_maps is not None and parts == "scene"
+    camera_images = None
+    if request.camera_motion is not None and request.guidance.guider.startswith("subject_camera"):
+        camera_images = condition_images(rectangle_condition(request.camera_motion, width, height), width, height)
+    return Clip(
+        first_frame=read_picture(request.first_frame),
+        pose_images=condition_images(request.pose, width, height, request.conditioned_frames()),
+        pose_frames=request.conditioned_frames(),
+        prompt=request.prompt,
+        negative_prompt=request.negative_prompt,
+        subject_mask=None if subject is None else subject > 0,
+        part_maps=lookup[request.part_maps] if known else None,
+        first_part_map=lookup[request.first_labels] if known and request.first_labels is not None else None,
+        camera_images=camera_images,
+    )
+
+
+def read_picture(file: bytes) -> np.ndarray:
+    """uint8 [H, W, 3], RGB. Raises `ValueError` for what is no picture."""
+    image = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR)
+    if image is None:
+        raise ValueError("The first frame can't be read; save the picture again, or choose another.")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
