@@ -10,11 +10,10 @@ import torch
 from diffusers import SchedulerMixin
 
 from .caching import MagCalibration, cache_config, cached
-from .first_frame_attention import FirstFrameAttention
 from .guiders import LinearGuidance
 from .part_tracker import PartTracker
 from .schedule import set_timesteps
-from .transformer import PoseAnythingTransformer3DModel
+from .transformer import FirstFrameAttention, PoseAnythingTransformer3DModel
 
 PART_ATTENTION_STEPS = 6
 """Steps with part-aware attention, the first ones (the release's)."""

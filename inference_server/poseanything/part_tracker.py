@@ -9,10 +9,8 @@ import numpy as np
 import torch
 
 from .clip import STRIDE, Clip
-from .first_frame_attention import FirstFrameAttention
 from .parts import PartPlan, match_parts, parts_from_truth, plan_parts
-from .ptcm import PartTokens
-from .transformer import PoseAnythingTransformer3DModel
+from .transformer import FirstFrameAttention, PartTokens, PoseAnythingTransformer3DModel
 
 MATCHING_BLOCK = 27
 MATCHING_TIMESTEP = 975
