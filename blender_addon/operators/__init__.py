@@ -1,8 +1,8 @@
 """Everything the buttons do."""
 
-from . import colour, generate, server, takes
+from . import colour, files, generate, limbs, server, takes
 
-_MODULES = (generate, server, takes, colour)
+_MODULES = (generate, server, takes, colour, files, limbs)
 
 
 def register() -> None:

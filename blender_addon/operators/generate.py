@@ -10,29 +10,26 @@ import bpy
 from bpy.props import BoolProperty
 
 from .. import preferences
-from ..export import ExportError, ExportStep, export_clip
+from ..errors import ExportError
+from ..export import ExportStep, export_clip
 from ..link import server, session
 from ..link.client import CONNECTED, REFUSED
 from ..link.jobs import DONE, Job
 from ..link.server import ServerError
 from ..sequencer.strips import show_in_sequencer
-from ..sequencer.takes import TakeError, claim_folder, write_take
-from ..shared.schema import MessageError
+from ..sequencer.takes import claim_folder, write_take
 from . import shot as shots
+from .stepped import SteppedOperator
 
-BAD_INPUT = (ExportError, ServerError, TakeError, MessageError)
-"""What is the user's to put right; each says so in one sentence."""
-TICK = 0.02
-"""Seconds of exporting between two looks at the window's events."""
 START_PATIENCE = 120.0
 """Seconds that a server of ours may take to start."""
 
 
 def generate(context) -> Generator[ExportStep, None, Job]:
-    """Step by step: reach the server, export, send. The last value is the job. Raises one of `BAD_INPUT`."""
+    """Step by step: reach the server, export, send. The last value is the job. Raises one of `stepped.BAD_INPUT`."""
     scene, settings, current = context.scene, context.scene.poseanything, session.get()
     folder = shots.output_folder(context, settings)
-    shots.plan_shot(scene, settings, None)
+    shots.plan_shot(context, settings, None)
     preferences.reach_server(context)
     yield from _await_server(current)
 
@@ -42,7 +39,7 @@ def generate(context) -> Generator[ExportStep, None, Job]:
         raise ExportError(f"The server has no {wanted} engine; choose another engine in the Guidance panel.")
     if not engine.ready:
         raise ExportError(f"{engine.label} can't run: {engine.reason}")
-    shot = shots.plan_shot(scene, settings, engine)
+    shot = shots.plan_shot(context, settings, engine)
     clip = yield from export_clip(context, shots.export_options(context, settings, shot))
 
     request = shots.build_request(uuid.uuid4().hex, clip, shot, settings, engine)
@@ -69,7 +66,7 @@ def _await_server(current: session.Session) -> Generator[ExportStep, None, None]
         current.poll()
 
 
-class POSEANYTHING_OT_generate(bpy.types.Operator):
+class POSEANYTHING_OT_generate(SteppedOperator, bpy.types.Operator):
     bl_idname = "poseanything.generate"
     bl_label = "Generate"
     bl_description = (
@@ -91,69 +88,18 @@ class POSEANYTHING_OT_generate(bpy.types.Operator):
             cls.poll_message_set(reason)
         return not reason
 
-    def execute(self, context):
-        steps = generate(context)
-        try:
-            while True:
-                next(steps)
-                time.sleep(0)
-        except StopIteration as finished:
-            job = finished.value
-        except BAD_INPUT as error:
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
-        if not self.wait:
-            return {"FINISHED"}
+    def steps(self, context):
+        return generate(context)
+
+    def finish(self, context, job):
         current = session.get()
-        while not job.ended or current.unfinished(job):
+        while self.wait and (not job.ended or current.unfinished(job)):
             current.poll()
             time.sleep(0.01)
-        if job.state != DONE:
+        if self.wait and job.state != DONE:
             self.report({"ERROR"}, job.sentence)
             return {"CANCELLED"}
         return {"FINISHED"}
-
-    def invoke(self, context, event):
-        self._steps = generate(context)
-        self._timer = context.window_manager.event_timer_add(TICK, window=context.window)
-        context.window_manager.modal_handler_add(self)
-        session.get().exporting = ExportStep(0.0, "Starting")
-        return {"RUNNING_MODAL"}
-
-    def modal(self, context, event):
-        if event.type == "ESC" and event.value == "PRESS":
-            self._leave(context)
-            self.report({"INFO"}, "Export cancelled")
-            return {"CANCELLED"}
-        if event.type != "TIMER":
-            return {"RUNNING_MODAL"}
-        end = time.perf_counter() + TICK
-        try:
-            while time.perf_counter() < end:
-                step = next(self._steps)
-                session.get().exporting = step
-                if step.fraction == 0.0:
-                    break  # it waits for somebody else
-        except StopIteration:
-            self._leave(context)
-            return {"FINISHED"}
-        except BAD_INPUT as error:
-            self._leave(context)
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
-        context.workspace.status_text_set(f"{step.text} ({step.fraction:.0%})   Esc: Cancel")
-        session.redraw()
-        return {"RUNNING_MODAL"}
-
-    def cancel(self, context):
-        self._leave(context)
-
-    def _leave(self, context):
-        self._steps.close()
-        context.window_manager.event_timer_remove(self._timer)
-        context.workspace.status_text_set(None)
-        session.get().exporting = None
-        session.redraw()
 
 
 class POSEANYTHING_OT_cancel(bpy.types.Operator):

@@ -9,11 +9,12 @@ from pathlib import Path
 import bpy
 
 from .. import preferences, settings as scene_settings
-from ..export import ExportedClip, ExportError, ExportOptions, clip_size
+from ..errors import ExportError
+from ..export import ExportedClip, ExportOptions
 from ..link import session
 from ..sequencer.takes import Take
 from ..shared.messages import EngineDescription, GenerationRequest, Guidance
-from ..view import SceneCamera, Viewport
+from ..view import SceneCamera, Viewport, clip_size
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,9 @@ def frame_range(scene, settings) -> tuple[int, int]:
     return first, last
 
 
-def plan_shot(scene, settings, engine: EngineDescription | None) -> Shot:
+def plan_shot(context, settings, engine: EngineDescription | None) -> Shot:
     """The shot as an engine can take it; without one, as it is. Raises `ExportError`."""
+    scene = context.scene
     first, last = frame_range(scene, settings)
     duration = last - first + 1
     frames = (duration - 1) // settings.frame_step + 1
@@ -56,13 +58,13 @@ def plan_shot(scene, settings, engine: EngineDescription | None) -> Shot:
         raise ExportError(
             f"The shot has {frames} frames but {engine.label} makes at most {most}; shorten the range or raise the step."
         )
-    width, height = clip_size(scene, settings.long_side, multiple)
+    width, height = clip_size(scene, settings.long_side, multiple, find_view(context, settings))
     fps = scene.render.fps / scene.render.fps_base / settings.frame_step
     return Shot(first, settings.frame_step, duration, frames, width, height, fps)
 
 
-def find_armatures(context, settings) -> tuple[bpy.types.Object, ...]:
-    """The armatures that the settings name, in the scene's order; none when they name none."""
+def find_subjects(context, settings) -> tuple[bpy.types.Object, ...]:
+    """The armatures that the settings name, and the collection instances that bring one along; none when they name none."""
     if settings.subjects == "COLLECTION":
         chosen = set(settings.collection.all_objects) if settings.collection is not None else set()
     elif settings.subjects == "VISIBLE":
@@ -70,17 +72,25 @@ def find_armatures(context, settings) -> tuple[bpy.types.Object, ...]:
     else:
         selected = list(context.view_layer.objects.selected)
         chosen = set(selected) | {obj.find_armature() for obj in selected if obj.type == "MESH"}
-    armatures = [obj for obj in context.view_layer.objects if obj.type == "ARMATURE"]
-    found = tuple(obj for obj in armatures if obj in chosen)
-    if not found and settings.subjects == "SELECTED" and len(armatures) == 1:
-        return tuple(armatures)
+    carriers = [obj for obj in context.view_layer.objects if _brings_armature(obj)]
+    found = tuple(obj for obj in carriers if obj in chosen)
+    if not found and settings.subjects == "SELECTED" and len(carriers) == 1:
+        return tuple(carriers)
     return found
+
+
+def _brings_armature(obj: bpy.types.Object) -> bool:
+    if obj.type == "ARMATURE":
+        return True
+    if obj.instance_type != "COLLECTION" or obj.instance_collection is None:
+        return False
+    return any(inner.type == "ARMATURE" for inner in obj.instance_collection.all_objects)
 
 
 def why_not(context) -> str:
     """What stands in the way of exporting, in a few words; "" when nothing does."""
     scene = context.scene
-    if not find_armatures(context, scene.poseanything):
+    if not find_subjects(context, scene.poseanything):
         return "Put an armature into the collection" if scene.poseanything.subjects == "COLLECTION" else "Select an armature"
     if scene.poseanything.view == "CAMERA" and scene.camera is None:
         return "Add a camera to the scene, or choose the viewport as view"
@@ -102,6 +112,16 @@ def find_viewport(context):
     return area.spaces.active, next(region for region in area.regions if region.type == "WINDOW")
 
 
+def find_view(context, settings) -> SceneCamera | Viewport:
+    """What the clip is seen through. Raises `ExportError`."""
+    if settings.view == "CAMERA":
+        return SceneCamera()
+    viewport = find_viewport(context)
+    if viewport is None:
+        raise ExportError("There is no 3D view to look through; choose the camera as view.")
+    return Viewport.from_context(*viewport)
+
+
 def pose_frames(settings, num_frames: int) -> tuple[int, ...] | None:
     """Indices of the clip frames that carry a pose, None for all; the first and the last always do."""
     if settings.pose_density == "ALL":
@@ -116,21 +136,14 @@ def export_options(context, settings, shot: Shot) -> ExportOptions:
         picture = bpy.path.abspath(settings.first_frame_path)
         if not settings.first_frame_path:
             raise ExportError("Choose the picture that the clip begins with, or let its first frame be rendered.")
-    if settings.view == "VIEWPORT":
-        viewport = find_viewport(context)
-        if viewport is None:
-            raise ExportError("There is no 3D view to look through; choose the camera as view.")
-        view = Viewport.from_context(*viewport)
-    else:
-        view = SceneCamera()
     return ExportOptions(
-        armatures=find_armatures(context, settings),
+        armatures=find_subjects(context, settings),
         frame_start=shot.frame_start,
         num_frames=shot.num_frames,
         frame_step=shot.frame_step,
         width=shot.width,
         height=shot.height,
-        view=view,
+        view=find_view(context, settings),
         first_frame=picture,
         pose_frames=pose_frames(settings, shot.num_frames),
     )
@@ -184,7 +197,7 @@ def make_record(context, settings, shot: Shot, engine: EngineDescription) -> dic
         "settings": scene_settings.record(settings),
         "scene": scene.name,
         "camera": scene.camera.name if scene.camera is not None else "",
-        "armatures": [obj.name for obj in find_armatures(context, settings)],
+        "armatures": [obj.name for obj in find_subjects(context, settings)],
         "frame_start": shot.frame_start,
         "frame_end": shot.frame_start + shot.duration - 1,
         "engine": engine.name,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import bpy
 
-from ..export import ExportError
+from ..errors import ExportError
 from ..link import session
 from ..operators import shot as shots
 from ..operators.colour import changes_colours
 from ..sequencer import strips
 from ..sequencer.takes import TakeError
+from . import limbs
 from .jobs import ANIMATIC, draw_progress, draw_takes
 from .server import draw_server
 from .text import paragraph
@@ -54,7 +55,7 @@ class _Main:
         row.operator("poseanything.generate", icon="RENDER_ANIMATION")
         engine = current.engine(settings.engine_name)
         try:
-            shot = shots.plan_shot(context.scene, settings, engine)
+            shot = shots.plan_shot(context, settings, engine)
         except ExportError as error:
             paragraph(layout, context, str(error), "ERROR", alert=True)
         else:
@@ -83,6 +84,41 @@ class POSEANYTHING_PT_rig(_Sub, bpy.types.Panel):
         if settings.subjects == "COLLECTION":
             layout.prop(settings, "collection")
         layout.prop(settings, "show_limbs")
+        subjects = shots.find_subjects(context, settings)
+        if not subjects:
+            layout.label(text="No armature", icon="ERROR")
+            return
+        try:
+            choices = limbs.choices(subjects)
+        except ExportError as error:
+            paragraph(layout, context, str(error), "ERROR", alert=True)
+            choices = []
+        for obj, choice in choices:
+            layout.label(text=f"{obj.name}: {len(choice.limbs)} limbs, {len(choice.parts)} parts", icon="ARMATURE_DATA")
+        for data in {obj.data: None for obj in subjects if obj.type == "ARMATURE"}:
+            column = layout.column()
+            column.prop(data.poseanything, "digits")
+            column.prop(data.poseanything, "face")
+
+
+class POSEANYTHING_PT_bones(_View3D, bpy.types.Panel):
+    bl_label = "Bones"
+    bl_parent_id = "POSEANYTHING_PT_rig"
+    bl_options = {"DEFAULT_CLOSED"}
+
+    @classmethod
+    def poll(cls, context):
+        return context.object is not None and context.object.type == "ARMATURE"
+
+    def draw(self, context):
+        layout = self.split()
+        if context.mode == "POSE" and context.active_pose_bone is not None:
+            row = layout.row(heading="Selected Bones", align=True)
+            for word in ("AUTO", "DRAW", "SKIP"):
+                row.operator("poseanything.set_limb", text=word.capitalize()).limb = word
+        column = layout.column(align=True)
+        for collection in context.object.data.collections_all:
+            column.prop(collection.poseanything, "limb", text=collection.name)
 
 
 class POSEANYTHING_PT_shot(_Sub, bpy.types.Panel):
@@ -234,6 +270,7 @@ register, unregister = bpy.utils.register_classes_factory(
     (
         POSEANYTHING_PT_main,
         POSEANYTHING_PT_rig,
+        POSEANYTHING_PT_bones,
         POSEANYTHING_PT_shot,
         POSEANYTHING_PT_prompt,
         POSEANYTHING_PT_guidance,

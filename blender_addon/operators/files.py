@@ -1,0 +1,94 @@
+"""Export the skeleton to files: pictures and request, for use without any server."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Generator
+from pathlib import Path
+
+import bpy
+import msgpack
+from bpy.props import StringProperty
+
+from ..errors import ExportError
+from ..export import ExportStep, export_clip
+from ..link import session
+from ..sequencer.takes import FIRST_FRAME, claim_folder
+from ..shared import wire
+from ..shared.messages import EngineDescription
+from ..shared.raster import draw_pose
+from ..truth.pictures import encode_png
+from . import shot as shots
+from .stepped import SteppedOperator
+
+REQUEST = "request.msgpack"
+"""A msgpack list of the parts that `shared.wire.encode` makes of a `GenerationRequest`."""
+
+# What the released model takes, for when no server is there to say what it takes.
+_RELEASE = EngineDescription(
+    "poseanything", "PoseAnything", "The released model", neural=True, size_multiple=32, frame_step=4, default_steps=50,
+    guiders=("none", "classifier_free", "subject_camera", "subject_camera_separate"),
+)
+
+
+def export_files(context, output: Path) -> Generator[ExportStep, None, Path]:
+    """Write a shot into a new folder within `output`: `skeleton/000.png` and so on, the first frame, and the request file.
+
+    The value is the folder. Raises one of `stepped.BAD_INPUT`."""
+    settings = context.scene.poseanything
+    engine = session.get().engine(settings.engine_name) or _RELEASE
+    shot = shots.plan_shot(context, settings, engine)
+    clip = yield from export_clip(context, shots.export_options(context, settings, shot))
+    request = shots.build_request(uuid.uuid4().hex, clip, shot, settings, engine)
+    folder, _ = claim_folder(output, f"{settings.take_name or context.scene.name} skeleton")
+    try:
+        (folder / "skeleton").mkdir()
+        (folder / FIRST_FRAME).write_bytes(clip.first_frame)
+        carrying = set(request.conditioned_frames())
+        for index in range(shot.num_frames):
+            yield ExportStep(0.95 + 0.05 * index / shot.num_frames, f"Writing pose {index + 1} of {shot.num_frames}")
+            picture = draw_pose(clip.pose, index)
+            if index not in carrying:
+                picture[:] = 0
+            (folder / "skeleton" / f"{index:03d}.png").write_bytes(encode_png(picture))
+        with open(folder / REQUEST, "wb") as file:
+            msgpack.pack([bytes(part) for part in wire.encode(request)], file)
+    except OSError as error:
+        raise ExportError(f"{folder} can't be written to: {error.strerror}; choose another folder.") from error
+    return folder
+
+
+class POSEANYTHING_OT_export_skeleton(SteppedOperator, bpy.types.Operator):
+    bl_idname = "poseanything.export_skeleton"
+    bl_label = "Export Skeleton"
+    bl_description = (
+        "Write the pose pictures, the first frame and the request to a new folder in the output folder, for use outside "
+        "Blender; needs no server"
+    )
+    bl_options = {"REGISTER"}
+
+    directory: StringProperty(
+        name="Folder",
+        description="A new folder is made in this one; empty is the scene's output folder",
+        subtype="DIR_PATH",
+        options={"SKIP_SAVE"},
+    )
+
+    @classmethod
+    def poll(cls, context):
+        reason = shots.why_not(context)
+        if reason:
+            cls.poll_message_set(reason)
+        return not reason
+
+    def steps(self, context):
+        settings = context.scene.poseanything
+        output = Path(bpy.path.abspath(self.directory)) if self.directory else shots.output_folder(context, settings)
+        return export_files(context, output)
+
+    def finish(self, context, folder):
+        self.report({"INFO"}, f"Exported to {folder}")
+        return {"FINISHED"}
+
+
+register, unregister = bpy.utils.register_classes_factory((POSEANYTHING_OT_export_skeleton,))

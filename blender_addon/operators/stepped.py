@@ -1,0 +1,90 @@
+"""Operators that work in small steps, so that Blender's window goes on living while they do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+
+from ..errors import ExportError
+from ..export import ExportStep
+from ..link import session
+from ..link.server import ServerError
+from ..sequencer.takes import TakeError
+from ..shared.schema import MessageError
+
+BAD_INPUT = (ExportError, ServerError, TakeError, MessageError)
+"""What is the user's to put right; each says so in one sentence."""
+TICK = 0.02
+"""Seconds of work between two looks at the window's events."""
+
+
+class SteppedOperator:
+    """Base of operators whose work is a generator, `steps(context)`; its value is handed to `finish`.
+
+    Pressed as a button, it takes the window's events until it is done, Esc cancels it; called from a script, it runs through.
+    """
+
+    def steps(self, context) -> Generator[ExportStep, None, object]:
+        """Raises one of `BAD_INPUT`."""
+        raise NotImplementedError
+
+    def finish(self, context, result) -> set[str]:
+        return {"FINISHED"}
+
+    def execute(self, context):
+        steps = self.steps(context)
+        try:
+            while True:
+                step = next(steps)
+                if step.fraction == 0.0:
+                    time.sleep(0.01)  # it waits for somebody else
+        except StopIteration as finished:
+            return self.finish(context, finished.value)
+        except BAD_INPUT as error:
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+
+    def invoke(self, context, event):
+        self._steps = self.steps(context)
+        self._timer = context.window_manager.event_timer_add(TICK, window=context.window)
+        context.window_manager.modal_handler_add(self)
+        session.get().exporting = ExportStep(0.0, "Starting")
+        return {"RUNNING_MODAL"}
+
+    def modal(self, context, event):
+        if event.type == "ESC" and event.value == "PRESS":
+            self._leave(context)
+            self.report({"INFO"}, "Export cancelled")
+            return {"CANCELLED"}
+        if event.type != "TIMER":
+            return {"RUNNING_MODAL"}
+        end = time.perf_counter() + TICK
+        try:
+            while time.perf_counter() < end:
+                step = next(self._steps)
+                if step.fraction == 0.0:
+                    break
+        except StopIteration as finished:
+            self._leave(context)
+            return self.finish(context, finished.value)
+        except BAD_INPUT as error:
+            self._leave(context)
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        except Exception:  # a fault of ours: Blender shows it, and the next press must not be refused for it
+            self._leave(context)
+            raise
+        session.get().exporting = step
+        context.workspace.status_text_set(f"{step.text} ({step.fraction:.0%})   Esc: Cancel")
+        session.redraw()
+        return {"RUNNING_MODAL"}
+
+    def cancel(self, context):
+        self._leave(context)
+
+    def _leave(self, context):
+        self._steps.close()
+        context.window_manager.event_timer_remove(self._timer)
+        context.workspace.status_text_set(None)
+        session.get().exporting = None
+        session.redraw()

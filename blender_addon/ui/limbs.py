@@ -1,0 +1,100 @@
+"""The limbs as they will be sent, counted in the panel and drawn over the 3D view."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import bpy
+import gpu
+import numpy as np
+from bpy.app.handlers import persistent
+from gpu_extras.batch import batch_for_shader
+
+from ..errors import ExportError
+from ..operators import shot as shots
+from ..rig.limbs import LimbChoice
+from ..rig.sampling import Sampler
+from ..rig.subjects import Subject, find_subjects
+
+COLOUR = (1.0, 0.55, 0.1, 1.0)
+WIDTH = 3.0
+
+# Choosing limbs reads every weight of every mesh: kept until something it depends on changes.
+_kept: dict[tuple, tuple[list[Subject], Sampler]] = {}
+_handle: object | None = None
+
+
+def choices(objects: Sequence[bpy.types.Object]) -> list[tuple[bpy.types.Object, LimbChoice]]:
+    """Each armature with its limbs. Raises `ExportError`."""
+    return [(subject.armature, subject.choice) for subject in _look_up(objects)[0]]
+
+
+def _look_up(objects) -> tuple[list[Subject], Sampler]:
+    key = tuple((obj.session_uid, obj.mode) for obj in objects)
+    if key not in _kept:
+        _kept.clear()
+        subjects = find_subjects(objects)
+        _kept[key] = subjects, Sampler(subjects)
+    return _kept[key]
+
+
+def _draw() -> None:
+    context = bpy.context
+    settings = context.scene.poseanything
+    if not settings.show_limbs or not context.space_data.overlay.show_overlays:
+        return
+    objects = shots.find_subjects(context, settings)
+    if not objects:
+        return
+    try:
+        sampler = _look_up(objects)[1]
+    except ExportError:
+        return  # the panel says what is wrong
+    joints = sampler.sample(context.evaluated_depsgraph_get())
+    last = np.cumsum(sampler.counts) - 1
+    starts = np.setdiff1d(np.arange(len(joints) - 1), last)
+    lines = joints[np.stack([starts, starts + 1], axis=1).ravel()]
+    shader = gpu.shader.from_builtin("POLYLINE_UNIFORM_COLOR")
+    shader.uniform_float("viewportSize", gpu.state.viewport_get()[2:])
+    shader.uniform_float("lineWidth", WIDTH * context.preferences.system.ui_scale)
+    shader.uniform_float("color", COLOUR)
+    gpu.state.depth_test_set("NONE")
+    batch_for_shader(shader, "LINES", {"pos": lines.astype(np.float32)}).draw(shader)
+
+
+@persistent
+def _after_change(scene, depsgraph) -> None:
+    if _kept and any(isinstance(update.id, (bpy.types.Armature, bpy.types.Mesh)) for update in depsgraph.updates):
+        _kept.clear()
+
+
+@persistent
+def _forget(*_) -> None:
+    """Undo and loading make new objects of all that is kept here."""
+    _kept.clear()
+
+
+_HANDLERS = {
+    "depsgraph_update_post": _after_change,
+    "undo_pre": _forget,
+    "redo_pre": _forget,
+    "undo_post": _forget,
+    "redo_post": _forget,
+    "load_pre": _forget,
+}
+
+
+def register() -> None:
+    global _handle
+    for name, handler in _HANDLERS.items():
+        getattr(bpy.app.handlers, name).append(handler)
+    _handle = bpy.types.SpaceView3D.draw_handler_add(_draw, (), "WINDOW", "POST_VIEW")
+
+
+def unregister() -> None:
+    global _handle
+    bpy.types.SpaceView3D.draw_handler_remove(_handle, "WINDOW")
+    _handle = None
+    for name, handler in _HANDLERS.items():
+        getattr(bpy.app.handlers, name).remove(handler)
+    _kept.clear()

@@ -1,0 +1,320 @@
+"""The buttons, pressed as scripts press them, from scene to strip."""
+
+from __future__ import annotations
+
+import json
+
+import bpy
+import numpy as np
+import pytest
+
+from tests.addon.servers import fake_server, module, wait_for  # noqa: F401
+from tests.addon.test_sequencer_strips import names, span
+
+
+def make_rig(name="Rig", x=0.0):
+    """An armature of three bones in a row that swings, and a mesh bound to it."""
+    data = bpy.data.armatures.new(name)
+    rig = bpy.data.objects.new(name, data)
+    bpy.context.collection.objects.link(rig)
+    bpy.context.view_layer.objects.active = rig
+    bpy.ops.object.mode_set(mode="EDIT")
+    parent = None
+    for i in range(3):
+        bone = data.edit_bones.new(f"bone{i}")
+        bone.head, bone.tail = (x + i, 0, 0), (x + i + 1, 0, 0.2)
+        bone.parent, bone.use_connect = parent, parent is not None
+        parent = bone
+    bpy.ops.object.mode_set(mode="OBJECT")
+    pose_bone = rig.pose.bones["bone0"]
+    pose_bone.rotation_mode = "XYZ"
+    for frame, angle in ((1, 0.0), (20, 0.8)):
+        pose_bone.rotation_euler = (0, 0, angle)
+        pose_bone.keyframe_insert("rotation_euler", frame=frame)
+    bpy.ops.mesh.primitive_cube_add(size=1, location=(x + 1.5, 0, 0), scale=(3, 0.4, 0.4))
+    body = bpy.context.object
+    body.name = f"{name} body"
+    modifier = body.modifiers.new("Armature", "ARMATURE")
+    modifier.object = rig
+    for i in range(3):
+        group = body.vertex_groups.new(name=f"bone{i}")
+        group.add(list(range(8)), 1.0 if i == 1 else 0.1, "REPLACE")
+    for obj in bpy.context.view_layer.objects:
+        obj.select_set(obj == rig)
+    bpy.context.view_layer.objects.active = rig
+    return rig
+
+
+@pytest.fixture
+def shot(clean_scene, tmp_path):
+    """A small shot, ready to be generated: rig, camera, saved file; gives the scene."""
+    scene = clean_scene
+    make_rig()
+    camera = bpy.data.objects.new("Camera", bpy.data.cameras.new("Camera"))
+    camera.location, camera.rotation_euler = (1.5, -8, 1), (1.5, 0, 0)
+    scene.collection.objects.link(camera)
+    scene.camera = camera
+    scene.frame_start, scene.frame_end = 5, 16
+    scene.render.resolution_x, scene.render.resolution_y = 512, 288
+    scene.render.engine = "BLENDER_WORKBENCH"
+    scene.poseanything.long_side = 128
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "film.blend"))
+    yield scene
+    module("link.session").get().disconnect()
+    module("link.session").get().jobs.clear()
+
+
+@pytest.fixture
+def preferences(addon):
+    preferences = bpy.context.preferences.addons[addon.__name__].preferences
+    yield preferences
+    for name in ("address", "autostart", "server_folder", "server_python", "output_folder"):
+        preferences.property_unset(name)
+    module("link.session").get().server.stop(wait=True)
+
+
+@pytest.fixture
+def served(preferences, fake_server):
+    """Connects to a fake server of a behaviour."""
+
+    def serve(behaviour="well", pace=1000.0):
+        preferences.autostart = False
+        preferences.address = fake_server(behaviour, pace)
+
+    return serve
+
+
+@pytest.fixture
+def sent(addon, monkeypatch):
+    """Every request that is sent."""
+    requests = []
+    client = module("link.client").BridgeClient
+    submit = client.submit
+
+    def note(self, request, writer):
+        requests.append(request)
+        submit(self, request, writer)
+
+    monkeypatch.setattr(client, "submit", note)
+    return requests
+
+
+def strip_of(job):
+    return module("sequencer.strips").find_strip(job.id)[1]
+
+
+def newest_job():
+    return list(module("link.session").get().jobs.values())[-1]
+
+
+def test_generate_puts_a_strip_where_the_shot_is(shot, served, tmp_path):
+    served()
+    shot.poseanything.take_name, shot.poseanything.prompt = "fox", "a fox"
+    assert bpy.ops.poseanything.generate(wait=True) == {"FINISHED"}
+    job = newest_job()
+    strip = strip_of(job)
+    assert span(strip) == (5, 17) and strip.directory == "//takes/fox_001/"
+    frames = sorted((tmp_path / "takes" / "fox_001").glob("fox_001_*.png"))
+    assert [path.name for path in frames] == names(strip) and len(frames) == 12
+    first = (tmp_path / "takes" / "fox_001" / "first_frame.png").read_bytes()
+    assert module("shared.messages").png_size(first) == (128, 72)
+    assert shot.frame_current == 1 and not shot.render.filepath.startswith("//takes")
+    record = json.loads((tmp_path / "takes" / "fox_001" / "take.json").read_text())["record"]
+    assert record["settings"]["prompt"] == "a fox" and record["engine"] == "draft" and record["neural"] is False
+
+
+def test_request_holds_what_the_settings_say(shot, served, sent):
+    served()
+    settings = shot.poseanything
+    settings.prompt, settings.negative_prompt = "a fox", "blur"
+    settings.new_seed, settings.seed = False, 77
+    settings.frame_step, settings.pose_density, settings.pose_interval = 2, "NTH", 4
+    shot.render.fps = 24
+    bpy.ops.poseanything.generate(wait=True)
+    request = sent[0]
+    assert (request.prompt, request.negative_prompt, request.seed) == ("a fox", "blur", 77)
+    assert (request.num_frames, request.fps, request.pose_frames) == (6, 12.0, (0, 4, 5))
+    assert (request.width, request.height) == (128, 72) == (request.pose.width, request.pose.height)
+    assert request.engine == "draft" and request.guidance.guider == "none"
+    assert request.first_labels.shape == (72, 128) and len(request.part_maps) == 6
+    assert span(strip_of(newest_job())) == (5, 17), "as long as the range, whatever the step"
+
+
+def test_second_generate_while_one_runs_is_queued(shot, served):
+    served(pace=30)
+    bpy.ops.poseanything.generate()
+    first = newest_job()
+    bpy.ops.poseanything.generate()
+    second = newest_job()
+    session = module("link.session").get()
+    wait_for(lambda: session.poll() and False or second.state == "QUEUED")
+    assert not first.ended
+    wait_for(lambda: session.poll() and False or second.ended and not session.unfinished(second))
+    assert (first.state, second.state) == ("DONE", "DONE")
+    assert first.take.folder != second.take.folder
+    assert len(strip_of(first).elements) == len(strip_of(second).elements) == 12
+
+
+def test_make_again_makes_the_same_request_of_a_changed_scene(shot, served, sent):
+    served()
+    settings = shot.poseanything
+    settings.prompt = "a fox"
+    bpy.ops.poseanything.generate(wait=True)
+    old = newest_job()
+
+    settings.prompt, settings.seed, settings.frame_step = "a cat", 1, 5
+    shot.frame_start, shot.frame_end = 1, 3
+    bpy.ops.object.select_all(action="DESELECT")
+    other = bpy.data.objects.new("Other", bpy.data.cameras.new("Other"))
+    shot.collection.objects.link(other)
+    shot.camera = other
+    bpy.ops.poseanything.make_again(job=old.id)
+    new = newest_job()
+    session = module("link.session").get()
+    wait_for(lambda: session.poll() and False or new.ended and not session.unfinished(new))
+
+    assert new.take.folder != old.take.folder and old.take.frames_on_disk() == 12
+    a, b = sent
+    assert (a.prompt, a.seed, a.num_frames, a.first_frame) == (b.prompt, b.seed, b.num_frames, b.first_frame)
+    assert np.array_equal(a.pose.points, b.pose.points)
+    assert span(strip_of(new)) == span(strip_of(old))
+
+
+def test_make_again_from_a_file_opened_later(shot, served, tmp_path):
+    served()
+    bpy.ops.poseanything.generate(wait=True)
+    job = newest_job()
+    bpy.ops.wm.save_mainfile()
+    module("link.session").get().jobs.clear()
+    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "film.blend"))
+    scene = bpy.context.scene
+    scene.sequence_editor.active_strip = strip_of(job)
+    scene.poseanything.prompt = "something else"
+    bpy.ops.poseanything.use_take_settings()
+    assert scene.poseanything.prompt == "" and scene.poseanything.new_seed is False
+    bpy.ops.poseanything.make_again()
+    again = newest_job()
+    session = module("link.session").get()
+    wait_for(lambda: session.poll() and False or again.ended)
+    assert again.state == "DONE" and again.take.record["seed"] == job.take.record["seed"]
+
+
+def test_make_again_without_the_rig_says_which(shot, served):
+    served()
+    bpy.ops.poseanything.generate(wait=True)
+    bpy.data.objects.remove(bpy.data.objects["Rig"])
+    make_rig("Another")
+    with pytest.raises(RuntimeError, match="was made of Rig, which is not in this scene any more"):
+        bpy.ops.poseanything.make_again()
+
+
+def test_two_armatures_make_one_clip(shot, served, sent):
+    served()
+    second = make_rig("Second", x=0.5)
+    bpy.data.objects["Rig"].select_set(True)
+    bpy.ops.poseanything.generate(wait=True)
+    assert {limb.subject for limb in sent[0].pose.limbs} == {0, 1}
+    assert newest_job().take.record["armatures"] == ["Rig", second.name]
+
+
+def test_armatures_are_found_as_people_select(shot):
+    find, settings = module("operators.shot").find_subjects, shot.poseanything
+    rig, body, camera = (bpy.data.objects[name] for name in ("Rig", "Rig body", "Camera"))
+    context = bpy.context
+
+    def select(*objects):
+        for obj in context.view_layer.objects:
+            obj.select_set(obj in objects)
+
+    select(body)
+    assert find(context, settings) == (rig,), "through the mesh it deforms"
+    select(camera)
+    assert find(context, settings) == (rig,), "the only one there is"
+    second = make_rig("Second")
+    select(camera)
+    assert find(context, settings) == ()
+    select(rig, second)
+    assert set(find(context, settings)) == {rig, second}
+    settings.subjects = "VISIBLE"
+    second.hide_set(True)
+    assert find(context, settings) == (rig,)
+    settings.subjects, settings.collection = "COLLECTION", bpy.data.collections.new("Cast")
+    assert find(context, settings) == ()
+    settings.collection.objects.link(second)
+    shot.collection.children.link(settings.collection)
+    assert find(context, settings) == (second,)
+
+
+def test_lengths_and_sizes_are_those_the_engine_takes(shot, addon):
+    engine = module("shared.messages").EngineDescription(
+        "poseanything", "PoseAnything", "", neural=True, size_multiple=32, frame_step=4, max_frames=121
+    )
+    plan, context, settings = module("operators.shot").plan_shot, bpy.context, shot.poseanything
+    settings.use_custom_range, settings.frame_start, settings.frame_end = True, 10, 89
+    settings.long_side = 832
+    made = plan(context, settings, engine)
+    assert (made.num_frames, made.duration, made.frame_start) == (81, 80, 10), "81 of 80: the last is a handle"
+    assert made.width == 832 and made.height % 32 == 0
+    settings.frame_end = 10
+    assert plan(context, settings, engine).num_frames == 1
+    shot.use_preview_range, shot.frame_preview_start, shot.frame_preview_end = True, 3, 7
+    settings.use_custom_range = False
+    assert plan(context, settings, None).frame_start == 3 and plan(context, settings, None).num_frames == 5
+    settings.use_custom_range, settings.frame_end = True, 400
+    with pytest.raises(module("errors").ExportError, match="at most 121; shorten the range or raise the step"):
+        plan(context, settings, engine)
+
+
+def test_skeleton_is_exported_without_any_server(shot, preferences, tmp_path):
+    preferences.address = "tcp://127.0.0.1:9"
+    shot.poseanything.take_name = "fox"
+    assert bpy.ops.poseanything.export_skeleton() == {"FINISHED"}
+    folder = tmp_path / "takes" / "fox skeleton_001"
+    pictures = sorted(path.name for path in (folder / "skeleton").iterdir())
+    assert pictures == [f"{i:03d}.png" for i in range(13)], "thirteen of twelve: as many as the released model takes"
+    size = module("shared.messages").png_size
+    assert {size((folder / "skeleton" / name).read_bytes()) for name in pictures} == {(128, 64)}
+    image = bpy.data.images.load(str(folder / "skeleton" / "000.png"))
+    pixels = np.empty(128 * 64 * 4, np.float32)
+    image.pixels.foreach_get(pixels)
+    assert set(np.unique(pixels.reshape(-1, 4)[:, :3])) == {0.0, 1.0}
+    assert size((folder / "first_frame.png").read_bytes()) == (128, 64)
+    msgpack = pytest.importorskip("msgpack")
+    wire, messages = module("shared.wire"), module("shared.messages")
+    request = wire.decode(msgpack.unpackb((folder / "request.msgpack").read_bytes()), messages.CLIENT_MESSAGES)
+    assert request.num_frames == 13 and request.first_frame == (folder / "first_frame.png").read_bytes()
+    bpy.ops.poseanything.export_skeleton(directory=str(tmp_path / "elsewhere"))
+    assert (tmp_path / "elsewhere" / "fox skeleton_001" / "request.msgpack").exists()
+
+
+def test_limbs_of_selected_bones_are_set_at_once(shot):
+    rig = bpy.data.objects["Rig"]
+    bpy.context.view_layer.objects.active = rig
+    bpy.ops.object.mode_set(mode="POSE")
+    for pose_bone in rig.pose.bones:
+        if hasattr(pose_bone, "select"):
+            pose_bone.select = pose_bone.name != "bone2"
+        else:
+            pose_bone.bone.select = pose_bone.name != "bone2"
+    bpy.ops.poseanything.set_limb(limb="SKIP")
+    assert [bone.poseanything.limb for bone in rig.data.bones] == ["SKIP", "SKIP", "AUTO"]
+    bpy.ops.object.mode_set(mode="OBJECT")
+
+
+def test_settings_of_a_later_release_are_passed_over(shot):
+    settings = shot.poseanything
+    kept = module("settings").record(settings)
+    kept |= {"prompt": "kept", "view": "HOLOGRAM", "telepathy": 3}
+    module("settings").restore(settings, kept)
+    assert settings.prompt == "kept" and settings.view == "CAMERA"
+
+
+def test_engine_choice_outlives_its_server(shot, served):
+    served()
+    settings = shot.poseanything
+    bpy.ops.poseanything.generate(wait=True)
+    settings.engine = "draft"
+    module("link.session").get().disconnect()
+    assert settings.engine == "draft"
+    settings.engine = "AUTO"
+    assert settings.engine_name == ""
