@@ -27,9 +27,8 @@ def check_request(request: GenerationRequest, engines: Mapping[str, EngineDescri
     surplus = (request.num_frames - 1) % engine.frame_step
     if surplus:
         below = request.num_frames - surplus
-        raise Refusal(
-            f"{engine.label} can't make {request.num_frames} frames; choose {below} or {below + engine.frame_step}."
-        )
+        possible = [str(n) for n in (below, below + engine.frame_step) if n <= engine.max_frames]
+        raise Refusal(f"{engine.label} can't make {request.num_frames} frames; choose {' or '.join(possible)}.")
     multiple = engine.size_multiple
     if request.width % multiple or request.height % multiple:
         width, height = (max(multiple, round(side / multiple) * multiple) for side in (request.width, request.height))

@@ -106,7 +106,8 @@ def test_time_left_is_estimated_from_the_stage_alone():
         ({"engine": "missing"}, "is not installed"),
         ({"engine": "fussy", "num_frames": 5}, "choose 64 x 64"),
         ({"engine": "fussy", "height": 64, "num_frames": 6}, "choose 5 or 9"),
-        ({"engine": "fussy", "height": 64, "num_frames": 85}, "at most 81 frames"),
+        ({"engine": "fussy", "height": 64, "num_frames": 83}, "can't make 83 frames; choose 81."),
+        ({"engine": "fussy", "height": 64, "num_frames": 85}, "at most 83 frames"),
     ],
 )
 def test_what_no_engine_can_serve_is_refused_at_once(server, fields, sentence):
