@@ -9,16 +9,18 @@ _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 
 _FACE = frozenset(
     "face facial eye eyes lid lids brow brows jaw lip lips mouth teeth tooth tongue cheek cheeks chin nose nostril "
-    "nostrils temple forehead ear ears muzzle snout whisker whiskers hair bangs beard".split()
+    "nostrils temple forehead ear ears muzzle snout whisker whiskers beak hair bangs beard mane".split()
 )
 _FACE_STEMS = re.compile(r"eye|(?<!l)brow|jaw|teeth|tooth|tongue|cheek|nostril|mouth|nose|forehead|^(upper|lower)lip")
-_DIGIT = frozenset("finger fingers thumb pinky pinkie palm metacarpal metacarpals digit claw claws".split())
+_DIGIT = frozenset("finger fingers thumb pinky pinkie palm metacarpal metacarpals digit claw claws feather feathers".split())
 _DIGIT_STEMS = re.compile(r"finger|thumb|pinky|pinkie|metacarp")
 _DIGIT_AMONG_OTHERS = frozenset("index middle mid ring little toe toes".split())
 _HELPER = frozenset(
-    "twist roll helper corrective jiggle muscle breast bust boob volume socket attach skirt cloth cape ribbon".split()
+    "twist roll helper corrective jiggle muscle breast bust boob belly volume socket attach skirt cloth cape "
+    "ribbon".split()
 )
 _HELPER_STEMS = re.compile(r"twist|breast")
+_TRUNK = frozenset("pelvis chest rib ribs ribcage".split())
 _CONTROL = frozenset("ik pole target targets ctrl ctl control mch org wgt widget tweak handle master".split())
 _ROOT = frozenset("root armature world global origin reference motion master".split())
 _FILLER = frozenset("b bone joint jnt def node rig skeleton bip".split())
@@ -44,7 +46,7 @@ def is_face(name: str) -> bool:
 
 
 def is_digit(name: str) -> bool:
-    """A finger, a thumb or the palm of one."""
+    """A finger, a thumb, the palm of one, a claw or a feather."""
     return _matches(name, _DIGIT, _DIGIT_STEMS)
 
 
@@ -71,6 +73,11 @@ def is_root(name: str) -> bool:
 def is_end(name: str) -> bool:
     """A joint that only marks where its parent ends."""
     return _matches(name, _END)
+
+
+def is_bulk(name: str) -> bool:
+    """Fills out the trunk or the skull when it leads nowhere."""
+    return _matches(name, _TRUNK) or ("skull" in words(name) and is_sided(name))
 
 
 def is_sided(name: str) -> bool:

@@ -1,0 +1,442 @@
+"""From the drawn bones of an armature to strokes that link up as an animal's stick figure does.
+
+A limb is a bone, or a chain of bones that bends as one; its stroke starts where its parent's ends. A part is a chain of
+limbs from one branching to the next: the spine, the tail, a leg.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import bpy
+import numpy as np
+
+from ..errors import ExportError
+from ..shared.pose import MAX_LIMBS
+from . import names
+from .choice import Choice
+from .skeleton import Anatomy, Skeleton
+from .skin import Skin
+
+MAX_PARTS = 10
+SMALL_PART = 0.1
+"""A part shorter than this fraction of the longest joins its neighbour."""
+BENDS = 3
+"""Points taken inside a B-bone."""
+LONELY = 0.35
+"""Bones further than this fraction of the skeleton's size from all others stay apart."""
+
+
+@dataclass(frozen=True)
+class ChosenLimb:
+    """`name` is its first bone's; `bones` are those that bend as one in it."""
+
+    name: str
+    bones: tuple[str, ...]
+    part: int
+
+
+@dataclass(frozen=True, eq=False)
+class LimbChoice:
+    """The limbs of one armature, parents before children.
+
+    Limb l's stroke has `counts[l]` consecutive joints. Joint k is fixed to bone `joint_bones[k]` (an index into
+    `armature.bones`) at `joint_offsets[k]` [3] in its space, or, where `joint_bends[k]` is not 0, at that joint between
+    the segments of a B-bone. `owners` gives for every bone that moves flesh the limb that this flesh belongs to.
+    """
+
+    limbs: tuple[ChosenLimb, ...]
+    parts: tuple[str, ...]
+    counts: np.ndarray
+    joint_bones: np.ndarray
+    joint_offsets: np.ndarray
+    joint_bends: np.ndarray
+    owners: dict[str, int]
+
+
+def choose_limbs(armature: bpy.types.Object) -> LimbChoice:
+    """The limbs of an armature object, as its own settings, its bones' and its collections' say.
+
+    Raises `ExportError` when nothing is left to draw or when there are more than 255 limbs.
+    """
+    if armature.mode == "EDIT":
+        raise ExportError(f"The armature {armature.name} is in Edit Mode; leave it first.")
+    skeleton = Skeleton.read(armature.data)
+    skin = Skin.read(armature, skeleton, bpy.data.objects)
+    choice = Choice(armature, skeleton, skin)
+    merge = armature.data.poseanything.digits == "MERGE"
+    figure = _Figure(skeleton, skin, choice, merge)
+    if not figure.strokes:
+        raise ExportError(
+            f"The bones of the armature {armature.name} all end where they begin; set the bones of its limbs to Draw."
+        )
+    if len(figure.strokes) > MAX_LIMBS:
+        raise ExportError(
+            f"The armature {armature.name} has {len(figure.strokes)} limbs but at most {MAX_LIMBS} can be drawn; set "
+            "Fingers and Toes to Off, or some bones or bone collections to Skip."
+        )
+    return figure.choice()
+
+
+@dataclass
+class _Joint:
+    bone: int
+    offset: np.ndarray
+    rest: np.ndarray
+    bend: int = 0
+
+
+@dataclass
+class _Stroke:
+    """A limb in the making. `first` and `last` are the nodes of the figure between which it runs."""
+
+    bones: list[int]
+    joints: list[_Joint]
+    digit: bool
+    parent: int = -1
+    first: int = -1
+    last: int = -1
+    part: int = -1
+    link: list[_Joint] = field(default_factory=list)
+    tail_link: list[_Joint] = field(default_factory=list)
+
+    @property
+    def path(self) -> list[_Joint]:
+        return self.link + self.joints + self.tail_link
+
+    @property
+    def length(self) -> float:
+        points = np.array([joint.rest for joint in self.path])
+        return float(np.linalg.norm(np.diff(points, axis=0), axis=1).sum())
+
+
+class _Figure:
+    def __init__(self, skeleton: Skeleton, skin: Skin, choice: Choice, merge_digits: bool):
+        self._skeleton = skeleton
+        self._skin = skin
+        self._choice = choice
+        self._merge_digits = merge_digits
+        drawn = choice.drawn.copy()
+        while True:
+            self._anatomy = Anatomy(skeleton, drawn)
+            self._children = self._anatomy.children()
+            self._trusted = self._tails_are_real(drawn)
+            self._main: dict[int, int] = {}
+            self._ends: dict[int, _Joint] = {}
+            for bone in self._downward(drawn):
+                self._find_end(bone)
+            flat = [bone for bone in np.flatnonzero(drawn).tolist() if bone not in self._ends]
+            if not flat:
+                break
+            drawn[flat] = False
+        self.strokes: list[_Stroke] = []
+        self._stroke_of: dict[int, int] = {}
+        self._nodes = 0
+        self._make_strokes(drawn)
+        self._join_roots()
+        self.parts = self._make_parts()
+
+    def choice(self) -> LimbChoice:
+        skeleton, strokes = self._skeleton, self.strokes
+        joints = [joint for stroke in strokes for joint in stroke.path]
+        return LimbChoice(
+            limbs=tuple(
+                ChosenLimb(skeleton.names[s.bones[0]], tuple(skeleton.names[b] for b in s.bones), s.part) for s in strokes
+            ),
+            parts=self.parts,
+            counts=np.array([len(stroke.path) for stroke in strokes], np.int32),
+            joint_bones=np.array([joint.bone for joint in joints], np.int64),
+            joint_offsets=np.array([joint.offset for joint in joints], np.float64),
+            joint_bends=np.array([joint.bend for joint in joints], np.int16),
+            owners=self._owners(),
+        )
+
+    # Where a bone's stroke ends
+
+    def _tails_are_real(self, drawn: np.ndarray) -> bool:
+        """Whether most bones end where a child begins. Importers that know only heads (glTF) guess tails."""
+        skeleton = self._skeleton
+        met = []
+        for parent, bones in self._children.items():
+            apart = np.linalg.norm(skeleton.heads[bones] - skeleton.tails[parent], axis=1).min()
+            met.append(apart < 0.05 * skeleton.lengths[parent] + skeleton.near)
+        return sum(met) * 2 >= len(met)
+
+    def _downward(self, drawn: np.ndarray):
+        waiting = [b for b in np.flatnonzero(drawn).tolist() if self._anatomy.parents[b] < 0][::-1]
+        while waiting:
+            bone = waiting.pop()
+            yield bone
+            waiting.extend(reversed(self._children.get(bone, ())))
+
+    def _find_end(self, bone: int) -> None:
+        """Set the joint at which a bone's stroke ends and the child that goes on from there, if one does."""
+        skeleton = self._skeleton
+        head, tail, length = skeleton.heads[bone], skeleton.tails[bone], skeleton.lengths[bone]
+        children = [c for c in self._children.get(bone, ()) if np.linalg.norm(skeleton.heads[c] - head) > skeleton.near]
+        if self._trusted and length > skeleton.near:
+            gaps = {c: np.linalg.norm(skeleton.heads[c] - tail) for c in children}
+            close = [c for c in children if gaps[c] < 0.4 * length]
+            touching = [c for c in close if gaps[c] <= 0.05 * length + skeleton.near]
+            child = self._straightest(bone, touching or close)
+        else:
+            child = self._straightest(bone, children)
+        if child is not None:
+            self._main[bone] = child
+            self._ends[bone] = _Joint(child, np.zeros(3), skeleton.heads[child])
+        elif self._trusted and length > skeleton.near:
+            self._ends[bone] = _Joint(bone, skeleton.to_bone(bone, tail), tail)
+        else:
+            rest = self._guess_end(bone)
+            if rest is not None and np.linalg.norm(rest - head) > skeleton.near:
+                self._ends[bone] = _Joint(bone, skeleton.to_bone(bone, rest), rest)
+
+    def _straightest(self, bone: int, children: list[int]) -> int | None:
+        """The child with which a limb goes on: straight ahead, and in the body's middle if the bone is."""
+        if not children:
+            return None
+        skeleton = self._skeleton
+        incoming = self._incoming(bone)
+        if incoming is None:
+            incoming = skeleton.vectors[bone] if self._trusted else None
+        middle = not names.is_sided(skeleton.names[bone])
+
+        def score(child):
+            onward = skeleton.heads[child] - skeleton.heads[bone]
+            onward /= np.linalg.norm(onward)
+            straight = float(onward @ incoming / np.linalg.norm(incoming)) if incoming is not None else 0.0
+            return (middle and not names.is_sided(skeleton.names[child]), not self._choice.digits[child], straight, self._below(child))
+
+        return max(children, key=score)
+
+    def _incoming(self, bone: int) -> np.ndarray | None:
+        parent = int(self._anatomy.parents[bone])
+        if parent < 0:
+            return None
+        vector = self._skeleton.heads[bone] - self._skeleton.heads[parent]
+        return vector if np.linalg.norm(vector) > self._skeleton.near else None
+
+    def _below(self, bone: int) -> int:
+        return 1 + sum(self._below(child) for child in self._children.get(bone, ()))
+
+    def _guess_end(self, bone: int) -> np.ndarray | None:
+        """The end of a last bone whose tail means nothing: joints that mark it, fingers that go on, or its flesh."""
+        skeleton = self._skeleton
+        under = np.flatnonzero(skeleton.parents == bone)
+        marks = [b for b in under.tolist() if names.is_end(skeleton.names[b]) or self._choice.digits[b]]
+        if marks:
+            return skeleton.heads[marks].mean(axis=0)
+        return self._skin.reach(skeleton, bone, self._incoming(bone))
+
+    # Strokes
+
+    def _make_strokes(self, drawn: np.ndarray) -> None:
+        for bone in self._downward(drawn):
+            parent = int(self._anatomy.parents[bone])
+            if parent >= 0 and self._main.get(parent) == bone and self._bends_with(parent, bone):
+                stroke = self.strokes[self._stroke_of[parent]]
+                stroke.bones.append(bone)
+                stroke.joints += self._joints(bone)[1:]
+                self._stroke_of[bone] = self._stroke_of[parent]
+                continue
+            self._stroke_of[bone] = len(self.strokes)
+            self.strokes.append(_Stroke([bone], self._joints(bone), bool(self._choice.digits[bone])))
+        for stroke in self.strokes:
+            bone = stroke.bones[0]
+            parent = int(self._anatomy.parents[bone])
+            stroke.last = self._new_node()
+            if parent < 0:
+                stroke.first = self._new_node()
+            else:
+                stroke.parent = self._stroke_of[parent]
+                self._attach(stroke, self.strokes[stroke.parent])
+        for index, stroke in enumerate(self.strokes):
+            if stroke.link and self._hangs_by_its_tip(index):
+                stroke.parent, stroke.first, stroke.link = -1, self._new_node(), []
+
+    def _joints(self, bone: int) -> list[_Joint]:
+        skeleton = self._skeleton
+        head, end = skeleton.heads[bone], self._ends[bone]
+        joints = [_Joint(bone, np.zeros(3), head)]
+        segments = int(skeleton.segments[bone])
+        if segments > 1 and self._trusted:
+            for bend in sorted({round(segments * (k + 1) / (BENDS + 1)) for k in range(BENDS)} - {0, segments}):
+                offset = np.array([0.0, skeleton.lengths[bone] * bend / segments, 0.0])
+                joints.append(_Joint(bone, offset, head + skeleton.vectors[bone] * bend / segments, bend))
+        tip = self._muzzle(bone) if bone not in self._main else None
+        return joints + [end] + ([_Joint(bone, skeleton.to_bone(bone, tip), tip)] if tip is not None else [])
+
+    def _muzzle(self, bone: int) -> np.ndarray | None:
+        """The tip of a face that runs on in the direction of the trunk, as an animal's does and a human's does not: a
+        head is hardly told from a neck without it."""
+        skeleton = self._skeleton
+        root = bone
+        while self._anatomy.parents[root] >= 0:
+            root = int(self._anatomy.parents[root])
+        face = [
+            b
+            for b in np.flatnonzero(self._choice.face & self._choice.candidates & (self._anatomy.owners() == bone)).tolist()
+            if not names.is_sided(skeleton.names[b])
+        ]
+        if not face or root == bone:
+            return None
+        trunk = skeleton.heads[bone] - skeleton.heads[root]
+        out = skeleton.tails[face] - skeleton.heads[bone]
+        far = out[np.linalg.norm(out, axis=1).argmax()]
+        along = far @ trunk / (np.linalg.norm(far) * np.linalg.norm(trunk) + 1e-12)
+        return skeleton.heads[bone] + far if along > 0.7 and np.linalg.norm(far) > skeleton.lengths[bone] else None
+
+    def _bends_with(self, parent: int, bone: int) -> bool:
+        """Whether a bone and the one it goes on from are segments of one limb: the fingers' joints when they are merged,
+        bones named as twists, and straight chains that one other bone spans from end to end."""
+        skeleton, digits = self._skeleton, self._choice.digits
+        if self._merge_digits and digits[bone] and digits[parent]:
+            return True
+        if names.is_helper(skeleton.names[bone]) or names.is_helper(skeleton.names[parent]):
+            return True
+        first = self.strokes[self._stroke_of[parent]].bones[0]
+        onward, whole = skeleton.vectors[bone], skeleton.tails[bone] - skeleton.heads[first]
+        straight = onward @ whole > 0.99 * np.linalg.norm(onward) * np.linalg.norm(whole)
+        if not straight or self._main.get(bone) is None and bone in self._children:
+            return False
+        spans = np.linalg.norm(skeleton.heads - skeleton.heads[first], axis=1) <= skeleton.near
+        return bool((spans & (np.linalg.norm(skeleton.tails - skeleton.tails[bone], axis=1) <= skeleton.near)).any())
+
+    def _attach(self, stroke: _Stroke, parent: _Stroke) -> None:
+        """Let a stroke start on its parent: at one of its ends, or between them where that is much nearer."""
+        head = stroke.joints[0].rest
+        points = np.array([joint.rest for joint in parent.joints])
+        to_first, to_last = np.linalg.norm(head - points[0]), np.linalg.norm(head - points[-1])
+        stroke.first = parent.first if to_first < to_last else parent.last
+        nearest = parent.joints[0] if to_first < to_last else parent.joints[-1]
+        between, distance = _nearest_on_path(head, points)
+        if distance < 0.5 * min(to_first, to_last):
+            bone = parent.bones[0]
+            nearest = _Joint(bone, self._skeleton.to_bone(bone, between), between)
+        if np.linalg.norm(nearest.rest - head) > self._skeleton.near:
+            stroke.link = [nearest]
+
+    def _hangs_by_its_tip(self, index: int) -> bool:
+        """Whether a chain runs toward the body, as the tails of Rigify's quadrupeds do: another of its ends lies on it."""
+        below = {index}
+        for other, stroke in enumerate(self.strokes):
+            if stroke.parent in below:
+                below.add(other)
+        ends = np.array([self.strokes[i].joints[-1].rest for i in below])
+        rest = [stroke.joints[k].rest for i, stroke in enumerate(self.strokes) if i not in below for k in (0, -1)]
+        return bool((np.linalg.norm(ends[:, None] - np.array(rest), axis=2) <= self._skeleton.near).any())
+
+    def _new_node(self) -> int:
+        self._nodes += 1
+        return self._nodes - 1
+
+    def _join_roots(self) -> None:
+        """Tie figures that hang together only through control bones to the largest one, at their nearest ends."""
+        groups: dict[int, list[int]] = {}
+        for index, stroke in enumerate(self.strokes):
+            root = index
+            while self.strokes[root].parent >= 0:
+                root = self.strokes[root].parent
+            groups.setdefault(root, []).append(index)
+        joined, *others = sorted(groups.values(), key=len, reverse=True)
+        while others:
+            ties = [(self._tie(joined, group), group) for group in others]
+            (distance, inner, inner_last, outer, outer_last), group = min(ties, key=lambda tie: tie[0][0])
+            others.remove(group)
+            if distance > LONELY * self._skeleton.size:
+                continue
+            stroke, target = self.strokes[outer], self.strokes[inner]
+            joint = target.joints[-1 if inner_last else 0]
+            if distance > self._skeleton.near:
+                if outer_last:
+                    stroke.tail_link = [joint]
+                else:
+                    stroke.link = [joint]
+            self._merge_nodes(stroke.last if outer_last else stroke.first, target.last if inner_last else target.first)
+            joined += group
+
+    def _tie(self, joined: list[int], group: list[int]):
+        best = None
+        for inner in joined:
+            for outer in group:
+                for inner_last in (False, True):
+                    for outer_last in (False, True):
+                        a = self.strokes[inner].joints[-1 if inner_last else 0].rest
+                        b = self.strokes[outer].joints[-1 if outer_last else 0].rest
+                        tie = (float(np.linalg.norm(a - b)), inner, inner_last, outer, outer_last)
+                        best = tie if best is None or tie[0] < best[0] else best
+        return best
+
+    def _merge_nodes(self, old: int, new: int) -> None:
+        for stroke in self.strokes:
+            stroke.first = new if stroke.first == old else stroke.first
+            stroke.last = new if stroke.last == old else stroke.last
+
+    # Parts
+
+    def _make_parts(self) -> tuple[str, ...]:
+        """Chains between branchings; small ones join a neighbour, fingers the hand they are on."""
+        body = [i for i, stroke in enumerate(self.strokes) if not stroke.digit] or list(range(len(self.strokes)))
+        at_node: dict[int, list[int]] = {}
+        for index in body:
+            for node in {self.strokes[index].first, self.strokes[index].last}:
+                at_node.setdefault(node, []).append(index)
+        group = {index: {index} for index in body}
+        for indices in at_node.values():
+            if len(indices) == 2:
+                _unite(group, *indices)
+
+        while True:
+            chains = sorted({id(chain): chain for chain in group.values()}.values(), key=min)
+            lengths = {id(chain): sum(self.strokes[i].length for i in chain) for chain in chains}
+            smallest = min(chains, key=lambda chain: lengths[id(chain)])
+            short = lengths[id(smallest)] < SMALL_PART * max(lengths.values())
+            if len(chains) == 1 or not (short or len(chains) > MAX_PARTS):
+                break
+            beside = [i for n in at_node.values() if set(n) & smallest for i in n if i not in smallest]
+            parent = self.strokes[min(smallest)].parent
+            if parent in group and parent not in smallest:
+                beside = [parent]
+            if not beside:
+                if not short or len(chains) <= MAX_PARTS:
+                    break
+                beside = [i for i in body if i not in smallest]
+            _unite(group, min(smallest), max(beside, key=lambda i: lengths[id(group[i])]))
+
+        chains = sorted({id(chain): chain for chain in group.values()}.values(), key=min)
+        for part, chain in enumerate(chains):
+            for index in chain:
+                self.strokes[index].part = part
+        for stroke in self.strokes:
+            if stroke.part < 0:
+                stroke.part = self.strokes[stroke.parent].part if stroke.parent >= 0 else 0
+        return tuple(self._skeleton.names[self.strokes[min(chain)].bones[0]] for chain in chains)
+
+    def _owners(self) -> dict[str, int]:
+        """The limb of every bone that moves flesh; where none is up the chain, the nearest."""
+        skeleton = self._skeleton
+        known = self._skin.groups | self._skin.carriers
+        owners = {}
+        for bone, owner in enumerate(self._anatomy.owners().tolist()):
+            name = skeleton.names[bone]
+            if owner in self._stroke_of:
+                owners[name] = self._stroke_of[owner]
+            elif name in known or skeleton.deforming[bone]:
+                paths = (np.array([joint.rest for joint in stroke.joints]) for stroke in self.strokes)
+                owners[name] = int(np.argmin([_nearest_on_path(skeleton.heads[bone], path)[1] for path in paths]))
+        return owners
+
+
+def _unite(group: dict[int, set[int]], one: int, other: int) -> None:
+    whole = group[one] | group[other]
+    for index in whole:
+        group[index] = whole
+
+
+def _nearest_on_path(point: np.ndarray, path: np.ndarray) -> tuple[np.ndarray, float]:
+    """The point of a polyline [K, 3] that is nearest, and its distance."""
+    start, step = path[:-1], np.diff(path, axis=0)
+    along = np.einsum("ij,ij->i", point - start, step) / np.maximum(np.einsum("ij,ij->i", step, step), 1e-18)
+    nearest = start + step * np.clip(along, 0, 1)[:, None]
+    away = np.linalg.norm(point - nearest, axis=1)
+    return nearest[away.argmin()], float(away.min())

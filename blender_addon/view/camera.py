@@ -1,0 +1,75 @@
+"""Seeing through the scene's camera."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import bpy
+import numpy as np
+
+from ..errors import ExportError
+
+
+@dataclass(frozen=True, eq=False)
+class Lens:
+    """How one frame is seen.
+
+    `view` [4, 4] takes world space to camera space (x right, y up, looking down -z), `projection` [4, 4] from there to
+    normalised device coordinates of the whole frame, from -1 to 1, y up; both float64. What is nearer than `near` (in
+    scene units) can't be seen. `perspective` is false for an orthographic lens.
+    """
+
+    view: np.ndarray
+    projection: np.ndarray
+    near: float
+    perspective: bool
+
+
+def render_size(scene: bpy.types.Scene) -> tuple[float, float]:
+    """Width and height of the render as it is looked at, in the units of one square pixel."""
+    render = scene.render
+    return render.resolution_x * render.pixel_aspect_x, render.resolution_y * render.pixel_aspect_y
+
+
+@dataclass(frozen=True)
+class SceneCamera:
+    """The scene's active camera, whichever that is in each frame (markers may switch it), or one `camera` throughout."""
+
+    camera: bpy.types.Object | None = None
+
+    def frame_size(self, scene: bpy.types.Scene) -> tuple[float, float]:
+        return render_size(scene)
+
+    def find(self, scene: bpy.types.Scene) -> bpy.types.Object:
+        """The camera at the scene's current frame. Raises `ExportError` when there is none or it has no flat picture."""
+        camera = self.camera or scene.camera
+        if camera is None:
+            raise ExportError("The scene has no camera; add one, or choose the viewport as view.")
+        if camera.type != "CAMERA":
+            raise ExportError(f"{camera.name} is no camera but the scene looks through it; choose a camera.")
+        if camera.data.type not in {"PERSP", "ORTHO"}:
+            raise ExportError(
+                f"The camera {camera.name} is neither perspective nor orthographic, so bones can't be drawn straight; "
+                "change its type."
+            )
+        return camera
+
+    def lens(self, scene: bpy.types.Scene, depsgraph: bpy.types.Depsgraph) -> Lens:
+        """The lens at the scene's current frame, sensor fit, shift and pixel aspect included. Raises as `find` does."""
+        camera = self.find(scene).evaluated_get(depsgraph)
+        render = scene.render
+        projection = camera.calc_matrix_camera(
+            depsgraph,
+            x=render.resolution_x,
+            y=render.resolution_y,
+            scale_x=render.pixel_aspect_x,
+            scale_y=render.pixel_aspect_y,
+        )
+        # Cameras ignore their scale, as rendering does.
+        placed = camera.matrix_world.normalized()
+        return Lens(
+            view=np.linalg.inv(np.array(placed, np.float64)),
+            projection=np.array(projection, np.float64),
+            near=camera.data.clip_start,
+            perspective=camera.data.type == "PERSP",
+        )

@@ -1,0 +1,138 @@
+"""How the static background moves in the picture when the camera does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import bpy
+import numpy as np
+
+from .fit import Fit
+from .projection import Projector, to_pixels
+
+GRID = (24, 14)
+"""Rays through the first frame, across and down."""
+REACH = 3.0
+"""Half widths from the picture's centre within which a moved point still counts for the fit."""
+ENOUGH = 8
+PATIENCE = 16
+"""Surfaces of the subjects that a ray may pass before it is given up."""
+
+
+def moves(projector: Projector) -> bool:
+    """Whether the picture of a still scene changes over the shot."""
+    first = projector.pixels[0]
+    return bool((np.abs(projector.pixels - first) > 1e-5 * np.abs(first).max()).any())
+
+
+def camera_motion(
+    scene: bpy.types.Scene,
+    depsgraph: bpy.types.Depsgraph,
+    projector: Projector,
+    is_subject: Callable[[bpy.types.Object], bool],
+) -> Iterator[None]:
+    """Homographies from pixels of the first frame to pixels of every frame that the background follows, pausing on the way;
+    the generator's return value is [F, 3, 3] float32. Call it at the scene's first frame.
+
+    Exact when the camera only turns and zooms. When it travels too, no homography fits all depths: then it is the least
+    squares fit over what a grid of rays through the first frame hits of the scene without its subjects; what rays miss is
+    infinitely far away.
+    """
+    turned = projector.pixels[:, :, :3]  # from directions in world space to homogeneous pixels
+    if not _travels(projector):
+        return _normalised(turned @ np.linalg.inv(turned[0]))
+    pixels, world = yield from _background(scene, depsgraph, projector, is_subject)
+    target = np.einsum("frc,nc->fnr", projector.pixels, world)
+    depth = np.einsum("fc,nc->fn", projector.depths, world)
+    yield
+    fitted = []
+    for frame, lens in enumerate(projector.lenses):
+        ahead = depth[frame] > 1e-6 if lens.perspective else np.ones(len(pixels), bool)
+        fitted.append(_least_squares(pixels[ahead], target[frame, ahead], projector.fit))
+        if fitted[-1] is None:
+            fitted[-1] = turned[frame] @ np.linalg.inv(turned[0])
+        yield
+    return _normalised(np.stack(fitted))
+
+
+def _least_squares(pixels: np.ndarray, target: np.ndarray, fit: Fit) -> np.ndarray | None:
+    """The homography from `pixels` [N, 2] to homogeneous `target` [N, 3]: normalised direct linear transform (Hartley and
+    Zisserman, algorithm 4.2) over those that stay near the picture; None when too few points are left."""
+    half = max(fit.width, fit.height) / 2
+    normal = np.array([[1 / half, 0, -fit.width / 2 / half], [0, 1 / half, -fit.height / 2 / half], [0, 0, 1]])
+    x, y = (pixels @ normal[:2, :2].T + normal[:2, 2]).T
+    u, v, w = (target @ normal.T).T
+    u, v = u / w, v / w
+    near = (np.abs(u) < REACH) & (np.abs(v) < REACH)
+    if near.sum() < ENOUGH:
+        near = np.abs(u) + np.abs(v) < np.inf
+    if near.sum() < ENOUGH:
+        return None
+    x, y, u, v = x[near], y[near], u[near], v[near]
+    one, none = np.ones_like(x), np.zeros_like(x)
+    rows = np.concatenate(
+        [
+            np.column_stack([x, y, one, none, none, none, -u * x, -u * y, -u]),
+            np.column_stack([none, none, none, x, y, one, -v * x, -v * y, -v]),
+        ]
+    )
+    homography = np.linalg.svd(rows, full_matrices=False)[2][-1].reshape(3, 3)
+    return np.linalg.inv(normal) @ homography @ normal
+
+
+def _normalised(homographies: np.ndarray) -> np.ndarray:
+    """Scaled to a last element of 1, or to the size 1 where that element is next to nothing."""
+    size = np.abs(homographies).max(axis=(1, 2))
+    last = homographies[:, 2, 2]
+    scale = np.where(np.abs(last) > 1e-6 * size, last, size)
+    return (homographies / scale[:, None, None]).astype(np.float32)
+
+
+def _travels(projector: Projector) -> bool:
+    if not all(lens.perspective for lens in projector.lenses):
+        return True
+    views = np.stack([lens.view for lens in projector.lenses])
+    places = -np.einsum("fcr,fc->fr", views[:, :3, :3], views[:, :3, 3])
+    return bool((np.abs(places - places[0]) > 1e-6 * (1 + np.abs(places[0]).max())).any())
+
+
+def _background(scene, depsgraph, projector: Projector, is_subject) -> Iterator[None]:
+    """Pixels [N, 2] of the first frame and the homogeneous world points [N, 4] seen there."""
+    fit = projector.fit
+    x = (np.arange(GRID[0]) + 0.5) * fit.width / GRID[0]
+    y = (np.arange(GRID[1]) + 0.5) * fit.height / GRID[1]
+    pixels = np.stack(np.meshgrid(x, y), axis=2).reshape(-1, 2)
+    lens = projector.lenses[0]
+    device = (np.column_stack([pixels, np.ones(len(pixels))]) @ np.linalg.inv(to_pixels(fit)).T)[:, :2]
+    unproject = np.linalg.inv(lens.projection @ lens.view)
+
+    def at(depth: float) -> np.ndarray:
+        points = np.column_stack([device, np.full(len(device), depth), np.ones(len(device))]) @ unproject.T
+        return points[:, :3] / points[:, 3:]
+
+    starts = at(-1.0)
+    rays = at(0.0) - starts
+    rays /= np.linalg.norm(rays, axis=1, keepdims=True)
+    found = []
+    for start, ray in zip(starts, rays):
+        hit = _cast(scene, depsgraph, start, ray, is_subject)
+        found.append(hit)
+        yield
+    hits = np.array([hit is not None for hit in found])
+    if lens.perspective:
+        missed = np.column_stack([rays, np.zeros(len(rays))])
+    else:
+        missed = np.column_stack([starts, np.ones(len(starts))])
+    world = np.array([(*hit, 1.0) if hit is not None else miss for hit, miss in zip(found, missed)])
+    return pixels, world
+
+
+def _cast(scene, depsgraph, start, ray, is_subject) -> np.ndarray | None:
+    for _ in range(PATIENCE):
+        hit, place, _, _, obj, _ = scene.ray_cast(depsgraph, start, ray)
+        if not hit:
+            return None
+        if not is_subject(obj):
+            return np.array(place)
+        start = np.array(place) + ray * 1e-4 * (1 + np.linalg.norm(place))
+    return None
