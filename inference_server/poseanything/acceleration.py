@@ -6,6 +6,7 @@ import functools
 
 import torch
 
+from .clip import InputError
 from .transformer import PoseAnythingTransformer3DModel
 
 
@@ -32,11 +33,11 @@ def _compiled_without_parts(eager, compiled):
 def set_attention_backend(transformer: PoseAnythingTransformer3DModel, name: str) -> None:
     """Choose one of diffusers' attention backends ("native", "flash", "_flash_3_hub", "sage", ...).
 
-    Raises `ValueError` (one sentence) where there is none of that name or it can't run here.
+    Raises `InputError` where there is none of that name or it can't run here.
     """
     try:
         transformer.set_attention_backend(name)
     except (ValueError, RuntimeError, ImportError) as error:
-        raise ValueError(
+        raise InputError(
             f"The attention backend {name!r} can't be used here ({str(error).splitlines()[0]}); choose native."
         ) from error

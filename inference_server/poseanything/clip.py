@@ -18,6 +18,10 @@ WINDOW_FRAMES = 81
 """The length that the model was trained at."""
 
 
+class InputError(ValueError):
+    """What was asked for can't be made. Its text is one sentence that says what is wrong and what to do."""
+
+
 @dataclass(frozen=True, eq=False)
 class Clip:
     """The conditions of one clip of F = 1 + 4 n frames, all pictures at its size.
@@ -31,7 +35,7 @@ class Clip:
     first_part_map: uint8 [H, W], `part_maps[0]` in more detail.
     camera_images: uint8 [F, H, W], the rectangle that moves against the camera (section 4.3).
 
-    Raises `ValueError` (one sentence) where these don't fit each other.
+    Raises `InputError` where these don't fit each other.
     """
 
     first_frame: np.ndarray
@@ -58,9 +62,9 @@ class Clip:
         for name, shape in expected.items():
             found = getattr(self, name)
             if found is not None and found.shape != shape:
-                raise ValueError(f"{name} has the shape {found.shape} where the pose images need {shape}; scale it to them.")
+                raise InputError(f"{name} has the shape {found.shape} where the pose images need {shape}; scale it to them.")
         if self.part_maps is not None and len(self.part_maps) != self.num_frames:
-            raise ValueError(f"There are {len(self.part_maps)} part maps for {self.num_frames} frames; give one for each.")
+            raise InputError(f"There are {len(self.part_maps)} part maps for {self.num_frames} frames; give one for each.")
 
     @property
     def num_frames(self) -> int:
@@ -103,16 +107,16 @@ class Clip:
 
 
 def check_size(width: int, height: int, num_frames: int) -> None:
-    """Raise `ValueError`, naming the nearest sizes, for a clip that the model can't make."""
+    """Raise `InputError`, naming the nearest sizes, for a clip that the model can't make."""
     if width % STRIDE or height % STRIDE:
         fitting = " x ".join(str(max(round(side / STRIDE), 1) * STRIDE) for side in (width, height))
-        raise ValueError(
+        raise InputError(
             f"The clip is {width} x {height} pixels and the model makes multiples of {STRIDE}; choose {fitting}."
         )
     surplus = (num_frames - 1) % FRAMES_PER_LATENT
     if surplus or num_frames < 2:
         nearest = [n for n in (num_frames - surplus, num_frames - surplus + FRAMES_PER_LATENT) if n > 1]
-        raise ValueError(
+        raise InputError(
             f"The clip has {num_frames} frames and the model makes 5, 9, 13 and so on;"
             f" choose {' or '.join(map(str, nearest))}."
         )

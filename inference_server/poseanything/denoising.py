@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import torch
 from diffusers import SchedulerMixin
 
-from .caching import MagCalibration, cache_config, cached
+from .caching import CACHES, MagCalibration, cache_config, cached
+from .clip import InputError
 from .guiders import LinearGuidance
-from .part_tracker import PartTracker
+from .part_tracker import MATCHINGS, PartTracker
 from .schedule import set_timesteps
 from .transformer import FirstFrameAttention, PoseAnythingTransformer3DModel
 
@@ -24,7 +25,7 @@ SUBJECT_CONDITIONS = ("subject", "first_pose")
 
 @dataclass(frozen=True)
 class Settings:
-    """How a clip is sampled.
+    """How a clip is sampled; a cache or matching that there isn't raises `InputError`.
 
     cache: "none", "first_block", "mag" or "taylorseer", on after the part-aware steps.
     cache_threshold: the change up to which "first_block" and "mag" leave a step out; None for their defaults.
@@ -38,6 +39,11 @@ class Settings:
     cache_threshold: float | None = None
     matching: str = "paper"
     part_attention_steps: int = PART_ATTENTION_STEPS
+
+    def __post_init__(self):
+        for name, words in {"cache": CACHES, "matching": MATCHINGS}.items():
+            if getattr(self, name) not in words:
+                raise InputError(f"There is no {name} {getattr(self, name)!r}; choose one of {', '.join(words)}.")
 
 
 class Denoiser:

@@ -13,7 +13,7 @@ from diffusers.loaders import WanLoraLoaderMixin
 from diffusers.utils.torch_utils import randn_tensor
 from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
-from .clip import FRAMES_PER_LATENT, WINDOW_FRAMES, Clip
+from .clip import FRAMES_PER_LATENT, WINDOW_FRAMES, Clip, InputError
 from .decoding import Check, Frames, WindowDecoder
 from .denoising import Denoiser, Settings
 from .guiders import LinearGuidance, NoGuidance, repeat_first_pose
@@ -116,11 +116,11 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             check: called many times a second; what it raises ends everything, and nothing more is decoded.
 
         Raises:
-            ValueError: clip, guider or settings don't fit the model or each other; one sentence.
+            InputError: clip, guider or settings don't fit the model or each other.
         """
         guider = guider or NoGuidance()
         if "camera" in guider.pose_conditions and clip.camera_images is None:
-            raise ValueError("This guidance is by the camera's motion, and there is none; set one or choose other guidance.")
+            raise InputError("This guidance is by the camera's motion, and there is none; set one or choose other guidance.")
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         windows = list(clip.windows(window_frames))
         num_steps = len(windows) * settings.num_inference_steps

@@ -1,4 +1,4 @@
-"""A request of the bridge as the pipeline takes it."""
+"""What is to be made and how: a request of the bridge as the model takes it."""
 
 from __future__ import annotations
 
@@ -6,21 +6,17 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import cv2
-import numpy as np
-
 from shared.camera import rectangle_condition
-from shared.messages import GenerationRequest
+from shared.messages import GenerationRequest, Guidance
 from shared.raster import condition_images
 
-from .clip import WINDOW_FRAMES, Clip, check_size
+from .clip import WINDOW_FRAMES, Clip, InputError, check_size
+from .clip_files import decode_picture
+from .denoising import CACHES, MATCHINGS, PART_ATTENTION_STEPS, Settings
+from .guiders import LinearGuidance, make_guider
+from .schedule import SCHEDULERS
 
-CHOICES = {
-    "scheduler": ("euler", "unipc"),
-    "cache": ("none", "first_block", "mag", "taylorseer"),
-    "matching": ("paper", "release"),
-    "parts": ("scene", "images"),
-}
+CHOICES = {"scheduler": SCHEDULERS, "cache": CACHES, "matching": MATCHINGS, "parts": ("scene", "images")}
 
 
 @dataclass(frozen=True)
@@ -31,18 +27,20 @@ class Options:
     cache: what is left out of the steps after the part-aware ones: "none", "first_block", "mag" or "taylorseer".
     matching: of parts, "paper", or "release" with the official code's slips.
     parts: "scene" takes the request's part maps where it has them, "images" always finds and matches parts.
+    cache_threshold: the change up to which "first_block" and "mag" leave a step out; 0 for their defaults.
     part_attention_steps: how many steps have part-aware attention, 0 for none.
     window_frames: how many frames are made at once; longer clips are chained.
     attention: one of diffusers' attention backends.
     compile: compile the blocks, which pays from the second clip on.
-    lora: a LoRA file in the folder `loras` of the weights.
+    lora: the name of a LoRA file in the folder `loras` of the weights; of `lora_strength`.
     """
 
     scheduler: str = "euler"
     cache: str = "none"
+    cache_threshold: float = 0.0
     matching: str = "paper"
     parts: str = "scene"
-    part_attention_steps: int = 6
+    part_attention_steps: int = PART_ATTENTION_STEPS
     window_frames: int = WINDOW_FRAMES
     attention: str = "native"
     compile: bool = False
@@ -51,25 +49,62 @@ class Options:
 
     @classmethod
     def parse(cls, options: Mapping[str, object]) -> Options:
-        """Raises `ValueError` (one sentence) for an option that there isn't, or a value it can't have."""
+        """Raises `InputError` for an option that there isn't, or a value it can't have."""
         defaults = {field.name: field.default for field in dataclasses.fields(cls)}
         for name, value in options.items():
             if name not in defaults:
-                raise ValueError(f"The engine has no option {name!r}; it has {', '.join(defaults)}.")
+                raise InputError(f"The engine has no option {name!r}; it has {', '.join(defaults)}.")
             kind = type(defaults[name])
             if not (type(value) is kind or (kind is float and type(value) is int)):
                 words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-                raise ValueError(f"The engine's option {name} is {value!r}; it must be {words[kind]}.")
+                raise InputError(f"The engine's option {name} is {value!r}; it must be {words[kind]}.")
             if name in CHOICES and value not in CHOICES[name]:
-                raise ValueError(f"The engine's option {name} is {value!r}; choose one of {', '.join(CHOICES[name])}.")
+                raise InputError(f"The engine's option {name} is {value!r}; choose one of {', '.join(CHOICES[name])}.")
         parsed = cls(**options)
         if parsed.part_attention_steps < 0 or parsed.window_frames < 5:
-            raise ValueError("The engine's option part_attention_steps must be 0 or more, and window_frames 5 or more.")
+            raise InputError("The engine's option part_attention_steps must be 0 or more, and window_frames 5 or more.")
         return parsed
 
 
+@dataclass(frozen=True, eq=False)
+class Order:
+    """One clip to be made: its conditions, and how it is sampled."""
+
+    clip: Clip
+    guider: LinearGuidance
+    seed: int
+    settings: Settings
+    options: Options
+
+    @classmethod
+    def of(
+        cls, clip: Clip, guidance: Guidance, seed: int, num_inference_steps: int, engine_options: Mapping[str, object]
+    ) -> Order:
+        """Raises `InputError`."""
+        options = Options.parse(engine_options)
+        try:
+            guider = make_guider(guidance)
+        except ValueError as error:
+            raise InputError(str(error)) from error
+        settings = Settings(
+            num_inference_steps=num_inference_steps,
+            cache=options.cache,
+            cache_threshold=options.cache_threshold or None,
+            matching=options.matching,
+            part_attention_steps=options.part_attention_steps,
+        )
+        return cls(clip, guider, seed, settings, options)
+
+    @classmethod
+    def from_request(cls, request: GenerationRequest) -> Order:
+        """Raises `InputError`."""
+        parts = Options.parse(request.engine_options).parts
+        clip = clip_from_request(request, parts)
+        return cls.of(clip, request.guidance, request.seed, request.num_inference_steps, request.engine_options)
+
+
 def clip_from_request(request: GenerationRequest, parts: str = "scene") -> Clip:
-    """Draw the request's conditions at its size. Raises `ValueError` (one sentence)."""
+    """Draw the request's conditions at its size. Raises `InputError`."""
     width, height = request.width, request.height
     check_size(width, height, request.num_frames)
     lookup = request.pose.part_lookup()
@@ -79,7 +114,7 @@ def clip_from_request(request: GenerationRequest, parts: str = "scene") -> Clip:
     if request.camera_motion is not None and request.guidance.guider.startswith("subject_camera"):
         camera_images = condition_images(rectangle_condition(request.camera_motion, width, height), width, height)
     return Clip(
-        first_frame=read_picture(request.first_frame),
+        first_frame=decode_picture(request.first_frame),
         pose_images=condition_images(request.pose, width, height, request.conditioned_frames()),
         pose_frames=request.conditioned_frames(),
         prompt=request.prompt,
@@ -89,11 +124,3 @@ def clip_from_request(request: GenerationRequest, parts: str = "scene") -> Clip:
         first_part_map=lookup[request.first_labels] if known and request.first_labels is not None else None,
         camera_images=camera_images,
     )
-
-
-def read_picture(file: bytes) -> np.ndarray:
-    """uint8 [H, W, 3], RGB. Raises `ValueError` for what is no picture."""
-    image = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR)
-    if image is None:
-        raise ValueError("The first frame can't be read; save the picture again, or choose another.")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
