@@ -24,7 +24,8 @@ from diffusers.utils import apply_lora_scale
 from torch import nn
 
 from .first_frame_attention import FirstFrameAttention
-from .ptcm import PartAwareCrossAttention, PartTokens, sequence_share
+from .part_tokens import PartTokens, sequence_share
+from .ptcm import PartAwareCrossAttention
 
 __all__ = ["FirstFrameAttention", "PartTokens", "PoseAnythingTransformer3DModel", "PoseAnythingTransformerBlock"]
 

@@ -23,7 +23,7 @@ FRAMES, HEIGHT, WIDTH = 21, 15, 26
 PARTS = 5
 TEXT_TOKENS = 512
 HEAD_DIM = 128
-ROUNDS = 9
+ROUNDS = 15
 
 Run = Callable[[], torch.Tensor]
 
@@ -73,26 +73,34 @@ def peak_memory(run: Run) -> int:
     return max(itertools.accumulate(event.nbytes() for event in events if event.name() == "[memory]"))
 
 
-def seconds(runs: dict[str, Run]) -> dict[str, float]:
-    """Median times, the runs taking turns so that whatever else the machine does falls on all of them."""
+def seconds(runs: dict[str, Run]) -> dict[str, list[float]]:
+    """Times by round. The runs take turns, so that whatever else the machine does falls on all of them alike."""
     taken = {name: [] for name in runs}
     for _ in range(ROUNDS):
         for name, run in runs.items():
             start = time.perf_counter()
             run()
             taken[name].append(time.perf_counter() - start)
-    return {name: statistics.median(times) for name, times in taken.items()}
+    return taken
 
 
 @torch.no_grad()
 def main() -> None:
-    print(f"One block at {FRAMES}x{HEIGHT}x{WIDTH} tokens, {PARTS} parts over a third of them, against no parts")
-    table = {"arithmetic, width 3072 (TFLOP)": {n: flops(r) / 1e12 for n, r in runs(3072, 14336, "meta").items()}}
-    small = runs(512, 2048, "cpu")
-    table["peak memory, width 512 (MiB)"] = {name: peak_memory(run) / 2**20 for name, run in small.items()}
-    table["time on the CPU, width 512 (s)"] = seconds(small)
-    for figure, values in table.items():
-        print(f"{figure:32}", *(f"{n} {v:7.3f} ({v / values['without'] - 1:+6.1%})" for n, v in values.items()), sep="  ")
+    full, small = runs(3072, 14336, "meta"), runs(512, 2048, "cpu")
+    figures = {
+        "arithmetic at width 3072, TFLOP": {name: [flops(run) / 1e12] for name, run in full.items()},
+        "peak memory at width 512, MiB": {name: [peak_memory(run) / 2**20] for name, run in small.items()},
+        "CPU time at width 512, s": seconds(small),
+    }
+    print(f"One block at {FRAMES}x{HEIGHT}x{WIDTH} tokens, {PARTS} parts over a third of them; medians, ratios by round")
+    print(f"{'':33}" + "".join(f"{name:>20}" for name in small))
+    for figure, measured in figures.items():
+        ratios = {
+            name: statistics.median(value / base for value, base in zip(values, measured["without"]))
+            for name, values in measured.items()
+        }
+        cells = (f"{statistics.median(values):9.3f} ({ratios[name]:6.1%})" for name, values in measured.items())
+        print(f"{figure:33}" + "".join(f"{cell:>20}" for cell in cells))
 
 
 if __name__ == "__main__":

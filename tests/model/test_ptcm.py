@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
-from inference_server.poseanything import ptcm  # noqa: E402
-from inference_server.poseanything.ptcm import PartTokens  # noqa: E402
+from inference_server.poseanything import part_tokens, ptcm  # noqa: E402
+from inference_server.poseanything.part_tokens import PartTokens  # noqa: E402
 from inference_server.poseanything.transformer import PoseAnythingTransformerBlock  # noqa: E402
 from tests.benchmarks.ptcm import flops, runs  # noqa: E402
 from tests.model.masked_part_attention import MaskedPartProcessor, MaskedParts  # noqa: E402
@@ -209,9 +209,9 @@ def test_pieces_of_the_sequence_make_the_whole(densities: list[float], ranks: in
         with (
             mock.patch("torch.distributed.get_rank", lambda group: rank),
             mock.patch("torch.distributed.get_world_size", lambda group: ranks),
-            mock.patch.object(ptcm.collectives, "all_reduce", lambda tensor, op, group: tensor),
+            mock.patch.object(part_tokens.collectives, "all_reduce", lambda tensor, op, group: tensor),
         ):
-            piece = hidden_states[:, ptcm.sequence_share(whole.sequence_length, "all")].clone()
+            piece = hidden_states[:, part_tokens.sequence_share(whole.sequence_length, "all")].clone()
             parts = whole.shard("all")
             piece_tokens, piece_keys = parts.gather(piece)
         found_keys += piece_keys
