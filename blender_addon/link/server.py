@@ -38,6 +38,7 @@ class ServerProcess:
         Returns at once; `state` tells how it goes on. Raises `ServerError`."""
         if self.is_up:
             return
+        check_address(address)
         if not is_local(address):
             raise ServerError(f"{address} is another computer; start the server there, or choose an address on this one.")
         home = _checkout(folder)
@@ -102,10 +103,21 @@ class ServerProcess:
             self.state, self._process = FAILED, None
 
 
+def check_address(address: str) -> None:
+    """Raises `ServerError` when an address can't be one."""
+    parts = urlsplit(address)
+    try:
+        complete = parts.scheme == "tcp" and parts.hostname and parts.port is not None
+    except ValueError:
+        complete = False
+    if not complete:
+        raise ServerError(f"{address!r} is not an address; write it as tcp://127.0.0.1:47847.")
+
+
 def is_local(address: str) -> bool:
     """Whether an address is on this computer, so that no network is touched."""
     parts = urlsplit(address)
-    return parts.scheme in ("ipc", "inproc") or parts.hostname in ("127.0.0.1", "localhost", "::1")
+    return parts.hostname in ("127.0.0.1", "localhost", "::1")
 
 
 def chooses_port(address: str) -> bool:

@@ -57,6 +57,7 @@ class Session:
         """Talk to the server at an address from now on. Raises `ServerError`."""
         if self.client is not None and self.client.address == address:
             return
+        server_process.check_address(address)
         if not is_local(address) and not online:
             raise ServerError(
                 f"Blender is set to stay offline; allow online access in Preferences > System to use {address}."

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import bpy
 import msgpack
+import numpy as np
 from bpy.props import StringProperty
 
 from ..errors import ExportError
@@ -17,7 +18,7 @@ from ..sequencer.takes import FIRST_FRAME, claim_folder
 from ..shared import wire
 from ..shared.messages import EngineDescription
 from ..shared.raster import draw_pose
-from ..truth.pictures import encode_png
+from ..truth.png import encode_png
 from . import shot as shots
 from .stepped import SteppedOperator
 
@@ -50,7 +51,9 @@ def export_files(context, output: Path) -> Generator[ExportStep, None, Path]:
             picture = draw_pose(clip.pose, index)
             if index not in carrying:
                 picture[:] = 0
-            (folder / "skeleton" / f"{index:03d}.png").write_bytes(encode_png(picture))
+            (folder / "skeleton" / f"{index:03d}.png").write_bytes(
+                encode_png(np.repeat(picture[..., None], 3, axis=2))
+            )
         with open(folder / REQUEST, "wb") as file:
             msgpack.pack([bytes(part) for part in wire.encode(request)], file)
     except OSError as error:
