@@ -13,6 +13,7 @@ from importlib import import_module
 
 COMMANDS = {
     "serve": ("inference_server.cli.serve", "answer requests of Blender"),
+    "generate": ("inference_server.cli.generate", "make a clip from files"),
     "weights": ("inference_server.poseanything.checkpoints.weights", "get the model's weights"),
     "convert": ("inference_server.poseanything.checkpoints.conversion", "turn a checkpoint into another format"),
 }

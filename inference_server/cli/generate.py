@@ -1,0 +1,146 @@
+"""`generate`: a clip on the command line, from a first frame and a folder of pose images, or from a request file."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from shared.messages import Guidance, Progress
+from shared.request_file import SUFFIX, read_request
+from shared.schema import MessageError
+
+from ..engines import find_engine
+from ..engines.base import EngineError, Picture
+from ..worker.job import Estimate
+from .output import open_output
+
+
+def add_parser(subparsers) -> argparse.ArgumentParser:
+    parser = subparsers.add_parser("generate", help="make a clip from files", description=__doc__)
+    parser.add_argument("--output", type=Path, required=True, metavar="CLIP", help="a new .mp4, or a new folder for PNGs")
+    parser.add_argument("--engine", help="default: the request's; poseanything for a folder of pose images")
+    parser.add_argument("--seed", type=int, help="default: the request's, or 0")
+    parser.add_argument("--steps", type=int, help="denoising steps; default: the request's, or 50")
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an option of the engine, such as cache=first_block; may be repeated",
+    )
+    request = parser.add_argument_group("from a request")
+    request.add_argument("--request", type=Path, metavar=f"FILE{SUFFIX}", help="written by the extension")
+    poses = parser.add_argument_group("from pose images")
+    poses.add_argument(
+        "--poses",
+        type=Path,
+        metavar="FOLDER",
+        help="white lines on black, one picture a frame in the order of their names; a black one leaves its frame free",
+    )
+    poses.add_argument("--first-frame", type=Path, metavar="PICTURE", help="squashed to the pose images' shape")
+    poses.add_argument("--subject", type=Path, metavar="PICTURE", help="the first frame's subject, cut out on white")
+    poses.add_argument("--prompt", default="", help="what is to be seen, or the name of a text file that says so")
+    poses.add_argument("--negative-prompt", default="", help="what is not to be seen, for guidance")
+    poses.add_argument("--frames", type=int, help="1 + 4 n; default: as many as there are poses for, at most 81")
+    poses.add_argument("--fps", type=float, default=24.0, help="default: %(default)g")
+    poses.add_argument("--longer-side", type=int, default=832, metavar="PIXELS", help="default: %(default)s, as trained")
+    poses.add_argument("--guidance-scale", type=float, default=1.0, help="classifier-free; default: 1, which is none")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    started = time.monotonic()
+    try:
+        if (args.request is None) == (args.poses is None):
+            raise ValueError("Name either a request file or a folder of pose images.")
+        fps, events = _from_request(args) if args.request else _from_poses(args)
+        note = _write(args.output, fps, events)
+    except (EngineError, MessageError, ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nStopped; nothing was kept.", file=sys.stderr)
+        return 130
+    print(f"{args.output}: made in {time.monotonic() - started:.0f} s. {note or ''}".rstrip())
+    return 0
+
+
+def _from_request(args: argparse.Namespace) -> tuple[float, Iterator]:
+    request = read_request(args.request)
+    changed = {"engine": args.engine, "seed": args.seed, "num_inference_steps": args.steps}
+    request = dataclasses.replace(
+        request,
+        **{name: value for name, value in changed.items() if value is not None},
+        engine_options=request.engine_options | _options(args.option),
+    )
+    engine = find_engine(request.engine)()
+    return request.fps, _after_loading(engine, lambda: engine.generate(request, lambda: False))
+
+
+def _from_poses(args: argparse.Namespace) -> tuple[float, Iterator]:
+    if args.first_frame is None:
+        raise ValueError("Name the first frame that goes with the pose images.")
+    if args.engine not in (None, "poseanything"):
+        raise ValueError(f"The engine {args.engine} needs limbs, which pose images don't tell; give it a request file.")
+    from ..poseanything.clip_files import read_clip
+    from ..poseanything.order import Order
+
+    prompt = Path(args.prompt).read_text(encoding="utf-8").strip() if args.prompt.endswith(".txt") else args.prompt
+    clip = read_clip(
+        args.first_frame,
+        args.poses,
+        subject=args.subject,
+        num_frames=args.frames,
+        longer_side=args.longer_side,
+        prompt=prompt,
+        negative_prompt=args.negative_prompt,
+    )
+    guider = "none" if args.guidance_scale == 1 else "classifier_free"
+    guidance = Guidance(guider=guider, guidance_scale=args.guidance_scale)
+    order = Order.of(clip, guidance, args.seed or 0, args.steps or 50, _options(args.option))
+    engine = find_engine("poseanything")()
+    return args.fps, _after_loading(engine, lambda: engine.make(order, lambda: False))
+
+
+def _after_loading(engine, generate) -> Iterator:
+    yield from engine.load()
+    return (yield from generate())
+
+
+def _options(words: list[str]) -> dict[str, object]:
+    """The table that NAME=VALUE words make: numbers, true and false as such, anything else as text."""
+    options = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals:
+            raise ValueError(f"The option {word!r} has no value; write it as NAME=VALUE.")
+        value: object = {"true": True, "false": False}.get(text.lower(), text)
+        for number in (float, int):
+            try:
+                value = number(text)
+            except ValueError:
+                continue
+        options[name] = value
+    return options
+
+
+def _write(output: Path, fps: float, events: Iterator) -> object:
+    """Write the pictures, telling how far it is; returns the engine's note."""
+    estimate = Estimate()
+    with open_output(output, fps) as write:
+        while True:
+            try:
+                event = next(events)
+            except StopIteration as end:
+                return end.value
+            if isinstance(event, Picture):
+                write(event.image)
+            elif isinstance(event, Progress):
+                seconds = estimate(event, time.monotonic())
+                left = "" if seconds is None else f", {seconds:.0f} s left"
+                ending = "\r" if sys.stdout.isatty() and event.step < event.total else "\n"
+                print(f"\033[K{event.stage} {event.step}/{event.total}{left} {event.note}".rstrip(), end=ending, flush=True)

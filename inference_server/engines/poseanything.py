@@ -1,0 +1,108 @@
+"""The neural engine: PoseAnything itself. What is heavy is imported when the first job needs it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from shared.messages import MAX_FRAMES, EngineDescription, GenerationRequest, Preview, Progress
+
+from ..poseanything.checkpoints import CheckpointError, find_weights
+from .base import Engine, EngineError, JobCancelled, Picture
+
+if TYPE_CHECKING:
+    from ..poseanything.order import Order
+
+PACKAGES = ("torch", "diffusers", "transformers", "cv2", "skimage", "scipy")
+
+
+class PoseAnythingEngine(Engine):
+    """Frames from the model of the paper. `engine_options` are those of `poseanything.request.Options`."""
+
+    @classmethod
+    def describe(cls) -> EngineDescription:
+        return EngineDescription(
+            name="poseanything",
+            label="PoseAnything",
+            summary="The video model of the paper: photoreal frames that follow the pose. Needs a CUDA card.",
+            neural=True,
+            ready=not (reason := cls._what_is_missing()),
+            reason=reason[:1024],
+            size_multiple=32,
+            frame_step=4,
+            max_frames=MAX_FRAMES,
+            default_steps=50,
+            guiders=("none", "classifier_free", "subject_camera", "subject_camera_separate"),
+        )
+
+    @staticmethod
+    def _what_is_missing() -> str:
+        absent = [name for name in PACKAGES if find_spec(name) is None]
+        if absent:
+            return f"PoseAnything needs {', '.join(absent)}; install them with: python build.py setup --model"
+        try:
+            find_weights()
+        except CheckpointError as error:
+            return str(error)
+        return ""
+
+    def load(self) -> Iterator[Progress]:
+        """Look at the weights. They are read with the first job, whose size decides how."""
+        from ..poseanything.maker import ClipMaker
+
+        logging.getLogger("diffusers.guiders").setLevel(logging.ERROR)  # guiders being new there is nothing for the user
+        try:
+            self._maker = ClipMaker(find_weights())
+        except CheckpointError as error:
+            raise EngineError(str(error)) from error
+        yield Progress(job="load", stage="loading", step=0, total=1)
+
+    def generate(
+        self, request: GenerationRequest, cancelled: Callable[[], bool]
+    ) -> Iterator[Progress | Preview | Picture]:
+        from ..poseanything.clip import InputError
+        from ..poseanything.order import Order
+
+        try:
+            order = Order.from_request(request)
+        except InputError as error:
+            raise EngineError(str(error), code="invalid") from error
+        return (yield from self.make(order, cancelled, request.job, request.preview_interval))
+
+    def make(
+        self, order: Order, cancelled: Callable[[], bool], job: str = "clip", preview_interval: float = 0.0
+    ) -> Iterator[Progress | Preview | Picture]:
+        """As `generate`, from an order of the model's own."""
+        from ..poseanything.clip import InputError
+        from ..poseanything.pipeline import DenoisingStep, Frames
+
+        def check() -> None:
+            if cancelled():
+                raise JobCancelled
+
+        maker, next_preview = self._maker.make(order, check), 0.0
+        try:
+            while True:
+                try:
+                    event = next(maker)
+                except StopIteration as end:
+                    return end.value
+                check()
+                if isinstance(event, Frames):
+                    for index, image in enumerate(event.images[0], event.index):
+                        yield Picture(index, image)
+                    yield Progress(job, "decoding", event.index + event.images.shape[1], order.clip.num_frames)
+                    continue
+                yield Progress(job, event.stage, event.step, event.total)
+                if isinstance(event, DenoisingStep) and preview_interval and time.monotonic() >= next_preview:
+                    yield Preview(job, *event.preview())
+                    next_preview = time.monotonic() + preview_interval
+        except InputError as error:
+            raise EngineError(str(error), code="invalid") from error
+        except CheckpointError as error:
+            raise EngineError(str(error)) from error
+        finally:
+            maker.close()

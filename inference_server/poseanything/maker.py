@@ -1,0 +1,153 @@
+"""Orders to frames on this machine: the weights read as its memory allows, and once more, smaller, where it runs out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from .acceleration import compile_blocks, set_attention_backend
+from .checkpoints import WeightSet, default_folder, load_lora, load_text_encoder, load_transformer, load_vae
+from .clip import InputError
+from .decoding import Check, Frames
+from .memory import Card, MemoryPlan, ModelSizes, Shape, plan
+from .order import Options, Order
+from .pipeline import Event, PoseAnythingPipeline, Step
+from .schedule import make_scheduler
+
+log = logging.getLogger(__name__)
+
+
+class ClipMaker:
+    """Keeps the model as the last order needed it, and reads it anew only where the next one needs it otherwise.
+
+    Args:
+        weights: where the model's files lie.
+        device: by default CUDA's where there is one.
+
+    Raises `CheckpointError` where the files are another model's.
+    """
+
+    def __init__(self, weights: WeightSet, device: torch.device | str | None = None):
+        self.weights = weights
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.sizes = ModelSizes.of(weights)
+        self.pipeline = PoseAnythingPipeline(None, None, None, None, make_scheduler())
+        self._too_much: int | None = None  # bytes that a plan took and the card turned out not to have
+        self._forget()
+
+    def make(self, order: Order, check: Check = None) -> Generator[Event, None, str]:
+        """The pipeline's events of an order, and before them those of loading; returns a note for the user.
+
+        Where memory runs out the clip is begun anew on the plan's next rung, and goes on after the last frame shown.
+        Raises `InputError`, `CheckpointError`, what `check` raises, and `torch.OutOfMemoryError` below the last rung.
+        """
+        height, width = order.clip.size
+        shape = Shape(width, height, min(order.clip.num_frames, order.options.window_frames))
+        card = Card.of(self.device)
+        if self._too_much is not None:
+            card = replace(card, free_bytes=min(card.free_bytes, self._too_much - 1))
+        chosen = plan(card, self.sizes, shape)
+        shown, remarks = 0, _remarks(order, self.pipeline)
+        while True:
+            try:
+                for event in self._attempt(order, chosen, check):
+                    if isinstance(event, Frames):
+                        event = Frames(shown, event.images[:, max(shown - event.index, 0) :])
+                        shown += event.images.shape[1]
+                        if not event.images.shape[1]:
+                            continue
+                    yield event
+                return " ".join([chosen.reason, *remarks])
+            except torch.OutOfMemoryError:
+                lower = chosen.step_down()
+                if lower is None:
+                    raise
+            log.warning("Memory ran out; now %s", lower.reason)
+            remarks.insert(0, "Memory ran out with more at once.")
+            self._too_much = chosen.peak_bytes
+            self._forget()
+            chosen = lower
+
+    def _attempt(self, order: Order, chosen: MemoryPlan, check: Check) -> Iterator[Event]:
+        yield from self._load(chosen)
+        self._adapt(order.options)
+        yield from self.pipeline.stream(
+            order.clip,
+            [order.seed],
+            order.guider,
+            order.settings,
+            order.options.window_frames,
+            overlap=chosen.overlap and self.device.type == "cuda",
+            check=check,
+        )
+
+    def _load(self, chosen: MemoryPlan) -> Iterator[Step]:
+        if self._plan is not None and _placement(self._plan) == _placement(chosen):
+            self.pipeline.vae.use_tiling = chosen.vae_tiling
+            return
+        self._forget()
+        weights, pipeline = self.weights, self.pipeline
+        yield Step("loading", 0, 3)
+        text_encoder, tokenizer = load_text_encoder(
+            weights.text_encoder, tokenizer=weights.tokenizer, **chosen.load_options("text_encoder")
+        )
+        pipeline.register_modules(text_encoder=text_encoder, tokenizer=tokenizer)
+        yield Step("loading", 1, 3)
+        pipeline.register_modules(vae=load_vae(weights.vae, **chosen.load_options("vae")))
+        yield Step("loading", 2, 3)
+        pipeline.register_modules(transformer=load_transformer(weights.transformer, **chosen.load_options("transformer")))
+        chosen.apply(pipeline.components)
+        self._plan = chosen
+        yield Step("loading", 3, 3)
+
+    def _forget(self) -> None:
+        self.pipeline.register_modules(text_encoder=None, tokenizer=None, vae=None, transformer=None)
+        self._plan: MemoryPlan | None = None
+        self._lora, self._attention, self._compiled = ("", 1.0), "native", False
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _adapt(self, options: Options) -> None:
+        """Bring the model into the state that the options ask for."""
+        transformer = self.pipeline.transformer
+        self.pipeline.scheduler = make_scheduler(options.scheduler)
+        if self._lora != (options.lora, options.lora_strength):
+            if self._lora[0]:
+                transformer.unload_lora()
+                self._lora = ("", 1.0)
+            if options.lora:
+                load_lora(transformer, _lora_file(options.lora), strength=options.lora_strength)
+            self._lora = (options.lora, options.lora_strength)
+        if self._attention != options.attention:
+            set_attention_backend(transformer, options.attention)
+            self._attention = options.attention
+        if options.compile and not self._compiled:
+            compile_blocks(transformer)
+            self._compiled = True
+
+
+def _placement(chosen: MemoryPlan) -> tuple:
+    """What of a plan can't be changed once the weights are loaded."""
+    return chosen.transformer, chosen.quantization, chosen.text_encoder, chosen.text_quantization, chosen.dtype
+
+
+def _lora_file(name: str) -> Path:
+    """The file of a LoRA's name, which may come from another machine and leads nowhere else. Raises `InputError`."""
+    folder = default_folder() / "loras"
+    names = sorted(path.name for path in folder.glob("*.safetensors"))
+    if name not in names:
+        raise InputError(f"There is no LoRA {name!r} in {folder}; it holds {', '.join(names) or 'none'}.")
+    return folder / name
+
+
+def _remarks(order: Order, pipeline: PoseAnythingPipeline) -> list[str]:
+    remarks = []
+    if order.settings.cache == "mag" and pipeline.mag_ratios is None:
+        remarks.append("MagCache was calibrated; from now on it leaves steps out.")
+    if not order.clip.pose_frames or order.clip.pose_frames[0] > 0 and order.clip.part_maps is None:
+        remarks.append("The first frame has no pose, so there was no part-aware attention.")
+    return remarks

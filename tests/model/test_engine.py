@@ -1,0 +1,299 @@
+"""The engine on a tiny model saved as the real one is: through the worker's interface, and through the command line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from inference_server.cli import main  # noqa: E402
+from inference_server.engines import find_engine  # noqa: E402
+from inference_server.engines.base import EngineError, JobCancelled, Picture  # noqa: E402
+from inference_server.poseanything.memory import MemoryPlan  # noqa: E402
+from shared.camera import camera_path  # noqa: E402
+from shared.messages import GenerationRequest, Guidance, Preview, Progress  # noqa: E402
+from shared.pose import Limb, Polyline, PoseSequence  # noqa: E402
+from shared.request_file import write_request  # noqa: E402
+
+from .checkpoint_files import (  # noqa: E402
+    random_tensors,
+    save_shards,
+    save_tokenizer,
+    transformer_shapes,
+    wan_t5_shapes,
+    wan_vae_shapes,
+)
+
+ROOT = Path(__file__).parents[2]
+DEER = ROOT.parent / "shared" / "data" / "official" / "deer"
+WIDTH, HEIGHT, FRAMES = 96, 64, 9
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    """Files of the names, formats and layouts that the weights command gets, of a tiny model."""
+    folder = tmp_path_factory.mktemp("weights")
+    shapes = transformer_shapes(in_channels=96, out_channels=48)
+    save_shards(random_tensors(shapes, torch.bfloat16), folder / "PoseAnything")
+    wan = folder / "Wan2.2-TI2V-5B"
+    save_tokenizer(wan / "google" / "umt5-xxl")
+    torch.save(random_tensors(wan_vae_shapes(4, 4), seed=1), wan / "Wan2.2_VAE.pth")
+    torch.save(random_tensors(wan_t5_shapes(40, 16, 16, 24, 2, 2)), wan / "models_t5_umt5-xxl-enc-bf16.pth")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def engine(weights):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("POSEANYTHING_WEIGHTS", str(weights))
+        engine = find_engine("poseanything")()
+        list(engine.load())
+        yield engine
+
+
+def request(**fields) -> GenerationRequest:
+    """A rig of two limbs that turns, with all that the scene knows."""
+    num_frames, (height, width) = fields.get("num_frames", FRAMES), (fields.get("height", HEIGHT), fields.get("width", WIDTH))
+    frames = []
+    for frame in range(num_frames):
+        reach = np.array([np.cos(0.1 * frame), np.sin(0.1 * frame)]) * 24
+        centre = np.array([WIDTH, HEIGHT]) / 2
+        ends = [np.append(centre + sign * reach, 3.0) for sign in (-1, 1)]
+        frames.append([Polyline(limb, [np.append(centre, 3.0), end]) for limb, end in enumerate(ends)])
+    pose = PoseSequence.from_frames(WIDTH, HEIGHT, ["body", "tail"], [Limb("spine", 0), Limb("tail", 1)], frames)
+    picture = np.full((height, width, 3), (160, 90, 40), np.uint8)
+    picture[height // 4 : -height // 4, width // 4 : -width // 4] = (60, 150, 200)
+    labels = np.zeros((height, width), np.uint8)
+    labels[height // 4 : -height // 4, width // 4 : width // 2] = 1
+    labels[height // 4 : -height // 4, width // 2 : -width // 4] = 2
+    base = {
+        "job": "job",
+        "engine": "poseanything",
+        "width": width,
+        "height": height,
+        "num_frames": num_frames,
+        "fps": 24.0,
+        "first_frame": cv2.imencode(".png", picture)[1].tobytes(),
+        "pose": pose,
+        "prompt": "deer runs",
+        "num_inference_steps": 3,
+        "first_labels": labels,
+        "part_maps": np.stack([labels[::8, ::8]] * num_frames),
+        "subject_mask": (labels > 0).astype(np.uint8),
+        "camera_motion": camera_path({"pan_left": 0.2}, num_frames, width, height),
+        "preview_interval": 0.001,
+    }
+    return GenerationRequest(**base | fields)
+
+
+def generate(engine, asked: GenerationRequest, cancelled=lambda: False) -> tuple[list, str]:
+    """All events of a request and the engine's note."""
+    events, stream = [], engine.generate(asked, cancelled)
+    while True:
+        try:
+            events.append(next(stream))
+        except StopIteration as end:
+            return events, end.value
+
+
+def pictures(events: list) -> np.ndarray:
+    return np.stack([event.image for event in events if isinstance(event, Picture)])
+
+
+def test_a_request_becomes_frames_previews_and_progress(engine):
+    events, note = generate(engine, request())
+    made = [event for event in events if isinstance(event, Picture)]
+    assert [picture.index for picture in made] == list(range(FRAMES))
+    assert {picture.image.shape for picture in made} == {(HEIGHT, WIDTH, 3)} and made[0].image.dtype == np.uint8
+    stages = list(dict.fromkeys(event.stage for event in events if isinstance(event, Progress)))
+    assert stages == ["loading", "reading the prompt", "encoding", "denoising", "decoding"]
+    steps = [event for event in events if isinstance(event, Progress) and event.stage == "denoising"]
+    assert [(step.step, step.total) for step in steps] == [(1, 3), (2, 3), (3, 3)]
+    previews = [event for event in events if isinstance(event, Preview)]
+    assert previews and all(preview.image.shape == (HEIGHT // 16, WIDTH // 16, 3) for preview in previews)
+    assert note.startswith("the processor has") and note.endswith(".")
+
+
+def test_a_seed_gives_the_same_clip_and_the_model_stays_loaded(engine):
+    first, _ = generate(engine, request(seed=3))
+    again, _ = generate(engine, request(seed=3))
+    other, _ = generate(engine, request(seed=4))
+    assert np.array_equal(pictures(first), pictures(again))
+    assert not np.array_equal(pictures(first), pictures(other))
+    assert not [event for event in again if isinstance(event, Progress) and event.stage == "loading"]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"pose_frames": (0, 4)},
+        {"guidance": Guidance(guider="classifier_free", guidance_scale=2.0)},
+        {"guidance": Guidance(guider="subject_camera", guidance_scale=2.0)},
+        {"guidance": Guidance(guider="subject_camera_separate", guidance_scale=2.0, camera_guidance_scale=0.5)},
+        {"engine_options": {"parts": "images"}},
+        {"engine_options": {"parts": "images", "matching": "release"}},
+        {"part_maps": None, "first_labels": None, "subject_mask": None},
+        {"engine_options": {"scheduler": "unipc"}},
+        {"engine_options": {"cache": "first_block"}, "num_inference_steps": 8},
+        {"engine_options": {"window_frames": 5}, "num_inference_steps": 1},
+        {"engine_options": {"part_attention_steps": 0}},
+    ],
+    ids=str,
+)
+def test_whatever_is_asked_for_has_a_say(engine, fields):
+    plain, _ = generate(engine, request(num_inference_steps=fields.get("num_inference_steps", 3)))
+    events, _ = generate(engine, request(**fields))
+    made = pictures(events)
+    assert made.shape == (FRAMES, HEIGHT, WIDTH, 3)
+    if fields.get("engine_options", {}).get("cache") is None:
+        assert not np.array_equal(made, pictures(plain))
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"num_frames": 8}, "8 frames .* choose 5 or 9"),
+        ({"width": 100}, "multiples of 32; choose 96 x 64"),
+        ({"engine_options": {"speed": 3}}, "no option 'speed'; it has scheduler"),
+        ({"engine_options": {"cache": "all"}}, "choose one of none, first_block"),
+        ({"engine_options": {"lora": "../../secret.safetensors"}}, "no LoRA '../../secret.safetensors'"),
+        ({"engine_options": {"attention": "telepathy"}}, "'telepathy' can't be used here"),
+        ({"guidance": Guidance(guider="subject_camera", guidance_scale=2.0), "camera_motion": None}, "camera's motion"),
+        ({"guidance": Guidance(guider="classifier_free", negative_text=False, negative_pose=False)}, "no opposite"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else str(value)[:50],
+)
+def test_what_can_not_be_made_is_said_in_a_sentence(engine, fields, sentence):
+    with pytest.raises(EngineError, match=sentence) as raised:
+        generate(engine, request(**fields))
+    assert raised.value.code == "invalid" and "\n" not in str(raised.value)
+    events, _ = generate(engine, request())
+    assert len(pictures(events)) == FRAMES
+
+
+def test_a_damaged_first_frame_is_said_to_be_one(engine):
+    damaged = request().first_frame[:60] + bytes(200)
+    with pytest.raises(EngineError, match="first frame can't be read"):
+        generate(engine, request(first_frame=damaged))
+
+
+def test_cancelling_leaves_within_a_step_and_the_next_job_runs(engine):
+    blocks = []
+    transformer = engine._maker.pipeline.transformer or generate(engine, request()) and engine._maker.pipeline.transformer
+    handles = [block.register_forward_hook(lambda *_: blocks.append(1)) for block in transformer.blocks]
+    with pytest.raises(JobCancelled):
+        generate(engine, request(num_inference_steps=50), cancelled=lambda: len(blocks) >= 3)
+    assert len(blocks) == 3
+    for handle in handles:
+        handle.remove()
+    assert len(pictures(generate(engine, request())[0])) == FRAMES
+
+
+def test_when_memory_runs_out_it_goes_on_a_rung_lower(weights, monkeypatch):
+    from inference_server.poseanything.transformer import PoseAnythingTransformer3DModel
+
+    monkeypatch.setenv("POSEANYTHING_WEIGHTS", str(weights))
+    engine = find_engine("poseanything")()
+    list(engine.load())
+    asked = request(num_frames=13, num_inference_steps=2, engine_options={"window_frames": 9})
+    forward, calls = PoseAnythingTransformer3DModel.forward, []
+
+    def run_out(self, *inputs, **options):
+        calls.append(self.dtype)
+        if self.dtype == torch.float32 and len(calls) > 2:  # in the second window: frames have been shown already
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, *inputs, **options)
+
+    monkeypatch.setattr(PoseAnythingTransformer3DModel, "forward", run_out)
+    events, note = generate(engine, asked)
+    assert [event.index for event in events if isinstance(event, Picture)] == list(range(13))
+    assert calls == [torch.float32] * 3 + [torch.bfloat16] * 4
+    assert "bfloat16" in note and note.endswith("Memory ran out with more at once.")
+
+    calls.clear()  # the next job doesn't try again what was too much
+    events, note = generate(engine, asked)
+    assert calls == [torch.bfloat16] * 4 and "ran out" not in note
+
+    monkeypatch.setattr(MemoryPlan, "step_down", lambda self: None)
+    monkeypatch.setattr(PoseAnythingTransformer3DModel, "dtype", torch.float32)
+    with pytest.raises(torch.OutOfMemoryError):
+        generate(engine, asked)
+
+
+def test_it_says_what_it_lacks_and_needs_nothing_heavy_to_say_it(weights, tmp_path):
+    code = (
+        "import sys; from inference_server.engines import find_engine;"
+        "about = find_engine('poseanything').describe(); print(about.ready, about.reason);"
+        "sys.exit(any(name in sys.modules for name in ('torch', 'diffusers', 'transformers', 'cv2')))"
+    )
+    for folder, expected in [(weights, "True "), (tmp_path, f"False The weights in {tmp_path}"), (tmp_path / "no", "False There is no folder")]:
+        environ = {**os.environ, "POSEANYTHING_WEIGHTS": str(folder)}
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environ, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith(expected)
+
+
+def test_the_command_line_makes_a_movie_of_a_folder_of_poses(weights, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("POSEANYTHING_WEIGHTS", str(weights))
+    poses = tmp_path / "poses"
+    poses.mkdir()
+    for frame in range(7):
+        image = np.zeros((72, 128), np.uint8)
+        if frame != 3:
+            cv2.line(image, (20 + frame, 60), (100, 10 + frame), 255, 1)
+        cv2.imwrite(str(poses / f"{frame:03d}.png"), image)
+    cv2.imwrite(str(tmp_path / "first.png"), np.full((90, 90, 3), 128, np.uint8))
+    (tmp_path / "prompt.txt").write_text("deer runs\n")
+    command = ["generate", "--poses", str(poses), "--first-frame", str(tmp_path / "first.png"), "--longer-side", "128"]
+    command += ["--prompt", str(tmp_path / "prompt.txt"), "--steps", "1", "--option", "cache=taylorseer"]
+    movie = tmp_path / "made" / "clip.mp4"
+    assert main([*command, "--output", str(movie)]) == 0
+    capture = cv2.VideoCapture(str(movie))
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 5 and capture.get(cv2.CAP_PROP_FPS) == 24
+    assert (capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT)) == (128, 64)
+    assert os.listdir(movie.parent) == ["clip.mp4"]
+
+    before = movie.read_bytes()
+    assert main([*command, "--output", str(movie)]) == 1
+    assert "there already" in capsys.readouterr().err and movie.read_bytes() == before
+    assert main([*command, "--frames", "13", "--output", str(tmp_path / "more.mp4")]) == 1
+    assert "holds 7 pose images; 13 are needed" in capsys.readouterr().err
+    assert main([*command, "--option", "speed", "--output", str(tmp_path / "more.mp4")]) == 1
+    assert "NAME=VALUE" in capsys.readouterr().err and not (tmp_path / "more.mp4").exists()
+
+
+def test_the_command_line_makes_pictures_of_a_request_file(weights, tmp_path, monkeypatch):
+    monkeypatch.setenv("POSEANYTHING_WEIGHTS", str(weights))
+    file = tmp_path / "shot.poserequest"
+    write_request(file, request(num_inference_steps=1))
+    assert main(["generate", "--request", str(file), "--seed", "9", "--output", str(tmp_path / "frames")]) == 0
+    assert sorted(os.listdir(tmp_path / "frames")) == [f"{index:05d}.png" for index in range(FRAMES)]
+    assert cv2.imread(str(tmp_path / "frames" / "00004.png")).shape == (HEIGHT, WIDTH, 3)
+
+
+def test_a_failure_leaves_no_half_movie(weights, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("POSEANYTHING_WEIGHTS", str(tmp_path))
+    file = tmp_path / "shot.poserequest"
+    write_request(file, request())
+    assert main(["generate", "--request", str(file), "--output", str(tmp_path / "clip.mp4")]) == 1
+    assert "lack the transformer" in capsys.readouterr().err
+    assert os.listdir(tmp_path) == ["shot.poserequest"]
+
+
+@pytest.mark.skipif(not DEER.exists(), reason="the official sample is not there")
+def test_the_official_sample_is_read_as_the_release_reads_it():
+    from inference_server.poseanything.clip_files import read_clip
+    from inference_server.poseanything.parts import dilation_alpha
+
+    clip = read_clip(DEER / "first_frame.png", DEER / "skeleton", subject=DEER / "subject.png")
+    assert clip.size == (448, 832) and clip.num_frames == 81 and len(clip.pose_frames) == 81
+    assert dilation_alpha(clip.pose_images[0], clip.subject_mask) == 66
+    long = read_clip(DEER / "first_frame.png", DEER / "skeleton", num_frames=145)
+    assert [(start, window.num_frames) for start, window in long.windows()] == [(0, 81), (80, 65)]
