@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
-from diffusers.loaders import FromOriginalModelMixin, PeftAdapterMixin
+from diffusers.loaders import PeftAdapterMixin
 from diffusers.models._modeling_parallel import ContextParallelInput, ContextParallelOutput
 from diffusers.models.attention import AttentionMixin
 from diffusers.models.cache_utils import CacheMixin
@@ -101,9 +101,7 @@ class PoseAnythingTransformerBlock(WanTransformerBlock):
         return parts.write_(hidden_states, tokens + attn_output, shared_output)
 
 
-class PoseAnythingTransformer3DModel(
-    ModelMixin, ConfigMixin, PeftAdapterMixin, FromOriginalModelMixin, CacheMixin, AttentionMixin
-):
+class PoseAnythingTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin, AttentionMixin):
     r"""Wan2.2-TI2V-5B with pose injection (paper, section 4.1) and part-aware temporal coherence (section 4.2).
 
     Fields shared with `WanTransformer3DModel` mean what they mean there; the defaults are the released model's.
@@ -239,13 +237,12 @@ class PoseAnythingTransformer3DModel(
         hidden_states = self.patch_embedding(hidden_states)
         grid = hidden_states.shape[2:]
         hidden_states = hidden_states.flatten(2).transpose(1, 2).contiguous()
-        if parts is not None:
-            self.check_parts(parts, *hidden_states.shape[:2])
+        timestep = timestep.unsqueeze(1) if timestep.ndim == 1 else timestep
+        self.check_conditions(timestep, parts, attention_recorder, *hidden_states.shape[:2])
         if attention_recorder is not None and attention_recorder.rows is None:
             attention_recorder.rows = torch.arange(grid[1] * grid[2], device=hidden_states.device)
 
         # 2. Condition embeddings
-        timestep = timestep.unsqueeze(1) if timestep.ndim == 1 else timestep
         if self._parallel_config is not None and self._parallel_config.context_parallel_config is not None:
             timestep, parts = self.shard_conditions(timestep, parts, hidden_states.shape[1])
         temb, timestep_proj, encoder_hidden_states, _ = self.condition_embedder(
@@ -263,7 +260,8 @@ class PoseAnythingTransformer3DModel(
                 hidden_states = block(*inputs)
 
         # 4. Output norm, projection & unpatchify
-        shift, scale = (self.scale_shift_table + temb.unsqueeze(2)).unsqueeze(2).unbind(3)
+        modulation = self.scale_shift_table.to(temb.device) + temb.unsqueeze(2)
+        shift, scale = modulation.unsqueeze(2).to(hidden_states.device).unbind(3)  # the last of several devices
         hidden_states = modulate(self.norm_out(hidden_states.float()), shift, scale).type_as(hidden_states)
         hidden_states = self.proj_out(hidden_states)
         hidden_states = hidden_states.reshape(batch_size, *grid, p_t, p_h, p_w, -1).permute(0, 7, 1, 4, 2, 5, 3, 6)
@@ -296,8 +294,26 @@ class PoseAnythingTransformer3DModel(
             )
         return hidden_states
 
-    def check_parts(self, parts: PartTokens, batch_size: int, sequence_length: int) -> None:
-        """Raises `ValueError` where parts don't fit the model or the latents."""
+    def check_conditions(
+        self,
+        timestep: torch.Tensor,
+        parts: PartTokens | None,
+        recorder: FirstFrameAttention | None,
+        batch_size: int,
+        sequence_length: int,
+    ) -> None:
+        """Raises `ValueError` where what comes with the latents doesn't fit them or the model."""
+        if sequence_length % timestep.shape[1]:
+            raise ValueError(
+                f"{timestep.shape[1]} timesteps don't divide a sequence of {sequence_length} tokens;"
+                " give one for all, one per latent frame or one per token."
+            )
+        if recorder is not None and not 0 <= recorder.block < len(self.blocks):
+            raise ValueError(
+                f"There is no block {recorder.block} to record attention in; the model's last is {len(self.blocks) - 1}."
+            )
+        if parts is None:
+            return
         if not self.config.part_attention:
             raise ValueError("This checkpoint has no part-aware attention; load one that has, or pass parts=None.")
         if (parts.batch_size, parts.sequence_length) != (batch_size, sequence_length):

@@ -176,6 +176,16 @@ def test_parts_for_a_model_without_part_attention():
         tiny_transformer(part_attention=False)(**tiny_inputs(), parts=tiny_parts())
 
 
+def test_timesteps_that_divide_nothing():
+    with pytest.raises(ValueError, match="2 timesteps don't divide a sequence of 105 tokens"):
+        tiny_transformer()(**tiny_inputs() | {"timestep": torch.zeros(1, 2)})
+
+
+def test_recording_in_a_block_that_is_not_there():
+    with pytest.raises(ValueError, match="no block 27 .* last is 2"):
+        tiny_transformer()(**tiny_inputs(), attention_recorder=FirstFrameAttention(block=27))
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [({"pose_injection": "prompt"}, "'channel', 'mlp' or 'width'"), ({"part_attention_empty": "no"}, "'excluded'")],
