@@ -23,7 +23,8 @@ class Job:
     present: whether that .blend is the open one.
     frames: how many are on disk; shown: how many the strip has been given.
     stale: undo or loading may have taken from the strip what it had been given.
-    sentence: what the user should know, above all why it failed.
+    warnings: what the exporter found worth saying.
+    sentence: what the server or this side says of it, above all why it failed.
     """
 
     id: str
@@ -34,6 +35,7 @@ class Job:
     scene_name: str
     file: str
     make_movie: bool = False
+    warnings: tuple[str, ...] = ()
     state: str = WAITING
     position: int = 0
     stage: str = ""

@@ -104,7 +104,15 @@ class Session:
 
     # Jobs
 
-    def submit(self, request: GenerationRequest, take: Take, scene, engine: EngineDescription, make_movie: bool) -> Job:
+    def submit(
+        self,
+        request: GenerationRequest,
+        take: Take,
+        scene: bpy.types.Scene,
+        engine: EngineDescription,
+        make_movie: bool = False,
+        warnings: tuple[str, ...] = (),
+    ) -> Job:
         """Send a request; its frames go to the take's folder and onto a strip in `scene`."""
         job = Job(
             id=request.job,
@@ -115,6 +123,7 @@ class Session:
             scene_name=scene.name,
             file=bpy.data.filepath,
             make_movie=make_movie,
+            warnings=warnings,
         )
         self._forget_old()
         self.jobs[job.id] = job

@@ -46,7 +46,7 @@ def generate(context) -> Generator[ExportStep, None, Job]:
     record = shots.make_record(context, settings, shot, engine)
     take = shots.take_for(*claim_folder(folder, settings.take_name or scene.name), shot, record)
     write_take(take, clip.first_frame)
-    return current.submit(request, take, show_in_sequencer(context), engine, settings.make_movie)
+    return current.submit(request, take, show_in_sequencer(context), engine, settings.make_movie, clip.warnings)
 
 
 def _await_server(current: session.Session) -> Generator[ExportStep, None, None]:
@@ -92,6 +92,8 @@ class POSEANYTHING_OT_generate(SteppedOperator, bpy.types.Operator):
         return generate(context)
 
     def finish(self, context, job):
+        for warning in job.warnings:
+            self.report({"WARNING"}, warning)
         current = session.get()
         while self.wait and (not job.ended or current.unfinished(job)):
             current.poll()

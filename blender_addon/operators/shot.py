@@ -13,7 +13,7 @@ from ..errors import ExportError
 from ..export import ExportedClip, ExportOptions
 from ..link import session
 from ..sequencer.takes import Take
-from ..shared.messages import EngineDescription, GenerationRequest, Guidance
+from ..shared.messages import MAX_CLIP_PIXELS, MAX_PIXELS, EngineDescription, GenerationRequest, Guidance
 from ..view import SceneCamera, Viewport, clip_size
 
 
@@ -59,6 +59,10 @@ def plan_shot(context, settings, engine: EngineDescription | None) -> Shot:
             f"The shot has {frames} frames but {engine.label} makes at most {most}; shorten the range or raise the step."
         )
     width, height = clip_size(scene, settings.long_side, multiple, find_view(context, settings))
+    if width * height > MAX_PIXELS or frames * width * height > MAX_CLIP_PIXELS:
+        raise ExportError(
+            f"A clip of {frames} frames at {width} x {height} is too large; choose a smaller size or fewer frames."
+        )
     fps = scene.render.fps / scene.render.fps_base / settings.frame_step
     return Shot(first, settings.frame_step, duration, frames, width, height, fps)
 

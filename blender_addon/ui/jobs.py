@@ -18,7 +18,7 @@ def draw_progress(layout, context) -> None:
         row = layout.row()
         row.progress(factor=step.fraction, text=f"{step.text} (Esc cancels)")
     for job in current.active():
-        _draw_active(layout, job)
+        _draw_active(layout, context, job)
     ended = [job for job in current.jobs.values() if job.ended]
     if ended and ended[-1].state != DONE:
         last = ended[-1]
@@ -26,7 +26,7 @@ def draw_progress(layout, context) -> None:
         paragraph(layout, context, f"{last.take.name}: {last.sentence}", "ERROR" if failed else "INFO", alert=failed)
 
 
-def _draw_active(layout, job: Job) -> None:
+def _draw_active(layout, context, job: Job) -> None:
     box = layout.box()
     preview = session.get().previews.get(job.id)
     if preview is not None and not job.frames:
@@ -38,6 +38,8 @@ def _draw_active(layout, job: Job) -> None:
     else:
         row.label(text=job.describe(), icon="SORTTIME")
     row.operator("poseanything.cancel", text="", icon="X").job = job.id
+    for warning in job.warnings:
+        paragraph(box, context, warning, "ERROR")
 
 
 def draw_takes(layout, context, most: int = 5) -> None:
