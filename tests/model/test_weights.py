@@ -239,8 +239,9 @@ def test_the_check_names_what_has_changed_since_it_came(hub, tmp_path, capsys):
 
 def test_listing_and_finding_start_without_the_heavy_libraries(tmp_path):
     script = (
-        "import sys; from inference_server.poseanything.checkpoints import find_weights;"
-        "from inference_server.poseanything.checkpoints.weights import describe; describe(__import__('pathlib').Path('.'));"
+        "import sys; from pathlib import Path;"
+        "from inference_server.poseanything.checkpoints import find_weights;"
+        "from inference_server.poseanything.checkpoints.weights import describe; describe(Path('.'));"
         "print([name for name in ('torch', 'diffusers', 'transformers', 'huggingface_hub') if name in sys.modules])"
     )
     result = subprocess.run(

@@ -64,7 +64,8 @@ class Repository:
         ]
 
     def select(self, required: tuple[str, ...], optional: tuple[str, ...] = ()) -> list[RemoteFile]:
-        """The files that the patterns name, `*` within one folder. Raises `CheckpointError` for a required one unmet."""
+        """The files that the patterns name, `*` within one folder. Raises `CheckpointError` for one required but not
+        there."""
         unmet = [pattern for pattern in required if not any(_fits(file, pattern) for file in self.files)]
         if unmet:
             raise CheckpointError(
