@@ -78,7 +78,7 @@ class Choice:
         skeleton = self._skeleton
         digits = np.array([names.is_digit(name) for name in skeleton.names])
         anatomy = Anatomy(skeleton, self.drawn | (self.candidates & digits))
-        children = anatomy.children()
+        children = anatomy.children
 
         maybe = Counter()
         for parent, bones in children.items():
@@ -117,7 +117,7 @@ class Choice:
         skeleton = self._skeleton
         while True:
             anatomy = Anatomy(skeleton, self.drawn)
-            children = anatomy.children()
+            children = anatomy.children
             dropped = False
             for bone in np.flatnonzero(self.drawn & (anatomy.parents < 0) & ~self._fixed).tolist():
                 below = children.get(bone, [])
@@ -133,7 +133,7 @@ class Choice:
         """Leave out side branches that are very short or only fill out the trunk, as Rigify's pelvis.L does."""
         skeleton = self._skeleton
         anatomy = Anatomy(skeleton, self.drawn)
-        children = anatomy.children()
+        children = anatomy.children
         small = np.zeros(len(self.drawn), bool)
         for bone in np.flatnonzero(self.drawn & (anatomy.parents >= 0)).tolist():
             if bone in children:

@@ -119,7 +119,7 @@ class _Figure:
         drawn = choice.drawn.copy()
         while True:
             self._anatomy = Anatomy(skeleton, drawn)
-            self._children = self._anatomy.children()
+            self._children = self._anatomy.children
             self._trusted = self._tails_are_real(drawn)
             self._main: dict[int, int] = {}
             self._ends: dict[int, _Joint] = {}
@@ -275,7 +275,7 @@ class _Figure:
             root = int(self._anatomy.parents[root])
         face = [
             b
-            for b in np.flatnonzero(self._choice.face & self._choice.candidates & (self._anatomy.owners() == bone)).tolist()
+            for b in np.flatnonzero(self._choice.face & self._choice.candidates & (self._anatomy.owners == bone)).tolist()
             if not names.is_sided(skeleton.names[b])
         ]
         if not face or root == bone:
@@ -417,7 +417,7 @@ class _Figure:
         skeleton = self._skeleton
         known = self._skin.groups | self._skin.carriers
         owners = {}
-        for bone, owner in enumerate(self._anatomy.owners().tolist()):
+        for bone, owner in enumerate(self._anatomy.owners.tolist()):
             name = skeleton.names[bone]
             if owner in self._stroke_of:
                 owners[name] = self._stroke_of[owner]

@@ -129,16 +129,18 @@ class Anatomy:
             bone = int(parents[bone])
         return bone == ancestor
 
+    @cached_property
     def owners(self) -> np.ndarray:
         """[N] for every bone the drawn bone it belongs to: itself, or the nearest up the chain; -1 where there is none."""
         owners = np.full(len(self.parents), -1, np.int64)
-        for bone in range(len(owners)):
-            for candidate in (bone, *self._skeleton.ancestors(bone)):
-                if self._stand_ins[candidate]:
-                    owners[bone] = self._stand_ins[candidate][0]
-                    break
+        for bone, stand_ins in enumerate(self._stand_ins):
+            if stand_ins:
+                owners[bone] = stand_ins[0]
+        for bone in np.flatnonzero(owners < 0).tolist():
+            owners[bone] = next((owners[a] for a in self._skeleton.ancestors(bone) if owners[a] >= 0), -1)
         return owners
 
+    @cached_property
     def children(self) -> dict[int, list[int]]:
         children: dict[int, list[int]] = {}
         for bone, parent in enumerate(self.parents.tolist()):

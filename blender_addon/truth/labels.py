@@ -19,6 +19,8 @@ from .zbuffer import ZBuffer
 
 SAMPLES = 2
 """Samples along each side of a part map's cell; the cell has the label that most of them have."""
+BATCH = 60_000
+"""Triangles looked at before somebody else may go on."""
 MAX_OCCLUDING = 200_000
 """Triangles in front of the subjects that are looked at in a frame, the nearest objects' first."""
 
@@ -57,16 +59,17 @@ class Labeller:
                 yield from self._reader.read(surface, depsgraph)
                 mesh, world = surface.placed(depsgraph)
             seen = camera.see(read_points(mesh), world)
-            meshes.append((surface, seen, offset))
-            yield from buffer.draw(*camera.triangles(seen, surface.triangles, offset))
+            yield
+            yield from _draw(buffer, seen, surface.triangles, offset)
+            meshes.append((surface, seen.homogeneous, offset))
             offset += len(surface.triangles)
         yield from self._hide(depsgraph, buffer, camera, offset)
 
         labels = np.zeros(height * width * samples * samples, np.uint8)
-        for surface, seen, first in meshes:
+        for surface, homogeneous, first in meshes:
             inside = (buffer.triangle >= first) & (buffer.triangle < first + len(surface.triangles))
             for pixels in _batches(np.flatnonzero(inside)):
-                labels[pixels] = _label(surface, seen, buffer.triangle[pixels] - first, pixels, buffer.width)
+                labels[pixels] = _label(surface, homogeneous, buffer.triangle[pixels] - first, pixels, buffer.width)
                 yield
         labels = labels.reshape(height * samples, width * samples)
         return labels if samples == 1 else _most_frequent(labels, samples)
@@ -96,8 +99,65 @@ class Labeller:
                 return
             if len(triangles):
                 seen = camera.see(read_points(mesh), worlds[index])
-                yield from buffer.draw(*camera.triangles(seen, triangles, number), window)
+                yield from _draw(buffer, seen, triangles, number, window)
                 number += len(triangles)
+
+
+class _Seen:
+    """Vertices as a camera sees them: `homogeneous` [V, 3] pixels, `corners` [V, 3] as `ZBuffer.draw` takes them, and
+    `height` [V] in front of the near plane; what is not in front has meaningless corners."""
+
+    def __init__(self, homogeneous: np.ndarray, depth: np.ndarray, near: float, perspective: bool):
+        self._perspective = perspective
+        self._near = near
+        self.homogeneous = homogeneous
+        self.height = depth - near
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            nearness = 1 / depth if perspective else -depth
+            self.corners = np.column_stack([homogeneous[:, :2] / homogeneous[:, 2:], nearness])
+        self._whole = bool((self.height >= 0).all())
+        # Between which pixel centres a vertex lies.
+        self._cells = np.floor(np.clip(self.corners[:, :2], -30000, 30000) - 0.5).astype(np.int16)
+
+    def cover(self, triangles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Corners [n, 3, 3] of those of the triangles [T, 3] that may cover a pixel's centre, and which they are [n]. Those
+        that cross the near plane are cut there, to one or two."""
+        if self._whole:
+            kept = np.flatnonzero(self._spread(triangles))
+            return self.corners[triangles[kept]], kept
+        in_front = (self.height >= 0)[triangles].sum(axis=1)
+        kept = np.flatnonzero((in_front == 3) & self._spread(triangles))
+        pieces, numbers = [self.corners[triangles[kept]]], [kept]
+        for number in np.flatnonzero((in_front == 1) | (in_front == 2)).tolist():
+            fan = self._cut(triangles[number])
+            pieces.append(fan)
+            numbers.append(np.full(len(fan), number))
+        return np.concatenate(pieces), np.concatenate(numbers)
+
+    def _spread(self, triangles: np.ndarray) -> np.ndarray:
+        """Whether the corners lie on both sides of a column of pixel centres, and of a row."""
+        (ax, ay), (bx, by), (cx, cy) = (self._cells[triangles[:, corner]].T for corner in range(3))
+        return ((ax != bx) | (bx != cx)) & ((ay != by) | (by != cy))
+
+    def _cut(self, triangle: np.ndarray) -> np.ndarray:
+        corners = np.column_stack([self.homogeneous, self.height])[triangle]
+        outline = []
+        for a, b in zip(corners, np.roll(corners, -1, axis=0)):
+            if a[3] >= 0:
+                outline.append(a)
+            if (a[3] >= 0) != (b[3] >= 0):
+                outline.append(a + (b - a) * (a[3] / (a[3] - b[3])))
+        fan = np.array([[outline[0], *pair] for pair in zip(outline[1:-1], outline[2:])])
+        cut = _Seen(fan[..., :3].reshape(-1, 3), fan[..., 3].reshape(-1) + self._near, -np.inf, self._perspective)
+        return cut.corners.reshape(-1, 3, 3)
+
+
+def _draw(buffer: ZBuffer, seen: _Seen, triangles: np.ndarray, first: int, window=None) -> Iterator[None]:
+    """Draw triangles numbered from `first` on."""
+    for begin in range(0, len(triangles), BATCH):
+        corners, numbers = seen.cover(triangles[begin : begin + BATCH])
+        yield from buffer.draw(corners, numbers + (begin + first), window)
+        yield
 
 
 class _Camera:
@@ -108,43 +168,11 @@ class _Camera:
         self._near = near
         self._perspective = perspective
 
-    def see(self, points: np.ndarray, world: np.ndarray) -> np.ndarray:
-        """[V, 4] homogeneous x, y, w and depth of object space points [V, 3]."""
+    def see(self, points: np.ndarray, world: np.ndarray) -> _Seen:
+        """Object space points [V, 3]."""
         matrix = self._matrix @ world
-        return points @ matrix[:, :3].T + matrix[:, 3]
-
-    def triangles(self, seen: np.ndarray, triangles: np.ndarray, first: int) -> tuple[np.ndarray, np.ndarray]:
-        """What `ZBuffer.draw` takes, numbered from `first` on: triangles behind the near plane left out, those that cross
-        it cut to one or two, which keep their number."""
-        in_front = seen[:, 3] >= self._near
-        if in_front.all():
-            return self._corners(seen)[triangles], np.arange(first, first + len(triangles))
-        count = in_front[triangles].sum(axis=1)
-        whole, cut = np.flatnonzero(count == 3), np.flatnonzero((count == 1) | (count == 2))
-        pieces = [self._corners(seen)[triangles[whole]]]
-        numbers = [whole]
-        for number in cut.tolist():
-            outline = self._cut(seen[triangles[number]])
-            fan = [self._corners(np.array([outline[0], *pair])) for pair in zip(outline[1:-1], outline[2:])]
-            pieces.append(np.array(fan))
-            numbers.append(np.full(len(fan), number))
-        return np.concatenate(pieces), np.concatenate(numbers) + first
-
-    def _cut(self, corners: np.ndarray) -> list[np.ndarray]:
-        outline = []
-        for a, b in zip(corners, np.roll(corners, -1, axis=0)):
-            above_a, above_b = a[3] - self._near, b[3] - self._near
-            if above_a >= 0:
-                outline.append(a)
-            if (above_a >= 0) != (above_b >= 0):
-                outline.append(a + (b - a) * (above_a / (above_a - above_b)))
-        return outline
-
-    def _corners(self, seen: np.ndarray) -> np.ndarray:
-        """x, y and nearness; nonsense for points behind the near plane."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            nearness = 1 / seen[:, 3:] if self._perspective else -seen[:, 3:]
-            return np.concatenate([seen[:, :2] / seen[:, 2:3], nearness], axis=1)
+        seen = points @ matrix[:, :3].T + matrix[:, 3]
+        return _Seen(seen[:, :3], seen[:, 3], self._near, self._perspective)
 
     def nearest_over(self, corners: np.ndarray, window) -> np.ndarray:
         """[n] the least depth of boxes [n, 8, 3] in world space; infinite for those beside the window or behind."""
@@ -159,7 +187,7 @@ class _Camera:
         return np.where(behind | (beside & ~crossing), np.inf, depth.min(axis=1))
 
 
-def _label(surface: Surface, seen: np.ndarray, triangle: np.ndarray, pixel: np.ndarray, width: int) -> np.ndarray:
+def _label(surface: Surface, homogeneous: np.ndarray, triangle: np.ndarray, pixel: np.ndarray, width: int) -> np.ndarray:
     """[P] labels of pixels at which a surface's triangle is seen: the limb with the largest weight there."""
     vertices = surface.triangles[triangle]
     labels = surface.labels[vertices, 0]
@@ -169,7 +197,7 @@ def _label(surface: Surface, seen: np.ndarray, triangle: np.ndarray, pixel: np.n
         return found
     vertices = vertices[mixed]
     # In homogeneous pixels the point seen is a mixture of the corners, also of those behind the camera.
-    a, b, c = np.moveaxis(seen[vertices, :3], 1, 0)
+    a, b, c = np.moveaxis(homogeneous[vertices], 1, 0)
     ray = np.column_stack([pixel[mixed] % width + 0.5, pixel[mixed] // width + 0.5, np.ones(len(mixed))])
     share = np.stack([np.einsum("ij,ij->i", np.cross(u, v), ray) for u, v in ((b, c), (c, a), (a, b))], axis=1)
     share /= share.sum(axis=1, keepdims=True)
@@ -181,7 +209,7 @@ def _label(surface: Surface, seen: np.ndarray, triangle: np.ndarray, pixel: np.n
     return found
 
 
-def _batches(indices: np.ndarray, size: int = 40_000) -> list[np.ndarray]:
+def _batches(indices: np.ndarray, size: int = 8_000) -> list[np.ndarray]:
     return [indices[begin : begin + size] for begin in range(0, len(indices), size)]
 
 

@@ -19,7 +19,8 @@ BATCH = 4000
 
 @dataclass(eq=False)
 class Surface:
-    """One mesh object of a subject. `labels` [V, 4] uint8 are limb indices + 1 (0 for none), `weights` [V, 4] float32."""
+    """One mesh object of a subject. `labels` [V, n] uint8 are limb indices + 1 (0 for none) with their
+    `weights` [V, n] float32, the strongest first, n being 4 or as few as are used."""
 
     obj: bpy.types.Object
     subject: Subject
@@ -68,7 +69,17 @@ def _follows(obj: bpy.types.Object, leaders: set[bpy.types.Object]) -> bool:
 
 
 def read_triangles(mesh: bpy.types.Mesh) -> np.ndarray:
-    """[T, 3] int32 vertices of the triangulated faces."""
+    """[T, 3] int32 vertices of the triangulated faces. Triangles and quads are split here, from arrays that are copied as
+    blocks; Blender's own triangulation, read one by one, is needed for faces with more corners alone."""
+    vertices = np.empty(len(mesh.loops), np.int32)
+    begins = np.empty(len(mesh.polygons), np.int32)
+    if ".corner_vert" in mesh.attributes:
+        mesh.attributes[".corner_vert"].data.foreach_get("value", vertices)
+    mesh.polygons.foreach_get("loop_start", begins)
+    corners = np.diff(begins, append=len(vertices))
+    if (corners <= 4).all():
+        quads = begins[corners == 4]
+        return vertices[np.concatenate([begins[:, None] + (0, 1, 2), quads[:, None] + (0, 2, 3)])]
     mesh.calc_loop_triangles()
     triangles = np.empty(len(mesh.loop_triangles) * 3, np.int32)
     mesh.loop_triangles.foreach_get("vertices", triangles)
@@ -108,6 +119,8 @@ class SurfaceReader:
                 vertex, group, weight = np.array(found).T
                 _strongest(surface, vertex.astype(np.int64), of_group.take(group.astype(np.int64), mode="clip"), weight)
             yield
+        used = max(1, int((surface.weights > 0).sum(axis=1).max(initial=0)))
+        surface.labels, surface.weights = surface.labels[:, :used].copy(), surface.weights[:, :used].copy()
         bare = np.flatnonzero(surface.weights[:, 0] == 0)
         limbs = range(first - 1, first - 1 + len(surface.subject.choice.limbs))
         for begin in range(0, len(bare), BATCH):

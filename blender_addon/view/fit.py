@@ -30,12 +30,12 @@ class Fit:
 
 
 def fit(frame_width: float, frame_height: float, width: int, height: int) -> Fit:
-    """Fit a frame, whose sizes matter only as their ratio, to a clip. The scaled frame is rounded to whole pixels, so that
-    a render of just that size needs no resampling."""
+    """Fit a frame, whose sizes matter only as their ratio, to a clip. What is cropped is rounded to as many whole pixels on
+    either side, so that the centre stays the centre and a render of just the scaled size needs no resampling."""
     scale = max(width / frame_width, height / frame_height)
-    scaled_width = max(width, round(frame_width * scale))
-    scaled_height = max(height, round(frame_height * scale))
-    return Fit(width, height, scaled_width, scaled_height, (scaled_width - width) // 2, (scaled_height - height) // 2)
+    left = round((frame_width * scale - width) / 2)
+    top = round((frame_height * scale - height) / 2)
+    return Fit(width, height, width + 2 * left, height + 2 * top, left, top)
 
 
 def clip_size(scene, long_side: int = 832, multiple: int = 32, view=None) -> tuple[int, int]:
