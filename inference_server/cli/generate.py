@@ -86,6 +86,7 @@ def _from_poses(args: argparse.Namespace) -> tuple[float, Iterator]:
         raise ValueError("Name the first frame that goes with the pose images.")
     if args.engine not in (None, "poseanything"):
         raise ValueError(f"The engine {args.engine} needs limbs, which pose images don't tell; give it a request file.")
+    engine = find_engine("poseanything")()
     from ..poseanything.clip_files import read_clip
     from ..poseanything.order import Order
 
@@ -102,7 +103,6 @@ def _from_poses(args: argparse.Namespace) -> tuple[float, Iterator]:
     guider = "none" if args.guidance_scale == 1 else "classifier_free"
     guidance = Guidance(guider=guider, guidance_scale=args.guidance_scale)
     order = Order.of(clip, guidance, args.seed or 0, args.steps or 50, _options(args.option))
-    engine = find_engine("poseanything")()
     return args.fps, _after_loading(engine, lambda: engine.make(order, lambda: False))
 
 
@@ -130,7 +130,7 @@ def _options(words: list[str]) -> dict[str, object]:
 
 def _write(output: Path, fps: float, events: Iterator) -> object:
     """Write the pictures, telling how far it is; returns the engine's note."""
-    estimate = Estimate()
+    tell = _Teller()
     with open_output(output, fps) as write:
         while True:
             try:
@@ -140,7 +140,25 @@ def _write(output: Path, fps: float, events: Iterator) -> object:
             if isinstance(event, Picture):
                 write(event.image)
             elif isinstance(event, Progress):
-                seconds = estimate(event, time.monotonic())
-                left = "" if seconds is None else f", {seconds:.0f} s left"
-                ending = "\r" if sys.stdout.isatty() and event.step < event.total else "\n"
-                print(f"\033[K{event.stage} {event.step}/{event.total}{left} {event.note}".rstrip(), end=ending, flush=True)
+                tell(event)
+
+
+class _Teller:
+    """Progress on standard output: a line that changes on a terminal, elsewhere a line every few seconds."""
+
+    QUIET_SECONDS = 5.0
+
+    def __init__(self):
+        self._estimate, self._told = Estimate(), 0.0
+        self._terminal = sys.stdout.isatty()
+
+    def __call__(self, progress: Progress) -> None:
+        now = time.monotonic()
+        seconds = self._estimate(progress, now)
+        ends = progress.step == progress.total
+        if not (self._terminal or ends or now - self._told > self.QUIET_SECONDS):
+            return
+        self._told = now
+        left = "" if seconds is None or ends else f", {seconds:.0f} s left"
+        line = f"{progress.stage} {progress.step}/{progress.total}{left} {progress.note}".rstrip()
+        print(f"\033[K{line}" if self._terminal else line, end="\r" if self._terminal and not ends else "\n", flush=True)

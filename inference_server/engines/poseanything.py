@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 PACKAGES = ("torch", "diffusers", "transformers", "cv2", "skimage", "scipy")
 
 
+# That guiders are new in diffusers is nothing for the user.
+logging.getLogger("diffusers.guiders.guider_utils").setLevel(logging.ERROR)
+
+
 class PoseAnythingEngine(Engine):
     """Frames from the model of the paper. `engine_options` are those of `poseanything.request.Options`."""
 
@@ -53,7 +57,6 @@ class PoseAnythingEngine(Engine):
         """Look at the weights. They are read with the first job, whose size decides how."""
         from ..poseanything.maker import ClipMaker
 
-        logging.getLogger("diffusers.guiders").setLevel(logging.ERROR)  # guiders being new there is nothing for the user
         try:
             self._maker = ClipMaker(find_weights())
         except CheckpointError as error:

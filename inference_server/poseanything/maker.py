@@ -61,7 +61,8 @@ class ClipMaker:
                         if not event.images.shape[1]:
                             continue
                     yield event
-                return " ".join([chosen.reason, *remarks])
+                reason = chosen.reason[:1].upper() + chosen.reason[1:]
+                return " ".join([reason, *remarks])
             except torch.OutOfMemoryError:
                 lower = chosen.step_down()
                 if lower is None:

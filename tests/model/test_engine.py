@@ -14,13 +14,24 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from inference_server.cli import main  # noqa: E402
-from inference_server.engines import find_engine  # noqa: E402
+from inference_server.engines import ENGINES, find_engine  # noqa: E402
 from inference_server.engines.base import EngineError, JobCancelled, Picture  # noqa: E402
 from inference_server.poseanything.memory import MemoryPlan  # noqa: E402
 from shared.camera import camera_path  # noqa: E402
-from shared.messages import GenerationRequest, Guidance, Preview, Progress  # noqa: E402
+from shared.messages import (  # noqa: E402
+    Cancelled,
+    Done,
+    Failed,
+    Frame,
+    GenerationRequest,
+    Guidance,
+    Preview,
+    Progress,
+)
 from shared.pose import Limb, Polyline, PoseSequence  # noqa: E402
 from shared.request_file import write_request  # noqa: E402
+
+from tests.server.client import ServerProcess  # noqa: E402
 
 from .checkpoint_files import (  # noqa: E402
     random_tensors,
@@ -118,7 +129,7 @@ def test_a_request_becomes_frames_previews_and_progress(engine):
     assert [(step.step, step.total) for step in steps] == [(1, 3), (2, 3), (3, 3)]
     previews = [event for event in events if isinstance(event, Preview)]
     assert previews and all(preview.image.shape == (HEIGHT // 16, WIDTH // 16, 3) for preview in previews)
-    assert note.startswith("the processor has") and note.endswith(".")
+    assert note.startswith("The processor has") and note.endswith(".")
 
 
 def test_a_seed_gives_the_same_clip_and_the_model_stays_loaded(engine):
@@ -238,6 +249,30 @@ def test_it_says_what_it_lacks_and_needs_nothing_heavy_to_say_it(weights, tmp_pa
         done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environ, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith(expected)
+
+
+def test_the_server_makes_the_frames_and_cancels_within_a_step(weights, monkeypatch):
+    monkeypatch.setenv("POSEANYTHING_WEIGHTS", str(weights))
+    with ServerProcess({"poseanything": ENGINES["poseanything"]}) as server, server.client() as client:
+        assert [(engine.name, engine.ready) for engine in client.welcome().engines] == [("poseanything", True)]
+        client.send(request(job="first", frame_format="raw"))
+        done = client.ending("first")
+        assert isinstance(done, Done) and "processor" in done.note, done
+        frames = client.of(Frame, job="first")
+        assert [frame.index for frame in frames] == list(range(FRAMES))
+        assert client.of(Preview, job="first")
+
+        client.send(request(job="endless", num_inference_steps=1000))
+        client.wait_for(Preview, job="endless")
+        client.cancel("endless")
+        assert isinstance(client.ending("endless"), Cancelled)
+        assert not client.of(Frame, job="endless")
+
+        client.send(request(job="wrong", num_frames=6))
+        failed = client.ending("wrong")
+        assert isinstance(failed, Failed) and failed.code == "invalid" and "choose 5 or 9" in failed.message
+        client.send(request(job="again"))
+        assert isinstance(client.ending("again"), Done)
 
 
 def test_the_command_line_makes_a_movie_of_a_folder_of_poses(weights, tmp_path, monkeypatch, capsys):
