@@ -101,6 +101,8 @@ def test_loras_add_up_and_come_off_again(tmp_path):
     assert not torch.allclose(changed, plain, rtol=1e-2)
     model.unload_lora()
     assert torch.equal(predict(model), plain)
+    load_lora(model, path, name="first", strength=0.75)  # the names are free again
+    torch.testing.assert_close(predict(model), changed)
 
 
 def test_a_lora_works_on_float8_weights(tmp_path):
@@ -115,6 +117,20 @@ def test_a_lora_works_on_float8_weights(tmp_path):
         change = layer(inputs) - layer.base_layer(inputs)
     torch.testing.assert_close(change, 0.1 * (ALPHA / RANK) * inputs @ down.T @ up.T, rtol=1e-4, atol=1e-4)
     assert not torch.allclose(predict(model), plain)
+
+
+def test_a_lora_can_be_attached_to_a_transformer_that_streams_and_come_off_again(tmp_path):
+    resident = tiny_transformer()
+    plain = predict(resident)
+    path = save_lora(tmp_path / "lora.safetensors", comfyui)
+    load_lora(resident, path)
+    model = tiny_transformer()
+    model.enable_group_offload(torch.device("cpu"), num_blocks_per_group=1)
+    assert torch.equal(predict(model), plain)
+    load_lora(model, path)
+    torch.testing.assert_close(predict(model), predict(resident))
+    model.unload_lora()
+    assert torch.equal(predict(model), plain)
 
 
 @pytest.mark.parametrize(
