@@ -11,12 +11,14 @@ from safetensors.torch import load_file, save_file
 from transformers import UMT5Config, UMT5EncoderModel
 
 from inference_server.poseanything.checkpoints import (
+    WeightSet,
     find_weights,
     load_text_encoder,
     load_transformer,
     load_vae,
     to_official_state_dict,
 )
+from inference_server.poseanything.checkpoints.conversion import convert
 from inference_server.poseanything.checkpoints.readers import SafetensorsFiles
 from inference_server.poseanything.checkpoints.vae import LATENTS_MEAN, LATENTS_STD
 from inference_server.poseanything.transformer import PoseAnythingTransformer3DModel
@@ -240,3 +242,17 @@ def test_a_whole_release_is_found_and_every_part_of_it_loads(tmp_path):
     assert load_vae(found.vae).config.z_dim == 48
     _, tokenizer = load_text_encoder(found.text_encoder, tokenizer=found.tokenizer)
     assert tokenizer("deer").input_ids[-1] == tokenizer.eos_token_id
+
+
+def test_a_whole_model_laid_out_as_diffusers_does_is_found_and_loads(tmp_path):
+    release = find_weights(save_release(tmp_path / "release"))
+    folder = tmp_path / "diffusers"
+    for component in ("transformer", "vae", "text_encoder"):
+        convert(getattr(release, component), folder / component, "diffusers")
+    release.tokenizer.rename(folder / "tokenizer")
+    found = find_weights(folder)
+    assert found == WeightSet(*(folder / name for name in ("transformer", "vae", "text_encoder", "tokenizer")))
+    assert load_transformer(found.transformer).config.part_attention
+    assert load_vae(found.vae).config.z_dim == 48
+    encoder, tokenizer = load_text_encoder(found.text_encoder)
+    assert encoder.config.vocab_size == 40 and tokenizer("deer").input_ids
