@@ -23,6 +23,7 @@ class Job:
     present: whether that .blend is the open one.
     frames: how many are on disk; shown: how many the strip has been given.
     stale: undo or loading may have taken from the strip what it had been given.
+    had_strip: whether there was a strip when undo began; in_undo: whether the strip has an undo step of its own.
     warnings: what the exporter found worth saying.
     sentence: what the server or this side says of it, above all why it failed.
     """
@@ -45,6 +46,8 @@ class Job:
     shown: int = 0
     present: bool = True
     stale: bool = False
+    had_strip: bool = False
+    in_undo: bool = False
     sentence: str = ""
     began: float = field(default_factory=time.monotonic)
     first_frame_at: float | None = None

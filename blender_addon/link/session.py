@@ -48,7 +48,7 @@ class Session:
         self.wanted = False
         self.exporting = None
         self._encodings: dict[str, MovieEncoding] = {}
-        self._undo_message = ""
+        self._undo_steps: list[tuple[str, Job]] = []
         self._server_state = server_process.STOPPED
 
     # Connection
@@ -172,8 +172,13 @@ class Session:
 
     # Blender's own doings
 
+    def before_undo(self) -> None:
+        for job in self.jobs.values():
+            job.had_strip = strips.find_strip(job.id) is not None
+
     def after_undo(self) -> None:
-        """Undo gives back a strip as it was; what arrived since is added to it again."""
+        """Undo gives back strips as they were: what arrived since is added again, and so is the strip where undoing something
+        else took it away. One that has an undo step of its own, and no more frames to come, stays undone."""
         for job in self.jobs.values():
             job.stale = True
 
@@ -181,7 +186,7 @@ class Session:
         for job in self.jobs.values():
             same_file = bool(job.file) and job.file == bpy.data.filepath
             job.present = same_file or strips.find_strip(job.id) is not None
-            job.stale = True
+            job.stale, job.had_strip = True, False
             if not job.ended or job.shown < job.frames:
                 job.shown = 0
 
@@ -235,19 +240,21 @@ class Session:
 
     def _show(self, job: Job) -> None:
         found = strips.find_strip(job.id)
-        stale, job.stale = job.stale, False
-        removed = found is None and job.shown > 0 and (job.ended or not stale)
-        frames, job.shown = job.frames, job.frames
-        if removed:
-            return
+        first = job.shown == 0
+        undone = job.stale and job.had_strip and not (job.ended and job.in_undo)
+        job.shown, job.stale = job.frames, False
+        if found is None and not first and not undone:
+            return  # the user deleted it
         scene = found[0] if found is not None else self._scene_of(job)
         try:
-            made = strips.show_frames(scene, job.id, job.take, frames)
+            made = strips.show_frames(scene, job.id, job.take, job.frames)
         except (TakeError, RuntimeError) as error:
             job.sentence = f"The strip can't be made ({error}); the frames are in {job.take.folder}."
             return
         if made:
-            self._undo_message = f"Generate {job.take.name}"
+            job.in_undo = False
+            if first:
+                self._undo_steps.append((f"Generate {job.take.name}", job))
 
     def _scene_of(self, job: Job):
         for scene in bpy.data.scenes:
@@ -275,22 +282,24 @@ class Session:
                 path = encoding.result()
                 if job.present:
                     strips.add_movie(self._scene_of(job), job.id, job.take, path)
-                    self._undo_message = f"Movie of {job.take.name}"
+                    self._undo_steps.append((f"Movie of {job.take.name}", job))
             except (TakeError, RuntimeError) as error:
                 job.sentence = str(error)
         return True
 
     def _push_undo(self) -> None:
         """Give what the timer did an undo step of its own, but not in the middle of somebody else's operator."""
-        if not self._undo_message or bpy.app.background:
+        if not self._undo_steps or bpy.app.background:
             return
         windows = bpy.context.window_manager.windows
         if not windows or any(len(window.modal_operators) for window in windows):
             return
         with bpy.context.temp_override(window=windows[0]):
             if bpy.ops.ed.undo_push.poll():
-                bpy.ops.ed.undo_push(message=self._undo_message)
-        self._undo_message = ""
+                for message, job in self._undo_steps:
+                    bpy.ops.ed.undo_push(message=message)
+                    job.in_undo = True
+        self._undo_steps.clear()
 
     def _forget_old(self) -> None:
         ended = [name for name, job in self.jobs.items() if job.ended]
@@ -332,6 +341,11 @@ def redraw() -> None:
 
 
 @persistent
+def _before_undo(*_) -> None:
+    get().before_undo()
+
+
+@persistent
 def _after_undo(*_) -> None:
     get().after_undo()
 
@@ -346,7 +360,14 @@ def _after_save(*_) -> None:
     get().after_save()
 
 
-_HANDLERS = {"undo_post": _after_undo, "redo_post": _after_undo, "load_post": _after_load, "save_post": _after_save}
+_HANDLERS = {
+    "undo_pre": _before_undo,
+    "redo_pre": _before_undo,
+    "undo_post": _after_undo,
+    "redo_post": _after_undo,
+    "load_post": _after_load,
+    "save_post": _after_save,
+}
 
 
 def register() -> None:

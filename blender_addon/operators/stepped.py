@@ -14,7 +14,7 @@ from ..shared.schema import MessageError
 
 BAD_INPUT = (ExportError, ServerError, TakeError, MessageError)
 """What is the user's to put right; each says so in one sentence."""
-TICK = 0.02
+BUDGET = 0.05
 """Seconds of work between two looks at the window's events."""
 
 
@@ -46,7 +46,7 @@ class SteppedOperator:
 
     def invoke(self, context, event):
         self._steps = self.steps(context)
-        self._timer = context.window_manager.event_timer_add(TICK, window=context.window)
+        self._timer = context.window_manager.event_timer_add(0.01, window=context.window)
         context.window_manager.modal_handler_add(self)
         session.get().exporting = ExportStep(0.0, "Starting")
         return {"RUNNING_MODAL"}
@@ -58,7 +58,7 @@ class SteppedOperator:
             return {"CANCELLED"}
         if event.type != "TIMER":
             return {"RUNNING_MODAL"}
-        end = time.perf_counter() + TICK
+        end = time.perf_counter() + BUDGET
         try:
             while time.perf_counter() < end:
                 step = next(self._steps)

@@ -104,27 +104,38 @@ def test_another_file_in_the_middle_and_back(live, tmp_path):
     assert len(live.strip(job).elements) == 40
 
 
-def test_undo_that_takes_the_strip_back_half_way(live):
+def test_undo_in_the_middle_and_after(live):
     """What undo does to the data is done by hand: it needs a window. The desktop test presses the keys."""
     live = live()
+    collection = live.strips.strips_of(bpy.context.scene)
+
+    def undo(change):
+        live.session.before_undo()
+        change()
+        live.session.after_undo()
+        live.session.poll()
+
+    def shorten():
+        while len(live.strip(job).elements) > 3:
+            live.strip(job).elements.pop(-1)
+
     job = live.submit(60)
     live.until(lambda: job.frames > 5)
-    live.strips.strips_of(bpy.context.scene).remove(live.strip(job))
-    live.session.after_undo()
-    live.until(lambda: live.strip(job) is not None)
+    undo(lambda: collection.remove(live.strip(job)))
+    assert live.strip(job) is not None, "frames go on arriving, and they go on being seen"
+    undo(shorten)
     live.until(lambda: job.ended)
     live.until(lambda: not live.session.unfinished(job))
-    strip = live.strip(job)
-    assert len(strip.elements) == 60
-    while len(strip.elements) > 8:
-        strip.elements.pop(-1)
-    live.session.after_undo()
-    live.session.poll()
     assert len(live.strip(job).elements) == 60
-    live.strips.strips_of(bpy.context.scene).remove(live.strip(job))
-    live.session.after_undo()
-    live.session.poll()
-    assert live.strip(job) is None, "undoing the generation as a whole takes the strip away"
+    undo(shorten)
+    assert len(live.strip(job).elements) == 60
+    undo(lambda: collection.remove(live.strip(job)))
+    assert live.strip(job) is not None, "no undo step holds it: undoing something else must not lose it"
+    job.in_undo = True
+    undo(lambda: collection.remove(live.strip(job)))
+    assert live.strip(job) is None, "undoing the generation itself takes the strip away"
+    undo(lambda: None)
+    assert live.strip(job) is None
 
 
 def test_deleting_the_strip_in_the_middle_is_the_user_s_will(live):
@@ -132,6 +143,8 @@ def test_deleting_the_strip_in_the_middle_is_the_user_s_will(live):
     job = live.submit(40)
     live.until(lambda: job.frames > 5)
     live.strips.strips_of(bpy.context.scene).remove(live.strip(job))
+    live.session.before_undo()
+    live.session.after_undo()  # of something else
     live.until(lambda: job.ended)
     live.until(lambda: not live.session.unfinished(job))
     assert live.strip(job) is None
