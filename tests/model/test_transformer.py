@@ -237,6 +237,7 @@ def test_fused_projections_change_nothing():
     transformer, inputs = tiny_transformer(), tiny_inputs() | {"parts": tiny_parts()}
     expected = transformer(**inputs).sample
     transformer.fuse_qkv_projections()
+    assert transformer.blocks[0].attn1.fused_projections and not transformer.blocks[0].part_attn.fused_projections
     torch.testing.assert_close(transformer(**inputs).sample, expected, rtol=1e-5, atol=1e-5)
 
 
