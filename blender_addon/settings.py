@@ -161,7 +161,7 @@ class PoseAnythingSettings(bpy.types.PropertyGroup):
         name="Steps", description="Denoising steps; more take longer and come out finer", default=50, min=1, max=1000
     )
     seed: IntProperty(name="Seed", description="The same seed and settings give the same clip", min=0, max=2**31 - 1)
-    new_seed: BoolProperty(name="New Seed Each Time", description="Draw another seed for every take", default=True)
+    new_seed: BoolProperty(name="New Each Time", description="Draw another seed for every take", default=True)
     guider_name: StringProperty(options={"HIDDEN"}, default="none")
     guider: EnumProperty(
         name="Guidance",

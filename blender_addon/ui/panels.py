@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bpy
 
+from .. import preferences
 from ..errors import ExportError
 from ..link import session
 from ..operators import shot as shots
@@ -168,8 +169,7 @@ class POSEANYTHING_PT_guidance(_Sub, bpy.types.Panel):
         engine = session.get().engine(settings.engine_name)
         if engine is None or engine.neural:
             layout.prop(settings, "num_inference_steps")
-        row = layout.row(heading="Seed")
-        row.prop(settings, "seed", text="")
+        layout.prop(settings, "seed")
         layout.prop(settings, "new_seed")
         if engine is not None and engine.guiders == ("none",):
             layout.label(text=f"{engine.label} has no guidance", icon="INFO")
@@ -195,16 +195,15 @@ class POSEANYTHING_PT_output(_Sub, bpy.types.Panel):
 
     def draw(self, context):
         layout, settings = self.split(), context.scene.poseanything
-        layout.prop(settings, "output_folder")
-        layout.prop(settings, "take_name")
+        layout.prop(settings, "output_folder", placeholder=preferences.get(context).output_folder)
+        layout.prop(settings, "take_name", placeholder=context.scene.name)
         layout.prop(settings, "make_movie")
         try:
             folder = shots.output_folder(context, settings)
         except ExportError as error:
             paragraph(layout, context, str(error), "ERROR", alert=True)
         else:
-            if not settings.output_folder:
-                paragraph(layout, context, str(folder), "FILE_FOLDER")
+            paragraph(layout, context, str(folder), "FILE_FOLDER")
         layout.operator("poseanything.export_skeleton", icon="EXPORT")
 
 

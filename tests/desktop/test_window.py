@@ -1,0 +1,188 @@
+"""A real Blender window, clicked and typed at as an animator does. Needs the display tool beside the repository."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TOOL = ROOT.parent / "shared" / "tools" / "blender-desktop"
+WIDTH, HEIGHT = 1600, 1000
+
+
+def tool(*command: str, **keywords) -> subprocess.CompletedProcess:
+    return subprocess.run(["bash", TOOL, *command], capture_output=True, text=True, timeout=120, **keywords)
+
+
+def display(*command: str) -> None:
+    tool("exec", "env", "DISPLAY=:77", *command, check=True)
+
+
+class Desktop:
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def ask(self, code: str):
+        """Run code in Blender; gives what it assigns to `answer`."""
+        reply = self.folder / "answer.json"
+        reply.unlink(missing_ok=True)
+        part = self.folder / "ask.part"
+        part.write_text(code)
+        part.rename(self.folder / "ask.py")
+        wait_for(reply.exists, 60)
+        answer = json.loads(reply.read_text())
+        assert not (isinstance(answer, dict) and "error" in answer), answer
+        return answer
+
+    def jobs(self) -> list[dict]:
+        return self.ask("answer = jobs()")
+
+    def press_generate(self, editor: str) -> None:
+        """Click the first button of the sidebar's panel."""
+        x, top = self.ask(f"answer = sidebar_top({editor!r})")
+        display("xdotool", "mousemove", str(int(x)), str(int(HEIGHT - top + 50)), "sleep", "0.3", "click", "1")
+
+    def keys(self, *keys: str) -> None:
+        """Type with the pointer over the 3D view."""
+        display("xdotool", "mousemove", "500", "300", "sleep", "0.3", "key", "--delay", "300", *keys)
+
+    def photograph(self, name: str) -> Path:
+        inside = f"/host-tmp/{(self.folder / name).relative_to(temporary())}"
+        display("import", "-window", "root", inside)
+        return self.folder / name
+
+
+def temporary() -> Path:
+    return Path(os.environ.get("TMPDIR", "/tmp"))
+
+
+def wait_for(condition, seconds: float):
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < end, "what was waited for did not happen"
+        time.sleep(0.1)
+    return value
+
+
+@pytest.fixture(scope="module")
+def extension_zip() -> Path:
+    if "POSEANYTHING_EXTENSION" in os.environ:
+        return Path(os.environ["POSEANYTHING_EXTENSION"])
+    packed = subprocess.run([sys.executable, ROOT / "build.py", "extension"], capture_output=True, text=True, check=True)
+    return Path(packed.stdout.strip().splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def desktop(extension_zip, tmp_path_factory):
+    """A window with a rig, a sequencer below the 3D view, and a server that makes about six frames a second."""
+    if not TOOL.exists():
+        pytest.skip(f"no display tool at {TOOL}")
+    if tool("exec", "blender", "--version").returncode:
+        pytest.skip(f"no Blender to open a window with; run '{TOOL} setup'")
+    if tool("exec", "test", "-e", "/tmp/.X11-unix/X77").returncode == 0 and _alive():
+        pytest.skip("the display is in use")
+    folder = tmp_path_factory.mktemp("desktop")
+    if temporary() not in folder.parents:
+        pytest.skip(f"the window sees only {temporary()}")
+    inside = f"/host-tmp/{folder.relative_to(temporary())}"
+    (folder / "profile").mkdir()
+    (folder / "extension.zip").write_bytes(extension_zip.read_bytes())
+    (folder / "drive.py").write_text(Path(__file__).with_name("drive.py").read_text())
+    fake = Path(__file__).parents[1] / "addon" / "fake_server.py"
+    server = subprocess.Popen([sys.executable, fake, "--frames-per-second", "6"], stdout=subprocess.PIPE, text=True)
+    address = server.stdout.readline().split()[-1]
+    arguments = [f"{inside}/drive.py", "--", inside, f"{inside}/extension.zip", address]
+    blender = subprocess.Popen(
+        ["bash", TOOL, "run", "-t", "400", "-s", f"{WIDTH}x{HEIGHT}", "--", "--python", *arguments],
+        env=os.environ | {"BLENDER_USER_RESOURCES": f"{inside}/profile"},
+        stdout=open(folder / "blender.log", "w"),
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        wait_for(lambda: (folder / "ready").exists() or blender.poll() is not None, 120)
+        assert blender.poll() is None, (folder / "blender.log").read_text()
+        window = Desktop(folder)
+        window.process, window.server = blender, server
+        yield window
+    finally:
+        if blender.poll() is None:
+            os.killpg(blender.pid, signal.SIGTERM)
+            blender.wait(30)
+        server.kill()
+        server.wait()
+        server.stdout.close()
+
+
+def _alive() -> bool:
+    return tool("exec", "env", "DISPLAY=:77", "xdotool", "getdisplaygeometry").returncode == 0
+
+
+def test_escape_ends_an_export_and_puts_everything_back(desktop):
+    desktop.press_generate("VIEW_3D")
+    wait_for(lambda: desktop.ask("answer = exporting()"), 30)
+    display("xdotool", "key", "Escape")
+    wait_for(lambda: not desktop.ask("answer = exporting()"), 30)
+    assert desktop.jobs() == []
+    assert desktop.ask("answer = bpy.context.scene.frame_current") == 1
+
+
+def test_button_to_strip_while_the_user_works_on(desktop):
+    """Generate is clicked; while frames come, steps are undone and redone, and the file is saved."""
+    desktop.ask(
+        "with bpy.context.temp_override(window=window()):\n"
+        "    for i in range(3):\n"
+        "        bpy.data.objects['Light'].location.x += 1\n"
+        "        bpy.ops.ed.undo_push(message='move')\n"
+    )
+    before = desktop.photograph("before.png").read_bytes()
+    desktop.press_generate("VIEW_3D")
+    wait_for(lambda: any(job["frames"] for job in desktop.jobs()), 90)
+    first = desktop.jobs()[0]
+    assert first["state"] == "RUNNING" and first["shown"] and first["shown"] < 60
+    light = "answer = bpy.data.objects['Light'].location.x"
+    moved = desktop.ask(light)
+    desktop.keys("ctrl+z", "ctrl+z")
+    assert desktop.ask(light) == pytest.approx(moved - 1), "one step for the strip, one for the light"
+    desktop.keys("ctrl+shift+z", "ctrl+s")
+    assert desktop.ask(light) == pytest.approx(moved)
+    assert desktop.photograph("during.png").read_bytes() != before
+    during = desktop.jobs()[0]
+    assert during["state"] == "RUNNING" and during["shown"] > first["shown"]
+    wait_for(lambda: desktop.jobs()[0]["state"] == "DONE", 60)
+    wait_for(lambda: desktop.jobs()[0]["shown"] == 60, 10)
+    desktop.keys("ctrl+z")
+    assert desktop.jobs()[0]["shown"] == 60, "undoing something else does not lose the strip"
+    desktop.photograph("after.png")
+    assert desktop.ask("answer = bpy.context.workspace.sequencer_scene == bpy.context.scene")
+
+
+def test_button_in_the_sequencer_and_rendering_meanwhile(desktop):
+    desktop.press_generate("SEQUENCE_EDITOR")
+    wait_for(lambda: len(desktop.jobs()) == 2 and desktop.jobs()[1]["frames"], 90)
+    desktop.ask(
+        "bpy.context.scene.render.resolution_percentage = 10\n"
+        "with bpy.context.temp_override(window=window()):\n"
+        "    bpy.ops.render.render('INVOKE_DEFAULT', animation=False)\n"
+    )
+    wait_for(lambda: desktop.jobs()[1]["shown"] == 60, 90)
+    assert desktop.jobs()[1]["state"] == "DONE"
+
+
+def test_closing_in_the_middle(desktop):
+    desktop.ask("with bpy.context.temp_override(window=window()): bpy.ops.poseanything.generate()")
+    wait_for(lambda: desktop.jobs()[2]["frames"], 90)
+    frames = desktop.folder / "takes" / "Scene_003"
+    (desktop.folder / "ask.py").write_text("bpy.ops.wm.quit_blender()")
+    assert desktop.process.wait(60) == 0, (desktop.folder / "blender.log").read_text()[-2000:]
+    kept = len(list(frames.glob("Scene_003_*.png")))
+    time.sleep(1)
+    assert 0 < kept == len(list(frames.glob("Scene_003_*.png"))) < 60
+    assert "Traceback" not in (desktop.folder / "blender.log").read_text()
