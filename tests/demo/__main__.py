@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
@@ -28,11 +30,11 @@ def main() -> int:
     import bpy
 
     began = time.monotonic()
+    with quiet(arguments.output / "blender.log") as console:
 
-    def say(text: str) -> None:
-        print(f"[{time.monotonic() - began:5.1f} s] {text}", flush=True)
+        def say(text: str, stamp: bool = True) -> None:
+            print(f"[{time.monotonic() - began:5.1f} s] {text}" if stamp else text, file=console, flush=True)
 
-    with quiet(arguments.output):
         say(f"Blender {bpy.app.version_string}: installing {arguments.extension.name} into a fresh profile")
         bpy.ops.extensions.package_install_files(
             filepath=str(arguments.extension), repo="user_default", enable_on_install=True
@@ -73,21 +75,46 @@ def film(bpy, arguments, say) -> None:
     settings = scene.poseanything
     settings.take_name, settings.output_folder, settings.make_movie = name, "//takes/", True
     settings.prompt = PROMPT if arguments.rig is None else ""
-    say(f"pressing Generate: {len(rig.data.bones)} bones, frames {scene.frame_start} to {scene.frame_end}")
-    bpy.ops.poseanything.generate(wait=True)
+    say(f"pressing Export Skeleton: {len(rig.data.bones)} bones, frames {scene.frame_start} to {scene.frame_end}")
+    bpy.ops.poseanything.export_skeleton(directory=str(output / "skeletons"))
+    exported = max((output / "skeletons").iterdir(), key=lambda folder: folder.stat().st_mtime_ns)
 
-    session = import_module(f"{MODULE}.link.session").get()
-    job = list(session.jobs.values())[-1]
+    settings.first_frame_source, settings.first_frame_path = "PICTURE", str(exported / "first_frame.png")
+    say("pressing Generate: the extension starts the server and sends the shot")
+    bpy.ops.poseanything.generate(wait=True)
+    job = list(import_module(f"{MODULE}.link.session").get().jobs.values())[-1]
     take = job.take
-    results = [take.folder / element for element in take.element_names(take.num_frames)]
-    say(f"{job.frames} frames in {take.folder}")
+    say(f"{job.frames} frames on a strip, made by {job.engine_label}")
     bpy.ops.wm.save_as_mainfile(filepath=str(blend))
+
+    results = sorted(take.folder.glob(f"{take.name}_*.png"))
+    poses = sorted((exported / "skeleton").glob("*.png"))
     title = f"{name}: {len(results)} frames by {job.engine_label}"
-    sheet = contact_sheet(shot_pose(bpy), take.folder / "first_frame.png", results, title, output / f"{name}.png")
-    movie = next(take.folder.glob("*.mp4"))
+    sheet = contact_sheet(poses, exported / "first_frame.png", results, title, output / f"{name}.png")
+    movie = shutil.copy(take.folder / f"{take.name}.mp4", output / f"{name}.mp4")
     say("done; look at")
-    for label, path in (("scene and strip", blend), ("movie", movie), ("contact sheet", sheet)):
-        print(f"    {label:16} {path}")
+    for label, path in (("scene and strip", blend), ("movie", movie), ("contact sheet", sheet), ("frames", take.folder)):
+        say(f"    {label:16} {path}", stamp=False)
+
+
+@contextmanager
+def quiet(log: Path):
+    """Send everything that Blender and its add-ons print to a file; yields what still reaches the console."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = os.dup(1), os.dup(2)
+    with open(log, "w") as file, os.fdopen(os.dup(1), "w") as console:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield console
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for standard, original in zip((1, 2), saved):
+                os.dup2(original, standard)
+                os.close(original)
 
 
 if __name__ == "__main__":

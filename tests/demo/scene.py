@@ -38,7 +38,7 @@ def build_scene(rig_file: Path | None = None, action: str | None = None) -> bpy.
     _landscape(low, high)
     _camera(boxes)
     scene.render.engine = "CYCLES"
-    scene.cycles.device, scene.cycles.samples, scene.cycles.use_denoising = "CPU", 24, True
+    scene.cycles.device, scene.cycles.samples, scene.cycles.use_denoising = "CPU", 16, True
     scene.view_settings.view_transform = "Standard"
     scene.frame_set(scene.frame_start)
     bpy.context.view_layer.objects.active = rig
@@ -213,10 +213,10 @@ def _material(name: str, dark, light, scale: float) -> bpy.types.Material:
 
 
 def _camera(boxes: np.ndarray) -> None:
-    """From the subject's left and a little ahead of it, panning along with half of its way, wide enough for all of it."""
+    """From the subject's left and a little ahead of it, panning along with a third of its way, wide enough for all of it."""
     scene = bpy.context.scene
     centres, size = boxes.mean(1), (boxes[:, 1] - boxes[:, 0]).max(0)
-    targets = 0.5 * centres.mean(0) + 0.5 * np.linspace(centres[0], centres[-1], len(centres))
+    targets = 0.7 * centres.mean(0) + 0.3 * np.linspace(centres[0], centres[-1], len(centres))
     stray = np.abs(centres - targets).max(0)
     across = max(size[1] + 0.5 * size[0] + 2 * stray[1], size[2] * 1.35 * WIDTH / HEIGHT)
     camera = bpy.data.cameras.new("Camera")
