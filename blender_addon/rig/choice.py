@@ -32,9 +32,10 @@ class Choice:
         settings = armature.data.poseanything
 
         drawn = self.candidates.copy()
+        leading = self._leading()
         for bone in np.flatnonzero(drawn).tolist():
             name = skeleton.names[bone]
-            drawn[bone] = not (names.is_helper(name) or names.is_end(name))
+            drawn[bone] = not (names.is_end(name) or (names.is_helper(name) and not leading[bone]))
         self.face = self._face(drawn)
         if not settings.face:
             drawn &= ~self.face
@@ -49,6 +50,15 @@ class Choice:
                 f"The armature {armature.name} has no bone left to draw; turn on Deform for the bones of its limbs, or "
                 "set them to Draw."
             )
+
+    def _leading(self) -> np.ndarray:
+        """Bones with something other than helpers and ends under them: a twist bone in the midst of a chain is one."""
+        skeleton = self._skeleton
+        leading = np.zeros(len(skeleton.names), bool)
+        for bone in np.flatnonzero(self.candidates).tolist():
+            if not (names.is_helper(skeleton.names[bone]) or names.is_end(skeleton.names[bone])):
+                leading[list(skeleton.ancestors(bone))] = True
+        return leading
 
     def _skip(self, bones: np.ndarray) -> None:
         self.drawn &= ~bones | self._fixed
@@ -90,7 +100,7 @@ class Choice:
         for parent, bones in children.items():
             if anatomy.parents[parent] < 0:
                 continue
-            chains = [_chain(children, bone) for bone in bones]
+            chains = [_chain(children, bone) for bone in bones if not self.face[bone]]
             limb = self._limb_length(anatomy.parents, children, parent)
             short = [c for c in chains if c is not None and skeleton.lengths[c].sum() < 0.5 * limb]
             if len(short) >= BUNDLE:
@@ -141,7 +151,7 @@ class Choice:
             if len(children[int(anatomy.parents[bone])]) > 1:
                 short = skeleton.lengths[bone] < SMALL * skeleton.size
                 small[bone] = short or names.is_bulk(skeleton.names[bone])
-        self._skip(small & ~self.digits)
+        self._skip(small & ~self.digits & ~self.face)
 
 
 def _deforming(armature: bpy.types.Object, skeleton: Skeleton, skin: Skin) -> np.ndarray:
@@ -156,7 +166,9 @@ def _deforming(armature: bpy.types.Object, skeleton: Skeleton, skin: Skin) -> np
     for bones in (skeleton.deforming & known & ~goal, skeleton.deforming & ~control, ~control):
         if bones.any():
             return bones
-    raise ExportError(f"The armature {armature.name} has no bone to draw; add bones or choose another armature.")
+    raise ExportError(
+        f"The armature {armature.name} has nothing but control bones; turn on Deform for the bones of its limbs."
+    )
 
 
 def _goals(armature: bpy.types.Object) -> set[str]:

@@ -61,21 +61,13 @@ def choose_limbs(armature: bpy.types.Object) -> LimbChoice:
     """
     if armature.mode == "EDIT":
         raise ExportError(f"The armature {armature.name} is in Edit Mode; leave it first.")
+    if not armature.data.bones:
+        raise ExportError(f"The armature {armature.name} has no bones; add some or choose another armature.")
     skeleton = Skeleton.read(armature.data)
     skin = Skin.read(armature, skeleton, bpy.data.objects)
     choice = Choice(armature, skeleton, skin)
     merge = armature.data.poseanything.digits == "MERGE"
-    figure = _Figure(skeleton, skin, choice, merge)
-    if not figure.strokes:
-        raise ExportError(
-            f"The bones of the armature {armature.name} all end where they begin; set the bones of its limbs to Draw."
-        )
-    if len(figure.strokes) > MAX_LIMBS:
-        raise ExportError(
-            f"The armature {armature.name} has {len(figure.strokes)} limbs but at most {MAX_LIMBS} can be drawn; set "
-            "Fingers and Toes to Off, or some bones or bone collections to Skip."
-        )
-    return figure.choice()
+    return _Figure(armature.name, skeleton, skin, choice, merge).choice()
 
 
 @dataclass
@@ -111,7 +103,7 @@ class _Stroke:
 
 
 class _Figure:
-    def __init__(self, skeleton: Skeleton, skin: Skin, choice: Choice, merge_digits: bool):
+    def __init__(self, name: str, skeleton: Skeleton, skin: Skin, choice: Choice, merge_digits: bool):
         self._skeleton = skeleton
         self._skin = skin
         self._choice = choice
@@ -133,6 +125,15 @@ class _Figure:
         self._stroke_of: dict[int, int] = {}
         self._nodes = 0
         self._make_strokes(drawn)
+        if not self.strokes:
+            raise ExportError(
+                f"The bones of the armature {name} all end where they begin; set the bones of its limbs to Draw."
+            )
+        if len(self.strokes) > MAX_LIMBS:
+            raise ExportError(
+                f"The armature {name} has {len(self.strokes)} limbs but at most {MAX_LIMBS} can be drawn; set "
+                "Fingers and Toes to Off, or some bones or bone collections to Skip."
+            )
         self._join_roots()
         self.parts = self._make_parts()
 
@@ -292,7 +293,7 @@ class _Figure:
         skeleton, digits = self._skeleton, self._choice.digits
         if self._merge_digits and digits[bone] and digits[parent]:
             return True
-        if names.is_helper(skeleton.names[bone]) or names.is_helper(skeleton.names[parent]):
+        if names.is_helper(skeleton.names[bone]):
             return True
         first = self.strokes[self._stroke_of[parent]].bones[0]
         onward, whole = skeleton.vectors[bone], skeleton.tails[bone] - skeleton.heads[first]
@@ -332,40 +333,26 @@ class _Figure:
 
     def _join_roots(self) -> None:
         """Tie figures that hang together only through control bones to the largest one, at their nearest ends."""
-        groups: dict[int, list[int]] = {}
+        root = np.arange(len(self.strokes))
         for index, stroke in enumerate(self.strokes):
-            root = index
-            while self.strokes[root].parent >= 0:
-                root = self.strokes[root].parent
-            groups.setdefault(root, []).append(index)
-        joined, *others = sorted(groups.values(), key=len, reverse=True)
-        while others:
-            ties = [(self._tie(joined, group), group) for group in others]
-            (distance, inner, inner_last, outer, outer_last), group = min(ties, key=lambda tie: tie[0][0])
-            others.remove(group)
+            while self.strokes[root[index]].parent >= 0:
+                root[index] = self.strokes[root[index]].parent
+        # Two ends a stroke: first, last.
+        ends = np.array([stroke.joints[k].rest for stroke in self.strokes for k in (0, -1)])
+        figure = np.repeat(root, 2)
+        joined = figure == np.bincount(root).argmax()
+        away = np.linalg.norm(ends[:, None] - ends, axis=2)
+        while not joined.all():
+            outer, inner = np.unravel_index(np.where(joined & ~joined[:, None], away, np.inf).argmin(), away.shape)
+            joined |= figure == figure[outer]
+            distance = away[outer, inner]
             if distance > LONELY * self._skeleton.size:
                 continue
-            stroke, target = self.strokes[outer], self.strokes[inner]
-            joint = target.joints[-1 if inner_last else 0]
+            stroke, target = self.strokes[outer // 2], self.strokes[inner // 2]
+            joint = target.joints[-1 if inner % 2 else 0]
             if distance > self._skeleton.near:
-                if outer_last:
-                    stroke.tail_link = [joint]
-                else:
-                    stroke.link = [joint]
-            self._merge_nodes(stroke.last if outer_last else stroke.first, target.last if inner_last else target.first)
-            joined += group
-
-    def _tie(self, joined: list[int], group: list[int]):
-        best = None
-        for inner in joined:
-            for outer in group:
-                for inner_last in (False, True):
-                    for outer_last in (False, True):
-                        a = self.strokes[inner].joints[-1 if inner_last else 0].rest
-                        b = self.strokes[outer].joints[-1 if outer_last else 0].rest
-                        tie = (float(np.linalg.norm(a - b)), inner, inner_last, outer, outer_last)
-                        best = tie if best is None or tie[0] < best[0] else best
-        return best
+                (stroke.tail_link if outer % 2 else stroke.link).append(joint)
+            self._merge_nodes(stroke.last if outer % 2 else stroke.first, target.last if inner % 2 else target.first)
 
     def _merge_nodes(self, old: int, new: int) -> None:
         for stroke in self.strokes:
