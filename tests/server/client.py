@@ -173,6 +173,7 @@ def request(job: str, engine: str, num_frames: int = 5, width: int = 64, height:
     """A small valid request; `fields` are further ones of `GenerationRequest`."""
     across = np.mgrid[0:height, 0:width][1].astype(np.uint8)
     fields.setdefault("first_frame", png(np.stack([across, across // 2, 255 - across], axis=-1)))
+    fields.setdefault("pose", swing(num_frames, width, height))
     return GenerationRequest(
         job=job,
         engine=engine,
@@ -180,6 +181,5 @@ def request(job: str, engine: str, num_frames: int = 5, width: int = 64, height:
         height=height,
         num_frames=num_frames,
         fps=24.0,
-        pose=swing(num_frames, width, height),
         **fields,
     )
