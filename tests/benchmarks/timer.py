@@ -1,0 +1,64 @@
+"""How long the client's timer holds up Blender while 81 frames of 832 x 480 stream in as fast as they come,
+with the strip growing in a scene's sequencer. Ticks as often as Blender's timer makes them.
+"""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from ._footage import FRAMES, HEIGHT, WIDTH, Server, install, make_request, module
+
+INTERVAL = 0.02
+"""Seconds between ticks; Blender's come every 50 ms, so that these have less to do but are more."""
+ROUNDS = 8
+
+
+def stream(bpy, session, folder: Path) -> list[float]:
+    """Seconds that each tick took, from the submission to the last frame shown."""
+    takes = module("sequencer.takes")
+    path, name = takes.claim_folder(folder, "take")
+    take = takes.Take(path, name, FRAMES, 1, 1, FRAMES, {})
+    job = session.submit(make_request(), take, bpy.context.scene, session.engine("footage"))
+    ticks = []
+    while not job.ended or session.unfinished(job):
+        begun = time.perf_counter()
+        session.poll()
+        ticks.append(time.perf_counter() - begun)
+        time.sleep(INTERVAL)
+    strip = module("sequencer.strips").find_strip(job.id)[1]
+    assert len(strip.elements) == FRAMES
+    return ticks
+
+
+def main() -> None:
+    install()
+    import bpy
+
+    bpy.ops.wm.read_homefile(use_empty=True)
+    session = module("link.session").get()
+    folder = Path(tempfile.mkdtemp(prefix="timer-"))
+    ticks: list[float] = []
+    try:
+        with Server() as server:
+            session.connect(server.address, online=False)
+            while session.engine("footage") is None:
+                session.poll()
+                time.sleep(0.05)
+            for _ in range(ROUNDS):
+                ticks += stream(bpy, session, folder)
+            session.disconnect()
+    finally:
+        shutil.rmtree(folder)
+    ticks.sort()
+    p95 = ticks[int(0.95 * len(ticks))]
+    print(f"{len(ticks)} ticks while {ROUNDS} clips of {FRAMES} frames at {WIDTH} x {HEIGHT} came in")
+    print(f"median {1e3 * statistics.median(ticks):.2f} ms   longest {1e3 * ticks[-1]:.2f} ms")
+    print(f"95th percentile {1e3 * p95:.2f} ms (to reach: at most 8)")
+
+
+if __name__ == "__main__":
+    main()
