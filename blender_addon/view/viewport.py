@@ -61,6 +61,7 @@ class Viewport:
             centre = placed @ [-projection[0, 3] / projection[0, 0], -projection[1, 3] / projection[1, 1], depth, 1.0]
             placed[:, 3] = centre
             camera.type = "ORTHO"
+            camera.shift_x = camera.shift_y = 0.0
             camera.ortho_scale = 2 / projection[0, 0]
             camera.clip_start, camera.clip_end = 1e-3, 2 * depth
         return placed

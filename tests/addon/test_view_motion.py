@@ -1,0 +1,88 @@
+"""The background's movement in the picture, read off the scene."""
+
+from __future__ import annotations
+
+import bpy
+import numpy as np
+import pytest
+
+from tests.addon.rigs import LEGGED, add_camera, export, flesh, make_armature
+from tests.addon.servers import module
+
+
+@pytest.fixture
+def rig(clean_scene):
+    rig = make_armature("Rig", LEGGED)
+    flesh(rig)
+    return rig
+
+
+def animate(owner, path, *values):
+    for frame, value in enumerate(values, start=1):
+        setattr(owner, path, value)
+        owner.keyframe_insert(path, frame=frame)
+
+
+def project(points):
+    """Pixels of world points through the camera at the current frame, in the exporter's default clip."""
+    view = module("view").SceneCamera()
+    scene = bpy.context.scene
+    fit = module("view").fit(*view.frame_size(scene), 256, 160)
+    lens = view.lens(scene, bpy.context.evaluated_depsgraph_get())
+    return module("view.projection").Projector([lens], fit).project(np.array(points, float)[None])[0, :, :2]
+
+
+def assert_moves_as(motion, points, near=0.01):
+    """Whether the homographies take the first frame's pixels of these points to those of every frame."""
+    scene = bpy.context.scene
+    scene.frame_set(1)
+    first = project(points)
+    for frame, homography in enumerate(motion.astype(float)):
+        scene.frame_set(1 + frame)
+        moved = np.column_stack([first, np.ones(len(first))]) @ homography.T
+        assert moved[:, :2] / moved[:, 2:] == pytest.approx(project(points), abs=near)
+
+
+def test_a_still_camera_has_no_motion(clean_scene, rig):
+    add_camera()
+    assert export([rig]).camera_motion is None
+
+
+def test_turning_and_zooming_is_exact_at_every_distance(clean_scene, rig):
+    camera = add_camera(target=(0, 0, 1), direction=(0, -1, 0), distance=8)
+    x, y, z = camera.rotation_euler
+    animate(camera, "rotation_euler", (x, y, z), (x + 0.05, y, z + 0.1), (x - 0.05, y + 0.1, z + 0.2))
+    animate(camera.data, "lens", 35.0, 42.0, 50.0)
+    motion = export([rig]).camera_motion
+    assert motion.shape == (3, 3, 3) and motion.dtype == np.float32
+    assert motion[0] == pytest.approx(np.eye(3), abs=1e-5)
+    assert_moves_as(motion, [(0, 0, 1), (1, 40, 2), (-0.5, -4, 1)])
+
+
+def test_travelling_past_a_wall_is_exact_on_the_wall(clean_scene, rig):
+    bpy.ops.mesh.primitive_plane_add(size=200, location=(0, 5, 0), rotation=(1.5708, 0, 0))
+    camera = add_camera(target=(0, 0, 1), direction=(0, -1, 0), distance=8)
+    animate(camera, "location", (0, -8, 1), (0.5, -7, 1), (1, -6, 1.3))
+    motion = export([rig]).camera_motion
+    assert_moves_as(motion, [(-2, 5, 0), (2, 5, 0), (3, 5, 3), (-1, 5, 2)], near=0.05)
+
+
+def test_the_subject_does_not_count_as_background(clean_scene, rig):
+    # It fills the middle of the picture, far in front of the wall.
+    rig.scale = (8, 1, 3)
+    test_travelling_past_a_wall_is_exact_on_the_wall(clean_scene, rig)
+
+
+def test_travelling_before_an_empty_world_moves_nothing(clean_scene, rig):
+    camera = add_camera(target=(0, 0, 1), direction=(0, -1, 0), distance=8)
+    animate(camera, "location", (0, -8, 1), (0.5, -8, 1), (1, -7, 1))
+    motion = export([rig]).camera_motion
+    assert motion == pytest.approx(np.stack([np.eye(3)] * 3), abs=1e-3)
+
+
+def test_an_orthographic_camera_pans(clean_scene, rig):
+    bpy.ops.mesh.primitive_plane_add(size=3, location=(0, 5, 0), rotation=(1.5708, 0, 0))
+    camera = add_camera(target=(0, 0, 1), direction=(0, -1, 0), distance=8, type="ORTHO", ortho_scale=5)
+    animate(camera, "location", (0, -8, 1), (0.5, -8, 1), (1, -8, 1.2))
+    motion = export([rig]).camera_motion
+    assert_moves_as(motion, [(0, 0, 1), (1, 40, 2), (-0.5, -4, 1)])
