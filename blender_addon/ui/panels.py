@@ -95,7 +95,7 @@ class POSEANYTHING_PT_rig(_Sub, bpy.types.Panel):
             paragraph(layout, context, str(error), "ERROR", alert=True)
             choices = []
         for obj, choice in choices:
-            layout.label(text=f"{obj.name}: {len(choice.limbs)} limbs, {len(choice.parts)} parts", icon="ARMATURE_DATA")
+            layout.label(text=f"{obj.name}: limbs {len(choice.limbs)}, parts {len(choice.parts)}", icon="ARMATURE_DATA")
         for data in {obj.data: None for obj in subjects if obj.type == "ARMATURE"}:
             column = layout.column()
             column.prop(data.poseanything, "digits")
@@ -109,11 +109,12 @@ class POSEANYTHING_PT_bones(_View3D, bpy.types.Panel):
 
     @classmethod
     def poll(cls, context):
-        return context.object is not None and context.object.type == "ARMATURE"
+        rig = context.object
+        return rig is not None and rig.type == "ARMATURE" and (context.mode == "POSE" or len(rig.data.collections_all) > 0)
 
     def draw(self, context):
         layout = self.split()
-        if context.mode == "POSE" and context.active_pose_bone is not None:
+        if context.mode == "POSE":
             row = layout.row(heading="Selected Bones", align=True)
             for word in ("AUTO", "DRAW", "SKIP"):
                 row.operator("poseanything.set_limb", text=word.capitalize()).limb = word

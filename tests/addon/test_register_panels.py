@@ -1,0 +1,166 @@
+"""Every panel draws, in every state, with what the running Blender's layouts offer: their drawing is only ever run by a
+window, and a window is what these Blenders don't have."""
+
+from __future__ import annotations
+
+import functools
+import types
+
+import bpy
+import pytest
+
+from tests.addon.servers import fake_server, module, wait_for  # noqa: F401
+from tests.addon.test_operators import newest_job, preferences, sent, served, shot, strip_of  # noqa: F401
+
+LAYOUT = bpy.types.UILayout.bl_rna
+
+
+class CheckedLayout:
+    """Takes what a real layout takes, by its RNA, and raises for anything else; notes every text."""
+
+    def __init__(self, texts):
+        object.__setattr__(self, "texts", texts)
+
+    def __setattr__(self, name, value):
+        assert name in LAYOUT.properties, f"layouts have no {name}"
+
+    def __getattr__(self, name):
+        assert name in LAYOUT.functions, f"layouts have no {name}()"
+        return functools.partial(self._call, LAYOUT.functions[name])
+
+    def _call(self, function, *values, **keywords):
+        takes = [p.identifier for p in function.parameters if not p.is_output]
+        given = dict(zip(takes, values)) | keywords
+        for key, value in given.items():
+            assert key in takes, f"{function.identifier}() takes no {key}"
+            parameter = function.parameters[key]
+            if parameter.type == "ENUM":
+                assert value in parameter.enum_items, f"there is no {key} {value}"
+        self.texts.append(str(given.get("text", "")))
+        if function.identifier == "prop":
+            assert given["property"] in given["data"].bl_rna.properties
+        if function.identifier == "operator":
+            category, name = given["operator"].split(".")
+            rna = getattr(getattr(bpy.ops, category), name).get_rna_type()
+            return types.SimpleNamespace(**{prop.identifier: None for prop in rna.properties})
+        return CheckedLayout(self.texts)
+
+
+def draw_all(**context):
+    """The texts on every panel that is there."""
+    texts = []
+    with bpy.context.temp_override(**context):
+        for name in dir(bpy.types):
+            if not name.startswith("POSEANYTHING_PT_"):
+                continue
+            panel = getattr(bpy.types, name)
+            if hasattr(panel, "poll") and not panel.poll(bpy.context):
+                continue
+            drawn = types.SimpleNamespace(layout=CheckedLayout(texts))
+            drawn.split = functools.partial(panel.split, drawn)
+            panel.draw(drawn, bpy.context)
+        module("preferences").BridgePreferences.draw(
+            PreferencesView(module("preferences").get(bpy.context), CheckedLayout(texts)), bpy.context
+        )
+        module("ui.status_bar")._draw(types.SimpleNamespace(layout=CheckedLayout(texts)), bpy.context)
+    return [text for text in texts if text]
+
+
+class PreferencesView:
+    """The preferences with a layout of the test's."""
+
+    def __init__(self, preferences, layout):
+        self._preferences, self.layout = preferences, layout
+
+    def __getattr__(self, name):
+        return getattr(self._preferences, name)
+
+
+def settled(job):
+    session = module("link.session").get()
+    wait_for(lambda: session.poll() and False or job.ended and not session.unfinished(job))
+
+
+def test_with_nothing_there(clean_scene, preferences):
+    texts = draw_all()
+    assert "No armature" in texts and "The scene has no camera" in texts
+    assert any(text.startswith("Save the .blend first") for text in texts)
+
+
+def test_every_choice_is_drawn(shot, served):
+    served()
+    bpy.ops.poseanything.generate(wait=True)
+    settings = shot.poseanything
+    shot.view_settings.view_transform = "AgX"
+    for attribute in ("subjects", "view", "first_frame_source", "pose_density"):
+        for item in settings.bl_rna.properties[attribute].enum_items:
+            setattr(settings, attribute, item.identifier)
+            draw_all()
+        settings.property_unset(attribute)
+    settings.engine = "poseanything"
+    for guider in ("none", "classifier_free", "subject_camera", "subject_camera_separate"):
+        settings.guider_name = guider
+        draw_all()
+    settings.use_custom_range, settings.frame_start, settings.frame_end = True, 9, 5
+    assert any("comes before" in text for text in draw_all())
+
+
+def test_clip_in_the_making_and_made(shot, served):
+    served(pace=60)
+    bpy.ops.poseanything.generate()
+    job = newest_job()
+    session = module("link.session").get()
+    seen = set()
+
+    def look():
+        session.poll()
+        seen.update(draw_all())
+        return job.ended
+
+    wait_for(look)
+    assert "Scene_001: neural-free animatic" in seen and "Draft: neural-free animatic" in seen
+    assert any(text.startswith("Frame ") and text.endswith(" left") for text in seen)
+    assert "Connected" in seen and any("Its weights are not" in text for text in seen)
+    shot.view_settings.view_transform = "AgX"
+    texts = draw_all()
+    assert any(text.startswith("AgX changes the colours") for text in texts)
+    assert "12 of 12 frames, neural-free animatic" in texts
+    settled(job)
+    shot.sequence_editor.active_strip = strip_of(job)
+    assert "Neural-free animatic" in draw_all(), "on the strip's own panel"
+
+
+def test_failure_is_told_in_the_panel(shot, served):
+    served("engine_fails")
+    bpy.ops.poseanything.generate()
+    settled(newest_job())
+    text = " ".join(draw_all())
+    assert "Scene_001: The engine ran out of memory; choose" in text
+
+
+def test_server_that_can_not_be_used_is_told_in_the_panel(shot, served):
+    served("other_version")
+    with pytest.raises(RuntimeError):
+        bpy.ops.poseanything.generate()
+    text = " ".join(draw_all())
+    assert "Can't be used" in text and "install the same" in text
+
+
+def test_bones_are_offered_in_pose_mode(shot):
+    rig = bpy.data.objects["Rig"]
+    rig.data.collections.new("Deform")
+    bpy.context.view_layer.objects.active = rig
+    bpy.ops.object.mode_set(mode="POSE")
+    texts = draw_all()
+    bpy.ops.object.mode_set(mode="OBJECT")
+    assert {"Auto", "Draw", "Skip", "Deform"} <= set(texts)
+    assert "Rig: limbs 3, parts 1" in texts
+
+
+def test_edit_mode_is_one_sentence(shot):
+    bpy.context.view_layer.objects.active = bpy.data.objects["Rig"]
+    bpy.ops.object.mode_set(mode="EDIT")
+    try:
+        assert "is in Edit Mode; leave it first" in " ".join(draw_all())
+    finally:
+        bpy.ops.object.mode_set(mode="OBJECT")
