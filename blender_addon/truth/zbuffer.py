@@ -59,7 +59,7 @@ class ZBuffer:
         begin, end = np.full(len(row), np.inf), np.full(len(row), -np.inf)
         for a, b in ((0, 1), (1, 2), (2, 0)):
             (xa, ya, _), (xb, yb, _) = corners[:, a].T, corners[:, b].T
-            with np.errstate(divide="ignore", invalid="ignore"):
+            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
                 slope = (xb - xa) / (yb - ya)
             crosses = (ya[triangle] <= middle) != (yb[triangle] <= middle)
             across = triangle[crosses]
@@ -75,7 +75,7 @@ class ZBuffer:
         # Nearness is a plane over the picture: its height at corner 0, and its slopes along x and y.
         x0, y0, z0 = corners[:, 0].T
         (ux, uy, uz), (vx, vy, vz) = (corners[:, 1] - corners[:, 0]).T, (corners[:, 2] - corners[:, 0]).T
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             along_x = (uz * vy - vz * uy) / (ux * vy - vx * uy)
             along_y = (ux * vz - vx * uz) / (ux * vy - vx * uy)
         at_begin = z0[triangle] + along_x[triangle] * (begin + 0.5 - x0[triangle])
