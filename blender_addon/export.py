@@ -112,7 +112,7 @@ class _Export:
         self._options = options
         self._scene = context.scene
         self._warnings: list[str] = []
-        self._step = ExportStep(0.0, "Looking at the rigs")
+        self._step = ExportStep(0.01, "Looking at the rigs")
 
     def run(self) -> Generator[ExportStep, None, ExportedClip]:
         options = self._options
