@@ -1,7 +1,8 @@
-"""The inference server: takes generation requests over ZeroMQ, runs engines in a worker process, streams frames back.
+"""The inference server: takes generation requests over ZeroMQ, runs engines, streams frames back.
 
-`broker` is the process that clients talk to; it queues jobs and never imports an engine. `worker` is the process that runs
-them, so that whatever happens to an engine ends one job and not the server. `engines` holds the engines by name.
+`broker` is the process that clients talk to; it queues jobs and never imports an engine. `worker` is the
+process that runs them, so that whatever happens to an engine ends one job and not the server. `engines` holds
+the engines by name.
 """
 
 __version__ = "0.1.0"

@@ -1,8 +1,9 @@
-"""The broker: one loop that takes requests, keeps them in a fair queue, hands them to the worker and passes on what it makes.
+"""The broker: a loop that takes requests, queues them, hands them to the worker and passes on what it makes.
 
-A job's way: `Accepted`, `Queued` whenever its turn comes closer, then everything the worker says about it, word for word, up
-to one of `Done`, `Failed` and `Cancelled`. The loop itself never blocks on anybody. A client that does not take its frames makes
-the worker wait, and only the worker: it is not read from as long as that client's outbox is full.
+A job's way: `Accepted`, `Queued` whenever its turn comes closer, then everything the worker says about it,
+word for word, up to one of `Done`, `Failed` and `Cancelled`. The loop itself never blocks on anybody. A
+client that does not take its frames makes the worker wait, and only the worker: it is not read from as long
+as that client's outbox is full.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ class Broker:
             pass  # it rings already
 
     def run(self, on_ready: Callable[[str], None]) -> None:
-        """Serve until `stop`; `on_ready` gets the address once the first worker is ready. Raises `ServerError`."""
+        """Serve until `stop`; `on_ready` gets the address once a worker is ready. Raises `ServerError`."""
         announced = False
         try:
             while not self._stopping:
@@ -126,14 +127,15 @@ class Broker:
         self._frontend.flush(now)
 
     def _poll(self) -> dict:
-        """Wait until there is something to do. Clients are not heard before the first worker has told what it can do."""
+        """Wait until there is something to do. Clients are not heard before a worker has told what it can."""
         poller = zmq.Poller()
         poller.register(self._bell_pull, zmq.POLLIN)
         if self._engines:
             poller.register(self._frontend.socket, zmq.POLLIN)
         if self._worker and not self._choked:
             poller.register(self._worker.socket, zmq.POLLIN)
-        return dict(poller.poll(20 if self._frontend.blocked else 100 if self._kill_at or not self._worker else 1000))
+        waiting = self._kill_at or not self._worker
+        return dict(poller.poll(20 if self._frontend.blocked else 100 if waiting else 1000))
 
     @property
     def _choked(self) -> bool:
@@ -156,7 +158,8 @@ class Broker:
             self._refuse(client, self._job_named(client, buffers), "invalid", str(error))
         except Exception:  # bytes of a stranger met a fault of ours: that must not end the others' jobs
             log.exception("A message of client %s was not understood", client)
-            self._refuse(client, "", "internal", "The server could not read this message; report it with the server's log.")
+            reason = "The server could not read this message; report it with the server's log."
+            self._refuse(client, "", "internal", reason)
         else:
             if isinstance(message, Hello):
                 self._welcome(client, now)
@@ -174,13 +177,16 @@ class Broker:
         return "" if (client.identity, job) in self._jobs else job
 
     def _refuse(self, client: Client, job: str, code: str, reason: str) -> None:
-        log.log(logging.DEBUG if client.refused else logging.WARNING, "Refused a message of client %s: %s", client, reason)
+        level = logging.DEBUG if client.refused else logging.WARNING
+        log.log(level, "Refused a message of client %s: %s", client, reason)
         client.refused = True
         self._frontend.send(client, Failed(job=job, code=code, message=reason[:2048]), keep=False)
 
     def _welcome(self, client: Client, now: float) -> None:
         engines = tuple(self._engines.values())
-        welcome = Welcome(server_version=__version__, engines=engines, device=self._device, jobs=len(self._jobs))
+        welcome = Welcome(
+            server_version=__version__, engines=engines, device=self._device, jobs=len(self._jobs)
+        )
         if all(letter.job is not None for letter in client.outbox):  # else one waits there already
             self._frontend.send(client, welcome)
         if self._worker and self._worker.idle and now - self._described > REFRESH_AFTER:
@@ -190,7 +196,8 @@ class Broker:
     def _accept(self, client: Client, request: GenerationRequest, parts: Sequence[zmq.Frame]) -> None:
         job = Job(client.identity, request.job, request.engine, parts, sum(len(part) for part in parts))
         if (job.client, job.id) in self._jobs:
-            self._refuse(client, "", "invalid", f"The job {job.id!r} is at work already; give each job an id of its own.")
+            reason = f"The job {job.id!r} is at work already; give each job an id of its own."
+            self._refuse(client, "", "invalid", reason)
             return
         try:
             check_request(request, self._engines)
@@ -227,13 +234,14 @@ class Broker:
         job = self._running
         stalled_since = self._client(job).blocked_since if job else None
         if stalled_since is not None and now - stalled_since > settings.stall_timeout and len(self._queue):
-            reason = "Blender took no more frames while others were waiting for the server; generate this clip again."
+            reason = "Blender took no more frames while others were waiting; generate this clip again."
             self._cancel(job, Failed(job=job.id, code="full", message=reason), now)
 
     def _lose(self, client: Client, now: float) -> None:
         client.gone = True
         self._frontend.trim(client)
-        reason = f"Nothing was heard from this Blender for {self.settings.client_timeout:.0f} s; generate this clip again."
+        seconds = round(self.settings.client_timeout)
+        reason = f"Nothing was heard from this Blender for {seconds} s; generate this clip again."
         for job in [job for job in self._jobs.values() if job.client == client.identity]:
             self._cancel(job, Failed(job=job.id, code="internal", message=reason), now)
 
@@ -258,7 +266,7 @@ class Broker:
                 self._frontend.send(self._client(job), Queued(job=job.id, position=position), keep=False)
 
     def _cancel(self, job: Job, verdict: Cancelled | Failed, now: float) -> None:
-        """End a job, waiting or running, with `verdict`; what it has made and was not sent yet is not sent any more."""
+        """End a job, waiting or running, with `verdict`; what it has made and is not sent yet is dropped."""
         if job is not self._running:
             self._queue.remove(job)
             self._end(job, wire.encode(verdict))
@@ -305,7 +313,9 @@ class Broker:
         now = time.monotonic()
         if self._worker is None:
             if now >= self._start_at:
-                self._worker = WorkerProcess(self._context, self.settings.engines, self._folder.name, self._ring)
+                self._worker = WorkerProcess(
+                    self._context, self.settings.engines, self._folder.name, self._ring
+                )
         elif self._kill_at and now >= self._kill_at:
             log.warning("Job %r does not stop; ending the process of its engine", self._running.id)
             self._kill_at = None
@@ -315,7 +325,7 @@ class Broker:
             self._worker.kill()
 
     def _bury_worker(self, now: float) -> None:
-        """The worker's process has ended: so does its job. Raises `ServerError` when no process lives to see a job."""
+        """The worker's process has ended: so does its job. Raises `ServerError` if none gets ready at all."""
         worker = self._worker
         while worker.socket.poll(20) and (parts := worker.receive()) is not None:
             self._hear_worker(parts, now)  # its last words

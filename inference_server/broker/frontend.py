@@ -1,8 +1,9 @@
 """The socket that clients talk to, and what waits to be sent to each of them.
 
-A ROUTER with mandatory routing: sending to a client whose pipe is full, or that is away for the moment, is refused at once
-instead of being dropped, so the message waits here, in the client's outbox, and goes out as soon as the client takes more. A
-client that comes back under its identity takes over where its old connection ended. Messages leave uncopied.
+A ROUTER with mandatory routing: sending to a client whose pipe is full, or that is away for the moment, is
+refused at once instead of being dropped, so the message waits here, in the client's outbox, and goes out as
+soon as the client takes more. A client that comes back under its identity takes over where its old connection
+ended. Messages leave uncopied.
 """
 
 from __future__ import annotations
@@ -73,10 +74,11 @@ class Frontend:
             self.socket.close(0)
             if error.errno == zmq.EADDRINUSE:
                 raise ServerError(
-                    f"{address} is in use already, perhaps by another server; stop that one or choose another port."
+                    f"{address} is in use already, perhaps by another server; stop it or use another port."
                 ) from None
             raise ServerError(
-                f"Can't listen on {address} ({error.strerror}); give an address of this machine, like tcp://127.0.0.1:47847."
+                f"Can't listen on {address} ({error.strerror}); "
+                "give an address of this machine, like tcp://127.0.0.1:47847."
             ) from None
         self.endpoint = self.socket.last_endpoint.rstrip(b"\0").decode()
 
@@ -100,7 +102,7 @@ class Frontend:
         self.forward(client, wire.encode(message), getattr(message, "job", None), keep)
 
     def forward(self, client: Client, parts: Sequence, job: str | None, keep: bool) -> None:
-        """Send a message or put it into the outbox. What needs not be kept is left out when much waits already."""
+        """Send a message or put it into the outbox; one that needs not be kept is dropped when much waits."""
         if keep or len(client.outbox) < OUTBOX_ANSWERS:
             client.outbox.append(Letter(parts, job, keep))
             self._flush(client)
@@ -126,7 +128,8 @@ class Frontend:
     def _flush(self, client: Client) -> None:
         while client.outbox:
             try:
-                self.socket.send_multipart([client.identity, *client.outbox[0].parts], zmq.DONTWAIT, copy=False)
+                parts = [client.identity, *client.outbox[0].parts]
+                self.socket.send_multipart(parts, zmq.DONTWAIT, copy=False)
             except zmq.ZMQError as error:
                 if error.errno not in (zmq.EAGAIN, zmq.EHOSTUNREACH):
                     raise

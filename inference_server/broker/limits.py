@@ -23,16 +23,22 @@ def check_request(request: GenerationRequest, engines: Mapping[str, EngineDescri
     if not engine.ready:
         raise Refusal(engine.reason or f"{engine.label} can't run here; choose another engine.", "engine")
     if request.num_frames > engine.max_frames:
-        raise Refusal(f"{engine.label} makes at most {engine.max_frames} frames, not {request.num_frames}; shorten the clip.")
+        raise Refusal(
+            f"{engine.label} makes at most {engine.max_frames} frames, not {request.num_frames}; "
+            "shorten the clip."
+        )
     surplus = (request.num_frames - 1) % engine.frame_step
     if surplus:
         below = request.num_frames - surplus
         possible = [str(n) for n in (below, below + engine.frame_step) if n <= engine.max_frames]
-        raise Refusal(f"{engine.label} can't make {request.num_frames} frames; choose {' or '.join(possible)}.")
+        raise Refusal(
+            f"{engine.label} can't make {request.num_frames} frames; choose {' or '.join(possible)}."
+        )
     multiple = engine.size_multiple
     if request.width % multiple or request.height % multiple:
-        width, height = (max(multiple, round(side / multiple) * multiple) for side in (request.width, request.height))
+        sides = request.width, request.height
+        width, height = (max(multiple, round(side / multiple) * multiple) for side in sides)
         raise Refusal(
-            f"{engine.label} takes sizes that are multiples of {multiple}, not {request.width} x {request.height}; "
-            f"choose {width} x {height}."
+            f"{engine.label} takes sizes that are multiples of {multiple}, "
+            f"not {request.width} x {request.height}; choose {width} x {height}."
         )

@@ -1,8 +1,8 @@
 """The worker process as the broker sees it: started, spoken to, watched and ended.
 
-Each process has a socket of its own, in a folder that only this user can enter (or, where there are no such sockets, on the
-loopback interface), and proves itself by a secret handed to it through its standard input. When that pipe closes, because the
-broker closed it or died, the worker ends.
+Each process has a socket of its own, in a folder that only this user can enter (or, where there are no such
+sockets, on the loopback interface), and proves itself by a secret handed to it through its standard input.
+When that pipe closes, because the broker closed it or died, the worker ends.
 """
 
 from __future__ import annotations
@@ -42,8 +42,10 @@ class WorkerProcess:
     """`reported` turns true when the process has said what engines it has, `idle` while it waits for a job.
     `exit_code` is None while it runs."""
 
-    def __init__(self, context: zmq.Context, engines: Mapping[str, str], folder: str, on_exit: Callable[[], None]):
-        """Start a process that offers `engines`; `on_exit` is called, from another thread, when it has ended."""
+    def __init__(
+        self, context: zmq.Context, engines: Mapping[str, str], folder: str, on_exit: Callable[[], None]
+    ):
+        """Start a process that offers `engines`; `on_exit` is called, in another thread, when it ended."""
         self.reported = self.idle = False
         self.exit_code: int | None = None
         self.started = time.monotonic()
@@ -56,7 +58,11 @@ class WorkerProcess:
         path = os.path.join(folder, secrets.token_hex(4))
         local = zmq.has("ipc") and os.name == "posix" and len(path) < zmq.IPC_PATH_MAX_LEN
         self.socket.bind(f"ipc://{path}" if local else "tcp://127.0.0.1:*")
-        order = {"address": self.socket.last_endpoint.rstrip(b"\0").decode(), "token": token, "engines": dict(engines)}
+        order = {
+            "address": self.socket.last_endpoint.rstrip(b"\0").decode(),
+            "token": token,
+            "engines": dict(engines),
+        }
         self._process = subprocess.Popen(
             [sys.executable, "-m", "inference_server.worker"],
             stdin=subprocess.PIPE,
@@ -118,10 +124,12 @@ class WorkerProcess:
 def explain_exit(code: int) -> tuple[str, str]:
     """An exit code as `subprocess` gives it, in words, and what the user can do about it."""
     if code >= 0:
-        cause, name = _WINDOWS_CAUSES.get(code), f"exit code {code:#x}" if code > 0xFFFF else f"exit code {code}"
+        cause = _WINDOWS_CAUSES.get(code)
+        name = f"exit code {code:#x}" if cause else f"exit code {code}"
     else:
         names = {number.value: number.name for number in signal.Signals}
-        cause, name = _CAUSES.get(names.get(-code)), f"signal {-code}"
+        cause = _CAUSES.get(names.get(-code))
+        name = f"signal {-code}"
     if cause and "memory" in cause:
         remedy = "choose a smaller size or fewer frames and generate again."
     else:

@@ -16,9 +16,11 @@ class QueueFull(Exception):
 
 @dataclass(eq=False)
 class Job:
-    """A valid request as it came: `parts` go to the worker untouched. `position` is what its client was last told.
+    """A valid request as it came.
 
-    `verdict` is how the job ends whatever the worker still says of it: it was cancelled, or its client is lost."""
+    `parts` go to the worker untouched. `position` is what its client was last told. `verdict` is how the job
+    ends, whatever the worker still says of it, because it was cancelled or its client is lost.
+    """
 
     client: bytes
     id: str
@@ -30,7 +32,7 @@ class Job:
 
 
 class FairQueue:
-    """Clients take turns: next is the client whose last turn is longest ago, one that never had a turn before all others."""
+    """Clients take turns: next is the one whose last turn is longest ago, or who never had one."""
 
     def __init__(self, max_jobs: int, max_jobs_per_client: int, max_bytes: int):
         self.max_jobs, self.max_jobs_per_client, self.max_bytes = max_jobs, max_jobs_per_client, max_bytes
@@ -51,7 +53,9 @@ class FairQueue:
     def add(self, job: Job) -> None:
         """Raises `QueueFull`."""
         if len(self._waiting.get(job.client, ())) >= self.max_jobs_per_client:
-            raise QueueFull(f"{self.max_jobs_per_client} of your jobs wait already; cancel one or wait until one is done.")
+            raise QueueFull(
+                f"{self.max_jobs_per_client} of your jobs wait already; cancel one or wait until one is done."
+            )
         if len(self) >= self.max_jobs or self.size + job.size > self.max_bytes:
             raise QueueFull("The server's queue is full; try again when a job is done.")
         self._waiting.setdefault(job.client, deque()).append(job)

@@ -1,7 +1,8 @@
 """The command line: `python -m inference_server COMMAND`.
 
-A command is a module with `add_parser(subparsers)`, which adds and returns its parser, and `run(args)`, which does the work and
-returns the exit status. Only the module of the command that was asked for is imported: `serve` must not wait for torch.
+A command is a module with `add_parser(subparsers)`, which adds and returns its parser, and `run(args)`, which
+does the work and returns the exit status. Only the module of the command that was asked for is imported:
+`serve` must not wait for torch.
 """
 
 from __future__ import annotations
@@ -15,14 +16,16 @@ COMMANDS = {
     "serve": ("inference_server.cli.serve", "answer requests of Blender"),
     "generate": ("inference_server.cli.generate", "make a clip from files"),
     "weights": ("inference_server.poseanything.checkpoints.weights", "get the model's weights"),
-    "convert": ("inference_server.poseanything.checkpoints.conversion", "turn a checkpoint into another format"),
+    "convert": ("inference_server.poseanything.checkpoints.conversion", "change a checkpoint's format"),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    parser = argparse.ArgumentParser("python -m inference_server", description="PoseAnything Bridge, the server's side.")
+    parser = argparse.ArgumentParser(
+        "python -m inference_server", description="PoseAnything Bridge, the server's side."
+    )
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     asked = next((word for word in arguments if not word.startswith("-")), None)
     command = None

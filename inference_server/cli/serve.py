@@ -1,4 +1,4 @@
-"""`serve`: the server in the foreground, until it is interrupted or, on request, until its standard input closes."""
+"""Run the server in the foreground, until it is interrupted or its standard input closes."""
 
 from __future__ import annotations
 
@@ -20,10 +20,14 @@ log = logging.getLogger(__name__)
 
 def add_parser(subparsers) -> argparse.ArgumentParser:
     parser = subparsers.add_parser("serve", help="answer requests of Blender", description=__doc__)
-    parser.add_argument("--address", default=DEFAULT_ADDRESS, help="where to listen; port 0 takes a free one (%(default)s)")
+    parser.add_argument(
+        "--address", default=DEFAULT_ADDRESS, help="where to listen; port 0 takes a free one (%(default)s)"
+    )
     parser.add_argument("--exit-with-stdin", action="store_true", help="end when standard input closes")
     parser.add_argument(
-        "--allow-remote", action="store_true", help="let an address be used that other machines can reach, unprotected"
+        "--allow-remote",
+        action="store_true",
+        help="let an address be used that other machines can reach, unprotected",
     )
     return parser
 
@@ -37,11 +41,11 @@ def run(args: argparse.Namespace) -> int:
     if not local:
         if not args.allow_remote:
             return _complain(
-                f"{args.address} can be reached from other machines, and what is sent there is neither encrypted nor checked "
-                "for who sent it; listen on tcp://127.0.0.1 or add --allow-remote.",
+                f"{args.address} can be reached from other machines, and what is sent there is not encrypted "
+                "nor checked for who sent it; listen on tcp://127.0.0.1 or add --allow-remote.",
                 2,
             )
-        log.warning("Listening on %s without protection: whoever reaches it can use this server.", args.address)
+        log.warning("Listening on %s without protection: whoever reaches it can use it.", args.address)
     return serve(Settings(address=args.address), exit_with_stdin=args.exit_with_stdin)
 
 

@@ -16,6 +16,8 @@ ENGINES = {
 def find_engine(name: str, engines: Mapping[str, str] = ENGINES) -> type[Engine]:
     """The engine class of a name; raises `EngineError` when there is none."""
     if name not in engines:
-        raise EngineError(f"There is no engine named {name[:64]!r}; choose one of {', '.join(engines)}.", code="invalid")
+        raise EngineError(
+            f"There is no engine named {name[:64]!r}; choose one of {', '.join(engines)}.", code="invalid"
+        )
     module, _, attribute = engines[name].partition(":")
     return getattr(import_module(module), attribute)

@@ -27,27 +27,29 @@ class JobCancelled(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A finished frame: RGB uint8 [height, width, 3]. Pictures come in ascending order of `index`, each frame once.
+    """A finished frame: RGB uint8 [height, width, 3]. Pictures come by ascending `index`, each frame once.
 
-    The array is handed over: it is encoded and sent while the engine goes on, which must not write to it any more."""
+    The array is handed over: it is encoded and sent while the engine goes on, which must not write to it.
+    """
 
     index: int
     image: np.ndarray
 
 
 class Engine(ABC):
-    """Makes clips. An engine lives in the worker process: made once, loaded before its first job, asked for many."""
+    """Makes clips. It lives in the worker process: made once, loaded before its first job, asked for many."""
 
     @classmethod
     @abstractmethod
     def describe(cls) -> EngineDescription:
-        """What it is and whether it can run here. Asked when the server starts and every few seconds while it is idle, so it
-        must be cheap, and neither it nor its module may import anything heavy."""
+        """What it is and whether it can run here. Asked when the server starts and every few seconds while it
+        is idle, so it must be cheap, and neither it nor its module may import anything heavy."""
 
     def load(self) -> Iterator[Progress]:
-        """Bring weights to where they are needed; called once before the first `generate`. Raises `EngineError`.
+        """Bring weights to where they are needed; called once before the first `generate`.
 
-        The `job` of its progress may be anything: the host puts in the job that waits for it."""
+        The `job` of its progress may be anything: the host puts in the one that waits. Raises `EngineError`.
+        """
         return iter(())
 
     @abstractmethod
@@ -56,9 +58,10 @@ class Engine(ABC):
     ) -> Iterator[Progress | Preview | Picture]:
         """Make the clip of a request, yielding pictures as soon as they are final.
 
-        Calls `cancelled()` between steps (at least once a second of work) and raises `JobCancelled` once it is true.
-        Raises `EngineError` for what can't be served; anything else counts as a fault of the engine. `MemoryError` and
-        CUDA's out-of-memory are reported as such by the host. After any of these but `EngineError` and `JobCancelled` the
-        process is replaced, as its memory and devices may be in any state. May return (StopIteration.value) a note for the
-        user. `seconds_left` of progress may be None: the host then estimates it for the stage.
+        Calls `cancelled()` between steps (at least once a second of work) and raises `JobCancelled` once it
+        is true. Raises `EngineError` for what can't be served; anything else counts as a fault of the engine.
+        `MemoryError` and CUDA's out-of-memory are reported as such by the host. After any of these but
+        `EngineError` and `JobCancelled` the process is replaced, as its memory and devices may be in any
+        state. May return (StopIteration.value) a note for the user. `seconds_left` of progress may be None:
+        the host then estimates it for the stage.
         """

@@ -1,4 +1,4 @@
-"""`python -m inference_server.worker`, started by the broker, which writes one line of JSON to its standard input."""
+"""The worker process: the broker starts it and writes one line of JSON to its standard input."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the terminal is the broker's to answer
     _die_first()
     faulthandler.enable()
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s engine: %(message)s")
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s engine: %(message)s"
+    )
     order = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_broker, args=(_take_stdin(),), daemon=True).start()
     host = EngineHost(order["engines"])

@@ -1,4 +1,4 @@
-"""From an engine's events to messages on their way, in the engine's order, while the engine makes the next ones."""
+"""From an engine's events to messages on their way, in order, while the engine makes the next ones."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class EngineFault(Exception):
 
 
 class Delivery:
-    """Used as a context: leaving it waits until all is sent, and raises what went wrong on the way. What a cancelled job has
-    made is dropped. While it is open nothing else may be sent over the link."""
+    """Used as a context: leaving it waits until all is sent, and raises what went wrong on the way. What a
+    cancelled job has made is dropped. While it is open nothing else may be sent over the link."""
 
     def __init__(self, job: Job, request: GenerationRequest, link: Link, encoders: Executor):
         self.frames = 0
@@ -56,9 +56,13 @@ class Delivery:
     def _check(self, picture: Picture) -> None:
         shape = (self._request.height, self._request.width, 3)
         if picture.index != self.frames or self.frames == self._request.num_frames:
-            raise EngineFault(f"frame {picture.index} came as number {self.frames} of {self._request.num_frames}")
+            raise EngineFault(
+                f"frame {picture.index} came as number {self.frames} of {self._request.num_frames}"
+            )
         if picture.image.shape != shape or picture.image.dtype != np.uint8:
-            raise EngineFault(f"frame {picture.index} is {picture.image.dtype} {picture.image.shape}, not uint8 {shape}")
+            raise EngineFault(
+                f"frame {picture.index} is {picture.image.dtype} {picture.image.shape}, not uint8 {shape}"
+            )
 
     def _encode(self, picture: Picture) -> Frame:
         request = self._request

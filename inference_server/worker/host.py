@@ -34,7 +34,8 @@ class EngineHost:
     def welcome(self) -> Welcome:
         """What this worker is and can do at this moment."""
         device = f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores"
-        return Welcome(server_version=__version__, engines=tuple(map(self._describe, self._names)), device=device)
+        engines = tuple(map(self._describe, self._names))
+        return Welcome(server_version=__version__, engines=engines, device=device)
 
     def _describe(self, name: str) -> EngineDescription:
         try:
@@ -53,7 +54,7 @@ class EngineHost:
             )
 
     def loading(self, name: str) -> Iterator[Progress]:
-        """Load an engine if it is not loaded; afterwards `[name]` gives it. Raises `EngineError` and what the engine raises."""
+        """Load an engine if it is not loaded; then `[name]` gives it. Raises what the engine raises."""
         if name not in self._loaded:
             engine = find_engine(name, self._names)()
             yield from engine.load()

@@ -36,13 +36,14 @@ def run_job(host: EngineHost, job: Job, link: Link, encoders: Executor) -> Endin
         return Ending(Cancelled(job=job.id))
     except EngineError as error:
         return Ending(Failed(job=job.id, code=error.code, message=str(error)[:2048]))
-    except Exception as error:  # the contract of engines: anything else is a fault of theirs and ends their process
+    except Exception as error:  # by the contract of engines, a fault of theirs that ends their process
         log.exception("Job %r ended in a fault", job.id)
         if is_out_of_memory(error):
-            message = "Memory ran out; choose a smaller size or fewer frames, or close other programs, and generate again."
+            message = "Memory ran out; choose a smaller size or fewer frames, or close other programs."
             return Ending(Failed(job=job.id, code="memory", message=message), spoilt=True)
         first_line = str(error).partition("\n")[0][:300]
-        message = f"The engine has a fault ({type(error).__name__}: {first_line}); report it with the server's log."
+        fault = f"{type(error).__name__}: {first_line}"
+        message = f"The engine has a fault ({fault}); report it with the server's log."
         return Ending(Failed(job=job.id, code="engine", message=message), spoilt=True)
 
 
@@ -62,11 +63,12 @@ def _generate(host: EngineHost, job: Job, link: Link, encoders: Executor) -> Don
         note = _follow(engine.generate(request, job.cancelled.is_set), deliver, job.cancelled.is_set)
     if delivery.frames != request.num_frames:
         raise EngineFault(f"{delivery.frames} of {request.num_frames} frames were made")
-    return Done(job=job.id, num_frames=delivery.frames, seconds=time.monotonic() - started, note=str(note or "")[:1024])
+    seconds = time.monotonic() - started
+    return Done(job=job.id, num_frames=delivery.frames, seconds=seconds, note=str(note or "")[:1024])
 
 
 def _follow(events: Iterator, deliver: Callable, cancelled: Callable[[], bool]) -> object:
-    """Deliver all events; returns what the iterator returns. Raises `JobCancelled` even where the engine does not look."""
+    """Deliver all events; returns what the iterator returns. Raises `JobCancelled`, if need be for it."""
     while True:
         try:
             event = next(events)
@@ -96,8 +98,8 @@ class Estimate:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, on the host or on a device. torch says so by its own error on a device and by words on the host,
-    OpenCV by words."""
+    """Whether memory ran out, on the host or on a device. torch says so by its own error on a device and by
+    words on the host, OpenCV by words."""
     words = ("can't allocate memory", "not enough memory", "Insufficient memory")
     return (
         isinstance(error, MemoryError)

@@ -1,4 +1,4 @@
-"""The worker's two sockets: on `control` a thread listens for jobs and cancels, on `events` all that is made goes out.
+"""The worker's two sockets: on `control` a thread listens for jobs and cancels, on `events` all goes out.
 
 Both lead to one ROUTER of the broker. Listening goes on while an engine works, so a cancel is known at once.
 """
@@ -16,7 +16,8 @@ from shared import wire
 from shared.messages import Cancel, GenerationRequest, Hello
 
 PIPE_MESSAGES = 4
-"""High-water mark toward the broker; beyond it sending blocks until the broker, and in the end the client, takes more."""
+"""High-water mark toward the broker; beyond it sending blocks until the broker, and in the end the client,
+takes more."""
 
 
 class Job:
@@ -33,7 +34,8 @@ class Link:
         self._context = zmq.Context()
         self._events = self._connect(address, f"{token}/events")
         self._waiting: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        threading.Thread(target=self._listen, args=(self._connect(address, f"{token}/control"),), daemon=True).start()
+        control = self._connect(address, f"{token}/control")
+        threading.Thread(target=self._listen, args=(control,), daemon=True).start()
 
     def _connect(self, address: str, identity: str) -> zmq.Socket:
         socket = self._context.socket(zmq.DEALER)

@@ -56,7 +56,8 @@ class Client:
     def receive(self, timeout: float = PATIENCE) -> Any:
         """The next message; raises `TimeoutError`."""
         if not self.socket.poll(int(timeout * 1000)):
-            raise TimeoutError(f"nothing came within {timeout} s; so far: {[type(e).__name__ for e in self.events][-20:]}")
+            latest = [type(event).__name__ for event in self.events[-20:]]
+            raise TimeoutError(f"nothing came within {timeout} s; so far: {latest}")
         message = wire.decode([part.buffer for part in self.socket.recv_multipart(copy=False)])
         self.events.append(message)
         return message
@@ -88,14 +89,15 @@ class Client:
 class ServerProcess:
     """A server in a process of its own on a free port.
 
-    With `engines` (name -> "module:Class") it offers those and takes `settings` of `Settings`; without, it is the command that
-    users run. `log` has its standard error once it has ended.
+    With `engines` (name -> "module:Class") it offers those and takes `settings` of `Settings`; without, it is
+    the command that users run. `log` has its standard error once it has ended.
     """
 
     def __init__(self, engines: dict[str, str] | None = None, arguments: Sequence[str] = (), **settings: Any):
-        command = [sys.executable, "-m", "inference_server", "serve", "--address", "tcp://127.0.0.1:0", *arguments]
+        address = "tcp://127.0.0.1:0"
+        command = [sys.executable, "-m", "inference_server", "serve", "--address", address, *arguments]
         if engines is not None:
-            order = {"address": "tcp://127.0.0.1:0", "engines": engines, **settings}
+            order = {"address": address, "engines": engines, **settings}
             command = [sys.executable, "-m", "tests.server.serve", json.dumps(order)]
         self.process = subprocess.Popen(
             command,
@@ -169,7 +171,9 @@ def swing(num_frames: int, width: int, height: int) -> PoseSequence:
     return PoseSequence.from_frames(width, height, ["leg"], [Limb("thigh", 0), Limb("shin", 0)], frames)
 
 
-def request(job: str, engine: str, num_frames: int = 5, width: int = 64, height: int = 48, **fields: Any) -> GenerationRequest:
+def request(
+    job: str, engine: str, num_frames: int = 5, width: int = 64, height: int = 48, **fields: Any
+) -> GenerationRequest:
     """A small valid request; `fields` are further ones of `GenerationRequest`."""
     across = np.mgrid[0:height, 0:width][1].astype(np.uint8)
     fields.setdefault("first_frame", png(np.stack([across, across // 2, 255 - across], axis=-1)))

@@ -29,14 +29,16 @@ def colour(index: int) -> tuple[int, int, int]:
 
 
 class Plain(Engine):
-    """Every frame of one colour, with progress and a preview. Options: `pause`, seconds a frame takes; `trace`, a file that grows
-    by a byte with each frame made."""
+    """Every frame of one colour, with progress and a preview. Options: `pause`, seconds a frame takes;
+    `trace`, a file that grows by a byte with each frame made."""
 
     ABOUT: dict = {}
 
     @classmethod
     def describe(cls):
-        return EngineDescription(name=cls.__name__.lower(), label=cls.__name__, summary="A test.", neural=False, **cls.ABOUT)
+        return EngineDescription(
+            name=cls.__name__.lower(), label=cls.__name__, summary="A test.", neural=False, **cls.ABOUT
+        )
 
     def generate(self, request, cancelled):
         pause, trace = request.engine_options.get("pause", 0), request.engine_options.get("trace", os.devnull)
@@ -57,7 +59,6 @@ class Plain(Engine):
 
 class Slow(Plain):
     """Takes a while to load, and says so."""
-
 
     @classmethod
     def describe(cls):

@@ -1,4 +1,4 @@
-"""`python -m tests.server.serve SETTINGS`: the server with the engines and limits that a test gives it as JSON."""
+"""`python -m tests.server.serve SETTINGS`: the server with engines and limits that a test gives as JSON."""
 
 from __future__ import annotations
 

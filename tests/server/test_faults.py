@@ -119,7 +119,9 @@ def test_every_way_in_which_memory_runs_out():
     failures = [
         lambda: np.empty(1 << 60, np.uint8),
         lambda: torch.empty(1 << 60),
-        lambda: cv2.copyMakeBorder(np.zeros((1, 1, 3), np.uint8), 1 << 20, 1 << 20, 1 << 20, 1 << 20, cv2.BORDER_REFLECT),
+        lambda: cv2.copyMakeBorder(
+            np.zeros((1, 1, 3), np.uint8), 1 << 20, 1 << 20, 1 << 20, 1 << 20, cv2.BORDER_REFLECT
+        ),
     ]
     for fail in failures:
         with pytest.raises(Exception) as caught:

@@ -1,4 +1,4 @@
-"""What waits for a client that does not listen: bounded where it may be, whole and in order where it must be."""
+"""What waits for a client that does not listen: bounded where it may be, whole where it must be."""
 
 from __future__ import annotations
 

@@ -21,7 +21,9 @@ from .engines import ENGINES
 
 def command(*arguments: str) -> subprocess.CompletedProcess:
     line = [sys.executable, "-m", "inference_server", *arguments]
-    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, stdin=subprocess.DEVNULL)
+    return subprocess.run(
+        line, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, stdin=subprocess.DEVNULL
+    )
 
 
 def alive(process: int) -> bool:
@@ -100,7 +102,9 @@ def test_a_port_in_use():
     assert done.stderr.startswith(f"{address} is in use already") and done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "tcp://127.0.0.1", "tcp://127.0.0.1:99999", "tcp://:0", "ipc:///tmp/x", ""])
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:1", "tcp://127.0.0.1", "tcp://127.0.0.1:99999", "tcp://:0", "ipc:///tmp/x", ""]
+)
 def test_an_address_that_is_none(address):
     done = command("serve", "--address", address)
     assert done.returncode == 2 and done.stdout == ""
@@ -162,9 +166,9 @@ def test_what_clients_talk_to_needs_no_engine_and_no_torch():
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_workers_talk_where_no_other_user_can(tmp_path):
     with ServerProcess(ENGINES) as server, server.client() as client:
-        sockets = [line.split()[-1] for line in Path("/proc/net/unix").read_text().splitlines() if "poseanything-" in line]
+        sockets = [row.split()[-1] for row in open("/proc/net/unix") if "poseanything-" in row]
         folders = [Path(path).parent for path in sockets if Path(path).exists()]
         assert folders and all(folder.stat().st_mode & 0o077 == 0 for folder in folders)
         worker = Path(f"/proc/{worker_of(client)}")
         for exposed in ("cmdline", "environ"):
-            assert not re.search(rb"[0-9a-f]{64}", (worker / exposed).read_bytes()), "the secret is for the worker alone"
+            assert not re.search(rb"[0-9a-f]{64}", (worker / exposed).read_bytes()), "no secret is shown"
