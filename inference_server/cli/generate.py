@@ -1,4 +1,5 @@
-"""`generate`: a clip on the command line, from a first frame and a folder of pose images, or from a request file."""
+"""`generate`: a clip on the command line, from a first frame and a folder of pose images, or from a request
+file."""
 
 from __future__ import annotations
 
@@ -21,7 +22,9 @@ from .output import open_output
 
 def add_parser(subparsers) -> argparse.ArgumentParser:
     parser = subparsers.add_parser("generate", help="make a clip from files", description=__doc__)
-    parser.add_argument("--output", type=Path, required=True, metavar="CLIP", help="a new .mp4, or a new folder for PNGs")
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="CLIP", help="a new .mp4, or a new folder for PNGs"
+    )
     parser.add_argument("--engine", help="default: the request's; poseanything for a folder of pose images")
     parser.add_argument("--seed", type=int, help="default: the request's, or 0")
     parser.add_argument("--steps", type=int, help="denoising steps; default: the request's, or 50")
@@ -39,16 +42,28 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         "--poses",
         type=Path,
         metavar="FOLDER",
-        help="white lines on black, one picture a frame in the order of their names; a black one leaves its frame free",
+        help="white lines on black, a picture a frame in the order of their names; a black one is no pose",
     )
-    poses.add_argument("--first-frame", type=Path, metavar="PICTURE", help="squashed to the pose images' shape")
-    poses.add_argument("--subject", type=Path, metavar="PICTURE", help="the first frame's subject, cut out on white")
-    poses.add_argument("--prompt", default="", help="what is to be seen, or the name of a text file that says so")
+    poses.add_argument(
+        "--first-frame", type=Path, metavar="PICTURE", help="squashed to the pose images' shape"
+    )
+    poses.add_argument(
+        "--subject", type=Path, metavar="PICTURE", help="the first frame's subject, cut out on white"
+    )
+    poses.add_argument(
+        "--prompt", default="", help="what is to be seen, or the name of a text file that says so"
+    )
     poses.add_argument("--negative-prompt", default="", help="what is not to be seen, for guidance")
-    poses.add_argument("--frames", type=int, help="1 + 4 n; default: as many as there are poses for, at most 81")
+    poses.add_argument(
+        "--frames", type=int, help="1 + 4 n; default: as many as there are poses for, at most 81"
+    )
     poses.add_argument("--fps", type=float, default=24.0, help="default: %(default)g")
-    poses.add_argument("--longer-side", type=int, default=832, metavar="PIXELS", help="default: %(default)s, as trained")
-    poses.add_argument("--guidance-scale", type=float, default=1.0, help="classifier-free; default: 1, which is none")
+    poses.add_argument(
+        "--longer-side", type=int, default=832, metavar="PIXELS", help="default: %(default)s, as trained"
+    )
+    poses.add_argument(
+        "--guidance-scale", type=float, default=1.0, help="classifier-free; default: 1, which is none"
+    )
     return parser
 
 
@@ -85,12 +100,16 @@ def _from_poses(args: argparse.Namespace) -> tuple[float, Iterator]:
     if args.first_frame is None:
         raise ValueError("Name the first frame that goes with the pose images.")
     if args.engine not in (None, "poseanything"):
-        raise ValueError(f"The engine {args.engine} needs limbs, which pose images don't tell; give it a request file.")
+        raise ValueError(
+            f"The engine {args.engine} needs limbs, which pose images don't tell; give it a request file."
+        )
     engine = find_engine("poseanything")()
     from ..poseanything.clip_files import read_clip
     from ..poseanything.order import Order
 
-    prompt = Path(args.prompt).read_text(encoding="utf-8").strip() if args.prompt.endswith(".txt") else args.prompt
+    prompt = (
+        Path(args.prompt).read_text(encoding="utf-8").strip() if args.prompt.endswith(".txt") else args.prompt
+    )
     clip = read_clip(
         args.first_frame,
         args.poses,
@@ -161,4 +180,8 @@ class _Teller:
         self._told = now
         left = "" if seconds is None or ends else f", {seconds:.0f} s left"
         line = f"{progress.stage} {progress.step}/{progress.total}{left} {progress.note}".rstrip()
-        print(f"\033[K{line}" if self._terminal else line, end="\r" if self._terminal and not ends else "\n", flush=True)
+        print(
+            f"\033[K{line}" if self._terminal else line,
+            end="\r" if self._terminal and not ends else "\n",
+            flush=True,
+        )

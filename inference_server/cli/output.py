@@ -15,7 +15,8 @@ Write = Callable[[np.ndarray], None]
 
 @contextmanager
 def open_output(path: Path, fps: float) -> Iterator[Write]:
-    """A function that takes the next frame, RGB uint8 [H, W, 3]. `path` is a movie if it ends in .mp4, else a folder.
+    """A function that takes the next frame, RGB uint8 [H, W, 3]. `path` is a movie if it ends in .mp4, else a
+    folder.
 
     Either appears under its name once all is well, and not at all where the context is left by an error.
     Raises `OSError` (one sentence) where something is there already, or can't be written.
@@ -62,7 +63,9 @@ class _Movie:
             size = image.shape[1], image.shape[0]
             self._video = cv2.VideoWriter(str(self._file), cv2.VideoWriter_fourcc(*"mp4v"), self._fps, size)
             if not self._video.isOpened():
-                raise OSError(f"The movie {self._file} can't be written; choose a folder as the output instead.")
+                raise OSError(
+                    f"The movie {self._file} can't be written; choose a folder as the output instead."
+                )
         self._video.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
 
     def close(self) -> None:

@@ -97,7 +97,9 @@ class PoseAnythingEngine(Engine):
                 if isinstance(event, Frames):
                     for index, image in enumerate(event.images[0], event.index):
                         yield Picture(index, image)
-                    yield Progress(job, "decoding", event.index + event.images.shape[1], order.clip.num_frames)
+                    yield Progress(
+                        job, "decoding", event.index + event.images.shape[1], order.clip.num_frames
+                    )
                     continue
                 yield Progress(job, event.stage, event.step, event.total)
                 if isinstance(event, DenoisingStep) and preview_interval and time.monotonic() >= next_preview:

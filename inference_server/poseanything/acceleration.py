@@ -13,8 +13,9 @@ from .transformer import PoseAnythingTransformer3DModel
 def compile_blocks(transformer: PoseAnythingTransformer3DModel, **options) -> None:
     """Compile the blocks' forward, once for all of them; `options` go to `torch.compile`.
 
-    Unlike `compile_repeated_blocks` this leaves hooks (caches, offloading, cancelling) outside of what is compiled, and
-    steps with parts, whose lengths differ from clip to clip, or with a recorder as they are: they are few.
+    Unlike `compile_repeated_blocks` this leaves hooks (caches, offloading, cancelling) outside of what is
+    compiled, and steps with parts, whose lengths differ from clip to clip, or with a recorder as they are:
+    they are few.
     """
     for block in transformer.blocks:
         block.forward = _compiled_without_parts(block.forward, torch.compile(block.forward, **options))
@@ -39,5 +40,6 @@ def set_attention_backend(transformer: PoseAnythingTransformer3DModel, name: str
         transformer.set_attention_backend(name)
     except (ValueError, RuntimeError, ImportError) as error:
         raise InputError(
-            f"The attention backend {name!r} can't be used here ({str(error).splitlines()[0]}); choose native."
+            f"The attention backend {name!r} can't be used here ({str(error).splitlines()[0]});"
+            " choose native."
         ) from error

@@ -1,4 +1,5 @@
-"""Leaving out what hardly changes from step to step, by diffusers' caches, once the part-aware steps are done."""
+"""Leaving out what hardly changes from step to step, by diffusers' caches, once the part-aware steps are
+done."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ def cache_config(
 ) -> FirstBlockCacheConfig | MagCacheConfig | TaylorSeerCacheConfig | None:
     """The configuration of a cache that is switched on at `first_step` of `num_steps`; None for "none".
 
-    `threshold` is the change up to which "first_block" and "mag" leave a step out; higher is faster and less exact.
+    `threshold` is the change up to which "first_block" and "mag" leave a step out; higher is faster and less
+    exact.
 
     MagCache needs the ratios of this model, one for each step that it is on (any other number is resampled).
     `MagCalibration` measures them on a run without it; until then there is no configuration.
@@ -71,8 +73,8 @@ def cached(transformer: PoseAnythingTransformer3DModel, config: object | None) -
 class MagCalibration:
     """Measures MagCache's ratios over the steps of a run that leaves nothing out.
 
-    ratios: for each recorded forward, how much larger the blocks' joint residual got since the one before: the mean ratio
-        of its tokens' norms, 1 at first.
+    ratios: for each recorded forward, how much larger the blocks' joint residual got since the one before:
+        the mean ratio of its tokens' norms, 1 at first.
     """
 
     def __init__(self):

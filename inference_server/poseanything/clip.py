@@ -29,9 +29,10 @@ class Clip:
     first_frame: uint8 [H, W, 3].
     pose_images: uint8 [F, H, W], white lines on black; black where a frame has no pose (paper, section F).
     pose_frames: the frames that have one, ascending; None means all.
-    subject_mask: bool [H, W], the subject in the first frame. Without it parts are as thin as the drawn lines.
-    part_maps: uint8 [F, h, w] of any size, part index + 1, 0 where there is none: the parts as the scene knows them. Without
-        them parts are found in the pose images and matched by attention.
+    subject_mask: bool [H, W], the subject in the first frame. Without it parts are as thin as the drawn
+        lines.
+    part_maps: uint8 [F, h, w] of any size, part index + 1, 0 where there is none: the parts as the scene
+        knows them. Without them parts are found in the pose images and matched by attention.
     first_part_map: uint8 [H, W], `part_maps[0]` in more detail.
     camera_images: uint8 [F, H, W], the rectangle that moves against the camera (section 4.3).
 
@@ -62,9 +63,14 @@ class Clip:
         for name, shape in expected.items():
             found = getattr(self, name)
             if found is not None and found.shape != shape:
-                raise InputError(f"{name} has the shape {found.shape} where the pose images need {shape}; scale it to them.")
+                raise InputError(
+                    f"{name} has the shape {found.shape} where the pose images need {shape};"
+                    " scale it to them."
+                )
         if self.part_maps is not None and len(self.part_maps) != self.num_frames:
-            raise InputError(f"There are {len(self.part_maps)} part maps for {self.num_frames} frames; give one for each.")
+            raise InputError(
+                f"There are {len(self.part_maps)} part maps for {self.num_frames} frames; give one for each."
+            )
 
     @property
     def num_frames(self) -> int:
@@ -76,9 +82,11 @@ class Clip:
         return self.pose_images.shape[1:]
 
     def windows(self, num_frames: int = WINDOW_FRAMES) -> Iterator[tuple[int, Clip]]:
-        """Clips of at most `num_frames` and the frame each begins at, which is also the last of the one before.
+        """Clips of at most `num_frames` and the frame each begins at, which is also the last of the one
+        before.
 
-        Those after the first have the first frame's picture still, to be replaced by the one that gets generated.
+        Those after the first have the first frame's picture still, to be replaced by the one that gets
+        generated.
         """
         reach = max((num_frames - 1) // FRAMES_PER_LATENT, 1) * FRAMES_PER_LATENT
         for start in range(0, self.num_frames - 1, reach):
@@ -99,7 +107,8 @@ class Clip:
         return clip
 
     def _subject_around(self, pose_image: np.ndarray) -> np.ndarray | None:
-        """bool [H, W]: where the subject may be in a later frame: as far from its lines as in the first frame."""
+        """bool [H, W]: where the subject may be in a later frame: as far from its lines as in the first
+        frame."""
         if self.subject_mask is None:
             return None
         alpha = dilation_alpha(self.pose_images[0], self.subject_mask)
@@ -111,7 +120,8 @@ def check_size(width: int, height: int, num_frames: int) -> None:
     if width % STRIDE or height % STRIDE:
         fitting = " x ".join(str(max(round(side / STRIDE), 1) * STRIDE) for side in (width, height))
         raise InputError(
-            f"The clip is {width} x {height} pixels and the model makes multiples of {STRIDE}; choose {fitting}."
+            f"The clip is {width} x {height} pixels and the model makes multiples of {STRIDE};"
+            f" choose {fitting}."
         )
     surplus = (num_frames - 1) % FRAMES_PER_LATENT
     if surplus or num_frames < 2:
@@ -123,6 +133,7 @@ def check_size(width: int, height: int, num_frames: int) -> None:
 
 
 def fit_size(width: int, height: int, longer_side: int = 832) -> tuple[int, int]:
-    """(width, height) by the release's rule: the longer side is scaled to 832, both are cut down to multiples of 32."""
+    """(width, height) by the release's rule: the longer side is scaled to 832, both are cut down to multiples
+    of 32."""
     longest = max(width, height)
     return tuple(max(int(side * longer_side / longest) // STRIDE, 1) * STRIDE for side in (width, height))

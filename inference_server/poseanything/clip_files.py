@@ -28,7 +28,8 @@ def read_clip(
 
     Args:
         first_frame: a picture.
-        poses: a folder of pictures, white lines on black, one a frame in the order of their names; black is no pose.
+        poses: a folder of pictures, white lines on black, one a frame in the order of their names; black is
+            no pose.
         subject: the first frame's subject cut out on white.
         num_frames: 1 + 4 n; by default as many as there are poses for, at most 81.
 
@@ -60,7 +61,9 @@ def read_picture(file: Path) -> np.ndarray:
     try:
         return decode_picture(file.read_bytes())
     except (OSError, InputError) as error:
-        raise InputError(f"The picture {file} can't be read; look whether it is there, and save it again.") from error
+        raise InputError(
+            f"The picture {file} can't be read; look whether it is there, and save it again."
+        ) from error
 
 
 def decode_picture(data: bytes | memoryview) -> np.ndarray:

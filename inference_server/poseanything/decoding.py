@@ -16,7 +16,8 @@ from .interruption import interruptible
 from .video_latents import decode_frames, to_images
 
 ANCHOR_LATENT_FRAMES = 8
-"""How many of a window's last latent frames are decoded ahead of the others for the next window's first picture."""
+"""How many of a window's last latent frames are decoded ahead of the others for the next window's first
+picture."""
 
 Check = Callable[[], None] | None
 
@@ -74,8 +75,8 @@ class WindowDecoder:
     def decode(self, latents: torch.Tensor, start: int, last: bool) -> Generator[Frames, None, np.ndarray]:
         """Decode a window `[B, C, F, h, w]` that begins at frame `start`, or with `overlap` begin to.
 
-        Returns its last picture, uint8 [B, H, W, 3]. With `overlap` this is decoded on its own, without the memory of what
-        lies far before it, and is shown as it is.
+        Returns its last picture, uint8 [B, H, W, 3]. With `overlap` this is decoded on its own, without the
+        memory of what lies far before it, and is shown as it is.
         """
         yield from self.rest()
         if not self._overlap or last:
@@ -88,7 +89,9 @@ class WindowDecoder:
         stream = torch.cuda.Stream(latents.device) if latents.is_cuda else None
         if stream is not None:
             stream.wait_stream(torch.cuda.current_stream(latents.device))
-        self._thread = threading.Thread(target=self._decode_aside, args=(latents, start, anchor, stream), name="decoder")
+        self._thread = threading.Thread(
+            target=self._decode_aside, args=(latents, start, anchor, stream), name="decoder"
+        )
         self._thread.start()
         return anchor
 
@@ -118,7 +121,9 @@ class WindowDecoder:
         if result is not None:
             raise result
 
-    def _decode_aside(self, latents: torch.Tensor, start: int, anchor: np.ndarray, stream: torch.cuda.Stream | None) -> None:
+    def _decode_aside(
+        self, latents: torch.Tensor, start: int, anchor: np.ndarray, stream: torch.cuda.Stream | None
+    ) -> None:
         end = start + 4 * (latents.shape[2] - 1)
         try:
             with torch.no_grad(), torch.cuda.stream(stream) if stream else nullcontext():

@@ -1,4 +1,5 @@
-"""The denoising of one window: a step is one evaluation of the model for each condition that the guider asks for."""
+"""The denoising of one window: a step is one evaluation of the model for each condition that the guider asks
+for."""
 
 from __future__ import annotations
 
@@ -29,8 +30,8 @@ class Settings:
 
     cache: "none", "first_block", "mag" or "taylorseer", on after the part-aware steps.
     cache_threshold: the change up to which "first_block" and "mag" leave a step out; None for their defaults.
-    matching: of parts, "paper" or "release". As the official code does, the latter denoises five steps only to match the
-        parts in the sixth, and starts anew; its slips are kept.
+    matching: of parts, "paper" or "release". As the official code does, the latter denoises five steps only
+        to match the parts in the sixth, and starts anew; its slips are kept.
     part_attention_steps: how many steps have part-aware attention; 0 for none.
     """
 
@@ -43,7 +44,9 @@ class Settings:
     def __post_init__(self):
         for name, words in {"cache": CACHES, "matching": MATCHINGS}.items():
             if getattr(self, name) not in words:
-                raise InputError(f"There is no {name} {getattr(self, name)!r}; choose one of {', '.join(words)}.")
+                raise InputError(
+                    f"There is no {name} {getattr(self, name)!r}; choose one of {', '.join(words)}."
+                )
 
 
 class Denoiser:
@@ -97,11 +100,14 @@ class Denoiser:
             for index in range(num_steps):
                 with_parts = index < settings.part_attention_steps
                 if index == settings.part_attention_steps:
-                    config = cache_config(settings.cache, num_steps, index, self.mag_ratios, settings.cache_threshold)
+                    config = cache_config(
+                        settings.cache, num_steps, index, self.mag_ratios, settings.cache_threshold
+                    )
                     until_last_step.enter_context(cached(self.transformer, config))
-                # The last part-aware step has no next one to match for.
-                recorder = self.tracker.recorder(self._timestep(index)) if index + 1 < settings.part_attention_steps else None
-                velocity = self._predict(latents, index, with_parts, recorder, None if with_parts else calibration)
+                matches_next = index + 1 < settings.part_attention_steps
+                recorder = self.tracker.recorder(self._timestep(index)) if matches_next else None
+                measuring = None if with_parts else calibration
+                velocity = self._predict(latents, index, with_parts, recorder, measuring)
                 self.tracker.observe(recorder)
                 clean = latents - self.scheduler.sigmas[index].to(latents.device) * velocity
                 latents = self._step(latents, index, velocity)
@@ -134,9 +140,8 @@ class Denoiser:
         timestep[:, 0] = 0
         parts = self.tracker.parts_on(latents.device) if with_parts else None
         guider.set_state(index, self.settings.num_inference_steps, timestep[0, -1])
-        batches = guider.prepare_inputs(
-            {**self._conditions, "parts": tuple(parts if name in SUBJECT_CONDITIONS else None for name in guider.pose_conditions)}
-        )
+        parts = tuple(parts if name in SUBJECT_CONDITIONS else None for name in guider.pose_conditions)
+        batches = guider.prepare_inputs(self._conditions | {"parts": parts})
         for number, batch in enumerate(batches):
             measuring = calibration.recording(transformer) if calibration and number == 0 else nullcontext()
             with transformer.cache_context(getattr(batch, guider._identifier_key)), measuring:
@@ -155,8 +160,8 @@ class Denoiser:
         return self.scheduler.sigmas[index].item() * self.scheduler.config.num_train_timesteps
 
     def _step(self, latents: torch.Tensor, index: int, velocity: torch.Tensor) -> torch.Tensor:
-        stepped = self.scheduler.step(velocity, self.scheduler.timesteps[index], latents, return_dict=False)[0]
-        return self._with_first(stepped)
+        timestep = self.scheduler.timesteps[index]
+        return self._with_first(self.scheduler.step(velocity, timestep, latents).prev_sample)
 
     def _with_first(self, latents: torch.Tensor) -> torch.Tensor:
         return torch.cat([self.first, latents[:, :, 1:]], dim=2)

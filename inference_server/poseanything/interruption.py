@@ -10,12 +10,14 @@ import torch
 from torch import nn
 
 AHEAD = 2
-"""Modules that may be queued on the device while the CPU goes on; more would make cancelling slow, fewer the device wait."""
+"""Modules that may be queued on the device while the CPU goes on; more would make cancelling slow, fewer the
+device wait."""
 
 
 @contextmanager
 def interruptible(modules: Iterable[nn.Module], check: Callable[[], None] | None) -> Iterator[None]:
-    """Within the context `check` is called before each forward of one of `modules`; what it raises ends the forward."""
+    """Within the context `check` is called before each forward of one of `modules`; what it raises ends the
+    forward."""
     if check is None:
         yield
         return

@@ -17,13 +17,15 @@ class LatentPreview:
 
     Args:
         vae: the VAE whose latents are to be seen.
-        images: uint8 `[N, H, W, 3]`, pictures to learn from besides a chart of colours; sides multiples of 16.
+        images: uint8 `[N, H, W, 3]`, pictures to learn from besides a chart of colours; sides multiples of
+            16.
     """
 
     def __init__(self, vae: AutoencoderKLWan, images: np.ndarray, device: torch.device | str):
         latents, colours = [], []
         for image in [*images, colour_chart(*images.shape[1:3])]:
-            still = to_video(np.stack([image] * 5))[None].to(device)  # two latent frames: the first is unlike the others
+            # Two latent frames: the first is unlike the others.
+            still = to_video(np.stack([image] * 5))[None].to(device)
             for frame in encode_frames(vae, still):
                 size = frame.shape[-2:]
                 latents.append(frame.flatten(2).squeeze(0).T)
@@ -32,11 +34,12 @@ class LatentPreview:
         colours = torch.cat(colours)
         gram = latents.T @ latents
         gram += RIDGE * gram.diagonal().mean() * torch.eye(len(gram), device=gram.device)
-        self.weight, self.bias = torch.linalg.solve(gram, latents.T @ colours).split([latents.shape[1] - 1, 1])
+        fitted = torch.linalg.solve(gram, latents.T @ colours)
+        self.weight, self.bias = fitted[:-1], fitted[-1]
 
     def __call__(self, latents: torch.Tensor) -> np.ndarray:
         """uint8 `[..., h, w, 3]` from normalised latents `[C, ..., h, w]`."""
-        colours = latents.movedim(0, -1).float() @ self.weight + self.bias.squeeze(0)
+        colours = latents.movedim(0, -1).float() @ self.weight + self.bias
         return ((colours + 1) * 127.5).round().clamp(0, 255).byte().cpu().numpy()
 
 

@@ -1,4 +1,5 @@
-"""Orders to frames on this machine: the weights read as its memory allows, and once more, smaller, where it runs out."""
+"""Orders to frames on this machine: the weights read as its memory allows, and once more, smaller, where it
+runs out."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ log = logging.getLogger(__name__)
 
 
 class ClipMaker:
-    """Keeps the model as the last order needed it, and reads it anew only where the next one needs it otherwise.
+    """Keeps the model as the last order needed it, and reads it anew only where the next one needs it
+    otherwise.
 
     Args:
         weights: where the model's files lie.
@@ -42,8 +44,9 @@ class ClipMaker:
     def make(self, order: Order, check: Check = None) -> Generator[Event, None, str]:
         """The pipeline's events of an order, and before them those of loading; returns a note for the user.
 
-        Where memory runs out the clip is begun anew on the plan's next rung, and goes on after the last frame shown.
-        Raises `InputError`, `CheckpointError`, what `check` raises, and `torch.OutOfMemoryError` below the last rung.
+        Where memory runs out the clip is begun anew on the plan's next rung, and goes on after the last frame
+        shown. Raises `InputError`, `CheckpointError`, what `check` raises, and `torch.OutOfMemoryError` below
+        the last rung.
         """
         height, width = order.clip.size
         shape = Shape(width, height, min(order.clip.num_frames, order.options.window_frames))
@@ -100,7 +103,9 @@ class ClipMaker:
         yield Step("loading", 1, 3)
         pipeline.register_modules(vae=load_vae(weights.vae, **chosen.load_options("vae")))
         yield Step("loading", 2, 3)
-        pipeline.register_modules(transformer=load_transformer(weights.transformer, **chosen.load_options("transformer")))
+        pipeline.register_modules(
+            transformer=load_transformer(weights.transformer, **chosen.load_options("transformer"))
+        )
         chosen.apply(pipeline.components)
         self._plan = chosen
         yield Step("loading", 3, 3)
@@ -133,11 +138,18 @@ class ClipMaker:
 
 def _placement(chosen: MemoryPlan) -> tuple:
     """What of a plan can't be changed once the weights are loaded."""
-    return chosen.transformer, chosen.quantization, chosen.text_encoder, chosen.text_quantization, chosen.dtype
+    return (
+        chosen.transformer,
+        chosen.quantization,
+        chosen.text_encoder,
+        chosen.text_quantization,
+        chosen.dtype,
+    )
 
 
 def _lora_file(name: str) -> Path:
-    """The file of a LoRA's name, which may come from another machine and leads nowhere else. Raises `InputError`."""
+    """The file of a LoRA's name, which may come from another machine and leads nowhere else. Raises
+    `InputError`."""
     folder = default_folder() / "loras"
     names = sorted(path.name for path in folder.glob("*.safetensors"))
     if name not in names:

@@ -24,7 +24,8 @@ class Options:
     """What `engine_options` of a request may hold.
 
     scheduler: "euler", the release's, or "unipc".
-    cache: what is left out of the steps after the part-aware ones: "none", "first_block", "mag" or "taylorseer".
+    cache: what is left out of the steps after the part-aware ones: "none", "first_block", "mag" or
+        "taylorseer".
     matching: of parts, "paper", or "release" with the official code's slips.
     parts: "scene" takes the request's part maps where it has them, "images" always finds and matches parts.
     cache_threshold: the change up to which "first_block" and "mag" leave a step out; 0 for their defaults.
@@ -59,10 +60,14 @@ class Options:
                 words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
                 raise InputError(f"The engine's option {name} is {value!r}; it must be {words[kind]}.")
             if name in CHOICES and value not in CHOICES[name]:
-                raise InputError(f"The engine's option {name} is {value!r}; choose one of {', '.join(CHOICES[name])}.")
+                raise InputError(
+                    f"The engine's option {name} is {value!r}; choose one of {', '.join(CHOICES[name])}."
+                )
         parsed = cls(**options)
         if parsed.part_attention_steps < 0 or parsed.window_frames < 5:
-            raise InputError("The engine's option part_attention_steps must be 0 or more, and window_frames 5 or more.")
+            raise InputError(
+                "The engine's option part_attention_steps must be 0 or more, and window_frames 5 or more."
+            )
         return parsed
 
 
@@ -78,7 +83,12 @@ class Order:
 
     @classmethod
     def of(
-        cls, clip: Clip, guidance: Guidance, seed: int, num_inference_steps: int, engine_options: Mapping[str, object]
+        cls,
+        clip: Clip,
+        guidance: Guidance,
+        seed: int,
+        num_inference_steps: int,
+        engine_options: Mapping[str, object],
     ) -> Order:
         """Raises `InputError`."""
         options = Options.parse(engine_options)
@@ -100,7 +110,9 @@ class Order:
         """Raises `InputError`."""
         parts = Options.parse(request.engine_options).parts
         clip = clip_from_request(request, parts)
-        return cls.of(clip, request.guidance, request.seed, request.num_inference_steps, request.engine_options)
+        return cls.of(
+            clip, request.guidance, request.seed, request.num_inference_steps, request.engine_options
+        )
 
 
 def clip_from_request(request: GenerationRequest, parts: str = "scene") -> Clip:
@@ -112,7 +124,9 @@ def clip_from_request(request: GenerationRequest, parts: str = "scene") -> Clip:
     known = request.part_maps is not None and parts == "scene"
     camera_images = None
     if request.camera_motion is not None and request.guidance.guider.startswith("subject_camera"):
-        camera_images = condition_images(rectangle_condition(request.camera_motion, width, height), width, height)
+        camera_images = condition_images(
+            rectangle_condition(request.camera_motion, width, height), width, height
+        )
     return Clip(
         first_frame=decode_picture(request.first_frame),
         pose_images=condition_images(request.pose, width, height, request.conditioned_frames()),

@@ -1,4 +1,5 @@
-"""Which tokens belong to which part, step by step: known from the scene, or matched by attention while denoising goes on."""
+"""Which tokens belong to which part, step by step: known from the scene, or matched by attention while
+denoising goes on."""
 
 from __future__ import annotations
 
@@ -14,22 +15,24 @@ from .transformer import FirstFrameAttention, PartTokens, PoseAnythingTransforme
 
 MATCHING_BLOCK = 27
 MATCHING_TIMESTEP = 975
-"""At later steps, as in deeper blocks, attention spreads evenly and tells parts apart no more (paper, section C)."""
+"""At later steps, as in deeper blocks, attention spreads evenly and tells parts apart no more (paper, section
+C)."""
 MATCHINGS = ("paper", "release")
 
 
 class PartTracker:
     """The parts of one window of a clip.
 
-    Where the clip has part maps they are all there is to it. Otherwise parts are found in the pose images, and every step
-    above timestep 975 records how the first frame's parts attend to the others; the next step has the matches by that.
-    Nothing is denoised only to be thrown away, but the first step has no parts yet.
+    Where the clip has part maps they are all there is to it. Otherwise parts are found in the pose images,
+    and every step above timestep 975 records how the first frame's parts attend to the others; the next step
+    has the matches by that. Nothing is denoised only to be thrown away, but the first step has no parts yet.
 
     Args:
         clip: the window.
         transformer: the model that is to take the parts.
         batch_size: samples made of the clip at once.
-        matching: "paper" or "release", see `parts.match_parts`. The release also records on the block's own output.
+        matching: "paper" or "release", see `parts.match_parts`. The release also records on the block's own
+            output.
         executor: finds the parts beside what else there is to do.
     """
 
@@ -78,7 +81,8 @@ class PartTracker:
             return
         plan, weights = self._plan(), recorder.weights.cpu().numpy()
         if self._beside_pose:
-            weights = weights.reshape(*weights.shape[:2], -1, 2, self._width)[:, :, :, 0].reshape(*weights.shape[:2], -1)
+            halves = weights.reshape(*weights.shape[:2], -1, 2, self._width)
+            weights = halves[:, :, :, 0].reshape(*weights.shape[:2], -1)
         matched = [match_parts(plan, sample, plan.rows, self._matching) for sample in weights]
         self._set(np.stack([plan.first] * len(matched)), np.stack(matched))
         if final:
@@ -88,5 +92,5 @@ class PartTracker:
         if not first.size:
             return
         if self._beside_pose:
-            first, frames = (np.concatenate([masks, np.zeros_like(masks)], axis=-1) for masks in (first, frames))
+            first, frames = (np.concatenate([part, np.zeros_like(part)], axis=-1) for part in (first, frames))
         self._parts = PartTokens.from_masks(first, frames, self._batch_size)

@@ -1,4 +1,5 @@
-"""From a clip's conditions to its frames: encode, denoise window by window, decode, and tell of every step of it."""
+"""From a clip's conditions to its frames: encode, denoise window by window, decode, and tell of every step of
+it."""
 
 from __future__ import annotations
 
@@ -24,6 +25,7 @@ from .prompts import encode_prompts
 from .transformer import PoseAnythingTransformer3DModel
 from .video_latents import encode_frames, to_video
 
+
 @dataclass(frozen=True)
 class Step:
     """Step `step` of `total` in `stage` ("encoding", "denoising" or "decoding") is done."""
@@ -42,7 +44,8 @@ class DenoisingStep(Step):
     previews: LatentPreview
 
     def preview(self) -> tuple[int, np.ndarray]:
-        """A frame's index and a rough picture of what will come of it, uint8 [H / 16, W / 16, 3]: halfway through."""
+        """A frame's index and a rough picture of what will come of it, uint8 [H / 16, W / 16, 3]: halfway
+        through."""
         middle = self.clean.shape[2] // 2
         return self.first_frame + FRAMES_PER_LATENT * middle, self.previews(self.clean[0, :, middle])
 
@@ -77,7 +80,11 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
     ):
         super().__init__()
         self.register_modules(
-            tokenizer=tokenizer, text_encoder=text_encoder, vae=vae, transformer=transformer, scheduler=scheduler
+            tokenizer=tokenizer,
+            text_encoder=text_encoder,
+            vae=vae,
+            transformer=transformer,
+            scheduler=scheduler,
         )
         self.prompt_embeds: dict[str, torch.Tensor] = {}
         self.mag_ratios: list[float] | None = None
@@ -106,12 +113,14 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         overlap: bool = False,
         check: Check = None,
     ) -> Iterator[Event]:
-        """Make a clip, once for each seed, and yield what happens, frames as soon as they are final and in order.
+        """Make a clip, once for each seed, and yield what happens, frames as soon as they are final and in
+        order.
 
         What comes of a seed doesn't depend on the others, to rounding.
 
         Args:
-            window_frames: frames made at once. Longer clips are chained, each window from the last frame of the one before.
+            window_frames: frames made at once. Longer clips are chained, each window from the last frame of
+                the one before.
             overlap: decode a window while the next is denoised. What that begins with is then decoded ahead.
             check: called many times a second; what it raises ends everything, and nothing more is decoded.
 
@@ -120,7 +129,9 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         """
         guider = guider or NoGuidance()
         if "camera" in guider.pose_conditions and clip.camera_images is None:
-            raise InputError("This guidance is by the camera's motion, and there is none; set one or choose other guidance.")
+            raise InputError(
+                "This guidance is by the camera's motion, and there is none; set one, or choose another."
+            )
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         windows = list(clip.windows(window_frames))
         num_steps = len(windows) * settings.num_inference_steps
@@ -128,16 +139,31 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
 
         prompts = {name: getattr(clip, name) for name in guider.text_conditions}
         yield from self.encode_prompts(prompts.values(), check)
-        text = {name: self.prompt_embeds[prompt].to(self._execution_device) for name, prompt in prompts.items()}
+        text = {
+            name: self.prompt_embeds[prompt].to(self._execution_device) for name, prompt in prompts.items()
+        }
 
         with ThreadPoolExecutor(1) as executor, WindowDecoder(self.vae, overlap, check) as decoder:
             for number, (start, window) in enumerate(windows):
                 tracker = PartTracker(window, self.transformer, len(seeds), settings.matching, executor)
                 first, poses = yield from self._encode_pictures(window, first_images, guider, check)
                 denoiser = Denoiser(
-                    self.transformer, self.scheduler, guider, first, text, poses, tracker, settings, self.mag_ratios
+                    self.transformer,
+                    self.scheduler,
+                    guider,
+                    first,
+                    text,
+                    poses,
+                    tracker,
+                    settings,
+                    self.mag_ratios,
                 )
-                noise_shape = (len(seeds), first.shape[1], 1 + (window.num_frames - 1) // FRAMES_PER_LATENT, *first.shape[3:])
+                noise_shape = (
+                    len(seeds),
+                    first.shape[1],
+                    1 + (window.num_frames - 1) // FRAMES_PER_LATENT,
+                    *first.shape[3:],
+                )
                 noise = randn_tensor(noise_shape, generators, first.device, torch.float32)
                 with interruptible(self.transformer.blocks, check):
                     done = number * settings.num_inference_steps
@@ -160,7 +186,8 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
     def _encode_pictures(
         self, clip: Clip, first_images: np.ndarray, guider: LinearGuidance, check: Check
     ) -> Generator[Step, None, tuple[torch.Tensor, dict[str, torch.Tensor]]]:
-        """Latents of the first frame `[B, C, 1, h, w]`, and of the poses by the guider's conditions `[1, C, F, h, w]`."""
+        """Latents of the first frame `[B, C, 1, h, w]`, and of the poses by the guider's conditions `[1, C,
+        F, h, w]`."""
         device = self._execution_device
         make = {
             "subject": lambda: clip.pose_images,
@@ -177,7 +204,9 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             (first,) = encode_frames(self.vae, to_video(first_images[:, None]).to(device))
             for name in names:
                 frames = []
-                for done, frame in enumerate(encode_frames(self.vae, to_video(make[name]())[None].to(device)), done + 1):
+                for done, frame in enumerate(
+                    encode_frames(self.vae, to_video(make[name]())[None].to(device)), done + 1
+                ):
                     frames.append(frame)
                     yield Step("encoding", done, total)
                 poses[name] = torch.cat(frames, dim=2)

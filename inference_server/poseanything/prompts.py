@@ -1,4 +1,5 @@
-"""Prompts as the model takes them: padded to 512 tokens, zeros past the prompt's end, all of them attended."""
+"""Prompts as the model takes them: padded to 512 tokens, zeros past the prompt's end, all of them
+attended."""
 
 from __future__ import annotations
 

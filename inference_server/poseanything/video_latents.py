@@ -1,8 +1,8 @@
 """Between pixels and latents, a latent frame at a time, with Wan's causal VAE.
 
-The VAE sees 1 pixel frame in its first latent frame and 4 in each later one, and remembers in a cache of features what it
-has seen so far. Here that cache is the call's own: frames can be shown as soon as they are decoded, memory doesn't grow
-with the clip, and one thread can decode while another encodes.
+The VAE sees 1 pixel frame in its first latent frame and 4 in each later one, and remembers in a cache of
+features what it has seen so far. Here that cache is the call's own: frames can be shown as soon as they are
+decoded, memory doesn't grow with the clip, and one thread can decode while another encodes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, pa
 
 
 def to_video(images: np.ndarray) -> torch.Tensor:
-    """float32 `[..., 3, F, H, W]` in [-1, 1] from uint8 images `[..., F, H, W, 3]`, or grey ones `[F, H, W]`."""
+    """float32 `[..., 3, F, H, W]` in [-1, 1] from uint8 images `[..., F, H, W, 3]`, or grey ones `[F, H,
+    W]`."""
     video = torch.from_numpy(np.array(images))
     video = video.unsqueeze(-1).expand(*video.shape, 3) if video.shape[-1] != 3 else video
     return video.movedim(-1, -4).float() / 127.5 - 1
@@ -24,7 +25,9 @@ def to_video(images: np.ndarray) -> torch.Tensor:
 
 def to_images(video: torch.Tensor) -> np.ndarray:
     """uint8 `[..., F, H, W, 3]` from video `[..., 3, F, H, W]` in [-1, 1]."""
-    return ((video.float() + 1) * 127.5).round().clamp(0, 255).byte().movedim(-4, -1).contiguous().cpu().numpy()
+    return (
+        ((video.float() + 1) * 127.5).round().clamp(0, 255).byte().movedim(-4, -1).contiguous().cpu().numpy()
+    )
 
 
 def encode_frames(vae: AutoencoderKLWan, video: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -45,7 +48,8 @@ def encode_frames(vae: AutoencoderKLWan, video: torch.Tensor) -> Iterator[torch.
 
 
 def decode_frames(vae: AutoencoderKLWan, latents: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Decode latents, one latent frame after another, as `vae.decode` does; in tiles where the VAE's are switched on.
+    """Decode latents, one latent frame after another, as `vae.decode` does; in tiles where the VAE's are
+    switched on.
 
     Args:
         latents: normalised, `[B, C, F, h, w]`.
@@ -93,7 +97,10 @@ class Tiles:
         self.overlap = self.size[0] * scale - self.stride[0], self.size[1] * scale - self.stride[1]
 
     def cut(self, frame: torch.Tensor) -> list[torch.Tensor]:
-        return [frame[..., row : row + self.size[0], column : column + self.size[1]] for row, column in self.places]
+        return [
+            frame[..., row : row + self.size[0], column : column + self.size[1]]
+            for row, column in self.places
+        ]
 
     def join(self, decoded: list[torch.Tensor]) -> torch.Tensor:
         """The frame of its decoded tiles, blended as the VAE blends them."""

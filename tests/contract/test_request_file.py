@@ -42,7 +42,11 @@ def test_a_damaged_file_is_said_to_be_one(tmp_path, damage):
     path = tmp_path / "walk.poserequest"
     write_request(path, request())
     data = path.read_bytes()
-    path.write_bytes({"foreign": b"GIF89a" + data, "cut": data[:-9], "empty": data[:28], "grown": data + b"\xff" * 9}[damage])
+    path.write_bytes(
+        {"foreign": b"GIF89a" + data, "cut": data[:-9], "empty": data[:28], "grown": data + b"\xff" * 9}[
+            damage
+        ]
+    )
     with pytest.raises(MessageError, match=r"^walk\.poserequest is (damaged|no request)"):
         read_request(path)
 

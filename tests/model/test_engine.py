@@ -1,4 +1,5 @@
-"""The engine on a tiny model saved as the real one is: through the worker's interface, and through the command line."""
+"""The engine on a tiny model saved as the real one is: through the worker's interface, and through the
+command line."""
 
 from __future__ import annotations
 
@@ -30,7 +31,6 @@ from shared.messages import (  # noqa: E402
 )
 from shared.pose import Limb, Polyline, PoseSequence  # noqa: E402
 from shared.request_file import write_request  # noqa: E402
-
 from tests.server.client import ServerProcess  # noqa: E402
 
 from .checkpoint_files import (  # noqa: E402
@@ -71,14 +71,19 @@ def engine(weights):
 
 def request(**fields) -> GenerationRequest:
     """A rig of two limbs that turns, with all that the scene knows."""
-    num_frames, (height, width) = fields.get("num_frames", FRAMES), (fields.get("height", HEIGHT), fields.get("width", WIDTH))
+    num_frames, (height, width) = (
+        fields.get("num_frames", FRAMES),
+        (fields.get("height", HEIGHT), fields.get("width", WIDTH)),
+    )
     frames = []
     for frame in range(num_frames):
         reach = np.array([np.cos(0.1 * frame), np.sin(0.1 * frame)]) * 24
         centre = np.array([WIDTH, HEIGHT]) / 2
         ends = [np.append(centre + sign * reach, 3.0) for sign in (-1, 1)]
         frames.append([Polyline(limb, [np.append(centre, 3.0), end]) for limb, end in enumerate(ends)])
-    pose = PoseSequence.from_frames(WIDTH, HEIGHT, ["body", "tail"], [Limb("spine", 0), Limb("tail", 1)], frames)
+    pose = PoseSequence.from_frames(
+        WIDTH, HEIGHT, ["body", "tail"], [Limb("spine", 0), Limb("tail", 1)], frames
+    )
     picture = np.full((height, width, 3), (160, 90, 40), np.uint8)
     picture[height // 4 : -height // 4, width // 4 : -width // 4] = (60, 150, 200)
     labels = np.zeros((height, width), np.uint8)
@@ -122,7 +127,9 @@ def test_a_request_becomes_frames_previews_and_progress(engine):
     events, note = generate(engine, request())
     made = [event for event in events if isinstance(event, Picture)]
     assert [picture.index for picture in made] == list(range(FRAMES))
-    assert {picture.image.shape for picture in made} == {(HEIGHT, WIDTH, 3)} and made[0].image.dtype == np.uint8
+    assert {picture.image.shape for picture in made} == {(HEIGHT, WIDTH, 3)} and made[
+        0
+    ].image.dtype == np.uint8
     stages = list(dict.fromkeys(event.stage for event in events if isinstance(event, Progress)))
     assert stages == ["loading", "reading the prompt", "encoding", "denoising", "decoding"]
     steps = [event for event in events if isinstance(event, Progress) and event.stage == "denoising"]
@@ -147,7 +154,11 @@ def test_a_seed_gives_the_same_clip_and_the_model_stays_loaded(engine):
         {"pose_frames": (0, 4)},
         {"guidance": Guidance(guider="classifier_free", guidance_scale=2.0)},
         {"guidance": Guidance(guider="subject_camera", guidance_scale=2.0)},
-        {"guidance": Guidance(guider="subject_camera_separate", guidance_scale=2.0, camera_guidance_scale=0.5)},
+        {
+            "guidance": Guidance(
+                guider="subject_camera_separate", guidance_scale=2.0, camera_guidance_scale=0.5
+            )
+        },
         {"engine_options": {"parts": "images"}},
         {"engine_options": {"parts": "images", "matching": "release"}},
         {"part_maps": None, "first_labels": None, "subject_mask": None},
@@ -176,8 +187,14 @@ def test_whatever_is_asked_for_has_a_say(engine, fields):
         ({"engine_options": {"cache": "all"}}, "choose one of none, first_block"),
         ({"engine_options": {"lora": "../../secret.safetensors"}}, "no LoRA '../../secret.safetensors'"),
         ({"engine_options": {"attention": "telepathy"}}, "'telepathy' can't be used here"),
-        ({"guidance": Guidance(guider="subject_camera", guidance_scale=2.0), "camera_motion": None}, "camera's motion"),
-        ({"guidance": Guidance(guider="classifier_free", negative_text=False, negative_pose=False)}, "no opposite"),
+        (
+            {"guidance": Guidance(guider="subject_camera", guidance_scale=2.0), "camera_motion": None},
+            "camera's motion",
+        ),
+        (
+            {"guidance": Guidance(guider="classifier_free", negative_text=False, negative_pose=False)},
+            "no opposite",
+        ),
     ],
     ids=lambda value: "" if isinstance(value, str) else str(value)[:50],
 )
@@ -197,7 +214,11 @@ def test_a_damaged_first_frame_is_said_to_be_one(engine):
 
 def test_cancelling_leaves_within_a_step_and_the_next_job_runs(engine):
     blocks = []
-    transformer = engine._maker.pipeline.transformer or generate(engine, request()) and engine._maker.pipeline.transformer
+    transformer = (
+        engine._maker.pipeline.transformer
+        or generate(engine, request())
+        and engine._maker.pipeline.transformer
+    )
     handles = [block.register_forward_hook(lambda *_: blocks.append(1)) for block in transformer.blocks]
     with pytest.raises(JobCancelled):
         generate(engine, request(num_inference_steps=50), cancelled=lambda: len(blocks) >= 3)
@@ -218,7 +239,9 @@ def test_when_memory_runs_out_it_goes_on_a_rung_lower(weights, monkeypatch):
 
     def run_out(self, *inputs, **options):
         calls.append(self.dtype)
-        if self.dtype == torch.float32 and len(calls) > 2:  # in the second window: frames have been shown already
+        if (
+            self.dtype == torch.float32 and len(calls) > 2
+        ):  # in the second window: frames have been shown already
             raise torch.OutOfMemoryError("CUDA out of memory")
         return forward(self, *inputs, **options)
 
@@ -244,9 +267,15 @@ def test_it_says_what_it_lacks_and_needs_nothing_heavy_to_say_it(weights, tmp_pa
         "about = find_engine('poseanything').describe(); print(about.ready, about.reason);"
         "sys.exit(any(name in sys.modules for name in ('torch', 'diffusers', 'transformers', 'cv2')))"
     )
-    for folder, expected in [(weights, "True "), (tmp_path, f"False The weights in {tmp_path}"), (tmp_path / "no", "False There is no folder")]:
+    for folder, expected in [
+        (weights, "True "),
+        (tmp_path, f"False The weights in {tmp_path}"),
+        (tmp_path / "no", "False There is no folder"),
+    ]:
         environ = {**os.environ, "POSEANYTHING_WEIGHTS": str(folder)}
-        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environ, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, env=environ, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith(expected)
 
@@ -254,7 +283,9 @@ def test_it_says_what_it_lacks_and_needs_nothing_heavy_to_say_it(weights, tmp_pa
 def test_the_server_makes_the_frames_and_cancels_within_a_step(weights, monkeypatch):
     monkeypatch.setenv("POSEANYTHING_WEIGHTS", str(weights))
     with ServerProcess({"poseanything": ENGINES["poseanything"]}) as server, server.client() as client:
-        assert [(engine.name, engine.ready) for engine in client.welcome().engines] == [("poseanything", True)]
+        assert [(engine.name, engine.ready) for engine in client.welcome().engines] == [
+            ("poseanything", True)
+        ]
         client.send(request(job="first", frame_format="raw"))
         done = client.ending("first")
         assert isinstance(done, Done) and "processor" in done.note, done
@@ -286,7 +317,15 @@ def test_the_command_line_makes_a_movie_of_a_folder_of_poses(weights, tmp_path, 
         cv2.imwrite(str(poses / f"{frame:03d}.png"), image)
     cv2.imwrite(str(tmp_path / "first.png"), np.full((90, 90, 3), 128, np.uint8))
     (tmp_path / "prompt.txt").write_text("deer runs\n")
-    command = ["generate", "--poses", str(poses), "--first-frame", str(tmp_path / "first.png"), "--longer-side", "128"]
+    command = [
+        "generate",
+        "--poses",
+        str(poses),
+        "--first-frame",
+        str(tmp_path / "first.png"),
+        "--longer-side",
+        "128",
+    ]
     command += ["--prompt", str(tmp_path / "prompt.txt"), "--steps", "1", "--option", "cache=taylorseer"]
     movie = tmp_path / "made" / "clip.mp4"
     assert main([*command, "--output", str(movie)]) == 0
@@ -308,7 +347,9 @@ def test_the_command_line_makes_pictures_of_a_request_file(weights, tmp_path, mo
     monkeypatch.setenv("POSEANYTHING_WEIGHTS", str(weights))
     file = tmp_path / "shot.poserequest"
     write_request(file, request(num_inference_steps=1))
-    assert main(["generate", "--request", str(file), "--seed", "9", "--output", str(tmp_path / "frames")]) == 0
+    assert (
+        main(["generate", "--request", str(file), "--seed", "9", "--output", str(tmp_path / "frames")]) == 0
+    )
     assert sorted(os.listdir(tmp_path / "frames")) == [f"{index:05d}.png" for index in range(FRAMES)]
     assert cv2.imread(str(tmp_path / "frames" / "00004.png")).shape == (HEIGHT, WIDTH, 3)
 

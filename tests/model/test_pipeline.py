@@ -102,7 +102,9 @@ def test_a_whole_clip_is_what_a_loop_written_out_makes_of_it():
 
     assert made.shape == (1, 9, 64, 96, 3) and made.dtype == np.uint8
     assert np.abs(made[0] - expected).max() <= 1
-    assert [call["timestep"] for call in calls.calls[:num_steps]] == pytest.approx([1000 * s for s in sigmas[:-1]])
+    assert [call["timestep"] for call in calls.calls[:num_steps]] == pytest.approx(
+        [1000 * s for s in sigmas[:-1]]
+    )
 
 
 def test_the_model_in_bfloat16_is_told_the_timesteps_it_was_trained_with():
@@ -132,7 +134,11 @@ def test_frame_by_frame_is_what_the_vae_makes_of_the_whole(tiled):
 
 
 def test_decoding_goes_on_in_tiles_when_memory_runs_out():
-    pipeline, clip, settings = tiny_pipeline(), tiny_clip(height=320, width=288), Settings(num_inference_steps=1)
+    pipeline, clip, settings = (
+        tiny_pipeline(),
+        tiny_clip(height=320, width=288),
+        Settings(num_inference_steps=1),
+    )
     whole = pipeline(clip, settings=settings)
     calls = []
 
@@ -273,11 +279,15 @@ def test_long_clips_are_chained_from_the_frames_that_were_shown(overlap, monkeyp
         return encode(self, clip, first_images, *rest)
 
     monkeypatch.setattr(PoseAnythingPipeline, "_encode_pictures", note)
-    events = list(pipeline.stream(clip, settings=Settings(num_inference_steps=3), window_frames=9, overlap=overlap))
+    events = list(
+        pipeline.stream(clip, settings=Settings(num_inference_steps=3), window_frames=9, overlap=overlap)
+    )
     frames = [event for event in events if isinstance(event, Frames)]
     made = np.concatenate([event.images for event in frames], axis=1)
     assert made.shape[1] == 21
-    assert [event.index for event in frames] == list(np.cumsum([0] + [event.images.shape[1] for event in frames])[:-1])
+    assert [event.index for event in frames] == list(
+        np.cumsum([0] + [event.images.shape[1] for event in frames])[:-1]
+    )
     for picture, frame in zip(begun_with[1:], (8, 16)):
         assert np.array_equal(picture, made[:, frame])
     steps = [event for event in events if isinstance(event, DenoisingStep)]
@@ -306,7 +316,11 @@ def test_a_fault_while_decoding_aside_is_not_swallowed(monkeypatch):
 
     pipeline.vae.decoder.conv_out.register_forward_pre_hook(fail)
     with pytest.raises(RuntimeError, match="the device is gone"):
-        list(pipeline.stream(tiny_clip(17), settings=Settings(num_inference_steps=3), window_frames=9, overlap=True))
+        list(
+            pipeline.stream(
+                tiny_clip(17), settings=Settings(num_inference_steps=3), window_frames=9, overlap=True
+            )
+        )
 
 
 class Stop(Exception):
