@@ -24,7 +24,8 @@ class BridgePreferences(bpy.types.AddonPreferences):
 
     address: StringProperty(
         name="Address",
-        description="Where the generation server listens, as tcp://HOST:PORT. A computer other than this one is used only "
+        description="Where the generation server listens, as tcp://HOST:PORT. A computer other than this "
+        "one is used only "
         "when Blender is allowed online access",
         default=DEFAULT_ADDRESS,
         update=_changed_address,
@@ -36,18 +37,21 @@ class BridgePreferences(bpy.types.AddonPreferences):
     )
     server_folder: StringProperty(
         name="Server Folder",
-        description="The checkout of PoseAnything Bridge that holds the server (the folder with build.py in it)",
+        description="The checkout of PoseAnything Bridge that holds the server (the folder with build.py "
+        "in it)",
         subtype="DIR_PATH",
     )
     server_python: StringProperty(
         name="Python",
-        description="The Python that runs the server. Leave it empty to use the environment that 'python build.py setup' "
+        description="The Python that runs the server. Leave it empty to use the environment that 'python "
+        "build.py setup' "
         "made in the server's folder",
         subtype="FILE_PATH",
     )
     output_folder: StringProperty(
         name="Output Folder",
-        description="Where takes are written unless a scene says otherwise; // is the folder of the .blend file",
+        description="Where takes are written unless a scene says otherwise; // is the folder of the .blend "
+        "file",
         subtype="DIR_PATH",
         default="//takes/",
         options=_RELATIVE,
@@ -75,7 +79,8 @@ def get(context) -> BridgePreferences:
 
 
 def reach_server(context) -> None:
-    """Connect to the server, starting it where the user wants that. Raises `ServerError` when none can answer."""
+    """Connect to the server, starting it where the user wants that. Raises `ServerError` when none can
+    answer."""
     preferences = get(context)
     session.get().reach_server(
         folder=bpy.path.abspath(preferences.server_folder),

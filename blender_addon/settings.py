@@ -1,4 +1,5 @@
-"""What the user sets for a scene: one group, `scene.poseanything`, saved with the file and kept with every take."""
+"""What the user sets for a scene: one group, `scene.poseanything`, saved with the file and kept with every
+take."""
 
 from __future__ import annotations
 
@@ -16,12 +17,22 @@ from .link import session
 
 _RELATIVE = {"PATH_SUPPORTS_BLEND_RELATIVE"} if bpy.app.version >= (4, 5, 0) else set()
 
-BEST_ENGINE = ("AUTO", "Best Available", "The neural engine where the server has it ready, else the draft animatic")
+BEST_ENGINE = (
+    "AUTO",
+    "Best Available",
+    "The neural engine where the server has it ready, else the draft animatic",
+)
 _GUIDERS = {
     "none": ("None", "One evaluation a step, the release's default"),
     "classifier_free": ("Classifier-Free", "Push away from a branch without the text, the pose, or both"),
-    "subject_camera": ("Subject and Camera", "Decouple the camera's movement from the subject's, with one strength"),
-    "subject_camera_separate": ("Subject and Camera, Separate", "Decouple them, each with a strength of its own"),
+    "subject_camera": (
+        "Subject and Camera",
+        "Decouple the camera's movement from the subject's, with one strength",
+    ),
+    "subject_camera_separate": (
+        "Subject and Camera, Separate",
+        "Decouple them, each with a strength of its own",
+    ),
 }
 
 # Blender keeps only a pointer to the strings of a dynamic enumeration: hold on to them here.
@@ -55,7 +66,8 @@ def _keep(key, names):
 
 
 def _stored_choice(key, attribute, items, unset=""):
-    """Getter and setter of an enumeration whose choice is stored as text, so that it outlives changes of its items."""
+    """Getter and setter of an enumeration whose choice is stored as text, so that it outlives changes of
+    its items."""
 
     def get(self):
         value = getattr(self, attribute) or unset
@@ -75,7 +87,11 @@ class PoseAnythingSettings(bpy.types.PropertyGroup):
         name="Subjects",
         description="Which armatures are drawn",
         items=(
-            ("SELECTED", "Selected", "Selected armatures and those that deform selected meshes; the scene's only one if none is"),
+            (
+                "SELECTED",
+                "Selected",
+                "Selected armatures and those that deform selected meshes; the scene's only one if none is",
+            ),
             ("VISIBLE", "Visible", "Every armature that can be seen in the viewport"),
             ("COLLECTION", "Collection", "Every armature in a collection"),
         ),
@@ -92,13 +108,19 @@ class PoseAnythingSettings(bpy.types.PropertyGroup):
 
     use_custom_range: BoolProperty(
         name="Custom Range",
-        description="Generate a range of its own instead of the scene's (or its preview range, when that is on)",
+        description="Generate a range of its own instead of the scene's (or its preview range, when that "
+        "is on)",
     )
-    frame_start: IntProperty(name="Start", description="First scene frame of the clip", default=1, min=-1048574, max=1048574)
-    frame_end: IntProperty(name="End", description="Last scene frame of the clip", default=81, min=-1048574, max=1048574)
+    frame_start: IntProperty(
+        name="Start", description="First scene frame of the clip", default=1, min=-1048574, max=1048574
+    )
+    frame_end: IntProperty(
+        name="End", description="Last scene frame of the clip", default=81, min=-1048574, max=1048574
+    )
     frame_step: IntProperty(
         name="Step",
-        description="Generate every n-th scene frame; each is shown n frames long, so the clip lasts as long as the range",
+        description="Generate every n-th scene frame; each is shown n frames long, so the clip lasts as "
+        "long as the range",
         default=1,
         min=1,
         max=100,
@@ -125,12 +147,17 @@ class PoseAnythingSettings(bpy.types.PropertyGroup):
         description="The picture that the clip begins with and takes its looks from",
         items=(
             ("RENDER", "Render", "Render the clip's first frame with the scene's render engine"),
-            ("PICTURE", "Picture", "Use a picture; it is scaled to cover the clip and cropped around its centre"),
+            (
+                "PICTURE",
+                "Picture",
+                "Use a picture; it is scaled to cover the clip and cropped around its centre",
+            ),
         ),
     )
     first_frame_path: StringProperty(
         name="Picture",
-        description="The picture that the clip begins with; its subject should stand in the first frame's pose",
+        description="The picture that the clip begins with; its subject should stand in the first frame's "
+        "pose",
         subtype="FILE_PATH",
         options=_RELATIVE,
     )
@@ -140,9 +167,12 @@ class PoseAnythingSettings(bpy.types.PropertyGroup):
         items=(
             ("ALL", "Every Frame", "The subject follows the animation exactly"),
             ("NTH", "Every n-th Frame", "Poses at regular distances, free movement between them"),
+            ("KEYS", "Keyframes", "Poses where the armature's action is keyed, free movement between them"),
         ),
     )
-    pose_interval: IntProperty(name="Distance", description="Clip frames from one pose to the next", default=8, min=2, max=100)
+    pose_interval: IntProperty(
+        name="Distance", description="Clip frames from one pose to the next", default=8, min=2, max=100
+    )
 
     # Prompt
 
@@ -158,9 +188,15 @@ class PoseAnythingSettings(bpy.types.PropertyGroup):
         **_stored_choice("engine", "engine_name", _engine_items, unset="AUTO"),
     )
     num_inference_steps: IntProperty(
-        name="Steps", description="Denoising steps; more take longer and come out finer", default=50, min=1, max=1000
+        name="Steps",
+        description="Denoising steps; more take longer and come out finer",
+        default=50,
+        min=1,
+        max=1000,
     )
-    seed: IntProperty(name="Seed", description="The same seed and settings give the same clip", min=0, max=2**31 - 1)
+    seed: IntProperty(
+        name="Seed", description="The same seed and settings give the same clip", min=0, max=2**31 - 1
+    )
     new_seed: BoolProperty(name="New Each Time", description="Draw another seed for every take", default=True)
     guider_name: StringProperty(options={"HIDDEN"}, default="none")
     guider: EnumProperty(
@@ -169,33 +205,58 @@ class PoseAnythingSettings(bpy.types.PropertyGroup):
         **_stored_choice("guider", "guider_name", _guider_items),
     )
     guidance_scale: FloatProperty(
-        name="Strength", description="Strength of the text's and the pose's guidance", default=3.0, min=0.0, max=30.0
+        name="Strength",
+        description="Strength of the text's and the pose's guidance",
+        default=3.0,
+        min=0.0,
+        max=30.0,
     )
     camera_guidance_scale: FloatProperty(
-        name="Camera Strength", description="Strength of the camera's guidance", default=1.0, min=0.0, max=30.0
+        name="Camera Strength",
+        description="Strength of the camera's guidance",
+        default=1.0,
+        min=0.0,
+        max=30.0,
     )
-    negative_text: BoolProperty(name="Text", description="The negative branch goes without the text", default=True)
-    negative_pose: BoolProperty(name="Pose", description="The negative branch holds the first pose", default=True)
+    negative_text: BoolProperty(
+        name="Text", description="The negative branch goes without the text", default=True
+    )
+    negative_pose: BoolProperty(
+        name="Pose", description="The negative branch holds the first pose", default=True
+    )
     guidance_start: FloatProperty(
-        name="From", description="Part of the steps after which guidance sets in", min=0.0, max=1.0, subtype="FACTOR"
+        name="From",
+        description="Part of the steps after which guidance sets in",
+        min=0.0,
+        max=1.0,
+        subtype="FACTOR",
     )
     guidance_stop: FloatProperty(
-        name="To", description="Part of the steps after which guidance ends", default=1.0, min=0.0, max=1.0, subtype="FACTOR"
+        name="To",
+        description="Part of the steps after which guidance ends",
+        default=1.0,
+        min=0.0,
+        max=1.0,
+        subtype="FACTOR",
     )
 
     # Output
 
     output_folder: StringProperty(
         name="Folder",
-        description="Where this scene's takes are written, each in a folder of its own; // is the folder of the .blend file. "
+        description="Where this scene's takes are written, each in a folder of its own; // is the folder "
+        "of the .blend file. "
         "Empty uses the folder in the extension's preferences",
         subtype="DIR_PATH",
         options=_RELATIVE,
     )
-    take_name: StringProperty(name="Name", description="Takes are called <name>_001 and so on; empty uses the scene's name")
+    take_name: StringProperty(
+        name="Name", description="Takes are called <name>_001 and so on; empty uses the scene's name"
+    )
     make_movie: BoolProperty(
         name="Also as Movie",
-        description="When all frames are there, encode them as a movie in the background and put it above the image strip",
+        description="When all frames are there, encode them as a movie in the background and put it above "
+        "the image strip",
     )
 
 

@@ -1,8 +1,9 @@
 """The client: one daemon thread that owns a ZeroMQ DEALER socket. It knows nothing of bpy.
 
-The main thread hands in requests and takes out events, neither of which ever waits. Result frames go straight from the socket
-to files in this thread; the main thread only learns how many there are. What is waiting to be taken out is kept as the
-latest state of each job, so a fast server can't pile up work for a busy Blender.
+The main thread hands in requests and takes out events, neither of which ever waits. Result frames go
+straight from the socket to files in this thread; the main thread only learns how many there are. What is
+waiting to be taken out is kept as the latest state of each job, so a fast server can't pile up work for a
+busy Blender.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ HEARTBEAT = 2.0
 SILENCE = 30.0
 """Seconds without any message after which a server counts as gone."""
 GRACE = 20.0
-"""Seconds that a broken connection to another computer has to come back; on this one only the server's end breaks it."""
+"""Seconds that a broken connection to another computer has to come back; on this one only the server's end
+breaks it."""
 
 NOT_ZEROMQ = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
 CONNECTING, CONNECTED, REFUSED = "CONNECTING", "CONNECTED", "REFUSED"
@@ -52,8 +54,8 @@ CONNECTING, CONNECTED, REFUSED = "CONNECTING", "CONNECTED", "REFUSED"
 
 @dataclass(frozen=True)
 class LinkState:
-    """Whether a server answers: `CONNECTING` (none does, still trying), `CONNECTED`, or `REFUSED` (one does, but can't be
-    used); `sentence` says why not."""
+    """Whether a server answers: `CONNECTING` (none does, still trying), `CONNECTED`, or `REFUSED` (one
+    does, but can't be used); `sentence` says why not."""
 
     state: str
     sentence: str = ""
@@ -81,8 +83,8 @@ class _Job:
 class BridgeClient:
     """Talks to one server.
 
-    Every method may be called from any thread and returns at once. Connects and reconnects by itself; a request submitted
-    while no server answers waits for one.
+    Every method may be called from any thread and returns at once. Connects and reconnects by itself; a
+    request submitted while no server answers waits for one.
     """
 
     def __init__(self, address: str, version: str = ""):
@@ -104,7 +106,9 @@ class BridgeClient:
         try:
             probe.connect(self.address)
         except zmq.ZMQError as error:
-            raise ValueError(f"{self.address!r} is not an address; write it as tcp://127.0.0.1:47847.") from error
+            raise ValueError(
+                f"{self.address!r} is not an address; write it as tcp://127.0.0.1:47847."
+            ) from error
         finally:
             probe.close(linger=0)
         self._thread.start()
@@ -118,8 +122,9 @@ class BridgeClient:
         self._command("cancel", job)
 
     def poll(self, limit: int = 100) -> list[object]:
-        """At most `limit` of the events that came since, in order: messages of the server other than frames, `FramesSaved` and
-        `LinkState`. States of one job that nobody has taken out yet replace each other."""
+        """At most `limit` of the events that came since, in order: messages of the server other than
+        frames, `FramesSaved` and `LinkState`. States of one job that nobody has taken out yet replace each
+        other."""
         with self._lock:
             keys = list(self._inbox)[:limit]
             return [self._inbox.pop(key) for key in keys]
@@ -156,7 +161,10 @@ class BridgeClient:
             _Connection(self).serve()
         except Exception:
             log.exception("The client's thread ended")
-            self._set_link(REFUSED, "The connection broke down inside Blender; disable the extension and enable it again.")
+            self._set_link(
+                REFUSED,
+                "The connection broke down inside Blender; disable the extension and enable it again.",
+            )
             raise
 
     def _set_link(self, state: str, sentence: str = "") -> None:
@@ -194,7 +202,9 @@ class _Connection:
         dealer.setsockopt(zmq.RECONNECT_IVL_MAX, 3000)
         # Nothing is queued for a server that is not there: a heartbeat must not arrive an hour late.
         dealer.setsockopt(zmq.IMMEDIATE, 1)
-        monitor = dealer.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | NOT_ZEROMQ)
+        monitor = dealer.get_monitor_socket(
+            zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | NOT_ZEROMQ
+        )
         self.dealer = dealer
         poller = zmq.Poller()
         for socket in (bell, monitor, dealer):
@@ -294,12 +304,22 @@ class _Connection:
             self._lose(f"The server has not answered for {SILENCE:.0f} seconds")
 
     def _lose(self, what: str) -> None:
-        """The server is gone, and every job that it had with it; the ones still waiting here go on waiting."""
+        """The server is gone and its jobs with it; those still waiting here go on waiting."""
         self.broken_at = None
         self.client._set_link(CONNECTING, f"{what}.")
         for name, job in [(name, job) for name, job in self.jobs.items() if job.sent]:
-            kept = f" ({job.writer.written} of {job.num_frames} frames arrived and are kept)" if job.writer.written else ""
-            self._end(Failed(job=name, code="worker", message=f"{what} in the middle of the clip{kept}; start it and generate again."))
+            kept = (
+                f" ({job.writer.written} of {job.num_frames} frames arrived and are kept)"
+                if job.writer.written
+                else ""
+            )
+            self._end(
+                Failed(
+                    job=name,
+                    code="worker",
+                    message=f"{what} in the middle of the clip{kept}; start it and generate again.",
+                )
+            )
 
     def _read_all(self) -> None:
         """Read what is there, but come back for commands at times."""
@@ -357,8 +377,11 @@ class _Connection:
     def _save(self, frame: Frame) -> None:
         writer = self.jobs[frame.job].writer
         if frame.index != writer.written or frame.index >= writer.num_frames or frame.format != "png":
-            self._give_up(frame.job, "The server sent a frame that was not the one expected; install the same release of the "
-                          "extension and the server, and generate again.")
+            self._give_up(
+                frame.job,
+                "The server sent a frame that was not the one expected; install the same release of the "
+                "extension and the server, and generate again.",
+            )
             return
         try:
             writer.write(frame.data)
@@ -370,8 +393,11 @@ class _Connection:
     def _finish(self, done: Done) -> None:
         job = self.jobs[done.job]
         if job.writer.written < job.num_frames:
-            message = (f"The server ended the clip after {job.writer.written} of {job.num_frames} frames (they are kept); "
-                       "generate again.")
+            message = (
+                f"The server ended the clip after {job.writer.written} of {job.num_frames} frames (they "
+                "are kept); "
+                "generate again."
+            )
             self._end(Failed(job=done.job, code="internal", message=message))
         else:
             self._end(done)

@@ -18,12 +18,13 @@ ENDED = (DONE, FAILED, CANCELLED)
 class Job:
     """One clip in the making.
 
-    scene_uid, scene_name, file: where its strip belongs: the scene's `session_uid` holds through undo and renaming, its name
-        through loading; `file` is the .blend's path, "" before it is saved.
+    scene_uid, scene_name, file: where its strip belongs: the scene's `session_uid` holds through undo and
+        renaming, its name through loading; `file` is the .blend's path, "" before it is saved.
     present: whether that .blend is the open one.
     frames: how many are on disk; shown: how many the strip has been given.
     stale: undo or loading may have taken from the strip what it had been given.
-    had_strip: whether there was a strip when undo began; in_undo: whether the strip has an undo step of its own.
+    had_strip: whether there was a strip when undo began; in_undo: whether the strip has an undo step of
+        its own.
     warnings: what the exporter found worth saying.
     sentence: what the server or this side says of it, above all why it failed.
     """

@@ -33,24 +33,38 @@ class ServerProcess:
         self._process: subprocess.Popen | None = None
 
     def start(self, folder: str, python: str, address: str) -> None:
-        """Start it from `folder`, a checkout of the project; `python` is "" to use the checkout's own environment.
+        """Start it from `folder`, a checkout of the project; `python` is "" to use the checkout's own
+        environment.
 
         Returns at once; `state` tells how it goes on. Raises `ServerError`."""
         if self.is_up:
             return
         check_address(address)
         if not is_local(address):
-            raise ServerError(f"{address} is another computer; start the server there, or choose an address on this one.")
+            raise ServerError(
+                f"{address} is another computer; start the server there, or choose an address on this one."
+            )
         home = _checkout(folder)
         interpreter = python or _interpreter(home)
         if is_taken(address):
-            raise ServerError(f"Port {urlsplit(address).port} is in use by another program; choose another address.")
+            raise ServerError(
+                f"Port {urlsplit(address).port} is in use by another program; choose another address."
+            )
         self._log.clear()
         # Blender's own Python settings would mislead another Python.
         environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONHOME", "PYTHONPATH")}
         try:
             self._process = subprocess.Popen(
-                [interpreter, "-u", "-m", "inference_server", "serve", "--address", address, "--exit-with-stdin"],
+                [
+                    interpreter,
+                    "-u",
+                    "-m",
+                    "inference_server",
+                    "serve",
+                    "--address",
+                    address,
+                    "--exit-with-stdin",
+                ],
                 cwd=home,
                 env=environment,
                 stdin=subprocess.PIPE,
@@ -61,9 +75,13 @@ class ServerProcess:
                 creationflags=subprocess.CREATE_NO_WINDOW if sys.platform == "win32" else 0,
             )
         except OSError as error:
-            raise ServerError(f"{interpreter} can't be started: {error.strerror}; choose another Python.") from error
+            raise ServerError(
+                f"{interpreter} can't be started: {error.strerror}; choose another Python."
+            ) from error
         self.state, self.sentence, self.address = STARTING, "", address
-        threading.Thread(target=self._follow, args=(self._process,), name="poseanything-server", daemon=True).start()
+        threading.Thread(
+            target=self._follow, args=(self._process,), name="poseanything-server", daemon=True
+        ).start()
 
     @property
     def is_up(self) -> bool:
@@ -127,19 +145,28 @@ def chooses_port(address: str) -> bool:
 
 def _checkout(folder: str) -> Path:
     if not folder:
-        raise ServerError("Say in the extension's preferences which folder the server is in, or start it yourself.")
+        raise ServerError(
+            "Say in the extension's preferences which folder the server is in, or start it yourself."
+        )
     home = Path(folder)
     if not (home / "inference_server").is_dir():
-        raise ServerError(f"{home} has no folder inference_server; choose the folder of PoseAnything Bridge's checkout.")
+        raise ServerError(
+            f"{home} has no folder inference_server; choose the folder of PoseAnything Bridge's checkout."
+        )
     return home
 
 
 def _interpreter(home: Path) -> str:
-    """The environment that `build.py setup` made there; those for another Blender have a suffix in their name."""
+    """The environment that `build.py setup` made there; those for another Blender have a suffix in their
+    name."""
     name = "Scripts/python.exe" if sys.platform == "win32" else "bin/python"
-    found = [path for path in (home / ".venv").glob(f"python3.*/{name}") if "-" not in path.parent.parent.name]
+    found = [
+        path for path in (home / ".venv").glob(f"python3.*/{name}") if "-" not in path.parent.parent.name
+    ]
     if not found:
-        raise ServerError(f"The server's environment is not there yet; run 'python build.py setup' in {home}.")
+        raise ServerError(
+            f"The server's environment is not there yet; run 'python build.py setup' in {home}."
+        )
     # The lowest version: the neural engine's packages are there first.
     return str(min(found, key=lambda path: int(path.parent.parent.name.partition(".")[2])))
 

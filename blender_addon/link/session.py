@@ -1,12 +1,14 @@
-"""The running state of the extension: one client, at most one server process, the jobs. Made by register(), ended by unregister().
+"""The running state of the extension: one client, at most one server process, the jobs. Made by register(),
+ended by unregister().
 
-`Session.poll` is the only place where what the client's thread heard reaches Blender; a timer calls it, and so does whoever waits
-in background mode, where timers don't fire.
+`Session.poll` is the only place where what the client's thread heard reaches Blender; a timer calls it,
+and so does whoever waits in background mode, where timers don't fire.
 """
 
 from __future__ import annotations
 
 import atexit
+import logging
 import time
 import tomllib
 from collections.abc import Callable
@@ -21,9 +23,11 @@ from ..sequencer.takes import Take, TakeError
 from ..shared.messages import EngineDescription, Failed, GenerationRequest, Preview
 from . import server as server_process
 from .client import CONNECTED, CONNECTING, BridgeClient, LinkState
-from .jobs import CANCELLED, DONE, ENCODING, FAILED, WAITING, Job
+from .jobs import DONE, ENCODING, WAITING, Job
 from .server import ServerError, ServerProcess, chooses_port, is_local
 from .take_writer import TakeWriter
+
+log = logging.getLogger(__name__)
 
 PATIENCE = 20.0
 """Seconds that a job waits for a server that nobody is starting."""
@@ -60,7 +64,8 @@ class Session:
         server_process.check_address(address)
         if not is_local(address) and not online:
             raise ServerError(
-                f"Blender is set to stay offline; allow online access in Preferences > System to use {address}."
+                f"Blender is set to stay offline; allow online access in Preferences > System to use "
+                f"{address}."
             )
         self.disconnect("The server's address was changed.")
         client = BridgeClient(address, self.version)
@@ -146,7 +151,8 @@ class Session:
             self.client.cancel(job.id)
 
     def poll(self, budget: float = 0.004) -> bool:
-        """Bring what happened since into Blender, for about `budget` seconds; returns whether there was anything."""
+        """Bring what happened since into Blender, for about `budget` seconds; returns whether there was
+        anything."""
         end = time.perf_counter() + budget
         changed = self._watch_server()
         if self.client is not None:
@@ -177,8 +183,9 @@ class Session:
             job.had_strip = strips.find_strip(job.id) is not None
 
     def after_undo(self) -> None:
-        """Undo gives back strips as they were: what arrived since is added again, and so is the strip where undoing something
-        else took it away. One that has an undo step of its own, and no more frames to come, stays undone."""
+        """Undo gives back strips as they were: what arrived since is added again, and so is the strip
+        where undoing something else took it away. One that has an undo step of its own, and no more frames
+        to come, stays undone."""
         for job in self.jobs.values():
             job.stale = True
 
@@ -232,7 +239,10 @@ class Session:
         for job in self.active():
             if job.state == WAITING and time.monotonic() - job.began > PATIENCE:
                 self.client.cancel(job.id)
-                message = f"No server answers at {self.client.address}; start it in the Server panel and generate again."
+                message = (
+                    f"No server answers at {self.client.address}; start it in the Server panel and "
+                    "generate again."
+                )
                 job.hear(Failed(job=job.id, message=message))
 
     def _needs_showing(self, job: Job) -> bool:
@@ -288,7 +298,7 @@ class Session:
         return True
 
     def _push_undo(self) -> None:
-        """Give what the timer did an undo step of its own, but not in the middle of somebody else's operator."""
+        """Give what the timer did an undo step, but not in the middle of somebody else's operator."""
         if not self._undo_steps or bpy.app.background:
             return
         windows = bpy.context.window_manager.windows
@@ -319,11 +329,17 @@ def get() -> Session:
 
 def _tick() -> float:
     session = get()
-    if session.wanted and session.client is None and session.connect_as_preferred is not None:
-        session.wanted = False
-        session.connect_as_preferred()
-    if session.poll():
-        redraw()
+    try:
+        if session.wanted and session.client is None and session.connect_as_preferred is not None:
+            session.wanted = False
+            session.connect_as_preferred()
+        if session.poll():
+            redraw()
+    except Exception:  # a timer that raises is never called again, and every job would stand still
+        log.exception("The bridge stumbled")
+        session.sentence = (
+            "Something went wrong inside the extension; the system console has the details for a bug report."
+        )
     return 0.05 if session.active() or session.server.state == server_process.STARTING else 0.5
 
 
@@ -333,7 +349,9 @@ def redraw() -> None:
         for area in window.screen.areas:
             if area.type in {"VIEW_3D", "SEQUENCE_EDITOR", "PREFERENCES"}:
                 for region in area.regions:
-                    if region.type in {"UI", "WINDOW"} and (region.type == "UI" or area.type == "PREFERENCES"):
+                    if region.type in {"UI", "WINDOW"} and (
+                        region.type == "UI" or area.type == "PREFERENCES"
+                    ):
                         region.tag_redraw()
         # Clearing what nobody has set makes the status bar draw itself again.
         if not len(window.modal_operators):

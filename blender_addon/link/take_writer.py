@@ -14,8 +14,8 @@ class WriteError(Exception):
 class TakeWriter:
     """Puts frame after frame of one take into its folder.
 
-    folder: exists and belongs to this take alone. A frame is written under a hidden name and renamed when it is whole, so
-    that neither Blender nor the user ever opens half a picture.
+    folder: exists and belongs to this take alone. A frame is written under a hidden name and renamed when
+    it is whole, so that neither Blender nor the user ever opens half a picture.
     """
 
     def __init__(self, folder: Path, name: str, num_frames: int):
@@ -55,4 +55,4 @@ def _discard(part: Path) -> None:
     try:
         part.unlink()
     except OSError:
-        pass  # it was never made, or the disk refuses this too: the error that brought us here says what matters
+        pass  # never made, or refused too: the error that brought us here says what matters

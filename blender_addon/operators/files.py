@@ -27,13 +27,20 @@ REQUEST = "request.msgpack"
 
 # What the released model takes, for when no server is there to say what it takes.
 _RELEASE = EngineDescription(
-    "poseanything", "PoseAnything", "The released model", neural=True, size_multiple=32, frame_step=4, default_steps=50,
+    "poseanything",
+    "PoseAnything",
+    "The released model",
+    neural=True,
+    size_multiple=32,
+    frame_step=4,
+    default_steps=50,
     guiders=("none", "classifier_free", "subject_camera", "subject_camera_separate"),
 )
 
 
 def export_files(context, output: Path) -> Generator[ExportStep, None, Path]:
-    """Write a shot into a new folder within `output`: `skeleton/000.png` and so on, the first frame, and the request file.
+    """Write a shot into a new folder within `output`: `skeleton/000.png` and so on, the first frame, and the
+    request file.
 
     The value is the folder. Raises one of `stepped.BAD_INPUT`."""
     settings = context.scene.poseanything
@@ -47,7 +54,9 @@ def export_files(context, output: Path) -> Generator[ExportStep, None, Path]:
         (folder / FIRST_FRAME).write_bytes(clip.first_frame)
         carrying = set(request.conditioned_frames())
         for index in range(shot.num_frames):
-            yield ExportStep(0.95 + 0.05 * index / shot.num_frames, f"Writing pose {index + 1} of {shot.num_frames}")
+            yield ExportStep(
+                0.95 + 0.05 * index / shot.num_frames, f"Writing pose {index + 1} of {shot.num_frames}"
+            )
             picture = draw_pose(clip.pose, index)
             if index not in carrying:
                 picture[:] = 0
@@ -57,7 +66,9 @@ def export_files(context, output: Path) -> Generator[ExportStep, None, Path]:
         with open(folder / REQUEST, "wb") as file:
             msgpack.pack([bytes(part) for part in wire.encode(request)], file)
     except OSError as error:
-        raise ExportError(f"{folder} can't be written to: {error.strerror}; choose another folder.") from error
+        raise ExportError(
+            f"{folder} can't be written to: {error.strerror}; choose another folder."
+        ) from error
     return folder
 
 
@@ -65,7 +76,8 @@ class POSEANYTHING_OT_export_skeleton(SteppedOperator, bpy.types.Operator):
     bl_idname = "poseanything.export_skeleton"
     bl_label = "Export Skeleton"
     bl_description = (
-        "Write the pose pictures, the first frame and the request to a new folder in the output folder, for use outside "
+        "Write the pose pictures, the first frame and the request to a new folder in the output folder, "
+        "for use outside "
         "Blender; needs no server"
     )
     bl_options = {"REGISTER"}
@@ -86,7 +98,11 @@ class POSEANYTHING_OT_export_skeleton(SteppedOperator, bpy.types.Operator):
 
     def steps(self, context):
         settings = context.scene.poseanything
-        output = Path(bpy.path.abspath(self.directory)) if self.directory else shots.output_folder(context, settings)
+        output = (
+            Path(bpy.path.abspath(self.directory))
+            if self.directory
+            else shots.output_folder(context, settings)
+        )
         return export_files(context, output)
 
     def finish(self, context, folder):

@@ -26,7 +26,8 @@ START_PATIENCE = 120.0
 
 
 def generate(context) -> Generator[ExportStep, None, Job]:
-    """Step by step: reach the server, export, send. The last value is the job. Raises one of `stepped.BAD_INPUT`."""
+    """Step by step: reach the server, export, send. The last value is the job. Raises one of
+    `stepped.BAD_INPUT`."""
     scene, settings, current = context.scene, context.scene.poseanything, session.get()
     folder = shots.output_folder(context, settings)
     shots.plan_shot(context, settings, None)
@@ -46,7 +47,9 @@ def generate(context) -> Generator[ExportStep, None, Job]:
     record = shots.make_record(context, settings, shot, engine)
     take = shots.take_for(*claim_folder(folder, settings.take_name or scene.name), shot, record)
     write_take(take, clip.first_frame)
-    return current.submit(request, take, show_in_sequencer(context), engine, settings.make_movie, clip.warnings)
+    return current.submit(
+        request, take, show_in_sequencer(context), engine, settings.make_movie, clip.warnings
+    )
 
 
 def _await_server(current: session.Session) -> Generator[ExportStep, None, None]:

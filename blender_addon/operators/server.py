@@ -8,10 +8,13 @@ from .. import preferences
 from ..link import session
 from ..link.server import ServerError
 
+
 class POSEANYTHING_OT_start_server(bpy.types.Operator):
     bl_idname = "poseanything.start_server"
     bl_label = "Start Server"
-    bl_description = "Start the generation server from the folder that the preferences name; it ends with Blender"
+    bl_description = (
+        "Start the generation server from the folder that the preferences name; it ends with Blender"
+    )
 
     @classmethod
     def poll(cls, context):

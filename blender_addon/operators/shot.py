@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +20,9 @@ from ..view import SceneCamera, Viewport, clip_size
 
 @dataclass(frozen=True)
 class Shot:
-    """When and how large. Clip frame i is scene frame `frame_start` + i * `frame_step`; the clip is shown for `duration`
-    scene frames, which may end before its last frame where the engine takes only certain lengths."""
+    """When and how large. Clip frame i is scene frame `frame_start` + i * `frame_step`; the clip is shown
+    for `duration` scene frames, which may end before its last frame where the engine takes only certain
+    lengths."""
 
     frame_start: int
     frame_step: int
@@ -40,7 +42,9 @@ def frame_range(scene, settings) -> tuple[int, int]:
     else:
         first, last = scene.frame_start, scene.frame_end
     if last < first:
-        raise ExportError(f"The frame range is empty: its end ({last}) comes before its start ({first}); set it anew.")
+        raise ExportError(
+            f"The frame range is empty: its end ({last}) comes before its start ({first}); set it anew."
+        )
     return first, last
 
 
@@ -56,19 +60,22 @@ def plan_shot(context, settings, engine: EngineDescription | None) -> Shot:
         multiple, most = max(engine.size_multiple, 2), engine.max_frames
     if most is not None and frames > most:
         raise ExportError(
-            f"The shot has {frames} frames but {engine.label} makes at most {most}; shorten the range or raise the step."
+            f"The shot has {frames} frames but {engine.label} makes at most {most}; shorten the range or "
+            "raise the step."
         )
     width, height = clip_size(scene, settings.long_side, multiple, find_view(context, settings))
     if width * height > MAX_PIXELS or frames * width * height > MAX_CLIP_PIXELS:
         raise ExportError(
-            f"A clip of {frames} frames at {width} x {height} is too large; choose a smaller size or fewer frames."
+            f"A clip of {frames} frames at {width} x {height} is too large; choose a smaller size or fewer "
+            "frames."
         )
     fps = scene.render.fps / scene.render.fps_base / settings.frame_step
     return Shot(first, settings.frame_step, duration, frames, width, height, fps)
 
 
 def find_subjects(context, settings) -> tuple[bpy.types.Object, ...]:
-    """The armatures that the settings name, and the collection instances that bring one along; none when they name none."""
+    """The armatures that the settings name, and the collection instances that bring one along; none when
+    they name none."""
     if settings.subjects == "COLLECTION":
         chosen = set(settings.collection.all_objects) if settings.collection is not None else set()
     elif settings.subjects == "VISIBLE":
@@ -95,7 +102,11 @@ def why_not(context) -> str:
     """What stands in the way of exporting, in a few words; "" when nothing does."""
     scene = context.scene
     if not find_subjects(context, scene.poseanything):
-        return "Put an armature into the collection" if scene.poseanything.subjects == "COLLECTION" else "Select an armature"
+        return (
+            "Put an armature into the collection"
+            if scene.poseanything.subjects == "COLLECTION"
+            else "Select an armature"
+        )
     if scene.poseanything.view == "CAMERA" and scene.camera is None:
         return "Add a camera to the scene, or choose the viewport as view"
     if scene.poseanything.view == "VIEWPORT" and find_viewport(context) is None:
@@ -126,11 +137,35 @@ def find_view(context, settings) -> SceneCamera | Viewport:
     return Viewport.from_context(*viewport)
 
 
-def pose_frames(settings, num_frames: int) -> tuple[int, ...] | None:
+def pose_frames(context, settings, shot: Shot) -> tuple[int, ...] | None:
     """Indices of the clip frames that carry a pose, None for all; the first and the last always do."""
     if settings.pose_density == "ALL":
         return None
-    return tuple(sorted({*range(0, num_frames, settings.pose_interval), num_frames - 1}))
+    last = shot.num_frames - 1
+    if settings.pose_density == "NTH":
+        chosen = range(0, last, settings.pose_interval)
+    else:
+        frames = [frame for obj in find_subjects(context, settings) for frame in _keyed_frames(obj)]
+        indices = (round((frame - shot.frame_start) / shot.frame_step) for frame in frames)
+        chosen = (index for index in indices if 0 < index < last)
+    return tuple(sorted({0, *chosen, last}))
+
+
+def _keyed_frames(obj: bpy.types.Object) -> Iterator[float]:
+    """The scene frames at which an object or its bones are keyed in its own action."""
+    action = obj.animation_data.action if obj.animation_data is not None else None
+    if action is None:
+        return
+    if hasattr(action, "fcurves"):
+        curves = list(action.fcurves)
+    else:  # from Blender 5.0 on, by slots
+        bags = [bag for layer in action.layers for strip in layer.strips for bag in strip.channelbags]
+        curves = [
+            curve for bag in bags if bag.slot == obj.animation_data.action_slot for curve in bag.fcurves
+        ]
+    for curve in curves:
+        for key in curve.keyframe_points:
+            yield key.co.x
 
 
 def export_options(context, settings, shot: Shot) -> ExportOptions:
@@ -139,7 +174,9 @@ def export_options(context, settings, shot: Shot) -> ExportOptions:
     if settings.first_frame_source == "PICTURE":
         picture = bpy.path.abspath(settings.first_frame_path)
         if not settings.first_frame_path:
-            raise ExportError("Choose the picture that the clip begins with, or let its first frame be rendered.")
+            raise ExportError(
+                "Choose the picture that the clip begins with, or let its first frame be rendered."
+            )
     return ExportOptions(
         armatures=find_subjects(context, settings),
         frame_start=shot.frame_start,
@@ -149,7 +186,7 @@ def export_options(context, settings, shot: Shot) -> ExportOptions:
         height=shot.height,
         view=find_view(context, settings),
         first_frame=picture,
-        pose_frames=pose_frames(settings, shot.num_frames),
+        pose_frames=pose_frames(context, settings, shot),
     )
 
 
@@ -160,7 +197,9 @@ def choose_seed(settings) -> int:
     return settings.seed
 
 
-def build_request(job: str, clip: ExportedClip, shot: Shot, settings, engine: EngineDescription) -> GenerationRequest:
+def build_request(
+    job: str, clip: ExportedClip, shot: Shot, settings, engine: EngineDescription
+) -> GenerationRequest:
     """Raises `shared.schema.MessageError` when something exported breaks the contract."""
     guider = settings.guider_name if settings.guider_name in engine.guiders else "none"
     return GenerationRequest(
@@ -185,7 +224,7 @@ def build_request(job: str, clip: ExportedClip, shot: Shot, settings, engine: En
             start=min(settings.guidance_start, settings.guidance_stop),
             stop=settings.guidance_stop,
         ),
-        pose_frames=pose_frames(settings, shot.num_frames),
+        pose_frames=clip.pose_frames,
         subject_mask=clip.subject_mask,
         first_labels=clip.first_labels,
         part_maps=clip.part_maps,
@@ -202,8 +241,6 @@ def make_record(context, settings, shot: Shot, engine: EngineDescription) -> dic
         "scene": scene.name,
         "camera": scene.camera.name if scene.camera is not None else "",
         "armatures": [obj.name for obj in find_subjects(context, settings)],
-        "frame_start": shot.frame_start,
-        "frame_end": shot.frame_start + shot.duration - 1,
         "engine": engine.name,
         "engine_label": engine.label,
         "neural": engine.neural,
@@ -218,7 +255,9 @@ def output_folder(context, settings) -> Path:
     """The folder that takes go to. Raises `ExportError` when it is relative to a file that is not saved."""
     folder = settings.output_folder or preferences.get(context).output_folder
     if folder.startswith("//") and not bpy.data.is_saved:
-        raise ExportError("Save the .blend first, or choose an output folder: takes are kept beside the file.")
+        raise ExportError(
+            "Save the .blend first, or choose an output folder: takes are kept beside the file."
+        )
     if not folder:
         raise ExportError("Choose an output folder.")
     return Path(bpy.path.abspath(folder)).resolve()

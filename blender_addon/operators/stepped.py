@@ -21,7 +21,8 @@ BUDGET = 0.05
 class SteppedOperator:
     """Base of operators whose work is a generator, `steps(context)`; its value is handed to `finish`.
 
-    Pressed as a button, it takes the window's events until it is done, Esc cancels it; called from a script, it runs through.
+    Pressed as a button, it takes the window's events until it is done, Esc cancels it; called from a
+    script, it runs through.
     """
 
     def steps(self, context) -> Generator[ExportStep, None, object]:

@@ -1,4 +1,5 @@
-"""What can be done with a take: make it again, take its settings, open its folder, put it back into the sequencer."""
+"""What can be done with a take: make it again, take its settings, open its folder, put it back into the
+sequencer."""
 
 from __future__ import annotations
 
@@ -47,7 +48,9 @@ class _TakeOperator:
 class POSEANYTHING_OT_use_take_settings(_TakeOperator, bpy.types.Operator):
     bl_idname = "poseanything.use_take_settings"
     bl_label = "Use Its Settings"
-    bl_description = "Set this scene's prompt, seed, range and all other settings to those the take was made with"
+    bl_description = (
+        "Set this scene's prompt, seed, range and all other settings to those the take was made with"
+    )
     bl_options = {"REGISTER", "UNDO"}
 
     def execute(self, context):
@@ -65,7 +68,8 @@ class POSEANYTHING_OT_make_again(_TakeOperator, bpy.types.Operator):
     bl_idname = "poseanything.make_again"
     bl_label = "Make Again"
     bl_description = (
-        "Generate the take once more with its own settings and seed, as a new take. The scene's settings become the take's"
+        "Generate the take once more with its own settings and seed, as a new take. The "
+        "scene's settings become the take's"
     )
     bl_options = {"REGISTER", "UNDO"}
 
@@ -82,25 +86,36 @@ class POSEANYTHING_OT_make_again(_TakeOperator, bpy.types.Operator):
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
         if not bpy.ops.poseanything.generate.poll():
-            self.report({"ERROR"}, "The settings are the take's again, but it can't be generated now; see the Generate button.")
+            self.report(
+                {"ERROR"},
+                "The settings are the take's again, but it can't be generated now; see the Generate button.",
+            )
             return {"FINISHED"}
-        return {"CANCELLED"} if bpy.ops.poseanything.generate(how) == {"CANCELLED"} else {"FINISHED"}
+        try:
+            return {"CANCELLED"} if bpy.ops.poseanything.generate(how) == {"CANCELLED"} else {"FINISHED"}
+        except RuntimeError as error:  # which is how the report of an operator called from Python comes back
+            self.report({"ERROR"}, str(error).removeprefix("Error: ").strip())
+            return {"CANCELLED"}
 
 
 def adopt(context, take: Take) -> None:
-    """Make the scene's settings, selection and camera those of a take. Raises `TakeError` when something of it is gone."""
+    """Make the scene's settings, selection and camera those of a take. Raises `TakeError` when something
+    of it is gone."""
     record, scene = take.record, context.scene
     armatures = [scene.objects.get(name) for name in record.get("armatures", ())]
     if not armatures or None in armatures:
         missing = [name for name, obj in zip(record.get("armatures", ()), armatures) if obj is None]
-        raise TakeError(f"{take.name} was made of {', '.join(missing) or 'an armature'}, which is not in this scene any more.")
+        raise TakeError(
+            f"{take.name} was made of {', '.join(missing) or 'an armature'}, which is not in this scene "
+            "any more."
+        )
     settings = scene.poseanything
     scene_settings.restore(settings, record.get("settings", {}))
     settings.new_seed = False
     settings.seed = record.get("seed", settings.seed)
     settings.engine_name = record.get("engine", "")
     settings.use_custom_range = True
-    settings.frame_start, settings.frame_end = record["frame_start"], record["frame_end"]
+    settings.frame_start, settings.frame_end = take.frame_start, take.frame_start + take.duration - 1
     if settings.subjects == "SELECTED":
         for obj in context.view_layer.objects.selected:
             obj.select_set(False)

@@ -28,7 +28,14 @@ class MovieEncoding:
         self._log = open(Path(self._scratch.name) / "log.txt", "w+", encoding="utf-8", errors="replace")
         arguments = [str(_SCRIPT), "--", str(self._part), str(fps), repr(fps_base), str(names)]
         if bpy.app.binary_path:
-            command = [bpy.app.binary_path, "--background", "--factory-startup", "--python-exit-code", "1", "--python"]
+            command = [
+                bpy.app.binary_path,
+                "--background",
+                "--factory-startup",
+                "--python-exit-code",
+                "1",
+                "--python",
+            ]
         else:
             command = [sys.executable]  # Blender as a module of this Python
         try:
@@ -41,7 +48,9 @@ class MovieEncoding:
             )
         except OSError as error:
             self.close()
-            raise TakeError(f"The movie of {take.name} can't be encoded: {error.strerror}; its frames are complete.") from error
+            raise TakeError(
+                f"The movie of {take.name} can't be encoded: {error.strerror}; its frames are complete."
+            ) from error
 
     def poll(self) -> bool:
         """Whether it has ended."""
@@ -58,7 +67,9 @@ class MovieEncoding:
             try:
                 self._part.replace(self.path)
             except OSError as error:
-                raise TakeError(f"{self.path} can't be written: {error.strerror}; the frames are complete.") from error
+                raise TakeError(
+                    f"{self.path} can't be written: {error.strerror}; the frames are complete."
+                ) from error
             return self.path
         finally:
             self.close()

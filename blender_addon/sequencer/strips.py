@@ -1,7 +1,7 @@
 """Strips of takes: found by what they carry, made once, lengthened while frames arrive.
 
-A strip is never held from one moment to the next: undo, loading and the user make new ones of them at any time. It is known by
-its custom property instead.
+A strip is never held from one moment to the next: undo, loading and the user make new ones of them at any
+time. It is known by its custom property instead.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ def sequencer_scene(context) -> bpy.types.Scene:
 
 
 def show_in_sequencer(context) -> bpy.types.Scene:
-    """The same; a workspace that shows none yet is made to show the window's scene, or the user would see no strip."""
+    """The same; a workspace that shows none yet is made to show the window's scene, or the user would see
+    no strip."""
     workspace = context.workspace
     if workspace is not None and hasattr(workspace, "sequencer_scene") and workspace.sequencer_scene is None:
         workspace.sequencer_scene = context.scene
@@ -66,7 +67,8 @@ def take_of(strip: bpy.types.Strip) -> Take:
 
 
 def show_frames(scene: bpy.types.Scene, job: str, take: Take, num_frames: int) -> bool:
-    """Make the job's strip show the first `num_frames` frames of a take, making it in `scene` when there is none yet.
+    """Make the job's strip show the first `num_frames` frames of a take, making it in `scene` when there is
+    none yet.
 
     Returns whether a strip was made."""
     names = take.element_names(num_frames)
@@ -114,8 +116,8 @@ def add_movie(scene: bpy.types.Scene, job: str, take: Take, path: Path) -> None:
 
 
 def free_channel(strips, start: int, length: int) -> int:
-    """The lowest channel above everything that lies in a stretch of time, so that what is put there is seen; when there is
-    none above, the lowest one that is free."""
+    """The lowest channel above everything that lies in a stretch of time, so that what is put there is
+    seen; when there is none above, the lowest one that is free."""
     taken = {strip.channel for strip in strips if _start(strip) < start + length and _end(strip) > start}
     above = max(taken, default=0) + 1
     if above <= MAX_CHANNEL:
@@ -150,8 +152,8 @@ def _read_as_srgb(strip: bpy.types.Strip) -> None:
 
 
 def _square_pixels(scene: bpy.types.Scene, strip: bpy.types.Strip) -> None:
-    """A clip has square pixels: in a scene without, fit what it shows, not its numbers, so that it covers the camera's
-    picture again."""
+    """A clip has square pixels: in a scene without, fit what it shows, not its numbers, so that it covers
+    the camera's picture again."""
     aspect = scene.render.pixel_aspect_x / scene.render.pixel_aspect_y
     if aspect == 1:
         return
@@ -168,7 +170,9 @@ def _make_room(scene: bpy.types.Scene, strip: bpy.types.Strip, growth: int) -> N
     strips = strips_of(scene)
     start, end = _start(strip), _end(strip) + growth
     others = [other for other in strips if other != strip]
-    if any(other.channel == strip.channel and _start(other) < end and _end(other) > start for other in others):
+    if any(
+        other.channel == strip.channel and _start(other) < end and _end(other) > start for other in others
+    ):
         strip.channel = free_channel(others, start, end - start)
 
 

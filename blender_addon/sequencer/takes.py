@@ -21,8 +21,9 @@ class TakeError(Exception):
 class Take:
     """Where a clip's frames are and how they lie on the scene's time.
 
-    folder holds `num_frames` frames (or the first of them). Frame i is shown for `frame_step` scene frames from
-    `frame_start` + i * `frame_step` on, the clip for `duration` scene frames in all. `record` is what the clip was made
+    folder holds `num_frames` frames (or the first of them). Frame i is shown for `frame_step` scene frames
+    from `frame_start` + i * `frame_step` on, the clip for `duration` scene frames in all. `record` is what
+    the clip was made
     with: JSON-able, enough to make it again.
     """
 
@@ -54,7 +55,11 @@ def claim_folder(output: Path, stem: str) -> tuple[Path, str]:
     stem = re.sub(r'[\x00-\x1f<>:"/\\|?*.]+', "_", stem).strip(" _") or "take"
     try:
         output.mkdir(parents=True, exist_ok=True)
-        used = [int(m[1]) for p in output.iterdir() if (m := re.fullmatch(rf"{re.escape(stem)}_(\d{{3,}})", p.name))]
+        used = [
+            int(m[1])
+            for p in output.iterdir()
+            if (m := re.fullmatch(rf"{re.escape(stem)}_(\d{{3,}})", p.name))
+        ]
         number = max(used, default=0) + 1
         while True:
             name = f"{stem}_{number:03d}"
@@ -65,7 +70,9 @@ def claim_folder(output: Path, stem: str) -> tuple[Path, str]:
             else:
                 return output / name, name
     except OSError as error:
-        raise TakeError(f"{output} can't be written to: {error.strerror}; choose another output folder.") from error
+        raise TakeError(
+            f"{output} can't be written to: {error.strerror}; choose another output folder."
+        ) from error
 
 
 def write_take(take: Take, first_frame: bytes | memoryview) -> None:
@@ -74,7 +81,9 @@ def write_take(take: Take, first_frame: bytes | memoryview) -> None:
         (take.folder / FIRST_FRAME).write_bytes(first_frame)
         (take.folder / RECORD).write_text(to_json(take), encoding="utf-8")
     except OSError as error:
-        raise TakeError(f"{take.folder} can't be written to: {error.strerror}; choose another output folder.") from error
+        raise TakeError(
+            f"{take.folder} can't be written to: {error.strerror}; choose another output folder."
+        ) from error
 
 
 def to_json(take: Take) -> str:
@@ -96,10 +105,15 @@ def from_json(text: str, folder: Path) -> Take:
         fields = json.loads(text)
         take = Take(folder=folder, **fields)
         numbers = (take.num_frames, take.frame_step, take.duration)
-        if not (all(isinstance(n, int) and n > 0 for n in numbers) and isinstance(take.record, dict)):
-            raise ValueError("a take without length")
+        whole = all(isinstance(number, int) and number > 0 for number in numbers) and isinstance(
+            take.frame_start, int
+        )
+        if not (whole and isinstance(take.name, str) and isinstance(take.record, dict)):
+            raise ValueError("fields of the wrong kind")
     except (ValueError, TypeError) as error:
-        raise TakeError(f"What {folder.name} was made with can't be read; its frames are in {folder}.") from error
+        raise TakeError(
+            f"What {folder.name} was made with can't be read; its frames are in {folder}."
+        ) from error
     return take
 
 

@@ -23,7 +23,9 @@ def draw_progress(layout, context) -> None:
     if ended and ended[-1].state != DONE:
         last = ended[-1]
         failed = last.state == FAILED
-        paragraph(layout, context, f"{last.take.name}: {last.sentence}", "ERROR" if failed else "INFO", alert=failed)
+        paragraph(
+            layout, context, f"{last.take.name}: {last.sentence}", "ERROR" if failed else "INFO", alert=failed
+        )
 
 
 def _draw_active(layout, context, job: Job) -> None:

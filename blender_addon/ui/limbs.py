@@ -64,7 +64,9 @@ def _draw() -> None:
 
 @persistent
 def _after_change(scene, depsgraph) -> None:
-    if _kept and any(isinstance(update.id, (bpy.types.Armature, bpy.types.Mesh)) for update in depsgraph.updates):
+    if _kept and any(
+        isinstance(update.id, (bpy.types.Armature, bpy.types.Mesh)) for update in depsgraph.updates
+    ):
         _kept.clear()
 
 

@@ -1,4 +1,5 @@
-"""The panels. In the 3D view: what is drawn, when, how, whereto. In the sequencer: the take that is selected, and the same button."""
+"""The panels. In the 3D view: what is drawn, when, how, whereto. In the sequencer: the take that is
+selected, and the same button."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from ..operators import shot as shots
 from ..operators.colour import changes_colours
 from ..sequencer import strips
 from ..sequencer.takes import TakeError
-from . import limbs
+from ..view import fit
+from . import limbs, pictures
 from .jobs import ANIMATIC, draw_progress, draw_takes
 from .server import draw_server
 from .text import paragraph
@@ -61,14 +63,19 @@ class _Main:
             paragraph(layout, context, str(error), "ERROR", alert=True)
         else:
             seconds = shot.duration * context.scene.render.fps_base / context.scene.render.fps
-            layout.label(text=f"{shot.num_frames} frames, {shot.width} x {shot.height}, {seconds:.1f} s", icon="SEQUENCE")
+            layout.label(
+                text=f"{shot.num_frames} frames, {shot.width} x {shot.height}, {seconds:.1f} s",
+                icon="SEQUENCE",
+            )
         if engine is not None and not engine.neural:
             layout.label(text=f"{engine.label}: {ANIMATIC.lower()}", icon="INFO")
         draw_progress(layout, context)
         scene = strips.sequencer_scene(context)
         if changes_colours(scene) and session.get().jobs:
             view = scene.view_settings.view_transform
-            paragraph(layout, context, f"{view} changes the colours of generated frames in this scene.", "COLOR")
+            paragraph(
+                layout, context, f"{view} changes the colours of generated frames in this scene.", "COLOR"
+            )
             layout.operator("poseanything.use_standard_view")
 
 
@@ -95,7 +102,9 @@ class POSEANYTHING_PT_rig(_Sub, bpy.types.Panel):
             paragraph(layout, context, str(error), "ERROR", alert=True)
             choices = []
         for obj, choice in choices:
-            layout.label(text=f"{obj.name}: limbs {len(choice.limbs)}, parts {len(choice.parts)}", icon="ARMATURE_DATA")
+            layout.label(
+                text=f"{obj.name}: limbs {len(choice.limbs)}, parts {len(choice.parts)}", icon="ARMATURE_DATA"
+            )
         for data in {obj.data: None for obj in subjects if obj.type == "ARMATURE"}:
             column = layout.column()
             column.prop(data.poseanything, "digits")
@@ -110,7 +119,11 @@ class POSEANYTHING_PT_bones(_View3D, bpy.types.Panel):
     @classmethod
     def poll(cls, context):
         rig = context.object
-        return rig is not None and rig.type == "ARMATURE" and (context.mode == "POSE" or len(rig.data.collections_all) > 0)
+        return (
+            rig is not None
+            and rig.type == "ARMATURE"
+            and (context.mode == "POSE" or len(rig.data.collections_all) > 0)
+        )
 
     def draw(self, context):
         layout = self.split()
@@ -143,9 +156,32 @@ class POSEANYTHING_PT_shot(_Sub, bpy.types.Panel):
         layout.prop(settings, "first_frame_source")
         if settings.first_frame_source == "PICTURE":
             layout.prop(settings, "first_frame_path")
+            _draw_crop(layout, context, settings)
         layout.prop(settings, "pose_density")
         if settings.pose_density == "NTH":
             layout.prop(settings, "pose_interval")
+
+
+def _draw_crop(layout, context, settings):
+    """What of the picture will be seen."""
+    size = (
+        pictures.size_of(bpy.path.abspath(settings.first_frame_path)) if settings.first_frame_path else None
+    )
+    if size is None:
+        return
+    try:
+        shot = shots.plan_shot(context, settings, session.get().engine(settings.engine_name))
+    except ExportError:
+        return  # the main panel says what is wrong
+    left, top, right, bottom = fit(*size, shot.width, shot.height).shown
+    across, down = 1 - (right - left), 1 - (bottom - top)
+    if max(across, down) < 0.005:
+        text = "All of it is seen"
+    elif across > down:
+        text = f"Left and right lose {across / 2:.0%} each"
+    else:
+        text = f"Top and bottom lose {down / 2:.0%} each"
+    paragraph(layout, context, f"{size[0]} x {size[1]}: {text.lower()}", "FULLSCREEN_ENTER")
 
 
 class POSEANYTHING_PT_prompt(_Sub, bpy.types.Panel):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
 import bpy.utils.previews
+import imbuf
 import numpy as np
 
 from ..shared.messages import Preview
@@ -12,6 +15,7 @@ SIDE = 256
 
 _icons: bpy.utils.previews.ImagePreviewCollection | None = None
 _shown: dict[str, Preview] = {}
+_sizes: dict[str, tuple | None] = {}
 
 
 def icon_of(preview: Preview) -> int:
@@ -29,6 +33,22 @@ def icon_of(preview: Preview) -> int:
         icon.image_pixels_float.foreach_set(pixels.ravel())
         _shown[key] = preview
     return _icons[key].icon_id
+
+
+def size_of(path: str) -> tuple[int, int] | None:
+    """Width and height of a picture, None when it can't be read; read again only when it changes."""
+    try:
+        changed = os.stat(path).st_mtime_ns
+    except OSError:
+        return None
+    if _sizes.get("path") != (path, changed):
+        _sizes.clear()
+        try:
+            _sizes["size"] = tuple(imbuf.load(path).size)
+        except (OSError, ValueError):
+            _sizes["size"] = None
+        _sizes["path"] = path, changed
+    return _sizes["size"]
 
 
 def register() -> None:

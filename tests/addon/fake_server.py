@@ -1,8 +1,10 @@
-"""A server that behaves, or misbehaves, as told: the other end for tests of killed, slow, foreign and hostile servers.
+"""A server that behaves, or misbehaves, as told: the other end for tests of killed, slow, foreign and hostile
+servers.
 
     python fake_server.py BEHAVIOUR [--frames-per-second N] [--address tcp://127.0.0.1:0]
 
-Prints `listening on ADDRESS` like the real one. Each result frame is the request's first frame, so that what arrives is known.
+Prints `listening on ADDRESS` like the real one. Each result frame is the request's first frame, so that
+what arrives is known.
 """
 
 from __future__ import annotations
@@ -38,8 +40,16 @@ from shared.messages import (  # noqa: E402
 ENGINES = (
     EngineDescription("draft", "Draft", "Moves the parts of the first frame.", neural=False),
     EngineDescription(
-        "poseanything", "PoseAnything", "The model.", neural=True, size_multiple=32, frame_step=4, max_frames=121,
-        default_steps=50, ready=False, reason="Its weights are not here.",
+        "poseanything",
+        "PoseAnything",
+        "The model.",
+        neural=True,
+        size_multiple=32,
+        frame_step=4,
+        max_frames=121,
+        default_steps=50,
+        ready=False,
+        reason="Its weights are not here.",
     ),
 )
 

@@ -23,7 +23,8 @@ def module(name: str):
 
 @pytest.fixture
 def fake_server():
-    """Starts fake servers: `fake_server("dies", pace=50)` gives the address; `.kill()` ends the newest at once."""
+    """Starts fake servers: `fake_server("dies", pace=50)` gives the address; `.kill()` ends the newest at
+    once."""
     processes = []
 
     def start(behaviour: str = "well", pace: float = 1000.0, address: str = "tcp://127.0.0.1:0") -> str:
@@ -62,7 +63,8 @@ def make_request(num_frames: int = 8, width: int = 64, height: int = 32, **field
     """A request for a small clip of one limb that moves."""
     messages, pose = module("shared.messages"), module("shared.pose")
     frames = [
-        [pose.Polyline(0, np.array([[4 + i % 50, 4, 1], [8 + i % 50, 28, 1]], np.float32))] for i in range(num_frames)
+        [pose.Polyline(0, np.array([[4 + i % 50, 4, 1], [8 + i % 50, 28, 1]], np.float32))]
+        for i in range(num_frames)
     ]
     picture = np.full((height, width, 3), (128, 128, 51), np.uint8)
     return messages.GenerationRequest(

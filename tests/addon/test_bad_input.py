@@ -12,7 +12,11 @@ import pytest
 from tests.addon.servers import fake_server, module, wait_for  # noqa: F401
 from tests.addon.test_operators import make_rig, newest_job, preferences, sent, served, shot, strip_of  # noqa: F401
 
-WRONG_PICTURES = {"text.png": b"this is no picture", "empty.png": b"", "cut.png": b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"}
+WRONG_PICTURES = {
+    "text.png": b"this is no picture",
+    "empty.png": b"",
+    "cut.png": b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR",
+}
 
 
 def refusal(**arguments) -> str:
@@ -80,7 +84,10 @@ def test_too_many_frames(shot, served):
     served()
     settings = shot.poseanything
     settings.use_custom_range, settings.frame_end = True, 5000
-    assert refusal() == "The shot has 5000 frames but Draft makes at most 1024; shorten the range or raise the step."
+    assert (
+        refusal()
+        == "The shot has 5000 frames but Draft makes at most 1024; shorten the range or raise the step."
+    )
 
 
 def test_clip_too_large(shot, served):
@@ -147,7 +154,9 @@ def test_server_elsewhere_while_blender_is_offline(shot, preferences):
         system.use_online_access = online
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:47847", "localhost", "tcp://127.0.0.1:port", "http://127.0.0.1:1", ""])
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:47847", "localhost", "tcp://127.0.0.1:port", "http://127.0.0.1:1", ""]
+)
 def test_address_that_is_none(shot, preferences, address):
     preferences.address = address
     assert "write it as tcp://127.0.0.1:47847" in refusal()
@@ -185,7 +194,9 @@ def test_disk_that_fills_up(shot, served, tmp_path):
     served()
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=500k", "tmpfs", disk], capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=500k", "tmpfs", disk], capture_output=True
+    ).returncode:
         pytest.skip("a small disk can't be mounted here")
     try:
         filler = disk / "filler"

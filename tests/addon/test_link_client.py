@@ -67,7 +67,9 @@ def test_frames_are_on_disk_as_they_came(fake_server, talk, tmp_path):
     done = talk.ending(request.job)
     assert type(done).__name__ == "Done" and done.note == "All drawn."
     assert files(tmp_path / "take") == [f"take_{i:04d}.png" for i in range(1, 13)]
-    assert all((tmp_path / "take" / name).read_bytes() == request.first_frame for name in files(tmp_path / "take"))
+    assert all(
+        (tmp_path / "take" / name).read_bytes() == request.first_frame for name in files(tmp_path / "take")
+    )
     assert talk.heard("FramesSaved", request.job)[-1].count == 12
     assert talk.heard("Progress", request.job)[0].seconds_left == 12.0
     assert talk.heard("Preview", request.job)[0].image.shape == (30, 52, 3)
@@ -77,7 +79,9 @@ def test_what_nobody_takes_out_does_not_pile_up(fake_server, talk, tmp_path):
     talk = talk(fake_server())
     request = talk.submit(tmp_path / "take", num_frames=300)
     wait_for(lambda: len(list((tmp_path / "take").glob("take_*.png"))) == 300)
-    wait_for(lambda: any(key[0] == request.job and key[1].__name__ == "Done" for key in list(talk.client._inbox)))
+    wait_for(
+        lambda: any(key[0] == request.job and key[1].__name__ == "Done" for key in list(talk.client._inbox))
+    )
     assert len(talk.client.poll(limit=1000)) < 12
 
 
@@ -213,13 +217,17 @@ def test_folder_that_disappears(fake_server, talk, tmp_path):
     wait_for(lambda: talk.heard("FramesSaved", request.job))
     folder.rename(tmp_path / "elsewhere")
     assert "is gone" in talk.ending(request.job).message
-    assert type(talk.ending(talk.submit(tmp_path / "next").job)).__name__ == "Done", "the server was told to stop the other"
+    assert type(talk.ending(talk.submit(tmp_path / "next").job)).__name__ == "Done", (
+        "the server was told to stop the other"
+    )
 
 
 def test_full_disk(fake_server, talk, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], capture_output=True
+    ).returncode:
         pytest.skip("a small disk can't be mounted here")
     try:
         talk = talk(fake_server())

@@ -54,9 +54,10 @@ def test_real_server_killed_is_noticed(server, server_python):
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_server_ends_with_the_blender_that_started_it(server_python, addon):
     """Even when that Blender is killed: its end of the pipe closes with it."""
+    path = str(ROOT / "blender_addon/link/server.py")
     script = f"""
         import importlib.util, sys, time
-        spec = importlib.util.spec_from_file_location("server", {str(ROOT / "blender_addon/link/server.py")!r})
+        spec = importlib.util.spec_from_file_location("server", {path!r})
         server = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(server)
         process = server.ServerProcess()
@@ -66,7 +67,9 @@ def test_server_ends_with_the_blender_that_started_it(server_python, addon):
         print(process._process.pid, flush=True)
         time.sleep(600)
     """
-    parent = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, text=True)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, text=True
+    )
     child = int(parent.stdout.readline())
     parent.send_signal(signal.SIGKILL)
     parent.wait()
@@ -77,7 +80,9 @@ def test_server_ends_with_the_blender_that_started_it(server_python, addon):
             os.kill(child, 0)
         except ProcessLookupError:
             return True
-        status = subprocess.run(["ps", "-o", "stat=", "-p", str(child)], capture_output=True, text=True).stdout
+        status = subprocess.run(
+            ["ps", "-o", "stat=", "-p", str(child)], capture_output=True, text=True
+        ).stdout
         return status.strip().startswith("Z")
 
     wait_for(gone, 30)
@@ -85,7 +90,9 @@ def test_server_ends_with_the_blender_that_started_it(server_python, addon):
 
 def test_port_in_use(server, server_python):
     with socket.create_server(("127.0.0.1", 0)) as other:
-        with pytest.raises(module("link.server").ServerError, match="in use by another program; choose another address"):
+        with pytest.raises(
+            module("link.server").ServerError, match="in use by another program; choose another address"
+        ):
             server.start(str(ROOT), server_python, f"tcp://127.0.0.1:{other.getsockname()[1]}")
     assert server.state == "STOPPED"
 

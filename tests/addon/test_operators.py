@@ -120,7 +120,9 @@ def test_generate_puts_a_strip_where_the_shot_is(shot, served, tmp_path):
     assert module("shared.messages").png_size(first) == (128, 72)
     assert shot.frame_current == 1 and not shot.render.filepath.startswith("//takes")
     record = json.loads((tmp_path / "takes" / "fox_001" / "take.json").read_text())["record"]
-    assert record["settings"]["prompt"] == "a fox" and record["engine"] == "draft" and record["neural"] is False
+    assert (
+        record["settings"]["prompt"] == "a fox" and record["engine"] == "draft" and record["neural"] is False
+    )
 
 
 def test_request_holds_what_the_settings_say(shot, served, sent):
@@ -253,7 +255,9 @@ def test_lengths_and_sizes_are_those_the_engine_takes(shot, addon):
     settings.use_custom_range, settings.frame_start, settings.frame_end = True, 10, 89
     settings.long_side = 832
     made = plan(context, settings, engine)
-    assert (made.num_frames, made.duration, made.frame_start) == (81, 80, 10), "81 of 80: the last is a handle"
+    assert (made.num_frames, made.duration, made.frame_start) == (81, 80, 10), (
+        "81 of 80: the last is a handle"
+    )
     assert made.width == 832 and made.height % 32 == 0
     settings.frame_end = 10
     assert plan(context, settings, engine).num_frames == 1
@@ -261,8 +265,23 @@ def test_lengths_and_sizes_are_those_the_engine_takes(shot, addon):
     settings.use_custom_range = False
     assert plan(context, settings, None).frame_start == 3 and plan(context, settings, None).num_frames == 5
     settings.use_custom_range, settings.frame_end = True, 400
-    with pytest.raises(module("errors").ExportError, match="at most 121; shorten the range or raise the step"):
+    with pytest.raises(
+        module("errors").ExportError, match="at most 121; shorten the range or raise the step"
+    ):
         plan(context, settings, engine)
+
+
+def test_poses_only_where_the_animator_set_keys(shot, served, sent):
+    served()
+    settings = shot.poseanything
+    settings.pose_density, shot.frame_start, shot.frame_end = "KEYS", 1, 24
+    rig = bpy.data.objects["Rig"]
+    rig.pose.bones["bone2"].keyframe_insert("location", frame=9)
+    bpy.ops.poseanything.generate(wait=True)
+    assert sent[-1].pose_frames == (0, 8, 19, 23), "keys at 1, 9 and 20; the last frame always has one"
+    settings.frame_step = 4
+    bpy.ops.poseanything.generate(wait=True)
+    assert sent[-1].pose_frames == (0, 2, 5)
 
 
 def test_skeleton_is_exported_without_any_server(shot, preferences, tmp_path):
@@ -271,7 +290,9 @@ def test_skeleton_is_exported_without_any_server(shot, preferences, tmp_path):
     assert bpy.ops.poseanything.export_skeleton() == {"FINISHED"}
     folder = tmp_path / "takes" / "fox skeleton_001"
     pictures = sorted(path.name for path in (folder / "skeleton").iterdir())
-    assert pictures == [f"{i:03d}.png" for i in range(13)], "thirteen of twelve: as many as the released model takes"
+    assert pictures == [f"{i:03d}.png" for i in range(13)], (
+        "thirteen of twelve: as many as the released model takes"
+    )
     size = module("shared.messages").png_size
     assert {size((folder / "skeleton" / name).read_bytes()) for name in pictures} == {(128, 64)}
     image = bpy.data.images.load(str(folder / "skeleton" / "000.png"))
@@ -281,7 +302,9 @@ def test_skeleton_is_exported_without_any_server(shot, preferences, tmp_path):
     assert size((folder / "first_frame.png").read_bytes()) == (128, 64)
     msgpack = pytest.importorskip("msgpack")
     wire, messages = module("shared.wire"), module("shared.messages")
-    request = wire.decode(msgpack.unpackb((folder / "request.msgpack").read_bytes()), messages.CLIENT_MESSAGES)
+    request = wire.decode(
+        msgpack.unpackb((folder / "request.msgpack").read_bytes()), messages.CLIENT_MESSAGES
+    )
     assert request.num_frames == 13 and request.first_frame == (folder / "first_frame.png").read_bytes()
     bpy.ops.poseanything.export_skeleton(directory=str(tmp_path / "elsewhere"))
     assert (tmp_path / "elsewhere" / "fox skeleton_001" / "request.msgpack").exists()

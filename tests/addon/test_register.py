@@ -21,7 +21,13 @@ def state():
     operators = set(dir(bpy.ops.poseanything))
     properties = {
         (owner.__name__, name)
-        for owner in (bpy.types.Scene, bpy.types.Armature, bpy.types.Bone, bpy.types.Object, bpy.types.WindowManager)
+        for owner in (
+            bpy.types.Scene,
+            bpy.types.Armature,
+            bpy.types.Bone,
+            bpy.types.Object,
+            bpy.types.WindowManager,
+        )
         for name in owner.bl_rna.properties.keys()
         if "poseanything" in name
     }
@@ -74,7 +80,9 @@ def test_every_property_and_operator_explains_itself(addon):
             if own and not prop.is_hidden and not prop.description:
                 missing.append(f"{group.identifier}.{prop.identifier}")
             if own and prop.type == "ENUM":
-                missing += [f"{prop.identifier}={item.identifier}" for item in prop.enum_items if not item.description]
+                missing += [
+                    f"{prop.identifier}={item.identifier}" for item in prop.enum_items if not item.description
+                ]
     for name in dir(bpy.ops.poseanything):
         rna = getattr(bpy.ops.poseanything, name).get_rna_type()
         if not rna.description or rna.description.endswith("."):
@@ -93,5 +101,7 @@ def test_no_state_on_classes(addon):
     for name in dir(bpy.types):
         cls = getattr(bpy.types, name)
         if "POSEANYTHING" in name.upper() and hasattr(cls, "__dict__"):
-            mutable = [k for k, v in vars(cls).items() if isinstance(v, (list, dict)) and not k.startswith("__")]
+            mutable = [
+                k for k, v in vars(cls).items() if isinstance(v, (list, dict)) and not k.startswith("__")
+            ]
             assert not mutable, (name, mutable)

@@ -1,5 +1,5 @@
-"""Every panel draws, in every state, with what the running Blender's layouts offer: their drawing is only ever run by a
-window, and a window is what these Blenders don't have."""
+"""Every panel draws, in every state, with what the running Blender's layouts offer: their drawing is only
+ever run by a window, and a window is what these Blenders don't have."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import functools
 import types
 
 import bpy
+import numpy as np
 import pytest
 
-from tests.addon.servers import fake_server, module, wait_for  # noqa: F401
+from tests.addon.servers import fake_server, module, png, wait_for  # noqa: F401
 from tests.addon.test_operators import newest_job, preferences, sent, served, shot, strip_of  # noqa: F401
 
 LAYOUT = bpy.types.UILayout.bl_rna
@@ -128,6 +129,22 @@ def test_clip_in_the_making_and_made(shot, served):
     settled(job)
     shot.sequence_editor.active_strip = strip_of(job)
     assert "Neural-free animatic" in draw_all(), "on the strip's own panel"
+
+
+def test_crop_of_the_picture_is_told_before_anything_is_made(shot, addon, tmp_path):
+    settings = shot.poseanything
+    settings.first_frame_source = "PICTURE"
+    for size, words in {
+        (128, 72): "all of it",
+        (128, 96): "top and bottom lose 12%",
+        (200, 72): "left and right lose 18%",
+    }.items():
+        path = tmp_path / f"{size[0]}x{size[1]}.png"
+        path.write_bytes(png(np.zeros((size[1], size[0], 3), np.uint8)))
+        settings.first_frame_path = str(path)
+        assert words in " ".join(draw_all())
+    path.write_text("no picture any more")
+    assert "lose" not in " ".join(draw_all())
 
 
 def test_failure_is_told_in_the_panel(shot, served):

@@ -23,7 +23,9 @@ class Live:
         folder, name = takes.claim_folder(self.output, stem)
         take = takes.Take(folder, name, num_frames, 1, 1, num_frames, {"seed": 1})
         takes.write_take(take, request.first_frame)
-        engine = wait_for(lambda: self.session.poll() and self.session.engine("draft") or self.session.engine("draft"))
+        engine = wait_for(
+            lambda: self.session.poll() and self.session.engine("draft") or self.session.engine("draft")
+        )
         return self.session.submit(request, take, bpy.context.scene, engine, make_movie)
 
     def until(self, condition, seconds=30):
@@ -85,14 +87,18 @@ def test_saving_in_the_middle(live, tmp_path):
     assert len(live.strip(job).elements) == 40
     bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "film.blend"))
     live.session.poll()
-    assert len(live.strip(job).elements) == 40, "the file was saved half way, yet in this session nothing is missing"
+    assert len(live.strip(job).elements) == 40, (
+        "the file was saved half way, yet in this session nothing is missing"
+    )
 
 
 def test_another_file_in_the_middle_and_back(live, tmp_path):
     live = live()
     bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "film.blend"))
     job = live.submit(40)
-    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "film.blend"))  # thrown away before the first frame was seen
+    bpy.ops.wm.open_mainfile(
+        filepath=str(tmp_path / "film.blend")
+    )  # thrown away before the first frame was seen
     live.until(lambda: job.frames > 3)
     bpy.ops.wm.read_homefile(use_empty=True)
     live.until(lambda: job.ended)

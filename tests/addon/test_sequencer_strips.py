@@ -96,7 +96,9 @@ def test_full_sequencer_uses_the_gap_that_is_left(clean_scene, strips, take):
     for channel in range(1, 129):
         if channel != 77:
             arguments = {"length": 30} if bpy.app.version >= (5, 0, 0) else {"frame_end": 31}
-            collection.new_effect(name=str(channel), type="COLOR", channel=channel, frame_start=1, **arguments)
+            collection.new_effect(
+                name=str(channel), type="COLOR", channel=channel, frame_start=1, **arguments
+            )
     strips.show_frames(clean_scene, "job", take, 5)
     assert strips.find_strip("job")[1].channel == 77
     with pytest.raises(module("sequencer.takes").TakeError, match="free one and add the take again"):
@@ -167,7 +169,9 @@ def test_anamorphic_scene_shows_the_clip_as_wide_as_the_camera_does(clean_scene,
     render_settings.pixel_aspect_x, render_settings.pixel_aspect_y = 2.0, 1.0
     strips.show_frames(clean_scene, "job", take, 1)
     transform = strips.find_strip("job")[1].transform
-    assert (transform.scale_x, transform.scale_y) == pytest.approx((0.5, 1.0)), "80 x 48 square pixels fill 40 x 48 wide ones"
+    assert (transform.scale_x, transform.scale_y) == pytest.approx((0.5, 1.0)), (
+        "80 x 48 square pixels fill 40 x 48 wide ones"
+    )
 
 
 def test_movie_is_the_frames_at_the_scene_s_pace(clean_scene, strips, take, tmp_path):
@@ -196,7 +200,9 @@ def test_movie_that_can_not_be_encoded_says_so_and_keeps_the_frames(addon, take)
     before = sorted(take.folder.iterdir())
     encoding = module("sequencer.movie").MovieEncoding(take, 24, 1.0)
     wait_for(encoding.poll, 120)
-    with pytest.raises(module("sequencer.takes").TakeError, match="could not be encoded .* the frames are complete"):
+    with pytest.raises(
+        module("sequencer.takes").TakeError, match="could not be encoded .* the frames are complete"
+    ):
         encoding.result()
     assert sorted(take.folder.iterdir()) == before
 
@@ -205,7 +211,9 @@ def test_movie_is_encoded_beside_blender(addon, take, monkeypatch):
     """In a process of its own, whose Python is this one only where Blender is a module."""
     started = []
     real = subprocess.Popen
-    monkeypatch.setattr(module("sequencer.movie").subprocess, "Popen", lambda c, **k: started.append(c) or real(c, **k))
+    monkeypatch.setattr(
+        module("sequencer.movie").subprocess, "Popen", lambda c, **k: started.append(c) or real(c, **k)
+    )
     encoding = module("sequencer.movie").MovieEncoding(take, 24, 1.0)
     encoding.close()
     assert started[0][0] == (bpy.app.binary_path or sys.executable)

@@ -12,20 +12,27 @@ from tests.addon.servers import module
 
 def make_take(folder, name="fox_001", num_frames=5, frame_start=10, frame_step=1, duration=None, record=None):
     duration = duration or num_frames * frame_step
-    return module("sequencer.takes").Take(folder, name, num_frames, frame_start, frame_step, duration, record or {})
+    return module("sequencer.takes").Take(
+        folder, name, num_frames, frame_start, frame_step, duration, record or {}
+    )
 
 
 def test_each_take_gets_a_folder_of_its_own(addon, tmp_path):
     claim = module("sequencer.takes").claim_folder
     assert [claim(tmp_path, "fox")[1] for _ in range(3)] == ["fox_001", "fox_002", "fox_003"]
     (tmp_path / "fox_001").rmdir()
-    assert claim(tmp_path, "fox")[1] == "fox_004", "a number that was used is not used again while later ones stand"
+    assert claim(tmp_path, "fox")[1] == "fox_004", (
+        "a number that was used is not used again while later ones stand"
+    )
     (tmp_path / "fox_017").touch()
     assert claim(tmp_path, "fox") == (tmp_path / "fox_018", "fox_018")
     assert claim(tmp_path / "new" / "deep", "fox")[0].is_dir()
 
 
-@pytest.mark.parametrize(("stem", "name"), [("a/b\\c:d", "a_b_c_d_001"), ("..", "take_001"), ("", "take_001"), ("ÄÖ 狐", "ÄÖ 狐_001")])
+@pytest.mark.parametrize(
+    ("stem", "name"),
+    [("a/b\\c:d", "a_b_c_d_001"), ("..", "take_001"), ("", "take_001"), ("ÄÖ 狐", "ÄÖ 狐_001")],
+)
 def test_any_name_makes_a_folder(addon, tmp_path, stem, name):
     folder, found = module("sequencer.takes").claim_folder(tmp_path, stem)
     assert found == name and folder.parent == tmp_path and folder.is_dir()
@@ -62,7 +69,10 @@ def test_take_comes_back_from_its_folder(addon, tmp_path):
     assert (tmp_path / takes.FIRST_FRAME).read_bytes() == b"picture"
 
 
-@given(text=st.text(max_size=60) | st.sampled_from(["{}", "[]", "null", '{"name": 1}', "1"]))
+WRONG = '{"name": 1, "num_frames": 1, "frame_start": 1, "frame_step": 1, "duration": 1, "record": {}}'
+
+
+@given(text=st.text(max_size=60) | st.sampled_from(["{}", "[]", "null", '{"name": 1}', "1", WRONG]))
 def test_damaged_record_is_one_sentence(addon, tmp_path_factory, text):
     with pytest.raises(module("sequencer.takes").TakeError, match="can't be read; its frames are in"):
         module("sequencer.takes").from_json(text, Path("fox_001"))

@@ -1,4 +1,5 @@
-"""What the bridge's benchmarks share: an engine with ready pictures, a server that has it, and the installed extension."""
+"""What the bridge's benchmarks share: an engine with ready pictures, a server that has it, and the
+installed extension."""
 
 from __future__ import annotations
 
@@ -22,14 +23,19 @@ FRAMES, WIDTH, HEIGHT = 81, 832, 480
 
 
 def pictures() -> list[np.ndarray]:
-    """[HEIGHT, WIDTH, 3] uint8 each: smooth shapes that drift, under the grain of a render; as PNGs about 0.8 MB each."""
+    """[HEIGHT, WIDTH, 3] uint8 each: smooth shapes that drift, under the grain of a render; as PNGs about
+    0.8 MB each."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:HEIGHT, :WIDTH].astype(np.float32)
     grain = rng.normal(0, 2, (HEIGHT, WIDTH, 3)).astype(np.float32)
     result = []
     for i in range(FRAMES):
-        waves = [120 + 80 * np.sin((x + 3 * i) / (60 + 20 * c)) * np.cos((y - i) / (50 + 10 * c)) for c in range(3)]
-        result.append((np.stack(waves, axis=-1) + np.roll(grain, 7 * i, axis=1)).clip(0, 255).astype(np.uint8))
+        waves = [
+            120 + 80 * np.sin((x + 3 * i) / (60 + 20 * c)) * np.cos((y - i) / (50 + 10 * c)) for c in range(3)
+        ]
+        result.append(
+            (np.stack(waves, axis=-1) + np.roll(grain, 7 * i, axis=1)).clip(0, 255).astype(np.uint8)
+        )
     return result
 
 
@@ -55,7 +61,9 @@ class Server:
     def __enter__(self) -> Server:
         settings = {"address": "tcp://127.0.0.1:0", "engines": {"footage": f"{__name__}:Footage"}}
         command = [sys.executable, "-m", "tests.server.serve", json.dumps(settings)]
-        self._process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        self._process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
         self.address = self._process.stdout.readline().split()[-1]
         return self
 
@@ -73,7 +81,9 @@ def install() -> None:
 
     package = os.environ.get("POSEANYTHING_EXTENSION")
     if package is None:
-        packed = subprocess.run([sys.executable, ROOT / "build.py", "extension"], capture_output=True, text=True, check=True)
+        packed = subprocess.run(
+            [sys.executable, ROOT / "build.py", "extension"], capture_output=True, text=True, check=True
+        )
         package = packed.stdout.strip().splitlines()[-1]
     bpy.ops.extensions.package_install_files(filepath=package, repo="user_default", enable_on_install=True)
 

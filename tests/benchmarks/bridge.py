@@ -1,5 +1,5 @@
-"""81 result frames of 832 x 480 x 3 on their way from the worker through server and client to files on disk, beside encoding
-and writing the same pictures in one process. They take turns; medians.
+"""81 result frames of 832 x 480 x 3 on their way from the worker through server and client to files on
+disk, beside encoding and writing the same pictures in one process. They take turns; medians.
 """
 
 from __future__ import annotations
@@ -57,13 +57,16 @@ def main() -> None:
                 taken[1].append(directly(images, folder / f"direct-{turn}"))
             client.close()
         same = all(
-            path.read_bytes() == (folder / "direct-0" / path.name).read_bytes() for path in (folder / "bridge-0").iterdir()
+            path.read_bytes() == (folder / "direct-0" / path.name).read_bytes()
+            for path in (folder / "bridge-0").iterdir()
         )
         size = sum(path.stat().st_size for path in (folder / "bridge-0").iterdir())
     finally:
         shutil.rmtree(folder)
     bridge, direct = map(statistics.median, taken)
-    print(f"{FRAMES} frames, {size / 1e6:.0f} MB, the same bytes in the same files: {'yes' if same else 'NO'}")
+    print(
+        f"{FRAMES} frames, {size / 1e6:.0f} MB, the same bytes in the same files: {'yes' if same else 'NO'}"
+    )
     print(f"through worker, server and client {1e3 * bridge:7.0f} ms   directly {1e3 * direct:7.0f} ms")
     print(f"ratio {bridge / direct:.2f} (to reach: at most 1.5)")
 

@@ -1,8 +1,10 @@
-"""Runs inside the windowed Blender: installs the extension, lays out a scene, and does what the test outside asks for.
+"""Runs inside the windowed Blender: installs the extension, lays out a scene, and does what the test outside
+asks for.
 
     blender --python drive.py -- FOLDER EXTENSION_ZIP SERVER_ADDRESS
 
-Code dropped into FOLDER/ask.py is run by a timer, and what it assigns to `answer` is written to FOLDER/answer.json.
+Code dropped into FOLDER/ask.py is run by a timer, and what it assigns to `answer` is written to
+FOLDER/answer.json.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ from pathlib import Path
 import bpy
 
 MODULE = "bl_ext.user_default.poseanything_bridge"
-folder, package, address = (Path(a) if i < 2 else a for i, a in enumerate(sys.argv[sys.argv.index("--") + 1 :]))
+folder, package, address = (
+    Path(a) if i < 2 else a for i, a in enumerate(sys.argv[sys.argv.index("--") + 1 :])
+)
 
 
 def window():
@@ -50,7 +54,9 @@ def exporting():
 def lay_out():
     scene = bpy.context.scene
     with bpy.context.temp_override(window=window()):
-        bpy.ops.extensions.package_install_files(filepath=str(package), repo="user_default", enable_on_install=True)
+        bpy.ops.extensions.package_install_files(
+            filepath=str(package), repo="user_default", enable_on_install=True
+        )
         bpy.context.preferences.addons[MODULE].preferences.address = address
         cube = bpy.data.objects["Cube"]
         bpy.ops.object.armature_add()

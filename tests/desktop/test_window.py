@@ -1,4 +1,5 @@
-"""A real Blender window, clicked and typed at as an animator does. Needs the display tool beside the repository."""
+"""A real Blender window, clicked and typed at as an animator does. Needs the display tool beside the
+repository."""
 
 from __future__ import annotations
 
@@ -47,7 +48,9 @@ class Desktop:
     def press_generate(self, editor: str) -> None:
         """Click the first button of the sidebar's panel."""
         x, top = self.ask(f"answer = sidebar_top({editor!r})")
-        display("xdotool", "mousemove", str(int(x)), str(int(HEIGHT - top + 50)), "sleep", "0.3", "click", "1")
+        display(
+            "xdotool", "mousemove", str(int(x)), str(int(HEIGHT - top + 50)), "sleep", "0.3", "click", "1"
+        )
 
     def keys(self, *keys: str) -> None:
         """Type with the pointer over the 3D view."""
@@ -75,13 +78,15 @@ def wait_for(condition, seconds: float):
 def extension_zip() -> Path:
     if "POSEANYTHING_EXTENSION" in os.environ:
         return Path(os.environ["POSEANYTHING_EXTENSION"])
-    packed = subprocess.run([sys.executable, ROOT / "build.py", "extension"], capture_output=True, text=True, check=True)
+    packed = subprocess.run(
+        [sys.executable, ROOT / "build.py", "extension"], capture_output=True, text=True, check=True
+    )
     return Path(packed.stdout.strip().splitlines()[-1])
 
 
 @pytest.fixture(scope="module")
 def desktop(extension_zip, tmp_path_factory):
-    """A window with a rig, a sequencer below the 3D view, and a server that makes about six frames a second."""
+    """A window with a rig, a sequencer below the 3D view, and a server that makes six frames a second."""
     if not TOOL.exists():
         pytest.skip(f"no display tool at {TOOL}")
     if tool("exec", "blender", "--version").returncode:
@@ -96,7 +101,9 @@ def desktop(extension_zip, tmp_path_factory):
     (folder / "extension.zip").write_bytes(extension_zip.read_bytes())
     (folder / "drive.py").write_text(Path(__file__).with_name("drive.py").read_text())
     fake = Path(__file__).parents[1] / "addon" / "fake_server.py"
-    server = subprocess.Popen([sys.executable, fake, "--frames-per-second", "6"], stdout=subprocess.PIPE, text=True)
+    server = subprocess.Popen(
+        [sys.executable, fake, "--frames-per-second", "6"], stdout=subprocess.PIPE, text=True
+    )
     address = server.stdout.readline().split()[-1]
     arguments = [f"{inside}/drive.py", "--", inside, f"{inside}/extension.zip", address]
     blender = subprocess.Popen(
