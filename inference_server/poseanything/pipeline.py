@@ -25,6 +25,8 @@ from .prompts import encode_prompts
 from .transformer import PoseAnythingTransformer3DModel
 from .video_latents import encode_frames, to_video
 
+PROMPTS_KEPT = 32
+
 
 @dataclass(frozen=True)
 class Step:
@@ -63,7 +65,7 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         scheduler: see `schedule.make_scheduler`.
 
     Attributes:
-        prompt_embeds: `[1, 512, text_dim]` of prompts that have been encoded, by the prompt.
+        prompt_embeds: `[1, 512, text_dim]` of the last prompts that were encoded, by the prompt.
         mag_ratios: of the transformer, for MagCache; measured when first needed.
     """
 
@@ -181,6 +183,8 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             with interruptible(self.text_encoder.encoder.block, check):
                 embeds = encode_prompts(self.text_encoder, self.tokenizer, [prompt], self._execution_device)
             self.prompt_embeds[prompt] = embeds.cpu()
+            if len(self.prompt_embeds) > PROMPTS_KEPT:
+                del self.prompt_embeds[next(iter(self.prompt_embeds))]
             yield Step("reading the prompt", number, len(missing))
 
     def _encode_pictures(

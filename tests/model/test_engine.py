@@ -14,6 +14,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from safetensors.torch import save_file  # noqa: E402
+
 from inference_server.cli import main  # noqa: E402
 from inference_server.engines import ENGINES, find_engine  # noqa: E402
 from inference_server.engines.base import EngineError, JobCancelled, Picture  # noqa: E402
@@ -204,6 +206,19 @@ def test_what_can_not_be_made_is_said_in_a_sentence(engine, fields, sentence):
     assert raised.value.code == "invalid" and "\n" not in str(raised.value)
     events, _ = generate(engine, request())
     assert len(pictures(events)) == FRAMES
+
+
+def test_a_lora_of_the_weights_folder_is_put_on_and_taken_off(engine, weights):
+    (weights / "loras").mkdir(exist_ok=True)
+    pieces = {"lora_A.weight": torch.randn(4, 128), "lora_B.weight": torch.randn(128, 4)}
+    layer = "diffusion_model.blocks.0.self_attn.v"
+    save_file(
+        {f"{layer}.{name}": piece for name, piece in pieces.items()}, weights / "loras" / "style.safetensors"
+    )
+    plain, _ = generate(engine, request())
+    styled, _ = generate(engine, request(engine_options={"lora": "style.safetensors", "lora_strength": 2}))
+    assert not np.array_equal(pictures(styled), pictures(plain))
+    assert np.array_equal(pictures(generate(engine, request())[0]), pictures(plain))
 
 
 def test_a_damaged_first_frame_is_said_to_be_one(engine):
