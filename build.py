@@ -65,10 +65,12 @@ class Environment:
                 wanted[group] = (key, listed)
         if not wanted:
             return self
-        if not self.python.exists():
+        if not stamp.exists():
             say(f"making the environment {self.folder.relative_to(ROOT)}")
             venv.create(self.folder, with_pip=True, clear=self.folder.exists())
+            stamp.write_text("{}")  # from here on it is whole, if empty
         requirements = [requirement for _, listed in wanted.values() for requirement in listed]
+        say(f"installing {', '.join(wanted)} into {self.folder.relative_to(ROOT)}")
         self._pip(requirements, ", ".join(wanted))
         installed.update({group: key for group, (key, _) in wanted.items()})
         stamp.write_text(json.dumps(installed, indent=1))
@@ -88,7 +90,7 @@ class Environment:
             print("\r\033[K", end="")
         if pip.wait() != 0:
             raise BuildError("Installing failed; the installer's last words:\n" + "".join(log[-15:]))
-        say(f"installed {what} into {self.folder.relative_to(ROOT)} ({time.monotonic() - began:.0f} s)")
+        say(f"installed {what} in {time.monotonic() - began:.0f} s")
 
     def run(self, *arguments: object, check: bool = True, **environ: str) -> int:
         """Run the environment's Python in the project's root; its exit code, or with `check` an end of the build."""
@@ -201,7 +203,7 @@ def test(arguments) -> None:
         say(f"testing with Blender {blender} on Python {sys.version_info[0]}.{sys.version_info[1]}")
         chosen = arguments.pytest or ([] if environment.main else ["tests/addon"])
         codes.append(environment.run("-m", "pytest", *chosen, check=False, **environ))
-    raise SystemExit(max(codes))
+    raise SystemExit(1 if any(codes) else 0)  # a run that a signal ended counts below zero
 
 
 def bench(arguments) -> None:

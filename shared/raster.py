@@ -1,4 +1,4 @@
-"""Pose pictures from polylines and token maps from part maps: the one renderer that both sides use.
+"""Pose pictures from polylines: the one renderer that both sides use.
 
 The look is that of the official release's sample: white strokes on black, no grey. Measured on the 145 frames
 of its deer (512 x 288): every frame is exactly a union of 3 x 3 crosses (opening by a cross changes no
@@ -140,33 +140,3 @@ def _fill(images: np.ndarray, place: np.ndarray, start: np.ndarray, end: np.ndar
         inside = (row >= 0) & (row < bottom[:, None])
         which = np.nonzero(inside)[0]
         images[place[stroke][which], row[inside], column[which]] = 255
-
-
-def part_maps_to_tokens(labels: np.ndarray, height: int, width: int, coverage: float = 0.5) -> np.ndarray:
-    """[F, h, w] uint8 label maps (0 for none) to [F, height, width]: for each cell the label that covers most
-    of it.
-
-    A cell is 0 where all labels together cover less than the fraction `coverage` of it. Pass part labels
-    (`pose.part_lookup()[labels]`) rather than limb labels to have the parts decided by majority. Cells that
-    are smaller than a pixel of the label map take the label of the pixel below their centre.
-    """
-    frames, rows, columns = labels.shape
-    if rows < height or columns < width:
-        labels = labels[:, _nearest(rows, max(rows, height))][:, :, _nearest(columns, max(columns, width))]
-        rows, columns = labels.shape[1:]
-    kinds = int(labels.max(initial=0)) + 1
-    cell = _nearest(height, rows)[:, None] * width + _nearest(width, columns)
-    area = np.bincount(cell.ravel(), minlength=height * width)
-    tokens = np.zeros((frames, height * width), np.uint8)
-    for frame in range(frames):
-        counts = np.bincount((cell * kinds + labels[frame]).ravel(), minlength=height * width * kinds)
-        counts = counts.reshape(-1, kinds)
-        covered = area - counts[:, 0] >= np.maximum(coverage * area, 1)
-        if kinds > 1:
-            tokens[frame] = np.where(covered, counts[:, 1:].argmax(1) + 1, 0)
-    return tokens.reshape(frames, height, width)
-
-
-def _nearest(source: int, target: int) -> np.ndarray:
-    """For each of `target` equal cells along a side, the one of `source` cells below its centre."""
-    return ((np.arange(target) + 0.5) * source / target).astype(int)

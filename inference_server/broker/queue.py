@@ -76,9 +76,6 @@ class FairQueue:
             del self._waiting[job.client]
         self.size -= job.size
 
-    def of(self, client: bytes) -> list[Job]:
-        return list(self._waiting.get(client, ()))
-
     def forget(self, client: bytes) -> None:
         """Drop what is kept about a client without waiting jobs."""
         self._last_turn.pop(client, None)

@@ -77,10 +77,6 @@ def main() -> None:
         "decode the request": (lambda: wire.decode(request_parts), lambda: [array.copy() for array in arrays]),
         "draw 81 pose pictures": (lambda: raster.draw_poses(pose), images.copy),
         "draw 81 condition images": (lambda: raster.condition_images(pose, WIDTH, HEIGHT), images.copy),
-        "81 part maps to tokens": (
-            lambda: raster.part_maps_to_tokens(whole.part_maps, HEIGHT // 32, WIDTH // 32),
-            whole.part_maps.copy,
-        ),
     }
     size = sum(memoryview(part).nbytes for part in request_parts)
     print(f"The request travels in {len(request_parts)} parts of {size / 1e3:.0f} kB in all")
