@@ -44,7 +44,9 @@ class Environment:
         series = BLENDERS[sys.version_info[:2]]
         self.blender = blender or series[0]
         if self.blender not in series:
-            raise BuildError(f"Blender {self.blender} can't run on this Python; it can hold {', '.join(series)}.")
+            raise BuildError(
+                f"Blender {self.blender} can't run on this Python; it can hold {', '.join(series)}."
+            )
         self.main = self.blender == series[0]
         name = "python{}.{}".format(*sys.version_info[:2])
         self.folder = ENVIRONMENTS / (name if self.main else f"{name}-bpy{self.blender}")
@@ -59,7 +61,11 @@ class Environment:
         installed = json.loads(stamp.read_text()) if stamp.exists() and self.python.exists() else {}
         wanted = {}
         for group in groups:
-            listed = project["project"]["dependencies"] if group == "server" else project["dependency-groups"][group]
+            listed = (
+                project["project"]["dependencies"]
+                if group == "server"
+                else project["dependency-groups"][group]
+            )
             key = hashlib.sha256("\n".join(listed).encode()).hexdigest()
             if installed.get(group) != key:
                 wanted[group] = (key, listed)
@@ -78,8 +84,19 @@ class Environment:
 
     def _pip(self, requirements: list[str], what: str) -> None:
         began = time.monotonic()
-        command = [self.python, "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off", *requirements]
-        pip = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+        command = [
+            self.python,
+            "-m",
+            "pip",
+            "install",
+            "--disable-pip-version-check",
+            "--progress-bar",
+            "off",
+            *requirements,
+        ]
+        pip = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        )
         log = []
         for line in pip.stdout:
             log.append(line)
@@ -94,7 +111,9 @@ class Environment:
 
     def run(self, *arguments: object, check: bool = True, **environ: str) -> int:
         """Run the environment's Python in the project's root; its exit code, or with `check` an end of the build."""
-        code = subprocess.call([str(self.python), *map(str, arguments)], cwd=ROOT, env={**os.environ, **environ})
+        code = subprocess.call(
+            [str(self.python), *map(str, arguments)], cwd=ROOT, env={**os.environ, **environ}
+        )
         if code and check:
             raise SystemExit(code)
         return code
@@ -130,7 +149,12 @@ def build_extension(environment: Environment) -> Path:
     source = ROOT / "blender_addon"
     manifest = tomllib.loads((source / "blender_manifest.toml").read_text())
     target = DIST / f"{manifest['id']}-{manifest['version']}.zip"
-    inputs = [p for folder in (source, ROOT / "shared") for p in sorted(folder.rglob("*")) if p.suffix in (".py", ".toml", ".png")]
+    inputs = [
+        p
+        for folder in (source, ROOT / "shared")
+        for p in sorted(folder.rglob("*"))
+        if p.suffix in (".py", ".toml", ".png")
+    ]
     digest = hashlib.sha256()
     for path in inputs:
         digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
@@ -153,7 +177,9 @@ def build_extension(environment: Environment) -> Path:
     for command in (["validate", staging], ["build", "--source-dir", staging, "--output-filepath", target]):
         done = subprocess.run([environment.python, tool, *command], capture_output=True, text=True)
         if done.returncode:
-            raise BuildError(f"Blender's extension tool refuses to {command[0]} the extension:\n{done.stdout}{done.stderr}")
+            raise BuildError(
+                f"Blender's extension tool refuses to {command[0]} the extension:\n{done.stdout}{done.stderr}"
+            )
     stamp.write_text(digest.hexdigest())
     say(f"packed {target.relative_to(ROOT)} ({target.stat().st_size / 1e6:.1f} MB)")
     return target
@@ -165,13 +191,23 @@ def fetch_wheel(environment: Environment, name: str) -> Path:
     wheel = folder / name
     if not wheel.exists():
         project, version, python, abi, platforms = name.removesuffix(".whl").split("-")
-        command = [environment.python, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps"]
+        command = [
+            environment.python,
+            "-m",
+            "pip",
+            "download",
+            "-q",
+            "--disable-pip-version-check",
+            "--no-deps",
+        ]
         command += ["--only-binary=:all:", "--implementation", "cp", "--abi", abi, "--dest", folder]
         command += ["--python-version", re.sub(r"cp(\d)(\d+)", r"\1.\2", python)]
         command += [word for platform in platforms.split(".") for word in ("--platform", platform)]
         done = subprocess.run([*command, f"{project}=={version}"], capture_output=True, text=True)
         if not wheel.exists():
-            raise BuildError(f"The package index did not give {name}, which the manifest names:\n{done.stderr[-800:]}")
+            raise BuildError(
+                f"The package index did not give {name}, which the manifest names:\n{done.stderr[-800:]}"
+            )
     return wheel
 
 
@@ -189,16 +225,22 @@ def demo(arguments) -> None:
     extension = build_extension(environment)
     rest = ["--rig", arguments.rig.resolve()] if arguments.rig else []
     rest += ["--action", arguments.action] if arguments.action else []
-    environment.run("-m", "tests.demo", "--extension", extension, "--output", arguments.output.resolve(), *rest)
+    environment.run(
+        "-m", "tests.demo", "--extension", extension, "--output", arguments.output.resolve(), *rest
+    )
 
 
 def test(arguments) -> None:
     series = BLENDERS[sys.version_info[:2]]
-    main = Environment().ensure("server", "test", *([] if arguments.without_model else ["model"])).for_blender()
+    main = (
+        Environment().ensure("server", "test", *([] if arguments.without_model else ["model"])).for_blender()
+    )
     extension = build_extension(main)
     environ = {"POSEANYTHING_EXTENSION": str(extension), "POSEANYTHING_SERVER_PYTHON": str(main.python)}
     codes = []
-    for blender in [arguments.blender] if arguments.blender else series if not arguments.pytest else series[:1]:
+    for blender in (
+        [arguments.blender] if arguments.blender else series if not arguments.pytest else series[:1]
+    ):
         environment = Environment(blender).ensure("test").for_blender()
         say(f"testing with Blender {blender} on Python {sys.version_info[0]}.{sys.version_info[1]}")
         chosen = arguments.pytest or ([] if environment.main else ["tests/addon"])
@@ -228,31 +270,63 @@ def serve(arguments) -> None:
     Environment().ensure("server").run("-m", "inference_server", "serve", *arguments.server)
 
 
+def weights(arguments) -> None:
+    Environment().ensure("server", "model").run("-m", "inference_server", "weights", *arguments.server)
+
+
+def generate(arguments) -> None:
+    Environment().ensure("server", "model").run("-m", "inference_server", "generate", *arguments.server)
+
+
+PASSING_ON = (serve, weights, generate)
+"""Commands whose words all go to the server's command line."""
+
+
 def parse(words: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(function, text):
-        added = commands.add_parser(function.__name__, help=text, description=text, allow_abbrev=False)
+        own_help = function not in PASSING_ON  # theirs says more
+        added = commands.add_parser(
+            function.__name__, help=text, description=text, allow_abbrev=False, add_help=own_help
+        )
         added.set_defaults(run=function)
         return added
 
-    shoot = command(demo, "make a film once, all the way: a scene, the extension, the server, a strip in the sequencer")
-    shoot.add_argument("--rig", type=Path, help="your own .glb, .gltf, .fbx, .blend or .bvh instead of the built-in creature")
+    shoot = command(
+        demo, "make a film once, all the way: a scene, the extension, the server, a strip in the sequencer"
+    )
+    shoot.add_argument(
+        "--rig", type=Path, help="your own .glb, .gltf, .fbx, .blend or .bvh instead of the built-in creature"
+    )
     shoot.add_argument("--action", help="the action of that rig to play (default: its first)")
-    shoot.add_argument("--output", type=Path, default=DIST / "demo", help="folder for the results (default: dist/demo)")
+    shoot.add_argument(
+        "--output", type=Path, default=DIST / "demo", help="folder for the results (default: dist/demo)"
+    )
     check = command(test, "run the whole test suite; words that follow go to pytest")
     check.add_argument("--blender", help="only under this Blender series, such as 4.2")
-    check.add_argument("--without-model", action="store_true", help="skip installing torch; the model's tests are skipped by name")
+    check.add_argument(
+        "--without-model",
+        action="store_true",
+        help="skip installing torch; the model's tests are skipped by name",
+    )
     measure = command(bench, "measure the figures of the README (all, or the named ones)")
     measure.add_argument("names", nargs="*", metavar="NAME")
     command(extension, "pack the extension into dist/, ready to install in Blender")
-    command(serve, "run the inference server in the foreground; words that follow go to it")
+    for function, text in (
+        (serve, "run the inference server in the foreground"),
+        (weights, "get the neural engine's weights, or check those that are there"),
+        (generate, "make a clip from files, without Blender"),
+    ):
+        command(function, f"{text}; words that follow go to it")
     prepare = command(setup, "install what the others need, without doing anything else")
     prepare.add_argument("--model", action="store_true", help="with the neural engine's packages")
 
     arguments, rest = parser.parse_known_args(words)
-    if rest and arguments.run not in (test, serve):
+    if rest and arguments.run not in (test, *PASSING_ON):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     arguments.pytest = arguments.server = rest
     return arguments

@@ -20,7 +20,7 @@ def run(*words: str) -> subprocess.CompletedProcess:
 def test_help_names_every_command():
     done = run("--help")
     assert done.returncode == 0
-    for command in ("demo", "test", "bench", "extension", "serve", "setup"):
+    for command in ("demo", "test", "bench", "extension", "serve", "weights", "generate", "setup"):
         assert f"\n    {command}" in done.stdout
 
 
@@ -73,4 +73,6 @@ def test_every_wheel_that_the_manifest_names_is_in_the_zip():
         assert {entry.removeprefix("./") for entry in manifest["wheels"]} <= names
         assert {"__init__.py", "LICENSE", "shared/wire.py"} <= names
         assert archive.testzip() is None
-    assert not [name for name in names if "__pycache__" in name or name.startswith(("tests/", "inference_server/"))]
+    assert not [
+        name for name in names if "__pycache__" in name or name.startswith(("tests/", "inference_server/"))
+    ]

@@ -26,7 +26,9 @@ def extension_zip() -> Path:
     """The packed extension; packed now unless build.py names it."""
     if "POSEANYTHING_EXTENSION" in os.environ:
         return Path(os.environ["POSEANYTHING_EXTENSION"])
-    packed = subprocess.run([sys.executable, ROOT / "build.py", "extension"], capture_output=True, text=True, check=True)
+    packed = subprocess.run(
+        [sys.executable, ROOT / "build.py", "extension"], capture_output=True, text=True, check=True
+    )
     return Path(packed.stdout.strip().splitlines()[-1])
 
 

@@ -75,7 +75,9 @@ def film(bpy, arguments, say) -> None:
     settings = scene.poseanything
     settings.take_name, settings.output_folder, settings.make_movie = name, "//takes/", True
     settings.prompt = PROMPT if arguments.rig is None else ""
-    say(f"pressing Export Skeleton: {len(rig.data.bones)} bones, frames {scene.frame_start} to {scene.frame_end}")
+    say(
+        f"pressing Export Skeleton: {len(rig.data.bones)} bones, frames {scene.frame_start} to {scene.frame_end}"
+    )
     bpy.ops.poseanything.export_skeleton(directory=str(output / "skeletons"))
     exported = max((output / "skeletons").iterdir(), key=lambda folder: folder.stat().st_mtime_ns)
 
@@ -93,7 +95,12 @@ def film(bpy, arguments, say) -> None:
     sheet = contact_sheet(poses, exported / "first_frame.png", results, title, output / f"{name}.png")
     movie = shutil.copy(take.folder / f"{take.name}.mp4", output / f"{name}.mp4")
     say("done; look at")
-    for label, path in (("scene and strip", blend), ("movie", movie), ("contact sheet", sheet), ("frames", take.folder)):
+    for label, path in (
+        ("scene and strip", blend),
+        ("movie", movie),
+        ("contact sheet", sheet),
+        ("frames", take.folder),
+    ):
         say(f"    {label:16} {path}", stamp=False)
 
 

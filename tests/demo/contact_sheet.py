@@ -11,14 +11,21 @@ import numpy as np
 COLUMNS, CELL, MARGIN, HEAD = 5, 416, 12, 34
 
 
-def contact_sheet(poses: Sequence[Path], first_frame: Path, results: Sequence[Path], title: str, path: Path) -> Path:
+def contact_sheet(
+    poses: Sequence[Path], first_frame: Path, results: Sequence[Path], title: str, path: Path
+) -> Path:
     """Write a PNG: the first frame at the left, then a row of poses above a row of results at evenly spread frames."""
     chosen = np.linspace(0, len(results) - 1, COLUMNS).round().astype(int)
     size = cv2.imread(str(first_frame)).shape
     height = round(CELL * size[0] / size[1])
     rows = [[_cell(first_frame, height, "first frame"), np.full((height, CELL, 3), 24, np.uint8)]]
     for index in chosen:
-        rows.append([_cell(poses[index], height, f"pose {index + 1}"), _cell(results[index], height, f"result {index + 1}")])
+        rows.append(
+            [
+                _cell(poses[index], height, f"pose {index + 1}"),
+                _cell(results[index], height, f"result {index + 1}"),
+            ]
+        )
     gap = np.full((height, MARGIN, 3), 24, np.uint8)
     lines = [np.hstack([part for column in rows for part in (gap, column[row])] + [gap]) for row in range(2)]
     spacer = np.full((MARGIN, lines[0].shape[1], 3), 24, np.uint8)

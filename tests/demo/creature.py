@@ -64,7 +64,12 @@ def _fox_capsules(metarig) -> Iterable[Capsule]:
     yield skull, brow, 0.088, 0.065
     yield brow, Vector((0, -0.83, 0.825)), 0.062, 0.026
     for side in (1, -1):
-        yield Vector((side * 0.06, -0.66, 0.86)), Vector((side * 0.02, -0.60, 0.86)), 0.045, 0.06  # cheek ruff
+        yield (
+            Vector((side * 0.06, -0.66, 0.86)),
+            Vector((side * 0.02, -0.60, 0.86)),
+            0.045,
+            0.06,
+        )  # cheek ruff
         yield Vector((side * 0.06, -0.575, 0.965)), Vector((side * 0.1, -0.55, 1.15)), 0.052, 0.008  # ear
 
 
@@ -103,9 +108,17 @@ def _capsule(head: Vector, tail: Vector, near: float, far: float, around: int = 
         for k in range(around):
             angle = 2 * math.pi * k / around
             flat = max(math.cos(tilt), 0.02)
-            vertices.append(centre + turn @ Vector((math.cos(angle) * flat, math.sin(angle) * flat, math.sin(tilt))) * radius)
+            vertices.append(
+                centre
+                + turn @ Vector((math.cos(angle) * flat, math.sin(angle) * flat, math.sin(tilt))) * radius
+            )
     faces = [
-        (r * around + k, r * around + (k + 1) % around, (r + 1) * around + (k + 1) % around, (r + 1) * around + k)
+        (
+            r * around + k,
+            r * around + (k + 1) % around,
+            (r + 1) * around + (k + 1) % around,
+            (r + 1) * around + k,
+        )
         for r in range(len(rings) - 1)
         for k in range(around)
     ]
@@ -226,7 +239,9 @@ def animate_walk(rig: bpy.types.Object, frames: int, cycle: float = 26.0, stride
         _turn(rig, "head", frame, (1, 0, 0), -0.06 - 0.05 * math.sin(2 * wave + 0.9))
         for link, name in enumerate(("spine.003", "spine.002", "spine.001", "spine")):
             sway = Quaternion((0, 0, 1), 0.16 * math.sin(wave - 0.7 * link))
-            droop = Quaternion((1, 0, 0), -(0.34, 0.12, -0.10, -0.18)[link] + 0.05 * math.sin(2 * wave - 0.6 * link))
+            droop = Quaternion(
+                (1, 0, 0), -(0.34, 0.12, -0.10, -0.18)[link] + 0.05 * math.sin(2 * wave - 0.6 * link)
+            )
             _rotate(rig, name, frame, sway @ droop)
 
 

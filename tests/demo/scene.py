@@ -23,7 +23,11 @@ def build_scene(rig_file: Path | None = None, action: str | None = None) -> bpy.
     """Replace the open file by the demo's scene; returns the armature."""
     bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=False)
     scene = bpy.context.scene
-    scene.render.resolution_x, scene.render.resolution_y, scene.render.resolution_percentage = WIDTH, HEIGHT, 100
+    scene.render.resolution_x, scene.render.resolution_y, scene.render.resolution_percentage = (
+        WIDTH,
+        HEIGHT,
+        100,
+    )
     scene.render.fps, scene.render.fps_base = FPS, 1.0
     scene.frame_start, scene.frame_end = 1, FRAMES
     if rig_file:
@@ -54,13 +58,17 @@ def import_rig(path: Path, action: str | None) -> bpy.types.Object:
         ".glb": lambda: bpy.ops.import_scene.gltf(filepath=str(path)),
         ".gltf": lambda: bpy.ops.import_scene.gltf(filepath=str(path)),
         ".fbx": lambda: bpy.ops.import_scene.fbx(filepath=str(path)),
-        ".bvh": lambda: bpy.ops.import_anim.bvh(filepath=str(path), update_scene_fps=False, global_scale=0.01),
+        ".bvh": lambda: bpy.ops.import_anim.bvh(
+            filepath=str(path), update_scene_fps=False, global_scale=0.01
+        ),
         ".blend": lambda: _append(path),
     }
     if not path.is_file():
         raise SceneError(f"There is no file {path}; name an existing .glb, .gltf, .fbx, .blend or .bvh.")
     if path.suffix.lower() not in loaders:
-        raise SceneError(f"{path.name} is of a kind that can't be imported; choose a .glb, .gltf, .fbx, .blend or .bvh.")
+        raise SceneError(
+            f"{path.name} is of a kind that can't be imported; choose a .glb, .gltf, .fbx, .blend or .bvh."
+        )
     loaders[path.suffix.lower()]()
     rigs = [item for item in bpy.context.scene.objects if item.type == "ARMATURE"]
     if not rigs:
@@ -69,24 +77,32 @@ def import_rig(path: Path, action: str | None) -> bpy.types.Object:
     _play(rig, path, action)
     if not _bodies(rig):
         height = max((rig.matrix_world @ bone.head_local).z for bone in rig.data.bones) or 1.0
-        bones = [(bone.head_local.copy(), bone.tail_local.copy()) for bone in rig.data.bones if bone.length > 1e-4]
+        bones = [
+            (bone.head_local.copy(), bone.tail_local.copy()) for bone in rig.data.bones if bone.length > 1e-4
+        ]
         radius = 0.035 * height / (rig.matrix_world.median_scale or 1.0)
-        body = flesh_out(((head, tail, radius, radius * 0.8) for head, tail in bones), voxel=radius / 2, name="Body")
+        body = flesh_out(
+            ((head, tail, radius, radius * 0.8) for head, tail in bones), voxel=radius / 2, name="Body"
+        )
         bind(body, rig)
         body.matrix_parent_inverse.identity()
     return rig
 
 
 def _append(path: Path) -> None:
+    """Bring in the file's rigs and what they deform; control shapes and other people's stages stay out."""
     with bpy.data.libraries.load(str(path)) as (source, target):
         target.objects = source.objects
+    rigs = {item for item in target.objects if item is not None and item.type == "ARMATURE"}
     for item in target.objects:
-        if item is not None and item.type in {"ARMATURE", "MESH", "EMPTY"}:
+        if item in rigs or (item is not None and item.type == "MESH" and rigs & {item.parent, item.find_armature()}):
             bpy.context.scene.collection.objects.link(item)
 
 
 def _play(rig: bpy.types.Object, path: Path, name: str | None) -> None:
-    actions = [item for item in bpy.data.actions if item.users or item.use_fake_user] or list(bpy.data.actions)
+    actions = [item for item in bpy.data.actions if item.users or item.use_fake_user] or list(
+        bpy.data.actions
+    )
     if name:
         matching = [item for item in actions if item.name.lower().startswith(name.lower())]
         if not matching:
@@ -154,12 +170,17 @@ def _landscape(low: Vector, high: Vector) -> None:
     centre = (low + high) / 2
     shuffle = random.Random(7)
     grass = _material("Grass", (0.15, 0.22, 0.045), (0.34, 0.36, 0.09), 26 / size)
-    bpy.ops.mesh.primitive_grid_add(size=60 * size, x_subdivisions=2, y_subdivisions=2, location=(centre.x, centre.y, low.z))
+    bpy.ops.mesh.primitive_grid_add(
+        size=60 * size, x_subdivisions=2, y_subdivisions=2, location=(centre.x, centre.y, low.z)
+    )
     bpy.context.object.data.materials.append(grass)
     hills = _material("Hills", (0.11, 0.17, 0.08), (0.2, 0.25, 0.12), 0.6 / size)
     for x, y, radius in ((14, -9, 7), (17, 4, 9), (15, 15, 6)):
         bpy.ops.mesh.primitive_uv_sphere_add(
-            radius=radius * size, segments=48, ring_count=24, location=(centre.x + x * size, centre.y + y * size, low.z - 0.72 * radius * size)
+            radius=radius * size,
+            segments=48,
+            ring_count=24,
+            location=(centre.x + x * size, centre.y + y * size, low.z - 0.72 * radius * size),
         )
         bpy.ops.object.shade_smooth()
         bpy.context.object.data.materials.append(hills)
@@ -167,7 +188,9 @@ def _landscape(low: Vector, high: Vector) -> None:
     bark = _material("Bark", (0.09, 0.05, 0.03), (0.15, 0.09, 0.05), 20 / size)
     for _ in range(16):
         tall = shuffle.uniform(1.4, 2.4) * size
-        place = Vector((centre.x + shuffle.uniform(3.0, 9) * size, centre.y + shuffle.uniform(-9, 9) * size, low.z))
+        place = Vector(
+            (centre.x + shuffle.uniform(3.0, 9) * size, centre.y + shuffle.uniform(-9, 9) * size, low.z)
+        )
         _tree(place, tall, leaves, bark)
     stone = _material("Stone", (0.2, 0.19, 0.18), (0.36, 0.34, 0.31), 9 / size)
     for _ in range(12):
@@ -182,12 +205,17 @@ def _landscape(low: Vector, high: Vector) -> None:
 
 
 def _tree(place: Vector, tall: float, leaves, bark) -> None:
-    bpy.ops.mesh.primitive_cylinder_add(radius=tall * 0.035, depth=tall * 0.4, location=place + Vector((0, 0, tall * 0.2)))
+    bpy.ops.mesh.primitive_cylinder_add(
+        radius=tall * 0.035, depth=tall * 0.4, location=place + Vector((0, 0, tall * 0.2))
+    )
     bpy.context.object.data.materials.append(bark)
     for level in range(4):
         radius, height = tall * (0.24 - 0.05 * level), tall * 0.34
         bpy.ops.mesh.primitive_cone_add(
-            radius1=radius, depth=height, vertices=22, location=place + Vector((0, 0, tall * (0.42 + 0.17 * level)))
+            radius1=radius,
+            depth=height,
+            vertices=22,
+            location=place + Vector((0, 0, tall * (0.42 + 0.17 * level))),
         )
         bpy.ops.object.shade_smooth()
         bpy.context.object.data.materials.append(leaves)
@@ -200,7 +228,9 @@ def _material(name: str, dark, light, scale: float) -> bpy.types.Material:
     nodes, links = material.node_tree.nodes, material.node_tree.links
     principled = next(node for node in nodes if node.type == "BSDF_PRINCIPLED")
     principled.inputs["Roughness"].default_value = 0.9
-    coordinates, noise, ramp = (nodes.new(f"ShaderNode{kind}") for kind in ("TexCoord", "TexNoise", "ValToRGB"))
+    coordinates, noise, ramp = (
+        nodes.new(f"ShaderNode{kind}") for kind in ("TexCoord", "TexNoise", "ValToRGB")
+    )
     geometry = nodes.new("ShaderNodeNewGeometry")
     nodes.remove(coordinates)
     noise.inputs["Scale"].default_value, noise.inputs["Detail"].default_value = scale, 6
