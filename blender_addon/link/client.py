@@ -212,10 +212,13 @@ class _Connection:
         try:
             dealer.connect(self.client.address)
             while not self.closing:
-                ready = dict(poller.poll(int(HEARTBEAT * 500)))
+                # Right after the handshake the socket may not take a message yet: try again soon.
+                greeting = self.attached and not self.greeted
+                ready = dict(poller.poll(20 if greeting else int(HEARTBEAT * 500)))
                 if bell in ready:
                     bell.recv()
-                    self._obey()
+                # Whether it rang or not: a command given before this thread stood by the bell rang nowhere.
+                self._obey()
                 # What a server said before it went must be read before its going is noticed.
                 if dealer in ready:
                     self._read_all()
@@ -295,9 +298,8 @@ class _Connection:
 
     def _keep_alive(self) -> None:
         now = time.monotonic()
-        if self.attached and now - self.greeted >= HEARTBEAT:
+        if self.attached and now - self.greeted >= HEARTBEAT and self._send(self.client._hello):
             self.greeted = now
-            self._send(self.client._hello)
         if self.broken_at is not None and now - self.broken_at >= self.grace:
             self._lose("The server went away")
         elif self.client.link.state == CONNECTED and now - self.heard > SILENCE:
