@@ -177,8 +177,14 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Iterable[str], check: Check = None) -> Iterator[Step]:
-        """Encode those that `prompt_embeds` lacks; from then on the text encoder is not needed for them."""
-        missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self.prompt_embeds]
+        """Encode those that `prompt_embeds` lacks; from then on the text encoder is not needed for them.
+
+        The longest unused are forgotten for them.
+        """
+        prompts = dict.fromkeys(prompts)
+        missing = [prompt for prompt in prompts if prompt not in self.prompt_embeds]
+        for prompt in prompts.keys() & self.prompt_embeds.keys():
+            self.prompt_embeds[prompt] = self.prompt_embeds.pop(prompt)
         for number, prompt in enumerate(missing, 1):
             with interruptible(self.text_encoder.encoder.block, check):
                 embeds = encode_prompts(self.text_encoder, self.tokenizer, [prompt], self._execution_device)

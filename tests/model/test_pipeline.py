@@ -20,7 +20,12 @@ from inference_server.poseanything.guiders import (  # noqa: E402
     SubjectCameraSeparateGuidance,
 )
 from inference_server.poseanything.latent_preview import LatentPreview  # noqa: E402
-from inference_server.poseanything.pipeline import DenoisingStep, Frames, PoseAnythingPipeline  # noqa: E402
+from inference_server.poseanything.pipeline import (  # noqa: E402
+    PROMPTS_KEPT,
+    DenoisingStep,
+    Frames,
+    PoseAnythingPipeline,
+)
 from inference_server.poseanything.schedule import SCHEDULERS, make_scheduler, set_timesteps  # noqa: E402
 from inference_server.poseanything.video_latents import decode_frames, encode_frames, to_video  # noqa: E402
 
@@ -402,6 +407,18 @@ def test_caches_leave_out_evaluations_after_the_part_aware_steps(cache, threshol
     assert not pipeline.transformer.is_cache_enabled
     again = pipeline(clip, guider=guider, settings=Settings(num_inference_steps=num_steps))
     assert np.array_equal(again, plain)
+
+
+def test_a_prompt_in_use_is_not_forgotten_for_others():
+    pipeline = tiny_pipeline()
+    guider, settings = ClassifierFreePoseGuidance(2.0), Settings(num_inference_steps=1)
+    for number in range(40):
+        prompts = [f"prompt {number}", "a negative prompt"]
+        list(pipeline.encode_prompts(prompts))
+        assert pipeline.prompt_embeds.keys() >= set(prompts)
+    assert len(pipeline.prompt_embeds) == PROMPTS_KEPT
+    clip = tiny_clip(prompt="one more", negative_prompt=next(iter(pipeline.prompt_embeds)))
+    assert pipeline(clip, guider=guider, settings=settings).shape[1] == 9
 
 
 def test_unipc_comes_to_the_same_clip():
