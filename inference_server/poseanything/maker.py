@@ -50,10 +50,10 @@ class ClipMaker:
         """
         height, width = order.clip.size
         shape = Shape(width, height, min(order.clip.num_frames, order.options.window_frames))
-        card = Card.of(self.device)
+        card = Card.of(self.device, self._plan)
         if self._too_much is not None:
             card = replace(card, free_bytes=min(card.free_bytes, self._too_much - 1))
-        chosen = plan(card, self.sizes, shape)
+        chosen = plan(card, self.sizes, shape, self._plan)
         shown, remarks = 0, _remarks(order, self.pipeline)
         while True:
             try:
@@ -90,7 +90,7 @@ class ClipMaker:
         )
 
     def _load(self, chosen: MemoryPlan) -> Iterator[Step]:
-        if self._plan is not None and _placement(self._plan) == _placement(chosen):
+        if self._plan is not None and self._plan.placement == chosen.placement:
             self.pipeline.vae.use_tiling = chosen.vae_tiling
             return
         self._forget()
@@ -134,17 +134,6 @@ class ClipMaker:
         if options.compile and not self._compiled:
             compile_blocks(transformer)
             self._compiled = True
-
-
-def _placement(chosen: MemoryPlan) -> tuple:
-    """What of a plan can't be changed once the weights are loaded."""
-    return (
-        chosen.transformer,
-        chosen.quantization,
-        chosen.text_encoder,
-        chosen.text_quantization,
-        chosen.dtype,
-    )
 
 
 def _lora_file(name: str) -> Path:

@@ -7,7 +7,7 @@ and nearer to the model as released; `MemoryPlan.step_down` is for when the card
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import psutil
@@ -60,10 +60,12 @@ class Card:
     """Whether it computes in bfloat16; the older ones do in float16 alone."""
 
     @classmethod
-    def of(cls, device: torch.device | str) -> Card:
-        """The device as it is now. What this process's allocator holds of it counts as free."""
+    def of(cls, device: torch.device | str, loaded: MemoryPlan | None = None) -> Card:
+        """The device as it is now. What this process's allocator holds of it counts as free, and so does what the
+        weights of the plan `loaded` hold of the host: keeping them takes nothing more."""
         device = torch.device(device)
-        host_bytes = psutil.virtual_memory().available
+        memory = psutil.virtual_memory()
+        host_bytes = min(memory.available + (loaded.held_bytes if loaded else 0), memory.total)
         if device.type != "cuda":
             return cls("the processor", device, host_bytes, host_bytes)
         free_bytes = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
@@ -166,9 +168,21 @@ class MemoryPlan:
         return streamed + HOST_RESERVE_BYTES
 
     @property
+    def held_bytes(self) -> int:
+        """What of the host's memory the loaded weights hold."""
+        if self.card.device.type == "cpu":
+            return self._weights_bytes - RESERVE_BYTES
+        return self._transformer_bytes if self.transformer == "streamed" else 0
+
+    @property
+    def placement(self) -> tuple:
+        """What can't be changed once the weights are loaded."""
+        return self.transformer, self.quantization, self.text_encoder, self.text_quantization, self.dtype
+
+    @property
     def overlap(self) -> bool:
         """Whether a window may be decoded while the next is denoised."""
-        return self._weights_bytes + self._denoising_bytes + self._decoding_bytes <= self.card.free_bytes
+        return self._overlapped_bytes <= self.card.free_bytes
 
     @property
     def reason(self) -> str:
@@ -212,6 +226,10 @@ class MemoryPlan:
             (rung for rung in below if rung.peak_bytes < self.peak_bytes and rung._host_carries), None
         )
 
+    def without_overlap(self) -> MemoryPlan:
+        """The same where the card turns out to hold less than denoising and decoding take together."""
+        return replace(self, card=replace(self.card, free_bytes=self._overlapped_bytes - 1))
+
     def load_options(self, component: Literal["transformer", "vae", "text_encoder"]) -> dict[str, Any]:
         """How `load_transformer`, `load_vae` or `load_text_encoder` is to load it: precision, device, quantisation."""
         device, host = self.card.device, torch.device("cpu")
@@ -254,6 +272,10 @@ class MemoryPlan:
     def _vae_dtype(self) -> torch.dtype:
         # Where there is no bfloat16; float16 is too narrow for the VAE's features.
         return torch.float32 if self.dtype == torch.float16 else self.dtype
+
+    @property
+    def _overlapped_bytes(self) -> int:
+        return self._weights_bytes + self._denoising_bytes + self._decoding_bytes
 
     @property
     def _host_carries(self) -> bool:
@@ -340,10 +362,15 @@ CPU_RUNGS = (  # precision, quantisation, tiles
 )
 
 
-def plan(card: Card, sizes: ModelSizes, shape: Shape) -> MemoryPlan:
-    """The first rung of the ladder that the card and its host carry; the last one where none does."""
+def plan(card: Card, sizes: ModelSizes, shape: Shape, loaded: MemoryPlan | None = None) -> MemoryPlan:
+    """The first rung of the ladder that the card and its host carry; the last one where none does.
+
+    Weights that are `loaded` stay as they are while the shape fits beside them: what other programs take or free in
+    between costs no reading, and changes no frame of a seed.
+    """
     rungs = ladder(card, sizes, shape)
-    return next((rung for rung in rungs if rung.fits), rungs[-1])
+    kept = [rung for rung in rungs if loaded is not None and rung.placement == loaded.placement]
+    return next((rung for rung in [*kept, *rungs] if rung.fits), rungs[-1])
 
 
 def ladder(card: Card, sizes: ModelSizes, shape: Shape) -> list[MemoryPlan]:
