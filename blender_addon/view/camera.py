@@ -57,19 +57,25 @@ class SceneCamera:
     def lens(self, scene: bpy.types.Scene, depsgraph: bpy.types.Depsgraph) -> Lens:
         """The lens at the scene's current frame, sensor fit, shift and pixel aspect included. Raises as `find` does."""
         camera = self.find(scene).evaluated_get(depsgraph)
-        render = scene.render
-        projection = camera.calc_matrix_camera(
-            depsgraph,
-            x=render.resolution_x,
-            y=render.resolution_y,
-            scale_x=render.pixel_aspect_x,
-            scale_y=render.pixel_aspect_y,
-        )
+        data = camera.data
+        frame = np.array(data.view_frame(scene=scene), np.float64)
+        (left, bottom, depth), (right, top, _) = frame.min(axis=0), frame.max(axis=0)
+        near, far = data.clip_start, data.clip_end
+        width, height = right - left, top - bottom
+        if data.type == "PERSP":
+            projection = [
+                [-2 * depth / width, 0, (right + left) / width, 0],
+                [0, -2 * depth / height, (top + bottom) / height, 0],
+                [0, 0, -(far + near) / (far - near), -2 * far * near / (far - near)],
+                [0, 0, -1, 0],
+            ]
+        else:
+            projection = [
+                [2 / width, 0, 0, -(right + left) / width],
+                [0, 2 / height, 0, -(top + bottom) / height],
+                [0, 0, -2 / (far - near), -(far + near) / (far - near)],
+                [0, 0, 0, 1],
+            ]
         # Cameras ignore their scale, as rendering does.
         placed = camera.matrix_world.normalized()
-        return Lens(
-            view=np.linalg.inv(np.array(placed, np.float64)),
-            projection=np.array(projection, np.float64),
-            near=camera.data.clip_start,
-            perspective=camera.data.type == "PERSP",
-        )
+        return Lens(np.linalg.inv(np.array(placed, np.float64)), np.array(projection), near, data.type == "PERSP")

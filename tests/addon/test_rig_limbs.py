@@ -70,7 +70,7 @@ def test_the_gltf_fox_is_drawn_from_joint_to_joint(clean_scene):
     placed = strokes(rig)
     nose = np.array([v.co for v in mesh.data.vertices])
     head = placed["b_Head_05"]
-    assert head[-1, 1] == pytest.approx(nose[:, 1].min(), abs=0.15 * np.ptp(nose[:, 1]))
+    assert head[-1, 1] == pytest.approx(nose[:, 1].min(), abs=0.15 * float(np.ptp(nose[:, 1])))
     assert placed["b_RightForeArm_07"][0] == pytest.approx(placed["b_RightUpperArm_06"][-1])
 
 

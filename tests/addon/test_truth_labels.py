@@ -81,12 +81,13 @@ def test_the_foxs_labels_are_what_rays_hit(clean_scene, action):
 @needs_fox
 def test_labels_cover_what_a_render_shows(clean_scene):
     rig, _ = import_fox("Walk")
-    add_camera(target=(0, 0, 40), direction=(1, -0.6, 0.3), distance=180)
+    add_camera(target=(0, 0, 40), direction=(1, -0.6, 0.3), distance=240)
     clean_scene.render.engine = "BLENDER_WORKBENCH"
     clean_scene.display.shading.light, clean_scene.display.shading.color_type = "FLAT", "SINGLE"
     clip = export([rig], num_frames=1, first_frame="", **SIZE)
     picture = read_png(clip.first_frame).astype(int)
-    shown = np.abs(picture - picture[0, 0]).max(axis=2) > 94
+    apart = np.abs(picture - picture[0, 0]).max(axis=2)
+    shown = apart > apart.max() / 2
     agree = (shown & (clip.subject_mask > 0)).sum() / (shown | (clip.subject_mask > 0)).sum()
     assert agree > 0.98
     assert ((clip.first_labels > 0) == (clip.subject_mask > 0)).all()
