@@ -7,7 +7,6 @@ from collections.abc import Generator
 from pathlib import Path
 
 import bpy
-import msgpack
 import numpy as np
 from bpy.props import StringProperty
 
@@ -15,15 +14,12 @@ from ..errors import ExportError
 from ..export import ExportStep, export_clip
 from ..link import session
 from ..sequencer.takes import FIRST_FRAME, claim_folder
-from ..shared import wire
 from ..shared.messages import EngineDescription
 from ..shared.raster import draw_pose
+from ..shared.request_file import SUFFIX, write_request
 from ..truth.png import encode_png
 from . import shot as shots
 from .stepped import SteppedOperator
-
-REQUEST = "request.msgpack"
-"""A msgpack list of the parts that `shared.wire.encode` makes of a `GenerationRequest`."""
 
 # What the released model takes, for when no server is there to say what it takes.
 _RELEASE = EngineDescription(
@@ -63,8 +59,7 @@ def export_files(context, output: Path) -> Generator[ExportStep, None, Path]:
             (folder / "skeleton" / f"{index:03d}.png").write_bytes(
                 encode_png(np.repeat(picture[..., None], 3, axis=2))
             )
-        with open(folder / REQUEST, "wb") as file:
-            msgpack.pack([bytes(part) for part in wire.encode(request)], file)
+        write_request(folder / f"request{SUFFIX}", request)
     except OSError as error:
         raise ExportError(
             f"{folder} can't be written to: {error.strerror}; choose another folder."

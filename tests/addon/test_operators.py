@@ -8,6 +8,7 @@ import bpy
 import numpy as np
 import pytest
 
+from shared.request_file import read_request
 from tests.addon.servers import fake_server, module, wait_for  # noqa: F401
 from tests.addon.test_sequencer_strips import names, span
 
@@ -300,14 +301,10 @@ def test_skeleton_is_exported_without_any_server(shot, preferences, tmp_path):
     image.pixels.foreach_get(pixels)
     assert set(np.unique(pixels.reshape(-1, 4)[:, :3])) == {0.0, 1.0}
     assert size((folder / "first_frame.png").read_bytes()) == (128, 64)
-    msgpack = pytest.importorskip("msgpack")
-    wire, messages = module("shared.wire"), module("shared.messages")
-    request = wire.decode(
-        msgpack.unpackb((folder / "request.msgpack").read_bytes()), messages.CLIENT_MESSAGES
-    )
+    request = read_request(folder / "request.poserequest")  # as the server's command line reads it
     assert request.num_frames == 13 and request.first_frame == (folder / "first_frame.png").read_bytes()
     bpy.ops.poseanything.export_skeleton(directory=str(tmp_path / "elsewhere"))
-    assert (tmp_path / "elsewhere" / "fox skeleton_001" / "request.msgpack").exists()
+    assert (tmp_path / "elsewhere" / "fox skeleton_001" / "request.poserequest").exists()
 
 
 def test_limbs_of_selected_bones_are_set_at_once(shot):
