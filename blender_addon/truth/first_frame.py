@@ -45,12 +45,7 @@ def _set_up(restored: contextlib.ExitStack, scene, view, placed: Fit) -> None:
     set_(scene.render, "pixel_aspect_y", max(1 / aspect, 1.0))
     for unwanted in ("use_border", "use_sequencer", "use_multiview", "use_stamp"):
         set_(scene.render, unwanted, False)
-    output = scene.render.image_settings
-    if hasattr(output, "media_type"):
-        set_(output, "media_type", "IMAGE")
-    set_(output, "file_format", "PNG")
-    set_(output, "color_mode", "RGB")
-    set_(output, "color_depth", "8")
+    _write_png(restored, scene.render.image_settings)
     tree = scene.compositing_node_group if hasattr(scene, "compositing_node_group") else scene.node_tree
     for node in tree.nodes if tree is not None else ():
         if node.type == "OUTPUT_FILE":
@@ -59,6 +54,17 @@ def _set_up(restored: contextlib.ExitStack, scene, view, placed: Fit) -> None:
         set_(scene, "camera", _stand_in(restored, scene, view))
     elif view.camera is not None:
         set_(scene, "camera", view.camera)
+
+
+def _write_png(restored: contextlib.ExitStack, output: bpy.types.ImageFormatSettings) -> None:
+    """Each of these settings may change those after it: all are read before the first is touched."""
+    wanted = {"file_format": "PNG", "color_mode": "RGB", "color_depth": "8"}
+    if hasattr(output, "media_type"):
+        wanted = {"media_type": "IMAGE", **wanted}
+    for name in reversed(wanted):
+        restored.callback(setattr, output, name, getattr(output, name))
+    for name, value in wanted.items():
+        setattr(output, name, value)
 
 
 class _Setter:

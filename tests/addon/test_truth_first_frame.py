@@ -127,8 +127,21 @@ def settings_of(scene) -> dict:
     return found
 
 
-def test_rendering_the_first_frame_leaves_every_setting(film):
+OUTPUTS = {
+    "video": ("VIDEO", "FFMPEG", "RGB", "8"),
+    "exr": ("IMAGE", "OPEN_EXR", "RGBA", "32"),
+    "multilayer": ("MULTI_LAYER_IMAGE", "OPEN_EXR_MULTILAYER", "RGBA", "32"),
+    "tiff": ("IMAGE", "TIFF", "BW", "16"),
+}
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_rendering_the_first_frame_leaves_every_setting(film, output):
     scene, rig = film
+    image = scene.render.image_settings
+    for name, value in zip(("media_type", "file_format", "color_mode", "color_depth"), OUTPUTS[output]):
+        if hasattr(image, name):
+            setattr(image, name, value)
     scene.frame_set(7)
     before = settings_of(scene)
     clip = export([rig], frame_start=3, num_frames=2, first_frame="")
