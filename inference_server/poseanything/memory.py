@@ -16,6 +16,7 @@ from diffusers.hooks import apply_group_offloading
 from torch import nn
 from torch.nn import functional
 
+from .checkpoints.float8 import FLOAT8
 from .checkpoints.folder import WeightSet
 from .checkpoints.loading import REPEATED_BLOCK, Opened, Quantization
 
@@ -429,4 +430,4 @@ def _stored(opened: Opened) -> tuple[Literal["plain", "fp8", "gguf"], float]:
         for name, shape in opened.tensors.shapes.items()
         if REPEATED_BLOCK.search(name) and len(shape) == 2
     )
-    return ("fp8", FLOAT8_BYTES_PER_VALUE) if opened.tensors[layer].dtype.itemsize == 1 else ("plain", 2.0)
+    return ("fp8", FLOAT8_BYTES_PER_VALUE) if opened.tensors[layer].dtype == FLOAT8 else ("plain", 2.0)

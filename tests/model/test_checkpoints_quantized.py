@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from inference_server.poseanything.checkpoints import load_text_encoder, load_transformer
+from inference_server.poseanything.checkpoints import CheckpointError, load_text_encoder, load_transformer
 from inference_server.poseanything.checkpoints.float8 import FLOAT8, FLOAT8_MAX, Float8Linear, quantize_weight
 from tests.model.checkpoint_files import (
     random_tensors,
@@ -78,6 +78,44 @@ def test_fp8_files_stay_fp8_and_compute_what_they_mean(tmp_path, form):
     error = (expanded.blocks[0].ffn.net[0].proj.weight - original).abs()
     smallest = 2**-9 * (original.abs().max() / FLOAT8_MAX if form else 1.0)
     assert (error <= (original.abs() / 16).clamp_min(smallest / 2) * 1.001).all()
+
+
+@pytest.mark.parametrize("quantization", [None, "none", "fp8"])
+def test_e5m2_weights_mean_what_their_scales_say(tmp_path, quantization):
+    meant = random_tensors(SHAPES)
+    saved = dict(meant)
+    for layer in LAYERS:
+        saved[f"{layer}.weight"] = (16 * meant[f"{layer}.weight"]).to(torch.float8_e5m2)
+        saved[f"{layer}.weight_scale"] = torch.tensor(1 / 16)
+        meant[f"{layer}.weight"] = saved[f"{layer}.weight"].float() / 16
+    save_file(saved, tmp_path / "e5m2.safetensors")
+    save_file(meant, tmp_path / "model.safetensors")
+    model = load_transformer(
+        tmp_path / "e5m2.safetensors", torch_dtype=torch.float32, quantization=quantization
+    )
+    reference = predict(load_transformer(tmp_path / "model.safetensors", torch_dtype=torch.float32))
+    assert relative_error(predict(model), reference) < 1e-3
+    assert any(isinstance(module, Float8Linear) for module in model.modules()) == (quantization == "fp8")
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+def test_int8_weights_are_refused(tmp_path, scaled):
+    tensors, layer = random_tensors(SHAPES), LAYERS[0]
+    tensors[f"{layer}.weight"] = (100 * tensors[f"{layer}.weight"]).to(torch.int8)
+    if scaled:
+        tensors[f"{layer}.weight_scale"] = torch.tensor(0.01)
+    save_file(tensors, tmp_path / "int8.safetensors")
+    with pytest.raises(CheckpointError, match="(no fp8 weight|as int8).*choose"):
+        load_transformer(tmp_path / "int8.safetensors")
+
+
+@pytest.mark.parametrize("suffix", ["scale_weight", "weight_scale", "input_scale", "comfy_quant"])
+@pytest.mark.parametrize("layer", ["blocks.0.nonsense", "blocks.0.ffn.0"])
+def test_what_scales_no_fp8_weight_is_refused(tmp_path, suffix, layer):
+    tensors = random_tensors(SHAPES, torch.bfloat16) | {f"{layer}.{suffix}": torch.ones(())}
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=rf"{layer}.{suffix}.*no fp8 weight.*choose"):
+        load_transformer(tmp_path / "model.safetensors")
 
 
 def test_float8_made_on_loading_takes_half_the_bytes_and_stays_close(tmp_path):

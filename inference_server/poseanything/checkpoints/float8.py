@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 FLOAT8 = torch.float8_e4m3fn
+FLOAT8_FORMATS = (FLOAT8, torch.float8_e5m2)  # what files come in; e5m2 is only read, never kept
 FLOAT8_MAX = torch.finfo(FLOAT8).max  # 448
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from .errors import CheckpointError, require_same_names
-from .float8 import FLOAT8, Float8Linear, expand, quantize_weight
+from .float8 import FLOAT8, FLOAT8_FORMATS, Float8Linear, expand, quantize_weight
 from .gguf_files import dequantize, gguf_linear, is_quantized
 from .readers import LazyTensors, Renamed
 
@@ -55,20 +55,27 @@ class Opened(Generic[Model]):
 def split_float8_scales(tensors: LazyTensors) -> tuple[LazyTensors, dict[str, torch.Tensor]]:
     """A checkpoint's weights alone, and the scales that an fp8 file holds for them, by the weights' names.
 
-    Raises `CheckpointError` for a scale that is neither one for the whole weight nor one per output feature.
+    Raises `CheckpointError` for a scale that is neither one for the whole weight nor one per output feature, or that
+    is of no fp8 weight.
     """
     scales, weights = {}, {}
     for name, shape in tensors.shapes.items():
-        if suffix := next((suffix for suffix in SCALES if name.endswith(suffix)), None):
-            weight = name.removesuffix(suffix) + ".weight"
-            features = tensors.shapes.get(weight, (0,))[0]
+        suffix = next((suffix for suffix in (*SCALES, *ACTIVATION_SCALES) if name.endswith(suffix)), None)
+        weight = name.removesuffix(suffix) + ".weight" if suffix else name
+        if suffix and (weight not in tensors or tensors[weight].dtype not in FLOAT8_FORMATS):
+            raise CheckpointError(
+                f"{tensors.where} has {name}, but {weight} is no fp8 weight;"
+                " choose an fp8 file (e4m3 or e5m2), or one that isn't quantised."
+            )
+        if suffix in SCALES:
+            features = tensors.shapes[weight][0]
             if shape not in ((), (1,), (features,), (features, 1)):
                 raise CheckpointError(
                     f"{tensors.where} scales {weight} by blocks of shape {shape}, which isn't supported;"
                     " choose an fp8 file with one scale per weight or per output feature."
                 )
             scales[weight] = tensors[name]
-        elif name != FLOAT8_MARK and not name.endswith(ACTIVATION_SCALES):
+        elif suffix is None and name != FLOAT8_MARK:
             weights[name] = name
     return Renamed(tensors, weights), scales
 
@@ -83,7 +90,8 @@ def fill(
 ) -> Model:
     """Give an opened checkpoint's model its tensors, and make it ready for inference.
 
-    What lies in modules named in `keep_in_fp32` stays in float32 (diffusers' rule).
+    What lies in modules named in `keep_in_fp32` stays in float32 (diffusers' rule). Raises `CheckpointError` for
+    numbers that can't be computed with as they are.
     """
     model, tensors = opened.model, opened.tensors
     places: dict[nn.Parameter, list[str]] = {}  # a tied tensor has several names and is read once
@@ -97,6 +105,11 @@ def fill(
     for names in sorted(places.values(), key=lambda names: names[0] in linear_weights):
         name = names[0]
         tensor = tensors[name]
+        if not tensor.is_floating_point() and not is_quantized(tensor):
+            raise CheckpointError(
+                f"{tensors.where} holds {name} as {str(tensor.dtype).removeprefix('torch.')}, which can't be computed"
+                " here; choose a float16, bfloat16, fp8 or GGUF file."
+            )
         keep = any(part in keep_in_fp32 for part in name.split("."))
         if name in linear_weights and not keep:
             layer = _quantized_layer(name, tensor, opened.scales.get(name), torch_dtype, device, quantization)
@@ -106,7 +119,7 @@ def fill(
                 continue
         if is_quantized(tensor):
             tensor = dequantize(tensor, tensors.shapes[name])
-        elif tensor.dtype == FLOAT8:
+        elif tensor.dtype in FLOAT8_FORMATS:
             tensor = expand(tensor, opened.scales.get(name))
         parameter = nn.Parameter(
             tensor.to(device, torch.float32 if keep else torch_dtype), requires_grad=False
@@ -134,6 +147,7 @@ def _quantized_layer(
     if is_quantized(weight):
         return gguf_linear(weight.to(device), compute_dtype) if quantization is None else None
     if quantization == "fp8" and REPEATED_BLOCK.search(name):
+        weight = expand(weight, scale) if weight.dtype in FLOAT8_FORMATS else weight
         return Float8Linear(*quantize_weight(weight.to(device)))
     return None
 
