@@ -106,6 +106,16 @@ def export_clip(
             scene.camera = camera
 
 
+def under_step(step: ExportStep, work: Iterator[None]) -> Generator[ExportStep, None, object]:
+    """Run work that pauses now and then under a step's name, and hand on what it returns."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as finished:
+            return finished.value
+        yield step
+
+
 class _Export:
     def __init__(self, context: bpy.types.Context, options: ExportOptions):
         self._context = context
@@ -118,7 +128,10 @@ class _Export:
         options = self._options
         self._check()
         yield self._step
-        self._subjects = find_subjects(options.armatures)
+        self._subjects = []
+        for subject in find_subjects(options.armatures):
+            self._subjects.append(subject)
+            yield self._step
         self._sampler = Sampler(self._subjects)
         limbs, parts = self._tables()
         self._fit = fit(*options.view.frame_size(self._scene), options.width, options.height)
@@ -144,14 +157,14 @@ class _Export:
             yield self._step
 
         projector = Projector(lenses, self._fit)
-        pose = projector.strokes(np.stack(joints), self._sampler.counts, limbs, parts)
+        strokes = projector.strokes(np.stack(joints), self._sampler.counts, limbs, parts)
+        pose = yield from self._show(strokes, 0.9, "Drawing the limbs")
         self._warn(pose)
         motion = yield from self._show(self._camera_motion(projector), 0.92, "Following the camera")
-        self._step = ExportStep(0.98, "Packing the first frame")
-        yield self._step
+        first_frame = yield from self._show(encode_png(picture), 0.98, "Packing the first frame")
         return ExportedClip(
             pose=pose,
-            first_frame=encode_png(picture),
+            first_frame=first_frame,
             subject_mask=(labels > 0).astype(np.uint8) if labels is not None else None,
             first_labels=labels,
             part_maps=np.stack(maps) if maps else None,
@@ -195,12 +208,7 @@ class _Export:
         if fraction is not None:
             self._step = ExportStep(fraction, text)
             yield self._step
-        while True:
-            try:
-                next(work)
-            except StopIteration as finished:
-                return finished.value
-            yield self._step
+        return (yield from under_step(self._step, work))
 
     def _first_picture(self) -> Iterator[None]:
         options = self._options

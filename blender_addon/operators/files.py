@@ -11,7 +11,7 @@ import numpy as np
 from bpy.props import StringProperty
 
 from ..errors import ExportError
-from ..export import ExportStep, export_clip
+from ..export import ExportStep, export_clip, under_step
 from ..link import session
 from ..sequencer.takes import FIRST_FRAME, claim_folder
 from ..shared.messages import EngineDescription
@@ -50,15 +50,15 @@ def export_files(context, output: Path) -> Generator[ExportStep, None, Path]:
         (folder / FIRST_FRAME).write_bytes(clip.first_frame)
         carrying = set(request.conditioned_frames())
         for index in range(shot.num_frames):
-            yield ExportStep(
+            step = ExportStep(
                 0.95 + 0.05 * index / shot.num_frames, f"Writing pose {index + 1} of {shot.num_frames}"
             )
+            yield step
             picture = draw_pose(clip.pose, index)
             if index not in carrying:
                 picture[:] = 0
-            (folder / "skeleton" / f"{index:03d}.png").write_bytes(
-                encode_png(np.repeat(picture[..., None], 3, axis=2))
-            )
+            encoding = encode_png(np.repeat(picture[..., None], 3, axis=2))
+            (folder / "skeleton" / f"{index:03d}.png").write_bytes((yield from under_step(step, encoding)))
         write_request(folder / f"request{SUFFIX}", request)
     except OSError as error:
         raise ExportError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import bpy
@@ -36,16 +36,21 @@ class Subject:
         return placed
 
 
-def find_subjects(objects: Iterable[bpy.types.Object]) -> list[Subject]:
-    """The subjects that armatures and collection instances stand for. Raises `ExportError` when there is none."""
-    subjects = []
+def find_subjects(objects: Iterable[bpy.types.Object]) -> Iterator[Subject]:
+    """The subjects that armatures and collection instances stand for, one after the other, since choosing a rig's
+    limbs takes a while. Raises `ExportError` when there is none."""
+    found = False
     for obj in objects:
-        if obj.type == "ARMATURE":
-            subjects.append(Subject(obj, None, choose_limbs(obj)))
-        elif obj.instance_type == "COLLECTION" and obj.instance_collection is not None:
-            for inner in obj.instance_collection.all_objects:
-                if inner.type == "ARMATURE":
-                    subjects.append(Subject(inner, obj, choose_limbs(inner)))
-    if not subjects:
+        for armature, instancer in _armatures(obj):
+            found = True
+            yield Subject(armature, instancer, choose_limbs(armature))
+    if not found:
         raise ExportError("No armature is chosen; select the armature of the subject to animate.")
-    return subjects
+
+
+def _armatures(obj: bpy.types.Object) -> list[tuple[bpy.types.Object, bpy.types.Object | None]]:
+    if obj.type == "ARMATURE":
+        return [(obj, None)]
+    if obj.instance_type == "COLLECTION" and obj.instance_collection is not None:
+        return [(inner, obj) for inner in obj.instance_collection.all_objects if inner.type == "ARMATURE"]
+    return []

@@ -33,7 +33,7 @@ def _look_up(objects) -> tuple[list[Subject], Sampler]:
     key = tuple((obj.session_uid, obj.mode) for obj in objects)
     if key not in _kept:
         _kept.clear()
-        subjects = find_subjects(objects)
+        subjects = list(find_subjects(objects))
         _kept[key] = subjects, Sampler(subjects)
     return _kept[key]
 

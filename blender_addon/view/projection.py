@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -45,9 +45,12 @@ class Projector:
         flat = homogeneous[..., :2] / np.where(np.abs(w) > 1e-12, w, 1e-12)
         return np.concatenate([flat, depth[..., None]], axis=2)
 
-    def strokes(self, points: np.ndarray, counts: np.ndarray, limbs: Sequence[Limb], parts: Sequence[str]) -> PoseSequence:
-        """The pose sequence of strokes whose joints are the `points` [F, K, 3] in world space, `counts[l]` consecutive ones
-        for limb l, cut at the near plane and, with a margin, at the picture's edge."""
+    def strokes(
+        self, points: np.ndarray, counts: np.ndarray, limbs: Sequence[Limb], parts: Sequence[str]
+    ) -> Iterator[None]:
+        """Draw strokes whose joints are the `points` [F, K, 3] in world space, `counts[l]` consecutive ones for
+        limb l, cut at the near plane and, with a margin, at the picture's edge, pausing after every frame; the
+        generator's return value is the pose sequence."""
         fit = self.fit
         seen = self.project(points)
         left, top, right, bottom = self._bounds()
@@ -68,6 +71,7 @@ class Projector:
                 owners += range(len(counts))
             pieces += strokes
             offsets.append(len(pieces))
+            yield
         return PoseSequence(
             width=fit.width,
             height=fit.height,

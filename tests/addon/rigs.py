@@ -195,17 +195,23 @@ def options(armatures, **given):
 
 def export(armatures, **given):
     """The clip of a shot as `options` describes it."""
-    steps = module("export").export_clip(bpy.context, options(armatures, **given))
+    return run(module("export").export_clip(bpy.context, options(armatures, **given)))[0]
+
+
+def run(steps):
+    """What a generator returns, and how often it paused on the way."""
+    pauses = 0
     while True:
         try:
             next(steps)
         except StopIteration as finished:
-            return finished.value
+            return finished.value, pauses
+        pauses += 1
 
 
 def strokes(armature):
     """Each limb's name with its joints [K, 3] in world space in the current frame."""
-    subjects = module("rig.subjects").find_subjects([armature])
+    subjects = list(module("rig.subjects").find_subjects([armature]))
     sampler = module("rig.sampling").Sampler(subjects)
     joints = sampler.sample(bpy.context.evaluated_depsgraph_get())
     limbs = [limb for subject in subjects for limb in subject.choice.limbs]

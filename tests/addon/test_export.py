@@ -6,7 +6,7 @@ import bpy
 import numpy as np
 import pytest
 
-from tests.addon.rigs import LEGGED, add_camera, append_rig, export, flesh, import_fox, make_armature, needs_fox, options
+from tests.addon.rigs import LEGGED, add_camera, append_rig, export, flesh, import_fox, make_armature, needs_fox, options, run
 from tests.addon.servers import module
 
 
@@ -65,6 +65,19 @@ def test_frames_are_taken_at_the_shots_step(rig):
         alone = export([rig], frame_start=frame, num_frames=1)
         assert limb_points(clip, index, "shin.L")[0] == pytest.approx(limb_points(alone, 0, "shin.L")[0])
     assert np.abs(limb_points(clip, 0, "shin.L")[0] - limb_points(clip, 2, "shin.L")[0]).max() > 10
+
+
+def test_strokes_are_drawn_frame_by_frame_and_rigs_read_one_by_one(rig):
+    other = make_armature("Other", LEGGED)
+    subjects = module("rig.subjects").find_subjects([rig, other])
+    assert next(subjects).armature == rig and next(subjects).armature == other
+    projection, view = module("view.projection"), module("view").SceneCamera()
+    scene, pose = bpy.context.scene, module("shared.pose")
+    lens = view.lens(scene, bpy.context.evaluated_depsgraph_get())
+    projector = projection.Projector([lens] * 9, module("view").fit(*view.frame_size(scene), 256, 160))
+    points = np.zeros((9, 2, 3)) + [[0, 0, 0], [0, 0, 1]]
+    strokes, pauses = run(projector.strokes(points, np.array([2]), [pose.Limb("limb", 0)], ["part"]))
+    assert pauses == strokes.num_frames == 9
 
 
 @needs_fox

@@ -7,17 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from tests.addon.rigs import LEGGED, add_camera, export, flesh, make_armature, read_png, write_picture
+from tests.addon.rigs import LEGGED, add_camera, export, flesh, make_armature, read_png, run, write_picture
 from tests.addon.servers import module
 
 
 def fitted(path, width, height):
-    steps = module("truth.first_frame").fit_picture(str(path), width, height)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as finished:
-            return finished.value
+    return run(module("truth.first_frame").fit_picture(str(path), width, height))[0]
 
 
 pictures = st.tuples(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32 - 1), st.sampled_from([1, 16, 256]))
@@ -28,7 +23,16 @@ pictures = st.tuples(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**3
 def test_png_files_hold_every_pixel(addon, picture):
     height, width, seed, range_ = picture
     pixels = np.random.default_rng(seed).integers(0, range_, (height, width, 3)).astype(np.uint8)
-    assert (read_png(module("truth.png").encode_png(pixels)) == pixels).all()
+    assert (read_png(run(module("truth.png").encode_png(pixels))[0]) == pixels).all()
+
+
+@pytest.mark.parametrize(("width", "height"), [(832, 480), (2048, 1152)])
+def test_a_picture_is_encoded_in_bands_between_pauses(addon, width, height):
+    rows = np.arange(height, dtype=np.uint8)[:, None, None]
+    pixels = (rows * np.arange(width, dtype=np.uint8)[:, None] + np.array([0, 5, 9], np.uint8)).astype(np.uint8)
+    data, pauses = run(module("truth.png").encode_png(pixels))
+    assert width * height / pauses <= 1.1 * 2**15
+    assert (read_png(data) == pixels).all()
 
 
 def test_a_picture_of_the_clips_size_is_taken_as_it_is(clean_scene, tmp_path):

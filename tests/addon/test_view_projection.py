@@ -11,7 +11,7 @@ from bpy_extras.object_utils import world_to_camera_view
 from hypothesis import HealthCheck, given, settings, strategies as st
 from mathutils import Euler, Vector
 
-from tests.addon.rigs import add_camera
+from tests.addon.rigs import add_camera, run
 from tests.addon.servers import module
 
 many = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -58,7 +58,7 @@ def cut(projector, path):
     """The pieces of one stroke in the first frame."""
     pose = module("shared.pose")
     path = np.array(path, float)[None]
-    sequence = projector.strokes(path, np.array([path.shape[1]]), [pose.Limb("limb", 0)], ["part"])
+    sequence, _ = run(projector.strokes(path, np.array([path.shape[1]]), [pose.Limb("limb", 0)], ["part"]))
     return [polyline.points for polyline in sequence.frame(0)]
 
 
