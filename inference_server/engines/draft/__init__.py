@@ -1,0 +1,58 @@
+"""The draft engine: an animatic made of the first frame alone, without a neural network.
+
+The first frame is cut into the parts that each bone carries; every part bends with its bones over the filled background, the
+nearest last. True to the pose and to the picture, blind to everything that the first frame does not show.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+from shared.messages import EngineDescription, GenerationRequest, Preview, Progress
+
+from ..base import Engine, JobCancelled, Picture
+
+NOTE = "A draft bends the first frame by the pose; prompt, seed, steps and guidance have no effect on it."
+
+PREVIEW_SIDE = 256
+
+
+class DraftEngine(Engine):
+    """Frames are final when they come, in milliseconds each; the first is the first frame itself, bit for bit."""
+
+    @classmethod
+    def describe(cls) -> EngineDescription:
+        return EngineDescription(
+            name="draft",
+            label="Draft (animatic, no neural network)",
+            summary="Bends the first frame's parts by the pose: a quick and honest animatic, not a generated film.",
+            neural=False,
+            uses_prompt=False,
+        )
+
+    def generate(
+        self, request: GenerationRequest, cancelled: Callable[[], bool]
+    ) -> Iterator[Progress | Preview | Picture]:
+        from .clip import Clip, decode
+
+        total = request.num_frames
+        yield Picture(0, decode(request.first_frame))
+        yield Progress(job=request.job, stage="drawing", step=1, total=total)
+        if cancelled():
+            raise JobCancelled
+        clip = Clip(request)
+        started = previewed = time.monotonic()
+        for index in range(1, total):
+            if cancelled():
+                raise JobCancelled
+            image = clip.frame(index)
+            yield Picture(index, image)
+            now = time.monotonic()
+            left = (now - started) / index * (total - index - 1)
+            yield Progress(job=request.job, stage="drawing", step=index + 1, total=total, seconds_left=left)
+            if request.preview_interval and now - previewed >= request.preview_interval:
+                previewed = now
+                step = max(1, -(-max(image.shape) // PREVIEW_SIDE))
+                yield Preview(job=request.job, index=index, image=image[::step, ::step].copy())
+        return " ".join([NOTE, *clip.notes])

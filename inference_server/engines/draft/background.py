@@ -1,0 +1,47 @@
+"""What is behind the subject, and how the camera sees it."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from .fill import complete
+
+
+class Background:
+    """The first frame without its subject (`plate`, RGB uint8), seen by a camera that moves by homographies
+    [F, 3, 3] between pixel positions (pixel centres at .5), or stands still (None). Beyond the picture's border it goes on
+    mirrored."""
+
+    def __init__(self, image: np.ndarray, subject: np.ndarray, camera_motion: np.ndarray | None, soft: int):
+        """`subject` [h, w] bool is taken out together with `soft` pixels around it, which its edge may have coloured."""
+        hole = cv2.dilate(subject.view(np.uint8), np.ones((2 * soft + 1,) * 2, np.uint8)) > 0
+        self.plate = complete(image, hole)
+        self.motion = None if camera_motion is None else _in_indices(camera_motion)
+
+    def still(self, frame: int) -> bool:
+        """Whether the camera sees in this frame what it saw in the first."""
+        return self.motion is None or np.allclose(self.motion[frame], np.eye(3), rtol=0, atol=1e-5)
+
+    def seen(self, frame: int) -> np.ndarray:
+        """What the camera sees of it; not to be written to."""
+        if self.still(frame):
+            return self.plate
+        height, width = self.plate.shape[:2]
+        return cv2.warpPerspective(
+            self.plate, self.motion[frame], (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
+        )
+
+
+def _in_indices(motion):
+    """Homographies between pixel indices, scaled to 1 in the corner; one that can't be undone repeats the one before."""
+    half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
+    out = np.linalg.inv(half) @ motion.astype(np.float64) @ half
+    for frame, matrix in enumerate(out):
+        usable = np.isfinite(matrix).all() and abs(matrix[2, 2]) > 1e-12
+        matrix = matrix / matrix[2, 2] if usable else matrix
+        if usable and np.isfinite(np.linalg.cond(matrix)) and np.linalg.cond(matrix) < 1e12:
+            out[frame] = matrix
+        else:
+            out[frame] = out[frame - 1] if frame else np.eye(3)
+    return out

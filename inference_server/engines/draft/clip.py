@@ -1,0 +1,116 @@
+"""One clip of the draft engine: what is prepared once, and each frame from it."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from shared.messages import GenerationRequest
+
+from ..base import EngineError
+from . import flesh, matte
+from .background import Background
+from .drawing import Drawer
+from .mirror import find_mirrors
+from .motion import find_motion
+from .parts import cut_parts, lend_parts
+from .tracks import Tracks, track_limbs
+
+EXACT_EDGE, GUESSED_EDGE = 2, 4
+"""Pixels around the subject that belong to its soft edge, with the truth about its outline and without."""
+
+
+class Clip:
+    """Draws the frames of a request in any order. `notes` say in sentences what it had to leave out or make up."""
+
+    def __init__(self, request: GenerationRequest):
+        self.request, self.notes = request, []
+        self.image = decode(request.first_frame)
+        self.tracks = track_limbs(request)
+        self.drawer = None
+        owners = np.zeros(self.image.shape[:2], np.int16)
+        if self.tracks is None:
+            self.notes.append("No limb can be followed from the first frame on, so only the background is shown.")
+        else:
+            owners = matte.find_owners(request, self.image, self.tracks)
+            if owners.any():
+                owners = self._cut(owners)
+            else:
+                self.notes.append("The pose does not lie over the first frame, so nothing in it moves with the pose.")
+        exact = request.first_labels is not None or request.subject_mask is not None
+        self.background = Background(
+            self.image, owners > 0, request.camera_motion, EXACT_EDGE if exact else GUESSED_EDGE
+        )
+        self.cover = _cover(request.part_maps, owners)
+
+    def _cut(self, owners):
+        request, tracks = self.request, self.tracks
+        radius = flesh.find_thickness(owners, tracks)
+        motion = find_motion(tracks, radius, request.width)
+        kin = flesh.find_kin(tracks, motion, radius)
+        owners = flesh.smooth_borders(owners, kin, radius)
+        joined = flesh.find_joined(owners, request.part_maps, tracks, kin, radius)
+        parts = cut_parts(self.image, owners, tracks, motion, radius, kin, joined)
+        mirrors = find_mirrors(request.pose.limbs)
+        parts, motion, borrowers = lend_parts(parts, owners, tracks, motion, mirrors)
+        self.drawer = Drawer(parts, motion, request.width, request.height)
+        self._describe(owners, borrowers)
+
+        bone = np.array([part.rods[0] for part in parts])
+        bone[len(parts) - len(borrowers) :] = borrowers
+        depth = (tracks.depth[:, tracks.heads] + tracks.depth[:, tracks.tails]) / 2
+        self.depth, self.drawn = depth[:, bone], tracks.drawn[:, bone]
+        return owners
+
+    def _describe(self, owners, borrowers):
+        tracks = self.tracks
+        if tracks.rest:
+            self.notes.append(f"The subject stands still until frame {tracks.rest}, the first with a pose.")
+        shown = set(np.unique(tracks.limbs[np.unique(owners[owners > 0]) - 1]).tolist())
+        borrowing = set(tracks.limbs[borrowers].tolist()) - shown
+        if borrowing:
+            self.notes.append(f"{_limbs(borrowing)} hidden in the first frame and drawn with the mirror image's picture.")
+        moving = set(np.unique(self.request.pose.owners).tolist())
+        lost = len(moving - shown - borrowing)
+        if lost:
+            self.notes.append(f"{_limbs(range(lost))} not seen in the first frame and left out.")
+
+    def frame(self, index: int) -> np.ndarray:
+        """RGB uint8 [height, width, 3]; the first frame itself wherever the clip stands as it did there."""
+        if self.background.still(index) and (self.drawer is None or self.tracks.still(index)):
+            return self.image
+        behind = self.background.seen(index)
+        if self.drawer is None:
+            return behind
+        canvas = behind.copy()
+        order = np.argsort(-self.depth[index], kind="stable")
+        self.drawer.draw(index, canvas, order[self.drawn[index, order]])
+        return canvas if self.cover is None else cv2.copyTo(behind, self._outside(index), canvas)
+
+    def _outside(self, index):
+        """[height, width] uint8, not 0 where by the request's part maps nothing of the subject can be seen."""
+        size = self.image.shape[1::-1]
+        return cv2.compare(cv2.resize(self.cover[index], size, interpolation=cv2.INTER_LINEAR), 0, cv2.CMP_EQ)
+
+
+def _cover(part_maps, owners):
+    """The part maps' cells on or beside the subject, or None if they are too coarse, or at odds with the first frame."""
+    if part_maps is None or part_maps.shape[1] * 16 < owners.shape[0]:
+        return None
+    maps = (part_maps > 0).astype(np.uint8)
+    first = cv2.resize((owners > 0).astype(np.uint8), maps.shape[:0:-1], interpolation=cv2.INTER_NEAREST)
+    if (maps[0] & first).sum() < 0.5 * max((maps[0] | first).sum(), 1):
+        return None
+    return np.stack([cv2.dilate(cells, np.ones((3, 3), np.uint8)) for cells in maps])
+
+
+def _limbs(limbs):
+    return "1 limb is" if len(limbs) == 1 else f"{len(limbs)} limbs are"
+
+
+def decode(picture: bytes) -> np.ndarray:
+    """RGB uint8 [height, width, 3] from a picture file; raises `EngineError` when it can't be read."""
+    image = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)
+    if image is None:
+        raise EngineError("The first frame's picture is damaged; choose another picture.", code="invalid")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
