@@ -1,8 +1,7 @@
 """Camera motion as homographies, and the moving rectangle that stands for it in the model's negative branch.
 
 A path is [F, 3, 3] float32: homographies from pixels of the first frame to pixels of frame i that the static
-background follows; the first is the identity. The functions that make or change paths return them in that
-form, scaled so that the last element of each is 1.
+background follows; the first is the identity.
 """
 
 from __future__ import annotations
@@ -25,7 +24,6 @@ MOVES = (
     "roll_clockwise",
     "roll_counterclockwise",
 )
-EASINGS = ("linear", "smooth")
 
 RECTANGLE_SIZES = (0.5, 0.4, 0.3, 0.2)
 """Sides of the rectangle as fractions of the picture's, the largest that stays in view is taken."""
@@ -33,17 +31,15 @@ RECTANGLE_MARGIN = 0.02
 """How far from the picture's border it is kept, as a fraction of the longer side."""
 
 
-def camera_path(
-    moves: Mapping[str, float], num_frames: int, width: int, height: int, easing: str = "smooth"
-) -> np.ndarray:
-    """The path of one camera move or several at once.
+def camera_path(moves: Mapping[str, float], num_frames: int, width: int, height: int) -> np.ndarray:
+    """The path of one camera move or several at once, which starts and stops gently.
 
     `moves` maps names of `MOVES`, named for what the camera does, to how much over the clip: pans in picture
     widths and tilts in picture heights that the background shifts by (the other way than the camera); zooms
     as growth or shrinkage of the picture by a factor of 1 + amount, about its centre; rolls in turns about
-    its centre. `easing` is "linear", or "smooth" to start and stop gently.
+    its centre.
 
-    Raises `MessageError` for an unknown move or easing, an amount that is not a number from 0 to 10, or no
+    Raises `MessageError` for an unknown move, an amount that is not a number from 0 to 10, or no
     frames.
     """
     for name, amount in moves.items():
@@ -51,14 +47,11 @@ def camera_path(
             raise MessageError(f"There is no camera move {str(name)[:40]!r}; choose among {', '.join(MOVES)}.")
         if not 0 <= amount <= 10:
             raise MessageError(f"The camera move {name} has the amount {amount}; choose a number from 0 to 10.")
-    if easing not in EASINGS:
-        raise MessageError(f"There is no easing {str(easing)[:40]!r}; choose one of {', '.join(EASINGS)}.")
     if num_frames < 1:
         raise MessageError("A camera move needs at least one frame.")
     amount = {name: float(moves.get(name, 0)) for name in MOVES}
     t = np.linspace(0, 1, num_frames)
-    if easing == "smooth":
-        t = t * t * (3 - 2 * t)
+    t = t * t * (3 - 2 * t)
     zoom = np.exp(t * (math.log1p(amount["zoom_in"]) - math.log1p(amount["zoom_out"])))
     angle = 2 * math.pi * t * (amount["roll_counterclockwise"] - amount["roll_clockwise"])  # clockwise on the screen
     path = np.zeros((num_frames, 3, 3))
@@ -79,51 +72,18 @@ def check_path(path: np.ndarray) -> None:
         raise MessageError("The camera motion must start at rest: its first homography is not the identity.")
 
 
-def compose(path: np.ndarray, then: np.ndarray) -> np.ndarray:
-    """Both at once: in every frame `path`, and `then` on top of it."""
-    return _finished(_normalised(then) @ _normalised(path))
-
-
-def chain(path: np.ndarray, then: np.ndarray) -> np.ndarray:
-    """One after the other: `then` sets out from the last frame of `path`, which both share."""
-    path = _normalised(path)
-    return _finished(np.concatenate([path, _normalised(then)[1:] @ path[-1]]))
-
-
-def invert(path: np.ndarray) -> np.ndarray:
-    """The opposite motion."""
-    return _finished(np.linalg.inv(_normalised(path)))
-
-
-def resample(path: np.ndarray, num_frames: int) -> np.ndarray:
-    """The same motion in another number of frames, linear between its neighbours in the old ones."""
-    path = _normalised(path)
-    position = np.linspace(0, len(path) - 1, num_frames)
-    before = np.floor(position).astype(int)
-    after = np.minimum(before + 1, len(path) - 1)
-    weight = (position - before)[:, None, None]
-    return _finished(path[before] * (1 - weight) + path[after] * weight)
-
-
-def scaled(path: np.ndarray, width: int, height: int, to_width: int, to_height: int) -> np.ndarray:
-    """The path for a canvas of `to_width` x `to_height` that was made for one of `width` x `height`."""
-    scale = np.array([to_width / width, to_height / height, 1.0])
-    return _finished(_normalised(path) * scale[:, None] / scale)
-
-
-def rectangle_condition(path: np.ndarray, width: int, height: int, opposite: bool = True) -> PoseSequence:
+def rectangle_condition(path: np.ndarray, width: int, height: int) -> PoseSequence:
     """The rectangle sequence that carries the camera's motion into the negative branch (paper section 4.3).
 
-    The rectangle moves opposite to the background (with `opposite` false, along with it): for a camera that
-    pans left, whose background moves rightward, it moves leftward. It is as large as half the picture and
-    placed so that it stays in view the whole way; where even the smallest does not fit, it starts in view and
+    The rectangle moves opposite to the background: for a camera that pans left, whose background moves
+    rightward, it moves leftward. It is as large as half the picture and placed so that it stays in view the whole way; where even the smallest does not fit, it starts in view and
     is clipped at the picture's border. Draw it with `raster.condition_images`, in the look of every other
     pose.
 
     path: [F, 3, 3] homographies on a picture of `width` x `height`. Raises `MessageError` when they can't be
         undone.
     """
-    motion = _normalised(invert(path) if opposite else path)
+    motion = _normalised(np.linalg.inv(_normalised(path)))
     corners = _place_rectangle(motion, np.array([width, height], float))
     moved = np.concatenate([corners, np.ones((4, 1))], 1) @ motion.transpose(0, 2, 1)
     overhang = RECTANGLE_MARGIN * max(width, height)  # the cut ends lie where they are not seen
@@ -190,7 +150,3 @@ def _normalised(path: np.ndarray) -> np.ndarray:
     if (np.abs(np.linalg.det(path)) < 1e-9).any():
         raise MessageError("The camera motion can't be followed: a homography squashes the picture to a line.")
     return path
-
-
-def _finished(path: np.ndarray) -> np.ndarray:
-    return _normalised(path).astype(np.float32)
