@@ -10,14 +10,17 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from shared.messages import Guidance, Progress
+from shared.camera import MOVES, camera_path
+from shared.messages import GenerationRequest, Guidance, Progress
 from shared.request_file import SUFFIX, read_request
 from shared.schema import MessageError
 
 from ..engines import find_engine
-from ..engines.base import EngineError, Picture
-from ..worker.job import Estimate
+from ..engines.base import Engine, EngineError, Picture
+from ..worker.job import Estimate, is_out_of_memory
 from .output import open_output
+
+GUIDERS = ("none", "classifier_free", "subject_camera", "subject_camera_separate")
 
 
 def add_parser(subparsers) -> argparse.ArgumentParser:
@@ -62,7 +65,41 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         "--longer-side", type=int, default=832, metavar="PIXELS", help="default: %(default)s, as trained"
     )
     poses.add_argument(
-        "--guidance-scale", type=float, default=1.0, help="classifier-free; default: 1, which is none"
+        "--guider",
+        choices=GUIDERS,
+        help="default: subject_camera with a camera, classifier_free with a scale, else none",
+    )
+    poses.add_argument(
+        "--guidance-scale",
+        type=_scale,
+        metavar="SCALE",
+        help="1 is none; auto goes by how many frames have a pose; default: 2 with a guider",
+    )
+    poses.add_argument(
+        "--camera-guidance-scale", type=float, metavar="SCALE", help="for subject_camera_separate; default: 1"
+    )
+    poses.add_argument(
+        "--guidance-interval",
+        type=float,
+        nargs=2,
+        default=(0.0, 1.0),
+        metavar=("START", "STOP"),
+        help="fractions of the steps between which guidance is on; default: all of them",
+    )
+    poses.add_argument(
+        "--negative",
+        choices=("text", "pose", "both"),
+        default="both",
+        help="what classifier-free guidance leads away from: the negative prompt, the first pose repeated, "
+        "or both (the default)",
+    )
+    poses.add_argument(
+        "--camera",
+        type=_move,
+        action="append",
+        default=[],
+        metavar="MOVE=AMOUNT",
+        help=f"such as pan_left=0.2, a fifth of the picture; repeated, all at once; {', '.join(MOVES)}",
     )
     return parser
 
@@ -80,6 +117,11 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("\nStopped; nothing was kept.", file=sys.stderr)
         return 130
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        print("Memory ran out; choose a smaller size or fewer frames, or close other programs.", file=sys.stderr)
+        return 1
     print(f"{args.output}: made in {time.monotonic() - started:.0f} s. {note or ''}".rstrip())
     return 0
 
@@ -92,7 +134,7 @@ def _from_request(args: argparse.Namespace) -> tuple[float, Iterator]:
         **{name: value for name, value in changed.items() if value is not None},
         engine_options=request.engine_options | _options(args.option),
     )
-    engine = find_engine(request.engine)()
+    engine = _ready_engine(request.engine)
     return request.fps, _after_loading(engine, lambda: engine.generate(request, lambda: False))
 
 
@@ -103,9 +145,16 @@ def _from_poses(args: argparse.Namespace) -> tuple[float, Iterator]:
         raise ValueError(
             f"The engine {args.engine} needs limbs, which pose images don't tell; give it a request file."
         )
-    engine = find_engine("poseanything")()
+    fps, steps, seed = (
+        _as_in_a_request(name, value)
+        for name, value in (("fps", args.fps), ("num_inference_steps", args.steps), ("seed", args.seed))
+    )
+    guidance, options = _guidance(args), _options(args.option)
+    if args.guidance_scale == "auto":
+        options["guidance"] = "auto"
+    engine = _ready_engine("poseanything")
     from ..poseanything.clip_files import read_clip
-    from ..poseanything.order import Order
+    from ..poseanything.order import Order, draw_camera
 
     prompt = (
         Path(args.prompt).read_text(encoding="utf-8").strip() if args.prompt.endswith(".txt") else args.prompt
@@ -119,10 +168,57 @@ def _from_poses(args: argparse.Namespace) -> tuple[float, Iterator]:
         prompt=prompt,
         negative_prompt=args.negative_prompt,
     )
-    guider = "none" if args.guidance_scale == 1 else "classifier_free"
-    guidance = Guidance(guider=guider, guidance_scale=args.guidance_scale)
-    order = Order.of(clip, guidance, args.seed or 0, args.steps or 50, _options(args.option))
-    return args.fps, _after_loading(engine, lambda: engine.make(order, lambda: False))
+    if args.camera:
+        height, width = clip.size
+        path = camera_path(dict(args.camera), clip.num_frames, width, height)
+        clip = dataclasses.replace(clip, camera_images=draw_camera(path, width, height))
+    order = Order.of(clip, guidance, seed, steps, options)
+    return fps, _after_loading(engine, lambda: engine.make(order, lambda: False))
+
+
+def _ready_engine(name: str) -> Engine:
+    """An engine that can run here; raises `EngineError` with its reason where it can't."""
+    found = find_engine(name)
+    about = found.describe()
+    if not about.ready:
+        raise EngineError(about.reason)
+    return found()
+
+
+def _as_in_a_request(name: str, value: object) -> object:
+    """A value that the request's field takes, or its default for None; raises `MessageError`."""
+    (field,) = (field for field in dataclasses.fields(GenerationRequest) if field.name == name)
+    return field.default if value is None else field.metadata["kind"].check(value, field.metadata["label"])
+
+
+def _guidance(args: argparse.Namespace) -> Guidance:
+    scale, camera_scale = args.guidance_scale, args.camera_guidance_scale
+    default = "subject_camera" if args.camera else "none" if scale in (None, 1.0) else "classifier_free"
+    start, stop = args.guidance_interval
+    return Guidance(
+        guider=args.guider or default,
+        guidance_scale=scale if isinstance(scale, float) else 2.0,
+        camera_guidance_scale=1.0 if camera_scale is None else camera_scale,
+        negative_text=args.negative != "pose",
+        negative_pose=args.negative != "text",
+        start=start,
+        stop=stop,
+    )
+
+
+def _scale(text: str) -> float | str:
+    try:
+        return text if text == "auto" else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor auto") from None
+
+
+def _move(text: str) -> tuple[str, float]:
+    name, _, amount = text.partition("=")
+    try:
+        return name, float(amount)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} has no amount; write it as pan_left=0.2") from None
 
 
 def _after_loading(engine, generate) -> Iterator:

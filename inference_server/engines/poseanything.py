@@ -24,14 +24,15 @@ logging.getLogger("diffusers.guiders.guider_utils").setLevel(logging.ERROR)
 
 
 class PoseAnythingEngine(Engine):
-    """Frames from the model of the paper. `engine_options` are those of `poseanything.request.Options`."""
+    """Frames from the model of the paper. `engine_options` are those of `poseanything.order.Options`."""
 
     @classmethod
     def describe(cls) -> EngineDescription:
         return EngineDescription(
             name="poseanything",
             label="PoseAnything",
-            summary="The video model of the paper: photoreal frames that follow the pose. Needs a CUDA card.",
+            summary="The video model of the paper: photoreal frames that follow the pose. It is made for a CUDA "
+            "card; a processor works too, but takes hours for a clip.",
             neural=True,
             ready=not (reason := cls._what_is_missing()),
             reason=reason[:1024],

@@ -125,7 +125,8 @@ def check_size(width: int, height: int, num_frames: int) -> None:
         )
     surplus = (num_frames - 1) % FRAMES_PER_LATENT
     if surplus or num_frames < 2:
-        nearest = [n for n in (num_frames - surplus, num_frames - surplus + FRAMES_PER_LATENT) if n > 1]
+        below = num_frames - surplus
+        nearest = sorted({max(n, 1 + FRAMES_PER_LATENT) for n in (below, below + FRAMES_PER_LATENT)})
         raise InputError(
             f"The clip has {num_frames} frames and the model makes 5, 9, 13 and so on;"
             f" choose {' or '.join(map(str, nearest))}."

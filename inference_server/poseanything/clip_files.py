@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from .clip import FRAMES_PER_LATENT, WINDOW_FRAMES, Clip, InputError, fit_size
+from .clip import FRAMES_PER_LATENT, STRIDE, WINDOW_FRAMES, Clip, InputError, check_size, fit_size
 from .parts import subject_from_cutout
 from .parts.segments import is_line
 
@@ -35,6 +35,8 @@ def read_clip(
 
     Raises `InputError`.
     """
+    if num_frames is not None:
+        check_size(STRIDE, STRIDE, num_frames)
     if not poses.is_dir():
         raise InputError(f"There is no folder {poses}; name the one with the pose images.")
     files = sorted(path for path in poses.iterdir() if path.suffix.lower() in SUFFIXES)

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from shared.camera import rectangle_condition
 from shared.messages import GenerationRequest, Guidance
 from shared.raster import condition_images
@@ -13,10 +15,16 @@ from shared.raster import condition_images
 from .clip import WINDOW_FRAMES, Clip, InputError, check_size
 from .clip_files import decode_picture
 from .denoising import CACHES, MATCHINGS, PART_ATTENTION_STEPS, Settings
-from .guiders import LinearGuidance, make_guider
+from .guiders import LinearGuidance, guidance_by_density, make_guider
 from .schedule import SCHEDULERS
 
-CHOICES = {"scheduler": SCHEDULERS, "cache": CACHES, "matching": MATCHINGS, "parts": ("scene", "images")}
+CHOICES = {
+    "scheduler": SCHEDULERS,
+    "cache": CACHES,
+    "matching": MATCHINGS,
+    "parts": ("scene", "images"),
+    "guidance": ("request", "auto"),
+}
 
 
 @dataclass(frozen=True)
@@ -28,6 +36,8 @@ class Options:
         "taylorseer".
     matching: of parts, "paper", or "release" with the official code's slips.
     parts: "scene" takes the request's part maps where it has them, "images" always finds and matches parts.
+    guidance: "request" has the strength that the request says, "auto" one by how many frames have a pose,
+        classifier-free on the pose where the request asks for no guidance.
     cache_threshold: the change up to which "first_block" and "mag" leave a step out; 0 for their defaults.
     part_attention_steps: how many steps have part-aware attention, 0 for none.
     window_frames: how many frames are made at once; longer clips are chained.
@@ -41,6 +51,7 @@ class Options:
     cache_threshold: float = 0.0
     matching: str = "paper"
     parts: str = "scene"
+    guidance: str = "request"
     part_attention_steps: int = PART_ATTENTION_STEPS
     window_frames: int = WINDOW_FRAMES
     attention: str = "native"
@@ -93,6 +104,8 @@ class Order:
         """Raises `InputError`."""
         options = Options.parse(engine_options)
         try:
+            if options.guidance == "auto":
+                guidance = guidance_by_density(guidance, len(clip.pose_frames) / clip.num_frames)
             guider = make_guider(guidance)
         except ValueError as error:
             raise InputError(str(error)) from error
@@ -124,9 +137,7 @@ def clip_from_request(request: GenerationRequest, parts: str = "scene") -> Clip:
     known = request.part_maps is not None and parts == "scene"
     camera_images = None
     if request.camera_motion is not None and request.guidance.guider.startswith("subject_camera"):
-        camera_images = condition_images(
-            rectangle_condition(request.camera_motion, width, height), width, height
-        )
+        camera_images = draw_camera(request.camera_motion, width, height)
     return Clip(
         first_frame=decode_picture(request.first_frame),
         pose_images=condition_images(request.pose, width, height, request.conditioned_frames()),
@@ -138,3 +149,8 @@ def clip_from_request(request: GenerationRequest, parts: str = "scene") -> Clip:
         first_part_map=lookup[request.first_labels] if known and request.first_labels is not None else None,
         camera_images=camera_images,
     )
+
+
+def draw_camera(path: np.ndarray, width: int, height: int) -> np.ndarray:
+    """`Clip.camera_images` for a camera path, homographies [F, 3, 3] (see `shared.camera`)."""
+    return condition_images(rectangle_condition(path, width, height), width, height)

@@ -4,6 +4,7 @@ command line."""
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,15 @@ from safetensors.torch import save_file  # noqa: E402
 from inference_server.cli import main  # noqa: E402
 from inference_server.engines import ENGINES, find_engine  # noqa: E402
 from inference_server.engines.base import EngineError, JobCancelled, Picture  # noqa: E402
+from inference_server.poseanything.guiders import (  # noqa: E402
+    ClassifierFreePoseGuidance,
+    NoGuidance,
+    SubjectCameraGuidance,
+    SubjectCameraSeparateGuidance,
+    suggest_guidance_scale,
+)
 from inference_server.poseanything.memory import MemoryPlan  # noqa: E402
+from inference_server.poseanything.order import draw_camera  # noqa: E402
 from shared.camera import camera_path  # noqa: E402
 from shared.messages import (  # noqa: E402
     Cancelled,
@@ -168,6 +177,7 @@ def test_a_seed_gives_the_same_clip_and_the_model_stays_loaded(engine):
         {"engine_options": {"cache": "first_block"}, "num_inference_steps": 8},
         {"engine_options": {"window_frames": 5}, "num_inference_steps": 1},
         {"engine_options": {"part_attention_steps": 0}},
+        {"engine_options": {"guidance": "auto"}, "pose_frames": (0, 4)},
     ],
     ids=str,
 )
@@ -376,6 +386,100 @@ def test_a_failure_leaves_no_half_movie(weights, tmp_path, monkeypatch, capsys):
     assert main(["generate", "--request", str(file), "--output", str(tmp_path / "clip.mp4")]) == 1
     assert "lack the transformer" in capsys.readouterr().err
     assert os.listdir(tmp_path) == ["shot.poserequest"]
+
+
+@pytest.fixture
+def from_poses(weights, tmp_path, monkeypatch) -> list[str]:
+    """A command line on a folder of five poses, the last three black, for everything but the output."""
+    monkeypatch.setenv("POSEANYTHING_WEIGHTS", str(weights))
+    (tmp_path / "poses").mkdir()
+    for frame in range(5):
+        image = np.zeros((64, 96), np.uint8)
+        if frame < 2:
+            cv2.line(image, (20 + frame, 60), (80, 10 + frame), 255, 2)
+        cv2.imwrite(str(tmp_path / "poses" / f"{frame}.png"), image)
+    cv2.imwrite(str(tmp_path / "first.png"), np.full((64, 96, 3), 128, np.uint8))
+    files = ["--poses", str(tmp_path / "poses"), "--first-frame", str(tmp_path / "first.png")]
+    return ["generate", *files, "--longer-side", "96", "--prompt", "deer runs", "--steps", "2"]
+
+
+@pytest.mark.parametrize(
+    ("words", "guider"),
+    [
+        ("", NoGuidance()),
+        ("--guidance-scale 3", ClassifierFreePoseGuidance(3.0)),
+        (
+            "--guidance-scale 3 --negative pose --guidance-interval 0.2 0.5",
+            ClassifierFreePoseGuidance(3.0, text_negative=False, start=0.2, stop=0.5),
+        ),
+        ("--guidance-scale auto", ClassifierFreePoseGuidance(suggest_guidance_scale(2 / 5))),
+        (
+            "--guider classifier_free --negative text --guidance-scale auto",
+            ClassifierFreePoseGuidance(suggest_guidance_scale(2 / 5), pose_negative=False),
+        ),
+        ("--camera pan_left=0.2", SubjectCameraGuidance(2.0)),
+        (
+            "--guider subject_camera_separate --camera zoom_in=0.3 --camera tilt_up=0.1 --guidance-scale 4"
+            " --camera-guidance-scale 0.5",
+            SubjectCameraSeparateGuidance(4.0, 0.5),
+        ),
+    ],
+)
+def test_the_command_line_guides_as_it_is_told(from_poses, tmp_path, monkeypatch, words, guider):
+    orders = []
+    make = find_engine("poseanything").make
+    note = lambda self, order, cancelled: orders.append(order) or make(self, order, cancelled)  # noqa: E731
+    monkeypatch.setattr(find_engine("poseanything"), "make", note)
+    assert main([*from_poses, *words.split(), "--output", str(tmp_path / "frames")]) == 0
+    (order,) = orders
+    attributes = ("weights", "pose_conditions", "text_conditions", "_start", "_stop")
+    asked, expected = ([getattr(each, name) for name in attributes] for each in (order.guider, guider))
+    assert asked[0]() == pytest.approx(expected[0]()) and asked[1:] == expected[1:]
+    camera = order.clip.camera_images
+    if "camera" not in words:
+        assert camera is None
+    else:
+        moves = dict(word.split("=") for word in words.split() if "=" in word)
+        path = camera_path({name: float(amount) for name, amount in moves.items()}, 5, 96, 64)
+        assert np.array_equal(camera, draw_camera(path, 96, 64)) and (camera[0] != camera[-1]).any()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("--steps 0", "number of steps is 0; it must lie between 1 and 1000"),
+        ("--seed -1", "The seed is -1"),
+        ("--fps 0", "The frame rate is 0"),
+        ("--frames 0", "has 0 frames .* choose 5"),
+        ("--camera dolly=1", "no camera move 'dolly'; choose among pan_left"),
+        ("--guider subject_camera", "camera's motion"),
+        ("--camera pan_left=0.2 --guidance-scale auto", "give the camera's a number"),
+        ("--guidance-interval 0.5 0.2 --guidance-scale 2", "stops before it starts"),
+    ],
+)
+def test_the_command_line_says_in_a_sentence_what_can_not_be(from_poses, tmp_path, capsys, words, sentence):
+    assert main([*from_poses, *words.split(), "--output", str(tmp_path / "clip.mp4")]) == 1
+    said = capsys.readouterr().err.strip()
+    assert re.search(sentence, said) and said.endswith(".") and "\n" not in said
+    assert not (tmp_path / "clip.mp4").exists()
+
+
+def test_the_command_line_names_packages_that_are_missing(from_poses, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("inference_server.engines.poseanything.PACKAGES", ("torch", "no_such_package"))
+    file = tmp_path / "shot.poserequest"
+    write_request(file, request())
+    for command in (from_poses, ["generate", "--request", str(file)]):
+        assert main([*command, "--output", str(tmp_path / "clip.mp4")]) == 1
+        assert "no_such_package; install them with: python build.py" in capsys.readouterr().err
+
+
+def test_the_command_line_says_that_memory_ran_out(from_poses, tmp_path, monkeypatch, capsys):
+    def run_out(*inputs, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(find_engine("poseanything"), "make", run_out)
+    assert main([*from_poses, "--output", str(tmp_path / "clip.mp4")]) == 1
+    assert "Memory ran out; choose a smaller size" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not DEER.exists(), reason="the official sample is not there")

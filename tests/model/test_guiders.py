@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -17,6 +19,7 @@ from inference_server.poseanything.guiders import (  # noqa: E402
     NoGuidance,
     SubjectCameraGuidance,
     SubjectCameraSeparateGuidance,
+    guidance_by_density,
     make_guider,
     repeat_first_pose,
     suggest_guidance_scale,
@@ -221,3 +224,17 @@ def test_suggested_strength_meets_table_6_at_both_densities(ratio, scale):
 def test_an_impossible_share_of_poses_is_refused(ratio):
     with pytest.raises(ValueError, match="above 0"):
         suggest_guidance_scale(ratio)
+
+
+def test_the_automatic_strength_keeps_all_else_and_guides_on_the_pose_where_there_is_none():
+    asked = Guidance(guider="classifier_free", guidance_scale=9.0, negative_pose=False, stop=0.5)
+    assert guidance_by_density(asked, 0.1) == dataclasses.replace(asked, guidance_scale=3.0)
+    guider = make_guider(guidance_by_density(Guidance(), 1.0))
+    assert guide(guider)[1] == [("subject", "prompt"), ("first_pose", "prompt")]
+    assert guider.weights() == pytest.approx((1.2, -0.2))
+
+
+@pytest.mark.parametrize(("guidance", "ratio"), [(Guidance(guider="subject_camera"), 1.0), (Guidance(), 0.0)])
+def test_there_is_no_automatic_strength_for_the_camera_or_without_a_pose(guidance, ratio):
+    with pytest.raises(ValueError, match=r"(number|pose a frame)\.$"):
+        guidance_by_density(guidance, ratio)

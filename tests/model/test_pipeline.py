@@ -465,6 +465,7 @@ def test_the_pipeline_is_saved_and_loaded_as_any_of_diffusers(tmp_path):
         ((64, 10, 9), "choose 64 x 32"),
         ((64, 64, 80), "choose 77 or 81"),
         ((64, 64, 1), "choose 5"),
+        ((64, 64, 0), "choose 5"),
     ],
 )
 def test_sizes_the_model_can_not_make_name_the_nearest(size, sentence):

@@ -6,7 +6,7 @@ from .conditions import repeat_first_pose
 from .linear import LinearGuidance
 from .none import NoGuidance
 from .request import make_guider
-from .strength import suggest_guidance_scale
+from .strength import guidance_by_density, suggest_guidance_scale
 from .subject_camera import SubjectCameraGuidance
 from .subject_camera_separate import SubjectCameraSeparateGuidance
 
@@ -16,6 +16,7 @@ __all__ = [
     "NoGuidance",
     "SubjectCameraGuidance",
     "SubjectCameraSeparateGuidance",
+    "guidance_by_density",
     "make_guider",
     "repeat_first_pose",
     "suggest_guidance_scale",

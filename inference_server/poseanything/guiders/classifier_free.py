@@ -12,7 +12,7 @@ class ClassifierFreePoseGuidance(LinearGuidance):
     guidance and takes one; Eq. 17 counts the same strength as s - 1.
 
     Args:
-        guidance_scale: s; `suggest_guidance_scale` has one for the density of the poses.
+        guidance_scale: s; `guidance_by_density` has one for how many frames have a pose.
         text_negative: whether the negative branch has the negative prompt.
         pose_negative: whether the negative branch has the first pose repeated.
         start, stop: fractions of the denoising steps between which guidance is on.
