@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from safetensors.torch import save_file
 
 from inference_server.poseanything.checkpoints import (
     CheckpointError,
+    find_weights,
     load_text_encoder,
     load_transformer,
     load_vae,
@@ -20,12 +22,14 @@ from inference_server.poseanything.checkpoints.readers import open_tensors
 from inference_server.poseanything.transformer import PoseAnythingTransformer3DModel
 from tests.model.checkpoint_files import (
     random_tensors,
+    save_release,
     save_shards,
     save_tokenizer,
     transformer_shapes,
     wan_t5_shapes,
     wan_vae_shapes,
 )
+from tests.model.tiny_transformer import tiny_transformer
 
 
 def bits(tensors) -> dict[str, tuple[torch.dtype, torch.Size, bytes]]:
@@ -57,6 +61,40 @@ def test_heads_of_another_width_survive_the_way_through_wans_own_config(tmp_path
     convert(tmp_path / "diffusers", tmp_path / "official", "official")
     config = load_transformer(tmp_path / "official").config
     assert (config.num_attention_heads, config.attention_head_dim, config.eps) == (4, 12, 1e-5)
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        {"part_attention_empty": "excluded"},
+        {"pose_injection": "width", "in_channels": 4},
+        {"pose_injection": "width", "in_channels": 4, "part_attention": False},
+        {"pose_injection": "mlp", "in_channels": 4},
+    ],
+    ids=str,
+)
+def test_the_papers_variants_survive_the_way_through_wans_own_config(tmp_path, variant):
+    tiny_transformer(**variant).save_pretrained(tmp_path / "diffusers")
+    convert(tmp_path / "diffusers", tmp_path / "official", "official")
+    convert(tmp_path / "official", tmp_path / "back", "diffusers")
+    wanted = load_transformer(tmp_path / "diffusers").config
+    for folder in ("official", "back"):
+        config = load_transformer(tmp_path / folder).config
+        names = ("pose_injection", "part_attention", "part_attention_empty", "in_channels")
+        assert {name: config[name] for name in names} == {name: wanted[name] for name in names}
+
+
+@pytest.mark.parametrize("part_attention", [True, False])
+def test_a_width_model_is_found_under_either_names(tmp_path, part_attention):
+    save_release(tmp_path / "weights")
+    shutil.rmtree(tmp_path / "weights" / "PoseAnything")
+    model = tiny_transformer(pose_injection="width", in_channels=4, part_attention=part_attention)
+    model.save_pretrained(tmp_path / "weights" / "diffusers")
+    assert find_weights(tmp_path / "weights").transformer == tmp_path / "weights" / "diffusers"
+    convert(tmp_path / "weights" / "diffusers", tmp_path / "official", "official")
+    shutil.rmtree(tmp_path / "weights" / "diffusers")
+    (tmp_path / "official").rename(tmp_path / "weights" / "official")
+    assert find_weights(tmp_path / "weights").transformer == tmp_path / "weights" / "official"
 
 
 def test_an_fp8_file_keeps_its_scales_and_marks(tmp_path):

@@ -22,6 +22,7 @@ TEXT_ENCODER_NAMES = (
     "umt5_xxl_fp8_e4m3fn_scaled.safetensors",
 )
 TOKENIZER_NAMES = ("google/umt5-xxl", "tokenizer")
+OWN_NAMES = ("cross_attn_instance", "part_attn", "condition_proj", "pose_proj")  # parts that no plain Wan has
 CHECKSUMS = "SHA256SUMS"  # kept beside fetched files
 TRANSFORMER_FILES = "diffusion_pytorch_model*.safetensors or a .gguf file"
 
@@ -139,10 +140,14 @@ def _is_poseanything(stem: str, files: list[Path]) -> bool:
     in_channels, out_channels = _channels(shapes)
     return in_channels is not None and (
         in_channels == 2 * out_channels
-        or any(
-            part in name for name in shapes for part in ("cross_attn_instance", "condition_proj", "pose_proj")
-        )
+        or any(part in name for name in shapes for part in OWN_NAMES)
+        or b'"pose_injection"' in _config_beside(files[0])
     )
+
+
+def _config_beside(file: Path) -> bytes:
+    path = file.parent / "config.json"
+    return path.read_bytes() if path.is_file() else b""
 
 
 def _may_be_damaged(stem: str, files: list[Path]) -> bool:

@@ -100,7 +100,8 @@ def config_from_official(
     """The configuration of the model that tensors of these official names and shapes belong to.
 
     `original_config` is the `config.json` in Wan's own words that may lie beside them; it alone can tell a number of
-    heads other than one per 128 features. `where` names the checkpoint in messages.
+    heads other than one per 128 features, poses beside the video (`pose_injection`), and what the PTCM does with empty
+    tokens (`part_attention_empty`). `where` names the checkpoint in messages.
 
     Raises `CheckpointError` when they are another model's: plain Wan, a 14B one, or none of this family.
     """
@@ -121,6 +122,8 @@ def config_from_official(
         pose_injection = "mlp"
     elif in_channels == 2 * out_channels:
         pose_injection = "channel"
+    elif in_channels == out_channels and original_config.get("pose_injection") == "width":
+        pose_injection = "width"
     else:
         what = OTHER_WANS.get(
             (dim, in_channels, out_channels), f"another Wan transformer ({dim} features wide)"
@@ -149,11 +152,13 @@ def config_from_official(
         "eps": original_config.get("eps", 1e-6),
         "pose_injection": pose_injection,
         "part_attention": any(".cross_attn_instance." in name for name in shapes),
+        "part_attention_empty": original_config.get("part_attention_empty", "shared"),
     }
 
 
 def wan_config(config: Mapping[str, object]) -> dict[str, object]:
-    """A transformer's configuration in Wan's own words, as the `config.json` beside its files says it."""
+    """A transformer's configuration as the `config.json` beside its files says it: in Wan's own words, and in ours what
+    Wan has no words for and no tensor tells."""
     return {
         "_class_name": "WanModel",
         "model_type": "ti2v",
@@ -167,4 +172,6 @@ def wan_config(config: Mapping[str, object]) -> dict[str, object]:
         "num_layers": config["num_layers"],
         "patch_size": list(config["patch_size"]),
         "eps": config["eps"],
+        "pose_injection": config["pose_injection"],
+        "part_attention_empty": config["part_attention_empty"],
     }

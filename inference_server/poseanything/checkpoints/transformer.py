@@ -56,8 +56,11 @@ def open_transformer(path: Path | str) -> Opened[PoseAnythingTransformer3DModel]
     else:
         shapes = {OFFICIAL_KEYS.to_theirs(name) or name: shape for name, shape in weights.shapes.items()}
         config = config_from_official(shapes, tensors.where, beside)
-    with init_empty_weights():
-        model = PoseAnythingTransformer3DModel.from_config(config)
+    try:
+        with init_empty_weights():
+            model = PoseAnythingTransformer3DModel.from_config(config)
+    except ValueError as error:
+        raise CheckpointError(f"The config.json beside {tensors.where} is not this model's: {error}") from error
     return Opened(model, weights, scales)
 
 
