@@ -6,6 +6,8 @@ import errno
 import os
 from pathlib import Path
 
+from ..sequencer.takes import frame_name
+
 
 class WriteError(Exception):
     """A frame can't be written. Its text is one sentence that says why and what to do."""
@@ -44,11 +46,6 @@ class TakeWriter:
         if not self.folder.is_dir():
             return f"The folder {self.folder} is gone; generate again."
         return f"{self.folder} can't be written to: {error.strerror} ({kept}); choose another output folder."
-
-
-def frame_name(take: str, index: int) -> str:
-    """File name of a take's frame; numbered from 1, as animators count."""
-    return f"{take}_{index + 1:04d}.png"
 
 
 def _discard(part: Path) -> None:

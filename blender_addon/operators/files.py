@@ -10,6 +10,7 @@ import bpy
 import numpy as np
 from bpy.props import StringProperty
 
+from .. import shot as shots
 from ..errors import ExportError
 from ..export import ExportStep, export_clip, under_step
 from ..link import session
@@ -18,7 +19,6 @@ from ..shared.messages import EngineDescription
 from ..shared.raster import draw_pose
 from ..shared.request_file import SUFFIX, write_request
 from ..truth.png import encode_png
-from . import shot as shots
 from .stepped import SteppedOperator
 
 # What the released model takes, for when no server is there to say what it takes.

@@ -9,7 +9,7 @@ from collections.abc import Generator
 import bpy
 from bpy.props import BoolProperty
 
-from .. import preferences
+from .. import preferences, shot as shots
 from ..errors import ExportError
 from ..export import ExportStep, export_clip
 from ..link import server, session
@@ -18,7 +18,6 @@ from ..link.jobs import DONE, Job
 from ..link.server import ServerError
 from ..sequencer.strips import show_in_sequencer
 from ..sequencer.takes import claim_folder, write_take
-from . import shot as shots
 from .stepped import SteppedOperator
 
 START_PATIENCE = 120.0

@@ -7,8 +7,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..link.take_writer import frame_name
-
 RECORD = "take.json"
 FIRST_FRAME = "first_frame.png"
 
@@ -46,6 +44,11 @@ class Take:
         while count < self.num_frames and (self.folder / frame_name(self.name, count)).is_file():
             count += 1
         return count
+
+
+def frame_name(take: str, index: int) -> str:
+    """File name of a take's frame; numbered from 1, as animators count."""
+    return f"{take}_{index + 1:04d}.png"
 
 
 def claim_folder(output: Path, stem: str) -> tuple[Path, str]:

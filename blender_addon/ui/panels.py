@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import bpy
 
-from .. import preferences
+from .. import preferences, shot as shots
 from ..errors import ExportError
 from ..link import session
-from ..operators import shot as shots
 from ..operators.colour import changes_colours
 from ..sequencer import strips
 from ..sequencer.takes import TakeError

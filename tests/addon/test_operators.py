@@ -221,7 +221,7 @@ def test_two_armatures_make_one_clip(shot, served, sent):
 
 
 def test_armatures_are_found_as_people_select(shot):
-    find, settings = module("operators.shot").find_subjects, shot.poseanything
+    find, settings = module("shot").find_subjects, shot.poseanything
     rig, body, camera = (bpy.data.objects[name] for name in ("Rig", "Rig body", "Camera"))
     context = bpy.context
 
@@ -252,7 +252,7 @@ def test_lengths_and_sizes_are_those_the_engine_takes(shot, addon):
     engine = module("shared.messages").EngineDescription(
         "poseanything", "PoseAnything", "", neural=True, size_multiple=32, frame_step=4, max_frames=121
     )
-    plan, context, settings = module("operators.shot").plan_shot, bpy.context, shot.poseanything
+    plan, context, settings = module("shot").plan_shot, bpy.context, shot.poseanything
     settings.use_custom_range, settings.frame_start, settings.frame_end = True, 10, 89
     settings.long_side = 832
     made = plan(context, settings, engine)

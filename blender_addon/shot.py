@@ -9,13 +9,13 @@ from pathlib import Path
 
 import bpy
 
-from .. import preferences, settings as scene_settings
-from ..errors import ExportError
-from ..export import ExportedClip, ExportOptions
-from ..link import session
-from ..sequencer.takes import Take
-from ..shared.messages import MAX_CLIP_PIXELS, MAX_PIXELS, EngineDescription, GenerationRequest, Guidance
-from ..view import SceneCamera, Viewport, clip_size
+from . import preferences, settings as scene_settings
+from .errors import ExportError
+from .export import ExportedClip, ExportOptions
+from .link import session
+from .sequencer.takes import Take
+from .shared.messages import MAX_CLIP_PIXELS, MAX_PIXELS, EngineDescription, GenerationRequest, Guidance
+from .view import SceneCamera, Viewport, clip_size
 
 
 @dataclass(frozen=True)
