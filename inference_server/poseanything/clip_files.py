@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from .clip import FRAMES_PER_LATENT, STRIDE, WINDOW_FRAMES, Clip, InputError, check_size, fit_size
-from .parts import subject_from_cutout
+from .parts import squash, subject_from_cutout
 from .parts.segments import is_line
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -49,7 +49,7 @@ def read_clip(
     width, height = fit_size(images[0].shape[1], images[0].shape[0], longer_side)
     pose_images = np.stack([squash(image, width, height) for image in images])
     return Clip(
-        first_frame=squash(read_picture(first_frame), width, height),
+        first_frame=squash_photo(read_picture(first_frame), width, height),
         pose_images=pose_images,
         pose_frames=[index for index, image in enumerate(pose_images) if is_line(image).any()],
         prompt=prompt,
@@ -77,7 +77,7 @@ def decode_picture(data: bytes | memoryview) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def squash(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    """A picture at another size, each axis scaled on its own; by area where it shrinks."""
+def squash_photo(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    """A photograph at another size, each axis scaled on its own; by area where it shrinks."""
     shrinks = image.shape[0] * image.shape[1] > height * width
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)

@@ -6,12 +6,14 @@ import json
 import os
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
 from inference_server.poseanything.clip import check_size, fit_size  # noqa: E402
+from inference_server.poseanything.clip_files import read_clip  # noqa: E402
 from inference_server.poseanything.denoising import Settings  # noqa: E402
 from inference_server.poseanything.guiders import (  # noqa: E402
     ClassifierFreePoseGuidance,
@@ -471,6 +473,16 @@ def test_the_pipeline_is_saved_and_loaded_as_any_of_diffusers(tmp_path):
 def test_sizes_the_model_can_not_make_name_the_nearest(size, sentence):
     with pytest.raises(ValueError, match=sentence):
         check_size(*size)
+
+
+def test_thin_lines_of_large_pose_images_are_still_there(tmp_path):
+    for frame in range(5):
+        image = np.zeros((1104, 1913), np.uint8)  # 2.3 times the clip's size
+        cv2.line(image, (200 + 10 * frame, 100), (1700, 1000), 255, 1)
+        cv2.imwrite(str(tmp_path / f"{frame}.png"), image)
+    clip = read_clip(tmp_path / "0.png", tmp_path)
+    assert clip.size == (480, 832)
+    assert all((image > 127).sum() > 150 for image in clip.pose_images)
 
 
 def test_the_releases_sizes():

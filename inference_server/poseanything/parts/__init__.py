@@ -3,7 +3,7 @@
 from .dilation import dilate, dilation_alpha
 from .matching import match_parts
 from .plan import PartPlan, plan_parts
-from .segments import split_segments, subject_from_cutout
+from .segments import split_segments, squash, subject_from_cutout
 from .tokens import token_masks
 from .truth import parts_from_truth
 
@@ -15,6 +15,7 @@ __all__ = [
     "parts_from_truth",
     "plan_parts",
     "split_segments",
+    "squash",
     "subject_from_cutout",
     "token_masks",
 ]

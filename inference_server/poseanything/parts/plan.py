@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from .dilation import dilate, dilation_alpha
-from .segments import split_segments
+from .segments import split_segments, squash
 from .tokens import token_masks
 
 
@@ -53,13 +52,10 @@ def plan_parts(
     if 0 not in pose_images:
         return PartPlan(np.zeros((0, *tokens), bool), {})
 
-    def squash(image):
-        return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-
-    alpha = dilation_alpha(squash(pose_images[0]), subject_mask)
+    alpha = dilation_alpha(squash(pose_images[0], width, height), subject_mask)
     masks = {}
     for frame, image in pose_images.items():
-        dilated = dilate(split_segments(squash(image)), alpha)
+        dilated = dilate(split_segments(squash(image, width, height)), alpha)
         if frame == 0 and subject_mask is not None:
             dilated &= subject_mask
         masks[frame] = token_masks(dilated, *tokens)

@@ -20,11 +20,16 @@ def is_line(pose_image: np.ndarray) -> np.ndarray:
     return pose_image > 127
 
 
+def squash(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    """A pose image or cut-out at another size, each axis scaled on its own. Linearly, as in the release: by area
+    a thin line of a larger picture would pale to no line at all."""
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
 def subject_from_cutout(cutout: np.ndarray, width: int, height: int) -> np.ndarray:
     """bool [height, width]: the subject in a cut-out on white (RGB uint8 [H, W, 3]), squashed to the clip's
     size."""
-    resized = cv2.resize(cutout, (width, height), interpolation=cv2.INTER_LINEAR)
-    return cv2.cvtColor(resized, cv2.COLOR_RGB2GRAY) <= WHITE
+    return cv2.cvtColor(squash(cutout, width, height), cv2.COLOR_RGB2GRAY) <= WHITE
 
 
 def split_segments(pose_image: np.ndarray) -> np.ndarray:
