@@ -14,6 +14,8 @@ import numpy as np
 
 from shared.messages import GenerationRequest
 
+STRAIGHT = 1 / 200
+"""Of the picture's width: a limb that bends less than this is one stiff piece, however many points draw it."""
 MAX_POINTS = 9
 """A limb is followed by at most so many points; longer polylines are resampled by arc length."""
 
@@ -80,7 +82,7 @@ def track_limbs(request: GenerationRequest) -> Tracks | None:
         mine = np.flatnonzero((pose.owners == limb) & posed[frame_of])
         points, valid = _follow(pose.points, starts[mine], pose.lengths[mine], frame_of[mine], request, scale, rest)
         if valid[rest]:
-            limbs.append((int(limb), points, valid))
+            limbs.append((int(limb), points[:, _bends(points[valid, :, :2], STRAIGHT * request.width)], valid))
     if not limbs:
         return None
 
@@ -146,6 +148,26 @@ def _follow(points, starts, lengths, frames, request, scale, rest):
     out[..., 2] = np.where(depth > 1e-6, depth, fallback)
     _restore_cut(out, valid, cut, rest)
     return out, valid
+
+
+def _bends(lines, tolerance):
+    """Indices of the points that [n, K, 2] polylines need, so that what is left out stays within `tolerance` of the
+    straight line between them in every frame (Douglas and Peucker, 1973, for all frames at once)."""
+    kept, spans = {0, lines.shape[1] - 1}, [(0, lines.shape[1] - 1)]
+    while spans:
+        first, last = spans.pop()
+        if last - first < 2:
+            continue
+        start, chord = lines[:, first, None], lines[:, last, None] - lines[:, first, None]
+        inner = lines[:, first + 1 : last] - start
+        along = (inner * chord).sum(-1) / np.maximum((chord**2).sum(-1), 1e-9)
+        away = np.linalg.norm(inner - np.clip(along, 0, 1)[..., None] * chord, axis=-1).max(0)
+        farthest = int(away.argmax())
+        if away[farthest] > tolerance:
+            middle = first + 1 + farthest
+            kept.add(middle)
+            spans += [(first, middle), (middle, last)]
+    return sorted(kept)
 
 
 def _resample(lines, count):
