@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -82,15 +83,17 @@ class Clip:
         return self.pose_images.shape[1:]
 
     def windows(self, num_frames: int = WINDOW_FRAMES) -> Iterator[tuple[int, Clip]]:
-        """Clips of at most `num_frames` and the frame each begins at, which is also the last of the one
-        before.
+        """Clips of at most `num_frames`, as equal in length as can be, and the frame each begins at, which is
+        also the last of the one before.
 
         Those after the first have the first frame's picture still, to be replaced by the one that gets
         generated.
         """
-        reach = max((num_frames - 1) // FRAMES_PER_LATENT, 1) * FRAMES_PER_LATENT
-        for start in range(0, self.num_frames - 1, reach):
-            yield start, self._cut(start, min(start + reach + 1, self.num_frames))
+        later = (self.num_frames - 1) // FRAMES_PER_LATENT  # latent frames after the first
+        count = -(-later // max((num_frames - 1) // FRAMES_PER_LATENT, 1))
+        starts = [-(-later * window // count) * FRAMES_PER_LATENT for window in range(count + 1)]
+        for start, end in pairwise(starts):
+            yield start, self._cut(start, end + 1)
 
     def _cut(self, start: int, stop: int) -> Clip:
         frames = slice(start, stop)

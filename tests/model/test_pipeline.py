@@ -9,10 +9,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-from inference_server.poseanything.clip import check_size, fit_size  # noqa: E402
+from inference_server.poseanything.clip import Clip, check_size, fit_size  # noqa: E402
 from inference_server.poseanything.clip_files import read_clip  # noqa: E402
 from inference_server.poseanything.denoising import Settings  # noqa: E402
 from inference_server.poseanything.guiders import (  # noqa: E402
@@ -299,6 +301,23 @@ def test_long_clips_are_chained_from_the_frames_that_were_shown(overlap, monkeyp
         assert np.array_equal(picture, made[:, frame])
     steps = [event for event in events if isinstance(event, DenoisingStep)]
     assert [step.step for step in steps] == list(range(1, 10)) and {step.total for step in steps} == {9}
+
+
+@given(st.integers(1, 120), st.integers(5, 100))
+def test_windows_are_of_one_length_as_nearly_as_can_be_and_no_more_than_needed(later, num_frames):
+    poses = np.zeros((1 + 4 * later, 32, 32), np.uint8)
+    windows = list(Clip(np.zeros((32, 32, 3), np.uint8), poses).windows(num_frames))
+    lengths = [window.num_frames for _, window in windows]
+    assert all((length - 1) % 4 == 0 and 5 <= length <= num_frames for length in lengths)
+    assert max(lengths) - min(lengths) <= 4
+    assert [start for start, _ in windows] == [0, *np.cumsum([length - 1 for length in lengths])[:-1]]
+    assert sum(length - 1 for length in lengths) == 4 * later
+    assert len(lengths) == -(-later // ((num_frames - 1) // 4))
+
+
+def test_a_frame_more_than_a_window_makes_two_halves():
+    clip = Clip(np.zeros((32, 32, 3), np.uint8), np.zeros((85, 32, 32), np.uint8))
+    assert [(start, window.num_frames) for start, window in clip.windows()] == [(0, 45), (44, 41)]
 
 
 def test_overlap_changes_no_more_than_what_the_next_window_begins_with():
