@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -153,16 +154,16 @@ def pose_frames(context, settings, shot: Shot) -> tuple[int, ...] | None:
 
 def _keyed_frames(obj: bpy.types.Object) -> Iterator[float]:
     """The scene frames at which an object or its bones are keyed in its own action."""
-    action = obj.animation_data.action if obj.animation_data is not None else None
-    if action is None:
+    animation = obj.animation_data
+    if animation is None or animation.action is None:
         return
-    if hasattr(action, "fcurves"):
-        curves = list(action.fcurves)
-    else:  # from Blender 5.0 on, by slots
-        bags = [bag for layer in action.layers for strip in layer.strips for bag in strip.channelbags]
-        curves = [
-            curve for bag in bags if bag.slot == obj.animation_data.action_slot for curve in bag.fcurves
+    if hasattr(animation, "action_slot"):  # from Blender 4.4 on, where others may share the action
+        bags = [
+            bag for layer in animation.action.layers for strip in layer.strips for bag in strip.channelbags
         ]
+        curves = [curve for bag in bags if bag.slot == animation.action_slot for curve in bag.fcurves]
+    else:
+        curves = animation.action.fcurves
     for curve in curves:
         for key in curve.keyframe_points:
             yield key.co.x
@@ -260,7 +261,8 @@ def output_folder(context, settings) -> Path:
         )
     if not folder:
         raise ExportError("Choose an output folder.")
-    return Path(bpy.path.abspath(folder)).resolve()
+    # Links and mapped drives stay as the user wrote them, so that a path relative to the file stays one.
+    return Path(os.path.abspath(bpy.path.abspath(folder)))
 
 
 def take_for(folder: Path, name: str, shot: Shot, record: dict) -> Take:

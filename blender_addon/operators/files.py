@@ -86,7 +86,7 @@ class POSEANYTHING_OT_export_skeleton(SteppedOperator, bpy.types.Operator):
 
     @classmethod
     def poll(cls, context):
-        reason = shots.why_not(context)
+        reason = shots.why_not(context) if session.get().exporting is None else "Wait for the export to end"
         if reason:
             cls.poll_message_set(reason)
         return not reason

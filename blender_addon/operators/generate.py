@@ -27,12 +27,19 @@ START_PATIENCE = 120.0
 def generate(context) -> Generator[ExportStep, None, Job]:
     """Step by step: reach the server, export, send. The last value is the job. Raises one of
     `stepped.BAD_INPUT`."""
-    scene, settings, current = context.scene, context.scene.poseanything, session.get()
-    folder = shots.output_folder(context, settings)
-    shots.plan_shot(context, settings, None)
+    current, chosen = session.get(), context.scene.session_uid
+    shots.output_folder(context, context.scene.poseanything)
+    shots.plan_shot(context, context.scene.poseanything, None)
     preferences.reach_server(context)
     yield from _await_server(current)
 
+    # Blender was the user's meanwhile.
+    scene, settings = context.scene, context.scene.poseanything
+    if scene.session_uid != chosen:
+        raise ExportError("Another scene was opened while the server was awaited; generate again.")
+    if reason := shots.why_not(context):
+        raise ExportError(f"{reason}, then generate again.")
+    folder = shots.output_folder(context, settings)
     engine = current.engine(settings.engine_name)
     if engine is None:
         wanted = settings.engine_name or "usable"

@@ -21,8 +21,9 @@ BUDGET = 0.05
 class SteppedOperator:
     """Base of operators whose work is a generator, `steps(context)`; its value is handed to `finish`.
 
-    Pressed as a button, it takes the window's events until it is done, Esc cancels it; called from a
-    script, it runs through.
+    Pressed as a button, it takes the window's events while it works, and leaves them to Blender while it
+    waits for somebody else (a step of the fraction 0); Esc cancels it. Called from a script, it runs
+    through.
     """
 
     def steps(self, context) -> Generator[ExportStep, None, object]:
@@ -46,7 +47,7 @@ class SteppedOperator:
             return {"CANCELLED"}
 
     def invoke(self, context, event):
-        self._steps = self.steps(context)
+        self._steps, self._waiting = self.steps(context), True
         self._timer = context.window_manager.event_timer_add(0.01, window=context.window)
         context.window_manager.modal_handler_add(self)
         session.get().exporting = ExportStep(0.0, "Starting")
@@ -58,7 +59,7 @@ class SteppedOperator:
             self.report({"INFO"}, "Export cancelled")
             return {"CANCELLED"}
         if event.type != "TIMER":
-            return {"RUNNING_MODAL"}
+            return {"PASS_THROUGH"} if self._waiting else {"RUNNING_MODAL"}
         end = time.perf_counter() + BUDGET
         try:
             while time.perf_counter() < end:
@@ -75,10 +76,11 @@ class SteppedOperator:
         except Exception:  # a fault of ours: Blender shows it, and the next press must not be refused for it
             self._leave(context)
             raise
+        self._waiting = step.fraction == 0.0
         session.get().exporting = step
         context.workspace.status_text_set(f"{step.text} ({step.fraction:.0%})   Esc: Cancel")
         session.redraw()
-        return {"RUNNING_MODAL"}
+        return {"PASS_THROUGH"}
 
     def cancel(self, context):
         self._leave(context)

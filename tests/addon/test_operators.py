@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from types import SimpleNamespace
 
 import bpy
 import numpy as np
@@ -283,6 +285,70 @@ def test_poses_only_where_the_animator_set_keys(shot, served, sent):
     settings.frame_step = 4
     bpy.ops.poseanything.generate(wait=True)
     assert sent[-1].pose_frames == (0, 2, 5)
+
+
+def test_poses_where_an_action_of_several_is_keyed_for_this_one(shot):
+    rig = bpy.data.objects["Rig"]
+    if not hasattr(rig.animation_data, "action_slot"):
+        pytest.skip("actions have no slots in this Blender")
+    other = make_rig("Other")
+    settings, shots = shot.poseanything, module("shot")
+    settings.pose_density, shot.frame_start, shot.frame_end = "KEYS", 1, 24
+    action = rig.animation_data.action
+    other.animation_data.action = action
+    other.animation_data.action_slot = action.slots.new("OBJECT", "Other")
+    other.keyframe_insert("location", frame=9)
+    planned = shots.plan_shot(bpy.context, settings, None)
+    assert shots.pose_frames(bpy.context, settings, planned) == (0, 8, 23)
+    other.select_set(False)
+    rig.select_set(True)
+    assert shots.pose_frames(bpy.context, settings, planned) == (0, 19, 23)
+
+
+def test_takes_in_a_linked_folder_stay_relative_to_the_file(shot, served, tmp_path):
+    served()
+    (tmp_path / "big disk").mkdir()
+    (tmp_path / "film").mkdir()
+    (tmp_path / "film" / "takes").symlink_to(tmp_path / "big disk", target_is_directory=True)
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "film" / "film.blend"))
+    shot.poseanything.take_name = "fox"
+    bpy.ops.poseanything.generate(wait=True)
+    assert strip_of(newest_job()).directory == "//takes/fox_001/"
+    assert len(list((tmp_path / "big disk" / "fox_001").glob("fox_*.png"))) == 12
+
+
+class Waiting:
+    """The window of a stepped operator that first waits, then works."""
+
+    workspace = SimpleNamespace(status_text_set=lambda text: None)
+    window = None
+
+    def __init__(self):
+        self.window_manager = self
+        self.event_timer_add = self.event_timer_remove = self.modal_handler_add = lambda *_, **__: None
+
+
+def test_blender_is_the_users_while_the_server_is_awaited(addon):
+    stepped, step = module("operators.stepped"), module("export").ExportStep
+
+    class Operator(stepped.SteppedOperator):
+        report = print
+
+        def steps(self, context):
+            yield step(0.0, "Looking for the server")
+            while True:
+                time.sleep(stepped.BUDGET)
+                yield step(0.5, "Frame 5 of 10")
+
+    operator, context = Operator(), Waiting()
+    timer, click = SimpleNamespace(type="TIMER"), SimpleNamespace(type="LEFTMOUSE", value="PRESS")
+    operator.invoke(context, None)
+    operator.modal(context, timer)
+    assert operator.modal(context, click) == {"PASS_THROUGH"}
+    operator.modal(context, timer)
+    assert operator.modal(context, click) == {"RUNNING_MODAL"}, "the scene must stay as it is"
+    assert operator.modal(context, SimpleNamespace(type="ESC", value="PRESS")) == {"CANCELLED"}
+    assert module("link.session").get().exporting is None
 
 
 def test_skeleton_is_exported_without_any_server(shot, preferences, tmp_path):
