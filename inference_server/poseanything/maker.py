@@ -5,18 +5,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from ..out_of_memory import is_out_of_memory
 from .acceleration import compile_blocks, set_attention_backend
 from .checkpoints import WeightSet, default_folder, load_lora, load_text_encoder, load_transformer, load_vae
 from .clip import InputError
 from .decoding import Check, Frames
-from .memory import Card, MemoryPlan, ModelSizes, Shape, plan
+from .memory import RESERVE_BYTES, Card, MemoryPlan, ModelSizes, Shape, plan
 from .order import Options, Order
-from .pipeline import Event, PoseAnythingPipeline, Step
+from .pipeline import DenoisingStep, Event, PoseAnythingPipeline, Step
 from .schedule import make_scheduler
 
 log = logging.getLogger(__name__)
@@ -38,26 +38,36 @@ class ClipMaker:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.sizes = ModelSizes.of(weights)
         self.pipeline = PoseAnythingPipeline(None, None, None, None, make_scheduler())
-        self._too_much: int | None = None  # bytes that a plan took and the card turned out not to have
+        self._ran_out: dict[Shape, tuple[int, MemoryPlan]] = {}
+        """What was free when memory ran out, and the plan that was gone on with."""
         self._forget()
 
     def make(self, order: Order, check: Check = None) -> Generator[Event, None, str]:
         """The pipeline's events of an order, and before them those of loading; returns a note for the user.
 
-        Where memory runs out the clip is begun anew on the plan's next rung, and goes on after the last frame
-        shown. Raises `InputError`, `CheckpointError`, what `check` raises, and `torch.OutOfMemoryError` below
-        the last rung.
+        Where memory runs out the clip is begun anew, without decoding beside the denoising or else on the
+        plan's next rung, and goes on after the last frame shown. Raises `InputError`, `CheckpointError`, what
+        `check` raises, and below the last rung what says that memory ran out (see `is_out_of_memory`).
         """
         height, width = order.clip.size
         shape = Shape(width, height, min(order.clip.num_frames, order.options.window_frames))
         card = Card.of(self.device, self._plan)
-        if self._too_much is not None:
-            card = replace(card, free_bytes=min(card.free_bytes, self._too_much - 1))
         chosen = plan(card, self.sizes, shape, self._plan)
+        if shape in self._ran_out:
+            free_bytes, lower = self._ran_out[shape]
+            if card.free_bytes < free_bytes + RESERVE_BYTES:
+                chosen = lower
+            else:  # another program has ended
+                del self._ran_out[shape]
         shown, remarks = 0, _remarks(order, self.pipeline)
         while True:
+            overlapping = False
             try:
                 for event in self._attempt(order, chosen, check):
+                    if isinstance(event, DenoisingStep):  # the first window's last, or a later one
+                        overlapping = (
+                            self._overlaps(chosen) and event.step >= order.settings.num_inference_steps
+                        )
                     if isinstance(event, Frames):
                         event = Frames(shown, event.images[:, max(shown - event.index, 0) :])
                         shown += event.images.shape[1]
@@ -66,14 +76,19 @@ class ClipMaker:
                     yield event
                 reason = chosen.reason[:1].upper() + chosen.reason[1:]
                 return " ".join([reason, *remarks])
-            except torch.OutOfMemoryError:
-                lower = chosen.step_down()
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                lower = chosen.without_overlap() if overlapping else chosen.step_down()
                 if lower is None:
                     raise
             log.warning("Memory ran out; now %s", lower.reason)
             remarks.insert(0, "Memory ran out with more at once.")
-            self._too_much = chosen.peak_bytes
-            self._forget()
+            self._ran_out[shape] = card.free_bytes, lower
+            if lower.placement != chosen.placement:
+                self._forget()
+            elif self.device.type == "cuda":
+                torch.cuda.empty_cache()
             chosen = lower
 
     def _attempt(self, order: Order, chosen: MemoryPlan, check: Check) -> Iterator[Event]:
@@ -85,9 +100,12 @@ class ClipMaker:
             order.guider,
             order.settings,
             order.options.window_frames,
-            overlap=chosen.overlap and self.device.type == "cuda",
+            overlap=self._overlaps(chosen),
             check=check,
         )
+
+    def _overlaps(self, chosen: MemoryPlan) -> bool:
+        return chosen.overlap and self.device.type == "cuda"
 
     def _load(self, chosen: MemoryPlan) -> Iterator[Step]:
         if self._plan is not None and self._plan.placement == chosen.placement:

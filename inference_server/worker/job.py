@@ -13,6 +13,7 @@ from shared import wire
 from shared.messages import Cancelled, Done, Failed, GenerationRequest, Preview, Progress
 
 from ..engines.base import EngineError, JobCancelled, Picture
+from ..out_of_memory import is_out_of_memory
 from .delivery import Delivery, EngineFault
 from .host import EngineHost
 from .link import Job, Link
@@ -95,14 +96,3 @@ class Estimate:
         if steps <= 0:
             return None
         return max(0.0, (now - self._since) / steps * (progress.total - progress.step))
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, on the host or on a device. torch says so by its own error on a device and by
-    words on the host, OpenCV by words."""
-    words = ("can't allocate memory", "not enough memory", "Insufficient memory")
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or any(word in str(error) for word in words)
-    )

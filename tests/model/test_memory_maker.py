@@ -15,6 +15,7 @@ from inference_server.poseanything.decoding import Frames
 from inference_server.poseanything.maker import ClipMaker
 from inference_server.poseanything.memory import GIB, ModelSizes
 from inference_server.poseanything.order import Order
+from inference_server.poseanything.transformer import PoseAnythingTransformer3DModel
 from shared.messages import Guidance
 from tests.model.checkpoint_files import random_tensors, save_release, save_shards, transformer_shapes
 
@@ -30,9 +31,14 @@ def maker(tmp_path) -> ClipMaker:
     return maker
 
 
-def give_host(monkeypatch, gigabytes: float) -> None:
-    memory = SimpleNamespace(available=int(gigabytes * GIB), total=64 * GIB)
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+def give_host(monkeypatch, maker: ClipMaker, gigabytes: float) -> None:
+    """Let the machine have so much free, less what the maker holds by then."""
+
+    def memory():
+        held = maker._plan.held_bytes if maker._plan else 0
+        return SimpleNamespace(available=int(gigabytes * GIB) - held, total=64 * GIB)
+
+    monkeypatch.setattr(psutil, "virtual_memory", memory)
 
 
 def order(size: int = 64, num_frames: int = 5, **options) -> Order:
@@ -58,20 +64,91 @@ def make(maker: ClipMaker, asked: Order) -> tuple[list, str, np.ndarray]:
 
 
 def test_the_weights_it_holds_are_not_missing_to_the_next_clip(maker, monkeypatch):
-    give_host(monkeypatch, 54)
+    give_host(monkeypatch, maker, 54)
     stages, note, first = make(maker, order())
     assert "loading" in stages and "(float32)" in note
-    give_host(monkeypatch, 54 - maker._plan.held_bytes / GIB)  # as the machine would tell with them loaded
     stages, note, second = make(maker, order())
     assert "loading" not in stages and "(float32)" in note
     assert np.array_equal(first, second)
 
 
 def test_a_seed_keeps_its_frames_while_other_programs_come_and_go(maker, monkeypatch):
-    give_host(monkeypatch, 30)
+    give_host(monkeypatch, maker, 30)
     _, note, first = make(maker, order())
     assert "(bfloat16)" in note
-    give_host(monkeypatch, 60)
+    give_host(monkeypatch, maker, 60)
     stages, note, second = make(maker, order())
     assert "loading" not in stages and "(bfloat16)" in note
     assert np.array_equal(first, second)
+
+
+def run_out(monkeypatch, fail, when) -> list[torch.dtype]:
+    """Let the transformer fail when told, by the types it was called in up to then; they are returned."""
+    forward, calls = PoseAnythingTransformer3DModel.forward, []
+
+    def fail_or_compute(self, *inputs, **options):
+        calls.append(self.dtype)
+        if when(calls):
+            fail()
+        return forward(self, *inputs, **options)
+
+    monkeypatch.setattr(PoseAnythingTransformer3DModel, "forward", fail_or_compute)
+    return calls
+
+
+def say_pinning_failed():
+    raise RuntimeError("CUDA error: out of memory\nCompile with `TORCH_USE_CUDA_DSA`.")
+
+
+@pytest.mark.parametrize("fail", [lambda: torch.empty(1 << 50), lambda: np.empty(1 << 60, np.uint8), say_pinning_failed])
+def test_the_hosts_memory_running_out_leads_a_rung_lower(maker, monkeypatch, fail):
+    give_host(monkeypatch, maker, 60)
+    calls = run_out(monkeypatch, fail, lambda calls: calls[-1] == torch.float32)
+    _, note, frames = make(maker, order())
+    assert calls == [torch.float32, torch.bfloat16] and frames.shape[1] == 5
+    assert "(bfloat16)" in note and "Memory ran out" in note
+
+
+def test_another_fault_is_no_want_of_memory(maker, monkeypatch):
+    def fail():
+        raise RuntimeError("The size of tensor a must match the size of tensor b.")
+
+    calls = run_out(monkeypatch, fail, lambda calls: True)
+    with pytest.raises(RuntimeError, match="tensor a"):
+        make(maker, order())
+    assert len(calls) == 1
+
+
+def test_what_was_too_much_is_so_for_its_size_and_until_memory_is_freed(maker, monkeypatch):
+    give_host(monkeypatch, maker, 50)
+    calls = run_out(monkeypatch, lambda: torch.empty(1 << 50), lambda calls: len(calls) == 1)
+    make(maker, order())
+    make(maker, order())
+    assert calls == [torch.float32, torch.bfloat16, torch.bfloat16]
+    maker._forget()
+    make(maker, order(size=96))
+    assert calls[3:] == [torch.float32]
+    make(maker, order())
+    assert calls[4:] == [torch.bfloat16]
+    maker._forget()
+    give_host(monkeypatch, maker, 60)
+    make(maker, order())
+    assert calls[5:] == [torch.float32]
+
+
+def test_decoding_beside_the_denoising_is_given_up_before_anything_else(maker, monkeypatch):
+    monkeypatch.setattr(maker, "_overlaps", lambda chosen: chosen.overlap)  # as on a card
+    asked = order(num_frames=13, window_frames=9)
+    wanted = make(maker, asked)[2].shape
+    overlaps, stream = [], maker.pipeline.stream
+    monkeypatch.setattr(
+        maker.pipeline,
+        "stream",
+        lambda *inputs, **options: overlaps.append(options["overlap"]) or stream(*inputs, **options),
+    )
+    calls = run_out(
+        monkeypatch, lambda: torch.empty(1 << 50), lambda calls: overlaps[-1] and len(calls) == 2
+    )
+    stages, note, frames = make(maker, asked)
+    assert overlaps == [True, False] and len(set(calls)) == 1 and len(calls) == 4
+    assert "loading" not in stages and frames.shape == wanted and "Memory ran out" in note
