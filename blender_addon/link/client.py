@@ -69,8 +69,15 @@ class FramesSaved:
     count: int
 
 
+@dataclass(frozen=True)
+class Unsent:
+    """The server went away before it began with a job; the job waits here for the next one."""
+
+    job: str
+
+
 class _Job:
-    """A job in the thread's keeping, from its submission to its end."""
+    """A job in the thread's keeping, from its submission to its end; the request until it is at work."""
 
     def __init__(self, request: GenerationRequest, writer: TakeWriter):
         self.request: GenerationRequest | None = request
@@ -123,7 +130,7 @@ class BridgeClient:
 
     def poll(self, limit: int = 100) -> list[object]:
         """At most `limit` of the events that came since, in order: messages of the server other than
-        frames, `FramesSaved` and `LinkState`. States of one job that nobody has taken out yet replace each
+        frames, `FramesSaved`, `Unsent` and `LinkState`. States of one job that nobody has taken out yet replace each
         other."""
         with self._lock:
             keys = list(self._inbox)[:limit]
@@ -269,8 +276,6 @@ class _Connection:
                 job.sent = self._send(job.request)
             except MessageError as error:
                 self._end(Failed(job=name, code="invalid", message=str(error)))
-            if job.sent:
-                job.request = None
 
     def _send(self, message: object) -> bool:
         parts = wire.encode(message)
@@ -301,15 +306,20 @@ class _Connection:
         if self.attached and now - self.greeted >= HEARTBEAT and self._send(self.client._hello):
             self.greeted = now
         if self.broken_at is not None and now - self.broken_at >= self.grace:
-            self._lose("The server went away")
+            self._lose("The server went away", send_again=True)
         elif self.client.link.state == CONNECTED and now - self.heard > SILENCE:
             self._lose(f"The server has not answered for {SILENCE:.0f} seconds")
 
-    def _lose(self, what: str) -> None:
-        """The server is gone and its jobs with it; those still waiting here go on waiting."""
+    def _lose(self, what: str, send_again: bool = False) -> None:
+        """The server is gone and what it was at with it; those still waiting here go on waiting, and with
+        `send_again` those that waited there do so here."""
         self.broken_at = None
         self.client._set_link(CONNECTING, f"{what}.")
         for name, job in [(name, job) for name, job in self.jobs.items() if job.sent]:
+            if send_again and job.request is not None:
+                job.sent = job.accepted = False
+                self.client._post(Unsent(name))
+                continue
             kept = (
                 f" ({job.writer.written} of {job.num_frames} frames arrived and are kept)"
                 if job.writer.written
@@ -346,7 +356,7 @@ class _Connection:
     def _take(self, message: object) -> None:
         if isinstance(message, Welcome):
             if self.broken_at is not None and not message.jobs:
-                self._lose("The server was started anew")
+                self._lose("The server was started anew", send_again=True)
             self.broken_at = None
             self.client.welcome = message
             self.client._set_link(CONNECTED)
@@ -359,13 +369,17 @@ class _Connection:
         elif message.job not in self.jobs:
             log.debug("A message for a job that has ended: %s", type(message).__name__)
         elif isinstance(message, Frame):
+            self.jobs[message.job].request = None
             self._save(message)
         elif isinstance(message, Done):
             self._finish(message)
         elif isinstance(message, messages.ENDINGS):
             self._end(message)
         else:
-            self.jobs[message.job].accepted |= isinstance(message, Accepted)
+            job = self.jobs[message.job]
+            job.accepted |= isinstance(message, Accepted)
+            if isinstance(message, (Progress, Preview)):
+                job.request = None
             self.client._post(message)
 
     def _blame(self, failed: Failed) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ..sequencer.takes import Take
 from ..shared.messages import Accepted, Cancelled, Done, Failed, Progress, Queued
-from .client import FramesSaved
+from .client import FramesSaved, Unsent
 
 WAITING, QUEUED, RUNNING, ENCODING = "WAITING", "QUEUED", "RUNNING", "ENCODING"
 DONE, FAILED, CANCELLED = "DONE", "FAILED", "CANCELLED"
@@ -64,6 +64,8 @@ class Job:
             self.state = QUEUED
         elif isinstance(event, Queued):
             self.state, self.position = QUEUED, event.position
+        elif isinstance(event, Unsent):
+            self.state, self.began = WAITING, time.monotonic()
         elif isinstance(event, Progress):
             self.state, self.stage, self.step, self.total = RUNNING, event.stage, event.step, event.total
             self.deadline = None if event.seconds_left is None else time.monotonic() + event.seconds_left

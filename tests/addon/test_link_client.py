@@ -110,6 +110,21 @@ def test_server_killed_in_the_middle(fake_server, talk, tmp_path):
     assert type(talk.ending(again.job)).__name__ == "Done"
 
 
+def test_job_that_only_waited_in_a_killed_server_goes_to_the_next(fake_server, talk, tmp_path):
+    address = fake_server(pace=20)
+    talk = talk(address)
+    running = talk.submit(tmp_path / "running", num_frames=100)
+    queued = talk.submit(tmp_path / "queued", num_frames=5)
+    wait_for(lambda: talk.heard("FramesSaved", running.job) and talk.heard("Queued", queued.job))
+    fake_server.kill()
+    assert "The server went away in the middle" in talk.ending(running.job).message
+    wait_for(lambda: talk.heard("Unsent", queued.job))
+    fake_server(address=address)
+    assert type(talk.ending(queued.job)).__name__ == "Done"
+    assert files(tmp_path / "queued") == [f"take_{i:04d}.png" for i in range(1, 6)]
+    assert not talk.heard("Unsent", running.job)
+
+
 def test_server_that_stops_answering(fake_server, talk, tmp_path, monkeypatch):
     talk_to = talk
     monkeypatch.setattr(module("link.client"), "SILENCE", 1.5)

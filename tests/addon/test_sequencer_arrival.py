@@ -224,6 +224,20 @@ def test_server_killed_in_the_middle_and_generated_again(live, fake_server):
     assert again.state == "DONE" and again.take.name == "fox_002"
 
 
+def test_server_killed_with_two_jobs_of_which_one_waited(live, fake_server):
+    live = live(pace=20)
+    running, queued = live.submit(100), live.submit(6)
+    live.until(lambda: running.frames > 2 and queued.state == "QUEUED")
+    fake_server.kill()
+    live.until(lambda: running.ended)
+    live.until(lambda: queued.state == "WAITING")
+    assert queued.describe() == "Waiting for the server"
+    fake_server(address=live.session.client.address)
+    live.until(lambda: queued.ended and not live.session.unfinished(queued))
+    assert (running.state, queued.state) == ("FAILED", "DONE")
+    assert len(live.strip(queued).elements) == 6
+
+
 def test_movie_follows_the_frames(live):
     live = live()
     job = live.submit(12, make_movie=True)
