@@ -5,20 +5,26 @@ from __future__ import annotations
 import functools
 
 import torch
+from diffusers.hooks import HookRegistry
 
 from .clip import InputError
 from .transformer import PoseAnythingTransformer3DModel
 
 
 def compile_blocks(transformer: PoseAnythingTransformer3DModel, **options) -> None:
-    """Compile the blocks' forward, once for all of them; `options` go to `torch.compile`.
+    """Compile the blocks' forward; blocks that are alike share what is compiled. `options` go to
+    `torch.compile`.
 
-    Unlike `compile_repeated_blocks` this leaves hooks (caches, offloading, cancelling) outside of what is
-    compiled, and steps with parts, whose lengths differ from clip to clip, or with a recorder as they are:
+    Unlike `compile_repeated_blocks` this leaves diffusers' hooks (caches, offloading) outside of what is
+    compiled, those there are and those to come, so that it lasts when they are taken off and put on again, as
+    for a LoRA. Steps with parts, whose lengths differ from clip to clip, or with a recorder are not compiled:
     they are few.
     """
     for block in transformer.blocks:
-        block.forward = _compiled_without_parts(block.forward, torch.compile(block.forward, **options))
+        inmost = next(iter(HookRegistry.check_if_exists_or_initialize(block)._fn_refs), block)
+        name = "original_forward" if getattr(inmost, "original_forward", None) else "forward"
+        forward = getattr(inmost, name)
+        setattr(inmost, name, _compiled_without_parts(forward, torch.compile(forward, **options)))
 
 
 def _compiled_without_parts(eager, compiled):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from inference_server.poseanything.acceleration import compile_blocks
 from inference_server.poseanything.checkpoints import CheckpointError, load_lora, load_transformer
 from tests.model.tiny_transformer import CONFIG, tiny_inputs, tiny_parts, tiny_transformer
 
@@ -162,3 +163,26 @@ def test_a_lora_that_does_not_fit_is_refused_whole_and_says_where(tmp_path, chan
     with pytest.raises(CheckpointError, match=complaint):
         load_lora(model, tmp_path / "lora.safetensors")
     assert torch.equal(predict(model), plain)
+
+
+def test_a_transformer_that_streams_stays_compiled_when_its_lora_changes(tmp_path):
+    runs = []
+
+    def backend(graph, inputs):
+        return lambda *inputs: runs.append(1) or graph.forward(*inputs)
+
+    def predict(model):
+        with torch.no_grad():
+            return model(**tiny_inputs()).sample
+
+    model = tiny_transformer()
+    plain = predict(model)
+    model.enable_group_offload(torch.device("cpu"), num_blocks_per_group=1)
+    compile_blocks(model, backend=backend, fullgraph=True)  # a hook within would break the graph
+    torch.testing.assert_close(predict(model), plain)
+    assert len(runs) == CONFIG["num_layers"]
+    load_lora(model, save_lora(tmp_path / "lora.safetensors", comfyui))
+    changed = predict(model)
+    model.unload_lora()
+    torch.testing.assert_close(predict(model), plain)
+    assert len(runs) == 3 * CONFIG["num_layers"] and not torch.allclose(changed, plain)
