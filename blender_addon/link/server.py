@@ -85,7 +85,9 @@ class ServerProcess:
 
     @property
     def is_up(self) -> bool:
-        return self.state in (STARTING, RUNNING)
+        # Asked of the process, which may have ended a moment before its follower knows.
+        process = self._process
+        return process is not None and process.poll() is None
 
     def stop(self, wait: bool = False) -> None:
         """Ask it to end, and make it end when it does not within a few seconds."""
@@ -177,7 +179,7 @@ def is_taken(address: str) -> bool:
     if parts.scheme != "tcp" or not parts.port:
         return False
     with socket.socket(socket.AF_INET6 if ":" in parts.hostname else socket.AF_INET) as probe:
-        probe.settimeout(0.5)
+        probe.settimeout(0.05)
         return probe.connect_ex((parts.hostname, parts.port)) == 0
 
 

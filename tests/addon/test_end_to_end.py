@@ -1,0 +1,96 @@
+"""The whole way: Blender, the server's own process, the draft engine's, and back into the sequencer."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import bpy
+import numpy as np
+import pytest
+
+from tests.addon.conftest import ROOT
+from tests.addon.rigs import read_png
+from tests.addon.servers import module, wait_for
+from tests.addon.test_operators import newest_job, preferences, shot, strip_of  # noqa: F401
+from tests.addon.test_sequencer_strips import names, span
+
+
+@pytest.fixture
+def film(shot, preferences, server_python):
+    """The shot at 256 x 144, and a server that Generate starts when it is needed; gives the scene."""
+    if subprocess.run([server_python, "-c", "import cv2, zmq, msgpack"], capture_output=True).returncode:
+        pytest.skip("POSEANYTHING_SERVER_PYTHON names no Python that has the server's packages")
+    preferences.server_folder, preferences.server_python = str(ROOT), server_python
+    preferences.autostart, preferences.address = True, "tcp://127.0.0.1:0"
+    shot.frame_start, shot.frame_end = 1, 25
+    shot.poseanything.long_side, shot.poseanything.take_name = 256, "fox"
+    return shot
+
+
+def generate_whole(frames: int):
+    """Generate, and check that the take is complete on disk and in the sequencer; gives its job."""
+    assert bpy.ops.poseanything.generate(wait=True) == {"FINISHED"}
+    job = newest_job()
+    assert job.state == "DONE" and job.take.frames_on_disk() == frames
+    assert names(strip_of(job)) == job.take.element_names(frames)
+    return job
+
+
+def begin_long(scene):
+    """A long clip of which frames arrive; gives its job."""
+    scene.frame_end = 400
+    assert bpy.ops.poseanything.generate() == {"FINISHED"}
+    job, session = newest_job(), module("link.session").get()
+    wait_for(lambda: session.poll() and False or job.frames > 2, 60)
+    return job
+
+
+def see_it_fail(job) -> str:
+    """Its one sentence; the frames that came are kept and seen."""
+    session = module("link.session").get()
+    wait_for(lambda: session.poll() and False or job.ended and not session.unfinished(job), 60)
+    assert job.state == "FAILED" and "\n" not in job.sentence and "Traceback" not in job.sentence
+    kept = job.take.frames_on_disk()
+    assert 3 <= kept < 400 and len(strip_of(job).elements) == kept
+    return job.sentence
+
+
+def worker_of(server: int) -> int:
+    """The process id of a server's engine."""
+    children = Path(f"/proc/{server}/task/{server}/children").read_text().split()
+    return next(int(pid) for pid in children if b".worker" in Path(f"/proc/{pid}/cmdline").read_bytes())
+
+
+def test_a_scene_becomes_a_strip_that_moves(film):
+    job = generate_whole(25)
+    assert span(strip_of(job)) == (1, 26) and not job.neural
+    frames = [read_png((job.take.folder / name).read_bytes()).astype(int) for name in names(strip_of(job))]
+    first = read_png((job.take.folder / "first_frame.png").read_bytes()).astype(int)
+    assert first.shape == frames[0].shape == (144, 256, 3)
+    assert np.abs(frames[0] - first).mean() < 1, "it begins with the scene's render"
+    assert np.abs(frames[19] - first).max() > 30, "and follows the armature"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds the worker in /proc")
+def test_a_killed_engine_costs_one_clip(film):
+    session = module("link.session").get()
+    job = begin_long(film)
+    server = session.server._process.pid
+    os.kill(worker_of(server), signal.SIGKILL)
+    assert "signal 9" in see_it_fail(job)
+    film.frame_end = 25
+    again = generate_whole(25)
+    assert again.take.folder != job.take.folder and session.server._process.pid == server
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="signals")
+def test_a_killed_server_costs_one_clip(film):
+    job = begin_long(film)
+    module("link.session").get().server._process.kill()
+    assert see_it_fail(job).startswith("The server went away in the middle of the clip")
+    film.frame_end = 25
+    assert generate_whole(25).take.folder != job.take.folder
