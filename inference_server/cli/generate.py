@@ -17,7 +17,8 @@ from shared.schema import MessageError
 
 from ..engines import find_engine
 from ..engines.base import Engine, EngineError, Picture
-from ..worker.job import Estimate, is_out_of_memory
+from ..out_of_memory import is_out_of_memory
+from ..worker.job import Estimate
 from .output import open_output
 
 GUIDERS = ("none", "classifier_free", "subject_camera", "subject_camera_separate")

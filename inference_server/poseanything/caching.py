@@ -3,16 +3,25 @@ done."""
 
 from __future__ import annotations
 
+import json
+import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from diffusers import FirstBlockCacheConfig, MagCacheConfig, TaylorSeerCacheConfig
+from diffusers.hooks.mag_cache import _MAG_CACHE_LEADER_BLOCK_HOOK
 
 from .transformer import PoseAnythingTransformer3DModel
 
+log = logging.getLogger(__name__)
+
 CACHES = ("none", "first_block", "mag", "taylorseer")
 
+# The thresholds are those in use with other video models. What they leave out depends on the weights: look at
+# the frames before raising them.
 FIRST_BLOCK_THRESHOLD = 0.08
 MAG_THRESHOLD = 0.12
 MAG_MAX_SKIP_STEPS = 4
@@ -70,6 +79,18 @@ def cached(transformer: PoseAnythingTransformer3DModel, config: object | None) -
         transformer.disable_cache()
 
 
+def align_mag_cache(transformer: PoseAnythingTransformer3DModel, step: int) -> None:
+    """Tell MagCache, where it is on, at which of its steps the condition of this cache context is.
+
+    By itself it counts each condition's evaluations, and takes the first steps' ratios for guidance that begins
+    late.
+    """
+    registry = getattr(transformer.blocks[0], "_diffusers_hook", None)
+    head = registry and registry.get_hook(_MAG_CACHE_LEADER_BLOCK_HOOK)
+    if head:
+        head.state_manager.get_state().step_index = step
+
+
 class MagCalibration:
     """Measures MagCache's ratios over the steps of a run that leaves nothing out.
 
@@ -101,3 +122,40 @@ class MagCalibration:
         finally:
             for handle in handles:
                 handle.remove()
+
+
+class MagRatiosFile:
+    """A transformer's ratios in `mag_ratios.json` beside its weights, so that they are measured only once.
+
+    Args:
+        weights: the transformer's file or folder. Ratios belong to its name, size and time; others are measured
+            anew.
+    """
+
+    def __init__(self, weights: Path):
+        files = [file for file in [weights, *weights.rglob("*")] if file.is_file()]
+        stats = [file.stat() for file in files]
+        size, time = sum(stat.st_size for stat in stats), max((stat.st_mtime_ns for stat in stats), default=0)
+        self._key = f"{weights.name}, {size} bytes, {time} ns"
+        self._file = weights.with_name("mag_ratios.json")
+
+    def read(self) -> list[float] | None:
+        ratios = self._all().get(self._key)
+        usable = isinstance(ratios, list) and ratios and all(type(ratio) is float for ratio in ratios)
+        return ratios if usable else None
+
+    def write(self, ratios: list[float]) -> None:
+        """Where the folder can't be written to, they are measured anew next time."""
+        growing = self._file.with_suffix(".part")
+        try:
+            growing.write_text(json.dumps(self._all() | {self._key: ratios}, indent=1), encoding="utf-8")
+            os.replace(growing, self._file)
+        except OSError as error:
+            log.warning("MagCache's ratios can't be kept in %s: %s", self._file, error)
+
+    def _all(self) -> dict:
+        try:
+            ratios = json.loads(self._file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return ratios if isinstance(ratios, dict) else {}

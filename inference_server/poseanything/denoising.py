@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from diffusers import SchedulerMixin
 
-from .caching import CACHES, MagCalibration, cache_config, cached
+from .caching import CACHES, MagCalibration, align_mag_cache, cache_config, cached
 from .clip import InputError
 from .guiders import LinearGuidance
 from .part_tracker import MATCHINGS, PartTracker
@@ -90,7 +90,7 @@ class Denoiser:
         Yields after each step the latents, and the clean ones that the model expects at the end.
         """
         settings, num_steps = self.settings, self.settings.num_inference_steps
-        if settings.matching == "release" and settings.part_attention_steps:
+        if settings.matching == "release" and settings.part_attention_steps and self.tracker.has_to_match:
             self._match_ahead(noise)
         calibration = MagCalibration() if settings.cache == "mag" and self.mag_ratios is None else None
 
@@ -112,7 +112,7 @@ class Denoiser:
                 clean = latents - self.scheduler.sigmas[index].to(latents.device) * velocity
                 latents = self._step(latents, index, velocity)
                 yield latents, clean
-        if calibration is not None:
+        if calibration is not None and len(calibration.ratios) == num_steps - settings.part_attention_steps:
             self.mag_ratios = calibration.ratios
 
     def _match_ahead(self, noise: torch.Tensor) -> None:
@@ -134,7 +134,7 @@ class Denoiser:
         recorder: FirstFrameAttention | None = None,
         calibration: MagCalibration | None = None,
     ) -> torch.Tensor:
-        """The guided flow, float32. What is recorded is of the first condition, the request's own."""
+        """The guided flow, float32. What is recorded is of the request's own condition, where the step has it."""
         guider, transformer = self.guider, self.transformer
         timestep = torch.full((len(latents), latents.shape[2]), self._timestep(index), device=latents.device)
         timestep[:, 0] = 0
@@ -142,16 +142,19 @@ class Denoiser:
         guider.set_state(index, self.settings.num_inference_steps, timestep[0, -1])
         parts = tuple(parts if name in SUBJECT_CONDITIONS else None for name in guider.pose_conditions)
         batches = guider.prepare_inputs(self._conditions | {"parts": parts})
-        for number, batch in enumerate(batches):
-            measuring = calibration.recording(transformer) if calibration and number == 0 else nullcontext()
-            with transformer.cache_context(getattr(batch, guider._identifier_key)), measuring:
+        for batch in batches:
+            name = getattr(batch, guider._identifier_key)
+            own = name == guider._input_predictions[0]
+            measuring = calibration.recording(transformer) if calibration and own else nullcontext()
+            with transformer.cache_context(name), measuring:
+                align_mag_cache(transformer, index - self.settings.part_attention_steps)
                 batch.noise_pred = transformer(
                     latents.to(transformer.dtype),
                     timestep.to(transformer.dtype),  # rounded as in training: bfloat16 takes 995.93 for 996
                     batch.encoder_hidden_states,
                     batch.pose_hidden_states,
                     parts=batch.parts,
-                    attention_recorder=recorder if number == 0 else None,
+                    attention_recorder=recorder if own else None,
                     return_dict=False,
                 )[0]
         return guider(batches)[0].float()

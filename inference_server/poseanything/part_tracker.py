@@ -59,6 +59,11 @@ class PartTracker:
             images = {frame: clip.pose_images[frame] for frame in clip.pose_frames}
             self._plan = executor.submit(plan_parts, images, clip.subject_mask, width, height, STRIDE).result
 
+    @property
+    def has_to_match(self) -> bool:
+        """Whether there are parts, and they are to be matched by attention."""
+        return self._plan is not None and bool(len(self._plan().rows))
+
     def parts_on(self, device: torch.device) -> PartTokens | None:
         """The parts as far as they are known, their indices on a device."""
         if self._parts is not None and self._parts.tokens.device != device:
@@ -67,8 +72,9 @@ class PartTracker:
 
     def recorder(self, timestep: float) -> FirstFrameAttention | None:
         """What is to record the attention of a step; None where it is of no use."""
-        if self._plan is None or timestep <= MATCHING_TIMESTEP or not len(rows := self._plan().rows):
+        if timestep <= MATCHING_TIMESTEP or not self.has_to_match:
             return None
+        rows = self._plan().rows
         if self._beside_pose:
             rows = rows // self._width * 2 * self._width + rows % self._width
         return FirstFrameAttention(

@@ -1,9 +1,9 @@
 """The model of the full 5B shape at 832 x 480 x 81 with random weights: ours and diffusers' plain Wan side by
 side.
 
-With a CUDA card: seconds a step and peak memory, eager and compiled. Without one: the arithmetic of a whole
-    sample,
-counted on torch's meta device at full size, against the release's; and times on this CPU at a reduced size.
+First the arithmetic of a whole sample, counted on torch's meta device at full size, against the release's.
+Then, with a CUDA card, seconds a step and peak memory, eager and compiled; without one, times on this CPU at a
+reduced size.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import torch
 from accelerate import init_empty_weights
 from accelerate.utils import set_module_tensor_to_device
 from diffusers import WanTransformer3DModel
-from torch.utils.flop_counter import FlopCounterMode
 
 from inference_server.poseanything.acceleration import compile_blocks
 from inference_server.poseanything.part_tracker import MATCHING_BLOCK
@@ -25,26 +24,19 @@ from inference_server.poseanything.transformer import (
     PartTokens,
     PoseAnythingTransformer3DModel,
 )
+from tests.benchmarks.ptcm import flops, part_masks
 from tests.model.masked_part_attention import MaskedPartProcessor, MaskedParts
 
 FULL = {"num_attention_heads": 24, "ffn_dim": 14336, "num_layers": 30, "text_dim": 4096}
 REDUCED = {"num_attention_heads": 2, "ffn_dim": 1024, "num_layers": 2, "text_dim": 256}
 PLAIN = {"patch_size": (1, 2, 2), "in_channels": 48, "out_channels": 48, "eps": 1e-6}
 FULL_GRID, REDUCED_GRID = (21, 15, 26), (4, 8, 10)  # latent frames, tokens down and across
-CHANNELS, TEXT_TOKENS, PARTS = 48, 512, 5
+CHANNELS, TEXT_TOKENS = 48, 512
 STEPS, PART_STEPS, RELEASE_MATCHING_STEPS = 50, 6, 5
 WARM_UP, ROUNDS = 2, 7
 
 Model = PoseAnythingTransformer3DModel | WanTransformer3DModel
 Run = Callable[[], torch.Tensor]
-
-
-def part_masks(frames: int, height: int, width: int) -> torch.Tensor:
-    """bool [F, P, h, w]: five parts side by side over the middle third of the picture."""
-    masks = torch.zeros(frames, PARTS, height, width, dtype=torch.bool)
-    for part, columns in enumerate(torch.arange(width).tensor_split(PARTS)):
-        masks[:, part, height // 3 : 2 * height // 3, columns] = True
-    return masks
 
 
 def random_model(kind: type[Model], shape: dict[str, int], device: str, dtype: torch.dtype) -> Model:
@@ -89,14 +81,8 @@ def runs(model: Model, grid: tuple[int, int, int]) -> dict[str, Run]:
     }
 
 
-def flops(run: Run) -> float:
-    with FlopCounterMode(display=False) as counter:
-        run()
-    return counter.get_total_flops() / 1e12
-
-
 def release_flops(shape: dict[str, int], plain: float) -> tuple[float, float]:
-    """TFLOP of one evaluation with the release's part attention, and of its matching pass through block 27
+    """FLOP of one evaluation with the release's part attention, and of its matching pass through block 27
     twice."""
     with torch.device("meta"):
         model = PoseAnythingTransformer3DModel(**shape)
@@ -137,12 +123,12 @@ def count_arithmetic() -> None:
     }
     print(
         "one evaluation at full size, TFLOP:",
-        *(f"{name} {value:.1f}" for name, value in counted.items()),
+        *(f"{name} {value / 1e12:.1f}" for name, value in counted.items()),
         sep="  ",
     )
     print(f"{'a whole sample, 50 steps, no guidance':54} evaluations    TFLOP  of the release's")
     for name, (evaluations, total) in samples.items():
-        print(f"{name:54} {evaluations:11} {total:8.0f} {total / release:14.1%}")
+        print(f"{name:54} {evaluations:11} {total / 1e12:8.0f} {total / release:14.1%}")
 
 
 @torch.no_grad()

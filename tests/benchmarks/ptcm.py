@@ -1,8 +1,9 @@
-"""What part-aware attention adds to a transformer block: arithmetic, time and memory, side by side in one run.
+"""What part-aware attention adds to a transformer block: arithmetic, time and memory, side by side in one
+run.
 
-At 832x480x81 a block sees 21 x 15 x 26 tokens; five parts cover a third of them together. The block runs without
-part-aware attention, with it, and with the release's way of computing it, masks over all tokens. Arithmetic is counted
-at the model's real width, time and memory are measured on this CPU at a width of 512.
+At 832x480x81 a block sees 21 x 15 x 26 tokens; five parts cover a third of them together. The block runs
+without part-aware attention, with it, and with the release's way of computing it, masks over all tokens.
+Arithmetic is counted at the model's real width, time and memory are measured on this CPU at a width of 512.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ ROUNDS = 15
 Run = Callable[[], torch.Tensor]
 
 
-def part_masks() -> tuple[torch.Tensor, torch.Tensor]:
-    """Five parts side by side over the middle third of the picture, in every frame."""
-    first = torch.zeros(1, PARTS, HEIGHT, WIDTH, dtype=torch.bool)
-    for part, columns in enumerate(torch.arange(WIDTH).tensor_split(PARTS)):
-        first[:, part, HEIGHT // 3 : 2 * HEIGHT // 3, columns] = True
-    return first, first.unsqueeze(1).expand(-1, FRAMES - 1, -1, -1, -1)
+def part_masks(frames: int, height: int, width: int) -> torch.Tensor:
+    """bool [F, P, h, w]: five parts side by side over the middle third of the picture."""
+    masks = torch.zeros(frames, PARTS, height, width, dtype=torch.bool)
+    for part, columns in enumerate(torch.arange(width).tensor_split(PARTS)):
+        masks[:, part, height // 3 : 2 * height // 3, columns] = True
+    return masks
 
 
 @torch.no_grad()
@@ -49,9 +50,9 @@ def runs(dim: int, ffn_dim: int, device: str) -> dict[str, Run]:
         temb = torch.randn(1, FRAMES, 6, dim)
         angles = torch.rand(1, length, 1, HEAD_DIM)
         inputs = (hidden_states, text, temb, (angles.cos(), angles.sin()))
-    first, frames = part_masks()
-    tokens = PartTokens.from_masks(first, frames).to(device)
-    masked = MaskedParts(first.to(device), frames.to(device))
+    masks = part_masks(FRAMES, HEIGHT, WIDTH)
+    tokens = PartTokens.from_masks(masks[0], masks[1:]).to(device)
+    masked = MaskedParts(masks[:1].to(device), masks[None, 1:].to(device))
     return {
         "without": lambda: block(*inputs),
         "ours": lambda: block(*inputs, parts=tokens),
@@ -74,7 +75,7 @@ def peak_memory(run: Run) -> int:
 
 
 def seconds(runs: dict[str, Run]) -> dict[str, list[float]]:
-    """Times by round. The runs take turns, so that whatever else the machine does falls on all of them alike."""
+    """Times by round. The runs take turns, so that whatever else the machine does falls on all of them."""
     taken = {name: [] for name in runs}
     for _ in range(ROUNDS):
         for name, run in runs.items():
@@ -92,14 +93,17 @@ def main() -> None:
         "peak memory at width 512, MiB": {name: [peak_memory(run) / 2**20] for name, run in small.items()},
         "CPU time at width 512, s": seconds(small),
     }
-    print(f"One block at {FRAMES}x{HEIGHT}x{WIDTH} tokens, {PARTS} parts over a third of them; medians, ratios by round")
+    grid = f"{FRAMES}x{HEIGHT}x{WIDTH}"
+    print(f"One block at {grid} tokens, {PARTS} parts over a third of them; medians, ratios by round")
     print(f"{'':33}" + "".join(f"{name:>20}" for name in small))
     for figure, measured in figures.items():
         ratios = {
             name: statistics.median(value / base for value, base in zip(values, measured["without"]))
             for name, values in measured.items()
         }
-        cells = (f"{statistics.median(values):9.3f} ({ratios[name]:6.1%})" for name, values in measured.items())
+        cells = (
+            f"{statistics.median(values):9.3f} ({ratios[name]:6.1%})" for name, values in measured.items()
+        )
         print(f"{figure:33}" + "".join(f"{cell:>20}" for cell in cells))
 
 

@@ -218,6 +218,30 @@ def test_what_can_not_be_made_is_said_in_a_sentence(engine, fields, sentence):
     assert len(pictures(events)) == FRAMES
 
 
+def test_what_mag_cache_measured_is_kept_beside_the_weights(weights, monkeypatch):
+    monkeypatch.setenv("POSEANYTHING_WEIGHTS", str(weights))
+    asked = request(engine_options={"cache": "mag"}, num_inference_steps=12)
+    evaluations = []
+    for _ in range(3):  # as in three processes
+        engine = find_engine("poseanything")()
+        list(engine.load())
+        blocks, load = [], engine._maker._load
+
+        def count(chosen, engine=engine, blocks=blocks, load=load):
+            yield from load(chosen)
+            engine._maker.pipeline.transformer.blocks[-2].register_forward_hook(lambda *_: blocks.append(1))
+
+        engine._maker._load = count
+        _, note = generate(engine, asked)
+        evaluations.append(("calibrated" in note, len(blocks)))
+        if len(evaluations) == 2:  # another checkpoint under the same name
+            file = next((weights / "PoseAnything").glob("*.safetensors"))
+            os.utime(file, ns=(file.stat().st_atime_ns, file.stat().st_mtime_ns + 10**9))
+    assert [calibrated for calibrated, _ in evaluations] == [True, False, True]
+    assert evaluations[1][1] <= evaluations[0][1] == evaluations[2][1] == 12
+    assert engine._maker.pipeline.mag_ratios and (weights / "mag_ratios.json").exists()
+
+
 def test_a_lora_of_the_weights_folder_is_put_on_and_taken_off(engine, weights):
     (weights / "loras").mkdir(exist_ok=True)
     pieces = {"lora_A.weight": torch.randn(4, 128), "lora_B.weight": torch.randn(128, 4)}

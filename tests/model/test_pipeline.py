@@ -33,7 +33,10 @@ from inference_server.poseanything.pipeline import (  # noqa: E402
 from inference_server.poseanything.schedule import SCHEDULERS, make_scheduler, set_timesteps  # noqa: E402
 from inference_server.poseanything.video_latents import decode_frames, encode_frames, to_video  # noqa: E402
 
-from .tiny_pipeline import tiny_clip, tiny_pipeline, tiny_vae  # noqa: E402
+from tests.benchmarks.ptcm import flops  # noqa: E402
+from tests.benchmarks.ptcm import runs as block_runs  # noqa: E402
+
+from .tiny_pipeline import psnr, tiny_clip, tiny_pipeline, tiny_vae  # noqa: E402
 
 GOLDEN = Path(os.environ.get("POSEANYTHING_GOLDEN", Path(__file__).parents[3] / "shared" / "golden"))
 
@@ -56,11 +59,6 @@ class Calls:
     @property
     def with_parts(self) -> list[bool]:
         return [call["parts"] is not None for call in self.calls]
-
-
-def psnr(images: np.ndarray, reference: np.ndarray) -> float:
-    error = np.mean((images.astype(float) - reference) ** 2)
-    return 10 * np.log10(255**2 / max(error, 1e-9))
 
 
 def part_maps(frames: int, height: int, width: int) -> np.ndarray:
@@ -234,6 +232,36 @@ def test_the_releases_matching_repeats_its_steps():
     assert calls.calls[5]["attention_recorder"].on == "own_output"
     used = [call["parts"] for call in calls.calls[6:12]]
     assert all(torch.equal(part.later_masks, used[0].later_masks) for part in used)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_the_releases_matching_throws_no_step_away_where_there_is_nothing_to_match(known):
+    pipeline = tiny_pipeline(part_attention=known)
+    clip = tiny_clip(part_maps=part_maps(9, 64, 96) if known else None)
+    calls = Calls(pipeline)
+    pipeline(clip, settings=Settings(num_inference_steps=8, matching="release"))
+    assert calls.with_parts == [known] * 6 + [False] * 2 if known else [False] * 8
+
+
+def test_nothing_is_recorded_of_a_negative_condition_that_stands_alone():
+    pipeline = tiny_pipeline()
+    calls = Calls(pipeline)
+    guider, settings = ClassifierFreePoseGuidance(0.0), Settings(num_inference_steps=8, cache="mag")
+    pipeline(tiny_clip(), guider=guider, settings=settings)
+    assert len(calls.calls) == 8 and all(call["attention_recorder"] is None for call in calls.calls)
+    assert pipeline.mag_ratios is None
+
+
+def test_guidance_that_begins_late_meets_the_cache_at_its_own_step():
+    pipeline = tiny_pipeline()
+    # From step 15 on, ratios that leave nothing out; before, such as leave everything out.
+    pipeline.mag_ratios = [1.0] * 9 + [5.0] * 15
+    calls = Calls(pipeline)
+    guider = ClassifierFreePoseGuidance(2.0, start=0.5)
+    settings = Settings(num_inference_steps=30, cache="mag", part_attention_steps=6)
+    pipeline(tiny_clip(), guider=guider, settings=settings)
+    assert len(calls.calls) == 30 + 15
+    assert calls.blocks == 6 + 2 + 15 + 15  # with parts, and of 9 the first and the sixth
 
 
 def test_parts_change_the_clip():
@@ -440,6 +468,26 @@ def test_a_prompt_in_use_is_not_forgotten_for_others():
     assert len(pipeline.prompt_embeds) == PROMPTS_KEPT
     clip = tiny_clip(prompt="one more", negative_prompt=next(iter(pipeline.prompt_embeds)))
     assert pipeline(clip, guider=guider, settings=settings).shape[1] == 9
+
+
+@torch.no_grad()
+def test_a_guided_sample_with_mag_cache_takes_half_of_the_releases_arithmetic():
+    """The default threshold, on a tiny model: how much is left out of the real one depends on its weights."""
+    evaluation = {name: flops(run) for name, run in block_runs(3072, 14336, "meta").items()}
+    ours, released = (evaluation[name] / evaluation["without"] - 1 for name in ("ours", "as released"))
+    # The release denoises 5 steps and goes through 28 of 30 blocks, one of them twice, to match; then come 50 steps.
+    release = 5 + 29 / 30 + 50 + 6 * released
+
+    pipeline = tiny_pipeline()
+    for parameter in pipeline.transformer.parameters():
+        parameter.mul_(0.5)  # a smoother model, nearer to a trained one
+    clip, guider = tiny_clip(part_maps=part_maps(9, 64, 96)), ClassifierFreePoseGuidance(2.0, stop=0.2)
+    settings = Settings(num_inference_steps=50, cache="mag")
+    pipeline(clip, guider=guider, settings=settings)  # measures the ratios
+    calls = Calls(pipeline)
+    pipeline(clip, guider=guider, settings=settings)
+    assert len(calls.calls) == 60 and sum(calls.with_parts) == 12
+    assert calls.blocks + 12 * ours <= release / 2
 
 
 def test_unipc_comes_to_the_same_clip():

@@ -45,6 +45,12 @@ class WordTokenizer:
         return BatchEncoding({"input_ids": ids, "attention_mask": (ids > 0).long()})
 
 
+def psnr(images: np.ndarray, reference: np.ndarray) -> float:
+    """Decibels; infinite where the pictures, uint8, are the same."""
+    error = np.mean((images.astype(np.float64) - reference) ** 2)
+    return 10 * np.log10(255**2 / error) if error else float("inf")
+
+
 def tiny_vae(**config) -> AutoencoderKLWan:
     with torch.random.fork_rng():
         torch.manual_seed(3)
