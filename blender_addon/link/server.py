@@ -85,9 +85,7 @@ class ServerProcess:
 
     @property
     def is_up(self) -> bool:
-        # Asked of the process, which may have ended a moment before its follower knows.
-        process = self._process
-        return process is not None and process.poll() is None
+        return self.state in (STARTING, RUNNING)
 
     def stop(self, wait: bool = False) -> None:
         """Ask it to end, and make it end when it does not within a few seconds."""

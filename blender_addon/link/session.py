@@ -88,9 +88,9 @@ class Session:
 
     def reach_server(self, folder: str, python: str, address: str, autostart: bool, online: bool) -> None:
         """Make sure that a server answers or may soon do so. Raises `ServerError` when none will."""
+        if self.server.state == server_process.RUNNING:
+            self.connect(self.server.address, online)
         if self.server.is_up:
-            if self.server.state == server_process.RUNNING:
-                self.connect(self.server.address, online)
             return
         if not chooses_port(address):
             self.connect(address, online)

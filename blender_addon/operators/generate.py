@@ -31,7 +31,7 @@ def generate(context) -> Generator[ExportStep, None, Job]:
     shots.output_folder(context, context.scene.poseanything)
     shots.plan_shot(context, context.scene.poseanything, None)
     preferences.reach_server(context)
-    yield from _await_server(current)
+    yield from _await_server(context, current)
 
     # Blender was the user's meanwhile.
     scene, settings = context.scene, context.scene.poseanything
@@ -58,13 +58,17 @@ def generate(context) -> Generator[ExportStep, None, Job]:
     )
 
 
-def _await_server(current: session.Session) -> Generator[ExportStep, None, None]:
+def _await_server(context, current: session.Session) -> Generator[ExportStep, None, None]:
     began = time.monotonic()
+    was_running = current.server.state == server.RUNNING
     while current.link.state != CONNECTED or not current.engines:
         if current.link.state == REFUSED:
             raise ServerError(current.link.sentence)
         if current.server.state == server.FAILED:
-            raise ServerError(current.server.sentence)
+            if not was_running:
+                raise ServerError(current.server.sentence)
+            was_running = False  # it had just ended, unnoticed: another may take its place
+            preferences.reach_server(context)
         if current.client is None and not current.server.is_up:
             raise ServerError("The server was stopped; generate again.")
         starting = current.server.state == server.STARTING
