@@ -148,7 +148,7 @@ def config_from_official(
         "text_dim": text_dim,
         "freq_dim": freq_dim,
         "ffn_dim": ffn_dim,
-        "num_layers": 1 + max(int(name.split(".")[1]) for name in shapes if name.startswith("blocks.")),
+        "num_layers": len({name.split(".")[1] for name in shapes if name.startswith("blocks.")}),
         "eps": original_config.get("eps", 1e-6),
         "pose_injection": pose_injection,
         "part_attention": any(".cross_attn_instance." in name for name in shapes),

@@ -100,8 +100,7 @@ def config_from_shapes(shapes: Mapping[str, tuple[int, ...]], where: str) -> dic
         "d_model": d_model,
         "d_kv": inner_dim // num_heads,
         "d_ff": d_ff,
-        "num_layers": 1
-        + max(int(name.split(".")[2]) for name in shapes if name.startswith("encoder.block.")),
+        "num_layers": len({name.split(".")[2] for name in shapes if name.startswith("encoder.block.")}),
         "num_heads": num_heads,
         "relative_attention_num_buckets": num_buckets,
         "feed_forward_proj": "gated-gelu",

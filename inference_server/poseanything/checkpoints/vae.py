@@ -120,7 +120,7 @@ def config_from_wan(shapes: Mapping[str, tuple[int, ...]], where: str) -> dict[s
             for level in sorted(levels)
         ]
         decoder_base_dim = shapes["decoder.head.0.gamma"][0]
-    except KeyError as error:
+    except (KeyError, ValueError) as error:
         raise CheckpointError(
             f"{where} is no Wan 2.2 VAE: its tensor {error} is missing; get Wan2.2_VAE.pth with the weights command."
         ) from error
