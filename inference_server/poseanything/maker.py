@@ -12,6 +12,7 @@ import torch
 from ..out_of_memory import is_out_of_memory
 from .acceleration import compile_blocks, set_attention_backend
 from .checkpoints import WeightSet, default_folder, load_lora, load_text_encoder, load_transformer, load_vae
+from .caching import MagRatiosFile
 from .clip import InputError
 from .decoding import Check, Frames
 from .memory import RESERVE_BYTES, Card, MemoryPlan, ModelSizes, Shape, plan
@@ -27,20 +28,21 @@ class ClipMaker:
     otherwise.
 
     Args:
-        weights: where the model's files lie.
+        weights: where the model's files lie; of several transformers each order chooses one.
         device: by default CUDA's where there is one.
 
     Raises `CheckpointError` where the files are another model's.
     """
 
     def __init__(self, weights: WeightSet, device: torch.device | str | None = None):
-        self.weights = weights
+        self._found, self.weights = weights, None
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.sizes = ModelSizes.of(weights)
         self.pipeline = PoseAnythingPipeline(None, None, None, None, make_scheduler())
         self._ran_out: dict[Shape, tuple[int, MemoryPlan]] = {}
         """What was free when memory ran out, and the plan that was gone on with."""
         self._forget()
+        if len(weights.transformers) == 1:
+            self._choose("")
 
     def make(self, order: Order, check: Check = None) -> Generator[Event, None, str]:
         """The pipeline's events of an order, and before them those of loading; returns a note for the user.
@@ -49,6 +51,7 @@ class ClipMaker:
         plan's next rung, and goes on after the last frame shown. Raises `InputError`, `CheckpointError`, what
         `check` raises, and below the last rung what says that memory ran out (see `is_out_of_memory`).
         """
+        self._choose(order.options.transformer)
         height, width = order.clip.size
         shape = Shape(width, height, min(order.clip.num_frames, order.options.window_frames))
         card = Card.of(self.device, self._plan)
@@ -60,6 +63,7 @@ class ClipMaker:
             else:  # another program has ended
                 del self._ran_out[shape]
         shown, remarks = 0, _remarks(order, self.pipeline)
+        known_ratios = self.pipeline.mag_ratios
         while True:
             overlapping = False
             try:
@@ -74,6 +78,8 @@ class ClipMaker:
                         if not event.images.shape[1]:
                             continue
                     yield event
+                if self.pipeline.mag_ratios is not known_ratios:
+                    MagRatiosFile(self.weights.transformer).write(self.pipeline.mag_ratios)
                 reason = chosen.reason[:1].upper() + chosen.reason[1:]
                 return " ".join([reason, *remarks])
             except Exception as error:
@@ -106,6 +112,14 @@ class ClipMaker:
 
     def _overlaps(self, chosen: MemoryPlan) -> bool:
         return chosen.overlap and self.device.type == "cuda"
+
+    def _choose(self, transformer: str) -> None:
+        weights = self._found.choose(transformer)
+        if weights != self.weights:
+            self._forget()
+            self.sizes, self.weights = ModelSizes.of(weights), weights
+            self._ran_out.clear()
+            self.pipeline.mag_ratios = MagRatiosFile(weights.transformer).read()
 
     def _load(self, chosen: MemoryPlan) -> Iterator[Step]:
         if self._plan is not None and self._plan.placement == chosen.placement:

@@ -43,6 +43,7 @@ class Options:
     window_frames: how many frames are made at once; longer clips are chained.
     attention: one of diffusers' attention backends.
     compile: compile the blocks, which pays from the second clip on.
+    transformer: which one, where the weights hold several: a file or folder within their folder.
     lora: the name of a LoRA file in the folder `loras` of the weights; of `lora_strength`.
     """
 
@@ -56,6 +57,7 @@ class Options:
     window_frames: int = WINDOW_FRAMES
     attention: str = "native"
     compile: bool = False
+    transformer: str = ""
     lora: str = ""
     lora_strength: float = 1.0
 

@@ -136,6 +136,12 @@ def test_shards_that_repeat_a_tensor_are_not_mixed(tmp_path, tensors):
     assert "repeats the tensor" in complaint_of(load_transformer, tmp_path)
 
 
+def test_a_name_that_damage_gave_is_named(tmp_path, tensors):
+    tensors["blocks. .norm3.bias"] = tensors.pop("blocks.0.norm3.bias")
+    sentence = complaint_of(load_transformer, save(tensors, tmp_path / "model.safetensors"))
+    assert "blocks. .norm3.bias" in sentence
+
+
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(share=st.floats(0, 1, exclude_max=True))
 def test_a_file_cut_off_anywhere_is_called_damaged(tmp_path_factory, share):
@@ -275,6 +281,30 @@ def test_one_of_several_transformers_can_be_chosen(tmp_path):
         chosen.transformer == variant and load_transformer(chosen.transformer).config.part_attention is False
     )
     assert "t.pth" in complaint_of(find_weights, folder, transformer="PoseAnything/tiktok/t.pth")
+
+
+def test_several_transformers_are_named_and_one_within_the_folder_is_chosen(tmp_path):
+    folder = save_release(tmp_path / "weights")
+    save(random_tensors(transformer_shapes()), tmp_path / "outside.safetensors")
+    converted = folder / "converted" / "model.safetensors"
+    converted.parent.mkdir()
+    save(random_tensors(transformer_shapes()), converted)
+    found = find_weights(folder)
+    assert "(PoseAnything, converted); choose one by the engine's option" in complaint_of(lambda: found.transformer)
+    assert found.choose("converted/model.safetensors").transformer == converted
+    for name in ("../outside.safetensors", str(tmp_path / "outside.safetensors"), "nothing"):
+        assert "choose among PoseAnything, converted" in complaint_of(found.choose, name)
+
+
+def test_a_text_encoder_of_gguf_is_no_transformer(tmp_path):
+    gguf = pytest.importorskip("gguf", reason="the package gguf is not installed")
+    folder = save_release(tmp_path)
+    for name, architecture in [("umt5-xxl-encoder", "t5encoder"), ("model", "wan")]:
+        writer = gguf.GGUFWriter(folder / f"{name}.gguf", architecture)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.close()
+    assert find_weights(folder).transformers == (folder / "model.gguf", folder / "PoseAnything")
 
 
 def test_an_index_that_is_no_index_is_named(tmp_path, tensors):

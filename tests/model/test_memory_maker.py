@@ -9,7 +9,7 @@ import psutil
 import pytest
 import torch
 
-from inference_server.poseanything.checkpoints import find_weights
+from inference_server.poseanything.checkpoints import CheckpointError, find_weights
 from inference_server.poseanything.clip import Clip
 from inference_server.poseanything.decoding import Frames
 from inference_server.poseanything.maker import ClipMaker
@@ -152,3 +152,17 @@ def test_decoding_beside_the_denoising_is_given_up_before_anything_else(maker, m
     stages, note, frames = make(maker, asked)
     assert overlaps == [True, False] and len(set(calls)) == 1 and len(calls) == 4
     assert "loading" not in stages and frames.shape == wanted and "Memory ran out" in note
+
+
+def test_of_several_transformers_the_order_chooses_one(maker, monkeypatch):
+    give_host(monkeypatch, maker, 60)
+    folder = maker.weights.folder
+    shapes = transformer_shapes(in_channels=96, out_channels=48)
+    save_shards(random_tensors(shapes, torch.bfloat16, seed=1), folder / "dancers")
+    maker = ClipMaker(find_weights(folder), "cpu")
+    with pytest.raises(CheckpointError, match=r"several .*\(PoseAnything, dancers\); choose one"):
+        make(maker, order())
+    _, _, animals = make(maker, order(transformer="PoseAnything"))
+    _, _, dancers = make(maker, order(transformer="dancers"))
+    assert not np.array_equal(animals, dancers)
+    assert np.array_equal(make(maker, order(transformer="PoseAnything"))[2], animals)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
 
 from .errors import CheckpointError, name_some
 
@@ -29,12 +29,42 @@ TRANSFORMER_FILES = "diffusion_pytorch_model*.safetensors or a .gguf file"
 
 @dataclass(frozen=True)
 class WeightSet:
-    """Where each component of the model lies: a file, or a folder with one checkpoint in it."""
+    """Where each component of the model lies within `folder`: a file, or a folder with one checkpoint in it."""
 
-    transformer: Path
+    folder: Path
+    transformers: tuple[Path, ...]
+    """The one there is, or those to choose from."""
     vae: Path
     text_encoder: Path
     tokenizer: Path
+
+    @property
+    def transformer(self) -> Path:
+        """The only one. Raises `CheckpointError` naming them where there are several."""
+        if len(self.transformers) > 1:
+            raise CheckpointError(
+                f"{self.folder} holds several PoseAnything transformers ({self._names});"
+                " choose one by the engine's option transformer."
+            )
+        return self.transformers[0]
+
+    def choose(self, transformer: str) -> WeightSet:
+        """The same with the transformer of this name, a file or folder within `folder`; "" leaves it as it is.
+
+        The name may come from another machine and leads nowhere else. Raises `CheckpointError`.
+        """
+        if not transformer:
+            return self
+        name, path = PurePath(transformer), self.folder / transformer
+        if name.anchor or ".." in name.parts or not path.exists():
+            raise CheckpointError(
+                f"There is no transformer {transformer!r} in {self.folder}; choose among {self._names}."
+            )
+        return replace(self, transformers=(path,))
+
+    @property
+    def _names(self) -> str:
+        return name_some(path.relative_to(self.folder).as_posix() for path in self.transformers)
 
 
 def default_folder() -> Path:
@@ -57,8 +87,9 @@ def find_weights(folder: Path | str | None = None, *, transformer: Path | str | 
         folder,
         *sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")),
     ]
+    transformers = _find_transformers(places) if transformer is None else [folder / transformer]
     found: dict[str, Path | None] = {
-        "transformer": _find_transformer(places) if transformer is None else folder / transformer,
+        "transformer": next(iter(transformers), None),
         "vae": _find_named(places, VAE_NAMES),
         "text_encoder": _find_named(places, TEXT_ENCODER_NAMES),
         "tokenizer": _find_named(places, TOKENIZER_NAMES),
@@ -82,7 +113,8 @@ def find_weights(folder: Path | str | None = None, *, transformer: Path | str | 
             f"The weights in {folder}, and in the folders right inside it, lack {wanted}.{aside}"
             " Get them with the weights command."
         )
-    return WeightSet(**found)
+    del found["transformer"]
+    return WeightSet(folder, tuple(transformers), **found)
 
 
 def checkpoint_families(folder: Path) -> dict[str, list[Path]]:
@@ -114,25 +146,29 @@ def _is_component_folder(path: Path) -> bool:
     return any((path / name).is_file() for name in ("config.json", "tokenizer_config.json", "tokenizer.json"))
 
 
-def _find_transformer(places: list[Path]) -> Path | None:
-    """The PoseAnything transformer: its file, or the folder where it is the only checkpoint.
+def _find_transformers(places: list[Path]) -> list[Path]:
+    """The PoseAnything transformers: the file of each, or the folder where it is the only checkpoint.
 
-    Files too damaged to tell are taken last, so that loading them says what is wrong. Raises `CheckpointError` when a
-    place holds several.
+    Files too damaged to tell are taken only where there is no other, so that loading them says what is wrong.
     """
+    found: list[Path] = []
     for accept in (_is_poseanything, _may_be_damaged):
-        for place in places:
+        for place in places if not found else ():
             families = checkpoint_families(place)
-            found = [files for stem, files in families.items() if accept(stem, files)]
-            quantised = [[path] for path in sorted(place.glob("*.gguf"))]
-            if len(found) + len(quantised) > 1:
-                names = name_some(files[0].name for files in found + quantised)
-                raise CheckpointError(
-                    f"{place} holds several PoseAnything transformers ({names}); choose one."
-                )
-            for files in found + quantised:
-                return place if len(families) == 1 and not quantised else files[0]
-    return None
+            accepted = [files[0] for stem, files in families.items() if accept(stem, files)]
+            quantised = [path for path in sorted(place.glob("*.gguf")) if _may_be_wan(path)]
+            alone = len(families) == 1 and accepted and not quantised
+            found += [place] if alone else accepted + quantised
+    return found
+
+
+def _may_be_wan(gguf: Path) -> bool:
+    """Whether a GGUF file's header, where it names an architecture, names Wan's; UMT5 comes as GGUF too."""
+    with gguf.open("rb") as file:
+        head = file.read(4096)
+    # A key, the type of its value (8, text), the text's length as 64 bits, and the text.
+    _, key, value = head.partition(b"general.architecture\x08\0\0\0")
+    return not key or value[8:].startswith(b"wan") and value[0] == len(b"wan")
 
 
 def _is_poseanything(stem: str, files: list[Path]) -> bool:

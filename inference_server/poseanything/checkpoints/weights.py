@@ -95,11 +95,10 @@ def describe(folder: Path) -> str:
         lines.append(f"  https://huggingface.co/{source.repository} into {folder / source.folder}")
         lines.append(f"    {', '.join(source.required)}: {source.what}")
     try:
-        found = vars(find_weights(folder))
-        lines += [
-            "Found:",
-            *(f"  {component.replace('_', ' ')}: {path}" for component, path in found.items()),
-        ]
+        found = find_weights(folder)
+        lines += ["Found:", *(f"  transformer: {path}" for path in found.transformers)]
+        for component in ("vae", "text_encoder", "tokenizer"):
+            lines.append(f"  {component.replace('_', ' ')}: {getattr(found, component)}")
     except CheckpointError as error:
         lines.append(str(error))
     return "\n".join(lines)
