@@ -14,7 +14,8 @@ from . import preferences, settings as scene_settings
 from .errors import ExportError
 from .export import ExportedClip, ExportOptions
 from .link import session
-from .sequencer.takes import Take
+from .rig import properties
+from .sequencer.takes import FIRST_FRAME, Take
 from .shared.messages import MAX_CLIP_PIXELS, MAX_PIXELS, EngineDescription, GenerationRequest, Guidance
 from .view import SceneCamera, Viewport, clip_size
 
@@ -49,8 +50,11 @@ def frame_range(scene, settings) -> tuple[int, int]:
     return first, last
 
 
-def plan_shot(context, settings, engine: EngineDescription | None) -> Shot:
-    """The shot as an engine can take it; without one, as it is. Raises `ExportError`."""
+def plan_shot(
+    context, settings, engine: EngineDescription | None, view: SceneCamera | Viewport | None = None
+) -> Shot:
+    """The shot as an engine can take it; without one, as it is. `view` is used instead of what the settings say.
+    Raises `ExportError`."""
     scene = context.scene
     first, last = frame_range(scene, settings)
     duration = last - first + 1
@@ -64,7 +68,7 @@ def plan_shot(context, settings, engine: EngineDescription | None) -> Shot:
             f"The shot has {frames} frames but {engine.label} makes at most {most}; shorten the range or "
             "raise the step."
         )
-    width, height = clip_size(scene, settings.long_side, multiple, find_view(context, settings))
+    width, height = clip_size(scene, settings.long_side, multiple, view or find_view(context, settings))
     if width * height > MAX_PIXELS or frames * width * height > MAX_CLIP_PIXELS:
         raise ExportError(
             f"A clip of {frames} frames at {width} x {height} is too large; choose a smaller size or fewer "
@@ -169,10 +173,13 @@ def _keyed_frames(obj: bpy.types.Object) -> Iterator[float]:
             yield key.co.x
 
 
-def export_options(context, settings, shot: Shot) -> ExportOptions:
-    """What the exporter is to do. Raises `ExportError`."""
-    picture = ""
-    if settings.first_frame_source == "PICTURE":
+def export_options(context, settings, shot: Shot, again: Take | None = None) -> ExportOptions:
+    """What the exporter is to do; with the first frame and the viewport of a take that is made `again`. Raises
+    `ExportError`."""
+    picture = str(again.folder / FIRST_FRAME) if again is not None else ""
+    if not os.path.isfile(picture):
+        picture = ""
+    if not picture and settings.first_frame_source == "PICTURE":
         picture = bpy.path.abspath(settings.first_frame_path)
         if not settings.first_frame_path:
             raise ExportError(
@@ -185,7 +192,7 @@ def export_options(context, settings, shot: Shot) -> ExportOptions:
         frame_step=shot.frame_step,
         width=shot.width,
         height=shot.height,
-        view=find_view(context, settings),
+        view=recorded_view(again) or find_view(context, settings),
         first_frame=picture,
         pose_frames=pose_frames(context, settings, shot),
     )
@@ -233,15 +240,19 @@ def build_request(
     )
 
 
-def make_record(context, settings, shot: Shot, engine: EngineDescription) -> dict:
+def make_record(context, settings, shot: Shot, engine: EngineDescription, options: ExportOptions) -> dict:
     """What a take is made with, to make it again."""
-    scene = context.scene
+    scene, view = context.scene, options.view
     return {
         "extension": session.get().version,
         "settings": scene_settings.record(settings),
         "scene": scene.name,
         "camera": scene.camera.name if scene.camera is not None else "",
-        "armatures": [obj.name for obj in find_subjects(context, settings)],
+        "viewport": view.record() if isinstance(view, Viewport) else None,
+        "armatures": [obj.name for obj in options.armatures],
+        "limbs": {
+            obj.name: properties.record(obj.data) for obj in options.armatures if obj.type == "ARMATURE"
+        },
         "engine": engine.name,
         "engine_label": engine.label,
         "neural": engine.neural,
@@ -250,6 +261,15 @@ def make_record(context, settings, shot: Shot, engine: EngineDescription) -> dic
         "fps": shot.fps,
         "seed": settings.seed,
     }
+
+
+def recorded_view(take: Take | None) -> Viewport | None:
+    """The viewport that a take was seen through, None when it was a camera. Raises `ExportError`."""
+    kept = take.record.get("viewport") if take is not None else None
+    try:
+        return Viewport.from_record(kept) if kept else None
+    except (KeyError, TypeError, ValueError) as error:
+        raise ExportError(f"The viewport of {take.name} can't be read; use its settings and generate.") from error
 
 
 def output_folder(context, settings) -> Path:

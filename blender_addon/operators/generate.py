@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Generator
+from pathlib import Path
 
 import bpy
-from bpy.props import BoolProperty
+from bpy.props import BoolProperty, StringProperty
 
 from .. import preferences, shot as shots
 from ..errors import ExportError
@@ -17,19 +18,21 @@ from ..link.client import CONNECTED, REFUSED
 from ..link.jobs import DONE, Job
 from ..link.server import ServerError
 from ..sequencer.strips import show_in_sequencer
-from ..sequencer.takes import claim_folder, write_take
+from ..sequencer.takes import claim_folder, read_take, write_take
 from .stepped import SteppedOperator
 
 START_PATIENCE = 120.0
 """Seconds that a server of ours may take to start."""
 
 
-def generate(context) -> Generator[ExportStep, None, Job]:
-    """Step by step: reach the server, export, send. The last value is the job. Raises one of
-    `stepped.BAD_INPUT`."""
+def generate(context, remade: str = "") -> Generator[ExportStep, None, Job]:
+    """Step by step: reach the server, export, send; `remade` is the folder of a take whose first frame and viewport
+    are used. The last value is the job. Raises one of `stepped.BAD_INPUT`."""
+    again = read_take(Path(remade)) if remade else None
     current, chosen = session.get(), context.scene.session_uid
     shots.output_folder(context, context.scene.poseanything)
-    shots.plan_shot(context, context.scene.poseanything, None)
+    view = shots.recorded_view(again)
+    shots.plan_shot(context, context.scene.poseanything, None, view)
     preferences.reach_server(context)
     yield from _await_server(context, current)
 
@@ -46,11 +49,12 @@ def generate(context) -> Generator[ExportStep, None, Job]:
         raise ExportError(f"The server has no {wanted} engine; choose another engine in the Guidance panel.")
     if not engine.ready:
         raise ExportError(f"{engine.label} can't run: {engine.reason}")
-    shot = shots.plan_shot(context, settings, engine)
-    clip = yield from export_clip(context, shots.export_options(context, settings, shot))
+    shot = shots.plan_shot(context, settings, engine, view)
+    options = shots.export_options(context, settings, shot, again)
+    clip = yield from export_clip(context, options)
 
     request = shots.build_request(uuid.uuid4().hex, clip, shot, settings, engine)
-    record = shots.make_record(context, settings, shot, engine)
+    record = shots.make_record(context, settings, shot, engine, options)
     take = shots.take_for(*claim_folder(folder, settings.take_name or scene.name), shot, record)
     write_take(take, clip.first_frame)
     return current.submit(
@@ -94,6 +98,12 @@ class POSEANYTHING_OT_generate(SteppedOperator, bpy.types.Operator):
         options={"HIDDEN", "SKIP_SAVE"},
     )
 
+    again: StringProperty(
+        name="Again",
+        description="Folder of a take whose first frame and viewport are used",
+        options={"HIDDEN", "SKIP_SAVE"},
+    )
+
     @classmethod
     def poll(cls, context):
         reason = shots.why_not(context) if session.get().exporting is None else "Wait for the export to end"
@@ -102,7 +112,7 @@ class POSEANYTHING_OT_generate(SteppedOperator, bpy.types.Operator):
         return not reason
 
     def steps(self, context):
-        return generate(context)
+        return generate(context, self.again)
 
     def finish(self, context, job):
         for warning in job.warnings:
@@ -123,7 +133,7 @@ class POSEANYTHING_OT_cancel(bpy.types.Operator):
     bl_description = "End this clip; the frames that have arrived are kept"
     bl_options = {"INTERNAL"}
 
-    job: bpy.props.StringProperty(options={"HIDDEN", "SKIP_SAVE"})
+    job: StringProperty(options={"HIDDEN", "SKIP_SAVE"})
 
     def execute(self, context):
         current = session.get()

@@ -11,6 +11,7 @@ from bpy.props import StringProperty
 
 from .. import settings as scene_settings
 from ..link import session
+from ..rig import properties
 from ..sequencer import strips
 from ..sequencer.takes import Take, TakeError, read_take
 
@@ -68,7 +69,7 @@ class POSEANYTHING_OT_make_again(_TakeOperator, bpy.types.Operator):
     bl_idname = "poseanything.make_again"
     bl_label = "Make Again"
     bl_description = (
-        "Generate the take once more with its own settings and seed, as a new take. The "
+        "Generate the take once more with its own settings, seed and first frame, as a new take. The "
         "scene's settings become the take's"
     )
     bl_options = {"REGISTER", "UNDO"}
@@ -81,7 +82,8 @@ class POSEANYTHING_OT_make_again(_TakeOperator, bpy.types.Operator):
 
     def _again(self, context, how):
         try:
-            adopt(context, chosen_take(context, self.job))
+            take = chosen_take(context, self.job)
+            adopt(context, take)
         except TakeError as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
@@ -92,7 +94,8 @@ class POSEANYTHING_OT_make_again(_TakeOperator, bpy.types.Operator):
             )
             return {"FINISHED"}
         try:
-            return {"CANCELLED"} if bpy.ops.poseanything.generate(how) == {"CANCELLED"} else {"FINISHED"}
+            outcome = bpy.ops.poseanything.generate(how, again=str(take.folder))
+            return {"CANCELLED"} if outcome == {"CANCELLED"} else {"FINISHED"}
         except RuntimeError as error:  # which is how the report of an operator called from Python comes back
             self.report({"ERROR"}, str(error).removeprefix("Error: ").strip())
             return {"CANCELLED"}
@@ -116,6 +119,9 @@ def adopt(context, take: Take) -> None:
     settings.engine_name = record.get("engine", "")
     settings.use_custom_range = True
     settings.frame_start, settings.frame_end = take.frame_start, take.frame_start + take.duration - 1
+    for obj in armatures:
+        if obj.name in (limbs := record.get("limbs", {})):
+            properties.restore(obj.data, limbs[obj.name])
     if settings.subjects == "SELECTED":
         for obj in context.view_layer.objects.selected:
             obj.select_set(False)

@@ -16,6 +16,7 @@ class PoseAnythingArmature(bpy.types.PropertyGroup):
     face: BoolProperty(
         name="Face",
         description="Draw the bones of the face and hair too; pose models are rarely trained with them",
+        override={"LIBRARY_OVERRIDABLE"},
     )
     digits: EnumProperty(
         name="Fingers and Toes",
@@ -25,15 +26,53 @@ class PoseAnythingArmature(bpy.types.PropertyGroup):
             ("MERGE", "One Limb Each", "Each finger or toe is one limb that bends at its joints"),
             ("DRAW", "Every Bone", "Each bone of a finger or toe is a limb of its own"),
         ),
+        override={"LIBRARY_OVERRIDABLE"},
     )
 
 
 class PoseAnythingBone(bpy.types.PropertyGroup):
-    limb: EnumProperty(name="Limb", description="Whether this bone is drawn; overrides its collections", items=_SWITCH)
+    limb: EnumProperty(
+        name="Limb",
+        description="Whether this bone is drawn; overrides its collections",
+        items=_SWITCH,
+        override={"LIBRARY_OVERRIDABLE"},
+    )
 
 
 class PoseAnythingBoneCollection(bpy.types.PropertyGroup):
-    limb: EnumProperty(name="Limbs", description="Whether the bones of this collection are drawn", items=_SWITCH)
+    limb: EnumProperty(
+        name="Limbs",
+        description="Whether the bones of this collection are drawn",
+        items=_SWITCH,
+        override={"LIBRARY_OVERRIDABLE"},
+    )
+
+
+def record(armature: bpy.types.Armature) -> dict:
+    """What the user said about an armature's limbs, as JSON-able values; what is left to the rig's make-up is not in it."""
+    settings = armature.poseanything
+    return {
+        "face": settings.face,
+        "digits": settings.digits,
+        "bones": _switches(armature.bones),
+        "collections": _switches(armature.collections_all),
+    }
+
+
+def restore(armature: bpy.types.Armature, kept: dict) -> None:
+    """Say of an armature's limbs again what `record` found said."""
+    armature.poseanything.face = kept["face"]
+    armature.poseanything.digits = kept["digits"]
+    for owners, switches in (
+        (armature.bones, kept["bones"]),
+        (armature.collections_all, kept["collections"]),
+    ):
+        for owner in owners:
+            owner.poseanything.limb = switches.get(owner.name, "AUTO")
+
+
+def _switches(owners) -> dict[str, str]:
+    return {owner.name: owner.poseanything.limb for owner in owners if owner.poseanything.limb != "AUTO"}
 
 
 CLASSES = (PoseAnythingArmature, PoseAnythingBone, PoseAnythingBoneCollection)
@@ -43,7 +82,7 @@ _OWNERS = (bpy.types.Armature, bpy.types.Bone, bpy.types.BoneCollection)
 def register() -> None:
     for group, owner in zip(CLASSES, _OWNERS):
         bpy.utils.register_class(group)
-        owner.poseanything = PointerProperty(type=group)
+        owner.poseanything = PointerProperty(type=group, override={"LIBRARY_OVERRIDABLE"})
 
 
 def unregister() -> None:

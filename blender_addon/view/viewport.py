@@ -36,6 +36,29 @@ class Viewport:
         )
         return cls(lens, region.width, region.height)
 
+    def record(self) -> dict:
+        """The view as JSON-able values."""
+        lens = self.frozen
+        return {
+            "view": lens.view.tolist(),
+            "projection": lens.projection.tolist(),
+            "near": lens.near,
+            "perspective": lens.perspective,
+            "width": self.width,
+            "height": self.height,
+        }
+
+    @classmethod
+    def from_record(cls, kept: dict) -> Viewport:
+        """The view that `record` gave."""
+        lens = Lens(
+            view=np.array(kept["view"], np.float64),
+            projection=np.array(kept["projection"], np.float64),
+            near=kept["near"],
+            perspective=kept["perspective"],
+        )
+        return cls(lens, kept["width"], kept["height"])
+
     def frame_size(self, scene: bpy.types.Scene) -> tuple[float, float]:
         return float(self.width), float(self.height)
 

@@ -204,6 +204,36 @@ def test_make_again_from_a_file_opened_later(shot, served, tmp_path):
     assert again.state == "DONE" and again.take.record["seed"] == job.take.record["seed"]
 
 
+def test_make_again_keeps_first_frame_limbs_and_viewport(shot, served, sent, monkeypatch):
+    served()
+    rig, view = bpy.data.objects["Rig"].data, module("view").Viewport
+    lens = shot.camera.matrix_world.normalized().inverted()
+    size, projection = (640, 320), [[2, 0, 0, 0], [0, 4, 0, 0], [0, 0, -1.002, -0.2], [0, 0, -1, 0]]
+    kept = {"view": [list(row) for row in lens], "projection": projection, "near": 0.1, "perspective": True}
+    seen = view.from_record({**kept, "width": size[0], "height": size[1]})
+    monkeypatch.setattr(module("shot"), "find_viewport", lambda context: (None, None))
+    monkeypatch.setattr(view, "from_context", lambda *_: seen)
+    shot.poseanything.view = "VIEWPORT"
+    rig.poseanything.digits, rig.bones["bone2"].poseanything.limb = "DRAW", "SKIP"
+    bpy.ops.poseanything.generate(wait=True)
+    old = newest_job()
+
+    rig.poseanything.digits, rig.bones["bone2"].poseanything.limb = "SKIP", "AUTO"
+    rig.bones["bone0"].poseanything.limb = "SKIP"
+    shot.display.shading.light = "FLAT"
+    bpy.data.objects["Rig body"].color = (1, 0, 0, 1)
+    shot.display.shading.color_type = "OBJECT"  # rendered now, the first frame would be another
+    monkeypatch.setattr(view, "from_context", lambda *_: view.from_record({**kept, "width": 320, "height": 320}))
+    bpy.ops.poseanything.make_again(job=old.id)
+    new = newest_job()
+    session = module("link.session").get()
+    wait_for(lambda: session.poll() and False or new.ended and not session.unfinished(new))
+    a, b = sent
+    assert a.first_frame == b.first_frame and (a.width, a.height) == (b.width, b.height) == (128, 64)
+    assert a.pose.limbs == b.pose.limbs and np.array_equal(a.pose.points, b.pose.points)
+    assert rig.poseanything.digits == "DRAW" and rig.bones["bone0"].poseanything.limb == "AUTO"
+
+
 def test_make_again_without_the_rig_says_which(shot, served):
     served()
     bpy.ops.poseanything.generate(wait=True)

@@ -301,3 +301,10 @@ def test_edit_mode_is_one_sentence(clean_scene):
             choose(rig)
     finally:
         bpy.ops.object.mode_set(mode="OBJECT")
+
+
+@pytest.mark.parametrize("owner", ["Armature", "Bone", "BoneCollection"])
+def test_what_is_said_of_limbs_can_be_said_in_a_library_override(addon, owner):
+    group = getattr(bpy.types, owner).bl_rna.properties["poseanything"]
+    said = [prop for prop in group.fixed_type.properties if prop.identifier not in {"rna_type", "name"}]
+    assert group.is_overridable and said and all(prop.is_overridable for prop in said)
