@@ -80,7 +80,6 @@ class PoseAnythingEngine(Engine):
         self, order: Order, cancelled: Callable[[], bool], job: str = "clip", preview_interval: float = 0.0
     ) -> Iterator[Progress | Preview | Picture]:
         """As `generate`, from an order of the model's own."""
-        from ..poseanything.caching import MagRatiosFile
         from ..poseanything.clip import InputError
         from ..poseanything.pipeline import DenoisingStep, Frames
 
@@ -88,16 +87,12 @@ class PoseAnythingEngine(Engine):
             if cancelled():
                 raise JobCancelled
 
-        pipeline, kept = self._maker.pipeline, MagRatiosFile(self._maker.weights.transformer)
-        known = pipeline.mag_ratios = kept.read()
         maker, next_preview = self._maker.make(order, check), 0.0
         try:
             while True:
                 try:
                     event = next(maker)
                 except StopIteration as end:
-                    if pipeline.mag_ratios != known:
-                        kept.write(pipeline.mag_ratios)
                     return end.value
                 check()
                 if isinstance(event, Frames):
