@@ -21,6 +21,7 @@ class LatentPreview:
             16.
     """
 
+    @torch.no_grad()
     def __init__(self, vae: AutoencoderKLWan, images: np.ndarray, device: torch.device | str):
         latents, colours = [], []
         for image in [*images, colour_chart(*images.shape[1:3])]:

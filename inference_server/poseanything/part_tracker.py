@@ -34,6 +34,7 @@ class PartTracker:
         matching: "paper" or "release", see `parts.match_parts`. The release also records on the block's own
             output.
         executor: finds the parts beside what else there is to do.
+        check: called there for each frame; what it raises ends the search.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class PartTracker:
         batch_size: int,
         matching: str,
         executor: Executor,
+        check: Callable[[], None] | None = None,
     ):
         self._matching, self._batch_size = matching, batch_size
         self._height, self._width = (side // STRIDE for side in clip.size)
@@ -57,7 +59,9 @@ class PartTracker:
         else:
             height, width = clip.size
             images = {frame: clip.pose_images[frame] for frame in clip.pose_frames}
-            self._plan = executor.submit(plan_parts, images, clip.subject_mask, width, height, STRIDE).result
+            self._plan = executor.submit(
+                plan_parts, images, clip.subject_mask, width, height, STRIDE, check
+            ).result
 
     @property
     def has_to_match(self) -> bool:

@@ -3,9 +3,11 @@ it."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -43,13 +45,13 @@ class DenoisingStep(Step):
 
     first_frame: int
     clean: torch.Tensor
-    previews: LatentPreview
+    fitted_preview: Callable[[], LatentPreview]
 
     def preview(self) -> tuple[int, np.ndarray]:
         """A frame's index and a rough picture of what will come of it, uint8 [H / 16, W / 16, 3]: halfway
         through."""
         middle = self.clean.shape[2] // 2
-        return self.first_frame + FRAMES_PER_LATENT * middle, self.previews(self.clean[0, :, middle])
+        return self.first_frame + FRAMES_PER_LATENT * middle, self.fitted_preview()(self.clean[0, :, middle])
 
 
 Event = Step | Frames
@@ -90,7 +92,7 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         )
         self.prompt_embeds: dict[str, torch.Tensor] = {}
         self.mag_ratios: list[float] | None = None
-        self._previews: LatentPreview | None = None
+        self._previews: WeakKeyDictionary[AutoencoderKLWan, LatentPreview] = WeakKeyDictionary()
 
     def __call__(
         self,
@@ -138,6 +140,7 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         windows = list(clip.windows(window_frames))
         num_steps = len(windows) * settings.num_inference_steps
         first_images = np.stack([clip.first_frame] * len(seeds))
+        preview = partial(self._fitted_preview, clip.first_frame)
 
         prompts = {name: getattr(clip, name) for name in guider.text_conditions}
         yield from self.encode_prompts(prompts.values(), check)
@@ -147,7 +150,9 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
 
         with ThreadPoolExecutor(1) as executor, WindowDecoder(self.vae, overlap, check) as decoder:
             for number, (start, window) in enumerate(windows):
-                tracker = PartTracker(window, self.transformer, len(seeds), settings.matching, executor)
+                tracker = PartTracker(
+                    window, self.transformer, len(seeds), settings.matching, executor, check
+                )
                 first, poses = yield from self._encode_pictures(window, first_images, guider, check)
                 denoiser = Denoiser(
                     self.transformer,
@@ -170,7 +175,7 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                 with interruptible(self.transformer.blocks, check):
                     done = number * settings.num_inference_steps
                     for done, (latents, clean) in enumerate(denoiser.steps(noise), done + 1):
-                        yield DenoisingStep("denoising", done, num_steps, start, clean, self._previews)
+                        yield DenoisingStep("denoising", done, num_steps, start, clean, preview)
                         yield from decoder.ready()
                 self.mag_ratios = denoiser.mag_ratios
                 first_images = yield from decoder.decode(latents, start, last=number == len(windows) - 1)
@@ -193,6 +198,12 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                 del self.prompt_embeds[next(iter(self.prompt_embeds))]
             yield Step("reading the prompt", number, len(missing))
 
+    def _fitted_preview(self, picture: np.ndarray) -> LatentPreview:
+        """The preview of this VAE, fitted when first asked for."""
+        if self.vae not in self._previews:
+            self._previews[self.vae] = LatentPreview(self.vae, picture[None], self._execution_device)
+        return self._previews[self.vae]
+
     def _encode_pictures(
         self, clip: Clip, first_images: np.ndarray, guider: LinearGuidance, check: Check
     ) -> Generator[Step, None, tuple[torch.Tensor, dict[str, torch.Tensor]]]:
@@ -209,8 +220,6 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         total = len(names) * (1 + (clip.num_frames - 1) // FRAMES_PER_LATENT)
         poses, done = {}, 0
         with interruptible([*self.vae.encoder.down_blocks, self.vae.encoder.mid_block], check):
-            if self._previews is None:
-                self._previews = LatentPreview(self.vae, clip.first_frame[None], device)
             (first,) = encode_frames(self.vae, to_video(first_images[:, None]).to(device))
             for name in names:
                 frames = []

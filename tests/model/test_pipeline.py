@@ -24,6 +24,7 @@ from inference_server.poseanything.guiders import (  # noqa: E402
     SubjectCameraSeparateGuidance,
 )
 from inference_server.poseanything.latent_preview import LatentPreview  # noqa: E402
+from inference_server.poseanything.parts import plan  # noqa: E402
 from inference_server.poseanything.pipeline import (  # noqa: E402
     PROMPTS_KEPT,
     DenoisingStep,
@@ -398,6 +399,20 @@ def test_cancelling_ends_a_step_in_its_middle_and_decodes_nothing():
     assert pipeline(tiny_clip(), settings=Settings(num_inference_steps=2)).shape[1] == 9
 
 
+def test_cancelling_ends_the_search_for_parts(monkeypatch):
+    searched = []
+    split = plan.split_segments
+    monkeypatch.setattr(plan, "split_segments", lambda image: searched.append(1) or split(image))
+
+    def check():
+        if len(searched) >= 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        list(tiny_pipeline().stream(tiny_clip(81), settings=Settings(num_inference_steps=1), check=check))
+    assert len(searched) == 2
+
+
 @pytest.mark.parametrize("overlap", [False, True])
 def test_cancelling_ends_decoding_within_a_frame(overlap):
     pipeline = tiny_pipeline()
@@ -425,6 +440,26 @@ def test_previews_show_the_pictures_colours():
     events = pipeline.stream(tiny_clip(), settings=Settings(num_inference_steps=2))
     index, image = next(event for event in events if isinstance(event, DenoisingStep)).preview()
     assert index == 4 and image.shape == (4, 6, 3) and image.dtype == np.uint8
+
+
+def test_a_preview_is_fitted_once_for_a_vae_and_only_when_asked_for(monkeypatch):
+    fits = []
+    fit = LatentPreview.__init__
+    monkeypatch.setattr(LatentPreview, "__init__", lambda self, *args: fits.append(1) or fit(self, *args))
+    pipeline, settings = tiny_pipeline(), Settings(num_inference_steps=1)
+
+    def steps():
+        events = pipeline.stream(tiny_clip(), settings=settings)
+        return (event for event in events if isinstance(event, DenoisingStep))
+
+    list(steps())
+    assert not fits
+    for _ in range(2):
+        next(steps()).preview()
+        assert len(fits) == 1
+    pipeline.register_modules(vae=tiny_vae())
+    next(steps()).preview()
+    assert len(fits) == 2 and len(pipeline._previews) == 1
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +38,7 @@ def plan_parts(
     width: int,
     height: int,
     stride: int = 32,
+    check: Callable[[], None] | None = None,
 ) -> PartPlan:
     """Part masks of every posed frame, as the release makes them (paper Eq. 6 and 7).
 
@@ -47,6 +48,7 @@ def plan_parts(
             they don't.
         width, height: the clip's size in pixels.
         stride: pixels to a token.
+        check: called before each frame; what it raises ends it all.
     """
     tokens = height // stride, width // stride
     if 0 not in pose_images:
@@ -55,6 +57,8 @@ def plan_parts(
     alpha = dilation_alpha(squash(pose_images[0], width, height), subject_mask)
     masks = {}
     for frame, image in pose_images.items():
+        if check is not None:
+            check()
         dilated = dilate(split_segments(squash(image, width, height)), alpha)
         if frame == 0 and subject_mask is not None:
             dilated &= subject_mask
