@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from ..out_of_memory import is_out_of_memory
 from .acceleration import compile_blocks, set_attention_backend
-from .checkpoints import WeightSet, default_folder, load_lora, load_text_encoder, load_transformer, load_vae
 from .caching import MagRatiosFile
+from .checkpoints import WeightSet, default_folder, load_lora, load_text_encoder, load_transformer, load_vae
 from .clip import InputError
 from .decoding import Check, Frames
 from .memory import RESERVE_BYTES, Card, MemoryPlan, ModelSizes, Shape, plan
@@ -21,6 +22,13 @@ from .pipeline import DenoisingStep, Event, PoseAnythingPipeline, Step
 from .schedule import make_scheduler
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Loading(Step):
+    """A part of the model was read; `note` says how the memory is used, and why."""
+
+    note: str
 
 
 class ClipMaker:
@@ -62,7 +70,7 @@ class ClipMaker:
                 chosen = lower
             else:  # another program has ended
                 del self._ran_out[shape]
-        shown, remarks = 0, _remarks(order, self.pipeline)
+        shown, remarks = 0, []
         known_ratios = self.pipeline.mag_ratios
         while True:
             overlapping = False
@@ -80,8 +88,9 @@ class ClipMaker:
                     yield event
                 if self.pipeline.mag_ratios is not known_ratios:
                     MagRatiosFile(self.weights.transformer).write(self.pipeline.mag_ratios)
-                reason = chosen.reason[:1].upper() + chosen.reason[1:]
-                return " ".join([reason, *remarks])
+                if order.settings.cache == "mag" and known_ratios is None:
+                    remarks.append("MagCache was calibrated; from now on it leaves steps out.")
+                return " ".join([_sentence(chosen), *remarks, *self._without_parts(order)])
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
@@ -113,6 +122,16 @@ class ClipMaker:
     def _overlaps(self, chosen: MemoryPlan) -> bool:
         return chosen.overlap and self.device.type == "cuda"
 
+    def _without_parts(self, order: Order) -> Iterator[str]:
+        """Why there was no part-aware attention, where it was asked for."""
+        if not order.options.part_attention_steps:
+            return
+        clip = order.clip
+        if not self.pipeline.transformer.config.part_attention:
+            yield "The checkpoint is one without part-aware attention."
+        elif clip.part_maps is None and (not clip.pose_frames or clip.pose_frames[0] > 0):
+            yield "The first frame has no pose, so there was no part-aware attention."
+
     def _choose(self, transformer: str) -> None:
         weights = self._found.choose(transformer)
         if weights != self.weights:
@@ -127,7 +146,7 @@ class ClipMaker:
             return
         self._forget()
         weights, pipeline = self.weights, self.pipeline
-        yield Step("loading", 0, 3)
+        yield Loading("loading", 0, 3, _sentence(chosen))
         text_encoder, tokenizer = load_text_encoder(
             weights.text_encoder, tokenizer=weights.tokenizer, **chosen.load_options("text_encoder")
         )
@@ -178,10 +197,5 @@ def _lora_file(name: str) -> Path:
     return folder / name
 
 
-def _remarks(order: Order, pipeline: PoseAnythingPipeline) -> list[str]:
-    remarks = []
-    if order.settings.cache == "mag" and pipeline.mag_ratios is None:
-        remarks.append("MagCache was calibrated; from now on it leaves steps out.")
-    if not order.clip.pose_frames or order.clip.pose_frames[0] > 0 and order.clip.part_maps is None:
-        remarks.append("The first frame has no pose, so there was no part-aware attention.")
-    return remarks
+def _sentence(chosen: MemoryPlan) -> str:
+    return chosen.reason[:1].upper() + chosen.reason[1:]

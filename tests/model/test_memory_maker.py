@@ -41,12 +41,12 @@ def give_host(monkeypatch, maker: ClipMaker, gigabytes: float) -> None:
     monkeypatch.setattr(psutil, "virtual_memory", memory)
 
 
-def order(size: int = 64, num_frames: int = 5, **options) -> Order:
+def order(size: int = 64, num_frames: int = 5, clip: dict | None = None, **options) -> Order:
     picture = np.full((size, size, 3), 120, np.uint8)
     poses = np.zeros((num_frames, size, size), np.uint8)
     poses[:, 8:10, 8:40] = 255
-    clip = Clip(picture, poses, tuple(range(num_frames)), prompt="deer runs")
-    return Order.of(clip, Guidance(guider="none"), 7, 1, options)
+    told = {"pose_frames": tuple(range(num_frames)), "prompt": "deer runs"} | (clip or {})
+    return Order.of(Clip(picture, poses, **told), Guidance(guider="none"), 7, 1, options)
 
 
 def make(maker: ClipMaker, asked: Order) -> tuple[list, str, np.ndarray]:
@@ -166,3 +166,38 @@ def test_of_several_transformers_the_order_chooses_one(maker, monkeypatch):
     _, _, dancers = make(maker, order(transformer="dancers"))
     assert not np.array_equal(animals, dancers)
     assert np.array_equal(make(maker, order(transformer="PoseAnything"))[2], animals)
+
+
+def test_loading_says_at_once_how_the_memory_is_used(maker, monkeypatch):
+    give_host(monkeypatch, maker, 60)
+    events = maker.make(order())
+    first = next(events)
+    events.close()
+    assert (first.stage, first.step) == ("loading", 0)
+    assert "60.0 GiB free" in first.note and "(float32)" in first.note
+
+
+UNKNOWN = np.zeros((5, 4, 4), np.uint8)
+
+
+@pytest.mark.parametrize(
+    "clip, steps, said",
+    [
+        ({}, 1, None),
+        ({"pose_frames": ()}, 1, "The first frame has no pose"),
+        ({"pose_frames": (2,)}, 1, "The first frame has no pose"),
+        ({"pose_frames": (), "part_maps": UNKNOWN}, 1, None),
+        ({"pose_frames": ()}, 0, None),
+    ],
+)
+def test_the_note_says_why_there_was_no_part_aware_attention(maker, clip, steps, said):
+    note = make(maker, order(clip=clip, part_attention_steps=steps))[1]
+    assert ("part-aware" in note) == (said is not None) and (said or "") in note
+
+
+def test_a_checkpoint_without_part_aware_attention_is_told(maker):
+    shapes = transformer_shapes(in_channels=96, out_channels=48, part_attention=False)
+    save_shards(random_tensors(shapes, torch.bfloat16), maker.weights.folder / "plain")
+    maker = ClipMaker(find_weights(maker.weights.folder), "cpu")
+    note = make(maker, order(transformer="plain"))[1]
+    assert "checkpoint is one without part-aware attention" in note
