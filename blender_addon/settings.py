@@ -14,6 +14,7 @@ from bpy.props import (
 )
 
 from .link import session
+from .shared.camera import MOVES
 
 _RELATIVE = {"PATH_SUPPORTS_BLEND_RELATIVE"} if bpy.app.version >= (4, 5, 0) else set()
 
@@ -172,6 +173,29 @@ class PoseAnythingSettings(bpy.types.PropertyGroup):
     )
     pose_interval: IntProperty(
         name="Distance", description="Clip frames from one pose to the next", default=8, min=2, max=100
+    )
+
+    camera_source: EnumProperty(
+        name="Camera",
+        description="How the background moves",
+        items=(
+            ("SCENE", "Scene", "As the scene's camera does"),
+            ("MOVE", "Move", "As the scene's camera does, and by a move on top of it"),
+        ),
+    )
+    camera_move: EnumProperty(
+        name="Move",
+        description="What the camera does over the clip, starting and stopping gently",
+        items=tuple((name.upper(), name.replace("_", " ").title(), "") for name in MOVES),
+    )
+    camera_amount: FloatProperty(
+        name="Amount",
+        description="How far: pans and tilts in picture widths and heights, zooms as growth or shrinkage, "
+        "rolls in turns",
+        default=0.25,
+        min=0.0,
+        soft_max=1.0,
+        max=10.0,
     )
 
     # Prompt

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import bpy
+import numpy as np
 
 from . import preferences, settings as scene_settings
 from .errors import ExportError
@@ -16,6 +17,7 @@ from .export import ExportedClip, ExportOptions
 from .link import session
 from .rig import properties
 from .sequencer.takes import FIRST_FRAME, Take
+from .shared.camera import camera_path
 from .shared.messages import MAX_CLIP_PIXELS, MAX_PIXELS, EngineDescription, GenerationRequest, Guidance
 from .view import SceneCamera, Viewport, clip_size
 
@@ -236,8 +238,22 @@ def build_request(
         subject_mask=clip.subject_mask,
         first_labels=clip.first_labels,
         part_maps=clip.part_maps,
-        camera_motion=clip.camera_motion,
+        camera_motion=_camera_motion(clip, shot, settings, engine),
     )
+
+
+def _camera_motion(
+    clip: ExportedClip, shot: Shot, settings, engine: EngineDescription
+) -> np.ndarray | None:
+    """[F, 3, 3] homographies of what the camera does in the scene, and of the chosen move on top of it."""
+    if settings.camera_source == "SCENE" or not engine.uses_camera:
+        return clip.camera_motion
+    moves = {settings.camera_move.lower(): settings.camera_amount}
+    path = camera_path(moves, shot.num_frames, shot.width, shot.height)
+    if clip.camera_motion is None:
+        return path
+    path = path @ clip.camera_motion
+    return path / path[:, 2:, 2:]
 
 
 def make_record(context, settings, shot: Shot, engine: EngineDescription, options: ExportOptions) -> dict:

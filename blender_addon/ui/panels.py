@@ -159,6 +159,13 @@ class POSEANYTHING_PT_shot(_Sub, bpy.types.Panel):
         layout.prop(settings, "pose_density")
         if settings.pose_density == "NTH":
             layout.prop(settings, "pose_interval")
+        engine = session.get().engine(settings.engine_name)
+        if engine is None or engine.uses_camera:
+            layout.prop(settings, "camera_source")
+            if settings.camera_source == "MOVE":
+                column = layout.column(align=True)
+                column.prop(settings, "camera_move")
+                column.prop(settings, "camera_amount")
 
 
 def _draw_crop(layout, context, settings):

@@ -145,6 +145,28 @@ def test_request_holds_what_the_settings_say(shot, served, sent):
     assert span(strip_of(newest_job())) == (5, 17), "as long as the range, whatever the step"
 
 
+def test_camera_moves_go_on_top_of_what_the_camera_does(shot, served, sent):
+    served()
+    settings = shot.poseanything
+    bpy.ops.poseanything.generate(wait=True)
+    settings.camera_source, settings.camera_move, settings.camera_amount = "MOVE", "PAN_LEFT", 0.5
+    bpy.ops.poseanything.generate(wait=True)
+    shot.camera.keyframe_insert("rotation_euler", frame=5)
+    shot.camera.rotation_euler.z += 0.1
+    shot.camera.keyframe_insert("rotation_euler", frame=16)
+    bpy.ops.poseanything.generate(wait=True)
+    settings.camera_source = "SCENE"
+    bpy.ops.poseanything.generate(wait=True)
+    still, moved, both, turned = (request.camera_motion for request in sent)
+    assert still is None
+    middle = np.array([64, 36, 1])
+    assert moved[-1] @ middle == pytest.approx([128, 36, 1], abs=1e-3), "half a picture to the right"
+    shift = (turned[-1] @ middle)[:2] / (turned[-1] @ middle)[2]
+    assert shift[0] > 70
+    seen = (both[-1] @ middle)[:2] / (both[-1] @ middle)[2]
+    assert seen == pytest.approx(shift + (64, 0), abs=1e-2)
+
+
 def test_second_generate_while_one_runs_is_queued(shot, served):
     served(pace=30)
     bpy.ops.poseanything.generate()
