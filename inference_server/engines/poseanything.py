@@ -87,7 +87,7 @@ class PoseAnythingEngine(Engine):
             if cancelled():
                 raise JobCancelled
 
-        maker, next_preview = self._maker.make(order, check), 0.0
+        maker, next_preview, time_left = self._maker.make(order, check), 0.0, TimeLeft()
         try:
             while True:
                 try:
@@ -98,11 +98,17 @@ class PoseAnythingEngine(Engine):
                 if isinstance(event, Frames):
                     for index, image in enumerate(event.images[0], event.index):
                         yield Picture(index, image)
-                    yield Progress(
-                        job, "decoding", event.index + event.images.shape[1], order.clip.num_frames
-                    )
+                    done, total = event.index + event.images.shape[1], order.clip.num_frames
+                    yield Progress(job, "decoding", done, total, time_left("decoding", done, total))
                     continue
-                yield Progress(job, event.stage, event.step, event.total)
+                yield Progress(
+                    job,
+                    event.stage,
+                    event.step,
+                    event.total,
+                    time_left(event.stage, event.step, event.total),
+                    note=getattr(event, "note", ""),
+                )
                 if isinstance(event, DenoisingStep) and preview_interval and time.monotonic() >= next_preview:
                     yield Preview(job, *event.preview())
                     next_preview = time.monotonic() + preview_interval
@@ -112,3 +118,27 @@ class PoseAnythingEngine(Engine):
             raise EngineError(str(error)) from error
         finally:
             maker.close()
+
+
+class TimeLeft:
+    """How long a clip takes yet, whose windows are encoded, denoised and decoded in turn.
+
+    Until all windows are denoised it goes by the pace of that, with all that comes between, then by the decoding's.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic):
+        self._clock = clock
+        self._denoised, self._steps = 0, 0
+        self._began: dict[str, tuple[int, float]] = {}
+
+    def __call__(self, stage: str, step: int, total: int) -> float | None:
+        """Seconds, when `step` of `total` is done; None where there is nothing to tell from yet."""
+        now = self._clock()
+        if stage == "denoising":
+            self._denoised, self._steps = step, total
+        elif self._denoised < self._steps:
+            stage, step, total = "denoising", self._denoised, self._steps
+        elif stage != "decoding":
+            return None
+        first, since = self._began.setdefault(stage, (step, now))
+        return (now - since) / (step - first) * (total - step) if step > first else None

@@ -20,6 +20,7 @@ from safetensors.torch import save_file  # noqa: E402
 from inference_server.cli import main  # noqa: E402
 from inference_server.engines import ENGINES, find_engine  # noqa: E402
 from inference_server.engines.base import EngineError, JobCancelled, Picture  # noqa: E402
+from inference_server.engines.poseanything import TimeLeft  # noqa: E402
 from inference_server.poseanything.guiders import (  # noqa: E402
     ClassifierFreePoseGuidance,
     NoGuidance,
@@ -148,6 +149,34 @@ def test_a_request_becomes_frames_previews_and_progress(engine):
     previews = [event for event in events if isinstance(event, Preview)]
     assert previews and all(preview.image.shape == (HEIGHT // 16, WIDTH // 16, 3) for preview in previews)
     assert note.startswith("The processor has") and note.endswith(".")
+
+
+def test_the_time_left_of_a_chained_clip_goes_down_over_all_its_windows():
+    now = 0.0
+    time_left = TimeLeft(lambda: now)
+    told = []
+    for window in range(3):  # 10 s of encoding, 10 steps of 5 s, 16 frames of 1 s
+        for stage, done, total, seconds in (
+            *(("encoding", step + 1, 5, 2) for step in range(5)),
+            *(("denoising", 10 * window + step + 1, 30, 5) for step in range(10)),
+            *(("decoding", 16 * window + 4 * (step + 1), 48, 4) for step in range(4)),
+        ):
+            now += seconds
+            told.append((stage, window, now, time_left(stage, done, total)))
+    assert all(left is None for stage, window, _, left in told[:6])  # nothing was denoised yet but one step
+    for stage, window, at, left in told[6:-4]:
+        tolerance = 30 if window else 60  # what comes between windows is not known in the first
+        assert left == pytest.approx(now - 16 - at, abs=tolerance), (stage, window)
+    assert [left for *_, left in told[-4:]] == [None, 8, 4, 0]
+
+
+def test_progress_of_chained_windows_tells_the_time_left_across_stages(engine):
+    events, _ = generate(engine, request(engine_options={"window_frames": 5}, num_inference_steps=3))
+    progress = [event for event in events if isinstance(event, Progress)]
+    stages = [event.stage for event in progress]
+    between = progress[stages.index("decoding") : len(stages) - stages[::-1].index("denoising")]
+    assert {"encoding", "denoising", "decoding"} == {event.stage for event in between}
+    assert all(event.seconds_left is not None for event in between)
 
 
 def test_a_seed_gives_the_same_clip_and_the_model_stays_loaded(engine):
