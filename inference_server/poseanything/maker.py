@@ -107,7 +107,7 @@ class ClipMaker:
             chosen = lower
 
     def _attempt(self, order: Order, chosen: MemoryPlan, check: Check) -> Iterator[Event]:
-        yield from self._load(chosen)
+        yield from self._load(chosen, check)
         self._adapt(order.options)
         yield from self.pipeline.stream(
             order.clip,
@@ -140,7 +140,7 @@ class ClipMaker:
             self._ran_out.clear()
             self.pipeline.mag_ratios = MagRatiosFile(weights.transformer).read()
 
-    def _load(self, chosen: MemoryPlan) -> Iterator[Step]:
+    def _load(self, chosen: MemoryPlan, check: Check) -> Iterator[Step]:
         if self._plan is not None and self._plan.placement == chosen.placement:
             self.pipeline.vae.use_tiling = chosen.vae_tiling
             return
@@ -148,14 +148,19 @@ class ClipMaker:
         weights, pipeline = self.weights, self.pipeline
         yield Loading("loading", 0, 3, _sentence(chosen))
         text_encoder, tokenizer = load_text_encoder(
-            weights.text_encoder, tokenizer=weights.tokenizer, **chosen.load_options("text_encoder")
+            weights.text_encoder,
+            tokenizer=weights.tokenizer,
+            check=check,
+            **chosen.load_options("text_encoder"),
         )
         pipeline.register_modules(text_encoder=text_encoder, tokenizer=tokenizer)
         yield Step("loading", 1, 3)
-        pipeline.register_modules(vae=load_vae(weights.vae, **chosen.load_options("vae")))
+        pipeline.register_modules(vae=load_vae(weights.vae, check=check, **chosen.load_options("vae")))
         yield Step("loading", 2, 3)
         pipeline.register_modules(
-            transformer=load_transformer(weights.transformer, **chosen.load_options("transformer"))
+            transformer=load_transformer(
+                weights.transformer, check=check, **chosen.load_options("transformer")
+            )
         )
         chosen.apply(pipeline.components)
         self._plan = chosen

@@ -154,6 +154,29 @@ def test_decoding_beside_the_denoising_is_given_up_before_anything_else(maker, m
     assert "loading" not in stages and frames.shape == wanted and "Memory ran out" in note
 
 
+@pytest.mark.parametrize("part", range(3))
+def test_loading_is_left_between_two_tensors_and_begun_anew(maker, part):
+    class Cancelled(Exception):
+        pass
+
+    left = None
+
+    def check():
+        nonlocal left
+        if left is not None:
+            left -= 1
+            if not left:
+                raise Cancelled
+
+    events = maker.make(order(), check)
+    for step in range(part + 1):
+        assert next(events).step == step
+    left = 3
+    with pytest.raises(Cancelled):
+        next(events)
+    assert make(maker, order())[0][:4] == ["loading"] * 4
+
+
 def test_of_several_transformers_the_order_chooses_one(maker, monkeypatch):
     give_host(monkeypatch, maker, 60)
     folder = maker.weights.folder

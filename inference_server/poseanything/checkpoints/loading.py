@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
@@ -87,11 +87,12 @@ def fill(
     device: torch.device | str,
     quantization: Quantization = None,
     keep_in_fp32: tuple[str, ...] = (),
+    check: Callable[[], None] | None = None,
 ) -> Model:
     """Give an opened checkpoint's model its tensors, and make it ready for inference.
 
-    What lies in modules named in `keep_in_fp32` stays in float32 (diffusers' rule). Raises `CheckpointError` for
-    numbers that can't be computed with as they are.
+    What lies in modules named in `keep_in_fp32` stays in float32 (diffusers' rule). `check` is called before each
+    tensor, and what it raises ends the reading. Raises `CheckpointError` for numbers that can't be computed with.
     """
     model, tensors = opened.model, opened.tensors
     places: dict[nn.Parameter, list[str]] = {}  # a tied tensor has several names and is read once
@@ -103,6 +104,8 @@ def fill(
 
     # Weights of linear layers last: a layer that is replaced hands its bias on.
     for names in sorted(places.values(), key=lambda names: names[0] in linear_weights):
+        if check is not None:
+            check()
         name = names[0]
         tensor = tensors[name]
         if not tensor.is_floating_point() and not is_quantized(tensor):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -47,16 +47,19 @@ def load_text_encoder(
     device: torch.device | str = "cpu",
     quantization: Quantization = None,
     tokenizer: Path | str | None = None,
+    check: Callable[[], None] | None = None,
 ) -> tuple[UMT5EncoderModel, PreTrainedTokenizerBase]:
     """Load the encoder from Wan's `models_t5_umt5-xxl-enc-bf16.pth`, or from a file or folder of transformers'.
 
     Its tokenizer comes with it: from the folder `tokenizer`, or looked for beside the encoder.
+    `check` is called between the tensors, and what it raises ends the reading.
     Raises `CheckpointError`: one sentence on what is wrong with the files.
     """
     path = Path(path)
     tokenizer = load_tokenizer(_tokenizer_beside(path) if tokenizer is None else Path(tokenizer))
     opened = open_text_encoder(path)
-    return fill(opened, torch_dtype=torch_dtype, device=device, quantization=quantization), tokenizer
+    encoder = fill(opened, torch_dtype=torch_dtype, device=device, quantization=quantization, check=check)
+    return encoder, tokenizer
 
 
 def open_text_encoder(path: Path | str) -> Opened[UMT5EncoderModel]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ def load_transformer(
     torch_dtype: torch.dtype = torch.bfloat16,
     device: torch.device | str = "cpu",
     quantization: Quantization = None,
+    check: Callable[[], None] | None = None,
 ) -> PoseAnythingTransformer3DModel:
     """Load the transformer from any file or folder that holds one.
 
@@ -30,7 +32,8 @@ def load_transformer(
     a GGUF file, or fp8 with or without scales, under Wan's names or diffusers'. A checkpoint without the PTCM makes a
     model with `part_attention=False`.
 
-    Raises `CheckpointError`: one sentence on what is wrong with the files, or which other model they are.
+    `check` is called between the tensors, and what it raises ends the reading. Raises `CheckpointError`: one sentence
+    on what is wrong with the files, or which other model they are.
     """
     opened = open_transformer(path)
     return fill(
@@ -39,6 +42,7 @@ def load_transformer(
         device=device,
         quantization=quantization,
         keep_in_fp32=tuple(opened.model._keep_in_fp32_modules),
+        check=check,
     )
 
 

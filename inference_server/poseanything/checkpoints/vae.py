@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -72,13 +72,18 @@ LATENTS_STD = [
 
 
 def load_vae(
-    path: Path | str, *, torch_dtype: torch.dtype = torch.bfloat16, device: torch.device | str = "cpu"
+    path: Path | str,
+    *,
+    torch_dtype: torch.dtype = torch.bfloat16,
+    device: torch.device | str = "cpu",
+    check: Callable[[], None] | None = None,
 ) -> AutoencoderKLWan:
     """Load the VAE from Wan's `Wan2.2_VAE.pth` (or the same as safetensors) or from a diffusers folder.
 
-    Raises `CheckpointError`: one sentence on what is wrong with the file, or which other VAE it is.
+    `check` is called between the tensors, and what it raises ends the reading. Raises `CheckpointError`: one sentence
+    on what is wrong with the file, or which other VAE it is.
     """
-    return fill(open_vae(path), torch_dtype=torch_dtype, device=device)
+    return fill(open_vae(path), torch_dtype=torch_dtype, device=device, check=check)
 
 
 def open_vae(path: Path | str) -> Opened[AutoencoderKLWan]:
