@@ -207,11 +207,11 @@ class Session:
     def _hear(self, event: object) -> None:
         if isinstance(event, LinkState):
             self.link = event
-        elif isinstance(event, Preview):
-            self.previews[event.job] = event
         job = self.jobs.get(getattr(event, "job", ""))
         if job is not None and not job.ended:
             job.hear(event)
+            if isinstance(event, Preview):
+                self.previews[job.id] = event
             if job.ended:
                 self.previews.pop(job.id, None)
                 if job.state == DONE and job.make_movie:

@@ -15,6 +15,8 @@ from .takes import Take, TakeError, from_json, to_json
 JOB = "poseanything_job"
 TAKE = "poseanything_take"
 MAX_CHANNEL = 128
+DRAFT_COLOUR = "COLOR_02"
+"""Colour tag of strips that no neural engine made."""
 
 
 def sequencer_scene(context) -> bpy.types.Scene:
@@ -77,7 +79,7 @@ def show_frames(scene: bpy.types.Scene, job: str, take: Take, num_frames: int) -
         strips = strips_of(scene)
         channel = free_channel(strips, take.frame_start, take.duration)
         strip = strips.new_image(
-            name=take.name,
+            name=_title(take),
             filepath=str(take.folder / names[0]),
             channel=channel,
             frame_start=take.frame_start,
@@ -108,7 +110,7 @@ def add_movie(scene: bpy.types.Scene, job: str, take: Take, path: Path) -> None:
     strips = strips_of(scene)
     channel = free_channel(strips, start, take.duration)
     strip = strips.new_movie(
-        name=f"{take.name}.mp4", filepath=str(path), channel=channel, frame_start=start, fit_method="FIT"
+        name=f"{_title(take)}.mp4", filepath=str(path), channel=channel, frame_start=start, fit_method="FIT"
     )
     strip.filepath = relative_folder(path.parent) + path.name
     _label(strip, job, take)
@@ -142,6 +144,17 @@ def relative_folder(folder: Path) -> str:
 def _label(strip: bpy.types.Strip, job: str, take: Take) -> None:
     strip[JOB] = job
     strip[TAKE] = to_json(take)
+    if _is_draft(take):
+        strip.color_tag = DRAFT_COLOUR
+
+
+def _title(take: Take) -> str:
+    """A strip's name, which says of a draft that it is one."""
+    return f"{take.name} (draft)" if _is_draft(take) else take.name
+
+
+def _is_draft(take: Take) -> bool:
+    return not take.record.get("neural", True)
 
 
 def _read_as_srgb(strip: bpy.types.Strip) -> None:

@@ -13,6 +13,7 @@ ANIMATIC = "Neural-free animatic"
 def draw_progress(layout, context) -> None:
     """The export and every job that has not ended, and why the last one failed."""
     current = session.get()
+    pictures.drop_all_but(current.previews)
     if current.exporting is not None:
         step = current.exporting
         row = layout.row()

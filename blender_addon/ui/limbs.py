@@ -20,7 +20,8 @@ COLOUR = (1.0, 0.55, 0.1, 1.0)
 WIDTH = 3.0
 
 # Choosing limbs reads every weight of every mesh: kept until something it depends on changes.
-_kept: dict[tuple, tuple[list[Subject], Sampler]] = {}
+_kept: dict[tuple, tuple[list[Subject], Sampler] | str] = {}
+_bound: tuple = ()
 _handle: object | None = None
 
 
@@ -30,12 +31,39 @@ def choices(objects: Sequence[bpy.types.Object]) -> list[tuple[bpy.types.Object,
 
 
 def _look_up(objects) -> tuple[list[Subject], Sampler]:
+    global _bound
     key = tuple((obj.session_uid, obj.mode) for obj in objects)
     if key not in _kept:
         _kept.clear()
-        subjects = list(find_subjects(objects))
-        _kept[key] = subjects, Sampler(subjects)
-    return _kept[key]
+        _bound = _bindings()
+        try:
+            subjects = list(find_subjects(objects))
+            _kept[key] = subjects, Sampler(subjects)
+        except ExportError as error:
+            _kept[key] = str(error)
+    found = _kept[key]
+    if isinstance(found, str):
+        raise ExportError(found)
+    return found
+
+
+def _bindings() -> tuple:
+    """What moves what. Objects are updated whenever they move; only when this changes are limbs chosen anew."""
+    return tuple(
+        (
+            obj.session_uid,
+            obj.parent and obj.parent.session_uid,
+            obj.parent_type,
+            obj.parent_bone,
+            tuple(mod.object and mod.object.session_uid for mod in obj.modifiers if mod.type == "ARMATURE"),
+            tuple(
+                (bone.name, c.type, getattr(c, "subtarget", ""))
+                for bone in (obj.pose.bones if obj.pose else ())
+                for c in bone.constraints
+            ),
+        )
+        for obj in bpy.data.objects
+    )
 
 
 def _draw() -> None:
@@ -64,9 +92,12 @@ def _draw() -> None:
 
 @persistent
 def _after_change(scene, depsgraph) -> None:
-    if _kept and any(
-        isinstance(update.id, (bpy.types.Armature, bpy.types.Mesh)) for update in depsgraph.updates
-    ):
+    if not _kept:
+        return
+    updated = [update.id for update in depsgraph.updates]
+    if any(isinstance(block, (bpy.types.Armature, bpy.types.Mesh)) for block in updated):
+        _kept.clear()
+    elif any(isinstance(block, bpy.types.Object) for block in updated) and _bindings() != _bound:
         _kept.clear()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Container
 
 import bpy.utils.previews
 import imbuf
@@ -33,6 +34,13 @@ def icon_of(preview: Preview) -> int:
         icon.image_pixels_float.foreach_set(pixels.ravel())
         _shown[key] = preview
     return _icons[key].icon_id
+
+
+def drop_all_but(jobs: Container[str]) -> None:
+    """Give up the icons of jobs that have no preview any more."""
+    for job in [job for job in _shown if job not in jobs]:
+        del _shown[job]
+        del _icons[job]
 
 
 def size_of(path: str) -> tuple[int, int] | None:

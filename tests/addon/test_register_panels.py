@@ -181,3 +181,49 @@ def test_edit_mode_is_one_sentence(shot):
         assert "is in Edit Mode; leave it first" in " ".join(draw_all())
     finally:
         bpy.ops.object.mode_set(mode="OBJECT")
+
+
+def limb_names(rig):
+    return [limb.name for _, choice in module("ui.limbs").choices([rig]) for limb in choice.limbs]
+
+
+def test_limbs_are_chosen_anew_when_flesh_is_bound_otherwise(shot):
+    rig, body = bpy.data.objects["Rig"], bpy.data.objects["Rig body"]
+    kept = module("ui.limbs")._kept
+    limb_names(rig)
+    body.location.x += 1
+    bpy.context.view_layer.update()
+    assert kept, "moving does not cost a new choice"
+    body.modifiers.remove(body.modifiers["Armature"])
+    bpy.context.view_layer.update()
+    assert not kept
+    limb_names(rig)
+    rig.pose.bones["bone1"].constraints.new("COPY_ROTATION")
+    bpy.context.view_layer.update()
+    assert not kept
+    limb_names(rig)
+    body.parent = rig
+    bpy.context.view_layer.update()
+    assert not kept
+
+
+def test_a_rig_without_limbs_is_read_once(shot, monkeypatch):
+    rig, limbs = bpy.data.objects["Rig"], module("ui.limbs")
+    for bone in rig.data.bones:
+        bone.poseanything.limb = "SKIP"
+    bpy.context.view_layer.update()
+    find, reads = limbs.find_subjects, []
+    monkeypatch.setattr(limbs, "find_subjects", lambda objects: reads.append(1) or find(objects))
+    for _ in range(3):
+        with pytest.raises(module("errors").ExportError):
+            limbs.choices([rig])
+    assert len(reads) == 1
+
+
+def test_icons_go_when_their_job_ends(addon):
+    pictures, messages = module("ui.pictures"), module("shared.messages")
+    for job in "ab":
+        pictures.icon_of(messages.Preview(job, 0, np.zeros((30, 52, 3), np.uint8)))
+    pictures.drop_all_but({"b": None})
+    assert set(pictures._icons) == set(pictures._shown) == {"b"}
+    pictures.drop_all_but(())
