@@ -14,7 +14,6 @@ from bpy.props import (
 )
 
 from .link import session
-from .shared.camera import MOVES
 
 _RELATIVE = {"PATH_SUPPORTS_BLEND_RELATIVE"} if bpy.app.version >= (4, 5, 0) else set()
 
@@ -34,6 +33,17 @@ _GUIDERS = {
         "Subject and Camera, Separate",
         "Decouple them, each with a strength of its own",
     ),
+}
+
+_MOVES = {
+    "pan_left": "The background goes to the right",
+    "pan_right": "The background goes to the left",
+    "tilt_up": "The background goes down",
+    "tilt_down": "The background goes up",
+    "zoom_in": "The background grows",
+    "zoom_out": "The background shrinks",
+    "roll_clockwise": "The background turns counterclockwise",
+    "roll_counterclockwise": "The background turns clockwise",
 }
 
 # Blender keeps only a pointer to the strings of a dynamic enumeration: hold on to them here.
@@ -186,7 +196,7 @@ class PoseAnythingSettings(bpy.types.PropertyGroup):
     camera_move: EnumProperty(
         name="Move",
         description="What the camera does over the clip, starting and stopping gently",
-        items=tuple((name.upper(), name.replace("_", " ").title(), "") for name in MOVES),
+        items=tuple((name.upper(), name.replace("_", " ").title(), text) for name, text in _MOVES.items()),
     )
     camera_amount: FloatProperty(
         name="Amount",

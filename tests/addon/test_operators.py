@@ -167,6 +167,11 @@ def test_camera_moves_go_on_top_of_what_the_camera_does(shot, served, sent):
     assert seen == pytest.approx(shift + (64, 0), abs=1e-2)
 
 
+def test_every_camera_move_of_the_contract_can_be_chosen(shot):
+    moves = shot.poseanything.bl_rna.properties["camera_move"].enum_items
+    assert tuple(name.lower() for name in moves.keys()) == module("shared.camera").MOVES
+
+
 def test_second_generate_while_one_runs_is_queued(shot, served):
     served(pace=30)
     bpy.ops.poseanything.generate()

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import threading
+import tomllib
 
 import bpy
 import pytest
 
+import inference_server
+import shared
+from tests.addon.conftest import ROOT
 from tests.addon.servers import fake_server, module  # noqa: F401
 
 
@@ -105,3 +110,10 @@ def test_no_state_on_classes(addon):
                 k for k, v in vars(cls).items() if isinstance(v, (list, dict)) and not k.startswith("__")
             ]
             assert not mutable, (name, mutable)
+
+
+def test_everything_names_one_version(addon):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert re.fullmatch(r"\d+\.\d+\.\d+", project)
+    extension = module("link.session").get().version
+    assert {project, extension, shared.__version__, inference_server.__version__} == {project}
