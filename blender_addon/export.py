@@ -118,10 +118,12 @@ def under_step(step: ExportStep, work: Iterator[None]) -> Generator[ExportStep, 
 
 class _Export:
     def __init__(self, context: bpy.types.Context, options: ExportOptions):
-        self._context = context
         self._options = options
         self._scene = context.scene
+        self._view_layer = context.view_layer
+        context.evaluated_depsgraph_get()  # makes sure that there is one
         self._warnings: list[str] = []
+        self._own: set[bpy.types.Object] = set()
         self._step = ExportStep(0.01, "Looking at the rigs")
 
     def run(self) -> Generator[ExportStep, None, ExportedClip]:
@@ -146,13 +148,13 @@ class _Export:
             projector = Projector(lenses[-1:], self._fit)
             if index == 0:
                 picture = yield from self._show(self._first_picture(), 0.05, "Making the first frame")
-                depsgraph = self._context.evaluated_depsgraph_get()
-                labeller = yield from self._show(self._labeller(depsgraph, joints[0]), 0.1, "Reading the skin")
+                labeller = yield from self._show(self._labeller(joints[0]), 0.1, "Reading the skin")
                 if labeller is not None:
-                    labels = yield from self._show(labeller.draw(depsgraph, projector), 0.15, "Labelling the first frame")
+                    drawing = labeller.draw(self._evaluated(), projector)
+                    labels = yield from self._show(drawing, 0.15, "Labelling the first frame")
             if labeller is not None:
-                step = labeller.draw(depsgraph, projector, options.part_map_stride)
-                maps.append((yield from self._show(step)))
+                drawing = labeller.draw(self._evaluated(), projector, options.part_map_stride)
+                maps.append((yield from self._show(drawing)))
             self._step = ExportStep(0.2 + 0.7 * index / options.num_frames, f"Frame {index + 1} of {options.num_frames}")
             yield self._step
 
@@ -200,8 +202,17 @@ class _Export:
         return limbs, parts
 
     def _go_to(self, index: int) -> bpy.types.Depsgraph:
-        self._scene.frame_set(self._options.frame_start + index * self._options.frame_step)
-        return self._context.evaluated_depsgraph_get()
+        self._frame = self._options.frame_start + index * self._options.frame_step
+        self._scene.frame_set(self._frame)
+        return self._evaluated()
+
+    def _evaluated(self) -> bpy.types.Depsgraph:
+        """The scene evaluated at the frame that is being exported. What it gives must not be kept over a pause, in which
+        others may evaluate it anew, even at another frame."""
+        if (self._scene.frame_current, self._scene.frame_subframe) != (self._frame, 0.0):
+            self._scene.frame_set(self._frame)
+        self._view_layer.update()
+        return self._view_layer.depsgraph
 
     def _show(self, work: Iterator[None], fraction: float | None = None, text: str = "") -> Iterator[ExportStep]:
         """Run work that pauses now and then under a step's name, and hand on what it returns."""
@@ -217,16 +228,17 @@ class _Export:
         yield
         return render_frame(self._scene, options.view, self._fit)
 
-    def _labeller(self, depsgraph: bpy.types.Depsgraph, joints: np.ndarray) -> Iterator[None]:
-        surfaces = find_surfaces(self._subjects, depsgraph)
+    def _labeller(self, joints: np.ndarray) -> Iterator[None]:
+        surfaces = find_surfaces(self._subjects, self._evaluated())
+        yield
         if not surfaces:
             self._warnings.append("No mesh that can be seen is bound to the armature, so the server must guess its parts.")
             return None
         reader = SurfaceReader(self._first_limb, joints, self._sampler.counts)
         for surface in surfaces:
-            yield from reader.read(surface, depsgraph)
+            yield from reader.read(surface, self._evaluated)
         self._own = {surface.obj for surface in surfaces}
-        return Labeller(surfaces, reader, depsgraph)
+        return Labeller(surfaces, reader, self._evaluated())
 
     def _warn(self, pose: PoseSequence) -> None:
         subjects = {limb.subject for limb in pose.limbs}
@@ -238,7 +250,6 @@ class _Export:
     def _camera_motion(self, projector: Projector) -> Iterator[None]:
         if not moves(projector):
             return None
-        depsgraph = self._go_to(0)
+        self._go_to(0)
         yield
-        own = getattr(self, "_own", set())
-        return (yield from camera_motion(self._scene, depsgraph, projector, lambda obj: obj.original in own))
+        return (yield from camera_motion(self._scene, self._evaluated, projector, lambda obj: obj.original in self._own))

@@ -70,10 +70,11 @@ class Skin:
         objects = [obj for obj in objects if obj.type != "ARMATURE"]
         meshes = [obj for obj in objects if is_bound(obj, armature)]
         index = {name: i for i, name in enumerate(skeleton.names)}
-        stride = max(1, sum(len(obj.data.vertices) for obj in meshes) // SAMPLES)
+        at_rest = [obj for obj in meshes if obj.mode != "EDIT"]
+        stride = max(1, sum(len(obj.data.vertices) for obj in at_rest) // SAMPLES)
         to_armature = armature.matrix_world.inverted_safe()
         owners, points = [], []
-        for obj in meshes:
+        for obj in at_rest:
             bones = [index.get(group.name, -1) for group in obj.vertex_groups]
             vertices = obj.data.vertices
             owned = [_strongest(vertices[i].groups, bones) for i in range(0, len(vertices), stride)]

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..rig.skin import read_points
 from ..view.projection import Projector
-from .surfaces import Surface, SurfaceReader, is_seen, read_triangles
+from .surfaces import Surface, SurfaceReader, read_triangles, seen_meshes
 from .zbuffer import ZBuffer
 
 SAMPLES = 2
@@ -35,77 +35,73 @@ class Labeller:
         self._surfaces = surfaces
         self._reader = reader
         own = {surface.obj for surface in surfaces}
-        self._others = [
-            obj
-            for obj in depsgraph.view_layer.objects
-            if obj.type == "MESH" and obj not in own and is_seen(obj, depsgraph)
-        ]
+        self._others = [obj for obj in seen_meshes(depsgraph) if obj not in own and obj.mode != "EDIT"]
         self._triangles: dict[bpy.types.Object, np.ndarray] = {}
 
     def draw(self, depsgraph: bpy.types.Depsgraph, projector: Projector, stride: int = 1) -> Iterator[None]:
-        """The label map of the current frame, seen through a one-frame projector at 1/stride of its size; the generator's
-        return value is [height / stride, width / stride] uint8 (rounded up)."""
+        """The label map of the current frame, seen through a one-frame projector at 1/stride of its size.
+
+        What is needed of the scene is copied at once; the generator that comes back draws it, pausing on the way, and
+        returns [height / stride, width / stride] uint8 (rounded up)."""
         samples = 1 if stride == 1 else SAMPLES
         fit = projector.fit
-        height, width = -(-fit.height // stride), -(-fit.width // stride)
-        buffer = ZBuffer(width * samples, height * samples)
+        height, width = -(-fit.height // stride) * samples, -(-fit.width // stride) * samples
         to_grid = np.diag([samples / stride, samples / stride, 1.0]) @ projector.pixels[0]
         camera = _Camera(to_grid, projector.depths[0], float(projector.nears[0]), projector.lenses[0].perspective)
-
-        meshes, offset = [], 0
+        subjects = []
         for surface in self._surfaces:
             mesh, world = surface.placed(depsgraph)
             if len(mesh.vertices) != len(surface.labels):
-                yield from self._reader.read(surface, depsgraph)
-                mesh, world = surface.placed(depsgraph)
-            seen = camera.see(read_points(mesh), world)
-            yield
-            yield from _draw(buffer, seen, surface.triangles, offset)
-            meshes.append((surface, seen.homogeneous, offset))
-            offset += len(surface.triangles)
-        yield from self._hide(depsgraph, buffer, camera, offset)
+                for _ in self._reader.read(surface, lambda: depsgraph):
+                    pass
+            subjects.append((surface, camera.see(read_points(mesh), world)))
+        window = _window([seen for _, seen in subjects], width, height)
+        return self._paint(subjects, self._occluders(depsgraph, camera, window), ZBuffer(width, height), window, samples)
 
-        labels = np.zeros(height * width * samples * samples, np.uint8)
-        for surface, homogeneous, first in meshes:
+    def _paint(self, subjects, occluders, buffer: ZBuffer, window, samples: int) -> Iterator[None]:
+        yield
+        number = 0
+        for triangles, seen in (*((surface.triangles, seen) for surface, seen in subjects), *occluders):
+            yield from _draw(buffer, seen, triangles, number, window)
+            number += len(triangles)
+
+        labels = np.zeros(buffer.height * buffer.width, np.uint8)
+        first = 0
+        for surface, seen in subjects:
             inside = (buffer.triangle >= first) & (buffer.triangle < first + len(surface.triangles))
             for pixels in _batches(np.flatnonzero(inside)):
-                labels[pixels] = _label(surface, homogeneous, buffer.triangle[pixels] - first, pixels, buffer.width)
+                triangle = buffer.triangle[pixels] - first
+                labels[pixels] = _label(surface, seen.homogeneous, triangle, pixels, buffer.width)
                 yield
-        labels = labels.reshape(height * samples, width * samples)
+            first += len(surface.triangles)
+        labels = labels.reshape(buffer.height, buffer.width)
         return labels if samples == 1 else _most_frequent(labels, samples)
 
-    def _hide(self, depsgraph, buffer: ZBuffer, camera: _Camera, number: int) -> Iterator[None]:
-        """Draw what may stand in front of the subjects, where they are."""
-        window = buffer.box
-        if not self._others or window[2] <= window[0]:
-            return
+    def _occluders(self, depsgraph, camera: _Camera, window) -> list[tuple[np.ndarray, _Seen]]:
+        """Triangles [T, 3] and vertices of what may stand in front of the subjects."""
+        if not self._others or window[2] <= window[0] or window[3] <= window[1]:
+            return []
         placed = [obj.evaluated_get(depsgraph) for obj in self._others]
         boxes = np.array([obj.bound_box for obj in placed], np.float64)
         worlds = np.array([obj.matrix_world for obj in placed], np.float64)
         corners = boxes @ worlds[:, :3, :3].transpose(0, 2, 1) + worlds[:, None, :3, 3]
         nearest = camera.nearest_over(corners, window)
-        left = MAX_OCCLUDING
-        for index in np.argsort(nearest).tolist():
-            if not np.isfinite(nearest[index]):
-                return
+        found, room = [], MAX_OCCLUDING
+        for index in np.argsort(nearest)[: np.isfinite(nearest).sum()].tolist():
             mesh = placed[index].data
+            if len(mesh.polygons) > room:
+                continue
             triangles = self._triangles.get(self._others[index])
-            if triangles is None or len(triangles) and triangles.max() >= len(mesh.vertices):
-                if len(mesh.polygons) > left:
-                    continue
+            if triangles is None or triangles.max(initial=0) >= len(mesh.vertices):
                 triangles = self._triangles[self._others[index]] = read_triangles(mesh)
-            left -= len(triangles)
-            if left < 0:
-                return
-            if len(triangles):
-                seen = camera.see(read_points(mesh), worlds[index])
-                yield from _draw(buffer, seen, triangles, number, window)
-                number += len(triangles)
+            room -= len(triangles)
+            found.append((triangles, camera.see(read_points(mesh), worlds[index])))
+        return found
 
 
 class _Seen:
     """Vertices as a camera sees them: `homogeneous` [V, 3] pixels, `corners` [V, 3] as `ZBuffer.draw` takes them, and
-    `height` [V] in front of the near plane; what is not in front has meaningless corners."""
+    `height` [V] in front of the near plane; where that is negative corners mean nothing, and not all is `whole`."""
 
     def __init__(self, homogeneous: np.ndarray, depth: np.ndarray, near: float, perspective: bool):
         self._perspective = perspective
@@ -115,14 +111,14 @@ class _Seen:
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             nearness = 1 / depth if perspective else -depth
             self.corners = np.column_stack([homogeneous[:, :2] / homogeneous[:, 2:], nearness])
-        self._whole = bool((self.height >= 0).all())
+        self.whole = bool((self.height >= 0).all())
         # Between which pixel centres a vertex lies.
         self._cells = np.floor(np.clip(self.corners[:, :2], -30000, 30000) - 0.5).astype(np.int16)
 
     def cover(self, triangles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Corners [n, 3, 3] of those of the triangles [T, 3] that may cover a pixel's centre, and which they are [n]. Those
         that cross the near plane are cut there, to one or two."""
-        if self._whole:
+        if self.whole:
             kept = np.flatnonzero(self._spread(triangles))
             return self.corners[triangles[kept]], kept
         in_front = (self.height >= 0)[triangles].sum(axis=1)
@@ -150,6 +146,15 @@ class _Seen:
         fan = np.array([[outline[0], *pair] for pair in zip(outline[1:-1], outline[2:])])
         cut = _Seen(fan[..., :3].reshape(-1, 3), fan[..., 3].reshape(-1) + self._near, -np.inf, self._perspective)
         return cut.corners.reshape(-1, 3, 3)
+
+
+def _window(seen: Sequence[_Seen], width: int, height: int) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom (exclusive) of a box of pixels around all vertices, within the picture."""
+    if not all(part.whole for part in seen):
+        return 0, 0, width, height
+    flat = np.concatenate([part.corners[:, :2] for part in seen])
+    low, high = np.floor(flat.min(axis=0)), np.ceil(flat.max(axis=0)) + 1
+    return (*np.clip(low, 0, (width, height)).astype(int), *np.clip(high, 0, (width, height)).astype(int))
 
 
 def _draw(buffer: ZBuffer, seen: _Seen, triangles: np.ndarray, first: int, window=None) -> Iterator[None]:
@@ -215,8 +220,15 @@ def _batches(indices: np.ndarray, size: int = 8_000) -> list[np.ndarray]:
 
 def _most_frequent(labels: np.ndarray, samples: int) -> np.ndarray:
     """The label that most samples of each cell have; none where less than half of them have any."""
-    height, width = labels.shape[0] // samples, labels.shape[1] // samples
-    cells = labels.reshape(height, samples, width, samples).transpose(0, 2, 1, 3).reshape(height, width, -1)
-    votes = (cells[..., :, None] == cells[..., None, :]).sum(axis=3) * (cells > 0)
-    winner = np.take_along_axis(cells, votes.argmax(axis=2)[..., None], axis=2)[..., 0]
-    return np.where((cells > 0).sum(axis=2) * 2 >= cells.shape[2], winner, 0).astype(np.uint8)
+    cells = [labels[row::samples, column::samples] for row in range(samples) for column in range(samples)]
+    winner, most, covered = np.zeros_like(cells[0]), np.zeros(cells[0].shape, np.int8), np.zeros(cells[0].shape, np.int8)
+    for candidate in cells:
+        votes = np.zeros_like(most)
+        for other in cells:
+            votes += other == candidate
+        votes[candidate == 0] = 0
+        better = votes > most
+        winner[better], most[better] = candidate[better], votes[better]
+        covered += candidate > 0
+    winner[covered * 2 < len(cells)] = 0
+    return winner

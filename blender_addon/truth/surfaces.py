@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import bpy
 import numpy as np
 
+from ..errors import ExportError
 from ..rig.skin import carrying_bone, is_bound, read_points
 from ..rig.subjects import Subject
 
@@ -36,25 +37,49 @@ class Surface:
 
 
 def find_surfaces(subjects: Sequence[Subject], depsgraph: bpy.types.Depsgraph) -> list[Surface]:
-    """The meshes that can be seen and move with a subject: skinned, carried by a bone, or following one of those."""
+    """The meshes that can be seen and move with a subject: skinned, carried by a bone, or following one of those.
+
+    Raises `ExportError` when one is being edited."""
     surfaces, taken = [], set()
     for subject in subjects:
-        objects = [obj for obj in subject.objects if obj.type == "MESH" and is_seen(obj, depsgraph, subject.instancer)]
+        objects = seen_meshes(depsgraph, subject.instancer)
         bound = {obj for obj in objects if is_bound(obj, subject.armature)}
         for obj in objects:
             key = (obj, subject.instancer)
             bone = "" if obj in bound else carrying_bone(obj, subject.armature)
             if key not in taken and (obj in bound or bone or _follows(obj, bound | {subject.armature})):
+                if obj.mode == "EDIT":
+                    raise ExportError(f"The mesh {obj.name} is in Edit Mode; leave it first.")
                 taken.add(key)
                 surfaces.append(Surface(obj, subject, bone))
     return surfaces
 
 
-def is_seen(obj: bpy.types.Object, depsgraph: bpy.types.Depsgraph, instancer: bpy.types.Object | None = None) -> bool:
-    """Whether an object is there both for the viewport, whose evaluation is read, and for a render."""
-    if obj.hide_render or not obj.evaluated_get(depsgraph).is_evaluated:
-        return False
-    return instancer is not None or obj.visible_get(view_layer=depsgraph.view_layer)
+def seen_meshes(
+    depsgraph: bpy.types.Depsgraph, instancer: bpy.types.Object | None = None
+) -> list[bpy.types.Object]:
+    """The mesh objects of the scene, or of what an object instances, that are there both for the viewport, whose
+    evaluation is read, and for a render."""
+    layer = depsgraph.view_layer
+    rendered = _rendered(depsgraph.scene.collection if instancer is None else instancer.instance_collection)
+    return [
+        obj
+        for obj in rendered
+        if obj.type == "MESH"
+        and not obj.hide_render
+        and obj.evaluated_get(depsgraph).is_evaluated
+        and (instancer is not None or obj.visible_get(view_layer=layer))
+    ]
+
+
+def _rendered(collection: bpy.types.Collection) -> dict[bpy.types.Object, None]:
+    """The objects of a collection and those in it, each once and in order, without collections that do not render."""
+    if collection.hide_render:
+        return {}
+    objects = dict.fromkeys(collection.objects)
+    for child in collection.children:
+        objects |= _rendered(child)
+    return objects
 
 
 def _follows(obj: bpy.types.Object, leaders: set[bpy.types.Object]) -> bool:
@@ -97,9 +122,12 @@ class SurfaceReader:
         self._first_limb = first_limb
         self._strokes = np.split(joints, np.cumsum(counts)[:-1])
 
-    def read(self, surface: Surface, depsgraph: bpy.types.Depsgraph) -> Iterator[None]:
-        """Read a surface, pausing often: weights come vertex by vertex, about a microsecond each."""
-        mesh, world = surface.placed(depsgraph)
+    def read(self, surface: Surface, evaluated: Callable[[], bpy.types.Depsgraph]) -> Iterator[None]:
+        """Read a surface, pausing often: weights come vertex by vertex, about a microsecond each. `evaluated` gives the
+        evaluated scene, anew after every pause, since others may have touched it. Raises `ExportError` if they have."""
+        surface.placed(evaluated())  # some modifiers only run when the mesh is asked for
+        yield
+        mesh, world = surface.placed(evaluated())
         points = read_points(mesh)
         surface.triangles = read_triangles(mesh)
         surface.labels = np.zeros((len(points), STRONGEST), np.uint8)
@@ -112,9 +140,11 @@ class SurfaceReader:
             return
         of_group = np.array([first + owners[g.name] if g.name in owners else 0 for g in surface.obj.vertex_groups] or [0])
         for begin in range(0, len(points), BATCH):
-            end = min(begin + BATCH, len(points))
-            vertices = mesh.vertices
-            found = [(i, g.group, g.weight) for i in range(begin, end) for g in vertices[i].groups]
+            vertices = surface.placed(evaluated())[0].vertices
+            if len(vertices) != len(points):
+                raise ExportError(f"The mesh of {surface.obj.name} was changed while it was exported; export again.")
+            batch = range(begin, min(begin + BATCH, len(points)))
+            found = [(i, group.group, group.weight) for i in batch for group in vertices[i].groups]
             if found:
                 vertex, group, weight = np.array(found).T
                 _strongest(surface, vertex.astype(np.int64), of_group.take(group.astype(np.int64), mode="clip"), weight)

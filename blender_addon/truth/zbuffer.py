@@ -25,29 +25,21 @@ class ZBuffer:
         self.triangle = np.full(width * height, -1, np.int32)
         self._nearness = np.full(width * height, -np.inf)
 
-    @property
-    def box(self) -> tuple[int, int, int, int]:
-        """Left, top, right, bottom (exclusive) of what has been drawn; all 0 when nothing has."""
-        covered = (self.triangle >= 0).reshape(self.height, self.width)
-        rows, columns = np.flatnonzero(covered.any(axis=1)), np.flatnonzero(covered.any(axis=0))
-        if not len(rows):
-            return 0, 0, 0, 0
-        return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
-
     def draw(self, corners: np.ndarray, numbers: np.ndarray, window=None) -> Iterator[None]:
         """Draw triangles `corners` [T, 3, 3] (x, y in pixels and nearness, larger being nearer and linear over the
         picture) under their `numbers` [T], within a window (left, top, right, bottom), pausing after each batch."""
         left, top, right, bottom = window or (0, 0, self.width, self.height)
-        low, high = corners[:, :, :2].min(axis=1), corners[:, :, :2].max(axis=1)
+        a, b, c = corners[:, 0, :2], corners[:, 1, :2], corners[:, 2, :2]
+        low, high = np.minimum(np.minimum(a, b), c), np.maximum(np.maximum(a, b), c)
         first = np.maximum(np.ceil(low - 0.5), (left, top))
         last = np.minimum(np.ceil(high - 0.5), (right, bottom)) - 1
-        covering = np.flatnonzero((first <= last).all(axis=1))
+        covering = np.flatnonzero((first[:, 0] <= last[:, 0]) & (first[:, 1] <= last[:, 1]))
         if not len(covering):
             return
         corners, numbers = corners[covering], numbers[covering]
-        first_row = first[covering, 1].astype(np.int64)
-        rows = last[covering, 1].astype(np.int64) - first_row + 1
-        size = rows * (last[covering, 0] - first[covering, 0] + 1)
+        columns, rows = (last[covering] - first[covering] + 1).T
+        first_row, rows = first[covering, 1].astype(np.int64), rows.astype(np.int64)
+        size = rows * columns
         batch = (np.cumsum(size) // BATCH).astype(np.int64)
         for part in np.split(np.arange(len(covering)), np.flatnonzero(np.diff(batch)) + 1):
             self._draw(corners[part], numbers[part], first_row[part], rows[part], left, right)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import bpy
 import numpy as np
+from mathutils import Matrix
 
 from ..errors import ExportError
 
@@ -77,5 +78,18 @@ class SceneCamera:
                 [0, 0, 0, 1],
             ]
         # Cameras ignore their scale, as rendering does.
-        placed = camera.matrix_world.normalized()
-        return Lens(np.linalg.inv(np.array(placed, np.float64)), np.array(projection), near, data.type == "PERSP")
+        view = _inverse(camera.matrix_world.normalized())
+        return Lens(view, np.array(projection), near, data.type == "PERSP")
+
+
+def _inverse(matrix: Matrix) -> np.ndarray:
+    """The inverse of an affine matrix in double precision, in a fraction of the time that LAPACK takes to be called."""
+    (a, b, c, x), (d, e, f, y), (g, h, i, z), _ = (tuple(row) for row in matrix)
+    first, second, third = e * i - f * h, f * g - d * i, d * h - e * g
+    scale = 1 / (a * first + b * second + c * third)
+    rows = [
+        [first * scale, (c * h - b * i) * scale, (b * f - c * e) * scale],
+        [second * scale, (a * i - c * g) * scale, (c * d - a * f) * scale],
+        [third * scale, (b * g - a * h) * scale, (a * e - b * d) * scale],
+    ]
+    return np.array([*([p, q, r, -(p * x + q * y + r * z)] for p, q, r in rows), [0.0, 0.0, 0.0, 1.0]])

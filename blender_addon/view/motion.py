@@ -27,12 +27,13 @@ def moves(projector: Projector) -> bool:
 
 def camera_motion(
     scene: bpy.types.Scene,
-    depsgraph: bpy.types.Depsgraph,
+    evaluated: Callable[[], bpy.types.Depsgraph],
     projector: Projector,
     is_subject: Callable[[bpy.types.Object], bool],
 ) -> Iterator[None]:
     """Homographies from pixels of the first frame to pixels of every frame that the background follows, pausing on the way;
-    the generator's return value is [F, 3, 3] float32. Call it at the scene's first frame.
+    the generator's return value is [F, 3, 3] float32. `evaluated` gives the scene, evaluated at the
+    first frame.
 
     Exact when the camera only turns and zooms. When it travels too, no homography fits all depths: then it is the least
     squares fit over what a grid of rays through the first frame hits of the scene without its subjects; what rays miss is
@@ -41,7 +42,7 @@ def camera_motion(
     turned = projector.pixels[:, :, :3]  # from directions in world space to homogeneous pixels
     if not _travels(projector):
         return _normalised(turned @ np.linalg.inv(turned[0]))
-    pixels, world = yield from _background(scene, depsgraph, projector, is_subject)
+    pixels, world = yield from _background(scene, evaluated, projector, is_subject)
     target = np.einsum("frc,nc->fnr", projector.pixels, world)
     depth = np.einsum("fc,nc->fn", projector.depths, world)
     yield
@@ -96,7 +97,7 @@ def _travels(projector: Projector) -> bool:
     return bool((np.abs(places - places[0]) > 1e-6 * (1 + np.abs(places[0]).max())).any())
 
 
-def _background(scene, depsgraph, projector: Projector, is_subject) -> Iterator[None]:
+def _background(scene, evaluated, projector: Projector, is_subject) -> Iterator[None]:
     """Pixels [N, 2] of the first frame and the homogeneous world points [N, 4] seen there."""
     fit = projector.fit
     x = (np.arange(GRID[0]) + 0.5) * fit.width / GRID[0]
@@ -115,7 +116,7 @@ def _background(scene, depsgraph, projector: Projector, is_subject) -> Iterator[
     rays /= np.linalg.norm(rays, axis=1, keepdims=True)
     found = []
     for start, ray in zip(starts, rays):
-        hit = _cast(scene, depsgraph, start, ray, is_subject)
+        hit = _cast(scene, evaluated(), start, ray, is_subject)
         found.append(hit)
         yield
     hits = np.array([hit is not None for hit in found])

@@ -84,7 +84,7 @@ def test_labels_cover_what_a_render_shows(clean_scene):
     add_camera(target=(0, 0, 40), direction=(1, -0.6, 0.3), distance=240)
     clean_scene.render.engine = "BLENDER_WORKBENCH"
     clean_scene.display.shading.light, clean_scene.display.shading.color_type = "FLAT", "SINGLE"
-    clip = export([rig], num_frames=1, first_frame="", **SIZE)
+    clip = export([rig], num_frames=1, first_frame="", width=512, height=320)
     picture = read_png(clip.first_frame).astype(int)
     apart = np.abs(picture - picture[0, 0]).max(axis=2)
     shown = apart > apart.max() / 2
@@ -158,10 +158,32 @@ def test_nearer_limbs_hide_farther_ones(clean_scene):
     assert "shin.L" in seen_limbs(clip) and "shin.R" not in seen_limbs(clip)
 
 
-def test_hidden_meshes_leave_no_label(clean_scene):
-    rig, (shown, hidden) = scene_of((["chest"],), (["head"],))
+def test_meshes_that_do_not_render_leave_no_label(clean_scene):
+    rig, (_, hidden, stored) = scene_of((["chest"],), (["head"],), (["thigh.L"],))
+    assert seen_limbs(export([rig], **SIZE)) == {"chest", "head", "thigh.L"}
     hidden.hide_render = True
+    store = bpy.data.collections.new("Store")
+    clean_scene.collection.children.link(store)
+    clean_scene.collection.objects.unlink(stored)
+    store.objects.link(stored)
+    store.hide_render = True
     assert seen_limbs(export([rig], **SIZE)) == {"chest"}
+
+
+def test_a_subjects_mesh_in_edit_mode_is_one_sentence_and_others_are_passed_over(clean_scene):
+    rig, (body,) = scene_of()
+    bpy.ops.mesh.primitive_cube_add(size=1, location=(0.5, -1, 0.5))
+    for obj in (bpy.context.object, body):
+        bpy.context.view_layer.objects.active = obj
+        bpy.ops.object.mode_set(mode="EDIT")
+        try:
+            if obj != body:
+                assert "chest" in seen_limbs(export([rig], **SIZE))
+                continue
+            with pytest.raises(module("errors").ExportError, match="The mesh flesh is in Edit Mode; leave it first"):
+                export([rig], **SIZE)
+        finally:
+            bpy.ops.object.mode_set(mode="OBJECT")
 
 
 def test_things_carried_by_a_bone_are_part_of_its_limb(clean_scene):
