@@ -21,23 +21,29 @@ os.environ["BLENDER_USER_RESOURCES"] = _profile.name
 bpy = pytest.importorskip("bpy", reason="Blender's module is not installed for this Python")
 
 
-@pytest.fixture(scope="session")
-def extension_zip() -> Path:
+def _pack() -> Path:
     """The packed extension; packed now unless build.py names it."""
     if "POSEANYTHING_EXTENSION" in os.environ:
         return Path(os.environ["POSEANYTHING_EXTENSION"])
-    packed = subprocess.run(
-        [sys.executable, ROOT / "build.py", "extension"], capture_output=True, text=True, check=True
-    )
+    command = [sys.executable, ROOT / "build.py", "extension"]
+    packed = subprocess.run(command, capture_output=True, text=True, check=True)
     return Path(packed.stdout.strip().splitlines()[-1])
 
 
+# Before any test module is imported: zmq and msgpack may be there only as the extension's own wheels.
+_zip = _pack()
+bpy.ops.extensions.package_install_files(filepath=str(_zip), repo="user_default", enable_on_install=True)
+
+
 @pytest.fixture(scope="session")
-def addon(extension_zip):
+def extension_zip() -> Path:
+    """The packed extension."""
+    return _zip
+
+
+@pytest.fixture(scope="session")
+def addon():
     """The extension's package, installed and enabled."""
-    bpy.ops.extensions.package_install_files(
-        filepath=str(extension_zip), repo="user_default", enable_on_install=True
-    )
     return import_module(MODULE)
 
 

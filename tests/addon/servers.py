@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -13,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+SERVER_PYTHON = os.environ.get("POSEANYTHING_SERVER_PYTHON", sys.executable)
+"""The Python of the environment that can run servers; Blender's own has only what the extension brings along."""
 PACKAGE = "bl_ext.user_default.poseanything_bridge"
 
 
@@ -29,7 +32,7 @@ def fake_server():
 
     def start(behaviour: str = "well", pace: float = 1000.0, address: str = "tcp://127.0.0.1:0") -> str:
         script = Path(__file__).with_name("fake_server.py")
-        command = [sys.executable, script, behaviour, "--frames-per-second", str(pace), "--address", address]
+        command = [SERVER_PYTHON, script, behaviour, "--frames-per-second", str(pace), "--address", address]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         processes.append(process)
         return process.stdout.readline().split()[-1]
