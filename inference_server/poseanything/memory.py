@@ -1,7 +1,8 @@
 """Fitting the model to the card: what stays on it, what streams through it, in which precision, and why.
 
-A plan is the first rung of a ladder that the card's free memory and the host's can carry. The higher rungs are faster,
-and nearer to the model as released; `MemoryPlan.step_down` is for when the card turns out to hold less than it said.
+A plan is the first rung of a ladder that the card's free memory and the host's can carry. The higher rungs
+are faster, and nearer to the model as released; `MemoryPlan.step_down` is for when the card turns out to hold
+less than it said.
 """
 
 from __future__ import annotations
@@ -22,16 +23,18 @@ from .checkpoints.loading import REPEATED_BLOCK, Opened, Quantization
 
 GIB = 2**30
 
-# Bytes of what is alive at once, counted in two-byte values (twice that in float32) by running the real shapes on
-# torch's meta device and adding up every tensor that some name still holds (tests/model/live_bytes.py). The attention
-# kernels' own scratch is not in it: the fused ones keep next to none.
+# Bytes of what is alive at once, counted in two-byte values (twice that in float32) by running the real
+# shapes on torch's meta device and adding up every tensor that some name still holds
+# (tests/model/live_bytes.py). The attention kernels' own scratch is not in it: the fused ones keep next to
+# none.
 TRANSFORMER_FFN_ROWS = 2.0
 """A token's features that a block holds `ffn_dim` wide: before and after the GELU, where it needs most."""
 TRANSFORMER_DIM_ROWS = 5.6
 """And those `dim` wide then: the residual, its norm in float32, RoPE and the modulation of a frame."""
 VAE_DECODE_BYTES_PER_PIXEL = 10_850
-"""Of one latent frame, 4 pixel frames: 256 to 1024 channels at half size and below, and what the causal convolutions
-remember of the frames before. It doesn't grow with the clip, since frames are handed on as they are decoded."""
+"""Of one latent frame, 4 pixel frames: 256 to 1024 channels at half size and below, and what the causal
+convolutions remember of the frames before. It doesn't grow with the clip, since frames are handed on as they
+are decoded."""
 VAE_TILE_BYTES = 480 * 2**20
 VAE_TILED_BYTES_PER_PIXEL = 6_000
 """In tiles of 256 x 256, one after the other, only the convolutions' memory is that of the whole picture."""
@@ -40,7 +43,8 @@ TEXT_BYTES = 256 * 2**20
 """Of UMT5-XXL reading 512 tokens; streamed, with the two layers that are on the card."""
 
 STREAMED_BLOCKS = 3
-"""Blocks on the card while they stream: the one computed, the next one on its way, and the last one being let go."""
+"""Blocks on the card while they stream: the one computed, the next one on its way, and the last one being let
+go."""
 RESERVE_BYTES = 768 * 2**20
 """For cuBLAS' and cuDNN's workspaces, what the allocator can't join, and LoRAs."""
 HOST_RESERVE_BYTES = 3 * GIB
@@ -62,8 +66,8 @@ class Card:
 
     @classmethod
     def of(cls, device: torch.device | str, loaded: MemoryPlan | None = None) -> Card:
-        """The device as it is now. What this process's allocator holds of it counts as free, and so does what the
-        weights of the plan `loaded` hold of the host: keeping them takes nothing more."""
+        """The device as it is now. What this process's allocator holds of it counts as free, and so does what
+        the weights of the plan `loaded` hold of the host: keeping them takes nothing more."""
         device = torch.device(device)
         memory = psutil.virtual_memory()
         host_bytes = min(memory.available + (loaded.held_bytes if loaded else 0), memory.total)
@@ -137,9 +141,9 @@ class Shape:
 class MemoryPlan:
     """How the model is kept while clips of one shape are made.
 
-    Weights are loaded with `load_options`, then placed by `apply`. `transformer` and `text_encoder` stay on the card
-    ("resident"), or lie in the host's memory and stream through it ("streamed": the transformer block by block, always
-    one ahead of the computation; the text encoder once for each new prompt).
+    Weights are loaded with `load_options`, then placed by `apply`. `transformer` and `text_encoder` stay on
+    the card ("resident"), or lie in the host's memory and stream through it ("streamed": the transformer
+    block by block, always one ahead of the computation; the text encoder once for each new prompt).
     """
 
     card: Card
@@ -162,7 +166,8 @@ class MemoryPlan:
 
     @property
     def host_bytes(self) -> int:
-        """The most that is kept in the host's memory; the text encoder's file is mapped, not read, when it streams."""
+        """The most that is kept in the host's memory; the text encoder's file is mapped, not read, when it
+        streams."""
         if self.card.device.type == "cpu":
             return self.peak_bytes + HOST_RESERVE_BYTES
         streamed = self._transformer_bytes if self.transformer == "streamed" else 0
@@ -206,7 +211,10 @@ class MemoryPlan:
                 f"the transformer ({kept}) stays on the card, the text encoder streams through it by prompt"
             )
         else:
-            places = f"the transformer ({kept}) streams through the card block by block, and so does the text encoder"
+            places = (
+                f"the transformer ({kept}) streams through the card block by block,"
+                " and so does the text encoder"
+            )
         tiles = ", frames are decoded in tiles" if self.vae_tiling else ""
         doubt = "" if self.fits else "; that may not be enough"
         return (
@@ -232,7 +240,8 @@ class MemoryPlan:
         return replace(self, card=replace(self.card, free_bytes=self._overlapped_bytes - 1))
 
     def load_options(self, component: Literal["transformer", "vae", "text_encoder"]) -> dict[str, Any]:
-        """How `load_transformer`, `load_vae` or `load_text_encoder` is to load it: precision, device, quantisation."""
+        """How `load_transformer`, `load_vae` or `load_text_encoder` is to load it: precision, device,
+        quantisation."""
         device, host = self.card.device, torch.device("cpu")
         if component == "transformer":
             place = device if self.transformer == "resident" else host
@@ -247,7 +256,8 @@ class MemoryPlan:
     def apply(self, components: Mapping[str, nn.Module | Any]) -> None:
         """Place what was loaded with `load_options`, LoRAs attached, where the plan wants it.
 
-        `components` are a pipeline's: `transformer`, `vae` and `text_encoder` are looked at, where there are any.
+        `components` are a pipeline's: `transformer`, `vae` and `text_encoder` are looked at, where there are
+        any.
         """
         if (vae := components.get("vae")) is not None:
             vae.to(self.card.device)
@@ -256,7 +266,8 @@ class MemoryPlan:
             self._place(transformer, self.transformer, offload_type="block_level", num_blocks_per_group=1)
         if (text_encoder := components.get("text_encoder")) is not None:
             keep_embedding_on_host(text_encoder)
-            # Its weights stay mapped from their file: pinned, they would take the memory that streaming saves.
+            # Its weights stay mapped from their file: pinned, they would take the memory that streaming
+            # saves.
             self._place(
                 text_encoder.encoder, self.text_encoder, offload_type="leaf_level", low_cpu_mem_usage=True
             )
@@ -366,8 +377,8 @@ CPU_RUNGS = (  # precision, quantisation, tiles
 def plan(card: Card, sizes: ModelSizes, shape: Shape, loaded: MemoryPlan | None = None) -> MemoryPlan:
     """The first rung of the ladder that the card and its host carry; the last one where none does.
 
-    Weights that are `loaded` stay as they are while the shape fits beside them: what other programs take or free in
-    between costs no reading, and changes no frame of a seed.
+    Weights that are `loaded` stay as they are while the shape fits beside them: what other programs take or
+    free in between costs no reading, and changes no frame of a seed.
     """
     rungs = ladder(card, sizes, shape)
     kept = [rung for rung in rungs if loaded is not None and rung.placement == loaded.placement]
@@ -375,9 +386,11 @@ def plan(card: Card, sizes: ModelSizes, shape: Shape, loaded: MemoryPlan | None 
 
 
 def ladder(card: Card, sizes: ModelSizes, shape: Shape) -> list[MemoryPlan]:
-    """Every way to keep the model on this card, from the fastest and nearest to the release down to the smallest.
+    """Every way to keep the model on this card, from the fastest and nearest to the release down to the
+    smallest.
 
-    Streaming comes before float8: a block arrives while the one before it is computed, and nothing is rounded.
+    Streaming comes before float8: a block arrives while the one before it is computed, and nothing is
+    rounded.
     """
     if card.device.type == "cpu":
         rungs = [
@@ -397,7 +410,8 @@ def ladder(card: Card, sizes: ModelSizes, shape: Shape) -> list[MemoryPlan]:
 
 
 def keep_embedding_on_host(text_encoder: nn.Module) -> None:
-    """Take the token embedding out of what moves with a UMT5 encoder: 2 GB, of which a prompt reads 512 rows."""
+    """Take the token embedding out of what moves with a UMT5 encoder: 2 GB, of which a prompt reads 512
+    rows."""
     if isinstance(text_encoder.shared, HostEmbedding):
         return
     embedding = HostEmbedding(text_encoder.shared.weight.detach().cpu())
@@ -405,7 +419,8 @@ def keep_embedding_on_host(text_encoder: nn.Module) -> None:
 
 
 class HostEmbedding(nn.Module):
-    """A look-up in a table that stays where it is, [vocabulary, features]; the rows go to where the ids are."""
+    """A look-up in a table that stays where it is, [vocabulary, features]; the rows go to where the ids
+    are."""
 
     def __init__(self, weight: torch.Tensor):
         super().__init__()

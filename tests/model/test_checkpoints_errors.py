@@ -107,6 +107,11 @@ def test_a_tensor_of_another_shape_is_named_with_both_shapes(tmp_path, tensors):
     assert "(7,)" in sentence and "(128,)" in sentence
 
 
+def test_a_variant_that_there_is_not_is_named(tmp_path, tensors):
+    (tmp_path / "config.json").write_text(json.dumps({"part_attention_empty": "guessed"}))
+    assert "guessed" in complaint_of(load_transformer, save(tensors, tmp_path / "model.safetensors"))
+
+
 def test_a_shard_that_is_missing_is_named_with_and_without_an_index(tmp_path, tensors):
     for folder, index in [(tmp_path / "indexed", True), (tmp_path / "bare", False)]:
         paths = save_shards(tensors, folder, shards=3, index=index)
@@ -254,6 +259,7 @@ def test_what_a_folder_of_weights_lacks_is_listed_with_names_and_places(tmp_path
     sentence = complaint_of(find_weights, folder)
     assert "the vae (Wan2.2_VAE.pth" in sentence and str(folder) in sentence
     assert "transformer" not in sentence and "tokenizer" not in sentence
+    assert sentence.endswith("Get them with python build.py weights.")
     assert "There is no folder" in complaint_of(find_weights, folder / "nowhere")
 
 
@@ -290,7 +296,8 @@ def test_several_transformers_are_named_and_one_within_the_folder_is_chosen(tmp_
     converted.parent.mkdir()
     save(random_tensors(transformer_shapes()), converted)
     found = find_weights(folder)
-    assert "(PoseAnything, converted); choose one by the engine's option" in complaint_of(lambda: found.transformer)
+    sentence = complaint_of(lambda: found.transformer)
+    assert "(PoseAnything, converted); choose one by the engine's option" in sentence
     assert found.choose("converted/model.safetensors").transformer == converted
     for name in ("../outside.safetensors", str(tmp_path / "outside.safetensors"), "nothing"):
         assert "choose among PoseAnything, converted" in complaint_of(found.choose, name)

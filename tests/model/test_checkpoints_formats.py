@@ -190,8 +190,8 @@ def test_wans_own_vae_file_and_its_safetensors_twin_load(tmp_path):
 
 def test_a_diffusers_vae_folder_loads_with_its_statistics(tmp_path):
     vae = AutoencoderKLWan(
-        base_dim=4, decoder_base_dim=4, z_dim=48, is_residual=True, in_channels=12, out_channels=12, patch_size=2,
-        scale_factor_spatial=16, latents_mean=LATENTS_MEAN, latents_std=LATENTS_STD,
+        base_dim=4, decoder_base_dim=4, z_dim=48, is_residual=True, in_channels=12, out_channels=12,
+        patch_size=2, scale_factor_spatial=16, latents_mean=LATENTS_MEAN, latents_std=LATENTS_STD,
     )  # fmt: skip
     vae.save_pretrained(tmp_path)
     loaded = load_vae(tmp_path, torch_dtype=torch.float32)

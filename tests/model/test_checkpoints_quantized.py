@@ -37,7 +37,8 @@ def relative_error(found, wanted):
 
 
 def save_fp8(tensors, path, *, scale_name=None, per_row=False, extras=False):
-    """As ComfyUI's converters write fp8: the layers of the blocks in float8, with the scale under either name."""
+    """As ComfyUI's converters write fp8: the layers of the blocks in float8, with the scale under either
+    name."""
     saved = dict(tensors)
     for layer in LAYERS:
         weight = tensors[f"{layer}.weight"]
@@ -73,7 +74,8 @@ def test_fp8_files_stay_fp8_and_compute_what_they_mean(tmp_path, form):
     assert sum(isinstance(module, Float8Linear) for module in kept.modules()) == len(LAYERS)
     assert not any(isinstance(module, Float8Linear) for module in expanded.modules())
     torch.testing.assert_close(predict(kept), predict(expanded), rtol=1e-5, atol=1e-5)
-    # e4m3 has three bits of mantissa: half a step is 1/16 of the value at most, or half the smallest value there is.
+    # e4m3 has three bits of mantissa: half a step is 1/16 of the value at most, or half the smallest value
+    # there is.
     original = tensors["blocks.0.ffn.0.weight"]
     error = (expanded.blocks[0].ffn.net[0].proj.weight - original).abs()
     smallest = 2**-9 * (original.abs().max() / FLOAT8_MAX if form else 1.0)
@@ -176,7 +178,8 @@ def gguf():
 
 
 def save_gguf(gguf, tensors, path, kind, *, five_dimensions):
-    """As city96's converter writes Wan: layers quantised, the rest float32, the patch embedding told by its field."""
+    """As city96's converter writes Wan: layers quantised, the rest float32, the patch embedding told by its
+    field."""
     writer = gguf.GGUFWriter(path, "wan")
     for name, tensor in tensors.items():
         array = tensor.numpy()

@@ -1,4 +1,5 @@
-"""The memory plan: what it promises holds, it explains itself, and whatever it does to the model changes no frame."""
+"""The memory plan: what it promises holds, it explains itself, and whatever it does to the model changes no
+frame."""
 
 from __future__ import annotations
 

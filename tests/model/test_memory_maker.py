@@ -1,4 +1,5 @@
-"""The maker and the machine's memory: what it reads, when it reads it again, and what it does when memory runs out."""
+"""The maker and the machine's memory: what it reads, when it reads it again, and what it does when memory
+runs out."""
 
 from __future__ import annotations
 
@@ -100,7 +101,9 @@ def say_pinning_failed():
     raise RuntimeError("CUDA error: out of memory\nCompile with `TORCH_USE_CUDA_DSA`.")
 
 
-@pytest.mark.parametrize("fail", [lambda: torch.empty(1 << 50), lambda: np.empty(1 << 60, np.uint8), say_pinning_failed])
+@pytest.mark.parametrize(
+    "fail", [lambda: torch.empty(1 << 50), lambda: np.empty(1 << 60, np.uint8), say_pinning_failed]
+)
 def test_the_hosts_memory_running_out_leads_a_rung_lower(maker, monkeypatch, fail):
     give_host(monkeypatch, maker, 60)
     calls = run_out(monkeypatch, fail, lambda calls: calls[-1] == torch.float32)

@@ -242,7 +242,8 @@ def test_listing_and_finding_start_without_the_heavy_libraries(tmp_path):
         "import sys; from pathlib import Path;"
         "from inference_server.poseanything.checkpoints import find_weights;"
         "from inference_server.poseanything.checkpoints.weights import describe; describe(Path('.'));"
-        "print([name for name in ('torch', 'diffusers', 'transformers', 'huggingface_hub') if name in sys.modules])"
+        "heavy = ('torch', 'diffusers', 'transformers', 'huggingface_hub');"
+        "print([name for name in heavy if name in sys.modules])"
     )
     result = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True

@@ -1,4 +1,5 @@
-"""Weights as users have them: the official release's files, diffusers folders, Wan's own, LoRAs, GGUF and fp8.
+"""Weights as users have them: the official release's files, diffusers folders, Wan's own, LoRAs, GGUF and
+fp8.
 
 What needs torch is imported when it is first asked for, so that looking for the files costs nothing.
 """

@@ -80,8 +80,8 @@ COMPONENTS = (
 def convert(source: Path | str, target: Path | str, to: Literal["official", "diffusers"]) -> Component:
     """Rewrite the checkpoint at `source` as a new one at `target`, and return what it was.
 
-    The tensors keep their type and every bit; an fp8 file keeps its scales. `target` is a folder, or the `.pth` file
-    for Wan's own VAE and text encoder; it is made whole or not at all. Raises `CheckpointError`.
+    The tensors keep their type and every bit; an fp8 file keeps its scales. `target` is a folder, or the
+    `.pth` file for Wan's own VAE and text encoder; it is made whole or not at all. Raises `CheckpointError`.
     """
     source, target = Path(source), Path(target)
     tensors = without_prefix(open_tensors(source))
@@ -131,7 +131,8 @@ def convert(source: Path | str, target: Path | str, to: Literal["official", "dif
 def write_shards(
     tensors: Mapping[str, torch.Tensor], folder: Path, stem: str, shard_bytes: int = SHARD_BYTES
 ) -> None:
-    """Write tensors as safetensors files of at most `shard_bytes` each (one tensor at least), read one file at a time.
+    """Write tensors as safetensors files of at most `shard_bytes` each (one tensor at least), read one file
+    at a time.
 
     More than one get an index, as the hub's libraries name and write it.
     """

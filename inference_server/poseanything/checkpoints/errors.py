@@ -19,7 +19,8 @@ def name_some(names: Iterable[str]) -> str:
 
 
 def require_same_names(found: Iterable[str], wanted: Iterable[str], where: str) -> None:
-    """Raise `CheckpointError` naming the tensors that `where` lacks, and those that have no place in the model."""
+    """Raise `CheckpointError` naming the tensors that `where` lacks, and those that have no place in the
+    model."""
     found, wanted = set(found), set(wanted)
     missing, unknown = wanted - found, found - wanted
     complaints = []

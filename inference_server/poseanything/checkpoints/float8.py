@@ -1,4 +1,5 @@
-"""Linear layers whose weights stay in float8 (e4m3): half of bfloat16's bytes, computed in the input's precision."""
+"""Linear layers whose weights stay in float8 (e4m3): half of bfloat16's bytes, computed in the input's
+precision."""
 
 from __future__ import annotations
 
@@ -12,12 +13,16 @@ FLOAT8_MAX = torch.finfo(FLOAT8).max  # 448
 
 
 class Float8Linear(nn.Linear):
-    """`nn.Linear` whose weight is stored as float8 times a scale, one for all of it or one per output feature.
+    """`nn.Linear` whose weight is stored as float8 times a scale, one for all of it or one per output
+    feature.
 
-    The bytes are held as int8, so that whatever casts a model's floating-point weights leaves them alone (as do PEFT,
-    and UMT5, which would cast its hidden states to the weight's type).
+    diffusers' layerwise casting doesn't do: it casts without scales, though weights of a usual size (0.01)
+    lie where e4m3 runs out of bits, and it has no place for a file's own scales. The bytes are held as int8,
+    so that whatever casts a model's floating-point weights leaves them alone (as do PEFT, and UMT5, which
+    would cast its hidden states to the weight's type).
 
-    `weight`: int8 [out_features, in_features], the bits of float8_e4m3fn. `scale`: float32, [] or [out_features, 1].
+    `weight`: int8 [out_features, in_features], the bits of float8_e4m3fn. `scale`: float32, [] or
+    [out_features, 1].
     """
 
     def __init__(self, weight: torch.Tensor, scale: torch.Tensor):
@@ -34,14 +39,16 @@ class Float8Linear(nn.Linear):
 
 
 def quantize_weight(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """A weight [out, in] as float8, and its scales [out, 1]: the smallest powers of two that keep the rows in range."""
+    """A weight [out, in] as float8, and its scales [out, 1]: the smallest powers of two that keep the rows in
+    range."""
     largest = weight.float().abs().amax(dim=1, keepdim=True).clamp_min(1e-30)
     scale = torch.exp2(torch.ceil(torch.log2(largest / FLOAT8_MAX)))
     return (weight.float() / scale).clamp(-FLOAT8_MAX, FLOAT8_MAX).to(FLOAT8), scale
 
 
 def expand(weight: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:
-    """The values of a float8 tensor of any shape, float32; its scale is [] or [1] or one per first dimension."""
+    """The values of a float8 tensor of any shape, float32; its scale is [] or [1] or one per first
+    dimension."""
     if scale is None:
         return weight.float()
     return weight.float() * (

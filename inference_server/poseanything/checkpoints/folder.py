@@ -1,4 +1,5 @@
-"""Where the weights lie: which files make up the model, and finding them in a folder without opening a tensor."""
+"""Where the weights lie: which files make up the model, and finding them in a folder without opening a
+tensor."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from .errors import CheckpointError, name_some
 
 SHARD = re.compile(r"(?P<stem>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.safetensors")
 
-# What a component may be called, the likeliest first. A folder of diffusers' counts when its config.json is there.
+# What a component may be called, the likeliest first. A folder of diffusers' counts when its config.json is
+# there.
 VAE_NAMES = ("Wan2.2_VAE.pth", "Wan2.2_VAE.safetensors", "wan2.2_vae.safetensors", "vae")
 TEXT_ENCODER_NAMES = (
     "models_t5_umt5-xxl-enc-bf16.pth",
@@ -29,7 +31,8 @@ TRANSFORMER_FILES = "diffusion_pytorch_model*.safetensors or a .gguf file"
 
 @dataclass(frozen=True)
 class WeightSet:
-    """Where each component of the model lies within `folder`: a file, or a folder with one checkpoint in it."""
+    """Where each component of the model lies within `folder`: a file, or a folder with one checkpoint in
+    it."""
 
     folder: Path
     transformers: tuple[Path, ...]
@@ -49,7 +52,8 @@ class WeightSet:
         return self.transformers[0]
 
     def choose(self, transformer: str) -> WeightSet:
-        """The same with the transformer of this name, a file or folder within `folder`; "" leaves it as it is.
+        """The same with the transformer of this name, a file or folder within `folder`; "" leaves it as it
+        is.
 
         The name may come from another machine and leads nowhere else. Raises `CheckpointError`.
         """
@@ -68,20 +72,23 @@ class WeightSet:
 
 
 def default_folder() -> Path:
-    """The folder of the weights: what the environment variable POSEANYTHING_WEIGHTS names, else one in the home."""
+    """The folder of the weights: what the environment variable POSEANYTHING_WEIGHTS names, else one in the
+    home."""
     return Path(os.environ.get("POSEANYTHING_WEIGHTS") or Path.home() / ".poseanything" / "weights")
 
 
 def find_weights(folder: Path | str | None = None, *, transformer: Path | str | None = None) -> WeightSet:
-    """Find the model's components in `folder` (`default_folder()` when None) and in the folders right inside it.
+    """Find the model's components in `folder` (`default_folder()` when None) and in the folders right inside
+    it.
 
-    `transformer`, a path absolute or within `folder`, chooses one of several transformers (the release's `tiktok`).
-    Raises `CheckpointError` naming what is missing, and under which names and where it was looked for.
+    `transformer`, a path absolute or within `folder`, chooses one of several transformers (the release's
+    `tiktok`). Raises `CheckpointError` naming what is missing, and under which names and where it was looked
+    for.
     """
     folder = default_folder() if folder is None else Path(folder)
     if not folder.is_dir():
         raise CheckpointError(
-            f"There is no folder {folder}; get the weights into it with the weights command."
+            f"There is no folder {folder}; get the weights into it with python build.py weights."
         )
     places = [
         folder,
@@ -111,14 +118,15 @@ def find_weights(folder: Path | str | None = None, *, transformer: Path | str | 
         aside = f" {plain} holds the plain Wan transformer, which is not it." if plain else ""
         raise CheckpointError(
             f"The weights in {folder}, and in the folders right inside it, lack {wanted}.{aside}"
-            " Get them with the weights command."
+            " Get them with python build.py weights."
         )
     del found["transformer"]
     return WeightSet(folder, tuple(transformers), **found)
 
 
 def checkpoint_families(folder: Path) -> dict[str, list[Path]]:
-    """The safetensors checkpoints of a folder: their files, shards of one together, by the name they share."""
+    """The safetensors checkpoints of a folder: their files, shards of one together, by the name they
+    share."""
     families: dict[str, list[Path]] = {}
     for path in sorted(folder.glob("*.safetensors")):
         match = SHARD.fullmatch(path.name)
@@ -127,7 +135,8 @@ def checkpoint_families(folder: Path) -> dict[str, list[Path]]:
 
 
 def peek_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a safetensors file's tensors, from its header alone; nothing when it has no sound header."""
+    """Names and shapes of a safetensors file's tensors, from its header alone; nothing when it has no sound
+    header."""
     try:
         with path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")

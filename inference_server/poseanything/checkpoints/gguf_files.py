@@ -14,7 +14,8 @@ ORIGINAL_SHAPE_FIELD = "comfy.gguf.orig_shape."  # GGUF knows four dimensions; a
 
 
 class GGUFFile(LazyTensors):
-    """The tensors of a GGUF file. Quantised ones come as diffusers' `GGUFParameter` (bytes), the others as they are.
+    """The tensors of a GGUF file. Quantised ones come as diffusers' `GGUFParameter` (bytes), the others as
+    they are.
 
     Raises `CheckpointError` when the file is damaged, quantised in a way diffusers can't compute, or when the
     package `gguf` is not installed.
@@ -25,7 +26,8 @@ class GGUFFile(LazyTensors):
             import gguf
         except ImportError as error:
             raise CheckpointError(
-                f"Reading {path} needs the Python package gguf; install it (pip install gguf) or choose .safetensors."
+                f"Reading {path} needs the Python package gguf;"
+                " install it (pip install gguf) or choose .safetensors."
             ) from error
         from diffusers.quantizers.gguf.utils import SUPPORTED_GGUF_QUANT_TYPES
 
@@ -47,8 +49,8 @@ class GGUFFile(LazyTensors):
         for name, tensor in self._tensors.items():
             if tensor.tensor_type not in self._plain and tensor.tensor_type not in SUPPORTED_GGUF_QUANT_TYPES:
                 raise CheckpointError(
-                    f"{path} is quantised as {tensor.tensor_type.name} ({name}), which can't be computed here;"
-                    " choose a Q4_0 to Q8_0 or Q2_K to Q6_K file."
+                    f"{path} is quantised as {tensor.tensor_type.name} ({name}),"
+                    " which can't be computed here; choose a Q4_0 to Q8_0 or Q2_K to Q6_K file."
                 )
             original = reader.get_field(ORIGINAL_SHAPE_FIELD + name)
             # GGUF counts dimensions from the innermost one out.

@@ -1,8 +1,9 @@
 """Getting files of a Hugging Face repository so that nothing is fetched twice and nothing damaged is kept.
 
-`hf_hub_download` throws away what it has when a transfer breaks off, so the hub's own transport is used underneath:
-a file grows under a `.part` name, goes on from there in this run or the next, and takes its name once its checksum is
-right. What was verified is written down beside the files, in the form that `sha256sum -c` reads.
+`hf_hub_download` throws away what it has when a transfer breaks off, so the hub's own transport is used
+underneath: a file grows under a `.part` name, goes on from there in this run or the next, and takes its name
+once its checksum is right. What was verified is written down beside the files, in the form that
+`sha256sum -c` reads.
 """
 
 from __future__ import annotations
@@ -64,8 +65,8 @@ class Repository:
         ]
 
     def select(self, required: tuple[str, ...], optional: tuple[str, ...] = ()) -> list[RemoteFile]:
-        """The files that the patterns name, `*` within one folder. Raises `CheckpointError` for one required but not
-        there."""
+        """The files that the patterns name, `*` within one folder. Raises `CheckpointError` for one required
+        but not there."""
         unmet = [pattern for pattern in required if not any(_fits(file, pattern) for file in self.files)]
         if unmet:
             raise CheckpointError(
@@ -129,9 +130,15 @@ class Repository:
         if isinstance(error, GatedRepoError):
             return f"{self.page} is open to those who accept its terms; accept them there and set HF_TOKEN."
         if isinstance(error, RepositoryNotFoundError):
-            return f"{self.page} is not there, or not for you; look there, and set HF_TOKEN if it asks to sign in."
+            return (
+                f"{self.page} is not there, or not for you;"
+                " look there, and set HF_TOKEN if it asks to sign in."
+            )
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        return f"{self.page} can't be reached ({reason}); run the command again later, it goes on where it stopped."
+        return (
+            f"{self.page} can't be reached ({reason});"
+            " run the command again later, it goes on where it stopped."
+        )
 
 
 def sha256(path: Path) -> str:
@@ -157,7 +164,8 @@ def _fits(file: RemoteFile, pattern: str) -> bool:
 
 
 def _part(file: RemoteFile, target: Path) -> Path:
-    """Where a file lies until it is whole; part of its checksum in the name keeps two versions of it apart."""
+    """Where a file lies until it is whole; part of its checksum in the name keeps two versions of it
+    apart."""
     path = target / file.name
     return path.with_name(f"{path.name}.{(file.sha256 or file.blob_id)[:12]}.part")
 

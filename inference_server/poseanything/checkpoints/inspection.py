@@ -1,4 +1,5 @@
-"""Looking through weights without reading them: each component is opened and held against the model it is to fill."""
+"""Looking through weights without reading them: each component is opened and held against the model it is to
+fill."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ def inspect_weights(weights: WeightSet) -> list[str]:
     parts = "with" if transformer.model.config.part_attention else "without"
     billions = sum(parameter.numel() for parameter in transformer.model.parameters()) / 1e9
     return [
-        f"transformer: {transformer.tensors.where}, {billions:.2f} billion parameters, {parts} part-aware attention",
+        f"transformer: {transformer.tensors.where}, {billions:.2f} billion parameters,"
+        f" {parts} part-aware attention",
         f"VAE: {vae.tensors.where}",
         f"text encoder: {text_encoder.tensors.where}",
         f"tokenizer: {weights.tokenizer}",

@@ -1,4 +1,5 @@
-"""Renaming of state-dict keys that works both ways from one table, so that a conversion cannot lose its way back."""
+"""Renaming of state-dict keys that works both ways from one table, so that a conversion cannot lose its way
+back."""
 
 from __future__ import annotations
 
@@ -11,8 +12,9 @@ from .errors import CheckpointError, name_some
 class KeyMap:
     """Renames keys between our naming and another.
 
-    Each rule is a pair of key prefixes (ours, theirs), whole dotted parts, in which `{}` stands for a number that
-    is carried over in order; what follows the prefix is carried over as it is. The first rule that fits wins.
+    Each rule is a pair of key prefixes (ours, theirs), whole dotted parts, in which `{}` stands for a number
+    that is carried over in order; what follows the prefix is carried over as it is. The first rule that fits
+    wins.
     """
 
     def __init__(self, rules: Iterable[tuple[str, str]]):

@@ -16,8 +16,8 @@ from .gguf_files import dequantize, gguf_linear, is_quantized
 from .readers import LazyTensors, Renamed
 
 Quantization = Literal["fp8", "none"] | None
-"""How linear layers are kept: None as the file has them, "none" expanded to the planned precision, "fp8" those of the
-repeated blocks in float8."""
+"""How linear layers are kept: None as the file has them, "none" expanded to the planned precision, "fp8"
+those of the repeated blocks in float8."""
 
 REPEATED_BLOCK = re.compile(r"(?:^|\.)blocks?\.\d+\.")
 
@@ -41,13 +41,15 @@ class Opened(Generic[Model]):
     """The scales of float8 weights, by the weights' names."""
 
     def __post_init__(self):
-        """Raises `CheckpointError` unless the tensors are the model's: each of them, no other, of the right shapes."""
+        """Raises `CheckpointError` unless the tensors are the model's: each of them, no other, of the right
+        shapes."""
         wanted = {name: tuple(parameter.shape) for name, parameter in self.model.named_parameters()}
         require_same_names(self.tensors.shapes, wanted, self.tensors.where)
         for name, shape in wanted.items():
             if self.tensors.shapes[name] != shape:
                 raise CheckpointError(
-                    f"{self.tensors.where} holds {name} as {self.tensors.shapes[name]} where the model has {shape};"
+                    f"{self.tensors.where} holds {name} as {self.tensors.shapes[name]}"
+                    f" where the model has {shape};"
                     " choose this model's files, and the config.json that came with them."
                 )
 
@@ -55,8 +57,8 @@ class Opened(Generic[Model]):
 def split_float8_scales(tensors: LazyTensors) -> tuple[LazyTensors, dict[str, torch.Tensor]]:
     """A checkpoint's weights alone, and the scales that an fp8 file holds for them, by the weights' names.
 
-    Raises `CheckpointError` for a scale that is neither one for the whole weight nor one per output feature, or that
-    is of no fp8 weight.
+    Raises `CheckpointError` for a scale that is neither one for the whole weight nor one per output feature,
+    or that is of no fp8 weight.
     """
     scales, weights = {}, {}
     for name, shape in tensors.shapes.items():
@@ -91,8 +93,9 @@ def fill(
 ) -> Model:
     """Give an opened checkpoint's model its tensors, and make it ready for inference.
 
-    What lies in modules named in `keep_in_fp32` stays in float32 (diffusers' rule). `check` is called before each
-    tensor, and what it raises ends the reading. Raises `CheckpointError` for numbers that can't be computed with.
+    What lies in modules named in `keep_in_fp32` stays in float32 (diffusers' rule). `check` is called before
+    each tensor, and what it raises ends the reading. Raises `CheckpointError` for numbers that can't be
+    computed with.
     """
     model, tensors = opened.model, opened.tensors
     places: dict[nn.Parameter, list[str]] = {}  # a tied tensor has several names and is read once
@@ -110,8 +113,8 @@ def fill(
         tensor = tensors[name]
         if not tensor.is_floating_point() and not is_quantized(tensor):
             raise CheckpointError(
-                f"{tensors.where} holds {name} as {str(tensor.dtype).removeprefix('torch.')}, which can't be computed"
-                " here; choose a float16, bfloat16, fp8 or GGUF file."
+                f"{tensors.where} holds {name} as {str(tensor.dtype).removeprefix('torch.')},"
+                " which can't be computed here; choose a float16, bfloat16, fp8 or GGUF file."
             )
         keep = any(part in keep_in_fp32 for part in name.split("."))
         if name in linear_weights and not keep:

@@ -35,10 +35,12 @@ def load_lora(
     name: str = "default",
     strength: float = 1.0,
 ) -> None:
-    """Attach a LoRA file to the transformer as the adapter `name`, active together with those attached before.
+    """Attach a LoRA file to the transformer as the adapter `name`, active together with those attached
+    before.
 
     `strength` becomes part of the adapter's weights. `transformer.unload_lora()` takes all of them off again.
-    Raises `CheckpointError` for a damaged file, a LoRA of other layers or sizes (it names them), or without PEFT.
+    Raises `CheckpointError` for a damaged file, a LoRA of other layers or sizes (it names them), or without
+    PEFT.
     """
     if not is_peft_available():
         raise CheckpointError(
@@ -53,14 +55,16 @@ def load_lora(
         if ".lora_" in layer:
             parameter.data = parameter.data.to(dtype)
             parameter.requires_grad_(False)
-    # Streaming (memory.MemoryPlan) has to learn of the new tensors; diffusers sees to it for its own pipelines alone.
+    # Streaming (memory.MemoryPlan) has to learn of the new tensors; diffusers sees to it for its own
+    # pipelines alone.
     _maybe_remove_and_reapply_group_offloading(transformer)
 
 
 def collect_pieces(
     transformer: nn.Module, tensors: Mapping[str, torch.Tensor], where: str, strength: float = 1.0
 ) -> dict[str, torch.Tensor]:
-    """A LoRA's tensors under PEFT's names for our layers, each layer's alpha and the strength within its up weight.
+    """A LoRA's tensors under PEFT's names for our layers, each layer's alpha and the strength within its up
+    weight.
 
     Raises `CheckpointError` naming what has no place in this transformer or lacks its other half.
     """
@@ -112,5 +116,6 @@ def _require_fit(layer: str, module: nn.Linear, parts: Mapping[str, torch.Tensor
     if parts["up"].shape[1] != parts["down"].shape[0] or shape != (module.out_features, module.in_features):
         raise CheckpointError(
             f"{where} changes {layer} as {shape[0]} x {shape[1]} where it is {module.out_features} x"
-            f" {module.in_features}; it is another model's LoRA, choose one for Wan2.2-TI2V-5B or PoseAnything."
+            f" {module.in_features}; it is another model's LoRA,"
+            " choose one for Wan2.2-TI2V-5B or PoseAnything."
         )

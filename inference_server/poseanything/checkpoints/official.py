@@ -1,4 +1,5 @@
-"""The transformer under the official release's names: Wan's own, and `cross_attn_instance` and `norm4` for the PTCM."""
+"""The transformer under the official release's names: Wan's own, and `cross_attn_instance` and `norm4` for
+the PTCM."""
 
 from __future__ import annotations
 
@@ -75,7 +76,8 @@ def from_official_state_dict(state_dict: Mapping[str, torch.Tensor]) -> dict[str
 
 
 def to_official_state_dict(model: nn.Module | Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors of a `PoseAnythingTransformer3DModel` (or its state dict) under the release's names, as they are.
+    """The tensors of a `PoseAnythingTransformer3DModel` (or its state dict) under the release's names, as
+    they are.
 
     Raises `CheckpointError` for a tensor the release has no name for (a quantised layer's scale, a LoRA's).
     """
@@ -87,7 +89,8 @@ def to_official_state_dict(model: nn.Module | Mapping[str, torch.Tensor]) -> dic
 
 
 def official_fingerprint(shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """The md5 by which the release recognises its own checkpoints: over the sorted names, with and without shape."""
+    """The md5 by which the release recognises its own checkpoints: over the sorted names, with and without
+    shape."""
     words = []
     for name, shape in shapes.items():
         words += [f"{name}:{'_'.join(map(str, shape))}", name]
@@ -99,9 +102,9 @@ def config_from_official(
 ) -> dict[str, object]:
     """The configuration of the model that tensors of these official names and shapes belong to.
 
-    `original_config` is the `config.json` in Wan's own words that may lie beside them; it alone can tell a number of
-    heads other than one per 128 features, poses beside the video (`pose_injection`), and what the PTCM does with empty
-    tokens (`part_attention_empty`). `where` names the checkpoint in messages.
+    `original_config` is the `config.json` in Wan's own words that may lie beside them; it alone can tell a
+    number of heads other than one per 128 features, poses beside the video (`pose_injection`), and what the
+    PTCM does with empty tokens (`part_attention_empty`). `where` names the checkpoint in messages.
 
     Raises `CheckpointError` when they are another model's: plain Wan, a 14B one, or none of this family.
     """
@@ -130,7 +133,8 @@ def config_from_official(
         )
         raise CheckpointError(
             f"{where} is {what}, not PoseAnything: it takes {in_channels} channels where PoseAnything takes"
-            f" {2 * out_channels}, the video's and the pose's; get Ryan241005/PoseAnything with the weights command."
+            f" {2 * out_channels}, the video's and the pose's;"
+            " get Ryan241005/PoseAnything with python build.py weights."
         )
 
     heads = original_config.get("num_heads") or dim // WAN_HEAD_DIM
@@ -157,8 +161,8 @@ def config_from_official(
 
 
 def wan_config(config: Mapping[str, object]) -> dict[str, object]:
-    """A transformer's configuration as the `config.json` beside its files says it: in Wan's own words, and in ours what
-    Wan has no words for and no tensor tells."""
+    """A transformer's configuration as the `config.json` beside its files says it: in Wan's own words, and in
+    ours what Wan has no words for and no tensor tells."""
     return {
         "_class_name": "WanModel",
         "model_type": "ti2v",

@@ -16,7 +16,8 @@ from .folder import SHARD, checkpoint_families
 
 
 class LazyTensors(Mapping[str, torch.Tensor]):
-    """The tensors of a checkpoint by name; reading one reads it from disk. `shapes` and `where` cost nothing."""
+    """The tensors of a checkpoint by name; reading one reads it from disk. `shapes` and `where` cost
+    nothing."""
 
     where: str
     """What to call the checkpoint in messages."""
@@ -35,7 +36,8 @@ class LazyTensors(Mapping[str, torch.Tensor]):
 class SafetensorsFiles(LazyTensors):
     """One safetensors file, or the shards of one checkpoint taken together.
 
-    Raises `CheckpointError` for a file that is cut off, is no safetensors file, or repeats a tensor of another shard.
+    Raises `CheckpointError` for a file that is cut off, is no safetensors file, or repeats a tensor of
+    another shard.
     """
 
     def __init__(self, paths: list[Path]):
@@ -65,7 +67,7 @@ def _open_safetensors(path: Path):
         return safe_open(path, framework="pt")
     except FileNotFoundError as error:
         raise CheckpointError(
-            f"The file {path} is missing; get it again with the weights command."
+            f"The file {path} is missing; get it again with python build.py weights."
         ) from error
     except SafetensorError as error:
         size = path.stat().st_size
@@ -75,7 +77,8 @@ def _open_safetensors(path: Path):
 
 
 class TorchFile(LazyTensors):
-    """A `.pth` file holding one flat dictionary of tensors, read with `weights_only`: no code of the file ever runs.
+    """A `.pth` file holding one flat dictionary of tensors, read with `weights_only`: no code of the file
+    ever runs.
 
     Raises `CheckpointError` for a file that is cut off or holds anything but named tensors.
     """
@@ -88,12 +91,13 @@ class TorchFile(LazyTensors):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
         except FileNotFoundError as error:
             raise CheckpointError(
-                f"The file {path} is missing; get it again with the weights command."
+                f"The file {path} is missing; get it again with python build.py weights."
             ) from error
         except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise CheckpointError(
-                f"{path} is damaged, cut off, or holds more than weights ({reason}); delete it and get it again."
+                f"{path} is damaged, cut off, or holds more than weights ({reason});"
+                " delete it and get it again."
             ) from error
         if not isinstance(content, dict) or not all(
             isinstance(value, torch.Tensor) for value in content.values()
@@ -165,7 +169,8 @@ def _shards_in(folder: Path) -> list[Path]:
 
 
 def _all_shards(folder: Path, stem: str) -> list[Path]:
-    """Every file of the checkpoint named `stem`. A shard that its fellows count but that isn't there is an error."""
+    """Every file of the checkpoint named `stem`. A shard that its fellows count but that isn't there is an
+    error."""
     files = checkpoint_families(folder).get(stem, [])
     counts = [match["count"] for path in files if (match := SHARD.fullmatch(path.name))]
     if counts:
@@ -175,7 +180,7 @@ def _all_shards(folder: Path, stem: str) -> list[Path]:
         missing = wanted - {path.name for path in files}
         if missing:
             raise CheckpointError(
-                f"The folder {folder} lacks {name_some(missing)}; get it with the weights command."
+                f"The folder {folder} lacks {name_some(missing)}; get it with python build.py weights."
             )
     return files
 
@@ -191,6 +196,6 @@ def _indexed_files(index: Path) -> list[Path]:
     if missing:
         raise CheckpointError(
             f"The folder {index.parent} lacks {name_some(missing)}, which its {index.name} lists;"
-            " get them with the weights command."
+            " get them with python build.py weights."
         )
     return [index.parent / name for name in names]

@@ -1,4 +1,5 @@
-"""The text encoder, UMT5-XXL: Wan's own `models_t5_umt5-xxl-enc-bf16.pth`, and transformers' folders; its tokenizer."""
+"""The text encoder, UMT5-XXL: Wan's own `models_t5_umt5-xxl-enc-bf16.pth`, and transformers' folders; its
+tokenizer."""
 
 from __future__ import annotations
 
@@ -49,7 +50,8 @@ def load_text_encoder(
     tokenizer: Path | str | None = None,
     check: Callable[[], None] | None = None,
 ) -> tuple[UMT5EncoderModel, PreTrainedTokenizerBase]:
-    """Load the encoder from Wan's `models_t5_umt5-xxl-enc-bf16.pth`, or from a file or folder of transformers'.
+    """Load the encoder from Wan's `models_t5_umt5-xxl-enc-bf16.pth`, or from a file or folder of
+    transformers'.
 
     Its tokenizer comes with it: from the folder `tokenizer`, or looked for beside the encoder.
     `check` is called between the tensors, and what it raises ends the reading.
@@ -118,7 +120,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"The folder {folder} holds no tokenizer that can be read ({str(error).splitlines()[0]});"
-            " get google/umt5-xxl with the weights command."
+            " get google/umt5-xxl with python build.py weights."
         ) from error
 
 
@@ -128,7 +130,7 @@ def _tokenizer_beside(path: Path) -> Path:
     if found is None:
         raise CheckpointError(
             f"There is no tokenizer beside {path}: a folder google/umt5-xxl or tokenizer;"
-            " get it with the weights command."
+            " get it with python build.py weights."
         )
     return found
 
@@ -142,7 +144,8 @@ def with_one_embedding(tensors: LazyTensors) -> LazyTensors:
     if TIED_EMBEDDING in names:
         if EMBEDDING in names and not torch.equal(tensors[EMBEDDING], tensors[TIED_EMBEDDING]):
             raise CheckpointError(
-                f"{tensors.where} holds two different token embeddings; get the file again, or Wan's own encoder."
+                f"{tensors.where} holds two different token embeddings;"
+                " get the file again, or Wan's own encoder."
             )
         names.setdefault(EMBEDDING, TIED_EMBEDDING)
         del names[TIED_EMBEDDING]

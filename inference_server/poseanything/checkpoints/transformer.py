@@ -1,4 +1,5 @@
-"""The transformer's files: found out what they are, read strictly, written in the release's or in diffusers' way."""
+"""The transformer's files: found out what they are, read strictly, written in the release's or in diffusers'
+way."""
 
 from __future__ import annotations
 
@@ -28,12 +29,12 @@ def load_transformer(
 ) -> PoseAnythingTransformer3DModel:
     """Load the transformer from any file or folder that holds one.
 
-    It may be the release's safetensors (one file, its shards, their index, or the folder of them), a diffusers folder,
-    a GGUF file, or fp8 with or without scales, under Wan's names or diffusers'. A checkpoint without the PTCM makes a
-    model with `part_attention=False`.
+    It may be the release's safetensors (one file, its shards, their index, or the folder of them), a
+    diffusers folder, a GGUF file, or fp8 with or without scales, under Wan's names or diffusers'. A
+    checkpoint without the PTCM makes a model with `part_attention=False`.
 
-    `check` is called between the tensors, and what it raises ends the reading. Raises `CheckpointError`: one sentence
-    on what is wrong with the files, or which other model they are.
+    `check` is called between the tensors, and what it raises ends the reading. Raises `CheckpointError`: one
+    sentence on what is wrong with the files, or which other model they are.
     """
     opened = open_transformer(path)
     return fill(
@@ -64,12 +65,15 @@ def open_transformer(path: Path | str) -> Opened[PoseAnythingTransformer3DModel]
         with init_empty_weights():
             model = PoseAnythingTransformer3DModel.from_config(config)
     except ValueError as error:
-        raise CheckpointError(f"The config.json beside {tensors.where} is not this model's: {error}") from error
+        raise CheckpointError(
+            f"The config.json beside {tensors.where} is not this model's: {error} Get it again."
+        ) from error
     return Opened(model, weights, scales)
 
 
 def without_prefix(tensors: LazyTensors) -> LazyTensors:
-    """The same tensors without the prefix that a training framework or another program put before every name."""
+    """The same tensors without the prefix that a training framework or another program put before every
+    name."""
     for prefix in OFFICIAL_PREFIXES:
         if all(name.startswith(prefix) for name in tensors):
             return Renamed(tensors, {name.removeprefix(prefix): name for name in tensors})
@@ -93,9 +97,9 @@ def _checked_diffusers_config(config: dict[str, object], where: str) -> dict[str
         return config
     if config.get("in_channels") != 2 * config.get("out_channels", 0):
         raise CheckpointError(
-            f"{where} is a plain Wan transformer, not PoseAnything: it takes {config.get('in_channels')} channels where"
-            f" PoseAnything takes {2 * config.get('out_channels', 0)}, the video's and the pose's;"
-            " get Ryan241005/PoseAnything with the weights command."
+            f"{where} is a plain Wan transformer, not PoseAnything:"
+            f" it takes {config.get('in_channels')} channels where PoseAnything takes {2 * config.get('out_channels', 0)}, the video's and the pose's;"
+            " get Ryan241005/PoseAnything with python build.py weights."
         )
     known = PoseAnythingTransformer3DModel._get_init_keys(PoseAnythingTransformer3DModel)
     return {name: value for name, value in config.items() if name in known} | {

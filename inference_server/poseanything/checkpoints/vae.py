@@ -54,7 +54,8 @@ WAN_VAE_KEYS = KeyMap(
 )
 
 LATENT_CHANNELS = 48
-# Mean and standard deviation of each latent channel over Wan's training videos (Wan2.2, wan/modules/vae2_2.py).
+# Mean and standard deviation of each latent channel over Wan's training videos (Wan2.2,
+# wan/modules/vae2_2.py).
 # fmt: off
 LATENTS_MEAN = [
     -0.2289, -0.0052, -0.1323, -0.2339, -0.2799, 0.0174, 0.1838, 0.1557, -0.1382, 0.0542, 0.2813, 0.0891,
@@ -80,8 +81,8 @@ def load_vae(
 ) -> AutoencoderKLWan:
     """Load the VAE from Wan's `Wan2.2_VAE.pth` (or the same as safetensors) or from a diffusers folder.
 
-    `check` is called between the tensors, and what it raises ends the reading. Raises `CheckpointError`: one sentence
-    on what is wrong with the file, or which other VAE it is.
+    `check` is called between the tensors, and what it raises ends the reading. Raises `CheckpointError`: one
+    sentence on what is wrong with the file, or which other VAE it is.
     """
     return fill(open_vae(path), torch_dtype=torch_dtype, device=device, check=check)
 
@@ -95,7 +96,8 @@ def open_vae(path: Path | str) -> Opened[AutoencoderKLWan]:
             config = json.loads(config_file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise CheckpointError(
-                f"{tensors.where} needs the config.json of its folder, which can't be read ({error}); get it again."
+                f"{tensors.where} needs the config.json of its folder, which can't be read ({error});"
+                " get it again."
             ) from error
         _require_wan22(config.get("z_dim"), tensors.where)
     elif "decoder.conv1.weight" in tensors:
@@ -127,7 +129,8 @@ def config_from_wan(shapes: Mapping[str, tuple[int, ...]], where: str) -> dict[s
         decoder_base_dim = shapes["decoder.head.0.gamma"][0]
     except (KeyError, ValueError) as error:
         raise CheckpointError(
-            f"{where} is no Wan 2.2 VAE: its tensor {error} is missing; get Wan2.2_VAE.pth with the weights command."
+            f"{where} is no Wan 2.2 VAE: its tensor {error} is missing;"
+            " get Wan2.2_VAE.pth with python build.py weights."
         ) from error
     halved_in_time = [
         f"encoder.downsamples.{level}.downsamples.2.time_conv.weight" in shapes
@@ -160,5 +163,5 @@ def _require_wan22(latent_channels: object, where: str) -> None:
         kind = "Wan 2.1's VAE" if latent_channels == 16 else "another VAE"
         raise CheckpointError(
             f"{where} is {kind} ({latent_channels} latent channels), and PoseAnything needs Wan 2.2's"
-            f" ({LATENT_CHANNELS}); get Wan2.2_VAE.pth with the weights command."
+            f" ({LATENT_CHANNELS}); get Wan2.2_VAE.pth with python build.py weights."
         )

@@ -82,14 +82,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 def describe(folder: Path) -> str:
-    """Which files the model needs, where they are looked for and where they come from, and what is found there."""
+    """Which files the model needs, where they are looked for and where they come from, and what is found
+    there."""
     lines = [
-        f"Looked for in {folder} and in the folders right inside it (POSEANYTHING_WEIGHTS names another one):",
+        f"Looked for in {folder} and in the folders right inside it"
+        " (POSEANYTHING_WEIGHTS names another one):",
         f"  transformer: {TRANSFORMER_FILES}, as released or as diffusers saves it",
         f"  VAE: {' or '.join(VAE_NAMES)}",
         f"  text encoder: {' or '.join(TEXT_ENCODER_NAMES)}",
         f"  tokenizer: {' or '.join(TOKENIZER_NAMES)}",
-        "The weights command gets them from:",
+        "python build.py weights gets them from:",
     ]
     for source in (POSEANYTHING, WAN):
         lines.append(f"  https://huggingface.co/{source.repository} into {folder / source.folder}")
