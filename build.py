@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 import venv
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -237,15 +238,35 @@ def test(arguments) -> None:
     )
     extension = build_extension(main)
     environ = {"POSEANYTHING_EXTENSION": str(extension), "POSEANYTHING_SERVER_PYTHON": str(main.python)}
-    codes = []
-    for blender in (
-        [arguments.blender] if arguments.blender else series if not arguments.pytest else series[:1]
-    ):
-        environment = Environment(blender).ensure("test").for_blender()
-        say(f"testing with Blender {blender} on Python {sys.version_info[0]}.{sys.version_info[1]}")
-        chosen = arguments.pytest or ([] if environment.main else ["tests/addon"])
-        codes.append(environment.run("-m", "pytest", *chosen, check=False, **environ))
+    if arguments.blender or arguments.pytest:
+        chosen = Environment(arguments.blender).ensure("test").for_blender()
+        raise SystemExit(chosen.run("-m", "pytest", *(arguments.pytest or ["tests/addon"]), **environ))
+
+    others = [Environment(blender).ensure("test").for_blender() for blender in series[1:]]
+    say(f"testing with Blender {', then the extension with '.join(series)}, side by side")
+    with ThreadPoolExecutor(1) as beside:  # one after another, while the suite runs here
+        reports = [beside.submit(test_extension, environment, environ) for environment in others]
+        codes = [main.run("-m", "pytest", check=False, **environ)]
+        for environment, report in zip(others, reports):
+            code, text = report.result()
+            say(f"the extension with Blender {environment.blender}:")
+            print(text, flush=True)
+            codes.append(code)
     raise SystemExit(1 if any(codes) else 0)  # a run that a signal ended counts below zero
+
+
+def test_extension(environment: Environment, environ: dict[str, str]) -> tuple[int, str]:
+    """Run the extension's tests in the environment of another Blender: exit code and what pytest said."""
+    done = subprocess.run(
+        [environment.python, "-m", "pytest", "tests/addon"],
+        cwd=ROOT,
+        env=os.environ | environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+    return done.returncode, done.stdout
 
 
 def bench(arguments) -> None:
