@@ -90,18 +90,20 @@ class Clip:
     def _outside(self, index):
         """[height, width] uint8, not 0 where by the request's part maps nothing of the subject can be seen."""
         size = self.image.shape[1::-1]
-        return cv2.compare(cv2.resize(self.cover[index], size, interpolation=cv2.INTER_LINEAR), 0, cv2.CMP_EQ)
+        return cv2.compare(cv2.resize(self.cover[index], size, interpolation=cv2.INTER_LINEAR), 96, cv2.CMP_LT)
 
 
 def _cover(part_maps, owners):
-    """The part maps' cells on or beside the subject, or None if they are too coarse, or at odds with the first frame."""
+    """[F, h, w] uint8, high on the subject and beside it by the part maps, with soft contours; None if the maps are too
+    coarse for it, or at odds with the first frame."""
     if part_maps is None or part_maps.shape[1] * 16 < owners.shape[0]:
         return None
     maps = (part_maps > 0).astype(np.uint8)
     first = cv2.resize((owners > 0).astype(np.uint8), maps.shape[:0:-1], interpolation=cv2.INTER_NEAREST)
     if (maps[0] & first).sum() < 0.5 * max((maps[0] | first).sum(), 1):
         return None
-    return np.stack([cv2.dilate(cells, np.ones((3, 3), np.uint8)) for cells in maps])
+    near = [cv2.dilate(cells * 255, np.ones((3, 3), np.uint8)) for cells in maps]
+    return np.stack([cv2.GaussianBlur(cells, (5, 5), 1) for cells in near])
 
 
 def _limbs(limbs):

@@ -14,7 +14,13 @@ from .motion import Motion
 from .parts import GRID, Part
 
 NEWTON_STEPS = 2
-CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+LOST, BESIDE, INSIDE = 0, 1, 2
+"""States of a cell: its source is not found, lies beside what is visible of the part, or in it."""
+
+LEAP = 5.0
+"""Neighbouring cells whose sources lie so many cells apart do not belong together."""
+
+SQUARE = np.ones((2, 2), np.uint8)
 CLOSE = 3.0
 """A cell whose source can't be found closer than this (pixels in the frame) lies outside the part."""
 
@@ -34,7 +40,9 @@ class Drawer:
             at = part.nodes()
             basis = motion.basis(part.rods, at.ravel())
             self.bases.append((basis * part.weights.reshape(-1, len(part.rods), 1)).reshape(at.size, -1).astype(np.float32))
-            active.append(first + np.flatnonzero(part.active))
+            # Where the part folds over itself, what shows comes last and so lies on top.
+            mine = np.flatnonzero(part.active)
+            active.append(first + mine[np.argsort(part.active.ravel()[mine], kind="stable")])
         self.active = np.concatenate(active) if parts else np.zeros(0, int)
         self.begin = np.concatenate([[0], np.cumsum([len(a) for a in active])])[:-1].astype(int)
         self.part_of = np.repeat(np.arange(len(parts)), [len(a) for a in active])
@@ -43,10 +51,13 @@ class Drawer:
         self.column_of_node = np.zeros(self.first[-1], np.int32)
         self.row_of_node = np.zeros(self.first[-1], np.int32)
         self.column_of_node[self.active], self.row_of_node[self.active] = self.node_column, self.node_row
+        self.is_active = np.zeros(self.first[-1], bool)
+        self.is_active[self.active] = True
         self.bent = np.zeros(self.first[-1], np.complex64)
         self.most_u, self.most_v = (self.columns - 1.001).astype(np.float32), (self.rows - 1.001).astype(np.float32)
         lead = np.array([part.rods[0] for part in parts], int)
         self.level = np.floor(0.3 - np.log2(motion.scale[:, lead])).astype(int)
+        self.turn_back = motion.rest_axis[lead] / (motion.axis[:, lead] * motion.scale[:, lead])
         used = np.unique(np.concatenate(self.rods)) if parts else []
         growth = np.maximum(motion.scale[:, used], motion.length[:, used] / motion.rest_length[used]).max(1, initial=1)
         self.stretch = np.clip(np.ceil(growth - 0.25).astype(int), 1, 8)
@@ -59,13 +70,13 @@ class Drawer:
         for basis, rods, first in zip(self.bases, self.rods, self.first):
             np.matmul(basis, self.coefficients[frame, rods].reshape(-1, 2), out=flat[first : first + len(basis)])
         boxes = self._boxes(order)
-        source, valid, base = self._invert(boxes, frame)
+        source, state, base = self._invert(boxes, frame)
         for k in order:
             c0, r0, c1, r1 = boxes[k]
             if c1 > c0 and r1 > r0:
                 cells = slice(base[k], base[k] + (c1 - c0) * (r1 - r0))
                 shape = (r1 - r0, c1 - c0)
-                self._lay(frame, k, source[cells].reshape(*shape, 2), valid[cells].reshape(shape), boxes[k], canvas)
+                self._lay(frame, k, source[cells].reshape(*shape, 2), state[cells].reshape(shape), boxes[k], canvas)
 
     def _boxes(self, order):
         """[parts, 4] the cells that each part may cover: first column and row, end of columns and rows."""
@@ -79,7 +90,7 @@ class Drawer:
         return np.where(seen[:, None], np.concatenate([low, high], axis=1), 0)
 
     def _invert(self, boxes, frame):
-        """For all cells of all boxes, one after another: ([n, 2] position in the part's picture, [n] whether it is one)."""
+        """For all cells of all boxes, one after another: ([n, 2] position in the part's picture, [n] its state)."""
         wide, tall = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
         base = np.concatenate([[0], np.cumsum(wide * tall)])
         bent, part = self.bent[self.active], self.part_of
@@ -101,9 +112,10 @@ class Drawer:
         u, v, off = self._newton(owner, self.column_of_node[node], self.row_of_node[node], at.astype(np.complex64))
         source = np.zeros((base[-1], 2), np.float32)
         source[reached, 0], source[reached, 1] = u * GRID + 1.5, v * GRID + 1.5
-        valid = np.zeros(base[-1], np.uint8)
-        valid[reached] = np.where(off < CLOSE, 1, 2)
-        return source, valid, base
+        shown = self.is_active[self.first[owner] + np.rint(v).astype(int) * self.columns[owner] + np.rint(u).astype(int)]
+        state = np.zeros(base[-1], np.uint8)
+        state[reached] = np.where(off < CLOSE, np.where(shown, INSIDE, BESIDE), LOST)
+        return source, state, base
 
     @staticmethod
     def _grow(node, stride, everywhere):
@@ -146,25 +158,50 @@ class Drawer:
                 v = v + np.clip((off * du.conj()).imag / det, -2, 2)
         return best
 
-    def _lay(self, frame, k, source, valid, box, canvas):
+    def _lay(self, frame, k, source, state, box, canvas):
+        """Lay a part over the canvas: `source` [h, w, 2] and `state` [h, w] are those of the cells of its box."""
         c0, r0, c1, r1 = box
         part = self.parts[k]
+        level = int(np.clip(self.level[frame, k], 0, len(part.levels) - 1))
+        zoom = 0.5**level
+        whole, torn = _squares(state, source)
+        full = cv2.resize((source + 0.5) * zoom - 0.5, None, fx=GRID, fy=GRID, interpolation=cv2.INTER_LINEAR)
+        if torn.any():
+            self._mend(full, source, state, torn, self.turn_back[frame, k], zoom)
+        mask = np.zeros(full.shape[:2], np.uint8)
+        mask[2:-2, 2:-2] = cv2.resize(whole | torn, None, fx=GRID, fy=GRID, interpolation=cv2.INTER_NEAREST)
+
         x0, y0 = max(c0 * GRID, 0), max(r0 * GRID, 0)
         x1, y1 = min(c1 * GRID, self.width), min(r1 * GRID, self.height)
-        level = int(np.clip(self.level[frame, k], 0, len(part.levels) - 1))
-        if level:
-            source = (source + 0.5) / 2**level - 0.5
         window = (slice(y0 - r0 * GRID, y1 - r0 * GRID), slice(x0 - c0 * GRID, x1 - c0 * GRID))
-        full = cv2.resize(source, ((c1 - c0) * GRID, (r1 - r0) * GRID), interpolation=cv2.INTER_LINEAR)[window]
-        layer = cv2.remap(part.levels[level], full, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
-        # Where folds leave a gap, the nearest guess is better than a hole.
-        valid = cv2.morphologyEx((valid == 1).view(np.uint8), cv2.MORPH_CLOSE, CROSS) & (valid > 0)
-        # Between cells of which one has no source there is nothing to interpolate.
-        whole = cv2.erode(valid, np.ones((2, 2), np.uint8), anchor=(1, 1))
-        mask = np.zeros(((r1 - r0) * GRID, (c1 - c0) * GRID), np.uint8)
-        mask[2:-2, 2:-2] = cv2.resize(whole[1:, 1:], None, fx=GRID, fy=GRID, interpolation=cv2.INTER_NEAREST)
-        layer = cv2.bitwise_and(layer, layer, mask=mask[window])
-        over(canvas[y0:y1, x0:x1], layer)
+        layer = cv2.remap(part.levels[level], full[window], None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+        over(canvas[y0:y1, x0:x1], cv2.bitwise_and(layer, layer, mask=mask[window]))
+
+    @staticmethod
+    def _mend(full, source, state, torn, turn_back, zoom):
+        """Where a fold or a gap leaves nothing to interpolate, go on rigidly from a corner that is inside."""
+        row, column = np.nonzero(torn)
+        down, right = np.zeros(len(row), int), np.zeros(len(row), int)
+        for dy, dx in ((1, 1), (1, 0), (0, 1), (0, 0)):
+            inside = state[row + dy, column + dx] == INSIDE
+            down, right = np.where(inside, dy, down), np.where(inside, dx, right)
+        step = np.arange(GRID) + 0.5
+        offset = (step - GRID * right[:, None])[:, None] + 1j * (step - GRID * down[:, None])[..., None]
+        start = source[row + down, column + right]
+        at = (start[:, 0] + 1j * start[:, 1])[:, None, None] + offset * turn_back
+        pixel = np.arange(GRID) + GRID // 2
+        rows, columns = (GRID * row[:, None] + pixel)[..., None], (GRID * column[:, None] + pixel)[:, None]
+        full[rows, columns] = (np.stack([at.real, at.imag], axis=-1) + 0.5) * zoom - 0.5
+
+
+def _squares(state, source):
+    """[h - 1, w - 1] uint8 twice: 1 for the squares between four cells across which `source` may be interpolated, and for
+    the others that have a corner inside the part."""
+    found = cv2.erode((state >= BESIDE).view(np.uint8), SQUARE, anchor=(1, 1))
+    spread = cv2.dilate(source, SQUARE, anchor=(1, 1)) - cv2.erode(source, SQUARE, anchor=(1, 1))
+    whole = found & (spread < LEAP * GRID).all(-1).view(np.uint8)
+    touched = cv2.dilate((state == INSIDE).view(np.uint8), SQUARE, anchor=(1, 1))
+    return whole[1:, 1:], (touched & ~whole & 1)[1:, 1:]
 
 
 def over(canvas: np.ndarray, layer: np.ndarray) -> None:

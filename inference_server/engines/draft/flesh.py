@@ -21,7 +21,9 @@ def find_thickness(owners: np.ndarray, tracks: Tracks) -> np.ndarray:
     depth = cv2.distanceTransform((owners > 0).astype(np.uint8), cv2.DIST_L2, 3)
     radius = np.full(tracks.num_bones, np.nan)
     for bone, area in boxes_of(owners).items():
-        radius[bone] = np.percentile(depth[area][owners[area] == bone + 1], 90)
+        own = owners[area] == bone + 1
+        girth = cv2.distanceTransform(np.pad(own.view(np.uint8), 1), cv2.DIST_L2, 3).max()
+        radius[bone] = min(np.percentile(depth[area][own], 90), 1.5 * girth)
     while np.isnan(radius).any():
         known = tracks.neighbours & ~np.isnan(radius)
         reached = np.flatnonzero(np.isnan(radius) & known.any(1))

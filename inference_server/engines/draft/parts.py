@@ -28,7 +28,8 @@ OVERLAP = 6
 class Part:
     """A layer. `levels` are premultiplied RGBA uint8 pictures, each half the size of the one before; the first has its
     upper left pixel at `corner` (x, y). `rods` [K] are the motions it follows, its own first, by `weights` [h, w, K]
-    float32 on a grid of every fourth pixel; `active` [h, w] are the points at or beside what is visible of it."""
+    float32 on a grid of every fourth pixel; `active` [h, w] uint8 is 2 for its points where the picture shows something, 1
+    beside them, else 0."""
 
     levels: list[np.ndarray]
     corner: tuple[int, int]
@@ -191,7 +192,7 @@ class _Cutter:
 
     def _behind(self, bone, own, owners, overlap, corner):
         """What of a part is likely hidden by parts before it: the gaps they cut into it, and the sleeve of its bone."""
-        before = np.append(False, self.depth < self.depth[bone])
+        before = np.append(False, (self.depth < self.depth[bone]) & ~self.joined[bone])
         cover = before[owners] & ~overlap
         if not cover.any():
             return cover
@@ -219,8 +220,7 @@ def _pyramid(layer):
 
 
 def _active(alpha, shape):
-    """[h, w] bool, the grid points whose cell or a neighbouring one shows anything."""
     rows, columns = shape
     room = ((0, rows * GRID - alpha.shape[0]), (0, columns * GRID - alpha.shape[1]))
-    cells = np.pad(alpha > 0, room).reshape(rows, GRID, columns, GRID).any((1, 3))
-    return cv2.dilate(cells.view(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    shows = np.pad(alpha > 0, room).reshape(rows, GRID, columns, GRID).any((1, 3)).view(np.uint8)
+    return shows + cv2.dilate(shows, np.ones((3, 3), np.uint8))
