@@ -18,7 +18,7 @@ from .truth.labels import Labeller
 from .truth.png import encode_png
 from .truth.surfaces import SurfaceReader, find_surfaces
 from .view import SceneCamera, Viewport, clip_size, fit
-from .view.motion import camera_motion, moves
+from .view.motion import camera_motion, faces_start, moves
 from .view.projection import Projector
 
 __all__ = ("ExportError", "ExportOptions", "ExportStep", "ExportedClip", "clip_size", "export_clip", "fit")
@@ -252,4 +252,13 @@ class _Export:
             return None
         self._go_to(0)
         yield
-        return (yield from camera_motion(self._scene, self._evaluated, projector, lambda obj: obj.original in self._own))
+        following = camera_motion(self._scene, self._evaluated, projector, lambda obj: obj.original in self._own)
+        path = yield from following
+        followed = faces_start(projector)
+        if not followed.all():
+            lost = self._options.frame_start + int(np.argmin(followed)) * self._options.frame_step
+            self._warnings.append(
+                f"The camera turns away from what the first frame shows: from frame {lost} on the background "
+                "stands still until it is in view again."
+            )
+        return path[np.maximum.accumulate(np.where(followed, np.arange(len(path)), 0))]

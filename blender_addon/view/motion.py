@@ -15,6 +15,8 @@ GRID = (24, 14)
 REACH = 3.0
 """Half widths from the picture's centre within which a moved point still counts for the fit."""
 ENOUGH = 8
+GRAZING = 0.05
+"""Depth, as a fraction of that along its ray from the other camera, below which a corner counts as behind."""
 PATIENCE = 16
 """Surfaces of the subjects that a ray may pass before it is given up."""
 
@@ -23,6 +25,19 @@ def moves(projector: Projector) -> bool:
     """Whether the picture of a still scene changes over the shot."""
     first = projector.pixels[0]
     return bool((np.abs(projector.pixels - first) > 1e-5 * np.abs(first).max()).any())
+
+
+def faces_start(projector: Projector) -> np.ndarray:
+    """[F] bool: whether a frame looks the way the first one does. Where anything that either shows lies behind the
+    other's camera, a homography would show it mirrored."""
+    if not all(lens.perspective for lens in projector.lenses):
+        return np.ones(len(projector.lenses), bool)
+    width, height = projector.fit.width, projector.fit.height
+    corners = np.array([[0, 0, 1], [width, 0, 1], [0, height, 1], [width, height, 1]]).T
+    turned = projector.pixels[:, :, :3]
+    there = turned @ np.linalg.inv(turned[0])
+    depths = np.concatenate([(there @ corners)[:, 2], (np.linalg.inv(there) @ corners)[:, 2]], axis=1)
+    return (depths > GRAZING).all(axis=1)
 
 
 def camera_motion(

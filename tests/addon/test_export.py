@@ -80,6 +80,22 @@ def test_strokes_are_drawn_frame_by_frame_and_rigs_read_one_by_one(rig):
     assert pauses == strokes.num_frames == 9
 
 
+def test_a_camera_that_turns_round_does_not_mirror_the_background(rig):
+    camera = bpy.context.scene.camera
+    camera.rotation_mode = "XYZ"
+    start = camera.rotation_euler.z
+    for frame, angle in ((1, 0.0), (10, 2 * np.pi)):
+        camera.rotation_euler.z = start + angle
+        camera.keyframe_insert("rotation_euler", frame=frame)
+    clip = export([rig], num_frames=10)
+    corners = np.array([[0, 0, 1], [256, 0, 1], [0, 160, 1], [256, 160, 1]]).T
+    seen = clip.camera_motion @ corners
+    assert (seen[:, 2] > 0).all() and (np.linalg.det(clip.camera_motion) > 0).all()
+    assert "from frame" in clip.warnings[-1] and "stands still" in clip.warnings[-1]
+    assert clip.camera_motion[5] == pytest.approx(clip.camera_motion[6]), "with its back to it"
+    assert clip.camera_motion[-1] == pytest.approx(np.eye(3), abs=1e-3), "and back again"
+
+
 @needs_fox
 def test_strokes_lie_on_the_fox_in_every_frame(clean_scene):
     rig, _ = import_fox("Run")
