@@ -121,7 +121,10 @@ def run(args: argparse.Namespace) -> int:
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        print("Memory ran out; choose a smaller size or fewer frames, or close other programs.", file=sys.stderr)
+        print(
+            "Memory ran out; choose a smaller size or fewer frames, or close other programs.",
+            file=sys.stderr,
+        )
         return 1
     print(f"{args.output}: made in {time.monotonic() - started:.0f} s. {note or ''}".rstrip())
     return 0

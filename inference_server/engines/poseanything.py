@@ -31,8 +31,8 @@ class PoseAnythingEngine(Engine):
         return EngineDescription(
             name="poseanything",
             label="PoseAnything",
-            summary="The video model of the paper: photoreal frames that follow the pose. It is made for a CUDA "
-            "card; a processor works too, but takes hours for a clip.",
+            summary="The video model of the paper: photoreal frames that follow the pose. It is made for a "
+            "CUDA card; a processor works too, but takes hours for a clip.",
             neural=True,
             ready=not (reason := cls._what_is_missing()),
             reason=reason[:1024],
@@ -123,22 +123,24 @@ class PoseAnythingEngine(Engine):
 class TimeLeft:
     """How long a clip takes yet, whose windows are encoded, denoised and decoded in turn.
 
-    Until all windows are denoised it goes by the pace of that, with all that comes between, then by the decoding's.
+    Until all windows are denoised it goes by the pace of that, with all that comes between, then by the
+    decoding's.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
         self._clock = clock
-        self._denoised, self._steps = 0, 0
+        self._denoising, self._end = False, None
         self._began: dict[str, tuple[int, float]] = {}
 
     def __call__(self, stage: str, step: int, total: int) -> float | None:
         """Seconds, when `step` of `total` is done; None where there is nothing to tell from yet."""
         now = self._clock()
-        if stage == "denoising":
-            self._denoised, self._steps = step, total
-        elif self._denoised < self._steps:
-            stage, step, total = "denoising", self._denoised, self._steps
-        elif stage != "decoding":
+        if stage != "denoising" and self._denoising:
+            return None if self._end is None else max(0.0, self._end - now)
+        if stage not in ("denoising", "decoding"):
             return None
         first, since = self._began.setdefault(stage, (step, now))
-        return (now - since) / (step - first) * (total - step) if step > first else None
+        left = (now - since) / (step - first) * (total - step) if step > first else None
+        if stage == "denoising":
+            self._denoising, self._end = step < total, None if left is None else now + left
+        return left

@@ -82,8 +82,8 @@ def cached(transformer: PoseAnythingTransformer3DModel, config: object | None) -
 def align_mag_cache(transformer: PoseAnythingTransformer3DModel, step: int) -> None:
     """Tell MagCache, where it is on, at which of its steps the condition of this cache context is.
 
-    By itself it counts each condition's evaluations, and takes the first steps' ratios for guidance that begins
-    late.
+    By itself it counts each condition's evaluations, and takes the first steps' ratios for guidance that
+    begins late.
     """
     registry = getattr(transformer.blocks[0], "_diffusers_hook", None)
     head = registry and registry.get_hook(_MAG_CACHE_LEADER_BLOCK_HOOK)
@@ -128,8 +128,8 @@ class MagRatiosFile:
     """A transformer's ratios in `mag_ratios.json` beside its weights, so that they are measured only once.
 
     Args:
-        weights: the transformer's file or folder. Ratios belong to its name, size and time; others are measured
-            anew.
+        weights: the transformer's file or folder. Ratios belong to its name, size and time; others are
+            measured anew.
     """
 
     def __init__(self, weights: Path):

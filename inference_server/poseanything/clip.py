@@ -10,9 +10,9 @@ from itertools import pairwise
 import numpy as np
 
 from .parts.dilation import dilate, dilation_alpha
+from .parts.matching import FRAMES_PER_LATENT
 from .parts.segments import is_line
 
-FRAMES_PER_LATENT = 4
 STRIDE = 32
 """Pixels to a token: 16 to a latent pixel, 2 of these to a patch."""
 WINDOW_FRAMES = 81

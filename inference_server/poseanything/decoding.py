@@ -13,6 +13,7 @@ import torch
 from diffusers import AutoencoderKLWan
 
 from .interruption import interruptible
+from .parts.matching import FRAMES_PER_LATENT
 from .video_latents import decode_frames, to_images
 
 ANCHOR_LATENT_FRAMES = 8
@@ -124,7 +125,7 @@ class WindowDecoder:
     def _decode_aside(
         self, latents: torch.Tensor, start: int, anchor: np.ndarray, stream: torch.cuda.Stream | None
     ) -> None:
-        end = start + 4 * (latents.shape[2] - 1)
+        end = start + FRAMES_PER_LATENT * (latents.shape[2] - 1)
         try:
             with torch.no_grad(), torch.cuda.stream(stream) if stream else nullcontext():
                 for images in decode_images(self._vae, latents, self._check_aside):

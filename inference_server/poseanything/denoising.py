@@ -134,7 +134,8 @@ class Denoiser:
         recorder: FirstFrameAttention | None = None,
         calibration: MagCalibration | None = None,
     ) -> torch.Tensor:
-        """The guided flow, float32. What is recorded is of the request's own condition, where the step has it."""
+        """The guided flow, float32. What is recorded is of the request's own condition, where the step has
+        it."""
         guider, transformer = self.guider, self.transformer
         timestep = torch.full((len(latents), latents.shape[2]), self._timestep(index), device=latents.device)
         timestep[:, 0] = 0

@@ -14,6 +14,8 @@ import torch
 from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, patchify, unpatchify
 
+from .parts.matching import FRAMES_PER_LATENT
+
 
 def to_video(images: np.ndarray) -> torch.Tensor:
     """float32 `[..., 3, F, H, W]` in [-1, 1] from uint8 images `[..., F, H, W, 3]`, or grey ones `[F, H,
@@ -41,7 +43,8 @@ def encode_frames(vae: AutoencoderKLWan, video: torch.Tensor) -> Iterator[torch.
     """
     mean, std = statistics(vae, video.device)
     features = feature_cache(vae.encoder)
-    for chunk in video.split([1, *[4] * (video.shape[2] // 4)], dim=2):
+    later = video.shape[2] // FRAMES_PER_LATENT
+    for chunk in video.split([1, *[FRAMES_PER_LATENT] * later], dim=2):
         chunk = patchify(chunk.to(vae.dtype), vae.config.patch_size or 1)
         moments = vae.quant_conv(vae.encoder(chunk, feat_cache=features, feat_idx=[0]))
         yield (moments.chunk(2, dim=1)[0].float() - mean) / std

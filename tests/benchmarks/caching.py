@@ -1,8 +1,8 @@
 """What the caches leave out of a sample of 50 steps, and what becomes of the frames.
 
-Guidance is on in the first fifth of the steps. The target is the first share: at most half of the arithmetic
-of the release's own sample, which has no guidance. The arithmetic is that of the full size: an evaluation that
-is left out costs what the cache still computes of it.
+Guidance is on in the first fifth of the steps. The target is the first share: at most half of the
+arithmetic of the release's own sample, which has no guidance. The arithmetic is that of the full size: an
+evaluation that is left out costs what the cache still computes of it.
 
 How many are left out, and the PSNR against the uncached frames, are of a tiny model with random weights. They
 show that the caches work, not how well they do with the real weights, by whose changes from step to step

@@ -2,8 +2,8 @@
 side.
 
 First the arithmetic of a whole sample, counted on torch's meta device at full size, against the release's.
-Then, with a CUDA card, seconds a step and peak memory, eager and compiled; without one, times on this CPU at a
-reduced size.
+Then, with a CUDA card, seconds a step and peak memory, eager and compiled; without one, times on this CPU at
+a reduced size.
 """
 
 from __future__ import annotations

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +11,8 @@ from hypothesis import strategies as st
 
 from shared import raster
 from shared.pose import Limb, Polyline, PoseSequence
+from tests.golden import DEER
 
-GOLDEN = Path(os.environ.get("POSEANYTHING_GOLDEN", Path(__file__).resolve().parents[3] / "shared" / "golden"))
-DEER = GOLDEN.parent / "data" / "official" / "deer" / "skeleton"
 FRAMES = (0, 33, 80, 144)
 CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.uint8)
 
@@ -31,7 +28,7 @@ def official():
     cv2 = pytest.importorskip("cv2")
     if not DEER.is_dir():
         pytest.skip(f"the official sample is not at {DEER}")
-    return [cv2.imread(str(DEER / f"{frame:03d}.png"), cv2.IMREAD_GRAYSCALE) for frame in FRAMES]
+    return [cv2.imread(str(DEER / "skeleton" / f"{frame:03d}.png"), cv2.IMREAD_GRAYSCALE) for frame in FRAMES]
 
 
 def thin_line(image):

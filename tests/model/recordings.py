@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from functools import cached_property
 from pathlib import Path
 
@@ -15,8 +14,7 @@ from safetensors.torch import load_file
 
 from inference_server.poseanything.checkpoints.official import config_from_official, from_official_state_dict
 from inference_server.poseanything.transformer import PartTokens, PoseAnythingTransformer3DModel
-
-GOLDEN = Path(os.environ.get("POSEANYTHING_GOLDEN", Path(__file__).resolve().parents[3] / "shared" / "golden"))
+from tests.golden import GOLDEN
 
 
 class Recording:

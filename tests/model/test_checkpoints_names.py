@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 
 import pytest
 import torch
@@ -21,9 +19,8 @@ from inference_server.poseanything.checkpoints.official import config_from_offic
 from inference_server.poseanything.checkpoints.text_encoder import WAN_T5_KEYS, config_from_shapes
 from inference_server.poseanything.checkpoints.vae import WAN_VAE_KEYS, config_from_wan
 from inference_server.poseanything.transformer import PoseAnythingTransformer3DModel
+from tests.golden import GOLDEN
 from tests.model.checkpoint_files import random_tensors, transformer_shapes, wan_t5_shapes, wan_vae_shapes
-
-GOLDEN = Path(os.environ.get("POSEANYTHING_GOLDEN") or Path(__file__).parents[3] / "shared" / "golden")
 
 
 @pytest.fixture(scope="module")

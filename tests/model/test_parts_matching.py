@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,9 +10,8 @@ from hypothesis import strategies as st
 pytest.importorskip("skimage")
 
 from inference_server.poseanything.parts import PartPlan, match_parts, parts_from_truth  # noqa: E402
+from tests.golden import GOLDEN  # noqa: E402
 
-SHARED = Path(__file__).resolve().parents[3] / "shared"
-GOLDEN = Path(os.environ.get("POSEANYTHING_GOLDEN", SHARED / "golden"))
 RECORDINGS = sorted(GOLDEN.glob("*_io.npz"))
 HEIGHT, WIDTH = 3, 4
 TOKENS = HEIGHT * WIDTH

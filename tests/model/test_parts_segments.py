@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,10 +21,8 @@ from inference_server.poseanything.parts import (  # noqa: E402
     subject_from_cutout,
     token_masks,
 )
+from tests.golden import DEER, GOLDEN  # noqa: E402
 
-SHARED = Path(__file__).resolve().parents[3] / "shared"
-GOLDEN = Path(os.environ.get("POSEANYTHING_GOLDEN", SHARED / "golden"))
-DEER = SHARED / "data" / "official" / "deer"
 RECORDED_FRAMES = (0, 10, 20, 40)
 WIDTH, HEIGHT = 832, 448
 CROSS = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -36,10 +34,9 @@ from inference_server.poseanything.video_latents import decode_frames, encode_fr
 
 from tests.benchmarks.ptcm import flops  # noqa: E402
 from tests.benchmarks.ptcm import runs as block_runs  # noqa: E402
+from tests.golden import GOLDEN  # noqa: E402
 
 from .tiny_pipeline import psnr, tiny_clip, tiny_pipeline, tiny_vae  # noqa: E402
-
-GOLDEN = Path(os.environ.get("POSEANYTHING_GOLDEN", Path(__file__).parents[3] / "shared" / "golden"))
 
 
 class Calls:
@@ -360,6 +357,22 @@ def test_overlap_changes_no_more_than_what_the_next_window_begins_with():
     assert np.array_equal(make(True), make(False))
 
 
+def test_overlap_of_long_windows_differs_from_where_they_meet():
+    """Windows of 11 latent frames: the next begins with a frame that was decoded without the first three."""
+    pipeline, settings = tiny_pipeline(), Settings(num_inference_steps=1, part_attention_steps=0)
+    clip = tiny_clip(81, 32, 64)
+
+    def make(overlap):
+        events = pipeline.stream(clip, settings=settings, window_frames=41, overlap=overlap)
+        return np.concatenate([event.images for event in events if isinstance(event, Frames)], axis=1)
+
+    aside, inline = make(True).astype(int), make(False).astype(int)
+    assert aside.shape == inline.shape == (1, 81, 32, 64, 3)
+    assert np.array_equal(aside[:, :40], inline[:, :40])
+    between_frames = np.abs(inline[:, 40] - inline[:, 36]).mean()
+    assert 0 < np.abs(aside[:, 40] - inline[:, 40]).mean() < between_frames / 2
+
+
 def test_a_fault_while_decoding_aside_is_not_swallowed(monkeypatch):
     pipeline = tiny_pipeline()
     calls = []
@@ -510,7 +523,7 @@ def test_a_guided_sample_with_mag_cache_takes_half_of_the_releases_arithmetic():
     """The default threshold, on a tiny model: how much is left out of the real one depends on its weights."""
     evaluation = {name: flops(run) for name, run in block_runs(3072, 14336, "meta").items()}
     ours, released = (evaluation[name] / evaluation["without"] - 1 for name in ("ours", "as released"))
-    # The release denoises 5 steps and goes through 28 of 30 blocks, one of them twice, to match; then come 50 steps.
+    # To match, the release denoises 5 steps and goes through 28 of 30 blocks, one of them twice.
     release = 5 + 29 / 30 + 50 + 6 * released
 
     pipeline = tiny_pipeline()

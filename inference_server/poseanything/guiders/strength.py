@@ -12,14 +12,15 @@ SPARSE_RATIO, SPARSE_SCALE = 0.1, 3.0
 
 
 def suggest_guidance_scale(posed_ratio: float) -> float:
-    """A scale for `ClassifierFreePoseGuidance`: low for dense poses, higher for sparse ones, as section G advises.
+    """A scale for `ClassifierFreePoseGuidance`: low for dense poses, higher for sparse ones, as section G
+    advises.
 
-    Scale 1 is none here and in the release; Eq. 17 counts the same strength as the scale less 1. Table 6 doesn't say
-    which of the two its scales are and is read as the former, the weaker. It tries 1.2 to 5.0 with a pose in every
-    frame and in one of ten: the weakest is best in every figure but one, the FVD of sparse poses, which is best at
-    3.0 (98.91 against 99.01). By the figures the least guidance would always do; what more of it buys sparse poses is
-    that they are met more closely, which the paper shows in pictures only. In between, the scale goes with the
-    logarithm of the ratio.
+    Scale 1 is none here and in the release; Eq. 17 counts the same strength as the scale less 1. Table 6
+    doesn't say which of the two its scales are and is read as the former, the weaker. It tries 1.2 to 5.0 with
+    a pose in every frame and in one of ten: the weakest is best in every figure but one, the FVD of sparse
+    poses, which is best at 3.0 (98.91 against 99.01). By the figures the least guidance would always do; what
+    more of it buys sparse poses is that they are met more closely, which the paper shows in pictures only. In
+    between, the scale goes with the logarithm of the ratio.
 
     Args:
         posed_ratio: frames with a pose / all frames, above 0 and at most 1.
@@ -37,13 +38,17 @@ def suggest_guidance_scale(posed_ratio: float) -> float:
 
 
 def guidance_by_density(guidance: Guidance, posed_ratio: float) -> Guidance:
-    """Classifier-free guidance with the suggested strength; on the pose alone, as in Table 6, in place of none.
+    """Classifier-free guidance with the suggested strength; on the pose alone, as in Table 6, in place of
+    none.
 
     Raises:
-        ValueError: the guidance is by the camera, for which section G has no figures, or no frame has a pose.
+        ValueError: the guidance is by the camera, for which section G has no figures, or no frame has a
+            pose.
     """
     if guidance.guider not in ("none", "classifier_free"):
-        raise ValueError("The automatic strength is for classifier-free guidance; give the camera's a number.")
+        raise ValueError(
+            "The automatic strength is for classifier-free guidance; give the camera's a number."
+        )
     if not posed_ratio:
         raise ValueError("No frame has a pose to go by; set the strength of the guidance, or pose a frame.")
     scale = suggest_guidance_scale(posed_ratio)

@@ -6,7 +6,8 @@ import numpy as np
 
 from .plan import PartPlan
 
-PIXEL_FRAMES_PER_LATENT = 4
+FRAMES_PER_LATENT = 4
+"""Pixel frames to each latent frame after the first."""
 
 
 def match_parts(
@@ -43,7 +44,7 @@ def match_parts(
     if (
         length % num_tokens
         or num_rows != (num_tokens if rows is None else len(rows))
-        or max(plan.candidates, default=0) > PIXEL_FRAMES_PER_LATENT * (num_frames - 1)
+        or max(plan.candidates, default=0) > FRAMES_PER_LATENT * (num_frames - 1)
     ):
         raise ValueError(
             f"Attention weights {tuple(weights.shape)} do not fit parts of {height} x {width} tokens; "
@@ -57,7 +58,7 @@ def match_parts(
     attention = (recorded @ np.asarray(weights, np.float64)).reshape(num_parts, num_frames, num_tokens)
     matched = np.zeros((num_frames - 1, num_parts, height, width), bool)
     for frame in sorted(plan.candidates):
-        slot = (frame - 1) // PIXEL_FRAMES_PER_LATENT
+        slot = (frame - 1) // FRAMES_PER_LATENT
         if mode == "paper":
             choice, part = best_candidates(attention[:, slot + 1], plan.candidates[frame], queries)
             matched[slot, part] |= choice

@@ -21,8 +21,8 @@ def is_line(pose_image: np.ndarray) -> np.ndarray:
 
 
 def squash(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    """A pose image or cut-out at another size, each axis scaled on its own. Linearly, as in the release: by area
-    a thin line of a larger picture would pale to no line at all."""
+    """A pose image or cut-out at another size, each axis scaled on its own. Linearly, as in the release: by
+    area a thin line of a larger picture would pale to no line at all."""
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .matching import PIXEL_FRAMES_PER_LATENT
+from .matching import FRAMES_PER_LATENT
 
 
 def parts_from_truth(
@@ -15,8 +15,7 @@ def parts_from_truth(
 
     A token belongs to every part that has a pixel in it, so that masks cover the subject, which is what
     dilation is after in Eq. 7; a later latent frame has the parts of all its four pixel frames. Parts that
-    the first frame does not show are left
-    out: there is nothing in it to be coherent with.
+    the first frame does not show are left out: there is nothing in it to be coherent with.
 
     Args:
         part_maps: uint8 [F, H, W] with F = 1 + 4 n, of any size: part index + 1, 0 where there is none.
@@ -29,7 +28,7 @@ def parts_from_truth(
     Raises:
         ValueError: F is not 1 + 4 n.
     """
-    num_later, surplus = divmod(len(part_maps) - 1, PIXEL_FRAMES_PER_LATENT)
+    num_later, surplus = divmod(len(part_maps) - 1, FRAMES_PER_LATENT)
     if surplus:
         raise ValueError(f"{len(part_maps)} part maps do not fill latent frames; give {1 + 4 * num_later}.")
     first_map = part_maps[0] if first_map is None else first_map
@@ -39,7 +38,7 @@ def parts_from_truth(
     for index, part in enumerate(ids):
         first[index] = cover_tokens(first_map == part, height_tokens, width_tokens)
         later = cover_tokens(part_maps[1:] == part, height_tokens, width_tokens)
-        frames[:, index] = later.reshape(num_later, PIXEL_FRAMES_PER_LATENT, *first.shape[1:]).any(1)
+        frames[:, index] = later.reshape(num_later, FRAMES_PER_LATENT, *first.shape[1:]).any(1)
     return first, frames
 
 
