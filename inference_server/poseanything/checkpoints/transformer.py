@@ -98,7 +98,8 @@ def _checked_diffusers_config(config: dict[str, object], where: str) -> dict[str
     if config.get("in_channels") != 2 * config.get("out_channels", 0):
         raise CheckpointError(
             f"{where} is a plain Wan transformer, not PoseAnything:"
-            f" it takes {config.get('in_channels')} channels where PoseAnything takes {2 * config.get('out_channels', 0)}, the video's and the pose's;"
+            f" it takes {config.get('in_channels')} channels where PoseAnything takes"
+            f" {2 * config.get('out_channels', 0)}, the video's and the pose's;"
             " get Ryan241005/PoseAnything with python build.py weights."
         )
     known = PoseAnythingTransformer3DModel._get_init_keys(PoseAnythingTransformer3DModel)
