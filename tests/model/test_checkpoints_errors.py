@@ -21,6 +21,7 @@ from inference_server.poseanything.checkpoints import (
     load_transformer,
     load_vae,
 )
+from inference_server.poseanything.checkpoints.inspection import inspect_weights
 from tests.model.checkpoint_files import (
     random_tensors,
     save_release,
@@ -299,6 +300,8 @@ def test_several_transformers_are_named_and_one_within_the_folder_is_chosen(tmp_
     sentence = complaint_of(lambda: found.transformer)
     assert "(PoseAnything, converted); choose one by the engine's option" in sentence
     assert found.choose("converted/model.safetensors").transformer == converted
+    told = inspect_weights(found)
+    assert all(any(str(path) in line for line in told[:2]) for path in found.transformers) and len(told) == 5
     for name in ("../outside.safetensors", str(tmp_path / "outside.safetensors"), "nothing"):
         assert "choose among PoseAnything, converted" in complaint_of(found.choose, name)
 

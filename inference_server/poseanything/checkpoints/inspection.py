@@ -10,16 +10,23 @@ from .vae import open_vae
 
 
 def inspect_weights(weights: WeightSet) -> list[str]:
-    """One line on each component. Raises `CheckpointError` for the first that can't be used."""
-    transformer = open_transformer(weights.transformer)
+    """One line on each component, and on each of several transformers.
+
+    Raises `CheckpointError` for the first that can't be used.
+    """
+    lines = []
+    for transformer in map(open_transformer, weights.transformers):
+        parts = "with" if transformer.model.config.part_attention else "without"
+        billions = sum(parameter.numel() for parameter in transformer.model.parameters()) / 1e9
+        lines.append(
+            f"transformer: {transformer.tensors.where}, {billions:.2f} billion parameters,"
+            f" {parts} part-aware attention"
+        )
     vae = open_vae(weights.vae)
     text_encoder = open_text_encoder(weights.text_encoder)
     load_tokenizer(weights.tokenizer)
-    parts = "with" if transformer.model.config.part_attention else "without"
-    billions = sum(parameter.numel() for parameter in transformer.model.parameters()) / 1e9
     return [
-        f"transformer: {transformer.tensors.where}, {billions:.2f} billion parameters,"
-        f" {parts} part-aware attention",
+        *lines,
         f"VAE: {vae.tensors.where}",
         f"text encoder: {text_encoder.tensors.where}",
         f"tokenizer: {weights.tokenizer}",
