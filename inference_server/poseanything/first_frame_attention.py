@@ -1,4 +1,5 @@
-"""How the first frame attends to the whole clip, by which parts are matched (paper, Eq. 8 and 11, section C)."""
+"""How the first frame attends to the whole clip, by which parts are matched (paper, Eq. 8 and 11, section
+C)."""
 
 from __future__ import annotations
 
@@ -26,7 +27,9 @@ class FirstFrameAttention:
 
     def __init__(self, block: int, rows: torch.Tensor | None = None, on: str = "input", reduce: str = "sum"):
         if on not in ("input", "own_output"):
-            raise ValueError(f"Attention is recorded on the block's 'input' or its 'own_output', not on {on!r}.")
+            raise ValueError(
+                f"Attention is recorded on the block's 'input' or its 'own_output', not on {on!r}."
+            )
         if reduce not in ("sum", "mean"):
             raise ValueError(f"The heads' attention is reduced by 'sum' or 'mean', not by {reduce!r}.")
         self.block = block

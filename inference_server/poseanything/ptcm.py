@@ -135,7 +135,9 @@ class PartAwareCrossAttention(WanAttention):
     def __init__(self, dim: int, heads: int, dim_head: int, eps: float = 1e-6, empty: str = "shared"):
         if empty not in ("shared", "excluded"):
             raise ValueError(f"Empty tokens of part attention are 'shared' or 'excluded', not {empty!r}.")
-        super().__init__(dim, heads, dim_head, eps, cross_attention_dim_head=dim_head, processor=PartAttnProcessor())
+        super().__init__(
+            dim, heads, dim_head, eps, cross_attention_dim_head=dim_head, processor=PartAttnProcessor()
+        )
         self.empty = empty
 
     def forward(

@@ -1,4 +1,5 @@
-"""The PoseAnything transformer: Wan2.2-TI2V-5B that sees poses and keeps each part of the subject looking itself."""
+"""The PoseAnything transformer: Wan2.2-TI2V-5B that sees poses and keeps each part of the subject looking
+itself."""
 
 from __future__ import annotations
 
@@ -27,7 +28,12 @@ from .first_frame_attention import FirstFrameAttention
 from .part_tokens import PartTokens, sequence_share
 from .ptcm import PartAwareCrossAttention
 
-__all__ = ["FirstFrameAttention", "PartTokens", "PoseAnythingTransformer3DModel", "PoseAnythingTransformerBlock"]
+__all__ = [
+    "FirstFrameAttention",
+    "PartTokens",
+    "PoseAnythingTransformer3DModel",
+    "PoseAnythingTransformerBlock",
+]
 
 
 class PoseAnythingTransformerBlock(WanTransformerBlock):
@@ -47,7 +53,9 @@ class PoseAnythingTransformerBlock(WanTransformerBlock):
         super().__init__(dim, ffn_dim, num_heads, qk_norm, cross_attn_norm, eps)
         if part_attention:
             self.norm_part = FP32LayerNorm(dim, eps, elementwise_affine=True)
-            self.part_attn = PartAwareCrossAttention(dim, num_heads, dim // num_heads, eps, part_attention_empty)
+            self.part_attn = PartAwareCrossAttention(
+                dim, num_heads, dim // num_heads, eps, part_attention_empty
+            )
 
     def forward(
         self,
@@ -72,10 +80,12 @@ class PoseAnythingTransformerBlock(WanTransformerBlock):
         shift_msa, scale_msa, gate_msa, c_shift_msa, c_scale_msa, c_gate_msa = modulation
 
         # 1. Self-attention
-        norm_hidden_states = modulate(self.norm1(hidden_states.float()), shift_msa, scale_msa).type_as(hidden_states)
+        norm_hidden_states = modulate(self.norm1(hidden_states.float()), shift_msa, scale_msa)
+        norm_hidden_states = norm_hidden_states.type_as(hidden_states)
         if recorder is not None and recorder.on == "input":
             recorder.record(self.attn1, norm_hidden_states, rotary_emb)
-        hidden_states = add_gated(hidden_states, self.attn1(norm_hidden_states, None, None, rotary_emb), gate_msa)
+        attended = self.attn1(norm_hidden_states, None, None, rotary_emb)
+        hidden_states = add_gated(hidden_states, attended, gate_msa)
 
         # 2. Cross-attention to the text
         norm_hidden_states = self.norm2(hidden_states.float()).type_as(hidden_states)
@@ -87,7 +97,8 @@ class PoseAnythingTransformerBlock(WanTransformerBlock):
 
         # 4. Feed-forward
         norm_hidden_states = modulate(self.norm3(hidden_states.float()), c_shift_msa, c_scale_msa)
-        hidden_states = add_gated(hidden_states, self.ffn(norm_hidden_states.type_as(hidden_states)), c_gate_msa)
+        fed_forward = self.ffn(norm_hidden_states.type_as(hidden_states))
+        hidden_states = add_gated(hidden_states, fed_forward, c_gate_msa)
 
         if recorder is not None and recorder.on == "own_output":
             norm_hidden_states = modulate(self.norm1(hidden_states.float()), shift_msa, scale_msa)
@@ -315,7 +326,9 @@ class PoseAnythingTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, 
         if parts is None:
             return
         if not self.config.part_attention:
-            raise ValueError("This checkpoint has no part-aware attention; load one that has, or pass parts=None.")
+            raise ValueError(
+                "This checkpoint has no part-aware attention; load one that has, or pass parts=None."
+            )
         if (parts.batch_size, parts.sequence_length) != (batch_size, sequence_length):
             raise ValueError(
                 f"The parts were made for {parts.batch_size} x {parts.sequence_length} tokens and the latents make"
