@@ -252,8 +252,9 @@ class _Export:
             return None
         self._go_to(0)
         yield
-        following = camera_motion(self._scene, self._evaluated, projector, lambda obj: obj.original in self._own)
-        path = yield from following
+        path = yield from camera_motion(
+            self._scene, self._evaluated, projector, lambda obj: obj.original in self._own
+        )
         followed = faces_start(projector)
         if not followed.all():
             lost = self._options.frame_start + int(np.argmin(followed)) * self._options.frame_step

@@ -55,8 +55,8 @@ def frame_range(scene, settings) -> tuple[int, int]:
 def plan_shot(
     context, settings, engine: EngineDescription | None, view: SceneCamera | Viewport | None = None
 ) -> Shot:
-    """The shot as an engine can take it; without one, as it is. `view` is used instead of what the settings say.
-    Raises `ExportError`."""
+    """The shot as an engine can take it; without one, as it is. `view` is used instead of what the settings
+    say. Raises `ExportError`."""
     scene = context.scene
     first, last = frame_range(scene, settings)
     duration = last - first + 1
@@ -176,8 +176,8 @@ def _keyed_frames(obj: bpy.types.Object) -> Iterator[float]:
 
 
 def export_options(context, settings, shot: Shot, again: Take | None = None) -> ExportOptions:
-    """What the exporter is to do; with the first frame and the viewport of a take that is made `again`. Raises
-    `ExportError`."""
+    """What the exporter is to do; with the first frame and the viewport of a take that is made `again`.
+    Raises `ExportError`."""
     picture = str(again.folder / FIRST_FRAME) if again is not None else ""
     if not os.path.isfile(picture):
         picture = ""
@@ -285,7 +285,9 @@ def recorded_view(take: Take | None) -> Viewport | None:
     try:
         return Viewport.from_record(kept) if kept else None
     except (KeyError, TypeError, ValueError) as error:
-        raise ExportError(f"The viewport of {take.name} can't be read; use its settings and generate.") from error
+        raise ExportError(
+            f"The viewport of {take.name} can't be read; use its settings and generate."
+        ) from error
 
 
 def output_folder(context, settings) -> Path:

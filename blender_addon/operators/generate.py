@@ -26,8 +26,8 @@ START_PATIENCE = 120.0
 
 
 def generate(context, remade: str = "") -> Generator[ExportStep, None, Job]:
-    """Step by step: reach the server, export, send; `remade` is the folder of a take whose first frame and viewport
-    are used. The last value is the job. Raises one of `stepped.BAD_INPUT`."""
+    """Step by step: reach the server, export, send; `remade` is the folder of a take whose first frame and
+    viewport are used. The last value is the job. Raises one of `stepped.BAD_INPUT`."""
     again = read_take(Path(remade)) if remade else None
     current, chosen = session.get(), context.scene.session_uid
     shots.output_folder(context, context.scene.poseanything)

@@ -49,7 +49,8 @@ class PoseAnythingBoneCollection(bpy.types.PropertyGroup):
 
 
 def record(armature: bpy.types.Armature) -> dict:
-    """What the user said about an armature's limbs, as JSON-able values; what is left to the rig's make-up is not in it."""
+    """What the user said about an armature's limbs, as JSON-able values, without what is left to the rig's
+    make-up."""
     settings = armature.poseanything
     return {
         "face": settings.face,

@@ -37,8 +37,8 @@ class Subject:
 
 
 def find_subjects(objects: Iterable[bpy.types.Object]) -> Iterator[Subject]:
-    """The subjects that armatures and collection instances stand for, one after the other, since choosing a rig's
-    limbs takes a while. Raises `ExportError` when there is none."""
+    """The subjects that armatures and collection instances stand for, one after the other, since choosing a
+    rig's limbs takes a while. Raises `ExportError` when there is none."""
     found = False
     for obj in objects:
         for armature, instancer in _armatures(obj):
