@@ -258,7 +258,7 @@ class _Figure:
     def _joints(self, bone: int) -> list[_Joint]:
         skeleton = self._skeleton
         head, end = skeleton.heads[bone], self._ends[bone]
-        joints = [_Joint(bone, np.zeros(3), head)]
+        joints = [self._start(bone)]
         segments = int(skeleton.segments[bone])
         if segments > 1 and self._trusted:
             for bend in sorted({round(segments * (k + 1) / (BENDS + 1)) for k in range(BENDS)} - {0, segments}):
@@ -266,6 +266,17 @@ class _Figure:
                 joints.append(_Joint(bone, offset, head + skeleton.vectors[bone] * bend / segments, bend))
         tip = self._muzzle(bone) if bone not in self._main else None
         return joints + [end] + ([_Joint(bone, skeleton.to_bone(bone, tip), tip)] if tip is not None else [])
+
+    def _start(self, bone: int) -> _Joint:
+        """A bone's head; for a root from which the body's middle line goes on to two sides, as hips between spine and tail
+        do, that line's other joint: where such a root itself lies means nothing when only heads are known."""
+        skeleton = self._skeleton
+        if not self._trusted and self._anatomy.parents[bone] < 0 and not names.is_sided(skeleton.names[bone]):
+            children = [c for c in self._children.get(bone, ()) if not names.is_sided(skeleton.names[c])]
+            if len(children) == 2 and self._main.get(bone) in children:
+                other = next(c for c in children if c != self._main[bone])
+                return _Joint(other, np.zeros(3), skeleton.heads[other])
+        return _Joint(bone, np.zeros(3), skeleton.heads[bone])
 
     def _muzzle(self, bone: int) -> np.ndarray | None:
         """The tip of a face that runs on in the direction of the trunk, as an animal's does and a human's does not: a
@@ -311,7 +322,8 @@ class _Figure:
         stroke.first = parent.first if to_first < to_last else parent.last
         nearest = parent.joints[0] if to_first < to_last else parent.joints[-1]
         between, distance = _nearest_on_path(head, points)
-        if distance < 0.5 * min(to_first, to_last):
+        if distance < 0.75 * min(to_first, to_last):
+            stroke.first = parent.first
             bone = parent.bones[0]
             nearest = _Joint(bone, self._skeleton.to_bone(bone, between), between)
         if np.linalg.norm(nearest.rest - head) > self._skeleton.near:

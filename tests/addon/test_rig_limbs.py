@@ -66,6 +66,8 @@ def test_the_gltf_fox_is_drawn_from_joint_to_joint(clean_scene):
         "b_Tail01_012",
     ]
     assert is_connected(rig)
+    # The hips run from the tail to the spine, and the hind legs hang between.
+    assert parts_of(rig)["b_Hip_01"] == parts_of(rig)["b_Spine02_03"]
     # Bone tails mean nothing here: the last strokes reach into the flesh, and strokes end where the next begins.
     placed = strokes(rig)
     nose = np.array([v.co for v in mesh.data.vertices])

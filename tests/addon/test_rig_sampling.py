@@ -78,10 +78,13 @@ def test_every_joint_of_the_fox_follows_its_run(clean_scene):
     for frame in (0, 9, 20):
         clean_scene.frame_set(frame)
         placed = strokes(rig)
-        for bone, child in (("b_Neck_04", "b_Head_05"), ("b_LeftLeg02_016", "b_LeftFoot01_017"), ("b_Hip_01", "b_Spine01_02")):
-            assert placed[bone][[0, -1]] == pytest.approx(
-                np.array([placed_bone(rig, bone)[0], placed_bone(rig, child)[0]]), abs=1e-4
-            )
+        for stroke, *ends in (
+            ("b_Neck_04", "b_Neck_04", "b_Head_05"),
+            ("b_LeftLeg02_016", "b_LeftLeg02_016", "b_LeftFoot01_017"),
+            ("b_Hip_01", "b_Tail01_012", "b_Spine01_02"),
+        ):
+            heads = [placed_bone(rig, bone)[0] for bone in ends]
+            assert placed[stroke][[0, -1]] == pytest.approx(np.array(heads), abs=1e-4)
 
 
 def test_a_scaled_armature_under_a_moving_parent_is_followed(clean_scene):
