@@ -31,10 +31,10 @@ PAUSE = 0.015
 class ExportOptions:
     """What to export. Clip frame i is scene frame `frame_start` + i * `frame_step`.
 
-    `armatures` are armature objects, or empties that instance collections with armatures. `width` and `height` are the
-    clip's size in pixels. `first_frame` is a picture's path; when it is empty the scene is rendered. `pose_frames` are the
-    clip frames that carry a pose, None for all; they are handed on, polylines are exported for all frames.
-    `part_map_stride` is the side of a part map's cell in pixels.
+    `armatures` are armature objects, or empties that instance collections with armatures. `width` and
+    `height` are the clip's size in pixels. `first_frame` is a picture's path; when it is empty the scene is
+    rendered. `pose_frames` are the clip frames that carry a pose, None for all; they are handed on,
+    polylines are exported for all frames. `part_map_stride` is the side of a part map's cell in pixels.
     """
 
     armatures: tuple[bpy.types.Object, ...]
@@ -61,8 +61,8 @@ class ExportStep:
 class ExportedClip:
     """What `shared.messages.GenerationRequest` needs of a shot, in its terms.
 
-    Without a mesh on any armature, `subject_mask`, `first_labels` and `part_maps` are None; without a moving camera
-    `camera_motion` is. `warnings` are sentences the user should see.
+    Without a mesh on any armature, `subject_mask`, `first_labels` and `part_maps` are None; without a
+    moving camera `camera_motion` is. `warnings` are sentences the user should see.
     """
 
     pose: PoseSequence
@@ -80,9 +80,9 @@ def export_clip(
 ) -> Generator[ExportStep, None, ExportedClip]:
     """Export a shot, step by step; the generator's return value is the clip.
 
-    Every frame is evaluated once. Between two steps lie about 15 ms of work; only changing the scene's frame and the user's
-    own render of the first frame can't be broken up. The scene's frame, its camera and its render settings are put back
-    when the generator ends, fails or is closed. Raises `ExportError`.
+    Every frame is evaluated once. Between two steps lie about 15 ms of work; only changing the scene's
+    frame and the user's own render of the first frame can't be broken up. The scene's frame, its camera and
+    its render settings are put back when the generator ends, fails or is closed. Raises `ExportError`.
     """
     scene = context.scene
     frame, subframe, camera = scene.frame_current, scene.frame_subframe, scene.camera
@@ -99,7 +99,9 @@ def export_clip(
                 yield step
                 due = time.perf_counter() + PAUSE
     except ReferenceError:
-        raise ExportError("Something that was being exported was removed from the scene; export again.") from None
+        raise ExportError(
+            "Something that was being exported was removed from the scene; export again."
+        ) from None
     finally:
         scene.frame_set(frame, subframe=subframe)
         if scene.camera != camera:
@@ -155,7 +157,9 @@ class _Export:
             if labeller is not None:
                 drawing = labeller.draw(self._evaluated(), projector, options.part_map_stride)
                 maps.append((yield from self._show(drawing)))
-            self._step = ExportStep(0.2 + 0.7 * index / options.num_frames, f"Frame {index + 1} of {options.num_frames}")
+            self._step = ExportStep(
+                0.2 + 0.7 * index / options.num_frames, f"Frame {index + 1} of {options.num_frames}"
+            )
             yield self._step
 
         projector = Projector(lenses, self._fit)
@@ -181,8 +185,8 @@ class _Export:
             raise ExportError("The frame range is empty; set its end after its start.")
         if options.num_frames > MAX_FRAMES:
             raise ExportError(
-                f"The shot has {options.num_frames} frames but at most {MAX_FRAMES} can be sent; shorten the range or raise "
-                "the step."
+                f"The shot has {options.num_frames} frames but at most {MAX_FRAMES} can be sent; shorten the range "
+                "or raise the step."
             )
         if isinstance(options.view, SceneCamera):
             options.view.find(self._scene)
@@ -197,7 +201,8 @@ class _Export:
             parts += subject.choice.parts
         if len(limbs) > MAX_LIMBS:
             raise ExportError(
-                f"The armatures have {len(limbs)} limbs together but at most {MAX_LIMBS} can be drawn; choose fewer armatures."
+                f"The armatures have {len(limbs)} limbs together but at most {MAX_LIMBS} can be drawn; choose fewer "
+                "armatures."
             )
         return limbs, parts
 
@@ -207,14 +212,16 @@ class _Export:
         return self._evaluated()
 
     def _evaluated(self) -> bpy.types.Depsgraph:
-        """The scene evaluated at the frame that is being exported. What it gives must not be kept over a pause, in which
-        others may evaluate it anew, even at another frame."""
+        """The scene evaluated at the frame that is being exported. What it gives must not be kept over a
+        pause, in which others may evaluate it anew, even at another frame."""
         if (self._scene.frame_current, self._scene.frame_subframe) != (self._frame, 0.0):
             self._scene.frame_set(self._frame)
         self._view_layer.update()
         return self._view_layer.depsgraph
 
-    def _show(self, work: Iterator[None], fraction: float | None = None, text: str = "") -> Iterator[ExportStep]:
+    def _show(
+        self, work: Iterator[None], fraction: float | None = None, text: str = ""
+    ) -> Iterator[ExportStep]:
         """Run work that pauses now and then under a step's name, and hand on what it returns."""
         if fraction is not None:
             self._step = ExportStep(fraction, text)
@@ -232,7 +239,9 @@ class _Export:
         surfaces = find_surfaces(self._subjects, self._evaluated())
         yield
         if not surfaces:
-            self._warnings.append("No mesh that can be seen is bound to the armature, so the server must guess its parts.")
+            self._warnings.append(
+                "No mesh that can be seen is bound to the armature, so the server must guess its parts."
+            )
             return None
         reader = SurfaceReader(self._first_limb, joints, self._sampler.counts)
         for surface in surfaces:

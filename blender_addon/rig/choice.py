@@ -21,8 +21,8 @@ BUNDLE = 3
 
 
 class Choice:
-    """`drawn` [N] bool; `candidates` [N] bool, the bones that move flesh; `face` and `digits` [N] bool, the bones of the face
-    and of fingers, toes and feathers, whether drawn or not."""
+    """`drawn` [N] bool; `candidates` [N] bool, the bones that move flesh; `face` and `digits` [N] bool, the
+    bones of the face and of fingers, toes and feathers, whether drawn or not."""
 
     def __init__(self, armature: bpy.types.Object, skeleton: Skeleton, skin: Skin):
         self._skeleton = skeleton
@@ -47,12 +47,13 @@ class Choice:
         self._skip_details()
         if not self.drawn.any():
             raise ExportError(
-                f"The armature {armature.name} has no bone left to draw; turn on Deform for the bones of its limbs, or "
-                "set them to Draw."
+                f"The armature {armature.name} has no bone left to draw; turn on Deform for the bones of its "
+                "limbs, or set them to Draw."
             )
 
     def _leading(self) -> np.ndarray:
-        """Bones with something other than helpers and ends under them: a twist bone in the midst of a chain is one."""
+        """Bones with something other than helpers and ends under them: a twist bone in the midst of a chain
+        is one."""
         skeleton = self._skeleton
         leading = np.zeros(len(skeleton.names), bool)
         for bone in np.flatnonzero(self.candidates).tolist():
@@ -79,7 +80,8 @@ class Choice:
         return face
 
     def _is_loop(self, bones: list[int]) -> bool:
-        """Whether the bones go round and back, as an ear's outline does: no joint is the end of only one of them."""
+        """Whether the bones go round and back, as an ear's outline does: no joint is the end of only one of
+        them."""
         joints = np.concatenate([self._skeleton.heads[bones], self._skeleton.tails[bones]])
         apart = np.linalg.norm(joints[:, None] - joints, axis=2)
         return bool(((apart <= self._skeleton.near).sum(axis=1) >= 2).all())
@@ -123,7 +125,8 @@ class Choice:
         return length
 
     def _skip_roots(self, skin: Skin) -> None:
-        """Leave out bones that only carry the whole rig: a stroke from the world's origin to the hips is no limb."""
+        """Leave out bones that only carry the whole rig: a stroke from the world's origin to the hips is no
+        limb."""
         skeleton = self._skeleton
         while True:
             anatomy = Anatomy(skeleton, self.drawn)
@@ -131,7 +134,9 @@ class Choice:
             dropped = False
             for bone in np.flatnonzero(self.drawn & (anatomy.parents < 0) & ~self._fixed).tolist():
                 below = children.get(bone, [])
-                loose = all(np.linalg.norm(skeleton.heads[c] - skeleton.tails[bone]) > skeleton.near for c in below)
+                loose = all(
+                    np.linalg.norm(skeleton.heads[c] - skeleton.tails[bone]) > skeleton.near for c in below
+                )
                 only = len(skin.owners) > 0 and len(below) == 1
                 if below and loose and not skin.owns(bone) and (only or names.is_root(skeleton.names[bone])):
                     self.drawn[bone] = False
@@ -140,7 +145,8 @@ class Choice:
                 return
 
     def _skip_details(self) -> None:
-        """Leave out side branches that are very short or only fill out the trunk, as Rigify's pelvis.L does."""
+        """Leave out side branches that are very short or only fill out the trunk, as Rigify's pelvis.L
+        does."""
         skeleton = self._skeleton
         anatomy = Anatomy(skeleton, self.drawn)
         children = anatomy.children
@@ -155,8 +161,8 @@ class Choice:
 
 
 def _deforming(armature: bpy.types.Object, skeleton: Skeleton, skin: Skin) -> np.ndarray:
-    """The bones that move flesh: those flagged to deform that the bound meshes know, or, without a mesh, those flagged
-    that neither their name nor their use as a target marks as controls."""
+    """The bones that move flesh: those flagged to deform that the bound meshes know, or, without a mesh,
+    those flagged that neither their name nor their use as a target marks as controls."""
     names_ = skeleton.names
     leaf = np.ones(len(names_), bool)
     leaf[skeleton.parents[skeleton.deforming & (skeleton.parents >= 0)]] = False
@@ -167,7 +173,8 @@ def _deforming(armature: bpy.types.Object, skeleton: Skeleton, skin: Skin) -> np
         if bones.any():
             return bones
     raise ExportError(
-        f"The armature {armature.name} has nothing but control bones; turn on Deform for the bones of its limbs."
+        f"The armature {armature.name} has nothing but control bones; turn on Deform for the bones of its "
+        "limbs."
     )
 
 

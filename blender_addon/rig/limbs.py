@@ -1,7 +1,7 @@
 """From the drawn bones of an armature to strokes that link up as an animal's stick figure does.
 
-A limb is a bone, or a chain of bones that bends as one; its stroke starts where its parent's ends. A part is a chain of
-limbs from one branching to the next: the spine, the tail, a leg.
+A limb is a bone, or a chain of bones that bends as one; its stroke starts where its parent's ends. A part
+is a chain of limbs from one branching to the next: the spine, the tail, a leg.
 """
 
 from __future__ import annotations
@@ -40,9 +40,10 @@ class ChosenLimb:
 class LimbChoice:
     """The limbs of one armature, parents before children.
 
-    Limb l's stroke has `counts[l]` consecutive joints. Joint k is fixed to bone `joint_bones[k]` (an index into
-    `armature.bones`) at `joint_offsets[k]` [3] in its space, or, where `joint_bends[k]` is not 0, at that joint between
-    the segments of a B-bone. `owners` gives for every bone that moves flesh the limb that this flesh belongs to.
+    Limb l's stroke has `counts[l]` consecutive joints. Joint k is fixed to bone `joint_bones[k]` (an index
+    into `armature.bones`) at `joint_offsets[k]` [3] in its space, or, where `joint_bends[k]` is not 0, at
+    that joint between the segments of a B-bone. `owners` gives for every bone that moves flesh the limb
+    that this flesh belongs to.
     """
 
     limbs: tuple[ChosenLimb, ...]
@@ -127,12 +128,13 @@ class _Figure:
         self._make_strokes(drawn)
         if not self.strokes:
             raise ExportError(
-                f"The bones of the armature {name} all end where they begin; set the bones of its limbs to Draw."
+                f"The bones of the armature {name} all end where they begin; set the bones of its limbs to "
+                "Draw."
             )
         if len(self.strokes) > MAX_LIMBS:
             raise ExportError(
-                f"The armature {name} has {len(self.strokes)} limbs but at most {MAX_LIMBS} can be drawn; set "
-                "Fingers and Toes to Off, or some bones or bone collections to Skip."
+                f"The armature {name} has {len(self.strokes)} limbs but at most {MAX_LIMBS} can be drawn; "
+                "set Fingers and Toes to Off, or some bones or bone collections to Skip."
             )
         self._join_roots()
         self.parts = self._make_parts()
@@ -142,7 +144,8 @@ class _Figure:
         joints = [joint for stroke in strokes for joint in stroke.path]
         return LimbChoice(
             limbs=tuple(
-                ChosenLimb(skeleton.names[s.bones[0]], tuple(skeleton.names[b] for b in s.bones), s.part) for s in strokes
+                ChosenLimb(skeleton.names[s.bones[0]], tuple(skeleton.names[b] for b in s.bones), s.part)
+                for s in strokes
             ),
             parts=self.parts,
             counts=np.array([len(stroke.path) for stroke in strokes], np.int32),
@@ -174,7 +177,11 @@ class _Figure:
         """Set the joint at which a bone's stroke ends and the child that goes on from there, if one does."""
         skeleton = self._skeleton
         head, tail, length = skeleton.heads[bone], skeleton.tails[bone], skeleton.lengths[bone]
-        children = [c for c in self._children.get(bone, ()) if np.linalg.norm(skeleton.heads[c] - head) > skeleton.near]
+        children = [
+            c
+            for c in self._children.get(bone, ())
+            if np.linalg.norm(skeleton.heads[c] - head) > skeleton.near
+        ]
         if self._trusted and length > skeleton.near:
             gaps = {c: np.linalg.norm(skeleton.heads[c] - tail) for c in children}
             close = [c for c in children if gaps[c] < 0.4 * length]
@@ -206,7 +213,12 @@ class _Figure:
             onward = skeleton.heads[child] - skeleton.heads[bone]
             onward /= np.linalg.norm(onward)
             straight = float(onward @ incoming / np.linalg.norm(incoming)) if incoming is not None else 0.0
-            return (middle and not names.is_sided(skeleton.names[child]), not self._choice.digits[child], straight, self._below(child))
+            return (
+                middle and not names.is_sided(skeleton.names[child]),
+                not self._choice.digits[child],
+                straight,
+                self._below(child),
+            )
 
         return max(children, key=score)
 
@@ -221,7 +233,8 @@ class _Figure:
         return 1 + sum(self._below(child) for child in self._children.get(bone, ()))
 
     def _guess_end(self, bone: int) -> np.ndarray | None:
-        """The end of a last bone whose tail means nothing: joints that mark it, fingers that go on, or its flesh."""
+        """The end of a last bone whose tail means nothing: joints that mark it, fingers that go on, or its
+        flesh."""
         skeleton = self._skeleton
         under = np.flatnonzero(skeleton.parents == bone)
         marks = [b for b in under.tolist() if names.is_end(skeleton.names[b]) or self._choice.digits[b]]
@@ -261,15 +274,18 @@ class _Figure:
         joints = [self._start(bone)]
         segments = int(skeleton.segments[bone])
         if segments > 1 and self._trusted:
-            for bend in sorted({round(segments * (k + 1) / (BENDS + 1)) for k in range(BENDS)} - {0, segments}):
+            for bend in sorted(
+                {round(segments * (k + 1) / (BENDS + 1)) for k in range(BENDS)} - {0, segments}
+            ):
                 offset = np.array([0.0, skeleton.lengths[bone] * bend / segments, 0.0])
                 joints.append(_Joint(bone, offset, head + skeleton.vectors[bone] * bend / segments, bend))
         tip = self._muzzle(bone) if bone not in self._main else None
         return joints + [end] + ([_Joint(bone, skeleton.to_bone(bone, tip), tip)] if tip is not None else [])
 
     def _start(self, bone: int) -> _Joint:
-        """A bone's head; for a root from which the body's middle line goes on to two sides, as hips between spine and tail
-        do, that line's other joint: where such a root itself lies means nothing when only heads are known."""
+        """A bone's head; for a root from which the body's middle line goes on to two sides, as hips between
+        spine and tail do, that line's other joint: where such a root itself lies means nothing when only
+        heads are known."""
         skeleton = self._skeleton
         if not self._trusted and self._anatomy.parents[bone] < 0 and not names.is_sided(skeleton.names[bone]):
             children = [c for c in self._children.get(bone, ()) if not names.is_sided(skeleton.names[c])]
@@ -279,15 +295,17 @@ class _Figure:
         return _Joint(bone, np.zeros(3), skeleton.heads[bone])
 
     def _muzzle(self, bone: int) -> np.ndarray | None:
-        """The tip of a face that runs on in the direction of the trunk, as an animal's does and a human's does not: a
-        head is hardly told from a neck without it."""
+        """The tip of a face that runs on in the direction of the trunk, as an animal's does and a human's
+        does not: a head is hardly told from a neck without it."""
         skeleton = self._skeleton
         root = bone
         while self._anatomy.parents[root] >= 0:
             root = int(self._anatomy.parents[root])
         face = [
             b
-            for b in np.flatnonzero(self._choice.face & self._choice.candidates & (self._anatomy.owners == bone)).tolist()
+            for b in np.flatnonzero(
+                self._choice.face & self._choice.candidates & (self._anatomy.owners == bone)
+            ).tolist()
             if not names.is_sided(skeleton.names[b])
         ]
         if not face or root == bone:
@@ -296,11 +314,16 @@ class _Figure:
         out = skeleton.tails[face] - skeleton.heads[bone]
         far = out[np.linalg.norm(out, axis=1).argmax()]
         along = far @ trunk / (np.linalg.norm(far) * np.linalg.norm(trunk) + 1e-12)
-        return skeleton.heads[bone] + far if along > 0.7 and np.linalg.norm(far) > skeleton.lengths[bone] else None
+        return (
+            skeleton.heads[bone] + far
+            if along > 0.7 and np.linalg.norm(far) > skeleton.lengths[bone]
+            else None
+        )
 
     def _bends_with(self, parent: int, bone: int) -> bool:
-        """Whether a bone and the one it goes on from are segments of one limb: the fingers' joints when they are merged,
-        bones named as twists, and straight chains that one other bone spans from end to end."""
+        """Whether a bone and the one it goes on from are segments of one limb: the fingers' joints when
+        they are merged, bones named as twists, and straight chains that one other bone spans from end to
+        end."""
         skeleton, digits = self._skeleton, self._choice.digits
         if self._merge_digits and digits[bone] and digits[parent]:
             return True
@@ -312,7 +335,9 @@ class _Figure:
         if not straight or self._main.get(bone) is None and bone in self._children:
             return False
         spans = np.linalg.norm(skeleton.heads - skeleton.heads[first], axis=1) <= skeleton.near
-        return bool((spans & (np.linalg.norm(skeleton.tails - skeleton.tails[bone], axis=1) <= skeleton.near)).any())
+        return bool(
+            (spans & (np.linalg.norm(skeleton.tails - skeleton.tails[bone], axis=1) <= skeleton.near)).any()
+        )
 
     def _attach(self, stroke: _Stroke, parent: _Stroke) -> None:
         """Let a stroke start on its parent: at one of its ends, or between them where that is much nearer."""
@@ -330,13 +355,16 @@ class _Figure:
             stroke.link = [nearest]
 
     def _hangs_by_its_tip(self, index: int) -> bool:
-        """Whether a chain runs toward the body, as the tails of Rigify's quadrupeds do: another of its ends lies on it."""
+        """Whether a chain runs toward the body, as the tails of Rigify's quadrupeds do: another of its ends
+        lies on it."""
         below = {index}
         for other, stroke in enumerate(self.strokes):
             if stroke.parent in below:
                 below.add(other)
         ends = np.array([self.strokes[i].joints[-1].rest for i in below])
-        rest = [stroke.joints[k].rest for i, stroke in enumerate(self.strokes) if i not in below for k in (0, -1)]
+        rest = [
+            stroke.joints[k].rest for i, stroke in enumerate(self.strokes) if i not in below for k in (0, -1)
+        ]
         return bool((np.linalg.norm(ends[:, None] - np.array(rest), axis=2) <= self._skeleton.near).any())
 
     def _new_node(self) -> int:
@@ -344,9 +372,10 @@ class _Figure:
         return self._nodes - 1
 
     def _join_roots(self) -> None:
-        """Tie figures that hang together only through control bones to the largest one, at their nearest ends."""
+        """Tie figures that hang together only through control bones to the largest one, at their nearest
+        ends."""
         root = np.arange(len(self.strokes))
-        for index, stroke in enumerate(self.strokes):
+        for index in range(len(root)):
             while self.strokes[root[index]].parent >= 0:
                 root[index] = self.strokes[root[index]].parent
         # Two ends a stroke: first, last.
@@ -355,7 +384,9 @@ class _Figure:
         joined = figure == np.bincount(root).argmax()
         away = np.linalg.norm(ends[:, None] - ends, axis=2)
         while not joined.all():
-            outer, inner = np.unravel_index(np.where(joined & ~joined[:, None], away, np.inf).argmin(), away.shape)
+            outer, inner = np.unravel_index(
+                np.where(joined & ~joined[:, None], away, np.inf).argmin(), away.shape
+            )
             joined |= figure == figure[outer]
             distance = away[outer, inner]
             if distance > LONELY * self._skeleton.size:
@@ -364,7 +395,9 @@ class _Figure:
             joint = target.joints[-1 if inner % 2 else 0]
             if distance > self._skeleton.near:
                 (stroke.tail_link if outer % 2 else stroke.link).append(joint)
-            self._merge_nodes(stroke.last if outer % 2 else stroke.first, target.last if inner % 2 else target.first)
+            self._merge_nodes(
+                stroke.last if outer % 2 else stroke.first, target.last if inner % 2 else target.first
+            )
 
     def _merge_nodes(self, old: int, new: int) -> None:
         for stroke in self.strokes:
@@ -375,7 +408,9 @@ class _Figure:
 
     def _make_parts(self) -> tuple[str, ...]:
         """Chains between branchings; small ones join a neighbour, fingers the hand they are on."""
-        body = [i for i, stroke in enumerate(self.strokes) if not stroke.digit] or list(range(len(self.strokes)))
+        body = [i for i, stroke in enumerate(self.strokes) if not stroke.digit] or list(
+            range(len(self.strokes))
+        )
         at_node: dict[int, list[int]] = {}
         for index in body:
             for node in {self.strokes[index].first, self.strokes[index].last}:
@@ -422,7 +457,9 @@ class _Figure:
                 owners[name] = self._stroke_of[owner]
             elif name in known or skeleton.deforming[bone]:
                 paths = (np.array([joint.rest for joint in stroke.joints]) for stroke in self.strokes)
-                owners[name] = int(np.argmin([_nearest_on_path(skeleton.heads[bone], path)[1] for path in paths]))
+                owners[name] = int(
+                    np.argmin([_nearest_on_path(skeleton.heads[bone], path)[1] for path in paths])
+                )
         return owners
 
 

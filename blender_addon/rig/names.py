@@ -8,11 +8,15 @@ from functools import lru_cache
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 
 _FACE = frozenset(
-    "face facial eye eyes lid lids brow brows jaw lip lips mouth teeth tooth tongue cheek cheeks chin nose nostril "
-    "nostrils temple forehead ear ears muzzle snout whisker whiskers beak hair bangs beard mane".split()
+    "face facial eye eyes lid lids brow brows jaw lip lips mouth teeth tooth tongue cheek cheeks chin nose "
+    "nostril nostrils temple forehead ear ears muzzle snout whisker whiskers beak hair bangs beard mane".split()
 )
-_FACE_STEMS = re.compile(r"eye|(?<!l)brow|jaw|teeth|tooth|tongue|cheek|nostril|mouth|nose|forehead|^(upper|lower)lip")
-_DIGIT = frozenset("finger fingers thumb pinky pinkie palm metacarpal metacarpals digit claw claws feather feathers".split())
+_FACE_STEMS = re.compile(
+    r"eye|(?<!l)brow|jaw|teeth|tooth|tongue|cheek|nostril|mouth|nose|forehead|^(upper|lower)lip"
+)
+_DIGIT = frozenset(
+    "finger fingers thumb pinky pinkie palm metacarpal metacarpals digit claw claws feather feathers".split()
+)
 _DIGIT_STEMS = re.compile(r"finger|thumb|pinky|pinkie|metacarp")
 _DIGIT_AMONG_OTHERS = frozenset("index middle mid ring little toe toes".split())
 _HELPER = frozenset(

@@ -1,7 +1,7 @@
 """Where the joints of all limbs are in a frame.
 
-All pose matrices of an armature are read in one call (25 us for 706 bones, less than forty bones cost one by one), and
-all joints placed by one matrix product.
+All pose matrices of an armature are read in one call (25 us for 706 bones, less than forty bones cost one
+by one), and all joints placed by one matrix product.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ class _ArmatureSampler:
         order = {bone.name: i for i, bone in enumerate(armature.pose.bones)}
         pose_index = np.array([order[bone.name] for bone in armature.data.bones], np.int64)
         self._bones = pose_index[choice.joint_bones]
-        self._offsets = np.concatenate([choice.joint_offsets, np.ones((len(choice.joint_offsets), 1))], axis=1)
+        self._offsets = np.concatenate(
+            [choice.joint_offsets, np.ones((len(choice.joint_offsets), 1))], axis=1
+        )
         self._matrices = np.empty((len(order), 4, 4), np.float32)
         bends = np.flatnonzero(choice.joint_bends)
         self._bends = [(k, int(self._bones[k]), int(choice.joint_bends[k])) for k in bends.tolist()]

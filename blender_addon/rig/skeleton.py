@@ -14,11 +14,12 @@ NEAR = 2e-3
 
 @dataclass(frozen=True, eq=False)
 class Skeleton:
-    """All N bones of an armature in its rest position, in armature space and in the order of `armature.bones`.
+    """All N bones of an armature in its rest position, in armature space and in the order of
+    `armature.bones`.
 
-    `parents` [N] int holds -1 for none. `heads`, `tails` [N, 3] and `matrices` [N, 4, 4] (bone to armature space) are
-    float64. `segments` [N] counts B-bone segments, 1 for a stiff bone. `size` is the diagonal of the box around all
-    deforming bones.
+    `parents` [N] int holds -1 for none. `heads`, `tails` [N, 3] and `matrices` [N, 4, 4] (bone to armature
+    space) are float64. `segments` [N] counts B-bone segments, 1 for a stiff bone. `size` is the diagonal of
+    the box around all deforming bones.
     """
 
     names: tuple[str, ...]
@@ -82,9 +83,9 @@ class Skeleton:
 class Anatomy:
     """Parents and owners among the drawn bones alone.
 
-    Generated rigs hang their deforming bones on control bones. A control bone stands for the drawn bone that lies where
-    it lies at rest (as Rigify's ORG-spine.003 does for DEF-spine.003), so the body's own tree is found by walking up
-    and taking the first bone that is drawn or stands for a drawn one.
+    Generated rigs hang their deforming bones on control bones. A control bone stands for the drawn bone
+    that lies where it lies at rest (as Rigify's ORG-spine.003 does for DEF-spine.003), so the body's own
+    tree is found by walking up and taking the first bone that is drawn or stands for a drawn one.
     """
 
     def __init__(self, skeleton: Skeleton, drawn: np.ndarray):
@@ -105,7 +106,9 @@ class Anatomy:
             if drawn[bone]:
                 found.append((bone,))
             else:
-                found.append(tuple(sorted(indices[row].tolist(), key=lambda i: abs(lengths[i] - lengths[bone]))))
+                found.append(
+                    tuple(sorted(indices[row].tolist(), key=lambda i: abs(lengths[i] - lengths[bone])))
+                )
         return found
 
     def _find_parents(self, drawn: np.ndarray) -> np.ndarray:
@@ -131,7 +134,8 @@ class Anatomy:
 
     @cached_property
     def owners(self) -> np.ndarray:
-        """[N] for every bone the drawn bone it belongs to: itself, or the nearest up the chain; -1 where there is none."""
+        """[N] for every bone the drawn bone it belongs to: itself, or the nearest up the chain; -1 where
+        there is none."""
         owners = np.full(len(self.parents), -1, np.int64)
         for bone, stand_ins in enumerate(self._stand_ins):
             if stand_ins:

@@ -32,7 +32,9 @@ def carrying_bone(obj: bpy.types.Object, armature: bpy.types.Object) -> str:
             if constraint.type in {"CHILD_OF", "COPY_TRANSFORMS"} and constraint.target == armature:
                 return constraint.subtarget
             if constraint.type == "ARMATURE":
-                targets = [target for target in constraint.targets if target.target == armature and target.subtarget]
+                targets = [
+                    target for target in constraint.targets if target.target == armature and target.subtarget
+                ]
                 if targets:
                     return max(targets, key=lambda target: target.weight).subtarget
         obj = obj.parent
@@ -57,8 +59,9 @@ def _strongest(groups, bones: list[int]) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Skin:
-    """What an armature moves: the `groups` of its meshes, the bones that carry (`carriers`), and a sample of vertices,
-    each with the bone that owns it most (`owners` [V] int, `points` [V, 3] in armature space at rest)."""
+    """What an armature moves: the `groups` of its meshes, the bones that carry (`carriers`), and a sample
+    of vertices, each with the bone that owns it most (`owners` [V] int, `points` [V, 3] in armature space
+    at rest)."""
 
     groups: frozenset[str]
     carriers: frozenset[str]
@@ -66,7 +69,9 @@ class Skin:
     points: np.ndarray
 
     @classmethod
-    def read(cls, armature: bpy.types.Object, skeleton: Skeleton, objects: Iterable[bpy.types.Object]) -> Skin:
+    def read(
+        cls, armature: bpy.types.Object, skeleton: Skeleton, objects: Iterable[bpy.types.Object]
+    ) -> Skin:
         objects = [obj for obj in objects if obj.type != "ARMATURE"]
         meshes = [obj for obj in objects if is_bound(obj, armature)]
         index = {name: i for i, name in enumerate(skeleton.names)}
@@ -84,7 +89,9 @@ class Skin:
         owners = np.concatenate(owners) if owners else np.zeros(0, np.int64)
         points = np.concatenate(points) if points else np.zeros((0, 3))
         return cls(
-            groups=frozenset(group.name for obj in meshes for group in obj.vertex_groups if group.name in index),
+            groups=frozenset(
+                group.name for obj in meshes for group in obj.vertex_groups if group.name in index
+            ),
             carriers=frozenset(filter(None, (carrying_bone(obj, armature) for obj in objects))),
             owners=owners[owners >= 0],
             points=points[owners >= 0],
@@ -94,8 +101,9 @@ class Skin:
         return bool((self.owners == bone).any())
 
     def reach(self, skeleton: Skeleton, bone: int, incoming: np.ndarray | None) -> np.ndarray | None:
-        """How far the flesh of a last bone goes from its head, along the way the flesh lies (or the limb comes in, where
-        that is hardly told): the true end of a bone whose tail an importer guessed. None without flesh."""
+        """How far the flesh of a last bone goes from its head, along the way the flesh lies (or the limb
+        comes in, where that is hardly told): the true end of a bone whose tail an importer guessed. None
+        without flesh."""
         along = self.points[self.owners == bone] - skeleton.heads[bone]
         if len(along) < 3:
             return None

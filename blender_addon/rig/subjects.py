@@ -14,7 +14,8 @@ from .limbs import LimbChoice, choose_limbs
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """An `armature`, whose limbs are `choice`, placed as itself or, within a collection, by an `instancer`."""
+    """An `armature`, whose limbs are `choice`, placed as itself or, within a collection, by an
+    `instancer`."""
 
     armature: bpy.types.Object
     instancer: bpy.types.Object | None

@@ -1,4 +1,5 @@
-"""The picture that the clip begins with: a render of the scene, or one the user gives, on the clip's pixels."""
+"""The picture that the clip begins with: a render of the scene, or one the user gives, on the clip's
+pixels."""
 
 from __future__ import annotations
 
@@ -16,26 +17,32 @@ from ..view import Fit, SceneCamera, Viewport, fit
 
 
 def render_frame(scene: bpy.types.Scene, view: SceneCamera | Viewport, placed: Fit) -> np.ndarray:
-    """[H, W, 3] uint8 sRGB: the scene's current frame, rendered with its own engine and settings at just the size that
-    the fit scales it to, and cropped. Every setting touched is put back. Raises `ExportError` when rendering fails."""
+    """[H, W, 3] uint8 sRGB: the scene's current frame, rendered with its own engine and settings at just
+    the size that the fit scales it to, and cropped. Every setting touched is put back. Raises `ExportError`
+    when rendering fails."""
     with contextlib.ExitStack() as restored, tempfile.TemporaryDirectory() as folder:
         _set_up(restored, scene, view, placed)
         path = str(Path(folder, "frame.png"))
         try:
             outcome = bpy.ops.render.render(scene=scene.name)
             if "FINISHED" not in outcome:
-                raise ExportError("Rendering the first frame was cancelled; export again or choose a picture.")
+                raise ExportError(
+                    "Rendering the first frame was cancelled; export again or choose a picture."
+                )
             bpy.data.images["Render Result"].save_render(path, scene=scene)
         except RuntimeError as error:
             reason = str(error).strip().removeprefix("Error: ").splitlines()[0].rstrip(".")
-            raise ExportError(f"The first frame can't be rendered ({reason}); mend that or choose a picture.") from None
+            raise ExportError(
+                f"The first frame can't be rendered ({reason}); mend that or choose a picture."
+            ) from None
         pixels = read_picture(path)
     return pixels[placed.top : placed.top + placed.height, placed.left : placed.left + placed.width]
 
 
 def _set_up(restored: contextlib.ExitStack, scene, view, placed: Fit) -> None:
     frame_width, frame_height = view.frame_size(scene)
-    # The scaled frame is rounded to whole pixels: make up for it, so that it still shows what the camera sees.
+    # The scaled frame is rounded to whole pixels: make up for it, so that it still shows what the camera
+    # sees.
     aspect = frame_width / frame_height / (placed.scaled_width / placed.scaled_height)
     set_ = _Setter(restored)
     set_(scene.render, "resolution_x", placed.scaled_width)
@@ -84,13 +91,14 @@ def _stand_in(restored: contextlib.ExitStack, scene, view: Viewport) -> bpy.type
     camera = bpy.data.objects.new(data.name, data)
     restored.callback(bpy.data.objects.remove, camera)
     scene.collection.objects.link(camera)
+    camera.rotation_mode = "QUATERNION"  # angles near the poles lose digits
     camera.matrix_world = Matrix(view.stand_in(data))
     return camera
 
 
 def fit_picture(path: str, width: int, height: int) -> Iterator[None]:
-    """A picture file fitted to the clip by the rule of `view.fit`, pausing on the way; the generator's return value is
-    [height, width, 3] uint8 sRGB. Raises `ExportError` when the file can't be read."""
+    """A picture file fitted to the clip by the rule of `view.fit`, pausing on the way; the generator's
+    return value is [height, width, 3] uint8 sRGB. Raises `ExportError` when the file can't be read."""
     pixels = read_picture(path)
     yield
     placed = fit(pixels.shape[1], pixels.shape[0], width, height)
@@ -100,8 +108,9 @@ def fit_picture(path: str, width: int, height: int) -> Iterator[None]:
 
 
 def _resample(lines: np.ndarray, scaled: int, first: int, count: int) -> Iterator[None]:
-    """Lines `first` to `first + count` of [N, M, 3] lines scaled to `scaled` ones: the mean over the area that each covers
-    when there are fewer than before, a linear blend of two when there are more. float32."""
+    """Lines `first` to `first + count` of [N, M, 3] lines scaled to `scaled` ones: the mean over the area
+    that each covers when there are fewer than before, a linear blend of two when there are more.
+    float32."""
     step = len(lines) / scaled
     begin = (first + np.arange(count)) * step
     if step < 1:
@@ -120,7 +129,8 @@ def _resample(lines: np.ndarray, scaled: int, first: int, count: int) -> Iterato
 
 
 def read_picture(path: str) -> np.ndarray:
-    """[H, W, 3] uint8 sRGB from any picture file that Blender reads, transparency over black. Raises `ExportError`."""
+    """[H, W, 3] uint8 sRGB from any picture file that Blender reads, transparency over black. Raises
+    `ExportError`."""
     try:
         image = bpy.data.images.load(path)
     except RuntimeError:
@@ -139,5 +149,7 @@ def read_picture(path: str) -> np.ndarray:
     if pixels.shape[2] == 4 and not premultiplied and (pixels[..., 3] < 1).any():
         colour = colour * pixels[..., 3:]
     if linear:
-        colour = np.where(colour <= 0.0031308, colour * 12.92, 1.055 * np.maximum(colour, 0.0031308) ** (1 / 2.4) - 0.055)
+        colour = np.where(
+            colour <= 0.0031308, colour * 12.92, 1.055 * np.maximum(colour, 0.0031308) ** (1 / 2.4) - 0.055
+        )
     return (np.clip(colour[::-1], 0, 1) * 255 + 0.5).astype(np.uint8)

@@ -1,8 +1,10 @@
-"""Which limb owns each pixel, from the skinned meshes: the nearest surface wins, and there the limb with the most weight.
+"""Which limb owns each pixel, from the skinned meshes: the nearest surface wins, and there the limb with
+the most weight.
 
-Fast because nothing is rendered. Vertices are copied from the evaluated mesh as one block, projected by one matrix
-product, drawn by `zbuffer.ZBuffer` with nothing but the triangle's number, and only the pixels that are left look up
-vertices and weights; weights themselves, the one thing that Blender hands out vertex by vertex, are read once a shot.
+Fast because nothing is rendered. Vertices are copied from the evaluated mesh as one block, projected by one
+matrix product, drawn by `zbuffer.ZBuffer` with nothing but the triangle's number, and only the pixels that
+are left look up vertices and weights; weights themselves, the one thing that Blender hands out vertex by
+vertex, are read once a shot.
 """
 
 from __future__ import annotations
@@ -41,13 +43,15 @@ class Labeller:
     def draw(self, depsgraph: bpy.types.Depsgraph, projector: Projector, stride: int = 1) -> Iterator[None]:
         """The label map of the current frame, seen through a one-frame projector at 1/stride of its size.
 
-        What is needed of the scene is copied at once; the generator that comes back draws it, pausing on the way, and
-        returns [height / stride, width / stride] uint8 (rounded up)."""
+        What is needed of the scene is copied at once; the generator that comes back draws it, pausing on
+        the way, and returns [height / stride, width / stride] uint8 (rounded up)."""
         samples = 1 if stride == 1 else SAMPLES
         fit = projector.fit
         height, width = -(-fit.height // stride) * samples, -(-fit.width // stride) * samples
         to_grid = np.diag([samples / stride, samples / stride, 1.0]) @ projector.pixels[0]
-        camera = _Camera(to_grid, projector.depths[0], float(projector.nears[0]), projector.lenses[0].perspective)
+        camera = _Camera(
+            to_grid, projector.depths[0], float(projector.nears[0]), projector.lenses[0].perspective
+        )
         subjects = []
         for surface in self._surfaces:
             mesh, world = surface.placed(depsgraph)
@@ -56,7 +60,9 @@ class Labeller:
                     pass
             subjects.append((surface, camera.see(read_points(mesh), world)))
         window = _window([seen for _, seen in subjects], width, height)
-        return self._paint(subjects, self._occluders(depsgraph, camera, window), ZBuffer(width, height), window, samples)
+        return self._paint(
+            subjects, self._occluders(depsgraph, camera, window), ZBuffer(width, height), window, samples
+        )
 
     def _paint(self, subjects, occluders, buffer: ZBuffer, window, samples: int) -> Iterator[None]:
         yield
@@ -100,8 +106,9 @@ class Labeller:
 
 
 class _Seen:
-    """Vertices as a camera sees them: `homogeneous` [V, 3] pixels, `corners` [V, 3] as `ZBuffer.draw` takes them, and
-    `height` [V] in front of the near plane; where that is negative corners mean nothing, and not all is `whole`."""
+    """Vertices as a camera sees them: `homogeneous` [V, 3] pixels, `corners` [V, 3] as `ZBuffer.draw` takes
+    them, and `height` [V] in front of the near plane; where that is negative corners mean nothing, and not
+    all is `whole`."""
 
     def __init__(self, homogeneous: np.ndarray, depth: np.ndarray, near: float, perspective: bool):
         self._perspective = perspective
@@ -116,8 +123,8 @@ class _Seen:
         self._cells = np.floor(np.clip(self.corners[:, :2], -30000, 30000) - 0.5).astype(np.int16)
 
     def cover(self, triangles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Corners [n, 3, 3] of those of the triangles [T, 3] that may cover a pixel's centre, and which they are [n]. Those
-        that cross the near plane are cut there, to one or two."""
+        """Corners [n, 3, 3] of those of the triangles [T, 3] that may cover a pixel's centre, and which
+        they are [n]. Those that cross the near plane are cut there, to one or two."""
         if self.whole:
             kept = np.flatnonzero(self._spread(triangles))
             return self.corners[triangles[kept]], kept
@@ -144,7 +151,9 @@ class _Seen:
             if (a[3] >= 0) != (b[3] >= 0):
                 outline.append(a + (b - a) * (a[3] / (a[3] - b[3])))
         fan = np.array([[outline[0], *pair] for pair in zip(outline[1:-1], outline[2:])])
-        cut = _Seen(fan[..., :3].reshape(-1, 3), fan[..., 3].reshape(-1) + self._near, -np.inf, self._perspective)
+        cut = _Seen(
+            fan[..., :3].reshape(-1, 3), fan[..., 3].reshape(-1) + self._near, -np.inf, self._perspective
+        )
         return cut.corners.reshape(-1, 3, 3)
 
 
@@ -180,19 +189,27 @@ class _Camera:
         return _Seen(seen[:, :3], seen[:, 3], self._near, self._perspective)
 
     def nearest_over(self, corners: np.ndarray, window) -> np.ndarray:
-        """[n] the least depth of boxes [n, 8, 3] in world space; infinite for those beside the window or behind."""
+        """[n] the least depth of boxes [n, 8, 3] in world space; infinite for those beside the window or
+        behind."""
         seen = corners @ self._matrix[:, :3].T + self._matrix[:, 3]
         depth = seen[..., 3]
         with np.errstate(divide="ignore", invalid="ignore"):
             x, y = seen[..., 0] / seen[..., 2], seen[..., 1] / seen[..., 2]
         left, top, right, bottom = window
-        beside = (x < left).all(axis=1) | (x > right).all(axis=1) | (y < top).all(axis=1) | (y > bottom).all(axis=1)
+        beside = (
+            (x < left).all(axis=1)
+            | (x > right).all(axis=1)
+            | (y < top).all(axis=1)
+            | (y > bottom).all(axis=1)
+        )
         crossing = (depth < self._near).any(axis=1)
         behind = (depth < self._near).all(axis=1)
         return np.where(behind | (beside & ~crossing), np.inf, depth.min(axis=1))
 
 
-def _label(surface: Surface, homogeneous: np.ndarray, triangle: np.ndarray, pixel: np.ndarray, width: int) -> np.ndarray:
+def _label(
+    surface: Surface, homogeneous: np.ndarray, triangle: np.ndarray, pixel: np.ndarray, width: int
+) -> np.ndarray:
     """[P] labels of pixels at which a surface's triangle is seen: the limb with the largest weight there."""
     vertices = surface.triangles[triangle]
     labels = surface.labels[vertices, 0]
@@ -204,7 +221,9 @@ def _label(surface: Surface, homogeneous: np.ndarray, triangle: np.ndarray, pixe
     # In homogeneous pixels the point seen is a mixture of the corners, also of those behind the camera.
     a, b, c = np.moveaxis(homogeneous[vertices], 1, 0)
     ray = np.column_stack([pixel[mixed] % width + 0.5, pixel[mixed] // width + 0.5, np.ones(len(mixed))])
-    share = np.stack([np.einsum("ij,ij->i", np.cross(u, v), ray) for u, v in ((b, c), (c, a), (a, b))], axis=1)
+    share = np.stack(
+        [np.einsum("ij,ij->i", np.cross(u, v), ray) for u, v in ((b, c), (c, a), (a, b))], axis=1
+    )
     share /= share.sum(axis=1, keepdims=True)
     label = surface.labels[vertices].reshape(len(mixed), -1)
     weight = (surface.weights[vertices] * np.clip(share, 0, 1)[:, :, None]).reshape(len(mixed), -1)
@@ -221,7 +240,11 @@ def _batches(indices: np.ndarray, size: int = 8_000) -> list[np.ndarray]:
 def _most_frequent(labels: np.ndarray, samples: int) -> np.ndarray:
     """The label that most samples of each cell have; none where less than half of them have any."""
     cells = [labels[row::samples, column::samples] for row in range(samples) for column in range(samples)]
-    winner, most, covered = np.zeros_like(cells[0]), np.zeros(cells[0].shape, np.int8), np.zeros(cells[0].shape, np.int8)
+    winner, most, covered = (
+        np.zeros_like(cells[0]),
+        np.zeros(cells[0].shape, np.int8),
+        np.zeros(cells[0].shape, np.int8),
+    )
     for candidate in cells:
         votes = np.zeros_like(most)
         for other in cells:

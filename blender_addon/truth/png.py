@@ -16,8 +16,8 @@ def encode_png(pixels: np.ndarray, level: int = 4) -> Iterator[None]:
     """Encode [H, W, 3] uint8 sRGB pixels, top row first, pausing after every band of rows; the generator's
     return value is the PNG file's bytes.
 
-    Each row is stored as its difference from the left, from above, or from the Paeth predictor, whichever leaves the
-    smallest sum of absolute values (the heuristic of the PNG specification, section 12.8).
+    Each row is stored as its difference from the left, from above, or from the Paeth predictor, whichever
+    leaves the smallest sum of absolute values (the heuristic of the PNG specification, section 12.8).
     """
     height, width, _ = pixels.shape
     step = max(BAND // width, 1)
@@ -40,9 +40,15 @@ def _filtered(pixels: np.ndarray, before: np.ndarray) -> np.ndarray:
     left, above, corner = (np.zeros((height, width, 3), np.int16) for _ in range(3))
     above[:1], above[1:] = before, pixels[:-1]
     left[:, 1:], corner[:, 1:] = pixels[:, :-1], above[:, :-1]
-    to_left, to_above, to_corner = np.abs(above - corner), np.abs(left - corner), np.abs(left + above - 2 * corner)
+    to_left, to_above, to_corner = (
+        np.abs(above - corner),
+        np.abs(left - corner),
+        np.abs(left + above - 2 * corner),
+    )
     paeth = np.where(to_above <= to_corner, above, corner)
-    paeth[(to_left <= to_above) & (to_left <= to_corner)] = left[(to_left <= to_above) & (to_left <= to_corner)]
+    paeth[(to_left <= to_above) & (to_left <= to_corner)] = left[
+        (to_left <= to_above) & (to_left <= to_corner)
+    ]
 
     rows = np.empty((height, 1 + width * 3), np.uint8)
     least = np.full(height, np.iinfo(np.int64).max)

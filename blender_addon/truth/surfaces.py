@@ -33,11 +33,14 @@ class Surface:
     def placed(self, depsgraph: bpy.types.Depsgraph) -> tuple[bpy.types.Mesh, np.ndarray]:
         """The evaluated mesh and the matrix [4, 4] that takes it to world space."""
         evaluated = self.obj.evaluated_get(depsgraph)
-        return evaluated.data, self.subject.placement(depsgraph) @ np.array(evaluated.matrix_world, np.float64)
+        return evaluated.data, self.subject.placement(depsgraph) @ np.array(
+            evaluated.matrix_world, np.float64
+        )
 
 
 def find_surfaces(subjects: Sequence[Subject], depsgraph: bpy.types.Depsgraph) -> list[Surface]:
-    """The meshes that can be seen and move with a subject: skinned, carried by a bone, or following one of those.
+    """The meshes that can be seen and move with a subject: skinned, carried by a bone, or following one of
+    those.
 
     Raises `ExportError` when one is being edited."""
     surfaces, taken = [], set()
@@ -58,8 +61,8 @@ def find_surfaces(subjects: Sequence[Subject], depsgraph: bpy.types.Depsgraph) -
 def seen_meshes(
     depsgraph: bpy.types.Depsgraph, instancer: bpy.types.Object | None = None
 ) -> list[bpy.types.Object]:
-    """The mesh objects of the scene, or of what an object instances, that are there both for the viewport, whose
-    evaluation is read, and for a render."""
+    """The mesh objects of the scene, or of what an object instances, that are there both for the viewport,
+    whose evaluation is read, and for a render."""
     layer = depsgraph.view_layer
     rendered = _rendered(depsgraph.scene.collection if instancer is None else instancer.instance_collection)
     return [
@@ -73,7 +76,8 @@ def seen_meshes(
 
 
 def _rendered(collection: bpy.types.Collection) -> dict[bpy.types.Object, None]:
-    """The objects of a collection and those in it, each once and in order, without collections that do not render."""
+    """The objects of a collection and those in it, each once and in order, without collections that do not
+    render."""
     if collection.hide_render:
         return {}
     objects = dict.fromkeys(collection.objects)
@@ -94,8 +98,9 @@ def _follows(obj: bpy.types.Object, leaders: set[bpy.types.Object]) -> bool:
 
 
 def read_triangles(mesh: bpy.types.Mesh) -> np.ndarray:
-    """[T, 3] int32 vertices of the triangulated faces. Triangles and quads are split here, from arrays that are copied as
-    blocks; Blender's own triangulation, read one by one, is needed for faces with more corners alone."""
+    """[T, 3] int32 vertices of the triangulated faces. Triangles and quads are split here, from arrays that
+    are copied as blocks; Blender's own triangulation, read one by one, is needed for faces with more
+    corners alone."""
     vertices = np.empty(len(mesh.loops), np.int32)
     begins = np.empty(len(mesh.polygons), np.int32)
     if ".corner_vert" in mesh.attributes:
@@ -114,8 +119,8 @@ def read_triangles(mesh: bpy.types.Mesh) -> np.ndarray:
 class SurfaceReader:
     """Gives surfaces their triangles and labels, as the evaluated mesh of the current frame has them.
 
-    `first_limb` has for each subject the index of its first limb; `joints` [K, 3] and `counts` [L] are the strokes of all
-    limbs in world space. Vertices that no bone has a weight for go to the nearest limb.
+    `first_limb` has for each subject the index of its first limb; `joints` [K, 3] and `counts` [L] are the
+    strokes of all limbs in world space. Vertices that no bone has a weight for go to the nearest limb.
     """
 
     def __init__(self, first_limb: dict[Subject, int], joints: np.ndarray, counts: np.ndarray):
@@ -123,8 +128,9 @@ class SurfaceReader:
         self._strokes = np.split(joints, np.cumsum(counts)[:-1])
 
     def read(self, surface: Surface, evaluated: Callable[[], bpy.types.Depsgraph]) -> Iterator[None]:
-        """Read a surface, pausing often: weights come vertex by vertex, about a microsecond each. `evaluated` gives the
-        evaluated scene, anew after every pause, since others may have touched it. Raises `ExportError` if they have."""
+        """Read a surface, pausing often: weights come vertex by vertex, about a microsecond each.
+        `evaluated` gives the evaluated scene, anew after every pause, since others may have touched it.
+        Raises `ExportError` if they have."""
         surface.placed(evaluated())  # some modifiers only run when the mesh is asked for
         yield
         mesh, world = surface.placed(evaluated())
@@ -138,16 +144,25 @@ class SurfaceReader:
             surface.labels[:, 0] = first + owners[surface.bone]
             surface.weights[:, 0] = 1
             return
-        of_group = np.array([first + owners[g.name] if g.name in owners else 0 for g in surface.obj.vertex_groups] or [0])
+        of_group = np.array(
+            [first + owners[g.name] if g.name in owners else 0 for g in surface.obj.vertex_groups] or [0]
+        )
         for begin in range(0, len(points), BATCH):
             vertices = surface.placed(evaluated())[0].vertices
             if len(vertices) != len(points):
-                raise ExportError(f"The mesh of {surface.obj.name} was changed while it was exported; export again.")
+                raise ExportError(
+                    f"The mesh of {surface.obj.name} was changed while it was exported; export again."
+                )
             batch = range(begin, min(begin + BATCH, len(points)))
             found = [(i, group.group, group.weight) for i in batch for group in vertices[i].groups]
             if found:
                 vertex, group, weight = np.array(found).T
-                _strongest(surface, vertex.astype(np.int64), of_group.take(group.astype(np.int64), mode="clip"), weight)
+                _strongest(
+                    surface,
+                    vertex.astype(np.int64),
+                    of_group.take(group.astype(np.int64), mode="clip"),
+                    weight,
+                )
             yield
         used = max(1, int((surface.weights > 0).sum(axis=1).max(initial=0)))
         surface.labels, surface.weights = surface.labels[:, :used].copy(), surface.weights[:, :used].copy()
@@ -175,7 +190,8 @@ class SurfaceReader:
 
 
 def _strongest(surface: Surface, vertex: np.ndarray, label: np.ndarray, weight: np.ndarray) -> None:
-    """Add the weights of bones of the same limb and keep each vertex's strongest limbs, the strongest first."""
+    """Add the weights of bones of the same limb and keep each vertex's strongest limbs, the strongest
+    first."""
     known = (label > 0) & (weight > 0)
     key, where = np.unique(vertex[known] * 256 + label[known], return_inverse=True)
     total = np.bincount(where, weight[known], len(key))

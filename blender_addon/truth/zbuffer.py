@@ -1,9 +1,10 @@
 """Triangles to pixels in numpy: which triangle is nearest at each pixel's centre.
 
-Everything is done for all triangles at once. Triangles that cover no pixel centre (most of a dense mesh at a coarse
-grid) fall away after a few comparisons; the others are turned into rows, the rows into pixels, without a wasted pixel. At
-pixels that several triangles cover, all still nearer than what is there are written at once, whichever comes last staying,
-until none is nearer: as many rounds as surfaces lie over each other, each with fewer pixels than the one before.
+Everything is done for all triangles at once. Triangles that cover no pixel centre (most of a dense mesh at
+a coarse grid) fall away after a few comparisons; the others are turned into rows, the rows into pixels,
+without a wasted pixel. At pixels that several triangles cover, all still nearer than what is there are
+written at once, whichever comes last staying, until none is nearer: as many rounds as surfaces lie over
+each other, each with fewer pixels than the one before.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ BATCH = 120_000
 
 
 class ZBuffer:
-    """`triangle` [height * width] int32 holds the number of the nearest triangle at each pixel, -1 where there is none."""
+    """`triangle` [height * width] int32 holds the number of the nearest triangle at each pixel, -1 where
+    there is none."""
 
     def __init__(self, width: int, height: int):
         self.width = width
@@ -26,8 +28,9 @@ class ZBuffer:
         self._nearness = np.full(width * height, -np.inf)
 
     def draw(self, corners: np.ndarray, numbers: np.ndarray, window=None) -> Iterator[None]:
-        """Draw triangles `corners` [T, 3, 3] (x, y in pixels and nearness, larger being nearer and linear over the
-        picture) under their `numbers` [T], within a window (left, top, right, bottom), pausing after each batch."""
+        """Draw triangles `corners` [T, 3, 3] (x, y in pixels and nearness, larger being nearer and linear
+        over the picture) under their `numbers` [T], within a window (left, top, right, bottom), pausing
+        after each batch."""
         left, top, right, bottom = window or (0, 0, self.width, self.height)
         a, b, c = corners[:, 0, :2], corners[:, 1, :2], corners[:, 2, :2]
         low, high = np.minimum(np.minimum(a, b), c), np.maximum(np.maximum(a, b), c)
@@ -88,7 +91,8 @@ class ZBuffer:
 
 
 def _expand(first: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Runs of consecutive numbers, `counts[i]` from `first[i]` on: for every number the run it is in, and itself."""
+    """Runs of consecutive numbers, `counts[i]` from `first[i]` on: for every number the run it is in, and
+    itself."""
     run = np.repeat(np.arange(len(counts)), counts)
     begin = np.cumsum(counts) - counts
     return run, np.arange(len(run)) - begin[run] + first[run]

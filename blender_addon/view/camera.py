@@ -15,9 +15,9 @@ from ..errors import ExportError
 class Lens:
     """How one frame is seen.
 
-    `view` [4, 4] takes world space to camera space (x right, y up, looking down -z), `projection` [4, 4] from there to
-    normalised device coordinates of the whole frame, from -1 to 1, y up; both float64. What is nearer than `near` (in
-    scene units) can't be seen. `perspective` is false for an orthographic lens.
+    `view` [4, 4] takes world space to camera space (x right, y up, looking down -z), `projection` [4, 4]
+    from there to normalised device coordinates of the whole frame, from -1 to 1, y up; both float64. What
+    is nearer than `near` (in scene units) can't be seen. `perspective` is false for an orthographic lens.
     """
 
     view: np.ndarray
@@ -34,7 +34,8 @@ def render_size(scene: bpy.types.Scene) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class SceneCamera:
-    """The scene's active camera, whichever that is in each frame (markers may switch it), or one `camera` throughout."""
+    """The scene's active camera, whichever that is in each frame (markers may switch it), or one `camera`
+    throughout."""
 
     camera: bpy.types.Object | None = None
 
@@ -42,7 +43,8 @@ class SceneCamera:
         return render_size(scene)
 
     def find(self, scene: bpy.types.Scene) -> bpy.types.Object:
-        """The camera at the scene's current frame. Raises `ExportError` when there is none or it has no flat picture."""
+        """The camera at the scene's current frame. Raises `ExportError` when there is none or it has no
+        flat picture."""
         camera = self.camera or scene.camera
         if camera is None:
             raise ExportError("The scene has no camera; add one, or choose the viewport as view.")
@@ -50,13 +52,14 @@ class SceneCamera:
             raise ExportError(f"{camera.name} is no camera but the scene looks through it; choose a camera.")
         if camera.data.type not in {"PERSP", "ORTHO"}:
             raise ExportError(
-                f"The camera {camera.name} is neither perspective nor orthographic, so bones can't be drawn straight; "
-                "change its type."
+                f"The camera {camera.name} is neither perspective nor orthographic, so bones can't be drawn "
+                "straight; change its type."
             )
         return camera
 
     def lens(self, scene: bpy.types.Scene, depsgraph: bpy.types.Depsgraph) -> Lens:
-        """The lens at the scene's current frame, sensor fit, shift and pixel aspect included. Raises as `find` does."""
+        """The lens at the scene's current frame, sensor fit, shift and pixel aspect included. Raises as
+        `find` does."""
         camera = self.find(scene).evaluated_get(depsgraph)
         data = camera.data
         frame = np.array(data.view_frame(scene=scene), np.float64)
@@ -83,7 +86,8 @@ class SceneCamera:
 
 
 def _inverse(matrix: Matrix) -> np.ndarray:
-    """The inverse of an affine matrix in double precision, in a fraction of the time that LAPACK takes to be called."""
+    """The inverse of an affine matrix in double precision, in a fraction of the time that LAPACK takes to
+    be called."""
     (a, b, c, x), (d, e, f, y), (g, h, i, z), _ = (tuple(row) for row in matrix)
     first, second, third = e * i - f * h, f * g - d * i, d * h - e * g
     scale = 1 / (a * first + b * second + c * third)

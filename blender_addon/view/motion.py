@@ -28,8 +28,8 @@ def moves(projector: Projector) -> bool:
 
 
 def faces_start(projector: Projector) -> np.ndarray:
-    """[F] bool: whether a frame looks the way the first one does. Where anything that either shows lies behind the
-    other's camera, a homography would show it mirrored."""
+    """[F] bool: whether a frame looks the way the first one does. Where anything that either shows lies
+    behind the other's camera, a homography would show it mirrored."""
     if not all(lens.perspective for lens in projector.lenses):
         return np.ones(len(projector.lenses), bool)
     width, height = projector.fit.width, projector.fit.height
@@ -46,13 +46,13 @@ def camera_motion(
     projector: Projector,
     is_subject: Callable[[bpy.types.Object], bool],
 ) -> Iterator[None]:
-    """Homographies from pixels of the first frame to pixels of every frame that the background follows, pausing on the way;
-    the generator's return value is [F, 3, 3] float32. `evaluated` gives the scene, evaluated at the
-    first frame.
+    """Homographies from pixels of the first frame to pixels of every frame that the background follows,
+    pausing on the way; the generator's return value is [F, 3, 3] float32. `evaluated` gives the scene,
+    evaluated at the first frame.
 
-    Exact when the camera only turns and zooms. When it travels too, no homography fits all depths: then it is the least
-    squares fit over what a grid of rays through the first frame hits of the scene without its subjects; what rays miss is
-    infinitely far away.
+    Exact when the camera only turns and zooms. When it travels too, no homography fits all depths: then it
+    is the least squares fit over what a grid of rays through the first frame hits of the scene without its
+    subjects; what rays miss is infinitely far away.
     """
     turned = projector.pixels[:, :, :3]  # from directions in world space to homogeneous pixels
     if not _travels(projector):
@@ -72,10 +72,13 @@ def camera_motion(
 
 
 def _least_squares(pixels: np.ndarray, target: np.ndarray, fit: Fit) -> np.ndarray | None:
-    """The homography from `pixels` [N, 2] to homogeneous `target` [N, 3]: normalised direct linear transform (Hartley and
-    Zisserman, algorithm 4.2) over those that stay near the picture; None when too few points are left."""
+    """The homography from `pixels` [N, 2] to homogeneous `target` [N, 3]: normalised direct linear
+    transform (Hartley and Zisserman, algorithm 4.2) over those that stay near the picture; None when too
+    few points are left."""
     half = max(fit.width, fit.height) / 2
-    normal = np.array([[1 / half, 0, -fit.width / 2 / half], [0, 1 / half, -fit.height / 2 / half], [0, 0, 1]])
+    normal = np.array(
+        [[1 / half, 0, -fit.width / 2 / half], [0, 1 / half, -fit.height / 2 / half], [0, 0, 1]]
+    )
     x, y = (pixels @ normal[:2, :2].T + normal[:2, 2]).T
     u, v, w = (target @ normal.T).T
     u, v = u / w, v / w
@@ -134,7 +137,6 @@ def _background(scene, evaluated, projector: Projector, is_subject) -> Iterator[
         hit = _cast(scene, evaluated(), start, ray, is_subject)
         found.append(hit)
         yield
-    hits = np.array([hit is not None for hit in found])
     if lens.perspective:
         missed = np.column_stack([rays, np.zeros(len(rays))])
     else:

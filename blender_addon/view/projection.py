@@ -15,16 +15,19 @@ MARGIN = 0.125
 
 
 def to_pixels(fit: Fit) -> np.ndarray:
-    """[3, 3] from normalised device coordinates (x, y, 1) to pixels of the clip (x to the right, y down, centres at .5)."""
+    """[3, 3] from normalised device coordinates (x, y, 1) to pixels of the clip (x to the right, y down,
+    centres at .5)."""
     half_width, half_height = fit.scaled_width / 2, fit.scaled_height / 2
-    return np.array([[half_width, 0, half_width - fit.left], [0, -half_height, half_height - fit.top], [0, 0, 1]])
+    return np.array(
+        [[half_width, 0, half_width - fit.left], [0, -half_height, half_height - fit.top], [0, 0, 1]]
+    )
 
 
 class Projector:
     """The lenses of F frames over one fit, ready to project.
 
-    `pixels` [F, 3, 4] takes homogeneous world points to homogeneous pixels, `depths` [F, 4] to the distance in front of
-    the camera along its axis.
+    `pixels` [F, 3, 4] takes homogeneous world points to homogeneous pixels, `depths` [F, 4] to the distance
+    in front of the camera along its axis.
     """
 
     def __init__(self, lenses: Sequence[Lens], fit: Fit):
@@ -37,8 +40,8 @@ class Projector:
         self.nears = np.array([lens.near for lens in lenses])
 
     def project(self, points: np.ndarray) -> np.ndarray:
-        """[F, K, 3] world points to x, y in pixels and depth. Points that are not in front of the near plane have a right
-        depth and meaningless x and y."""
+        """[F, K, 3] world points to x, y in pixels and depth. Points that are not in front of the near
+        plane have a right depth and meaningless x and y."""
         homogeneous = points @ self.pixels[:, :, :3].transpose(0, 2, 1) + self.pixels[:, None, :, 3]
         depth = np.einsum("fkc,fc->fk", points, self.depths[:, :3]) + self.depths[:, None, 3]
         w = homogeneous[..., 2:]
@@ -48,9 +51,9 @@ class Projector:
     def strokes(
         self, points: np.ndarray, counts: np.ndarray, limbs: Sequence[Limb], parts: Sequence[str]
     ) -> Iterator[None]:
-        """Draw strokes whose joints are the `points` [F, K, 3] in world space, `counts[l]` consecutive ones for
-        limb l, cut at the near plane and, with a margin, at the picture's edge, pausing after every frame; the
-        generator's return value is the pose sequence."""
+        """Draw strokes whose joints are the `points` [F, K, 3] in world space, `counts[l]` consecutive ones
+        for limb l, cut at the near plane and, with a margin, at the picture's edge, pausing after every
+        frame; the generator's return value is the pose sequence."""
         fit = self.fit
         seen = self.project(points)
         left, top, right, bottom = self._bounds()
@@ -64,7 +67,9 @@ class Projector:
             strokes = np.split(seen[frame], starts[1:])
             if not whole[frame].all():
                 placed = np.split(points[frame], starts[1:])
-                strokes = [[s] if w else self._cut(frame, p) for s, w, p in zip(strokes, whole[frame], placed)]
+                strokes = [
+                    [s] if w else self._cut(frame, p) for s, w, p in zip(strokes, whole[frame], placed)
+                ]
                 owners += [limb for limb, cut in enumerate(strokes) for _ in cut]
                 strokes = [piece for cut in strokes for piece in cut]
             else:
@@ -90,7 +95,8 @@ class Projector:
     def _cut(self, frame: int, path: np.ndarray) -> list[np.ndarray]:
         """The pieces [n, 3] in pixels and depth of a path [K, 3] in world space that lie within bounds.
 
-        Every bound is a plane in world space, so that cutting there leaves straight strokes straight and depths right.
+        Every bound is a plane in world space, so that cutting there leaves straight strokes straight and
+        depths right.
         """
         x, y, w = self.pixels[frame]
         near = self.depths[frame].copy()
@@ -103,12 +109,15 @@ class Projector:
         for path in paths:
             homogeneous = path @ self.pixels[frame, :, :3].T + self.pixels[frame, :, 3]
             depth = path @ self.depths[frame, :3] + self.depths[frame, 3]
-            pieces.append(np.column_stack([homogeneous[:, :2] / np.maximum(homogeneous[:, 2:], 1e-12), depth]))
+            pieces.append(
+                np.column_stack([homogeneous[:, :2] / np.maximum(homogeneous[:, 2:], 1e-12), depth])
+            )
         return pieces
 
 
 def _cut_at_plane(path: np.ndarray, heights: np.ndarray) -> list[np.ndarray]:
-    """The pieces of a path [K, 3] where `heights` [K] over a plane, linear between its points, are not negative."""
+    """The pieces of a path [K, 3] where `heights` [K] over a plane, linear between its points, are not
+    negative."""
     pieces: list[list[np.ndarray]] = []
     inside = heights >= 0
     if inside.all():

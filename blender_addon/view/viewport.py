@@ -66,7 +66,8 @@ class Viewport:
         return self.frozen
 
     def stand_in(self, camera: bpy.types.Camera) -> np.ndarray:
-        """Set up a camera to show what the viewport shows, in a render of the same aspect; gives its world matrix."""
+        """Set up a camera to show what the viewport shows, in a render of the same aspect; gives its world
+        matrix."""
         projection = self.frozen.projection
         placed = np.linalg.inv(self.frozen.view)
         camera.sensor_fit = "HORIZONTAL"
@@ -81,7 +82,12 @@ class Viewport:
         else:
             # An orthographic viewport sees what is behind it as well: step back to have it all in front.
             depth = 1 / abs(projection[2, 2])
-            centre = placed @ [-projection[0, 3] / projection[0, 0], -projection[1, 3] / projection[1, 1], depth, 1.0]
+            centre = placed @ [
+                -projection[0, 3] / projection[0, 0],
+                -projection[1, 3] / projection[1, 1],
+                depth,
+                1.0,
+            ]
             placed[:, 3] = centre
             camera.type = "ORTHO"
             camera.shift_x = camera.shift_y = 0.0

@@ -1,4 +1,5 @@
-"""Rigs as users have them: imported, generated, hand-made; a camera on them; and the exporter run to its end."""
+"""Rigs as users have them: imported, generated, hand-made; a camera on them; and the exporter run to its
+end."""
 
 from __future__ import annotations
 
@@ -106,7 +107,9 @@ LEGGED = {
 """A plain little biped."""
 
 
-def flesh(rig: bpy.types.Object, bones=None, thickness: float = 0.25, name: str = "flesh") -> bpy.types.Object:
+def flesh(
+    rig: bpy.types.Object, bones=None, thickness: float = 0.25, name: str = "flesh"
+) -> bpy.types.Object:
     """One mesh with a box around each deforming bone (or each of `bones`), skinned to it alone."""
     corners, faces, owners = [], [], []
     for bone in rig.data.bones:
@@ -126,7 +129,9 @@ def flesh(rig: bpy.types.Object, bones=None, thickness: float = 0.25, name: str 
     body = bpy.data.objects.new(name, mesh)
     bpy.context.scene.collection.objects.link(body)
     for bone in dict.fromkeys(owners):
-        body.vertex_groups.new(name=bone).add([i for i, owner in enumerate(owners) if owner == bone], 1.0, "REPLACE")
+        body.vertex_groups.new(name=bone).add(
+            [i for i, owner in enumerate(owners) if owner == bone], 1.0, "REPLACE"
+        )
     body.parent = rig
     body.modifiers.new("Armature", "ARMATURE").object = rig
     return body

@@ -6,7 +6,18 @@ import bpy
 import numpy as np
 import pytest
 
-from tests.addon.rigs import LEGGED, add_camera, append_rig, export, flesh, import_fox, make_armature, needs_fox, options, run
+from tests.addon.rigs import (
+    LEGGED,
+    add_camera,
+    append_rig,
+    export,
+    flesh,
+    import_fox,
+    make_armature,
+    needs_fox,
+    options,
+    run,
+)
 from tests.addon.servers import module
 
 
@@ -158,7 +169,12 @@ def test_progress_only_grows_and_every_step_says_what_it_does(rig):
     finally:
         export_.PAUSE = pause
     fractions = [step.fraction for step in told]
-    assert len(told) > 20 and fractions == sorted(fractions) and fractions[-1] < 1 and all(step.text for step in told)
+    assert (
+        len(told) > 20
+        and fractions == sorted(fractions)
+        and fractions[-1] < 1
+        and all(step.text for step in told)
+    )
 
 
 def test_an_armature_that_goes_away_meanwhile_is_one_sentence(rig):
@@ -209,7 +225,9 @@ def test_no_camera_is_one_sentence_before_anything_is_done(rig):
 
 
 def test_too_many_limbs_together_is_one_sentence(clean_scene):
-    rigs = [make_armature(f"Comb{n}", {f"b{i}": ((i, n, 0), (i, n, 1), "") for i in range(130)}) for n in range(2)]
+    rigs = [
+        make_armature(f"Comb{n}", {f"b{i}": ((i, n, 0), (i, n, 1), "") for i in range(130)}) for n in range(2)
+    ]
     add_camera()
     with pytest.raises(error(), match="have 260 limbs together but at most 255 can be drawn; choose fewer"):
         export(rigs)

@@ -68,7 +68,8 @@ def test_the_gltf_fox_is_drawn_from_joint_to_joint(clean_scene):
     assert is_connected(rig)
     # The hips run from the tail to the spine, and the hind legs hang between.
     assert parts_of(rig)["b_Hip_01"] == parts_of(rig)["b_Spine02_03"]
-    # Bone tails mean nothing here: the last strokes reach into the flesh, and strokes end where the next begins.
+    # Bone tails mean nothing here: the last strokes reach into the flesh, and strokes end where the next
+    # begins.
     placed = strokes(rig)
     nose = np.array([v.co for v in mesh.data.vertices])
     head = placed["b_Head_05"]
@@ -95,7 +96,19 @@ def test_generated_rigs_are_drawn_as_stick_figures(clean_scene, kind, limbs, par
     assert is_symmetric(names)
     assert is_connected(rig)
     assert abs(len(names) - limbs) <= 3 and abs(len(choice.parts) - parts) <= 2 and len(choice.parts) <= 10
-    unwanted = ("lip", "brow", "eye", "tongue", "finger", "thumb", "index", "pinky", "palm", "breast", "feather")
+    unwanted = (
+        "lip",
+        "brow",
+        "eye",
+        "tongue",
+        "finger",
+        "thumb",
+        "index",
+        "pinky",
+        "palm",
+        "breast",
+        "feather",
+    )
     assert not [name for name in names if any(word in name for word in unwanted)]
 
 
@@ -169,7 +182,10 @@ def test_flesh_of_bones_that_are_not_drawn_goes_up_the_chain(clean_scene):
 
 def with_controls(deform: bool):
     """A leg with an inverse kinematics target and a pole, all flagged alike."""
-    bones = LEGGED | {"goal": ((0.2, 0, 0), (0.2, 0.3, 0), ""), "knee": ((0.2, -1, 0.5), (0.2, -1.2, 0.5), "")}
+    bones = LEGGED | {
+        "goal": ((0.2, 0, 0), (0.2, 0.3, 0), ""),
+        "knee": ((0.2, -1, 0.5), (0.2, -1.2, 0.5), ""),
+    }
     rig = make_armature("Rig", bones)
     ik = rig.pose.bones["shin.L"].constraints.new("IK")
     ik.target, ik.subtarget, ik.pole_target, ik.pole_subtarget = rig, "goal", rig, "knee"
@@ -273,7 +289,9 @@ def test_a_motion_capture_file_is_drawn(clean_scene, tmp_path):
     heights = [np.concatenate(list(strokes(rig).values()))[:, 2]]
     clean_scene.frame_set(2)
     heights.append(np.concatenate(list(strokes(rig).values()))[:, 2])
-    assert heights[0].max() == pytest.approx(1.6, abs=0.01) and heights[0].min() == pytest.approx(0.05, abs=0.01)
+    assert heights[0].max() == pytest.approx(1.6, abs=0.01) and heights[0].min() == pytest.approx(
+        0.05, abs=0.01
+    )
     assert heights[1].min() > 0.4
 
 

@@ -17,7 +17,9 @@ def placed_bone(rig, bone):
     """World head and tail of a bone in the evaluated pose."""
     evaluated = rig.evaluated_get(bpy.context.evaluated_depsgraph_get())
     pose_bone = evaluated.pose.bones[bone]
-    return np.array(evaluated.matrix_world @ pose_bone.head), np.array(evaluated.matrix_world @ pose_bone.tail)
+    return np.array(evaluated.matrix_world @ pose_bone.head), np.array(
+        evaluated.matrix_world @ pose_bone.tail
+    )
 
 
 def assert_follows(rig, bone="shin.L"):
@@ -133,7 +135,9 @@ def test_an_instanced_armature_is_drawn_where_its_instance_is(clean_scene):
     collection.instance_offset = (0, 0, 0.5)
     instance = bpy.data.objects.new("Instance", None)
     instance.instance_type, instance.instance_collection = "COLLECTION", collection
-    instance.matrix_world = Matrix.Translation((3, 0, 0)) @ Matrix.Rotation(math.pi / 2, 4, "Z") @ Matrix.Scale(2, 4)
+    instance.matrix_world = (
+        Matrix.Translation((3, 0, 0)) @ Matrix.Rotation(math.pi / 2, 4, "Z") @ Matrix.Scale(2, 4)
+    )
     clean_scene.collection.objects.link(instance)
     rig.pose.bones["chest"].location.x = 1
     bpy.context.view_layer.update()
@@ -180,4 +184,6 @@ def test_a_pose_that_orders_its_bones_otherwise_is_read_right(clean_scene):
     rig.data.edit_bones["DEF-spine.003"].parent = bone
     bpy.ops.object.mode_set(mode="OBJECT")
     for name in ("DEF-spine.004", "DEF-side_fin.L"):
-        assert strokes(rig)[name][0 if name == "DEF-spine.004" else 1] == pytest.approx(placed_bone(rig, name)[0], abs=1e-5)
+        assert strokes(rig)[name][0 if name == "DEF-spine.004" else 1] == pytest.approx(
+            placed_bone(rig, name)[0], abs=1e-5
+        )

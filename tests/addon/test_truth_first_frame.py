@@ -5,7 +5,8 @@ from __future__ import annotations
 import bpy
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.addon.rigs import LEGGED, add_camera, export, flesh, make_armature, read_png, run, write_picture
 from tests.addon.servers import module
@@ -15,7 +16,9 @@ def fitted(path, width, height):
     return run(module("truth.first_frame").fit_picture(str(path), width, height))[0]
 
 
-pictures = st.tuples(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32 - 1), st.sampled_from([1, 16, 256]))
+pictures = st.tuples(
+    st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32 - 1), st.sampled_from([1, 16, 256])
+)
 
 
 @settings(max_examples=40)
@@ -29,7 +32,9 @@ def test_png_files_hold_every_pixel(addon, picture):
 @pytest.mark.parametrize(("width", "height"), [(832, 480), (2048, 1152)])
 def test_a_picture_is_encoded_in_bands_between_pauses(addon, width, height):
     rows = np.arange(height, dtype=np.uint8)[:, None, None]
-    pixels = (rows * np.arange(width, dtype=np.uint8)[:, None] + np.array([0, 5, 9], np.uint8)).astype(np.uint8)
+    pixels = (rows * np.arange(width, dtype=np.uint8)[:, None] + np.array([0, 5, 9], np.uint8)).astype(
+        np.uint8
+    )
     data, pauses = run(module("truth.png").encode_png(pixels))
     assert width * height / pauses <= 1.1 * 2**15
     assert (read_png(data) == pixels).all()
@@ -94,7 +99,9 @@ def test_a_picture_that_cant_be_read_is_one_sentence(clean_scene, tmp_path, cont
     path = tmp_path / "broken.png"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(module("errors").ExportError, match=r"broken.png can't be read; choose another one\.$"):
+    with pytest.raises(
+        module("errors").ExportError, match=r"broken.png can't be read; choose another one\.$"
+    ):
         fitted(path, 32, 32)
     assert not bpy.data.images
 
@@ -182,7 +189,9 @@ def test_bones_lie_where_the_render_shows_them(film):
         if obj.type != "CAMERA":
             bpy.data.objects.remove(obj)
     places = {"a": (1.2, 0, 0.3), "b": (-0.8, 0.5, 1.7)}
-    rig = make_armature("Dots", {name: (place, (*place[:2], place[2] + 0.1), "") for name, place in places.items()})
+    rig = make_armature(
+        "Dots", {name: (place, (*place[:2], place[2] + 0.1), "") for name, place in places.items()}
+    )
     for place in places.values():
         bpy.ops.mesh.primitive_uv_sphere_add(radius=0.06, location=place)
     scene.display.shading.light, scene.display.shading.color_type = "FLAT", "SINGLE"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import bpy
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 from mathutils import Vector
 
 from tests.addon.rigs import LEGGED, add_camera, export, flesh, import_fox, make_armature, needs_fox, read_png
@@ -36,7 +37,8 @@ def ray_through(x, y, width=256, height=160):
 
 
 def label_by_ray(clip, x, y, choice, offset=0):
-    """The limb that owns what is hit at a pixel: the strongest at the hit's nearest corner; None near a tie."""
+    """The limb that owns what is hit at a pixel: the strongest at the hit's nearest corner; None near a
+    tie."""
     scene = bpy.context.scene
     depsgraph = bpy.context.evaluated_depsgraph_get()
     hit, place, _, face, obj, matrix = scene.ray_cast(depsgraph, *ray_through(x, y))
@@ -180,7 +182,9 @@ def test_a_subjects_mesh_in_edit_mode_is_one_sentence_and_others_are_passed_over
             if obj != body:
                 assert "chest" in seen_limbs(export([rig], **SIZE))
                 continue
-            with pytest.raises(module("errors").ExportError, match="The mesh flesh is in Edit Mode; leave it first"):
+            with pytest.raises(
+                module("errors").ExportError, match="The mesh flesh is in Edit Mode; leave it first"
+            ):
                 export([rig], **SIZE)
         finally:
             bpy.ops.object.mode_set(mode="OBJECT")
@@ -258,7 +262,9 @@ def test_instanced_subjects_are_labelled_where_they_are(clean_scene):
     instance.location.x = 0.5
     bpy.context.view_layer.update()
     moved = export([instance], num_frames=1, **SIZE)
-    assert np.flatnonzero(moved.first_labels.any(axis=0))[0] > np.flatnonzero(alone.first_labels.any(axis=0))[0]
+    assert (
+        np.flatnonzero(moved.first_labels.any(axis=0))[0] > np.flatnonzero(alone.first_labels.any(axis=0))[0]
+    )
 
 
 def test_two_subjects_have_labels_of_their_own(clean_scene):

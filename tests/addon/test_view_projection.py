@@ -1,4 +1,5 @@
-"""Bones land on the clip's pixels where Blender's own camera says they do, and strokes are cut where they can't be seen."""
+"""Bones land on the clip's pixels where Blender's own camera says they do, and strokes are cut where they
+can't be seen."""
 
 from __future__ import annotations
 
@@ -8,7 +9,8 @@ import bpy
 import numpy as np
 import pytest
 from bpy_extras.object_utils import world_to_camera_view
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from mathutils import Euler, Vector
 
 from tests.addon.rigs import add_camera, run
@@ -72,8 +74,8 @@ def in_frame(camera, u, v, depth):
 
 
 def camera_view(scene, camera, point):
-    """`bpy_extras.object_utils.world_to_camera_view` in double precision: the original's single precision is off by up to
-    some 1e-4 pixels itself."""
+    """`bpy_extras.object_utils.world_to_camera_view` in double precision: the original's single precision
+    is off by up to some 1e-4 pixels itself."""
     placed = np.linalg.inv(np.array(camera.matrix_world.normalized(), float))
     x, y, z = placed[:3, :3] @ point + placed[:3, 3]
     frame = np.array(camera.data.view_frame(scene=scene), float)[:3]
@@ -118,7 +120,10 @@ def test_a_frame_covers_the_clip_centred_and_undistorted(addon, frame_width, fra
     assert fit.left >= 0 and fit.top >= 0
     assert fit.scaled_width - width == 2 * fit.left and fit.scaled_height - height == 2 * fit.top
     scale = max(width / frame_width, height / frame_height)
-    assert abs(fit.scaled_width - frame_width * scale) <= 1.01 and abs(fit.scaled_height - frame_height * scale) <= 1.01
+    assert (
+        abs(fit.scaled_width - frame_width * scale) <= 1.01
+        and abs(fit.scaled_height - frame_height * scale) <= 1.01
+    )
     left, top, right, bottom = fit.shown
     assert 0 <= left < right <= 1 and 0 <= top < bottom <= 1
 

@@ -7,16 +7,19 @@ from types import SimpleNamespace
 import bpy
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from mathutils import Euler, Matrix, Vector
 
-from tests.addon.rigs import add_camera, flesh, LEGGED, make_armature, options, read_png
+from tests.addon.rigs import LEGGED, add_camera, flesh, make_armature, options, read_png
 from tests.addon.servers import module
 
 between = st.floats
 
 
-def viewport(perspective: bool, turn=(1.2, 0, 0.5), place=(3, -4, 2), lens=50.0, shift=(0.0, 0.0), size=(900, 600)):
+def viewport(
+    perspective: bool, turn=(1.2, 0, 0.5), place=(3, -4, 2), lens=50.0, shift=(0.0, 0.0), size=(900, 600)
+):
     """(space, region) as Blender gives them for a 3D view with such a lens; sizes in pixels."""
     near, far, half_width = 0.1, 1000.0, 0.1 * 16 / lens
     half_height = half_width * size[1] / size[0]
@@ -56,9 +59,14 @@ def see(view, points):
     st.tuples(between(-0.5, 0.5), between(-0.5, 0.5)),
     st.tuples(st.integers(200, 2000), st.integers(200, 2000)),
 )
-def test_the_camera_that_renders_for_a_viewport_sees_the_same(clean_scene, perspective, turn, lens, shift, size):
-    view = module("view").Viewport.from_context(*viewport(perspective, turn, lens=lens, shift=shift, size=size))
+def test_the_camera_that_renders_for_a_viewport_sees_the_same(
+    clean_scene, perspective, turn, lens, shift, size
+):
+    view = module("view").Viewport.from_context(
+        *viewport(perspective, turn, lens=lens, shift=shift, size=size)
+    )
     camera = clean_scene.camera or add_camera()
+    camera.rotation_mode = "QUATERNION"
     camera.matrix_world = Matrix(view.stand_in(camera.data))
     bpy.context.view_layer.update()
     render = clean_scene.render
@@ -71,7 +79,9 @@ def test_the_camera_that_renders_for_a_viewport_sees_the_same(clean_scene, persp
 
 def test_a_viewport_looks_through_its_own_lens(clean_scene):
     add_camera()
-    view = module("view").Viewport.from_context(*viewport(True, turn=(0, 0, 0), place=(0, 0, 10), size=(832, 480)))
+    view = module("view").Viewport.from_context(
+        *viewport(True, turn=(0, 0, 0), place=(0, 0, 10), size=(832, 480))
+    )
     # 50 mm in a viewport spans 32 mm to either side of the axis, 16 : 50.
     ((x, y, depth),) = see(view, [(1, 1, 0)])
     assert (x, y) == pytest.approx((416 + 416 / 3.2, 240 - 416 / 3.2))
@@ -92,7 +102,9 @@ def test_the_first_frame_is_rendered_as_the_viewport_shows_it(clean_scene, persp
     flesh(rig)
     camera = add_camera()
     clean_scene.render.engine = "BLENDER_WORKBENCH"
-    view = module("view").Viewport.from_context(*viewport(perspective, turn=(1.4, 0, 0), place=(0, -5, 1.5), lens=35.0))
+    view = module("view").Viewport.from_context(
+        *viewport(perspective, turn=(1.4, 0, 0), place=(0, -5, 1.5), lens=35.0)
+    )
     steps = module("export").export_clip(
         bpy.context, options([rig], view=view, first_frame="", num_frames=1, width=256, height=160)
     )

@@ -1,6 +1,7 @@
-"""The whole export of 81 frames at 832 x 480: polylines, pose pictures, part maps at 1/8, labels at full size and
-the first picture, beside Workbench rendering the same frames. Rendering takes so long that a few frames stand for all;
-medians. Of the main thread it tells the longest stretch, beside the scene's own change of frame.
+"""The whole export of 81 frames at 832 x 480: polylines, pose pictures, part maps at 1/8, labels at full
+size and the first picture, beside Workbench rendering the same frames. Rendering takes so long that a few
+frames stand for all; medians. Of the main thread it tells the longest stretch, beside the scene's own
+change of frame.
 """
 
 from __future__ import annotations
@@ -32,11 +33,12 @@ def export(context, options) -> tuple[float, float]:
 
 
 def evaluate(scene, depsgraph, meshes, frame: int) -> float:
-    """Seconds in which Blender brings the meshes to a frame; some modifiers run only when a mesh is asked for."""
+    """Seconds in which Blender brings the meshes to a frame; some modifiers run only when a mesh is asked
+    for."""
     begun = time.perf_counter()
     scene.frame_set(frame)
     for mesh in meshes:
-        mesh.evaluated_get(depsgraph).data
+        assert mesh.evaluated_get(depsgraph).data
     return time.perf_counter() - begun
 
 
@@ -53,7 +55,11 @@ def measure(name: str, bpy, rig, meshes) -> None:
 
     scene = bpy.context.scene
     scene.render.engine = "BLENDER_WORKBENCH"
-    scene.render.resolution_x, scene.render.resolution_y, scene.render.resolution_percentage = WIDTH, HEIGHT, 100
+    scene.render.resolution_x, scene.render.resolution_y, scene.render.resolution_percentage = (
+        WIDTH,
+        HEIGHT,
+        100,
+    )
     options = rigs.options([rig], num_frames=FRAMES, width=WIDTH, height=HEIGHT)
     render(bpy, 1)  # shaders are compiled once
     exports = [export(bpy.context, options) for _ in range(ROUNDS)]
@@ -65,8 +71,8 @@ def measure(name: str, bpy, rig, meshes) -> None:
     evaluated = (mesh.evaluated_get(depsgraph).data for mesh in meshes)
     triangles = sum(len(polygon.vertices) - 2 for mesh in evaluated for polygon in mesh.polygons)
     print(
-        f"{name}, {triangles} triangles: {seconds:.2f} s, Workbench {whole:.1f} s: 1/{whole / seconds:.0f} (at most 1/20 "
-        f"wanted); longest stretch {longest * 1e3:.0f} ms (at most 100 wanted); changing the frame takes "
+        f"{name}, {triangles} triangles: {seconds:.2f} s, Workbench {whole:.1f} s: 1/{whole / seconds:.0f} "
+        f"(at most 1/20 wanted); longest stretch {longest * 1e3:.0f} ms (at most 100 wanted); changing the frame takes "
         f"{statistics.median(changes) * 1e3:.1f} ms (at worst {max(changes) * 1e3:.0f})"
     )
 

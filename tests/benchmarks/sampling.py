@@ -1,13 +1,11 @@
-"""Reading all limbs of 81 frames off the evaluated pose and projecting them, beside changing the scene's frame alone,
-which neither can do without. They take turns; medians.
+"""Reading all limbs of 81 frames off the evaluated pose and projecting them, beside changing the scene's
+frame alone, which neither can do without. They take turns; medians.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-
-import numpy as np
 
 from ._footage import FRAMES, install, module
 
@@ -24,8 +22,6 @@ def frames_alone(scene) -> float:
 def frames_with_limbs(context, rig) -> float:
     """Seconds for the whole pose sequence of a rig whose limbs have been chosen."""
     from tests.addon.rigs import run
-
-    from tests.addon import rigs
 
     limb, projection, view = module("shared.pose").Limb, module("view.projection"), module("view")
     subjects = list(module("rig.subjects").find_subjects([rig]))
@@ -53,9 +49,10 @@ def measure(name: str, context, rig, limit: float) -> None:
         alone.append(frames_alone(context.scene))
         limbs.append(frames_with_limbs(context, rig))
     ratio = statistics.median(limbs) / statistics.median(alone)
+    alone_ms, limbs_ms = (statistics.median(seconds) / FRAMES * 1e3 for seconds in (alone, limbs))
     print(
-        f"{name}, {len(rig.data.bones)} bones: changing frame {statistics.median(alone) / FRAMES * 1e3:.2f} ms, with limbs "
-        f"{statistics.median(limbs) / FRAMES * 1e3:.2f} ms a frame, {ratio:.2f}x (at most {limit:g}x wanted)"
+        f"{name}, {len(rig.data.bones)} bones: changing frame {alone_ms:.2f} ms, with limbs {limbs_ms:.2f} ms a frame, "
+        f"{ratio:.2f}x (at most {limit:g}x wanted)"
     )
 
 
