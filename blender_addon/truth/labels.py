@@ -38,7 +38,7 @@ class Labeller:
         self._reader = reader
         own = {surface.obj for surface in surfaces}
         self._others = [obj for obj in seen_meshes(depsgraph) if obj not in own and obj.mode != "EDIT"]
-        self._triangles: dict[bpy.types.Object, np.ndarray] = {}
+        self._triangles: dict[bpy.types.Object, tuple[tuple[int, int], np.ndarray]] = {}
 
     def draw(self, depsgraph: bpy.types.Depsgraph, projector: Projector, stride: int = 1) -> Iterator[None]:
         """The label map of the current frame, seen through a one-frame projector at 1/stride of its size.
@@ -58,33 +58,39 @@ class Labeller:
             if len(mesh.vertices) != len(surface.labels):
                 for _ in self._reader.read(surface, lambda: depsgraph):
                     pass
-            subjects.append((surface, camera.see(read_points(mesh), world)))
-        window = _window([seen for _, seen in subjects], width, height)
-        return self._paint(
-            subjects, self._occluders(depsgraph, camera, window), ZBuffer(width, height), window, samples
-        )
+            subjects.append((surface, read_points(mesh), world))
+        window = camera.window([_box(points, world) for _, points, world in subjects], width, height)
+        occluders = self._occluders(depsgraph, camera, window)
+        return self._paint(camera, subjects, occluders, ZBuffer(width, height), window, samples)
 
-    def _paint(self, subjects, occluders, buffer: ZBuffer, window, samples: int) -> Iterator[None]:
+    def _paint(
+        self, camera: _Camera, subjects, occluders, buffer: ZBuffer, window, samples: int
+    ) -> Iterator[None]:
         yield
-        number = 0
-        for triangles, seen in (*((surface.triangles, seen) for surface, seen in subjects), *occluders):
-            yield from _draw(buffer, seen, triangles, number, window)
+        drawn, number = [], 0
+        for surface, points, world in subjects:
+            seen = camera.see(points, world)
+            drawn.append((surface, seen.homogeneous, number))
+            yield from _draw(buffer, seen, surface.triangles, number, window)
+            number += len(surface.triangles)
+        for triangles, points, world in occluders:
+            yield from _draw(buffer, camera.see(points, world), triangles, number, window)
             number += len(triangles)
 
         labels = np.zeros(buffer.height * buffer.width, np.uint8)
-        first = 0
-        for surface, seen in subjects:
+        for surface, homogeneous, first in drawn:
             inside = (buffer.triangle >= first) & (buffer.triangle < first + len(surface.triangles))
             for pixels in _batches(np.flatnonzero(inside)):
                 triangle = buffer.triangle[pixels] - first
-                labels[pixels] = _label(surface, seen.homogeneous, triangle, pixels, buffer.width)
+                labels[pixels] = _label(surface, homogeneous, triangle, pixels, buffer.width)
                 yield
-            first += len(surface.triangles)
         labels = labels.reshape(buffer.height, buffer.width)
         return labels if samples == 1 else _most_frequent(labels, samples)
 
-    def _occluders(self, depsgraph, camera: _Camera, window) -> list[tuple[np.ndarray, _Seen]]:
-        """Triangles [T, 3] and vertices of what may stand in front of the subjects."""
+    def _occluders(
+        self, depsgraph, camera: _Camera, window
+    ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Triangles [T, 3], points [V, 3] and world matrix of what may stand in front of the subjects."""
         if not self._others or window[2] <= window[0] or window[3] <= window[1]:
             return []
         placed = [obj.evaluated_get(depsgraph) for obj in self._others]
@@ -97,11 +103,13 @@ class Labeller:
             mesh = placed[index].data
             if len(mesh.polygons) > room:
                 continue
-            triangles = self._triangles.get(self._others[index])
-            if triangles is None or triangles.max(initial=0) >= len(mesh.vertices):
-                triangles = self._triangles[self._others[index]] = read_triangles(mesh)
+            make = (len(mesh.vertices), len(mesh.polygons))
+            before, triangles = self._triangles.get(self._others[index], (None, None))
+            if make != before:
+                triangles = read_triangles(mesh)
+                self._triangles[self._others[index]] = make, triangles
             room -= len(triangles)
-            found.append((triangles, camera.see(read_points(mesh), worlds[index])))
+            found.append((triangles, read_points(mesh), worlds[index]))
         return found
 
 
@@ -128,42 +136,40 @@ class _Seen:
         if self.whole:
             kept = np.flatnonzero(self._spread(triangles))
             return self.corners[triangles[kept]], kept
-        in_front = (self.height >= 0)[triangles].sum(axis=1)
-        kept = np.flatnonzero((in_front == 3) & self._spread(triangles))
-        pieces, numbers = [self.corners[triangles[kept]]], [kept]
-        for number in np.flatnonzero((in_front == 1) | (in_front == 2)).tolist():
-            fan = self._cut(triangles[number])
-            pieces.append(fan)
-            numbers.append(np.full(len(fan), number))
-        return np.concatenate(pieces), np.concatenate(numbers)
+        in_front = (self.height >= 0)[triangles]
+        count = in_front.sum(axis=1)
+        kept = np.flatnonzero((count == 3) & self._spread(triangles))
+        one, two = np.flatnonzero(count == 1), np.flatnonzero(count == 2)
+        cut = [*self._cut(triangles[one], in_front[one])[:1], *self._cut(triangles[two], ~in_front[two])[1:]]
+        return np.concatenate([self.corners[triangles[kept]], *cut]), np.concatenate([kept, one, two, two])
 
     def _spread(self, triangles: np.ndarray) -> np.ndarray:
         """Whether the corners lie on both sides of a column of pixel centres, and of a row."""
         (ax, ay), (bx, by), (cx, cy) = (self._cells[triangles[:, corner]].T for corner in range(3))
         return ((ax != bx) | (bx != cx)) & ((ay != by) | (by != cy))
 
-    def _cut(self, triangle: np.ndarray) -> np.ndarray:
-        corners = np.column_stack([self.homogeneous, self.height])[triangle]
-        outline = []
-        for a, b in zip(corners, np.roll(corners, -1, axis=0)):
-            if a[3] >= 0:
-                outline.append(a)
-            if (a[3] >= 0) != (b[3] >= 0):
-                outline.append(a + (b - a) * (a[3] / (a[3] - b[3])))
-        fan = np.array([[outline[0], *pair] for pair in zip(outline[1:-1], outline[2:])])
-        cut = _Seen(
-            fan[..., :3].reshape(-1, 3), fan[..., 3].reshape(-1) + self._near, -np.inf, self._perspective
-        )
-        return cut.corners.reshape(-1, 3, 3)
+    def _cut(self, triangles: np.ndarray, alone: np.ndarray) -> list[np.ndarray]:
+        """Cut triangles [n, 3] at the near plane, of whose corners the one that is `alone` [n, 3] lies on one
+        side: the piece on its side, and the two on the other, as corners [n, 3, 3] each."""
+        order = (alone.argmax(axis=1)[:, None] + np.arange(3)) % 3
+        around = np.take_along_axis(triangles, order, axis=1)
+        corners = np.concatenate([self.homogeneous[around], self.height[around][..., None]], axis=2)
+        a, b, c = np.moveaxis(corners, 1, 0)
+        ab = a + (b - a) * (a[:, 3:] / (a[:, 3:] - b[:, 3:]))
+        ac = a + (c - a) * (a[:, 3:] / (a[:, 3:] - c[:, 3:]))
+        pieces = []
+        for piece in ((a, ab, ac), (ab, b, c), (ab, c, ac)):
+            flat = np.stack(piece, axis=1).reshape(-1, 4)
+            seen = _Seen(flat[:, :3], flat[:, 3] + self._near, -np.inf, self._perspective)
+            pieces.append(seen.corners.reshape(-1, 3, 3))
+        return pieces
 
 
-def _window(seen: Sequence[_Seen], width: int, height: int) -> tuple[int, int, int, int]:
-    """Left, top, right, bottom (exclusive) of a box of pixels around all vertices, within the picture."""
-    if not all(part.whole for part in seen):
-        return 0, 0, width, height
-    flat = np.concatenate([part.corners[:, :2] for part in seen])
-    low, high = np.floor(flat.min(axis=0)), np.ceil(flat.max(axis=0)) + 1
-    return (*np.clip(low, 0, (width, height)).astype(int), *np.clip(high, 0, (width, height)).astype(int))
+def _box(points: np.ndarray, world: np.ndarray) -> np.ndarray:
+    """[8, 3] corners in world space of the box around object space points [V, 3]."""
+    sides = np.stack([points.min(axis=0), points.max(axis=0)]) if len(points) else np.zeros((2, 3))
+    corners = np.stack(np.meshgrid(*sides.T), axis=-1).reshape(8, 3)
+    return corners @ world[:3, :3].T + world[:3, 3]
 
 
 def _draw(buffer: ZBuffer, seen: _Seen, triangles: np.ndarray, first: int, window=None) -> Iterator[None]:
@@ -184,27 +190,34 @@ class _Camera:
 
     def see(self, points: np.ndarray, world: np.ndarray) -> _Seen:
         """Object space points [V, 3]."""
-        matrix = self._matrix @ world
+        matrix = (self._matrix @ world).astype(np.float32)
         seen = points @ matrix[:, :3].T + matrix[:, 3]
         return _Seen(seen[:, :3], seen[:, 3], self._near, self._perspective)
+
+    def window(self, boxes: list[np.ndarray], width: int, height: int) -> tuple[int, int, int, int]:
+        """Left, top, right, bottom (exclusive) of a rectangle of pixels around boxes [8, 3] in world space,
+        within the picture."""
+        flat, depth = self._flatten(np.concatenate(boxes))
+        if (depth < self._near).any():
+            return 0, 0, width, height
+        low, high = np.floor(flat.min(axis=0)) - 1, np.ceil(flat.max(axis=0)) + 1
+        (left, top), (right, bottom) = np.clip([low, high], 0, (width, height)).astype(int).tolist()
+        return left, top, right, bottom
 
     def nearest_over(self, corners: np.ndarray, window) -> np.ndarray:
         """[n] the least depth of boxes [n, 8, 3] in world space; infinite for those beside the window or
         behind."""
-        seen = corners @ self._matrix[:, :3].T + self._matrix[:, 3]
-        depth = seen[..., 3]
+        flat, depth = self._flatten(corners)
+        beside = (flat < window[:2]).all(axis=1) | (flat > window[2:]).all(axis=1)
+        behind = depth < self._near
+        unseen = behind.all(axis=1) | (beside.any(axis=1) & ~behind.any(axis=1))
+        return np.where(unseen, np.inf, depth.min(axis=1))
+
+    def _flatten(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """x, y in pixels and depth of points in world space."""
+        seen = points @ self._matrix[:, :3].T + self._matrix[:, 3]
         with np.errstate(divide="ignore", invalid="ignore"):
-            x, y = seen[..., 0] / seen[..., 2], seen[..., 1] / seen[..., 2]
-        left, top, right, bottom = window
-        beside = (
-            (x < left).all(axis=1)
-            | (x > right).all(axis=1)
-            | (y < top).all(axis=1)
-            | (y > bottom).all(axis=1)
-        )
-        crossing = (depth < self._near).any(axis=1)
-        behind = (depth < self._near).all(axis=1)
-        return np.where(behind | (beside & ~crossing), np.inf, depth.min(axis=1))
+            return seen[..., :2] / seen[..., 2:3], seen[..., 3]
 
 
 def _label(

@@ -39,7 +39,7 @@ class ZBuffer:
         covering = np.flatnonzero((first[:, 0] <= last[:, 0]) & (first[:, 1] <= last[:, 1]))
         if not len(covering):
             return
-        corners, numbers = corners[covering], numbers[covering]
+        corners, numbers = corners[covering].astype(np.float64), numbers[covering]
         columns, rows = (last[covering] - first[covering] + 1).T
         first_row, rows = first[covering, 1].astype(np.int64), rows.astype(np.int64)
         size = rows * columns
