@@ -80,12 +80,15 @@ class PoseAnythingTransformerBlock(WanTransformerBlock):
         shift_msa, scale_msa, gate_msa, c_shift_msa, c_scale_msa, c_gate_msa = modulation
 
         # 1. Self-attention
-        norm_hidden_states = modulate(self.norm1(hidden_states.float()), shift_msa, scale_msa)
-        norm_hidden_states = norm_hidden_states.type_as(hidden_states)
+        # Nothing is named that need not live on: at full size every name holds 50 MB or more.
+        norm_hidden_states = modulate(self.norm1(hidden_states.float()), shift_msa, scale_msa).type_as(
+            hidden_states
+        )
         if recorder is not None and recorder.on == "input":
             recorder.record(self.attn1, norm_hidden_states, rotary_emb)
-        attended = self.attn1(norm_hidden_states, None, None, rotary_emb)
-        hidden_states = add_gated(hidden_states, attended, gate_msa)
+        hidden_states = add_gated(
+            hidden_states, self.attn1(norm_hidden_states, None, None, rotary_emb), gate_msa
+        )
 
         # 2. Cross-attention to the text
         norm_hidden_states = self.norm2(hidden_states.float()).type_as(hidden_states)
@@ -97,8 +100,9 @@ class PoseAnythingTransformerBlock(WanTransformerBlock):
 
         # 4. Feed-forward
         norm_hidden_states = modulate(self.norm3(hidden_states.float()), c_shift_msa, c_scale_msa)
-        fed_forward = self.ffn(norm_hidden_states.type_as(hidden_states))
-        hidden_states = add_gated(hidden_states, fed_forward, c_gate_msa)
+        hidden_states = add_gated(
+            hidden_states, self.ffn(norm_hidden_states.type_as(hidden_states)), c_gate_msa
+        )
 
         if recorder is not None and recorder.on == "own_output":
             norm_hidden_states = modulate(self.norm1(hidden_states.float()), shift_msa, scale_msa)
