@@ -46,6 +46,8 @@ def build_fox() -> Creature:
     bpy.ops.pose.rigify_generate()
     rig = bpy.context.object
     rig.name = "Fox"
+    for script in bpy.data.texts:  # Rigify's panel; whoever opens the film need not be asked to run it
+        script.use_module = False
     bpy.data.objects.remove(metarig)
     body = flesh_out(capsules, voxel=0.014, name="Fox Body")
     _paint(body)
