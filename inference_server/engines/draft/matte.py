@@ -10,7 +10,10 @@ from shared.messages import GenerationRequest
 from .flesh import boxes_of
 from .tracks import Tracks
 
-GRABCUT_PIXELS = 60_000
+GRABCUT_PIXELS = 50_000
+
+FARTHEST = 2.5
+"""Where the outline is guessed, nothing farther from its bone than so many times the flesh's thickness belongs to it."""
 
 
 def find_owners(request: GenerationRequest, image: np.ndarray, tracks: Tracks) -> np.ndarray:
@@ -38,7 +41,9 @@ def find_owners(request: GenerationRequest, image: np.ndarray, tracks: Tracks) -
         _grow(owners, subject)
     else:
         thickness = cv2.distanceTransform(subject.astype(np.uint8), cv2.DIST_L2, 3)
-        _assign(owners, subject, tracks, np.arange(tracks.num_bones), thickness)
+        away = _assign(owners, subject, tracks, np.arange(tracks.num_bones), thickness)
+        if mask is None or not mask.any():
+            owners[subject] = np.where(away < FARTHEST, owners[subject], 0)
     return owners
 
 
@@ -49,16 +54,9 @@ def _bones_at_rest(tracks, bones):
 
 def _assign(owners, region, tracks, bones, thickness):
     """Give each pixel of a region to the nearest of some bones; with `thickness` (distance to the silhouette) a thick
-    body reaches farther than a thin leg."""
+    body reaches farther than a thin leg. Returns the distances [n], as multiples of the reach."""
     heads, tails = _bones_at_rest(tracks, bones)
-    reach = np.ones(len(bones))
-    if thickness is not None:
-        height, width = thickness.shape
-        t = np.linspace(0.1, 0.9, 9)[:, None, None]
-        at = np.rint(heads * (1 - t) + tails * t).astype(int)
-        inside = (at >= 0).all(-1) & (at < (width, height)).all(-1)
-        at = np.clip(at, 0, (width - 1, height - 1))
-        reach = np.maximum(np.median(np.where(inside, thickness[at[..., 1], at[..., 0]], 0), axis=0), 2)
+    reach = np.ones(len(bones)) if thickness is None else _find_reach(thickness, heads, tails)
     y, x = np.nonzero(region)
     axis = tails - heads
     size = np.maximum((axis * axis).sum(1), 1e-9)
@@ -73,6 +71,21 @@ def _assign(owners, region, tracks, bones, thickness):
         closer = distance < best
         best[closer], nearest[closer] = distance[closer], bone + 1
     owners[region] = nearest
+    return best
+
+
+def _find_reach(thickness, heads, tails):
+    """[S] how far bones reach: the radius of the largest disc inside the subject that holds a bone's middle points."""
+    step = max(1, round(np.sqrt((thickness > 0).sum() / 3000)))
+    y, x = np.nonzero(thickness[::step, ::step])
+    size = thickness[::step, ::step][y, x]
+    at = (step * x + 1j * step * y).astype(np.complex64)
+    reach = np.empty(len(heads))
+    for k, (head, tail) in enumerate(zip(heads, tails)):
+        points = complex(*head) + np.linspace(0.1, 0.9, 7, dtype=np.complex64)[:, None] * complex(*(tail - head))
+        holds = np.abs(points - at) < size
+        reach[k] = np.median(np.where(holds, size, 0).max(1, initial=0))
+    return np.maximum(reach, 2)
 
 
 def _drop_crumbs(owners):
@@ -121,13 +134,13 @@ def _cut_out(image, tracks):
         return canvas > 0
 
     seeds = np.full(small.shape[:2], cv2.GC_BGD, np.uint8)
-    seeds[stroke(0.62 * span)] = cv2.GC_PR_BGD
-    seeds[stroke(0.10 * span)] = cv2.GC_PR_FGD
+    seeds[stroke(0.45 * span)] = cv2.GC_PR_BGD
+    seeds[stroke(0.03 * span)] = cv2.GC_PR_FGD
     seeds[stroke(1, keep=0.8)] = cv2.GC_FGD
     probable = stroke(0.10 * span)
     if (seeds == cv2.GC_BGD).sum() >= 64 and (seeds == cv2.GC_FGD).any():
         cv2.setRNGSeed(0)
-        cv2.grabCut(small, seeds, None, np.zeros((1, 65)), np.zeros((1, 65)), 4, cv2.GC_INIT_WITH_MASK)
+        cv2.grabCut(small, seeds, None, np.zeros((1, 65)), np.zeros((1, 65)), 3, cv2.GC_INIT_WITH_MASK)
         found = (seeds == cv2.GC_FGD) | (seeds == cv2.GC_PR_FGD)
         found = cv2.morphologyEx(found.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
         _, pieces = cv2.connectedComponents(found, connectivity=8)

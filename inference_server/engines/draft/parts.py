@@ -20,6 +20,7 @@ GRID = 4
 """Weights and maps are computed on every fourth pixel."""
 
 MAX_INFLUENCES = 4
+SLACK = 2.0
 OVERLAP = 6
 """Pixels that a part goes on beneath those it is one with."""
 
@@ -180,7 +181,7 @@ class _Cutter:
         """1 where two parts are one flesh, 0 where they slide past each other: skin stretches only so far."""
         if self.joined[bone, other]:
             return np.ones(grid.shape, np.float32)
-        slack = 2 * np.sqrt(self.radius[bone] * self.radius[other])
+        slack = SLACK * np.sqrt(self.radius[bone] * self.radius[other])
         t = np.clip(2 - self._apart(bone, other, grid.ravel()).reshape(grid.shape) / slack, 0, 1)
         return (t * t * (3 - 2 * t)).astype(np.float32)
 
