@@ -185,8 +185,8 @@ class _Export:
             raise ExportError("The frame range is empty; set its end after its start.")
         if options.num_frames > MAX_FRAMES:
             raise ExportError(
-                f"The shot has {options.num_frames} frames but at most {MAX_FRAMES} can be sent; shorten the range "
-                "or raise the step."
+                f"The shot has {options.num_frames} frames but at most {MAX_FRAMES} can be sent; shorten "
+                "the range or raise the step."
             )
         if isinstance(options.view, SceneCamera):
             options.view.find(self._scene)
@@ -201,8 +201,8 @@ class _Export:
             parts += subject.choice.parts
         if len(limbs) > MAX_LIMBS:
             raise ExportError(
-                f"The armatures have {len(limbs)} limbs together but at most {MAX_LIMBS} can be drawn; choose fewer "
-                "armatures."
+                f"The armatures have {len(limbs)} limbs together but at most {MAX_LIMBS} can be drawn; "
+                "choose fewer armatures."
             )
         return limbs, parts
 

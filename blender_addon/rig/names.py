@@ -9,7 +9,8 @@ _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 
 _FACE = frozenset(
     "face facial eye eyes lid lids brow brows jaw lip lips mouth teeth tooth tongue cheek cheeks chin nose "
-    "nostril nostrils temple forehead ear ears muzzle snout whisker whiskers beak hair bangs beard mane".split()
+    "nostril nostrils temple forehead ear ears muzzle snout whisker whiskers beak hair bangs beard "
+    "mane".split()
 )
 _FACE_STEMS = re.compile(
     r"eye|(?<!l)brow|jaw|teeth|tooth|tongue|cheek|nostril|mouth|nose|forehead|^(upper|lower)lip"

@@ -51,8 +51,8 @@ def measure(name: str, context, rig, limit: float) -> None:
     ratio = statistics.median(limbs) / statistics.median(alone)
     alone_ms, limbs_ms = (statistics.median(seconds) / FRAMES * 1e3 for seconds in (alone, limbs))
     print(
-        f"{name}, {len(rig.data.bones)} bones: changing frame {alone_ms:.2f} ms, with limbs {limbs_ms:.2f} ms a frame, "
-        f"{ratio:.2f}x (at most {limit:g}x wanted)"
+        f"{name}, {len(rig.data.bones)} bones: changing frame {alone_ms:.2f} ms, with limbs "
+        f"{limbs_ms:.2f} ms, {ratio:.2f}x (at most {limit:g}x wanted)"
     )
 
 
