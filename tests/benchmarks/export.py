@@ -73,7 +73,8 @@ def measure(name: str, bpy, rig, meshes) -> None:
     print(
         f"{name}, {triangles} triangles: {seconds:.2f} s, Workbench {whole:.1f} s: 1/{whole / seconds:.0f} "
         f"(at most 1/20 wanted); longest stretch {longest * 1e3:.0f} ms (at most 100 wanted); "
-        f"changing the frame takes {statistics.median(changes) * 1e3:.1f} ms (at worst {max(changes) * 1e3:.0f})"
+        f"changing the frame takes {statistics.median(changes) * 1e3:.1f} ms "
+        f"(at worst {max(changes) * 1e3:.0f})"
     )
 
 
