@@ -260,8 +260,8 @@ def test_what_mag_cache_measured_is_kept_beside_the_weights(weights, monkeypatch
         list(engine.load())
         blocks, load = [], engine._maker._load
 
-        def count(chosen, engine=engine, blocks=blocks, load=load):
-            yield from load(chosen)
+        def count(*arguments, engine=engine, blocks=blocks, load=load):
+            yield from load(*arguments)
             engine._maker.pipeline.transformer.blocks[-2].register_forward_hook(lambda *_: blocks.append(1))
 
         engine._maker._load = count
