@@ -13,6 +13,7 @@ from .background import Background
 from .drawing import Drawer
 from .mirror import find_mirrors
 from .motion import find_motion
+from .outline import Outline
 from .parts import cut_parts, lend_parts
 from .tracks import Tracks, track_limbs
 
@@ -41,7 +42,7 @@ class Clip:
         self.background = Background(
             self.image, owners > 0, request.camera_motion, EXACT_EDGE if exact else GUESSED_EDGE
         )
-        self.cover = _cover(request.part_maps, owners)
+        self.outline = Outline.of(request.part_maps, owners)
 
     def _cut(self, owners):
         request, tracks = self.request, self.tracks
@@ -82,28 +83,12 @@ class Clip:
         behind = self.background.seen(index)
         if self.drawer is None:
             return behind
-        canvas = behind.copy()
+        canvas, coverage = behind.copy(), np.zeros(behind.shape[:2], np.uint8)
         order = np.argsort(-self.depth[index], kind="stable")
-        self.drawer.draw(index, canvas, order[self.drawn[index, order]])
-        return canvas if self.cover is None else cv2.copyTo(behind, self._outside(index), canvas)
-
-    def _outside(self, index):
-        """[height, width] uint8, not 0 where by the request's part maps nothing of the subject can be seen."""
-        size = self.image.shape[1::-1]
-        return cv2.compare(cv2.resize(self.cover[index], size, interpolation=cv2.INTER_LINEAR), 96, cv2.CMP_LT)
-
-
-def _cover(part_maps, owners):
-    """[F, h, w] uint8, high on the subject and beside it by the part maps, with soft contours; None if the maps are too
-    coarse for it, or at odds with the first frame."""
-    if part_maps is None or part_maps.shape[1] * 16 < owners.shape[0]:
-        return None
-    maps = (part_maps > 0).astype(np.uint8)
-    first = cv2.resize((owners > 0).astype(np.uint8), maps.shape[:0:-1], interpolation=cv2.INTER_NEAREST)
-    if (maps[0] & first).sum() < 0.5 * max((maps[0] | first).sum(), 1):
-        return None
-    near = [cv2.dilate(cells * 255, np.ones((3, 3), np.uint8)) for cells in maps]
-    return np.stack([cv2.GaussianBlur(cells, (5, 5), 1) for cells in near])
+        self.drawer.draw(index, canvas, coverage, order[self.drawn[index, order]])
+        if self.outline is not None:
+            self.outline.correct(index, canvas, coverage, behind)
+        return canvas
 
 
 def _limbs(limbs):

@@ -62,8 +62,9 @@ class Drawer:
         growth = np.maximum(motion.scale[:, used], motion.length[:, used] / motion.rest_length[used]).max(1, initial=1)
         self.stretch = np.clip(np.ceil(growth - 0.25).astype(int), 1, 8)
 
-    def draw(self, frame: int, canvas: np.ndarray, order: np.ndarray) -> None:
-        """Lay the parts of `order` (indices, the farthest first) over an RGB canvas, in place."""
+    def draw(self, frame: int, canvas: np.ndarray, coverage: np.ndarray, order: np.ndarray) -> None:
+        """Lay the parts of `order` (indices, the farthest first) over an RGB canvas, in place; `coverage` [h, w] uint8
+        becomes as opaque as what is drawn."""
         if not len(order):
             return
         flat = self.bent.view(np.float32).reshape(-1, 2)
@@ -76,7 +77,7 @@ class Drawer:
             if c1 > c0 and r1 > r0:
                 cells = slice(base[k], base[k] + (c1 - c0) * (r1 - r0))
                 shape = (r1 - r0, c1 - c0)
-                self._lay(frame, k, source[cells].reshape(*shape, 2), state[cells].reshape(shape), boxes[k], canvas)
+                self._lay(frame, k, source[cells].reshape(*shape, 2), state[cells].reshape(shape), boxes[k], canvas, coverage)
 
     def _boxes(self, order):
         """[parts, 4] the cells that each part may cover: first column and row, end of columns and rows."""
@@ -158,7 +159,7 @@ class Drawer:
                 v = v + np.clip((off * du.conj()).imag / det, -2, 2)
         return best
 
-    def _lay(self, frame, k, source, state, box, canvas):
+    def _lay(self, frame, k, source, state, box, canvas, coverage):
         """Lay a part over the canvas: `source` [h, w, 2] and `state` [h, w] are those of the cells of its box."""
         c0, r0, c1, r1 = box
         part = self.parts[k]
@@ -175,7 +176,10 @@ class Drawer:
         x1, y1 = min(c1 * GRID, self.width), min(r1 * GRID, self.height)
         window = (slice(y0 - r0 * GRID, y1 - r0 * GRID), slice(x0 - c0 * GRID, x1 - c0 * GRID))
         layer = cv2.remap(part.levels[level], full[window], None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
-        over(canvas[y0:y1, x0:x1], cv2.bitwise_and(layer, layer, mask=mask[window]))
+        layer = cv2.bitwise_and(layer, layer, mask=mask[window])
+        covered = coverage[y0:y1, x0:x1]
+        cv2.max(covered, cv2.extractChannel(layer, 3), dst=covered)
+        over(canvas[y0:y1, x0:x1], layer)
 
     @staticmethod
     def _mend(full, source, state, torn, turn_back, zoom):

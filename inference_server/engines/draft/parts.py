@@ -192,23 +192,35 @@ class _Cutter:
         return (np.abs(apart) / np.sqrt(self.motion.scale[frames, bone] * self.motion.scale[frames, other])).max(0)
 
     def _behind(self, bone, own, owners, overlap, corner):
-        """What of a part is likely hidden by parts before it: the gaps they cut into it, and the sleeve of its bone."""
-        before = np.append(False, (self.depth < self.depth[bone]) & ~self.joined[bone])
-        cover = before[owners] & ~overlap
-        if not cover.any():
-            return cover
+        """What of a part is likely hidden by parts before it: the gaps that they cut into it, and the sleeve of its bone.
+        Of those that it is one with, only thinner ones (a thigh on a hip) hide anything that their turning can reveal."""
+        before, thinner = self.depth < self.depth[bone], self.radius < 0.8 * self.radius[bone]
+        apart = ~self.joined[bone]
+        gaps = np.append(False, before & (apart | thinner))[owners] & ~overlap
+        sleeve = np.append(False, before & apart)[owners] & ~overlap
+        if not gaps.any():
+            return gaps
         size = (-(-own.shape[1] // GRID), -(-own.shape[0] // GRID))
-        coarse = cv2.resize(own.view(np.uint8) * 255, size, interpolation=cv2.INTER_AREA) > 127
+        body = np.append(False, self.joined[bone] & ~thinner)
+        body[bone + 1] = True
+        coarse = cv2.resize(body[owners].view(np.uint8) * 255, size, interpolation=cv2.INTER_AREA)
+        coarse = (coarse > 127).view(np.uint8)
         wide = int(np.clip(self.radius[bone] / GRID, 1, 12))
         kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * wide + 1,) * 2)
-        padded = cv2.copyMakeBorder(coarse.view(np.uint8), wide, wide, wide, wide, cv2.BORDER_CONSTANT)
-        closed = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, kernel)[wide:-wide, wide:-wide].copy()
+        padded = cv2.copyMakeBorder(coarse, wide, wide, wide, wide, cv2.BORDER_CONSTANT)
+        closed = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, kernel)[wide:-wide, wide:-wide]
+        near = cv2.resize(own.view(np.uint8) * 255, size, interpolation=cv2.INTER_AREA) > 127
+        closed = closed & cv2.dilate(near.view(np.uint8), kernel)
+        line = np.zeros_like(coarse)
         ends = self.tracks.points[self.tracks.rest][[self.tracks.heads[bone], self.tracks.tails[bone]]] - corner
         if np.abs(ends).max() < 1e4:
             a, b = np.rint(ends / GRID).astype(int).tolist()
-            cv2.line(closed, a, b, 1, max(1, round(1.6 * self.radius[bone] / GRID)))
-        full = cv2.resize(closed.astype(np.float32), own.shape[::-1], interpolation=cv2.INTER_LINEAR) > 0.5
-        return full & cover & ~own
+            cv2.line(line, a, b, 1, max(1, round(1.6 * self.radius[bone] / GRID)))
+
+        def full(cells):
+            return cv2.resize(cells.astype(np.float32), own.shape[::-1], interpolation=cv2.INTER_LINEAR) > 0.5
+
+        return ((full(closed) & gaps) | (full(line) & sleeve)) & ~own
 
 
 def _pyramid(layer):
