@@ -10,6 +10,9 @@ from .fill import spread
 COARSEST = 16
 """Cells larger than so many pixels say too little about an outline."""
 
+SOLID = 250
+"""Coverage from which on nothing of what is behind shows through."""
+
 
 class Outline:
     """The subject's outline in every frame, from part maps [F, h, w]."""
@@ -36,18 +39,25 @@ class Outline:
         near = cv2.GaussianBlur(cv2.dilate(cells, np.ones((3, 3), np.uint8)), (5, 5), 1)
         outside = cv2.compare(cv2.resize(near, self.size, interpolation=cv2.INTER_LINEAR), 96, cv2.CMP_LT)
         cv2.copyTo(behind, outside, canvas)
+        bare = cv2.compare(coverage, SOLID, cv2.CMP_LT)
         inside = cv2.erode(cells, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_REPLICATE)
-        inside = cv2.resize(inside, self.size, interpolation=cv2.INTER_LINEAR)
-        hole = cv2.bitwise_and(cv2.compare(inside, 127, cv2.CMP_GT), cv2.compare(coverage, 128, cv2.CMP_LT))
+        hole = cv2.morphologyEx(cv2.bitwise_and(self._within(inside), bare), cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
         x, y, w, h = cv2.boundingRect(hole)
         if w and h:
-            rows, columns = slice(max(y - h - 32, 0), y + 2 * h + 32), slice(max(x - w - 32, 0), x + 2 * w + 32)
-            _close(canvas[rows, columns], hole[rows, columns], coverage[rows, columns])
+            area = (slice(max(y - h - 32, 0), y + 2 * h + 32), slice(max(x - w - 32, 0), x + 2 * w + 32))
+            # A hole goes on to the outline, and to what is drawn beside it.
+            step = 2 * round(self.size[0] / cells.shape[1]) + 1
+            hole = cv2.dilate(hole[area], np.ones((step, step), np.uint8))
+            hole &= self._within(cv2.GaussianBlur(cells, (3, 3), 0))[area] & bare[area]
+            _close(canvas[area], hole, coverage[area])
+
+    def _within(self, cells):
+        return cv2.compare(cv2.resize(cells, self.size, interpolation=cv2.INTER_LINEAR), 127, cv2.CMP_GT)
 
 
 def _close(canvas, hole, coverage):
     """Paint a hole with the colours around it that belong to the subject."""
-    solid = cv2.compare(coverage, 250, cv2.CMP_GT)
+    solid = cv2.compare(coverage, SOLID, cv2.CMP_GE)
     size = (-(-canvas.shape[1] // 4), -(-canvas.shape[0] // 4))
     colour = cv2.resize(cv2.bitwise_and(canvas, canvas, mask=solid), size, interpolation=cv2.INTER_AREA)
     weight = cv2.resize(solid, size, interpolation=cv2.INTER_AREA)
