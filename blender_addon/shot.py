@@ -11,7 +11,8 @@ from pathlib import Path
 import bpy
 import numpy as np
 
-from . import preferences, settings as scene_settings
+from . import preferences
+from . import settings as scene_settings
 from .errors import ExportError
 from .export import ExportedClip, ExportOptions
 from .link import session
@@ -242,9 +243,7 @@ def build_request(
     )
 
 
-def _camera_motion(
-    clip: ExportedClip, shot: Shot, settings, engine: EngineDescription
-) -> np.ndarray | None:
+def _camera_motion(clip: ExportedClip, shot: Shot, settings, engine: EngineDescription) -> np.ndarray | None:
     """[F, 3, 3] homographies of what the camera does in the scene, and of the chosen move on top of it."""
     if settings.camera_source == "SCENE" or not engine.uses_camera:
         return clip.camera_motion

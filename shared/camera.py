@@ -44,16 +44,22 @@ def camera_path(moves: Mapping[str, float], num_frames: int, width: int, height:
     """
     for name, amount in moves.items():
         if name not in MOVES:
-            raise MessageError(f"There is no camera move {str(name)[:40]!r}; choose among {', '.join(MOVES)}.")
+            raise MessageError(
+                f"There is no camera move {str(name)[:40]!r}; choose among {', '.join(MOVES)}."
+            )
         if not 0 <= amount <= 10:
-            raise MessageError(f"The camera move {name} has the amount {amount}; choose a number from 0 to 10.")
+            raise MessageError(
+                f"The camera move {name} has the amount {amount}; choose a number from 0 to 10."
+            )
     if num_frames < 1:
         raise MessageError("A camera move needs at least one frame.")
     amount = {name: float(moves.get(name, 0)) for name in MOVES}
     t = np.linspace(0, 1, num_frames)
     t = t * t * (3 - 2 * t)
     zoom = np.exp(t * (math.log1p(amount["zoom_in"]) - math.log1p(amount["zoom_out"])))
-    angle = 2 * math.pi * t * (amount["roll_counterclockwise"] - amount["roll_clockwise"])  # clockwise on the screen
+    angle = (
+        2 * math.pi * t * (amount["roll_counterclockwise"] - amount["roll_clockwise"])
+    )  # clockwise on the screen
     path = np.zeros((num_frames, 3, 3))
     path[:, 0, 0] = path[:, 1, 1] = zoom * np.cos(angle)
     path[:, 1, 0] = zoom * np.sin(angle)
@@ -144,9 +150,16 @@ def _normalised(path: np.ndarray) -> np.ndarray:
     if path.ndim != 3 or path.shape[1:] != (3, 3) or not len(path):
         raise MessageError(f"A camera motion is a list of 3 x 3 homographies, not of the shape {path.shape}.")
     corner = path[:, 2:, 2:]
-    if not np.isfinite(path).all() or (np.abs(corner) <= 1e-9 * np.abs(path).max((1, 2), keepdims=True)).any():
-        raise MessageError("The camera motion can't be followed: a homography takes the picture's corner to infinity.")
+    if (
+        not np.isfinite(path).all()
+        or (np.abs(corner) <= 1e-9 * np.abs(path).max((1, 2), keepdims=True)).any()
+    ):
+        raise MessageError(
+            "The camera motion can't be followed: a homography takes the picture's corner to infinity."
+        )
     path = path / corner
     if (np.abs(np.linalg.det(path)) < 1e-9).any():
-        raise MessageError("The camera motion can't be followed: a homography squashes the picture to a line.")
+        raise MessageError(
+            "The camera motion can't be followed: a homography squashes the picture to a line."
+        )
     return path

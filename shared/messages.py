@@ -54,7 +54,9 @@ class Guidance(Checked):
     Active from `start` to `stop`, fractions of the denoising steps.
     """
 
-    guider: str = declare(Choice(("none", "classifier_free", "subject_camera", "subject_camera_separate")), "none")
+    guider: str = declare(
+        Choice(("none", "classifier_free", "subject_camera", "subject_camera_separate")), "none"
+    )
     guidance_scale: float = declare(Number(0, 30), 1.0, label="The guidance scale")
     camera_guidance_scale: float = declare(Number(0, 30), 0.0, label="The camera's guidance scale")
     negative_text: bool = declare(Flag(), True)
@@ -101,9 +103,15 @@ class GenerationRequest(Checked):
     seed: int = declare(Integer(0, 2**63 - 1), 0, label="The seed")
     num_inference_steps: int = declare(Integer(1, 1000), 50, label="The number of steps")
     guidance: Guidance = declare(Struct(Guidance), default_factory=Guidance)
-    pose_frames: tuple[int, ...] | None = declare(Optional(Many(Integer(0, MAX_FRAMES - 1), MAX_FRAMES)), None)
-    subject_mask: np.ndarray | None = declare(Optional(Array("uint8", (None, None), MAX_PIXELS, compress=True)), None)
-    first_labels: np.ndarray | None = declare(Optional(Array("uint8", (None, None), MAX_PIXELS, compress=True)), None)
+    pose_frames: tuple[int, ...] | None = declare(
+        Optional(Many(Integer(0, MAX_FRAMES - 1), MAX_FRAMES)), None
+    )
+    subject_mask: np.ndarray | None = declare(
+        Optional(Array("uint8", (None, None), MAX_PIXELS, compress=True)), None
+    )
+    first_labels: np.ndarray | None = declare(
+        Optional(Array("uint8", (None, None), MAX_PIXELS, compress=True)), None
+    )
     part_maps: np.ndarray | None = declare(
         Optional(Array("uint8", (None, None, None), MAX_CLIP_PIXELS // 16, compress=True)), None
     )
@@ -116,7 +124,10 @@ class GenerationRequest(Checked):
 
     def validate(self):
         size = (self.height, self.width)
-        if self.height * self.width > MAX_PIXELS or self.num_frames * self.height * self.width > MAX_CLIP_PIXELS:
+        if (
+            self.height * self.width > MAX_PIXELS
+            or self.num_frames * self.height * self.width > MAX_CLIP_PIXELS
+        ):
             raise MessageError(
                 f"A clip of {self.num_frames} frames at {self.width} x {self.height} is too large; "
                 "choose a smaller size or fewer frames."
@@ -135,9 +146,13 @@ class GenerationRequest(Checked):
             )
         if self.pose_frames is not None:
             if not self.pose_frames or max(self.pose_frames) >= self.num_frames:
-                raise MessageError("Name at least one frame that carries a pose, and none beyond the clip's end.")
+                raise MessageError(
+                    "Name at least one frame that carries a pose, and none beyond the clip's end."
+                )
             if list(self.pose_frames) != sorted(set(self.pose_frames)):
-                raise MessageError("The frames that carry a pose must be in ascending order, each named once.")
+                raise MessageError(
+                    "The frames that carry a pose must be in ascending order, each named once."
+                )
         for name in ("subject_mask", "first_labels"):
             plane = getattr(self, name)
             if plane is not None and plane.shape != size:
@@ -147,7 +162,9 @@ class GenerationRequest(Checked):
                 )
         for labels in (self.first_labels, self.part_maps):
             if labels is not None and labels.size and int(labels.max()) > len(self.pose.limbs):
-                raise MessageError("A part map names a limb that the pose does not have; export the pose again.")
+                raise MessageError(
+                    "A part map names a limb that the pose does not have; export the pose again."
+                )
         for name in ("part_maps", "camera_motion"):
             stack = getattr(self, name)
             if stack is not None and len(stack) != self.num_frames:
@@ -284,7 +301,9 @@ class Failed(Checked):
     """The job, or with an empty `job` the message itself, could not be served: what is wrong, and what to do."""
 
     job: str = declare(Text(64), "")
-    code: str = declare(Choice(("invalid", "version", "engine", "memory", "worker", "full", "internal")), "internal")
+    code: str = declare(
+        Choice(("invalid", "version", "engine", "memory", "worker", "full", "internal")), "internal"
+    )
     message: str = declare(Text(2048), "")
 
 

@@ -130,7 +130,14 @@ class PoseSequence(Checked):
         """The same sequence on a canvas of another size (each axis scaled on its own, as the release does)."""
         scale = np.array([width / self.width, height / self.height, 1.0], np.float32)
         return PoseSequence(
-            width, height, self.parts, self.limbs, self.points * scale, self.lengths, self.owners, self.offsets
+            width,
+            height,
+            self.parts,
+            self.limbs,
+            self.points * scale,
+            self.lengths,
+            self.owners,
+            self.offsets,
         )
 
     def only(self, frames: Iterable[int]) -> PoseSequence:

@@ -32,7 +32,9 @@ _MAX_COLUMNS = 1 << 18
 """Stroke columns filled at a time; bounds the memory a picture full of long strokes takes."""
 
 
-def draw_pose(pose: PoseSequence, frame: int, width: int | None = None, height: int | None = None) -> np.ndarray:
+def draw_pose(
+    pose: PoseSequence, frame: int, width: int | None = None, height: int | None = None
+) -> np.ndarray:
     """[height, width] uint8, 255 on the strokes of a frame, 0 elsewhere; by default as large as the pose's canvas."""
     image = np.zeros((1, height or pose.height, width or pose.width), np.uint8)
     _draw(pose, {frame: 0}, image)
@@ -51,7 +53,9 @@ def draw_poses(
     return images
 
 
-def condition_images(pose: PoseSequence, width: int, height: int, frames: Iterable[int] | None = None) -> np.ndarray:
+def condition_images(
+    pose: PoseSequence, width: int, height: int, frames: Iterable[int] | None = None
+) -> np.ndarray:
     """[num_frames, height, width] uint8: the pose pictures as the model was trained to see them.
 
     Drawn with 512 pixels on the longer side and scaled bilinearly to the model's size, so strokes have grey
@@ -122,7 +126,9 @@ def _fill(images: np.ndarray, place: np.ndarray, start: np.ndarray, end: np.ndar
     slope = np.divide(rise, run, out=np.zeros_like(run), where=run > 0)
     first = np.ceil(start[:, 0] - radius - 0.5).clip(0, columns).astype(int)
     count = np.floor(end[:, 0] + radius + 0.5).clip(0, columns).astype(int) - first
-    visible = (np.minimum(start[:, 1], end[:, 1]) < rows + radius) & (np.maximum(start[:, 1], end[:, 1]) > -radius)
+    visible = (np.minimum(start[:, 1], end[:, 1]) < rows + radius) & (
+        np.maximum(start[:, 1], end[:, 1]) > -radius
+    )
     count = np.where(visible, count.clip(0), 0)
     filled = np.cumsum(count)
     thickness = np.arange(math.ceil(2 * radius))

@@ -90,7 +90,9 @@ class Integer(Kind):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
             raise MessageError(f"{name} must be a whole number.")
         if not self.least <= value <= self.most:
-            raise MessageError(f"{name} is {_shown(value)}; it must lie between {self.least} and {self.most}.")
+            raise MessageError(
+                f"{name} is {_shown(value)}; it must lie between {self.least} and {self.most}."
+            )
         if value % self.step:
             raise MessageError(f"{name} is {value}; it must be a multiple of {self.step}.")
         return int(value)
@@ -129,7 +131,9 @@ class Many(Kind):
         return [self.kind.pack(item, parts) for item in value]
 
     def unpack(self, value, parts, name):
-        return tuple(self.kind.unpack(item, parts, f"{name}[{i}]") for i, item in enumerate(self._items(value, name)))
+        return tuple(
+            self.kind.unpack(item, parts, f"{name}[{i}]") for i, item in enumerate(self._items(value, name))
+        )
 
     def _items(self, value, name):
         if not isinstance(value, (list, tuple)):
@@ -154,7 +158,9 @@ class Options(Kind):
             if isinstance(item, str):
                 Text(4096).check(item, entry)
             elif isinstance(item, (int, float)) and not isinstance(item, bool):
-                Number(-(2.0**63), 2.0**63 - 1024).check(item, entry)  # what msgpack takes as a signed integer
+                Number(-(2.0**63), 2.0**63 - 1024).check(
+                    item, entry
+                )  # what msgpack takes as a signed integer
             elif not isinstance(item, bool):
                 raise MessageError(f"{entry} must be a text, a number, or true or false.")
         return dict(value)
@@ -243,11 +249,15 @@ class Array(Kind):
         return value.astype(dtype, copy=False)
 
     def _check_shape(self, shape, name):
-        fits = len(shape) == len(self.shape) and all(want in (None, got) for want, got in zip(self.shape, shape))
+        fits = len(shape) == len(self.shape) and all(
+            want in (None, got) for want, got in zip(self.shape, shape)
+        )
         if not fits or math.prod(shape) > self.limit:
             want = " x ".join("n" if side is None else str(side) for side in self.shape)
             got = " x ".join(map(str, shape)) or "of a single number"
-            raise MessageError(f"{name} has the shape {got}; {want} with at most {self.limit} elements is allowed.")
+            raise MessageError(
+                f"{name} has the shape {got}; {want} with at most {self.limit} elements is allowed."
+            )
 
     def pack(self, value, parts):
         data = np.ascontiguousarray(value, np.dtype(self.dtype).newbyteorder("<"))
@@ -265,7 +275,9 @@ class Array(Kind):
         if self.compress:
             data = _inflate(data, expected, name)
         if memoryview(data).nbytes != expected:
-            raise MessageError(f"{name} holds {memoryview(data).nbytes} bytes where its shape needs {expected}.")
+            raise MessageError(
+                f"{name} holds {memoryview(data).nbytes} bytes where its shape needs {expected}."
+            )
         array = self.check(np.frombuffer(data, dtype).reshape(shape), name)
         array.flags.writeable = False
         return array
@@ -304,7 +316,9 @@ def declare(
     label: str | None = None,
 ) -> Any:
     """A dataclass field of a kind; `label` is what errors call it where a user may have set it."""
-    return dataclasses.field(default=default, default_factory=default_factory, metadata={"kind": kind, "label": label})
+    return dataclasses.field(
+        default=default, default_factory=default_factory, metadata={"kind": kind, "label": label}
+    )
 
 
 class Checked:
@@ -312,7 +326,9 @@ class Checked:
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
-            value = field.metadata["kind"].check(getattr(self, field.name), field.metadata["label"] or field.name)
+            value = field.metadata["kind"].check(
+                getattr(self, field.name), field.metadata["label"] or field.name
+            )
             object.__setattr__(self, field.name, value)
         self.validate()
 
@@ -322,7 +338,9 @@ class Checked:
 
 def pack_fields(message: Checked, parts: list) -> dict[str, Any]:
     """The fields as msgpack can carry them; bulk data is appended to `parts`."""
-    return {f.name: f.metadata["kind"].pack(getattr(message, f.name), parts) for f in dataclasses.fields(message)}
+    return {
+        f.name: f.metadata["kind"].pack(getattr(message, f.name), parts) for f in dataclasses.fields(message)
+    }
 
 
 def unpack_fields(cls: type, values: Any, parts: Sequence, prefix: str = "") -> Any:

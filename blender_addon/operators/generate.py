@@ -10,7 +10,8 @@ from pathlib import Path
 import bpy
 from bpy.props import BoolProperty, StringProperty
 
-from .. import preferences, shot as shots
+from .. import preferences
+from .. import shot as shots
 from ..errors import ExportError
 from ..export import ExportStep, export_clip
 from ..link import server, session

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import bpy
 
-from .. import preferences, shot as shots
+from .. import preferences
+from .. import shot as shots
 from ..errors import ExportError
 from ..link import session
 from ..operators.colour import changes_colours

@@ -31,7 +31,9 @@ class Ragged:
 
     def unpadded(self, values: torch.Tensor) -> torch.Tensor:
         """`[R, ...]` from `[G, longest, ...]`."""
-        return values[self.groups, torch.arange(len(self.rows), device=values.device) - self.offsets[self.groups]]
+        return values[
+            self.groups, torch.arange(len(self.rows), device=values.device) - self.offsets[self.groups]
+        ]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Ragged:
         return _moved(self, device, non_blocking)
@@ -89,7 +91,9 @@ class PartTokens:
         return cls._index(first.flatten(2), frames.transpose(1, 2).flatten(2))
 
     @classmethod
-    def _index(cls, first: torch.Tensor, later: torch.Tensor, group: dist.ProcessGroup | None = None) -> PartTokens:
+    def _index(
+        cls, first: torch.Tensor, later: torch.Tensor, group: dist.ProcessGroup | None = None
+    ) -> PartTokens:
         batch_size, num_parts, frame_length = first.shape
         masks = torch.cat([torch.zeros_like(first), later], dim=-1)
         held = slice(0, masks.shape[-1]) if group is None else sequence_share(masks.shape[-1], group)
@@ -157,7 +161,9 @@ class PartTokens:
         """`[T, dim]`, each of these tokens' query rows added up over the parts it is in, in a fixed order."""
         return F.embedding_bag(self.token_rows, rows, self.token_offsets, mode="sum")
 
-    def write_(self, hidden_states: torch.Tensor, tokens: torch.Tensor, outside: torch.Tensor | None) -> torch.Tensor:
+    def write_(
+        self, hidden_states: torch.Tensor, tokens: torch.Tensor, outside: torch.Tensor | None
+    ) -> torch.Tensor:
         """Puts `[T, dim]` tokens back in place and adds `[B, dim]` to all the others of later frames."""
         if outside is not None:
             hidden_states[:, self.first_length :] += outside.unsqueeze(1)

@@ -138,7 +138,15 @@ class PoseAnythingTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, 
     _supports_gradient_checkpointing = True
     _skip_layerwise_casting_patterns = ["patch_embedding", "pose_proj", "condition_embedder", "norm"]
     _no_split_modules = ["PoseAnythingTransformerBlock"]
-    _keep_in_fp32_modules = ["rope", "time_embedder", "scale_shift_table", "norm1", "norm2", "norm3", "norm_part"]
+    _keep_in_fp32_modules = [
+        "rope",
+        "time_embedder",
+        "scale_shift_table",
+        "norm1",
+        "norm2",
+        "norm3",
+        "norm_part",
+    ]
     _repeated_blocks = ["PoseAnythingTransformerBlock"]
     # Timesteps and parts come in several forms and are split in `forward`.
     _cp_plan = {
@@ -267,7 +275,9 @@ class PoseAnythingTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, 
 
         # 3. Transformer blocks
         for index, block in enumerate(self.blocks):
-            recorder = attention_recorder if attention_recorder and attention_recorder.block == index else None
+            recorder = (
+                attention_recorder if attention_recorder and attention_recorder.block == index else None
+            )
             inputs = (hidden_states, encoder_hidden_states, timestep_proj, rotary_emb, parts, recorder)
             if torch.is_grad_enabled() and self.gradient_checkpointing:
                 hidden_states = self._gradient_checkpointing_func(block, *inputs)
@@ -276,17 +286,23 @@ class PoseAnythingTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, 
 
         # 4. Output norm, projection & unpatchify
         modulation = self.scale_shift_table.to(temb.device) + temb.unsqueeze(2)
-        shift, scale = modulation.unsqueeze(2).to(hidden_states.device).unbind(3)  # the last of several devices
+        shift, scale = (
+            modulation.unsqueeze(2).to(hidden_states.device).unbind(3)
+        )  # the last of several devices
         hidden_states = modulate(self.norm_out(hidden_states.float()), shift, scale).type_as(hidden_states)
         hidden_states = self.proj_out(hidden_states)
-        hidden_states = hidden_states.reshape(batch_size, *grid, p_t, p_h, p_w, -1).permute(0, 7, 1, 4, 2, 5, 3, 6)
+        hidden_states = hidden_states.reshape(batch_size, *grid, p_t, p_h, p_w, -1).permute(
+            0, 7, 1, 4, 2, 5, 3, 6
+        )
         output = hidden_states.flatten(6, 7).flatten(4, 5).flatten(2, 3)[..., :width]
 
         if not return_dict:
             return (output,)
         return Transformer2DModelOutput(sample=output)
 
-    def inject_pose(self, hidden_states: torch.Tensor, pose_hidden_states: torch.Tensor | None) -> torch.Tensor:
+    def inject_pose(
+        self, hidden_states: torch.Tensor, pose_hidden_states: torch.Tensor | None
+    ) -> torch.Tensor:
         """The latents that the patch embedding takes, from the video's and the pose's (paper, Eq. 3-5)."""
         injection, channels = self.config.pose_injection, self.config.in_channels
         if pose_hidden_states is not None:
@@ -298,7 +314,9 @@ class PoseAnythingTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, 
             if injection == "channel":
                 hidden_states = torch.cat([hidden_states, pose_hidden_states], dim=1)
             elif injection == "mlp":
-                hidden_states = hidden_states + self.pose_proj(pose_hidden_states.movedim(1, -1)).movedim(-1, 1)
+                hidden_states = hidden_states + self.pose_proj(pose_hidden_states.movedim(1, -1)).movedim(
+                    -1, 1
+                )
             else:
                 hidden_states = torch.cat([hidden_states, pose_hidden_states], dim=-1)
         if hidden_states.shape[1] != channels:

@@ -10,7 +10,8 @@ import time
 
 import pytest
 import zmq
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.addon.servers import fake_server, make_request, module, wait_for  # noqa: F401
 

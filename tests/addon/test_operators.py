@@ -250,7 +250,9 @@ def test_make_again_keeps_first_frame_limbs_and_viewport(shot, served, sent, mon
     shot.display.shading.light = "FLAT"
     bpy.data.objects["Rig body"].color = (1, 0, 0, 1)
     shot.display.shading.color_type = "OBJECT"  # rendered now, the first frame would be another
-    monkeypatch.setattr(view, "from_context", lambda *_: view.from_record({**kept, "width": 320, "height": 320}))
+    monkeypatch.setattr(
+        view, "from_context", lambda *_: view.from_record({**kept, "width": 320, "height": 320})
+    )
     bpy.ops.poseanything.make_again(job=old.id)
     new = newest_job()
     session = module("link.session").get()

@@ -220,7 +220,9 @@ def test_movie_is_encoded_beside_blender(addon, take, monkeypatch):
     assert not list(take.folder.glob("*.mp4"))
 
 
-@pytest.mark.parametrize(("neural", "name", "tag"), [(False, "fox_001 (draft)", "COLOR_02"), (True, "fox_001", "NONE")])
+@pytest.mark.parametrize(
+    ("neural", "name", "tag"), [(False, "fox_001 (draft)", "COLOR_02"), (True, "fox_001", "NONE")]
+)
 def test_a_strip_says_whether_it_is_a_draft(strips, take, neural, name, tag):
     take.record["neural"] = neural
     strips.show_frames(bpy.context.scene, "a", take, 5)

@@ -29,7 +29,9 @@ def creature() -> PoseSequence:
         [Polyline(i, np.column_stack([joint + (shift, 0), np.ones(3)])) for i, joint in enumerate(joints)]
         for shift in swing
     ]
-    return PoseSequence.from_frames(WIDTH, HEIGHT, ["body"], [Limb(f"bone {i}", 0) for i in range(LIMBS)], drawn)
+    return PoseSequence.from_frames(
+        WIDTH, HEIGHT, ["body"], [Limb(f"bone {i}", 0) for i in range(LIMBS)], drawn
+    )
 
 
 def request(pose: PoseSequence) -> messages.GenerationRequest:
@@ -74,7 +76,10 @@ def main() -> None:
         "encode a raw frame": (lambda: wire.encode(frame), picture.copy),
         "decode a raw frame": (lambda: wire.decode(frame_parts), picture.copy),
         "encode the request": (lambda: wire.encode(whole), lambda: [array.copy() for array in arrays]),
-        "decode the request": (lambda: wire.decode(request_parts), lambda: [array.copy() for array in arrays]),
+        "decode the request": (
+            lambda: wire.decode(request_parts),
+            lambda: [array.copy() for array in arrays],
+        ),
         "draw 81 pose pictures": (lambda: raster.draw_poses(pose), images.copy),
         "draw 81 condition images": (lambda: raster.condition_images(pose, WIDTH, HEIGHT), images.copy),
     }

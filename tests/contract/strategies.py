@@ -32,13 +32,17 @@ def png(width, height):
 def of_kind(kind):
     match kind:
         case schema.Text():
-            return st.text(st.characters(exclude_categories=["Cs"]), min_size=kind.least, max_size=min(kind.limit, 30))
+            return st.text(
+                st.characters(exclude_categories=["Cs"]), min_size=kind.least, max_size=min(kind.limit, 30)
+            )
         case schema.Choice():
             return st.sampled_from(kind.words)
         case schema.Flag():
             return st.booleans()
         case schema.Integer():
-            return st.integers(-(-kind.least // kind.step), kind.most // kind.step).map(lambda n: n * kind.step)
+            return st.integers(-(-kind.least // kind.step), kind.most // kind.step).map(
+                lambda n: n * kind.step
+            )
         case schema.Number():
             return st.floats(kind.least, kind.most)
         case schema.Many():
@@ -63,7 +67,9 @@ def of_kind(kind):
 
 def fields_of(cls, **given):
     kinds = {
-        field.name: of_kind(field.metadata["kind"]) for field in dataclasses.fields(cls) if field.name not in given
+        field.name: of_kind(field.metadata["kind"])
+        for field in dataclasses.fields(cls)
+        if field.name not in given
     }
     return st.fixed_dictionaries(kinds | given)
 
@@ -91,7 +97,9 @@ def poses(draw, num_frames=None):
     polyline = st.builds(Polyline, st.integers(0, len(limbs) - 1), points)
     count = st.integers(0, 4) if num_frames is None else st.just(num_frames)
     drawn = [draw(st.lists(polyline, max_size=2)) for _ in range(draw(count))]
-    return PoseSequence.from_frames(draw(st.integers(1, 4096)), draw(st.integers(1, 4096)), parts, limbs, drawn)
+    return PoseSequence.from_frames(
+        draw(st.integers(1, 4096)), draw(st.integers(1, 4096)), parts, limbs, drawn
+    )
 
 
 @st.composite
@@ -102,7 +110,9 @@ def guidances(draw):
 
 def previews():
     shape = st.tuples(st.integers(1, 5), st.integers(1, 5), st.just(3))
-    return fields_of(messages.Preview, image=hnp.arrays(np.uint8, shape)).map(lambda fields: messages.Preview(**fields))
+    return fields_of(messages.Preview, image=hnp.arrays(np.uint8, shape)).map(
+        lambda fields: messages.Preview(**fields)
+    )
 
 
 @st.composite
@@ -112,9 +122,15 @@ def frames(draw):
         draw(st.integers(1, 6)),
         draw(st.sampled_from(["png", "jpeg", "raw"])),
     )
-    size = {"min_size": 3 * width * height, "max_size": 3 * width * height} if kind == "raw" else {"max_size": 100}
+    size = (
+        {"min_size": 3 * width * height, "max_size": 3 * width * height}
+        if kind == "raw"
+        else {"max_size": 100}
+    )
     given = dict(width=width, height=height, format=kind, data=draw(st.binary(**size)))
-    return messages.Frame(**draw(fields_of(messages.Frame, **{name: st.just(value) for name, value in given.items()})))
+    return messages.Frame(
+        **draw(fields_of(messages.Frame, **{name: st.just(value) for name, value in given.items()}))
+    )
 
 
 @st.composite
@@ -151,7 +167,9 @@ def any_message():
 def bits(value):
     """A value as comparable Python values that differ when a single bit does."""
     if dataclasses.is_dataclass(value):
-        return type(value), {field.name: bits(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return type(value), {
+            field.name: bits(getattr(value, field.name)) for field in dataclasses.fields(value)
+        }
     if isinstance(value, np.ndarray):
         return value.dtype, value.shape, value.tobytes()
     if isinstance(value, (bytes, bytearray, memoryview)):

@@ -18,9 +18,9 @@ paths = st.builds(lambda moves: camera.camera_path(moves, FRAMES, WIDTH, HEIGHT)
 
 def moved(path, points):
     """[F, K, 2]: pixels of the first frame, followed through the path."""
-    points = np.concatenate([np.asarray(points, float), np.ones((len(points), 1))], 1) @ path.transpose(0, 2, 1).astype(
-        float
-    )
+    points = np.concatenate([np.asarray(points, float), np.ones((len(points), 1))], 1) @ path.transpose(
+        0, 2, 1
+    ).astype(float)
     return points[..., :2] / points[..., 2:]
 
 
@@ -54,7 +54,10 @@ def test_the_background_goes_against_the_camera_and_the_rectangle_against_the_ba
     np.testing.assert_array_equal(np.sign(step.round(6)), np.broadcast_to(goes, step.shape))
     rectangle = camera.rectangle_condition(path, WIDTH, HEIGHT)
     corner = np.array([[line.points[0, :2] for line in rectangle.frame(i)][2] for i in range(FRAMES)])
-    assert np.sign(corner[0] - np.mean([line.points[0, :2] for line in rectangle.frame(0)], 0)).tolist() == [1, 1]
+    assert np.sign(corner[0] - np.mean([line.points[0, :2] for line in rectangle.frame(0)], 0)).tolist() == [
+        1,
+        1,
+    ]
     step = np.diff(corner, axis=0)
     np.testing.assert_array_equal(np.sign(step.round(2)), np.broadcast_to(goes, step.shape) * -1.0)
 
@@ -85,13 +88,17 @@ def test_the_rectangle_of_a_moderate_move_stays_whole_and_in_view(moves):
 
 
 def test_a_move_too_long_for_the_picture_starts_in_view_and_leaves_it():
-    rectangle = camera.rectangle_condition(camera.camera_path({"pan_left": 3}, FRAMES, WIDTH, HEIGHT), WIDTH, HEIGHT)
+    rectangle = camera.rectangle_condition(
+        camera.camera_path({"pan_left": 3}, FRAMES, WIDTH, HEIGHT), WIDTH, HEIGHT
+    )
     whiteness = raster.draw_poses(rectangle).mean((1, 2))
     assert whiteness[0] > 0 and whiteness[-1] == 0
     assert rectangle.points[:, 0].min() > -0.05 * WIDTH
 
 
-elements = st.floats(-2, 2, width=32) | st.floats(-1e9, 1e9, width=32) | st.sampled_from([0.0, 1.0, np.nan, np.inf])
+elements = (
+    st.floats(-2, 2, width=32) | st.floats(-1e9, 1e9, width=32) | st.sampled_from([0.0, 1.0, np.nan, np.inf])
+)
 
 
 @settings(deadline=None)

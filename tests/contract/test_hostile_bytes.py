@@ -154,10 +154,16 @@ TRICKS = {
     "not a number": (patched(["fps"], float("nan")), "frame rate is nan"),
     "endless": (patched(["fps"], float("inf")), "frame rate is inf"),
     "a large number": (patched(["seed"], 2**64 - 1), "seed is 18446744073709551615"),
-    "not a number in a table": (patched(["engine_options"], {"a": float("nan")}), "engine_options\\['a'\\] is nan"),
+    "not a number in a table": (
+        patched(["engine_options"], {"a": float("nan")}),
+        "engine_options\\['a'\\] is nan",
+    ),
     "a list in a table": (patched(["engine_options"], {"a": [1]}), "engine_options\\['a'\\] must be"),
     "a text for a list": (patched(["pose_frames"], "01"), "pose_frames must be a list"),
-    "text in a list of numbers": (patched(["pose_frames"], [0, "1"]), "pose_frames\\[1\\] must be a whole number"),
+    "text in a list of numbers": (
+        patched(["pose_frames"], [0, "1"]),
+        "pose_frames\\[1\\] must be a whole number",
+    ),
     "a limb that is no table": (patched(["pose", "limbs"], [5]), "pose.limbs\\[0\\] must be a table"),
     "a limb without a name": (patched(["pose", "limbs"], [{}]), "pose.limbs\\[0\\].name is missing"),
     "a limb of no part": (patched(["pose", "limbs", 0, "part"], 7), "limb whose part is not"),
@@ -171,7 +177,10 @@ TRICKS = {
     "a shape below zero": (patched(["pose", "points", "shape"], [-4, 3]), "pose.points.shape is -4"),
     "a shape of true": (patched(["pose", "points", "shape"], [True, 3]), "pose.points.shape must be"),
     "a shape too large": (patched(["pose", "points", "shape"], [2**62, 3]), "pose.points.shape is"),
-    "a shape of more elements than fit": (patched(["pose", "points", "shape"], [8_000_000, 3]), "at most 12000000"),
+    "a shape of more elements than fit": (
+        patched(["pose", "points", "shape"], [8_000_000, 3]),
+        "at most 12000000",
+    ),
     "a shape of nine sides": (patched(["pose", "points", "shape"], [0] * 9), "pose.points has the shape"),
     "a shape that is not the array's": (patched(["pose", "points", "shape"], [3, 3]), "48 bytes where"),
     "offsets that end elsewhere": (pose_with_offsets(0, 1, 3), "do not cover"),
@@ -229,7 +238,13 @@ def test_damaged_compressed_data_is_told_apart_from_none():
     mask = np.zeros((48, 64), np.uint8)
     parts = [bytes(part) for part in wire.encode(request(subject_mask=mask))]
     where = 1 + msgpack.unpackb(parts[0])["subject_mask"]["part"]
-    for damaged in (b"", parts[where][:-1], parts[where] + b"\0", b"not zlib", zlib.compress(bytes(48 * 64 - 1))):
+    for damaged in (
+        b"",
+        parts[where][:-1],
+        parts[where] + b"\0",
+        b"not zlib",
+        zlib.compress(bytes(48 * 64 - 1)),
+    ):
         why = refused([*parts[:where], damaged, *parts[where + 1 :]])
         assert "subject_mask is damaged" in why or "subject_mask holds 3071 bytes" in why
 

@@ -23,7 +23,14 @@ def line_pose(num_frames=2):
 
 def request(**changes):
     fields = dict(
-        job="job", engine="draft", width=64, height=48, num_frames=2, fps=24, first_frame=png(64, 48), pose=line_pose()
+        job="job",
+        engine="draft",
+        width=64,
+        height=48,
+        num_frames=2,
+        fps=24,
+        first_frame=png(64, 48),
+        pose=line_pose(),
     )
     return messages.GenerationRequest(**fields | changes)
 
@@ -85,7 +92,9 @@ def test_arrays_of_any_layout_and_byte_order_arrive_alike():
         assert back.dtype == np.float32
         np.testing.assert_array_equal(back, points)
     motion = np.repeat(np.eye(3, dtype=">f4")[None], 2, 0)
-    np.testing.assert_array_equal(wire.decode(wire.encode(request(camera_motion=motion))).camera_motion, motion)
+    np.testing.assert_array_equal(
+        wire.decode(wire.encode(request(camera_motion=motion))).camera_motion, motion
+    )
 
 
 def test_a_picture_held_as_an_array_is_sent_as_its_bytes():
@@ -96,7 +105,9 @@ def test_a_picture_held_as_an_array_is_sent_as_its_bytes():
 
 
 names = st.text("_abc", min_size=1, max_size=12)
-scalars = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text("é", max_size=3)
+scalars = (
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text("é", max_size=3)
+)
 values = st.recursive(
     scalars | st.binary(max_size=3),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3),
@@ -117,7 +128,9 @@ def test_unknown_fields_are_passed_over(message, extra):
 @given(st.integers(-(2**63), 2**64 - 1).filter(lambda version: version != messages.PROTOCOL_VERSION))
 def test_another_version_is_answered_with_both_numbers(version):
     message = messages.Hello("me", "1")
-    with pytest.raises(wire.VersionError, match=rf"version {version}, this one {messages.PROTOCOL_VERSION}") as caught:
+    with pytest.raises(
+        wire.VersionError, match=rf"version {version}, this one {messages.PROTOCOL_VERSION}"
+    ) as caught:
         wire.decode(with_header(message, header_of(message) | {"version": version, "type": "Greeting"}))
     assert_one_sentence(caught.value)
 
@@ -135,7 +148,10 @@ def test_a_missing_field_takes_its_default_or_is_named(cls, data):
     except schema.MessageError as error:
         assert_one_sentence(error)
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        assert not required or str(error) == f"{field.metadata['label'] or field.name} is missing from the message."
+        assert (
+            not required
+            or str(error) == f"{field.metadata['label'] or field.name} is missing from the message."
+        )
     else:
         default = field.default_factory() if field.default is dataclasses.MISSING else field.default
         assert bits(getattr(back, field.name)) == bits(default)
@@ -154,9 +170,23 @@ def beyond(kind):
             yield from [kind.least - 1, kind.most + 1, 10**5000, True, 1.0, "1", None, np.float64(1)]
             yield from [kind.least + 1] * (kind.step > 1)
         case schema.Number():
-            yield from [float("nan"), float("inf"), kind.least - 1, kind.most * 1.5 + 1, 10**5000, True, "1", None]
+            yield from [
+                float("nan"),
+                float("inf"),
+                kind.least - 1,
+                kind.most * 1.5 + 1,
+                10**5000,
+                True,
+                "1",
+                None,
+            ]
         case schema.Many():
-            yield from [[None], "ab", 5, ["x"] * (kind.limit + 1) if isinstance(kind.kind, schema.Text) else {0: 0}]
+            yield from [
+                [None],
+                "ab",
+                5,
+                ["x"] * (kind.limit + 1) if isinstance(kind.kind, schema.Text) else {0: 0},
+            ]
         case schema.Optional():
             yield from (value for value in beyond(kind.kind) if value is not None)
         case schema.Options():

@@ -73,7 +73,9 @@ def test_official_frames_are_redrawn_pixel_for_pixel_from_their_centre_line(offi
 
 
 @pytest.mark.parametrize("weight", [2 / 512, 2.5 / 512, 3 / 512, 3.5 / 512, 4 / 512])
-def test_official_frames_are_redrawn_from_polylines_with_the_same_weight_and_no_other(official, weight, monkeypatch):
+def test_official_frames_are_redrawn_from_polylines_with_the_same_weight_and_no_other(
+    official, weight, monkeypatch
+):
     monkeypatch.setattr(raster, "LINE_WEIGHT", weight)
     fits = []
     for image in official:
@@ -106,7 +108,9 @@ point = st.tuples(coordinate, coordinate)
 
 
 @settings(deadline=None)
-@given(st.lists(st.lists(point, min_size=2, max_size=4), max_size=4), st.integers(8, 200), st.integers(8, 200))
+@given(
+    st.lists(st.lists(point, min_size=2, max_size=4), max_size=4), st.integers(8, 200), st.integers(8, 200)
+)
 def test_a_pixel_is_white_when_its_centre_is_within_the_brush(polylines, width, height):
     pose = sequence(polylines, 100, 100)
     drawn = raster.draw_pose(pose, 0, width, height)
@@ -119,7 +123,9 @@ def test_a_pixel_is_white_when_its_centre_is_within_the_brush(polylines, width, 
             # the L1 distance along a stroke is convex and bent only where x or y is met, and at the ends
             for t in (0, 1, (x - x0) / (x1 - x0) if x1 != x0 else 0, (y - y0) / (y1 - y0) if y1 != y0 else 0):
                 t = np.clip(t, 0, 1)
-                distance = np.minimum(distance, np.abs(x0 + t * (x1 - x0) - x) + np.abs(y0 + t * (y1 - y0) - y))
+                distance = np.minimum(
+                    distance, np.abs(x0 + t * (x1 - x0) - x) + np.abs(y0 + t * (y1 - y0) - y)
+                )
     radius = max(max(width, height) * 1.5 / 512, 0.5)
     assert (drawn[distance < radius - 1e-6] == 255).all()
     assert (drawn[distance > radius + 1e-6] == 0).all()
@@ -137,7 +143,10 @@ def test_frames_without_a_pose_are_black():
     limbs = [Limb("limb", 0)]
     line = Polyline(0, np.array([[10, 10, 1], [50, 50, 1]], np.float32))
     pose = PoseSequence.from_frames(64, 64, ["part"], limbs, [[line], [line], [], [line]])
-    for images in (raster.draw_poses(pose, frames=(0, 2)), raster.condition_images(pose, 64, 64, frames=(0, 2))):
+    for images in (
+        raster.draw_poses(pose, frames=(0, 2)),
+        raster.condition_images(pose, 64, 64, frames=(0, 2)),
+    ):
         assert images.shape == (4, 64, 64)
         assert [bool(image.any()) for image in images] == [True, False, False, False]
     assert [bool(image.any()) for image in raster.draw_poses(pose)] == [True, True, False, True]

@@ -15,7 +15,9 @@ from shared.schema import MessageError
 from tests.contract.strategies import assert_one_sentence, bits, poses
 
 LIMBS = [Limb("spine", 0), Limb("shin", 1), Limb("shin", 1, 1)]
-points = hnp.arrays(np.float32, st.tuples(st.integers(2, 5), st.just(3)), elements=st.floats(-1e4, 1e4, width=32))
+points = hnp.arrays(
+    np.float32, st.tuples(st.integers(2, 5), st.just(3)), elements=st.floats(-1e4, 1e4, width=32)
+)
 polylines = st.builds(Polyline, st.integers(0, len(LIMBS) - 1), points)
 drawn_frames = st.lists(st.lists(polylines, max_size=4), max_size=6)
 

@@ -81,7 +81,10 @@ def film(bpy, arguments, say) -> None:
     bpy.ops.poseanything.export_skeleton(directory=str(output / "skeletons"))
     exported = max((output / "skeletons").iterdir(), key=lambda folder: folder.stat().st_mtime_ns)
 
-    settings.first_frame_source, settings.first_frame_path = "PICTURE", bpy.path.relpath(str(exported / "first_frame.png"))
+    settings.first_frame_source, settings.first_frame_path = (
+        "PICTURE",
+        bpy.path.relpath(str(exported / "first_frame.png")),
+    )
     say("pressing Generate: the extension starts the server and sends the shot")
     bpy.ops.poseanything.generate(wait=True)
     job = list(import_module(f"{MODULE}.link.session").get().jobs.values())[-1]

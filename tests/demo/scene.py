@@ -95,7 +95,9 @@ def _append(path: Path) -> None:
         target.objects = source.objects
     rigs = {item for item in target.objects if item is not None and item.type == "ARMATURE"}
     for item in target.objects:
-        if item in rigs or (item is not None and item.type == "MESH" and rigs & {item.parent, item.find_armature()}):
+        if item in rigs or (
+            item is not None and item.type == "MESH" and rigs & {item.parent, item.find_armature()}
+        ):
             bpy.context.scene.collection.objects.link(item)
 
 

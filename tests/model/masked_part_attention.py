@@ -41,7 +41,9 @@ class MaskedPartProcessor:
             if attn.empty == "shared":
                 output = F.scaled_dot_product_attention(query, key, value)
             else:
-                logits = (query @ key.mT * query.shape[-1] ** -0.5).masked_fill(~kept[:, None, None], -torch.inf)
+                logits = (query @ key.mT * query.shape[-1] ** -0.5).masked_fill(
+                    ~kept[:, None, None], -torch.inf
+                )
                 output = logits.softmax(-1).nan_to_num(0.0) @ value * asking[:, None, :, None]
             summed = summed + output.transpose(1, 2).flatten(2)
         output = attn.to_out[0](summed)

@@ -35,14 +35,18 @@ class Recording:
         with safe_open(self.weights, "pt") as file:
             original = json.loads((file.metadata() or {}).get("config", "{}"))
         shapes = {name: tuple(tensor.shape) for name, tensor in state_dict.items()}
-        transformer = PoseAnythingTransformer3DModel(**config_from_official(shapes, self.weights.name, original))
+        transformer = PoseAnythingTransformer3DModel(
+            **config_from_official(shapes, self.weights.name, original)
+        )
         transformer.load_state_dict(from_official_state_dict(state_dict))
         return transformer.eval()
 
     @property
     def inputs(self) -> dict[str, torch.Tensor]:
         batch_size, _, frames = self["latents"].shape[:3]
-        timestep = self["timestep"].float().reshape(-1, 1).repeat(batch_size // self["timestep"].numel(), frames)
+        timestep = (
+            self["timestep"].float().reshape(-1, 1).repeat(batch_size // self["timestep"].numel(), frames)
+        )
         timestep[:, 0] = 0
         return {
             "hidden_states": self["latents"],

@@ -149,9 +149,7 @@ def test_decoding_beside_the_denoising_is_given_up_before_anything_else(maker, m
         "stream",
         lambda *inputs, **options: overlaps.append(options["overlap"]) or stream(*inputs, **options),
     )
-    calls = run_out(
-        monkeypatch, lambda: torch.empty(1 << 50), lambda calls: overlaps[-1] and len(calls) == 2
-    )
+    calls = run_out(monkeypatch, lambda: torch.empty(1 << 50), lambda calls: overlaps[-1] and len(calls) == 2)
     stages, note, frames = make(maker, asked)
     assert overlaps == [True, False] and len(set(calls)) == 1 and len(calls) == 4
     assert "loading" not in stages and frames.shape == wanted and "Memory ran out" in note

@@ -31,7 +31,6 @@ from inference_server.poseanything.pipeline import (  # noqa: E402
 )
 from inference_server.poseanything.schedule import SCHEDULERS, make_scheduler, set_timesteps  # noqa: E402
 from inference_server.poseanything.video_latents import decode_frames, encode_frames, to_video  # noqa: E402
-
 from tests.benchmarks.ptcm import flops  # noqa: E402
 from tests.benchmarks.ptcm import runs as block_runs  # noqa: E402
 from tests.golden import GOLDEN  # noqa: E402

@@ -26,7 +26,9 @@ Masks = tuple["torch.Tensor", "torch.Tensor"]
 
 def make_masks(densities: list[float], batch_size: int = 1, frames: int = 4, seed: int = 0) -> Masks:
     """`[B, P, h, w]` and `[B, F - 1, P, h, w]`, each part on about that share of the tokens."""
-    masks = torch.rand(batch_size, frames, len(densities), 5, 7, generator=torch.Generator().manual_seed(seed))
+    masks = torch.rand(
+        batch_size, frames, len(densities), 5, 7, generator=torch.Generator().manual_seed(seed)
+    )
     masks = masks < torch.tensor(densities)[:, None, None]
     return masks[:, 0], masks[:, 1:]
 
@@ -37,7 +39,9 @@ def make_block(empty: str = "shared") -> PoseAnythingTransformerBlock:
 
 def make_hidden_states(masks: Masks) -> torch.Tensor:
     batch_size, frames, _, height, width = masks[1].shape
-    return torch.randn(batch_size, (frames + 1) * height * width, DIM, generator=torch.Generator().manual_seed(7))
+    return torch.randn(
+        batch_size, (frames + 1) * height * width, DIM, generator=torch.Generator().manual_seed(7)
+    )
 
 
 def masked(block: PoseAnythingTransformerBlock, hidden_states: torch.Tensor, masks: Masks) -> torch.Tensor:
@@ -93,7 +97,9 @@ densities = st.lists(st.sampled_from([0.0, 0.1, 0.4, 0.9, 1.0]), min_size=1, max
 
 @pytest.mark.parametrize("empty", ["shared", "excluded"])
 @given(densities, st.integers(1, 2), st.integers(2, 4), st.integers(0, 99))
-def test_equals_masking_everything(empty: str, densities: list[float], batch_size: int, frames: int, seed: int):
+def test_equals_masking_everything(
+    empty: str, densities: list[float], batch_size: int, frames: int, seed: int
+):
     assert_same_as_masked(empty, make_masks(densities, batch_size, frames, seed))
 
 
@@ -253,5 +259,3 @@ def test_masks_that_make_no_sense(first: tuple, frames: tuple, message: str):
 def test_an_unknown_choice_for_empty_tokens():
     with pytest.raises(ValueError, match="'shared' or 'excluded'"):
         make_block("dropped")
-
-

@@ -14,7 +14,6 @@ diffusers = pytest.importorskip("diffusers")
 
 from inference_server.poseanything.transformer import (  # noqa: E402
     FirstFrameAttention,
-    PartTokens,
     PoseAnythingTransformer3DModel,
 )
 from tests.model.recordings import Recording, recordings, relative_error  # noqa: E402
@@ -103,7 +102,9 @@ def test_pose_by_width_lies_to_the_right_of_the_video():
     flow = transformer(**inputs).sample
     pose = inputs.pop("pose_hidden_states")
     inputs["hidden_states"] = torch.cat([inputs["hidden_states"], pose], dim=-1)
-    torch.testing.assert_close(flow, transformer(**inputs).sample[..., : pose.shape[-1]], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        flow, transformer(**inputs).sample[..., : pose.shape[-1]], rtol=1e-5, atol=1e-5
+    )
 
 
 def test_timesteps_for_all_by_frame_or_by_token_are_one():
@@ -145,7 +146,9 @@ def test_recording_takes_the_wanted_rows_and_changes_nothing():
     torch.testing.assert_close(some.weights, whole.weights[:, rows])
 
 
-@pytest.mark.parametrize(("choice", "message"), [({"on": "output"}, "'own_output'"), ({"reduce": "max"}, "'mean'")])
+@pytest.mark.parametrize(
+    ("choice", "message"), [({"on": "output"}, "'own_output'"), ({"reduce": "max"}, "'mean'")]
+)
 def test_recording_something_unknown(choice: dict, message: str):
     with pytest.raises(ValueError, match=message):
         FirstFrameAttention(block=27, **choice)
@@ -188,7 +191,10 @@ def test_recording_in_a_block_that_is_not_there():
 
 @pytest.mark.parametrize(
     ("config", "message"),
-    [({"pose_injection": "prompt"}, "'channel', 'mlp' or 'width'"), ({"part_attention_empty": "no"}, "'excluded'")],
+    [
+        ({"pose_injection": "prompt"}, "'channel', 'mlp' or 'width'"),
+        ({"part_attention_empty": "no"}, "'excluded'"),
+    ],
 )
 def test_configurations_that_do_not_exist(config: dict, message: str):
     with pytest.raises(ValueError, match=message):
@@ -199,7 +205,10 @@ def test_configurations_that_do_not_exist(config: dict, message: str):
 
 
 def test_saved_and_loaded_it_is_the_same(tmp_path: Path):
-    transformer, inputs = tiny_transformer(part_attention_empty="excluded"), tiny_inputs() | {"parts": tiny_parts()}
+    transformer, inputs = (
+        tiny_transformer(part_attention_empty="excluded"),
+        tiny_inputs() | {"parts": tiny_parts()},
+    )
     transformer.save_pretrained(tmp_path)
     loaded = PoseAnythingTransformer3DModel.from_pretrained(tmp_path)
     assert {name: loaded.config[name] for name in CONFIG} == CONFIG
@@ -237,7 +246,10 @@ def test_fused_projections_change_nothing():
     transformer, inputs = tiny_transformer(), tiny_inputs() | {"parts": tiny_parts()}
     expected = transformer(**inputs).sample
     transformer.fuse_qkv_projections()
-    assert transformer.blocks[0].attn1.fused_projections and not transformer.blocks[0].part_attn.fused_projections
+    assert (
+        transformer.blocks[0].attn1.fused_projections
+        and not transformer.blocks[0].part_attn.fused_projections
+    )
     torch.testing.assert_close(transformer(**inputs).sample, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -251,7 +263,10 @@ def test_fused_projections_change_nothing():
 )
 def test_caches_skip_blocks_of_a_step_like_the_last(config):
     transformer = tiny_transformer()
-    branches = {"conditional": tiny_inputs(), "unconditional": tiny_inputs() | {"timestep": torch.tensor([300.0])}}
+    branches = {
+        "conditional": tiny_inputs(),
+        "unconditional": tiny_inputs() | {"timestep": torch.tensor([300.0])},
+    }
     expected = {name: transformer(**inputs).sample for name, inputs in branches.items()}
     ran = []
     for block in transformer.blocks:
@@ -341,6 +356,10 @@ def test_two_processes_share_the_sequence():
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     environ = os.environ | {"OMP_NUM_THREADS": "1"}
     run = subprocess.run(
-        [*command, "-m", "tests.model.context_parallel"], cwd=ROOT, env=environ, capture_output=True, text=True
+        [*command, "-m", "tests.model.context_parallel"],
+        cwd=ROOT,
+        env=environ,
+        capture_output=True,
+        text=True,
     )
     assert run.returncode == 0, run.stderr

@@ -29,7 +29,11 @@ class Background:
             return self.plate
         height, width = self.plate.shape[:2]
         return cv2.warpPerspective(
-            self.plate, self.motion[frame], (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
+            self.plate,
+            self.motion[frame],
+            (width, height),
+            flags=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REFLECT_101,
         )
 
 

@@ -15,7 +15,7 @@ from .mirror import find_mirrors
 from .motion import find_motion
 from .outline import Outline
 from .parts import cut_parts, lend_parts
-from .tracks import Tracks, track_limbs
+from .tracks import track_limbs
 
 EXACT_EDGE, GUESSED_EDGE = 2, 4
 """Pixels around the subject that belong to its soft edge, with the truth about its outline and without."""
@@ -31,13 +31,17 @@ class Clip:
         self.drawer = None
         owners = np.zeros(self.image.shape[:2], np.int16)
         if self.tracks is None:
-            self.notes.append("No limb can be followed from the first frame on, so only the background is shown.")
+            self.notes.append(
+                "No limb can be followed from the first frame on, so only the background is shown."
+            )
         else:
             owners = matte.find_owners(request, self.image, self.tracks)
             if owners.any():
                 owners = self._cut(owners)
             else:
-                self.notes.append("The pose does not lie over the first frame, so nothing in it moves with the pose.")
+                self.notes.append(
+                    "The pose does not lie over the first frame, so nothing in it moves with the pose."
+                )
         exact = request.first_labels is not None or request.subject_mask is not None
         self.background = Background(
             self.image, owners > 0, request.camera_motion, EXACT_EDGE if exact else GUESSED_EDGE
@@ -70,7 +74,9 @@ class Clip:
         shown = set(np.unique(tracks.limbs[np.unique(owners[owners > 0]) - 1]).tolist())
         borrowing = set(tracks.limbs[borrowers].tolist()) - shown
         if borrowing:
-            self.notes.append(f"{_limbs(borrowing)} hidden in the first frame and drawn with the mirror image's picture.")
+            self.notes.append(
+                f"{_limbs(borrowing)} hidden in the first frame and drawn with the mirror image's picture."
+            )
         moving = set(np.unique(self.request.pose.owners).tolist())
         lost = len(moving - shown - borrowing)
         if lost:

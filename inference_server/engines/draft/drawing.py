@@ -39,7 +39,9 @@ class Drawer:
         for part, first in zip(parts, self.first):
             at = part.nodes()
             basis = motion.basis(part.rods, at.ravel())
-            self.bases.append((basis * part.weights.reshape(-1, len(part.rods), 1)).reshape(at.size, -1).astype(np.float32))
+            self.bases.append(
+                (basis * part.weights.reshape(-1, len(part.rods), 1)).reshape(at.size, -1).astype(np.float32)
+            )
             # Where the part folds over itself, what shows comes last and so lies on top.
             mine = np.flatnonzero(part.active)
             active.append(first + mine[np.argsort(part.active.ravel()[mine], kind="stable")])
@@ -47,19 +49,27 @@ class Drawer:
         self.begin = np.concatenate([[0], np.cumsum([len(a) for a in active])])[:-1].astype(int)
         self.part_of = np.repeat(np.arange(len(parts)), [len(a) for a in active])
         local = self.active - self.first[self.part_of]
-        self.node_column, self.node_row = local % self.columns[self.part_of], local // self.columns[self.part_of]
+        self.node_column, self.node_row = (
+            local % self.columns[self.part_of],
+            local // self.columns[self.part_of],
+        )
         self.column_of_node = np.zeros(self.first[-1], np.int32)
         self.row_of_node = np.zeros(self.first[-1], np.int32)
         self.column_of_node[self.active], self.row_of_node[self.active] = self.node_column, self.node_row
         self.is_active = np.zeros(self.first[-1], bool)
         self.is_active[self.active] = True
         self.bent = np.zeros(self.first[-1], np.complex64)
-        self.most_u, self.most_v = (self.columns - 1.001).astype(np.float32), (self.rows - 1.001).astype(np.float32)
+        self.most_u, self.most_v = (
+            (self.columns - 1.001).astype(np.float32),
+            (self.rows - 1.001).astype(np.float32),
+        )
         lead = np.array([part.rods[0] for part in parts], int)
         self.level = np.floor(0.3 - np.log2(motion.scale[:, lead])).astype(int)
         self.turn_back = motion.rest_axis[lead] / (motion.axis[:, lead] * motion.scale[:, lead])
         used = np.unique(np.concatenate(self.rods)) if parts else []
-        growth = np.maximum(motion.scale[:, used], motion.length[:, used] / motion.rest_length[used]).max(1, initial=1)
+        growth = np.maximum(motion.scale[:, used], motion.length[:, used] / motion.rest_length[used]).max(
+            1, initial=1
+        )
         self.stretch = np.clip(np.ceil(growth - 0.25).astype(int), 1, 8)
 
     def draw(self, frame: int, canvas: np.ndarray, coverage: np.ndarray, order: np.ndarray) -> None:
@@ -69,7 +79,9 @@ class Drawer:
             return
         flat = self.bent.view(np.float32).reshape(-1, 2)
         for basis, rods, first in zip(self.bases, self.rods, self.first):
-            np.matmul(basis, self.coefficients[frame, rods].reshape(-1, 2), out=flat[first : first + len(basis)])
+            np.matmul(
+                basis, self.coefficients[frame, rods].reshape(-1, 2), out=flat[first : first + len(basis)]
+            )
         boxes = self._boxes(order)
         source, state, base = self._invert(boxes, frame)
         for k in order:
@@ -77,7 +89,15 @@ class Drawer:
             if c1 > c0 and r1 > r0:
                 cells = slice(base[k], base[k] + (c1 - c0) * (r1 - r0))
                 shape = (r1 - r0, c1 - c0)
-                self._lay(frame, k, source[cells].reshape(*shape, 2), state[cells].reshape(shape), boxes[k], canvas, coverage)
+                self._lay(
+                    frame,
+                    k,
+                    source[cells].reshape(*shape, 2),
+                    state[cells].reshape(shape),
+                    boxes[k],
+                    canvas,
+                    coverage,
+                )
 
     def _boxes(self, order):
         """[parts, 4] the cells that each part may cover: first column and row, end of columns and rows."""
@@ -109,11 +129,17 @@ class Drawer:
         owner, node = np.repeat(np.arange(len(boxes)), wide * tall)[reached], node[reached]
         inner = reached - base[owner]
         inner_row = inner // wide[owner]
-        at = ((inner - inner_row * wide[owner] + boxes[owner, 0]) + 1j * (inner_row + boxes[owner, 1])) * GRID + (1.5 + 1.5j)
-        u, v, off = self._newton(owner, self.column_of_node[node], self.row_of_node[node], at.astype(np.complex64))
+        at = (
+            (inner - inner_row * wide[owner] + boxes[owner, 0]) + 1j * (inner_row + boxes[owner, 1])
+        ) * GRID + (1.5 + 1.5j)
+        u, v, off = self._newton(
+            owner, self.column_of_node[node], self.row_of_node[node], at.astype(np.complex64)
+        )
         source = np.zeros((base[-1], 2), np.float32)
         source[reached, 0], source[reached, 1] = u * GRID + 1.5, v * GRID + 1.5
-        shown = self.is_active[self.first[owner] + np.rint(v).astype(int) * self.columns[owner] + np.rint(u).astype(int)]
+        shown = self.is_active[
+            self.first[owner] + np.rint(v).astype(int) * self.columns[owner] + np.rint(u).astype(int)
+        ]
         state = np.zeros(base[-1], np.uint8)
         state[reached] = np.where(off < CLOSE, np.where(shown, INSIDE, BESIDE), LOST)
         return source, state, base
@@ -175,7 +201,9 @@ class Drawer:
         x0, y0 = max(c0 * GRID, 0), max(r0 * GRID, 0)
         x1, y1 = min(c1 * GRID, self.width), min(r1 * GRID, self.height)
         window = (slice(y0 - r0 * GRID, y1 - r0 * GRID), slice(x0 - c0 * GRID, x1 - c0 * GRID))
-        layer = cv2.remap(part.levels[level], full[window], None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+        layer = cv2.remap(
+            part.levels[level], full[window], None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT
+        )
         layer = cv2.bitwise_and(layer, layer, mask=mask[window])
         covered = coverage[y0:y1, x0:x1]
         cv2.max(covered, cv2.extractChannel(layer, 3), dst=covered)

@@ -44,7 +44,9 @@ def complete(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
     for colour, missing in reversed(_reduce(guess, hole, finest)):
         start = None
         if found is not None:
-            start = 2 * cv2.resize(found[0].astype(np.float32), missing.shape[::-1], interpolation=cv2.INTER_NEAREST)
+            start = 2 * cv2.resize(
+                found[0].astype(np.float32), missing.shape[::-1], interpolation=cv2.INTER_NEAREST
+            )
             start = start.astype(np.int64)
         found = PatchSearch(colour, missing, start, rng).run() or found
     copied = guess if found is None or not found[1].any() else _copy(image, guess, hole, *found, 2**finest)
@@ -91,7 +93,10 @@ def _from_sides(colour, known):
     near_left = np.where(left >= 0, 1.0 / (column - left + 1) ** 2, 0)
     near_right = np.where(right < width, 1.0 / (right - column + 1) ** 2, 0)
     soft = cv2.blur(colour, (3, 1))
-    mean = near_left[..., None] * soft[row, left] + near_right[..., None] * soft[row, np.minimum(right, width - 1)]
+    mean = (
+        near_left[..., None] * soft[row, left]
+        + near_right[..., None] * soft[row, np.minimum(right, width - 1)]
+    )
     near = near_left + near_right
     return mean / np.maximum(near, 1e-12)[..., None], near
 

@@ -67,7 +67,9 @@ def smooth_borders(owners: np.ndarray, kin: np.ndarray, radius: np.ndarray) -> n
     return out
 
 
-def find_joined(owners: np.ndarray, part_maps: np.ndarray | None, tracks: Tracks, kin: np.ndarray, radius) -> np.ndarray:
+def find_joined(
+    owners: np.ndarray, part_maps: np.ndarray | None, tracks: Tracks, kin: np.ndarray, radius
+) -> np.ndarray:
     """[S, S]: true for kin that are one surface in the picture: they meet; or all that lies between them is a bone that
     shows next to nothing though nothing is before it; or their limbs touch in all part maps."""
     near, depth = tracks.neighbours, tracks.rest_depth()

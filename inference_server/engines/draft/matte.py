@@ -82,7 +82,9 @@ def _find_reach(thickness, heads, tails):
     at = (step * x + 1j * step * y).astype(np.complex64)
     reach = np.empty(len(heads))
     for k, (head, tail) in enumerate(zip(heads, tails)):
-        points = complex(*head) + np.linspace(0.1, 0.9, 7, dtype=np.complex64)[:, None] * complex(*(tail - head))
+        points = complex(*head) + np.linspace(0.1, 0.9, 7, dtype=np.complex64)[:, None] * complex(
+            *(tail - head)
+        )
         holds = np.abs(points - at) < size
         reach[k] = np.median(np.where(holds, size, 0).max(1, initial=0))
     return np.maximum(reach, 2)
@@ -130,7 +132,9 @@ def _cut_out(image, tracks):
         middle = (heads + tails) / 2
         for a, b in zip(middle + (heads - middle) * keep, middle + (tails - middle) * keep):
             a, b = ((np.clip(p, -1e4, 1e4) - (x0, y0)) * shrink for p in (a, b))
-            cv2.line(canvas, np.rint(a).astype(int), np.rint(b).astype(int), 1, max(1, round(thickness * shrink)))
+            cv2.line(
+                canvas, np.rint(a).astype(int), np.rint(b).astype(int), 1, max(1, round(thickness * shrink))
+            )
         return canvas > 0
 
     seeds = np.full(small.shape[:2], cv2.GC_BGD, np.uint8)

@@ -101,7 +101,9 @@ def _find_turn(tracks, vectors, rest_axis, radius):
     # A bone that reverses while it is short has passed through the line of sight; it has not spun round in the picture.
     reversed_ = (turn[1:] * turn[:-1].conj()).real < -0.2
     short = np.minimum(length[1:], length[:-1]) < 0.5 * length.max(0)
-    mirror = np.cumprod(np.concatenate([np.ones((1, length.shape[1])), np.where(reversed_ & short, -1, 1)]), axis=0)
+    mirror = np.cumprod(
+        np.concatenate([np.ones((1, length.shape[1])), np.where(reversed_ & short, -1, 1)]), axis=0
+    )
     mirror = mirror * mirror[tracks.rest]
     turn = turn * mirror
 

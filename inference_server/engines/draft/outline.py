@@ -28,7 +28,10 @@ class Outline:
         if part_maps is None or not part_maps.size or part_maps.shape[1] * COARSEST < height:
             return None
         outline = cls(part_maps, (width, height))
-        first = cv2.resize((owners > 0).astype(np.uint8), part_maps.shape[:0:-1], interpolation=cv2.INTER_NEAREST) > 0
+        first = (
+            cv2.resize((owners > 0).astype(np.uint8), part_maps.shape[:0:-1], interpolation=cv2.INTER_NEAREST)
+            > 0
+        )
         same, either = (first & (part_maps[0] > 0)).sum(), (first | (part_maps[0] > 0)).sum()
         return outline if same >= 0.5 * max(either, 1) else None
 
@@ -41,7 +44,9 @@ class Outline:
         cv2.copyTo(behind, outside, canvas)
         bare = cv2.compare(coverage, SOLID, cv2.CMP_LT)
         inside = cv2.erode(cells, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_REPLICATE)
-        hole = cv2.morphologyEx(cv2.bitwise_and(self._within(inside), bare), cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
+        hole = cv2.morphologyEx(
+            cv2.bitwise_and(self._within(inside), bare), cv2.MORPH_OPEN, np.ones((5, 5), np.uint8)
+        )
         x, y, w, h = cv2.boundingRect(hole)
         if w and h:
             area = (slice(max(y - h - 32, 0), y + 2 * h + 32), slice(max(x - w - 32, 0), x + 2 * w + 32))

@@ -59,7 +59,9 @@ def cut_parts(
     return [cutter.cut(bone) for bone in cutter.boxes]
 
 
-def lend_parts(parts: list[Part], owners: np.ndarray, tracks: Tracks, motion: Motion, mirrors: dict[int, int]):
+def lend_parts(
+    parts: list[Part], owners: np.ndarray, tracks: Tracks, motion: Motion, mirrors: dict[int, int]
+):
     """Let limbs that the first frame does not show borrow their mirror image's picture: (parts, motion, borrowers), where
     `motion` has more rods for them and `borrowers` are the bones that borrow. `mirrors` maps limbs."""
     first = {limb: np.flatnonzero(tracks.limbs == limb) for limb in np.unique(tracks.limbs).tolist()}
@@ -117,19 +119,26 @@ class _Cutter:
 
         # The outermost pixels have taken some of the background's colour.
         picture = own | overlap
-        pure = cv2.erode(np.pad(picture, pad, mode="edge").view(np.uint8), np.ones((3, 3), np.uint8))[1:-1, 1:-1] > 0
+        pure = (
+            cv2.erode(np.pad(picture, pad, mode="edge").view(np.uint8), np.ones((3, 3), np.uint8))[1:-1, 1:-1]
+            > 0
+        )
         pure = pure if pure.sum() > 0.3 * own.sum() else picture
         colour = np.where(pure[..., None], image, spread(image, pure))
         layer = np.concatenate([colour * alpha[..., None], alpha[..., None] * 255], axis=-1)
         layer = np.rint(layer).astype(np.uint8)
-        return Part(_pyramid(layer), corner, np.array(rods), weights, _active(layer[..., 3], weights.shape[:2]))
+        return Part(
+            _pyramid(layer), corner, np.array(rods), weights, _active(layer[..., 3], weights.shape[:2])
+        )
 
     def _area(self, bone):
         """The box of a part, with room for its soft edge and for what is hidden along its bone."""
         rows, columns = self.boxes[bone]
         height, width = self.owners.shape
         ends = self.tracks.points[self.tracks.rest][[self.tracks.heads[bone], self.tracks.tails[bone]]]
-        (left, top), (right, low) = np.clip([ends.min(0), ends.max(0)], 0, (width - 1, height - 1)).astype(int)
+        (left, top), (right, low) = np.clip([ends.min(0), ends.max(0)], 0, (width - 1, height - 1)).astype(
+            int
+        )
         room = 3 * OVERLAP
         return (
             slice(max(min(rows.start, top) - room, 0), min(max(rows.stop, low + 1) + room, height)),
@@ -139,7 +148,9 @@ class _Cutter:
     def _influences(self, bone, owners, corner):
         """The bones a part follows, their weights on its grid, and for each but its own where it holds on to it."""
         height, width = -(-owners.shape[0] // GRID) + 1, -(-owners.shape[1] // GRID) + 1
-        x, y = (start + (GRID - 1) / 2 + GRID * np.arange(count) for start, count in zip(corner, (width, height)))
+        x, y = (
+            start + (GRID - 1) / 2 + GRID * np.arange(count) for start, count in zip(corner, (width, height))
+        )
         grid = x + 1j * y[:, None]
         preferred = np.where(self.tracks.neighbours[bone], 3, 1) * self.contact[bone] * self.kin[bone]
         odds, glue = [np.ones(grid.shape, np.float32)], {}
@@ -158,7 +169,8 @@ class _Cutter:
         farther the bones pull apart at the border, and by their distances."""
         pull = np.percentile(self._apart(bone, other, self.borders[min(bone, other), max(bone, other)]), 90)
         least = max(
-            0.5 * np.sqrt(self.radius[bone] * self.radius[other]), 0.9 * min(self.girth[bone], self.girth[other])
+            0.5 * np.sqrt(self.radius[bone] * self.radius[other]),
+            0.9 * min(self.girth[bone], self.girth[other]),
         )
         sigma = max(np.clip(0.2 * pull, least, max(least, 40)) / GRID, 0.6)
 
@@ -166,7 +178,11 @@ class _Cutter:
             region = np.zeros((grid.shape[0] * GRID, grid.shape[1] * GRID), np.float32)
             region[: owners.shape[0], : owners.shape[1]] = owners == value + 1
             coarse = cv2.resize(region, grid.shape[::-1], interpolation=cv2.INTER_AREA)
-            return cv2.GaussianBlur(coarse, (0, 0), sigma) + 1e-3 * cv2.GaussianBlur(coarse, (0, 0), 4 * sigma) + 1e-7
+            return (
+                cv2.GaussianBlur(coarse, (0, 0), sigma)
+                + 1e-3 * cv2.GaussianBlur(coarse, (0, 0), 4 * sigma)
+                + 1e-7
+            )
 
         closer = np.clip((self._distance(bone, grid) / self._distance(other, grid)) ** 2, 1 / 8, 8)
         return np.minimum(softened(other) * closer / softened(bone), 1e3)
@@ -189,7 +205,9 @@ class _Cutter:
         """How far two bones' motions tear the positions `at` apart at most, in pixels of the rest frame."""
         frames = self.frames[:, None]
         apart = self.motion.forward(frames, bone, at) - self.motion.forward(frames, other, at)
-        return (np.abs(apart) / np.sqrt(self.motion.scale[frames, bone] * self.motion.scale[frames, other])).max(0)
+        return (
+            np.abs(apart) / np.sqrt(self.motion.scale[frames, bone] * self.motion.scale[frames, other])
+        ).max(0)
 
     def _behind(self, bone, own, owners, overlap, corner):
         """What of a part is likely hidden by parts before it: the gaps that they cut into it, and the sleeve of its bone.
@@ -212,7 +230,9 @@ class _Cutter:
         near = cv2.resize(own.view(np.uint8) * 255, size, interpolation=cv2.INTER_AREA) > 127
         closed = closed & cv2.dilate(near.view(np.uint8), kernel)
         line = np.zeros_like(coarse)
-        ends = self.tracks.points[self.tracks.rest][[self.tracks.heads[bone], self.tracks.tails[bone]]] - corner
+        ends = (
+            self.tracks.points[self.tracks.rest][[self.tracks.heads[bone], self.tracks.tails[bone]]] - corner
+        )
         if np.abs(ends).max() < 1e4:
             a, b = np.rint(ends / GRID).astype(int).tolist()
             cv2.line(line, a, b, 1, max(1, round(1.6 * self.radius[bone] / GRID)))
@@ -228,7 +248,9 @@ def _pyramid(layer):
     while min(levels[-1].shape[:2]) >= 16 and len(levels) < 4:
         h, w = levels[-1].shape[:2]
         even = cv2.copyMakeBorder(levels[-1], 0, h % 2, 0, w % 2, cv2.BORDER_CONSTANT)
-        levels.append(cv2.resize(even, (even.shape[1] // 2, even.shape[0] // 2), interpolation=cv2.INTER_AREA))
+        levels.append(
+            cv2.resize(even, (even.shape[1] // 2, even.shape[0] // 2), interpolation=cv2.INTER_AREA)
+        )
     return levels
 
 

@@ -24,11 +24,15 @@ class PatchSearch:
     Near matches spread from pixel to pixel (PatchMatch, Barnes et al., 2009); the patches found then vote for the colours
     that the next round compares with (Wexler et al., 2007). `start` [h, w, 2] are shifts to begin with."""
 
-    def __init__(self, colour: np.ndarray, hole: np.ndarray, start: np.ndarray | None, rng: np.random.Generator):
+    def __init__(
+        self, colour: np.ndarray, hole: np.ndarray, start: np.ndarray | None, rng: np.random.Generator
+    ):
         self.height, self.width = hole.shape
         self.rng = rng
         padded = np.pad(hole, REACH, constant_values=True).astype(np.uint8)
-        self.whole = (cv2.dilate(padded, np.ones((2 * REACH + 1,) * 2, np.uint8)) == 0)[REACH:-REACH, REACH:-REACH]
+        self.whole = (cv2.dilate(padded, np.ones((2 * REACH + 1,) * 2, np.uint8)) == 0)[
+            REACH:-REACH, REACH:-REACH
+        ]
         self.y, self.x = np.nonzero(hole)
         self.number = np.full(hole.shape, -1)
         self.number[self.y, self.x] = np.arange(len(self.y))

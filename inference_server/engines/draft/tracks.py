@@ -68,7 +68,9 @@ def track_limbs(request: GenerationRequest) -> Tracks | None:
     pose = request.pose
     posed = np.zeros(request.num_frames, bool)
     posed[list(request.conditioned_frames())] = True
-    posed[0] = True  # the first frame's polylines say where the picture's parts are, whether or not they condition the clip
+    posed[0] = (
+        True  # the first frame's polylines say where the picture's parts are, whether or not they condition the clip
+    )
     posed &= np.diff(pose.offsets) > 0
     if not posed.any():
         return None
@@ -80,9 +82,13 @@ def track_limbs(request: GenerationRequest) -> Tracks | None:
     limbs = []
     for limb in np.unique(pose.owners[posed[frame_of]]):
         mine = np.flatnonzero((pose.owners == limb) & posed[frame_of])
-        points, valid = _follow(pose.points, starts[mine], pose.lengths[mine], frame_of[mine], request, scale, rest)
+        points, valid = _follow(
+            pose.points, starts[mine], pose.lengths[mine], frame_of[mine], request, scale, rest
+        )
         if valid[rest]:
-            limbs.append((int(limb), points[:, _bends(points[valid, :, :2], STRAIGHT * request.width)], valid))
+            limbs.append(
+                (int(limb), points[:, _bends(points[valid, :, :2], STRAIGHT * request.width)], valid)
+            )
     if not limbs:
         return None
 
@@ -173,7 +179,11 @@ def _bends(lines, tolerance):
 def _resample(lines, count):
     """[n, K, 3] polylines at `count` points evenly along their length in the picture."""
     along = np.concatenate(
-        [np.zeros((len(lines), 1)), np.cumsum(np.linalg.norm(np.diff(lines[..., :2], axis=1), axis=-1), axis=1)], axis=1
+        [
+            np.zeros((len(lines), 1)),
+            np.cumsum(np.linalg.norm(np.diff(lines[..., :2], axis=1), axis=-1), axis=1),
+        ],
+        axis=1,
     )
     want = np.linspace(0, 1, count) * along[:, -1:]
     left = np.clip((along[:, None, :] <= want[:, :, None]).sum(-1) - 1, 0, lines.shape[1] - 2)
@@ -225,7 +235,11 @@ def _find_joints(points, valid, first, counts, heads, owner, subject, rest, widt
             along, length = t, np.linalg.norm(axis, axis=-1)
     cost = total / np.maximum(seen, 1)
     # Bones that only share a head are siblings more often than parent and child.
-    cost += 0.02 * np.median(length) * ((np.arange(len(ends)) % 2 == 0)[:, None] & np.isin(heads, first) & (along < 0.05))
+    cost += (
+        0.02
+        * np.median(length)
+        * ((np.arange(len(ends)) % 2 == 0)[:, None] & np.isin(heads, first) & (along < 0.05))
+    )
     limb_of_end = np.arange(limbs).repeat(2)[:, None]
     cost[(seen == 0) | (limb_of_end == owner) | (subject[limb_of_end] != subject[owner])] = np.inf
 
@@ -252,7 +266,9 @@ def _fill(points, valid, posed, first, counts, heads, subject, joints):
         keys = np.flatnonzero(valid[:, limb])
         known = points[keys, start : start + count]
         centre[:, limb] = pchip(keys, known[..., :2].mean(1), frames)
-        points[~valid[:, limb], start : start + count, 2] = pchip(keys, known[..., 2], frames[~valid[:, limb]])
+        points[~valid[:, limb], start : start + count, 2] = pchip(
+            keys, known[..., 2], frames[~valid[:, limb]]
+        )
         step = np.diff(known[..., :2], axis=1)
         turn = np.unwrap(np.arctan2(step[..., 1], step[..., 0]), axis=0)
         reach = np.log(np.maximum(np.linalg.norm(step, axis=-1), 0.5))
