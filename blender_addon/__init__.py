@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """PoseAnything Bridge: an animated rig becomes a generated strip in the sequencer."""
 
-from . import operators, preferences, rig, settings, ui
-from .link import session
+from . import operators, preferences, rig, session, settings, ui
 
 _MODULES = (session, preferences, rig, settings, operators, ui)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import bpy
 from bpy.props import BoolProperty, StringProperty
 
-from .link import session
-from .link.server import ServerError, chooses_port
+from . import session
+from .connection.server import ServerError, chooses_port
 from .shared.messages import DEFAULT_ADDRESS
 
 _RELATIVE = {"PATH_SUPPORTS_BLEND_RELATIVE"} if bpy.app.version >= (4, 5, 0) else set()

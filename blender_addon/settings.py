@@ -13,7 +13,7 @@ from bpy.props import (
     StringProperty,
 )
 
-from .link import session
+from . import session
 
 _RELATIVE = {"PATH_SUPPORTS_BLEND_RELATIVE"} if bpy.app.version >= (4, 5, 0) else set()
 

@@ -1,4 +1,4 @@
-"""Where the official code's recordings and its sample lie, on machines that have them."""
+"""Where the official code's recordings lie, and its sample on machines that have it."""
 
 from __future__ import annotations
 
@@ -6,5 +6,7 @@ import os
 from pathlib import Path
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
-GOLDEN = Path(os.environ.get("POSEANYTHING_GOLDEN") or SHARED / "golden")
+GOLDEN = Path(
+    os.environ.get("POSEANYTHING_GOLDEN") or Path(__file__).resolve().parent / "data" / "recordings"
+)
 DEER = SHARED / "data" / "official" / "deer"

@@ -10,15 +10,15 @@ import bpy
 import numpy as np
 from bpy.props import StringProperty
 
-from .. import shot as shots
+from .. import session
 from ..errors import ExportError
-from ..export import ExportStep, export_clip, under_step
-from ..link import session
+from ..ground_truth.png import encode_png
+from ..request import shot as shots
+from ..request.export import ExportStep, export_clip, under_step
 from ..sequencer.takes import FIRST_FRAME, claim_folder
 from ..shared.messages import EngineDescription
 from ..shared.raster import draw_pose
 from ..shared.request_file import SUFFIX, write_request
-from ..truth.png import encode_png
 from .stepped import SteppedOperator
 
 # What the released model takes, for when no server is there to say what it takes.
@@ -86,7 +86,9 @@ class POSEANYTHING_OT_export_skeleton(SteppedOperator, bpy.types.Operator):
 
     @classmethod
     def poll(cls, context):
-        reason = shots.why_not(context) if session.get().exporting is None else "Wait for the export to end"
+        reason = (
+            shots.export_blocker(context) if session.get().exporting is None else "Wait for the export to end"
+        )
         if reason:
             cls.poll_message_set(reason)
         return not reason

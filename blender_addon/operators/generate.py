@@ -10,14 +10,14 @@ from pathlib import Path
 import bpy
 from bpy.props import BoolProperty, StringProperty
 
-from .. import preferences
-from .. import shot as shots
+from .. import preferences, session
+from ..connection import server
+from ..connection.client import CONNECTED, REFUSED
+from ..connection.jobs import DONE, Job
+from ..connection.server import ServerError
 from ..errors import ExportError
-from ..export import ExportStep, export_clip
-from ..link import server, session
-from ..link.client import CONNECTED, REFUSED
-from ..link.jobs import DONE, Job
-from ..link.server import ServerError
+from ..request import shot as shots
+from ..request.export import ExportStep, export_clip
 from ..sequencer.strips import show_in_sequencer
 from ..sequencer.takes import claim_folder, read_take, write_take
 from .stepped import SteppedOperator
@@ -41,7 +41,7 @@ def generate(context, remade: str = "") -> Generator[ExportStep, None, Job]:
     scene, settings = context.scene, context.scene.poseanything
     if scene.session_uid != chosen:
         raise ExportError("Another scene was opened while the server was awaited; generate again.")
-    if reason := shots.why_not(context):
+    if reason := shots.export_blocker(context):
         raise ExportError(f"{reason}, then generate again.")
     folder = shots.output_folder(context, settings)
     engine = current.engine(settings.engine_name)
@@ -107,7 +107,9 @@ class POSEANYTHING_OT_generate(SteppedOperator, bpy.types.Operator):
 
     @classmethod
     def poll(cls, context):
-        reason = shots.why_not(context) if session.get().exporting is None else "Wait for the export to end"
+        reason = (
+            shots.export_blocker(context) if session.get().exporting is None else "Wait for the export to end"
+        )
         if reason:
             cls.poll_message_set(reason)
         return not reason

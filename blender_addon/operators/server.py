@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import bpy
 
-from .. import preferences
-from ..link import session
-from ..link.server import ServerError
+from .. import preferences, session
+from ..connection.server import ServerError
 
 
 class POSEANYTHING_OT_start_server(bpy.types.Operator):

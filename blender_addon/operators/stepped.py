@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Generator
 
+from .. import session
+from ..connection.server import ServerError
 from ..errors import ExportError
-from ..export import ExportStep
-from ..link import session
-from ..link.server import ServerError
+from ..request.export import ExportStep
 from ..sequencer.takes import TakeError
 from ..shared.schema import MessageError
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import bpy
 from bpy.props import StringProperty
 
+from .. import session
 from .. import settings as scene_settings
-from ..link import session
 from ..rig import properties
 from ..sequencer import strips
 from ..sequencer.takes import Take, TakeError, read_take

@@ -27,7 +27,7 @@ class Choice:
     def __init__(self, armature: bpy.types.Object, skeleton: Skeleton, skin: Skin):
         self._skeleton = skeleton
         self.candidates = _deforming(armature, skeleton, skin)
-        said = _said(armature.data)
+        said = user_overrides(armature.data)
         self._fixed = said != 0
         settings = armature.data.poseanything
 
@@ -195,7 +195,7 @@ def _in(names_, chosen) -> np.ndarray:
     return np.array([name in chosen for name in names_], bool)
 
 
-def _said(armature: bpy.types.Armature) -> np.ndarray:
+def user_overrides(armature: bpy.types.Armature) -> np.ndarray:
     """[N] +1 where the user says draw, -1 skip, 0 nothing; a bone's own word goes before its collections'."""
     values = {"DRAW": 1, "SKIP": -1, "AUTO": 0}
     said = []

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..link import session
-from ..link.jobs import DONE, FAILED, RUNNING, Job
+from .. import session
+from ..connection.jobs import DONE, FAILED, RUNNING, Job
 from . import pictures
 from .text import light, paragraph
 

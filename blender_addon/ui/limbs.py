@@ -10,8 +10,8 @@ import numpy as np
 from bpy.app.handlers import persistent
 from gpu_extras.batch import batch_for_shader
 
-from .. import shot as shots
 from ..errors import ExportError
+from ..request import shot as shots
 from ..rig.limbs import LimbChoice
 from ..rig.sampling import Sampler
 from ..rig.subjects import Subject, find_subjects

@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import bpy
 
-from .. import preferences
-from .. import shot as shots
+from .. import preferences, session
 from ..errors import ExportError
-from ..link import session
 from ..operators.colour import changes_colours
+from ..request import shot as shots
 from ..sequencer import strips
 from ..sequencer.takes import TakeError
 from ..view import fit

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ..link import server, session
-from ..link.client import CONNECTED, REFUSED
+from .. import session
+from ..connection import server
+from ..connection.client import CONNECTED, REFUSED
 from .text import light, paragraph
 
 

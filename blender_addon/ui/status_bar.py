@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import bpy
 
-from ..link import session
-from ..link.jobs import RUNNING
+from .. import session
+from ..connection.jobs import RUNNING
 
 
 def _draw(self, context):

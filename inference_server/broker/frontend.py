@@ -31,7 +31,7 @@ OUTBOX_LIMIT = 1024
 
 
 @dataclass(eq=False)
-class Letter:
+class OutgoingMessage:
     """`job` is the one it is about, None for a `Welcome`."""
 
     parts: Sequence
@@ -45,7 +45,7 @@ class Client:
 
     identity: bytes
     heard: float
-    outbox: deque[Letter] = field(default_factory=deque)
+    outbox: deque[OutgoingMessage] = field(default_factory=deque)
     blocked_since: float | None = None
     away: bool = False
     gone: bool = False
@@ -104,7 +104,7 @@ class Frontend:
     def forward(self, client: Client, parts: Sequence, job: str | None, keep: bool) -> None:
         """Send a message or put it into the outbox; one that needs not be kept is dropped when much waits."""
         if keep or len(client.outbox) < OUTBOX_ANSWERS:
-            client.outbox.append(Letter(parts, job, keep))
+            client.outbox.append(OutgoingMessage(parts, job, keep))
             self._flush(client)
 
     def discard(self, client: Client, job: str) -> None:

@@ -157,13 +157,14 @@ def _from_poses(args: argparse.Namespace) -> tuple[float, Iterator]:
     if args.guidance_scale == "auto":
         options["guidance"] = "auto"
     engine = _ready_engine("poseanything")
-    from ..poseanything.clip_files import read_clip
-    from ..poseanything.order import Order, draw_camera
+    from ..engines.poseanything.request import draw_camera
+    from ..poseanything.conditioning.files import read_conditions
+    from ..poseanything.sampling.request import SamplingRequest
 
     prompt = (
         Path(args.prompt).read_text(encoding="utf-8").strip() if args.prompt.endswith(".txt") else args.prompt
     )
-    clip = read_clip(
+    clip = read_conditions(
         args.first_frame,
         args.poses,
         subject=args.subject,
@@ -176,8 +177,8 @@ def _from_poses(args: argparse.Namespace) -> tuple[float, Iterator]:
         height, width = clip.size
         path = camera_path(dict(args.camera), clip.num_frames, width, height)
         clip = dataclasses.replace(clip, camera_images=draw_camera(path, width, height))
-    order = Order.of(clip, guidance, seed, steps, options)
-    return fps, _after_loading(engine, lambda: engine.make(order, lambda: False))
+    sampling = SamplingRequest.of(clip, guidance, seed, steps, options)
+    return fps, _after_loading(engine, lambda: engine.make(sampling, lambda: False))
 
 
 def _ready_engine(name: str) -> Engine:

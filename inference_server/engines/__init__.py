@@ -9,7 +9,7 @@ from .base import Engine, EngineError
 
 ENGINES = {
     "draft": "inference_server.engines.draft:DraftEngine",
-    "poseanything": "inference_server.engines.poseanything:PoseAnythingEngine",
+    "poseanything": "inference_server.engines.poseanything.engine:PoseAnythingEngine",
 }
 
 

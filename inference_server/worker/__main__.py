@@ -36,11 +36,11 @@ def main() -> None:
             ending = run_job(host, job, link, encoders) if job else None
             if ending is not None:
                 link.send(ending.message)
-                if ending.spoilt:
+                if ending.needs_restart:
                     break
             link.send(host.welcome())
     link.close()
-    os._exit(0)  # what is left of a spoilt engine may not be able to end in good order
+    os._exit(0)  # what is left of a broken engine may not be able to end in good order
 
 
 def _die_first() -> None:

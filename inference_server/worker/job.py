@@ -23,10 +23,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Ending:
-    """The last message of a job. After a `spoilt` one this process can't be trusted with another."""
+    """The last message of a job. After one with `needs_restart` this process can't be trusted with another."""
 
     message: Done | Failed | Cancelled
-    spoilt: bool = False
+    needs_restart: bool = False
 
 
 def run_job(host: EngineHost, job: Job, link: Link, encoders: Executor) -> Ending:
@@ -41,11 +41,11 @@ def run_job(host: EngineHost, job: Job, link: Link, encoders: Executor) -> Endin
         log.exception("Job %r ended in a fault", job.id)
         if is_out_of_memory(error):
             message = "Memory ran out; choose a smaller size or fewer frames, or close other programs."
-            return Ending(Failed(job=job.id, code="memory", message=message), spoilt=True)
+            return Ending(Failed(job=job.id, code="memory", message=message), needs_restart=True)
         first_line = str(error).partition("\n")[0][:300]
         fault = f"{type(error).__name__}: {first_line}"
         message = f"The engine has a fault ({fault}); report it with the server's log."
-        return Ending(Failed(job=job.id, code="engine", message=message), spoilt=True)
+        return Ending(Failed(job=job.id, code="engine", message=message), needs_restart=True)
 
 
 def _generate(host: EngineHost, job: Job, link: Link, encoders: Executor) -> Done:

@@ -195,12 +195,12 @@ def options(armatures, **given):
         "view": module("view").SceneCamera(),
         "first_frame": grey_picture(),
     }
-    return module("export").ExportOptions(armatures=tuple(armatures), **{**settings, **given})
+    return module("request.export").ExportOptions(armatures=tuple(armatures), **{**settings, **given})
 
 
 def export(armatures, **given):
     """The clip of a shot as `options` describes it."""
-    return run(module("export").export_clip(bpy.context, options(armatures, **given)))[0]
+    return run(module("request.export").export_clip(bpy.context, options(armatures, **given)))[0]
 
 
 def run(steps):

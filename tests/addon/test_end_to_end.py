@@ -44,14 +44,14 @@ def begin_long(scene):
     """A long clip of which frames arrive; gives its job."""
     scene.frame_end = 400
     assert bpy.ops.poseanything.generate() == {"FINISHED"}
-    job, session = newest_job(), module("link.session").get()
+    job, session = newest_job(), module("session").get()
     wait_for(lambda: session.poll() and False or job.frames > 2, 60)
     return job
 
 
 def see_it_fail(job) -> str:
     """Its one sentence; the frames that came are kept and seen."""
-    session = module("link.session").get()
+    session = module("session").get()
     wait_for(lambda: session.poll() and False or job.ended and not session.unfinished(job), 60)
     assert job.state == "FAILED" and "\n" not in job.sentence and "Traceback" not in job.sentence
     kept = job.take.frames_on_disk()
@@ -77,7 +77,7 @@ def test_a_scene_becomes_a_strip_that_moves(film):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds the worker in /proc")
 def test_a_killed_engine_costs_one_clip(film):
-    session = module("link.session").get()
+    session = module("session").get()
     job = begin_long(film)
     server = session.server._process.pid
     os.kill(worker_of(server), signal.SIGKILL)
@@ -90,7 +90,7 @@ def test_a_killed_engine_costs_one_clip(film):
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="signals")
 def test_a_killed_server_costs_one_clip(film):
     job = begin_long(film)
-    module("link.session").get().server._process.kill()
+    module("session").get().server._process.kill()
     assert see_it_fail(job).startswith("The server went away in the middle of the clip")
     film.frame_end = 25
     assert generate_whole(25).take.folder != job.take.folder

@@ -63,8 +63,8 @@ def shot(clean_scene, tmp_path):
     scene.poseanything.long_side = 128
     bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "film.blend"))
     yield scene
-    module("link.session").get().disconnect()
-    module("link.session").get().jobs.clear()
+    module("session").get().disconnect()
+    module("session").get().jobs.clear()
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def preferences(addon):
     yield preferences
     for name in ("address", "autostart", "server_folder", "server_python", "output_folder"):
         preferences.property_unset(name)
-    module("link.session").get().server.stop(wait=True)
+    module("session").get().server.stop(wait=True)
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def served(preferences, fake_server):
 def sent(addon, monkeypatch):
     """Every request that is sent."""
     requests = []
-    client = module("link.client").BridgeClient
+    client = module("connection.client").BridgeClient
     submit = client.submit
 
     def note(self, request, writer):
@@ -107,7 +107,7 @@ def strip_of(job):
 
 
 def newest_job():
-    return list(module("link.session").get().jobs.values())[-1]
+    return list(module("session").get().jobs.values())[-1]
 
 
 def test_generate_puts_a_strip_where_the_shot_is(shot, served, tmp_path):
@@ -178,7 +178,7 @@ def test_second_generate_while_one_runs_is_queued(shot, served):
     first = newest_job()
     bpy.ops.poseanything.generate()
     second = newest_job()
-    session = module("link.session").get()
+    session = module("session").get()
     wait_for(lambda: session.poll() and False or second.state == "QUEUED")
     assert not first.ended
     wait_for(lambda: session.poll() and False or second.ended and not session.unfinished(second))
@@ -202,7 +202,7 @@ def test_make_again_makes_the_same_request_of_a_changed_scene(shot, served, sent
     shot.camera = other
     bpy.ops.poseanything.make_again(job=old.id)
     new = newest_job()
-    session = module("link.session").get()
+    session = module("session").get()
     wait_for(lambda: session.poll() and False or new.ended and not session.unfinished(new))
 
     assert new.take.folder != old.take.folder and old.take.frames_on_disk() == 12
@@ -217,7 +217,7 @@ def test_make_again_from_a_file_opened_later(shot, served, tmp_path):
     bpy.ops.poseanything.generate(wait=True)
     job = newest_job()
     bpy.ops.wm.save_mainfile()
-    module("link.session").get().jobs.clear()
+    module("session").get().jobs.clear()
     bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "film.blend"))
     scene = bpy.context.scene
     scene.sequence_editor.active_strip = strip_of(job)
@@ -226,7 +226,7 @@ def test_make_again_from_a_file_opened_later(shot, served, tmp_path):
     assert scene.poseanything.prompt == "" and scene.poseanything.new_seed is False
     bpy.ops.poseanything.make_again()
     again = newest_job()
-    session = module("link.session").get()
+    session = module("session").get()
     wait_for(lambda: session.poll() and False or again.ended)
     assert again.state == "DONE" and again.take.record["seed"] == job.take.record["seed"]
 
@@ -238,7 +238,7 @@ def test_make_again_keeps_first_frame_limbs_and_viewport(shot, served, sent, mon
     size, projection = (640, 320), [[2, 0, 0, 0], [0, 4, 0, 0], [0, 0, -1.002, -0.2], [0, 0, -1, 0]]
     kept = {"view": [list(row) for row in lens], "projection": projection, "near": 0.1, "perspective": True}
     seen = view.from_record({**kept, "width": size[0], "height": size[1]})
-    monkeypatch.setattr(module("shot"), "find_viewport", lambda context: (None, None))
+    monkeypatch.setattr(module("request.shot"), "find_viewport", lambda context: (None, None))
     monkeypatch.setattr(view, "from_context", lambda *_: seen)
     shot.poseanything.view = "VIEWPORT"
     rig.poseanything.digits, rig.bones["bone2"].poseanything.limb = "DRAW", "SKIP"
@@ -255,7 +255,7 @@ def test_make_again_keeps_first_frame_limbs_and_viewport(shot, served, sent, mon
     )
     bpy.ops.poseanything.make_again(job=old.id)
     new = newest_job()
-    session = module("link.session").get()
+    session = module("session").get()
     wait_for(lambda: session.poll() and False or new.ended and not session.unfinished(new))
     a, b = sent
     assert a.first_frame == b.first_frame and (a.width, a.height) == (b.width, b.height) == (128, 64)
@@ -282,7 +282,7 @@ def test_two_armatures_make_one_clip(shot, served, sent):
 
 
 def test_armatures_are_found_as_people_select(shot):
-    find, settings = module("shot").find_subjects, shot.poseanything
+    find, settings = module("request.shot").find_subjects, shot.poseanything
     rig, body, camera = (bpy.data.objects[name] for name in ("Rig", "Rig body", "Camera"))
     context = bpy.context
 
@@ -313,7 +313,7 @@ def test_lengths_and_sizes_are_those_the_engine_takes(shot, addon):
     engine = module("shared.messages").EngineDescription(
         "poseanything", "PoseAnything", "", neural=True, size_multiple=32, frame_step=4, max_frames=121
     )
-    plan, context, settings = module("shot").plan_shot, bpy.context, shot.poseanything
+    plan, context, settings = module("request.shot").plan_shot, bpy.context, shot.poseanything
     settings.use_custom_range, settings.frame_start, settings.frame_end = True, 10, 89
     settings.long_side = 832
     made = plan(context, settings, engine)
@@ -351,7 +351,7 @@ def test_poses_where_an_action_of_several_is_keyed_for_this_one(shot):
     if not hasattr(rig.animation_data, "action_slot"):
         pytest.skip("actions have no slots in this Blender")
     other = make_rig("Other")
-    settings, shots = shot.poseanything, module("shot")
+    settings, shots = shot.poseanything, module("request.shot")
     settings.pose_density, shot.frame_start, shot.frame_end = "KEYS", 1, 24
     action = rig.animation_data.action
     other.animation_data.action = action
@@ -388,7 +388,7 @@ class Waiting:
 
 
 def test_blender_is_the_users_while_the_server_is_awaited(addon):
-    stepped, step = module("operators.stepped"), module("export").ExportStep
+    stepped, step = module("operators.stepped"), module("request.export").ExportStep
 
     class Operator(stepped.SteppedOperator):
         report = print
@@ -407,7 +407,7 @@ def test_blender_is_the_users_while_the_server_is_awaited(addon):
     operator.modal(context, timer)
     assert operator.modal(context, click) == {"RUNNING_MODAL"}, "the scene must stay as it is"
     assert operator.modal(context, SimpleNamespace(type="ESC", value="PRESS")) == {"CANCELLED"}
-    assert module("link.session").get().exporting is None
+    assert module("session").get().exporting is None
 
 
 def test_skeleton_is_exported_without_any_server(shot, preferences, tmp_path):
@@ -459,7 +459,7 @@ def test_engine_choice_outlives_its_server(shot, served):
     settings = shot.poseanything
     bpy.ops.poseanything.generate(wait=True)
     settings.engine = "draft"
-    module("link.session").get().disconnect()
+    module("session").get().disconnect()
     assert settings.engine == "draft"
     settings.engine = "AUTO"
     assert settings.engine_name == ""

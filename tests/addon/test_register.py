@@ -42,7 +42,7 @@ def state():
 
 
 def test_ten_times_over(addon, clean_scene, fake_server):
-    tick = module("link.session")._tick
+    tick = module("session")._tick
     on = state()
     assert on[1] and on[2] and on[3] and bpy.app.timers.is_registered(tick)
     addon.unregister()
@@ -53,7 +53,7 @@ def test_ten_times_over(addon, clean_scene, fake_server):
         for _ in range(10):
             addon.register()
             assert state() == on
-            session = module("link.session").get()
+            session = module("session").get()
             session.connect(address, online=False)
             assert state()[4], "the client's thread runs"
             addon.unregister()
@@ -98,7 +98,7 @@ def test_every_property_and_operator_explains_itself(addon):
 def test_timer_outlives_loading_a_file(addon, clean_scene):
     """A timer that is not persistent ends at the first file load, and with it every running job."""
     bpy.ops.wm.read_homefile(use_empty=True)
-    assert bpy.app.timers.is_registered(module("link.session")._tick)
+    assert bpy.app.timers.is_registered(module("session")._tick)
 
 
 def test_no_state_on_classes(addon):
@@ -115,5 +115,5 @@ def test_no_state_on_classes(addon):
 def test_everything_names_one_version(addon):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert re.fullmatch(r"\d+\.\d+\.\d+", project)
-    extension = module("link.session").get().version
+    extension = module("session").get().version
     assert {project, extension, shared.__version__, inference_server.__version__} == {project}

@@ -78,7 +78,7 @@ class PreferencesView:
 
 
 def settled(job):
-    session = module("link.session").get()
+    session = module("session").get()
     wait_for(lambda: session.poll() and False or job.ended and not session.unfinished(job))
 
 
@@ -110,7 +110,7 @@ def test_clip_in_the_making_and_made(shot, served):
     served(pace=60)
     bpy.ops.poseanything.generate()
     job = newest_job()
-    session = module("link.session").get()
+    session = module("session").get()
     seen = set()
 
     def look():

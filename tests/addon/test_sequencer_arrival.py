@@ -38,7 +38,7 @@ class Live:
 
 @pytest.fixture
 def live(clean_scene, fake_server, tmp_path):
-    session = module("link.session").get()
+    session = module("session").get()
     session.disconnect()
     session.jobs.clear()
 

@@ -105,7 +105,7 @@ def test_the_first_frame_is_rendered_as_the_viewport_shows_it(clean_scene, persp
     view = module("view").Viewport.from_context(
         *viewport(perspective, turn=(1.4, 0, 0), place=(0, -5, 1.5), lens=35.0)
     )
-    steps = module("export").export_clip(
+    steps = module("request.export").export_clip(
         bpy.context, options([rig], view=view, first_frame="", num_frames=1, width=256, height=160)
     )
     while True:

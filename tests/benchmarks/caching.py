@@ -14,9 +14,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from inference_server.poseanything.denoising import Settings
-from inference_server.poseanything.guiders import ClassifierFreePoseGuidance
-from inference_server.poseanything.transformer import PoseAnythingTransformer3DModel
+from inference_server.poseanything.models.transformer import PoseAnythingTransformer3DModel
+from inference_server.poseanything.sampling.denoising import Settings
+from inference_server.poseanything.sampling.guiders import ClassifierFreePoseGuidance
 from tests.benchmarks.model import FULL, FULL_GRID, random_model, release_flops, runs
 from tests.benchmarks.ptcm import flops
 from tests.model.tiny_pipeline import psnr, tiny_clip, tiny_pipeline

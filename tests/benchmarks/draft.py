@@ -15,7 +15,7 @@ ROUNDS = 3
 
 def shoot(bpy) -> tuple[float, float, float]:
     """Seconds from the click to the request's leaving, to the first frame on the strip, and to the last one."""
-    session = module("link.session").get()
+    session = module("session").get()
     clicked = time.perf_counter()
     steps = module("operators.generate").generate(bpy.context)
     try:
@@ -47,7 +47,7 @@ def stage(bpy, folder: Path) -> None:
     settings.first_frame_source, settings.first_frame_path = "PICTURE", scene.render.filepath
     settings.output_folder, settings.engine_name = str(folder), "draft"
     bpy.ops.poseanything.start_server()
-    session = module("link.session").get()
+    session = module("session").get()
     while not session.engines:
         session.poll()
         time.sleep(0.05)

@@ -17,7 +17,7 @@ RENDERED = 5
 
 def export(context, options) -> tuple[float, float]:
     """Seconds in all, and the longest between two steps."""
-    steps = module("export").export_clip(context, options)
+    steps = module("request.export").export_clip(context, options)
     begun = last = time.perf_counter()
     longest = 0.0
     try:

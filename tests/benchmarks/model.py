@@ -17,13 +17,13 @@ from accelerate import init_empty_weights
 from accelerate.utils import set_module_tensor_to_device
 from diffusers import WanTransformer3DModel
 
-from inference_server.poseanything.acceleration import compile_blocks
-from inference_server.poseanything.part_tracker import MATCHING_BLOCK
-from inference_server.poseanything.transformer import (
+from inference_server.poseanything.models.transformer import (
     FirstFrameAttention,
     PartTokens,
     PoseAnythingTransformer3DModel,
 )
+from inference_server.poseanything.runtime.acceleration import compile_blocks
+from inference_server.poseanything.sampling.part_tracking import MATCHING_BLOCK
 from tests.benchmarks.ptcm import flops, part_masks
 from tests.model.masked_part_attention import MaskedPartProcessor, MaskedParts
 

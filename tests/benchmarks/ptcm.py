@@ -17,7 +17,7 @@ import torch
 from torch.profiler import profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from inference_server.poseanything.transformer import PartTokens, PoseAnythingTransformerBlock
+from inference_server.poseanything.models.transformer import PartTokens, PoseAnythingTransformerBlock
 from tests.model.masked_part_attention import MaskedPartProcessor, MaskedParts
 
 FRAMES, HEIGHT, WIDTH = 21, 15, 26

@@ -39,7 +39,7 @@ def main() -> None:
     import bpy
 
     bpy.ops.wm.read_homefile(use_empty=True)
-    session = module("link.session").get()
+    session = module("session").get()
     folder = Path(tempfile.mkdtemp(prefix="timer-"))
     ticks: list[float] = []
     try:

@@ -40,7 +40,7 @@ def sidebar_top(kind):
 def jobs():
     strips = import_module(f"{MODULE}.sequencer.strips")
     result = []
-    for job in import_module(f"{MODULE}.link.session").get().jobs.values():
+    for job in import_module(f"{MODULE}.session").get().jobs.values():
         found = strips.find_strip(job.id)
         shown = len(found[1].elements) if found else None
         result.append({"state": job.state, "frames": job.frames, "shown": shown, "sentence": job.sentence})
@@ -48,7 +48,7 @@ def jobs():
 
 
 def exporting():
-    return import_module(f"{MODULE}.link.session").get().exporting is not None
+    return import_module(f"{MODULE}.session").get().exporting is not None
 
 
 def lay_out():

@@ -11,8 +11,11 @@ import torch
 import torch.distributed as dist
 from diffusers import ContextParallelConfig
 
-from inference_server.poseanything.part_tokens import sequence_share
-from inference_server.poseanything.transformer import FirstFrameAttention, PoseAnythingTransformer3DModel
+from inference_server.poseanything.models.part_tokens import sequence_share
+from inference_server.poseanything.models.transformer import (
+    FirstFrameAttention,
+    PoseAnythingTransformer3DModel,
+)
 from tests.model.tiny_transformer import tiny_inputs, tiny_parts, tiny_transformer
 
 

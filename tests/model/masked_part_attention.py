@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from inference_server.poseanything.ptcm import PartAwareCrossAttention
+from inference_server.poseanything.models.part_aware_attention import PartAwareCrossAttention
 
 
 class MaskedParts:

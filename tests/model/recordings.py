@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from inference_server.poseanything.checkpoints.official import config_from_official, from_official_state_dict
-from inference_server.poseanything.transformer import PartTokens, PoseAnythingTransformer3DModel
+from inference_server.poseanything.models.transformer import PartTokens, PoseAnythingTransformer3DModel
 from tests.golden import GOLDEN
 
 

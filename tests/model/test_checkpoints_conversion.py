@@ -19,7 +19,7 @@ from inference_server.poseanything.checkpoints import (
 from inference_server.poseanything.checkpoints.conversion import add_parser, convert, write_shards
 from inference_server.poseanything.checkpoints.float8 import FLOAT8
 from inference_server.poseanything.checkpoints.readers import open_tensors
-from inference_server.poseanything.transformer import PoseAnythingTransformer3DModel
+from inference_server.poseanything.models.transformer import PoseAnythingTransformer3DModel
 from tests.model.checkpoint_files import (
     random_tensors,
     save_release,

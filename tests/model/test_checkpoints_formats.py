@@ -21,7 +21,7 @@ from inference_server.poseanything.checkpoints import (
 from inference_server.poseanything.checkpoints.conversion import convert
 from inference_server.poseanything.checkpoints.readers import SafetensorsFiles
 from inference_server.poseanything.checkpoints.vae import LATENTS_MEAN, LATENTS_STD
-from inference_server.poseanything.transformer import PoseAnythingTransformer3DModel
+from inference_server.poseanything.models.transformer import PoseAnythingTransformer3DModel
 from tests.model.checkpoint_files import (
     random_tensors,
     save_release,

@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from inference_server.poseanything.acceleration import compile_blocks
 from inference_server.poseanything.checkpoints import CheckpointError, load_lora, load_transformer
+from inference_server.poseanything.runtime.acceleration import compile_blocks
 from tests.model.tiny_transformer import CONFIG, tiny_inputs, tiny_parts, tiny_transformer
 
 pytest.importorskip("peft", reason="the package peft is not installed")

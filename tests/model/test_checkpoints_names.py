@@ -18,7 +18,7 @@ from inference_server.poseanything.checkpoints import (
 from inference_server.poseanything.checkpoints.official import config_from_official, official_fingerprint
 from inference_server.poseanything.checkpoints.text_encoder import WAN_T5_KEYS, config_from_shapes
 from inference_server.poseanything.checkpoints.vae import WAN_VAE_KEYS, config_from_wan
-from inference_server.poseanything.transformer import PoseAnythingTransformer3DModel
+from inference_server.poseanything.models.transformer import PoseAnythingTransformer3DModel
 from tests.golden import GOLDEN
 from tests.model.checkpoint_files import random_tensors, transformer_shapes, wan_t5_shapes, wan_vae_shapes
 

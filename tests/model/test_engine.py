@@ -20,27 +20,18 @@ from safetensors.torch import save_file  # noqa: E402
 from inference_server.cli import main  # noqa: E402
 from inference_server.engines import ENGINES, find_engine  # noqa: E402
 from inference_server.engines.base import EngineError, JobCancelled, Picture  # noqa: E402
-from inference_server.engines.poseanything import TimeLeft  # noqa: E402
-from inference_server.poseanything.guiders import (  # noqa: E402
+from inference_server.engines.poseanything.engine import TimeLeft  # noqa: E402
+from inference_server.engines.poseanything.request import draw_camera  # noqa: E402
+from inference_server.poseanything.runtime.memory import MemoryPlan  # noqa: E402
+from inference_server.poseanything.sampling.guiders import (  # noqa: E402
     ClassifierFreePoseGuidance,
     NoGuidance,
     SubjectCameraGuidance,
     SubjectCameraSeparateGuidance,
     suggest_guidance_scale,
 )
-from inference_server.poseanything.memory import MemoryPlan  # noqa: E402
-from inference_server.poseanything.order import draw_camera  # noqa: E402
 from shared.camera import camera_path  # noqa: E402
-from shared.messages import (  # noqa: E402
-    Cancelled,
-    Done,
-    Failed,
-    Frame,
-    GenerationRequest,
-    Guidance,
-    Preview,
-    Progress,
-)
+from shared.messages import Cancelled, Done, Failed, Frame, GenerationRequest, Guidance, Preview, Progress  # noqa: E402
 from shared.pose import Limb, Polyline, PoseSequence  # noqa: E402
 from shared.request_file import write_request  # noqa: E402
 from tests.golden import DEER  # noqa: E402
@@ -311,7 +302,7 @@ def test_cancelling_leaves_within_a_step_and_the_next_job_runs(engine):
 
 
 def test_when_memory_runs_out_it_goes_on_a_rung_lower(weights, monkeypatch):
-    from inference_server.poseanything.transformer import PoseAnythingTransformer3DModel
+    from inference_server.poseanything.models.transformer import PoseAnythingTransformer3DModel
 
     monkeypatch.setenv("POSEANYTHING_WEIGHTS", str(weights))
     engine = find_engine("poseanything")()
@@ -522,7 +513,7 @@ def test_the_command_line_says_in_a_sentence_what_can_not_be(from_poses, tmp_pat
 
 
 def test_the_command_line_names_packages_that_are_missing(from_poses, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("inference_server.engines.poseanything.PACKAGES", ("torch", "no_such_package"))
+    monkeypatch.setattr("inference_server.engines.poseanything.engine.PACKAGES", ("torch", "no_such_package"))
     file = tmp_path / "shot.poserequest"
     write_request(file, request())
     for command in (from_poses, ["generate", "--request", str(file)]):
@@ -541,11 +532,11 @@ def test_the_command_line_says_that_memory_ran_out(from_poses, tmp_path, monkeyp
 
 @pytest.mark.skipif(not DEER.exists(), reason="the official sample is not there")
 def test_the_official_sample_is_read_as_the_release_reads_it():
-    from inference_server.poseanything.clip_files import read_clip
-    from inference_server.poseanything.parts import dilation_alpha
+    from inference_server.poseanything.conditioning.files import read_conditions
+    from inference_server.poseanything.conditioning.parts import dilation_alpha
 
-    clip = read_clip(DEER / "first_frame.png", DEER / "skeleton", subject=DEER / "subject.png")
+    clip = read_conditions(DEER / "first_frame.png", DEER / "skeleton", subject=DEER / "subject.png")
     assert clip.size == (448, 832) and clip.num_frames == 81 and len(clip.pose_frames) == 81
     assert dilation_alpha(clip.pose_images[0], clip.subject_mask) == 66
-    long = read_clip(DEER / "first_frame.png", DEER / "skeleton", num_frames=145)
+    long = read_conditions(DEER / "first_frame.png", DEER / "skeleton", num_frames=145)
     assert [(start, window.num_frames) for start, window in long.windows()] == [(0, 73), (72, 73)]

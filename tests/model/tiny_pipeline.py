@@ -7,9 +7,9 @@ import torch
 from diffusers import AutoencoderKLWan
 from transformers import UMT5Config, UMT5EncoderModel
 
-from inference_server.poseanything.clip import Clip
-from inference_server.poseanything.pipeline import PoseAnythingPipeline
-from inference_server.poseanything.schedule import make_scheduler
+from inference_server.poseanything.conditioning.conditions import Conditions
+from inference_server.poseanything.sampling.pipeline import PoseAnythingPipeline
+from inference_server.poseanything.sampling.schedulers import make_scheduler
 
 from .tiny_transformer import tiny_transformer
 
@@ -79,7 +79,7 @@ def tiny_pipeline(scheduler: str = "euler", **config) -> PoseAnythingPipeline:
     )
 
 
-def tiny_clip(num_frames: int = 9, height: int = HEIGHT, width: int = WIDTH, **fields) -> Clip:
+def tiny_clip(num_frames: int = 9, height: int = HEIGHT, width: int = WIDTH, **fields) -> Conditions:
     """A cross of two bars that turns, on a picture of two colours."""
     import cv2
 
@@ -95,4 +95,4 @@ def tiny_clip(num_frames: int = 9, height: int = HEIGHT, width: int = WIDTH, **f
             cv2.line(image, *ends, 255, 2)
     subject = np.zeros((height, width), bool)
     subject[height // 4 : 3 * height // 4, width // 4 : 3 * width // 4] = True
-    return Clip(first, poses, **{"subject_mask": subject, "prompt": "a wheel turns"} | fields)
+    return Conditions(first, poses, **{"subject_mask": subject, "prompt": "a wheel turns"} | fields)

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from inference_server.poseanything.transformer import PartTokens, PoseAnythingTransformer3DModel
+from inference_server.poseanything.models.transformer import PartTokens, PoseAnythingTransformer3DModel
 
 CHANNELS, HEIGHT, WIDTH = 4, 10, 14  # 35 tokens a frame
 GRID = (HEIGHT // 2, WIDTH // 2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from .fill import complete
+from .inpainting import complete
 
 
 class Background:
@@ -17,11 +17,19 @@ class Background:
         """`subject` [h, w] bool is taken out together with `soft` pixels around it, which its edge may have coloured."""
         hole = cv2.dilate(subject.view(np.uint8), np.ones((2 * soft + 1,) * 2, np.uint8)) > 0
         self.plate = complete(image, hole)
-        self.motion = None if camera_motion is None else _in_indices(camera_motion)
+        self.motion = None
+        if camera_motion is not None:
+            half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
+            self.motion = (
+                np.linalg.inv(half) @ camera_motion.astype(np.float64) @ half
+            )  # between pixel indices
 
     def still(self, frame: int) -> bool:
         """Whether the camera sees in this frame what it saw in the first."""
-        return self.motion is None or np.allclose(self.motion[frame], np.eye(3), rtol=0, atol=1e-5)
+        if self.motion is None:
+            return True
+        motion = self.motion[frame]
+        return np.allclose(motion, motion[2, 2] * np.eye(3), rtol=0, atol=1e-5 * abs(motion[2, 2]))
 
     def seen(self, frame: int) -> np.ndarray:
         """What the camera sees of it; not to be written to."""
@@ -35,17 +43,3 @@ class Background:
             flags=cv2.INTER_LINEAR,
             borderMode=cv2.BORDER_REFLECT_101,
         )
-
-
-def _in_indices(motion):
-    """Homographies between pixel indices, scaled to 1 in the corner; one that can't be undone repeats the one before."""
-    half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
-    out = np.linalg.inv(half) @ motion.astype(np.float64) @ half
-    for frame, matrix in enumerate(out):
-        usable = np.isfinite(matrix).all() and abs(matrix[2, 2]) > 1e-12
-        matrix = matrix / matrix[2, 2] if usable else matrix
-        if usable and np.isfinite(np.linalg.cond(matrix)) and np.linalg.cond(matrix) < 1e12:
-            out[frame] = matrix
-        else:
-            out[frame] = out[frame - 1] if frame else np.eye(3)
-    return out

@@ -8,14 +8,14 @@ import numpy as np
 from shared.messages import GenerationRequest
 
 from ..base import EngineError
-from . import flesh, matte
+from . import regions, segmentation
 from .background import Background
-from .drawing import Drawer
-from .mirror import find_mirrors
+from .layers import cut_parts, lend_parts
 from .motion import find_motion
 from .outline import Outline
-from .parts import cut_parts, lend_parts
+from .symmetry import find_mirrors
 from .tracks import track_limbs
+from .warping import Drawer
 
 EXACT_EDGE, GUESSED_EDGE = 2, 4
 """Pixels around the subject that belong to its soft edge, with the truth about its outline and without."""
@@ -35,7 +35,7 @@ class Clip:
                 "No limb can be followed from the first frame on, so only the background is shown."
             )
         else:
-            owners = matte.find_owners(request, self.image, self.tracks)
+            owners = segmentation.find_owners(request, self.image, self.tracks)
             if owners.any():
                 owners = self._cut(owners)
             else:
@@ -50,11 +50,11 @@ class Clip:
 
     def _cut(self, owners):
         request, tracks = self.request, self.tracks
-        radius = flesh.find_thickness(owners, tracks)
+        radius = regions.find_thickness(owners, tracks)
         motion = find_motion(tracks, radius, request.width)
-        kin = flesh.find_kin(tracks, motion, radius)
-        owners = flesh.smooth_borders(owners, kin, radius)
-        joined = flesh.find_joined(owners, request.part_maps, tracks, kin, radius)
+        kin = regions.find_kin(tracks, motion, radius)
+        owners = regions.smooth_borders(owners, kin, radius)
+        joined = regions.find_joined(owners, request.part_maps, tracks, kin, radius)
         parts = cut_parts(self.image, owners, tracks, motion, radius, kin, joined)
         mirrors = find_mirrors(request.pose.limbs)
         parts, motion, borrowers = lend_parts(parts, owners, tracks, motion, mirrors)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from .fill import spread
+from .inpainting import spread
 
 COARSEST = 16
 """Cells larger than so many pixels say too little about an outline."""

@@ -19,6 +19,9 @@ STRAIGHT = 1 / 200
 MAX_POINTS = 9
 """A limb is followed by at most so many points; longer polylines are resampled by arc length."""
 
+WEAK = 0.05
+"""How much a limb's place counts beside its length and its joints, where it is filled in."""
+
 EDGE = 1.5
 """A polyline that ends this close to the canvas' edge (pixels) counts as cut off there."""
 
@@ -259,13 +262,14 @@ def _fill(points, valid, posed, first, counts, heads, subject, joints):
     """Fill `points` in where `valid` is false, in place: each bone turns and stretches evenly between the frames that know
     it, limbs stay tied at their joints, and a subject that has left keeps its last speed."""
     frames = np.arange(len(points))
-    centre = np.zeros((len(points), len(counts), 2))
+    place, travel = points[..., :2].copy(), np.zeros(points.shape[1])
     vectors = np.zeros((len(points), len(heads), 2))
     bone = 0
     for limb, (start, count) in enumerate(zip(first, counts)):
         keys = np.flatnonzero(valid[:, limb])
         known = points[keys, start : start + count]
-        centre[:, limb] = pchip(keys, known[..., :2].mean(1), frames)
+        place[:, start : start + count] = pchip(keys, known[..., :2], frames)
+        travel[start : start + count] = np.linalg.norm(np.diff(known[..., :2], axis=0), axis=-1).sum(0)
         points[~valid[:, limb], start : start + count, 2] = pchip(
             keys, known[..., 2], frames[~valid[:, limb]]
         )
@@ -276,32 +280,35 @@ def _fill(points, valid, posed, first, counts, heads, subject, joints):
         vectors[:, bone : bone + count - 1] = np.stack([reach * np.cos(turn), reach * np.sin(turn)], axis=-1)
         bone += count - 1
 
+    owner = np.repeat(np.arange(len(counts)), counts)
+    trust = np.zeros(points.shape[1])
     for index in np.unique(subject):
-        mine = subject == index
-        here = np.flatnonzero(valid[:, mine].any(1))
+        limbs = subject == index
+        mine = limbs[owner]
+        # What travels least (the body, a hip) turns least, so the way between its places is surest.
+        span = np.ptp(points[valid[:, limbs].any(1).argmax(), mine, :2], axis=0).max()
+        trust[mine] = WEAK / (1 + ((travel[mine] - travel[mine].min()) / (0.1 * span + 1)) ** 2)
+        here = np.flatnonzero(valid[:, limbs].any(1))
         gone = np.flatnonzero(posed & (frames > here[-1]))
         if len(gone) and len(here) > 1:
             before = here[max(0, len(here) - 5)]
-            speed = (centre[here[-1], mine] - centre[before, mine]).mean(0) / (here[-1] - before)
+            speed = (place[here[-1], mine] - place[before, mine]).mean(0) / (here[-1] - before)
             away = np.interp(frames, np.append(here[-1], gone), np.append(0, gone - here[-1]))
-            centre[:, mine] += away[:, None, None] * speed
+            place[:, mine] += away[:, None, None] * speed
 
     ties = np.zeros((len(joints), points.shape[1]))
     gaps = np.zeros((len(points), len(joints), 2))
     for row, (end, bone, along) in enumerate(joints):
         ties[row, [end, heads[bone], heads[bone] + 1]] = 1, along - 1, -along
-        limbs = np.searchsorted(first, [end, heads[bone]], "right") - 1
-        keys = np.flatnonzero(valid[:, limbs].all(1))
+        pair = np.searchsorted(first, [end, heads[bone]], "right") - 1
+        keys = np.flatnonzero(valid[:, pair].all(1))
         if len(keys):
             gaps[:, row] = pchip(keys, np.einsum("n,fnc->fc", ties[row], points[keys, :, :2]), frames)
     bones = np.zeros((len(heads), points.shape[1]))
     bones[np.arange(len(heads)), heads + 1] = 1
     bones[np.arange(len(heads)), heads] = -1
-    owner = np.repeat(np.arange(len(counts)), counts)
-    means = (owner == np.arange(len(counts))[:, None]) / counts[:, None]
-    weak = 0.05
-    system = np.concatenate([bones, ties, weak * means])
-    wanted = np.concatenate([vectors, gaps, weak * centre], axis=1)
+    system = np.concatenate([bones, ties, np.diag(trust)])
+    wanted = np.concatenate([vectors, gaps, trust[:, None] * place], axis=1)
 
     patterns, which = np.unique(valid, axis=0, return_inverse=True)
     for number, pattern in enumerate(patterns):

@@ -11,7 +11,7 @@ from diffusers.hooks.group_offloading import _maybe_remove_and_reapply_group_off
 from diffusers.utils import is_peft_available
 from torch import nn
 
-from ..transformer import PoseAnythingTransformer3DModel
+from ..models.transformer import PoseAnythingTransformer3DModel
 from .errors import CheckpointError, name_some
 from .official import OFFICIAL_KEYS
 from .readers import open_tensors

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from accelerate import init_empty_weights
 
-from ..transformer import PoseAnythingTransformer3DModel
+from ..models.transformer import PoseAnythingTransformer3DModel
 from .errors import CheckpointError
 from .loading import Opened, Quantization, fill, split_float8_scales
 from .official import OFFICIAL_KEYS, OFFICIAL_PREFIXES, config_from_official

@@ -1,0 +1,274 @@
+"""A shot, from the scene to what the server needs: polylines, first frame, labels, camera motion."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+
+import bpy
+import numpy as np
+
+from ..errors import ExportError
+from ..ground_truth.first_frame import fit_picture, render_frame
+from ..ground_truth.labels import Labeller
+from ..ground_truth.png import encode_png
+from ..ground_truth.surfaces import SurfaceReader, find_surfaces
+from ..rig.sampling import Sampler
+from ..rig.subjects import Subject, find_subjects
+from ..shared.pose import MAX_FRAMES, MAX_LIMBS, Limb, PoseSequence
+from ..view import SceneCamera, Viewport, clip_size, fit
+from ..view.motion import camera_motion, faces_start, moves
+from ..view.projection import Projector
+
+__all__ = ("ExportError", "ExportOptions", "ExportStep", "ExportedClip", "clip_size", "export_clip", "fit")
+
+PAUSE = 0.015
+"""Seconds of work after which the exporter lets others go on."""
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What to export. Clip frame i is scene frame `frame_start` + i * `frame_step`.
+
+    `armatures` are armature objects, or empties that instance collections with armatures. `width` and
+    `height` are the clip's size in pixels. `first_frame` is a picture's path; when it is empty the scene is
+    rendered. `pose_frames` are the clip frames that carry a pose, None for all; they are handed on,
+    polylines are exported for all frames. `part_map_stride` is the side of a part map's cell in pixels.
+    """
+
+    armatures: tuple[bpy.types.Object, ...]
+    frame_start: int
+    num_frames: int
+    frame_step: int
+    width: int
+    height: int
+    view: SceneCamera | Viewport
+    first_frame: str = ""
+    pose_frames: tuple[int, ...] | None = None
+    part_map_stride: int = 8
+
+
+@dataclass(frozen=True)
+class ExportStep:
+    """How far the export is, from 0 to 1, and what it does."""
+
+    fraction: float
+    text: str
+
+
+@dataclass(frozen=True, eq=False)
+class ExportedClip:
+    """What `shared.messages.GenerationRequest` needs of a shot, in its terms.
+
+    Without a mesh on any armature, `subject_mask`, `first_labels` and `part_maps` are None; without a
+    moving camera `camera_motion` is. `warnings` are sentences the user should see.
+    """
+
+    pose: PoseSequence
+    first_frame: bytes
+    subject_mask: np.ndarray | None
+    first_labels: np.ndarray | None
+    part_maps: np.ndarray | None
+    camera_motion: np.ndarray | None
+    pose_frames: tuple[int, ...] | None
+    warnings: tuple[str, ...]
+
+
+def export_clip(
+    context: bpy.types.Context, options: ExportOptions
+) -> Generator[ExportStep, None, ExportedClip]:
+    """Export a shot, step by step; the generator's return value is the clip.
+
+    Every frame is evaluated once. Between two steps lie about 15 ms of work; only changing the scene's
+    frame and the user's own render of the first frame can't be broken up. The scene's frame, its camera and
+    its render settings are put back when the generator ends, fails or is closed. Raises `ExportError`.
+    """
+    scene = context.scene
+    frame, subframe, camera = scene.frame_current, scene.frame_subframe, scene.camera
+    export = _Export(context, options)
+    try:
+        due = time.perf_counter() + PAUSE
+        steps = export.run()
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as finished:
+                return finished.value
+            if time.perf_counter() >= due:
+                yield step
+                due = time.perf_counter() + PAUSE
+    except ReferenceError:
+        raise ExportError(
+            "Something that was being exported was removed from the scene; export again."
+        ) from None
+    finally:
+        scene.frame_set(frame, subframe=subframe)
+        if scene.camera != camera:
+            scene.camera = camera
+
+
+def under_step(step: ExportStep, work: Iterator[None]) -> Generator[ExportStep, None, object]:
+    """Run work that pauses now and then under a step's name, and hand on what it returns."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as finished:
+            return finished.value
+        yield step
+
+
+class _Export:
+    def __init__(self, context: bpy.types.Context, options: ExportOptions):
+        self._options = options
+        self._scene = context.scene
+        self._view_layer = context.view_layer
+        context.evaluated_depsgraph_get()  # makes sure that there is one
+        self._warnings: list[str] = []
+        self._own: set[bpy.types.Object] = set()
+        self._step = ExportStep(0.01, "Looking at the rigs")
+
+    def run(self) -> Generator[ExportStep, None, ExportedClip]:
+        options = self._options
+        self._check()
+        yield self._step
+        self._subjects = []
+        for subject in find_subjects(options.armatures):
+            self._subjects.append(subject)
+            yield self._step
+        self._sampler = Sampler(self._subjects)
+        limbs, parts = self._tables()
+        self._fit = fit(*options.view.frame_size(self._scene), options.width, options.height)
+        yield self._step
+
+        lenses, joints, maps = [], [], []
+        labeller = labels = picture = None
+        for index in range(options.num_frames):
+            depsgraph = self._go_to(index)
+            lenses.append(options.view.lens(self._scene, depsgraph))
+            joints.append(self._sampler.sample(depsgraph))
+            projector = Projector(lenses[-1:], self._fit)
+            if index == 0:
+                picture = yield from self._show(self._first_picture(), 0.05, "Making the first frame")
+                labeller = yield from self._show(self._labeller(joints[0]), 0.1, "Reading the skin")
+                if labeller is not None:
+                    drawing = labeller.draw(self._evaluated(), projector)
+                    labels = yield from self._show(drawing, 0.15, "Labelling the first frame")
+            if labeller is not None:
+                drawing = labeller.draw(self._evaluated(), projector, options.part_map_stride)
+                maps.append((yield from self._show(drawing)))
+            self._step = ExportStep(
+                0.2 + 0.7 * index / options.num_frames, f"Frame {index + 1} of {options.num_frames}"
+            )
+            yield self._step
+
+        projector = Projector(lenses, self._fit)
+        strokes = projector.strokes(np.stack(joints), self._sampler.counts, limbs, parts)
+        pose = yield from self._show(strokes, 0.9, "Drawing the limbs")
+        self._warn(pose)
+        motion = yield from self._show(self._camera_motion(projector), 0.92, "Following the camera")
+        first_frame = yield from self._show(encode_png(picture), 0.98, "Packing the first frame")
+        return ExportedClip(
+            pose=pose,
+            first_frame=first_frame,
+            subject_mask=(labels > 0).astype(np.uint8) if labels is not None else None,
+            first_labels=labels,
+            part_maps=np.stack(maps) if maps else None,
+            camera_motion=motion,
+            pose_frames=options.pose_frames,
+            warnings=tuple(self._warnings),
+        )
+
+    def _check(self) -> None:
+        options = self._options
+        if options.num_frames < 1 or options.frame_step < 1:
+            raise ExportError("The frame range is empty; set its end after its start.")
+        if options.num_frames > MAX_FRAMES:
+            raise ExportError(
+                f"The shot has {options.num_frames} frames but at most {MAX_FRAMES} can be sent; shorten "
+                "the range or raise the step."
+            )
+        if isinstance(options.view, SceneCamera):
+            options.view.find(self._scene)
+
+    def _tables(self) -> tuple[list[Limb], list[str]]:
+        """Limbs and parts of all subjects, one after the other."""
+        limbs, parts = [], []
+        self._first_limb: dict[Subject, int] = {}
+        for number, subject in enumerate(self._subjects):
+            self._first_limb[subject] = len(limbs)
+            limbs += [Limb(limb.name, len(parts) + limb.part, number) for limb in subject.choice.limbs]
+            parts += subject.choice.parts
+        if len(limbs) > MAX_LIMBS:
+            raise ExportError(
+                f"The armatures have {len(limbs)} limbs together but at most {MAX_LIMBS} can be drawn; "
+                "choose fewer armatures."
+            )
+        return limbs, parts
+
+    def _go_to(self, index: int) -> bpy.types.Depsgraph:
+        self._frame = self._options.frame_start + index * self._options.frame_step
+        self._scene.frame_set(self._frame)
+        return self._evaluated()
+
+    def _evaluated(self) -> bpy.types.Depsgraph:
+        """The scene evaluated at the frame that is being exported. What it gives must not be kept over a
+        pause, in which others may evaluate it anew, even at another frame."""
+        if (self._scene.frame_current, self._scene.frame_subframe) != (self._frame, 0.0):
+            self._scene.frame_set(self._frame)
+        self._view_layer.update()
+        return self._view_layer.depsgraph
+
+    def _show(
+        self, work: Iterator[None], fraction: float | None = None, text: str = ""
+    ) -> Iterator[ExportStep]:
+        """Run work that pauses now and then under a step's name, and hand on what it returns."""
+        if fraction is not None:
+            self._step = ExportStep(fraction, text)
+            yield self._step
+        return (yield from under_step(self._step, work))
+
+    def _first_picture(self) -> Iterator[None]:
+        options = self._options
+        if options.first_frame:
+            return (yield from fit_picture(options.first_frame, options.width, options.height))
+        yield
+        return render_frame(self._scene, options.view, self._fit)
+
+    def _labeller(self, joints: np.ndarray) -> Iterator[None]:
+        surfaces = find_surfaces(self._subjects, self._evaluated())
+        yield
+        if not surfaces:
+            self._warnings.append(
+                "No mesh that can be seen is bound to the armature, so the server must guess its parts."
+            )
+            return None
+        reader = SurfaceReader(self._first_limb, joints, self._sampler.counts)
+        for surface in surfaces:
+            yield from reader.read(surface, self._evaluated)
+        self._own = {surface.obj for surface in surfaces}
+        return Labeller(surfaces, reader, self._evaluated())
+
+    def _warn(self, pose: PoseSequence) -> None:
+        subjects = {limb.subject for limb in pose.limbs}
+        seen = {pose.limbs[polyline.limb].subject for polyline in pose.frame(0)}
+        for number in sorted(subjects - seen):
+            name = self._subjects[number].armature.name
+            self._warnings.append(f"The armature {name} is out of view in the first frame.")
+
+    def _camera_motion(self, projector: Projector) -> Iterator[None]:
+        if not moves(projector):
+            return None
+        self._go_to(0)
+        yield
+        path = yield from camera_motion(
+            self._scene, self._evaluated, projector, lambda obj: obj.original in self._own
+        )
+        followed = faces_start(projector)
+        if not followed.all():
+            lost = self._options.frame_start + int(np.argmin(followed)) * self._options.frame_step
+            self._warnings.append(
+                f"The camera turns away from what the first frame shows: from frame {lost} on the background "
+                "stands still until it is in view again."
+            )
+        return path[np.maximum.accumulate(np.where(followed, np.arange(len(path)), 0))]

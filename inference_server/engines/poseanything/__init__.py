@@ -1,0 +1,1 @@
+"""The neural engine: PoseAnything behind the interface of the engines."""

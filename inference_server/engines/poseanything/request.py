@@ -1,0 +1,50 @@
+"""The bridge's request as the model takes it: its conditions drawn at its size, its options checked."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from shared.camera import rectangle_condition
+from shared.messages import GenerationRequest
+from shared.raster import condition_images
+
+from ...poseanything.conditioning.conditions import Conditions, check_size
+from ...poseanything.conditioning.files import decode_picture
+from ...poseanything.sampling.request import Options, SamplingRequest
+
+
+def sampling_request(request: GenerationRequest) -> SamplingRequest:
+    """The whole request. Raises `InputError`."""
+    parts = Options.parse(request.engine_options).parts
+    conditions = conditions_from_request(request, parts)
+    return SamplingRequest.of(
+        conditions, request.guidance, request.seed, request.num_inference_steps, request.engine_options
+    )
+
+
+def conditions_from_request(request: GenerationRequest, parts: str = "scene") -> Conditions:
+    """Draw the request's conditions at its size. Raises `InputError`."""
+    width, height = request.width, request.height
+    check_size(width, height, request.num_frames)
+    lookup = request.pose.part_lookup()
+    subject = request.first_labels if request.subject_mask is None else request.subject_mask
+    known = request.part_maps is not None and parts == "scene"
+    camera_images = None
+    if request.camera_motion is not None and request.guidance.guider.startswith("subject_camera"):
+        camera_images = draw_camera(request.camera_motion, width, height)
+    return Conditions(
+        first_frame=decode_picture(request.first_frame),
+        pose_images=condition_images(request.pose, width, height, request.conditioned_frames()),
+        pose_frames=request.conditioned_frames(),
+        prompt=request.prompt,
+        negative_prompt=request.negative_prompt,
+        subject_mask=None if subject is None else subject > 0,
+        part_maps=lookup[request.part_maps] if known else None,
+        first_part_map=lookup[request.first_labels] if known and request.first_labels is not None else None,
+        camera_images=camera_images,
+    )
+
+
+def draw_camera(path: np.ndarray, width: int, height: int) -> np.ndarray:
+    """`Conditions.camera_images` for a camera path, homographies [F, 3, 3] (see `shared.camera`)."""
+    return condition_images(rectangle_condition(path, width, height), width, height)

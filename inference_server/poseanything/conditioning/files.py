@@ -1,0 +1,83 @@
+"""Clips from picture files: a first frame and a folder of pose images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from .conditions import FRAMES_PER_LATENT, STRIDE, WINDOW_FRAMES, Conditions, InputError, check_size, fit_size
+from .parts import squash, subject_from_cutout
+from .parts.segments import is_line
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+
+
+def read_conditions(
+    first_frame: Path,
+    poses: Path,
+    *,
+    subject: Path | None = None,
+    num_frames: int | None = None,
+    longer_side: int = 832,
+    prompt: str = "",
+    negative_prompt: str = "",
+) -> Conditions:
+    """A clip of the release's size for its first pose image, to which everything is squashed.
+
+    Args:
+        first_frame: a picture.
+        poses: a folder of pictures, white lines on black, one a frame in the order of their names; black is
+            no pose.
+        subject: the first frame's subject cut out on white.
+        num_frames: 1 + 4 n; by default as many as there are poses for, at most 81.
+
+    Raises `InputError`.
+    """
+    if num_frames is not None:
+        check_size(STRIDE, STRIDE, num_frames)
+    if not poses.is_dir():
+        raise InputError(f"There is no folder {poses}; name the one with the pose images.")
+    files = sorted(path for path in poses.iterdir() if path.suffix.lower() in SUFFIXES)
+    if num_frames is None:
+        fitting = len(files) - (len(files) - 1) % FRAMES_PER_LATENT
+        num_frames = min(fitting, WINDOW_FRAMES)
+    if not files or len(files) < num_frames:
+        raise InputError(f"{poses} holds {len(files)} pose images; {max(num_frames, 5)} are needed.")
+    images = [cv2.cvtColor(read_picture(file), cv2.COLOR_RGB2GRAY) for file in files[:num_frames]]
+    width, height = fit_size(images[0].shape[1], images[0].shape[0], longer_side)
+    pose_images = np.stack([squash(image, width, height) for image in images])
+    return Conditions(
+        first_frame=squash_photo(read_picture(first_frame), width, height),
+        pose_images=pose_images,
+        pose_frames=[index for index, image in enumerate(pose_images) if is_line(image).any()],
+        prompt=prompt,
+        negative_prompt=negative_prompt,
+        subject_mask=None if subject is None else subject_from_cutout(read_picture(subject), width, height),
+    )
+
+
+def read_picture(file: Path) -> np.ndarray:
+    """uint8 [H, W, 3], RGB, of a file. Raises `InputError`."""
+    try:
+        return decode_picture(file.read_bytes())
+    except (OSError, InputError) as error:
+        raise InputError(
+            f"The picture {file} can't be read; look whether it is there, and save it again."
+        ) from error
+
+
+def decode_picture(data: bytes | memoryview) -> np.ndarray:
+    """uint8 [H, W, 3], RGB, of a picture file's bytes. Raises `InputError`."""
+    data = np.frombuffer(data, np.uint8)
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    if image is None:
+        raise InputError("The first frame can't be read; save the picture again, or choose another.")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def squash_photo(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    """A photograph at another size, each axis scaled on its own; by area where it shrinks."""
+    shrinks = image.shape[0] * image.shape[1] > height * width
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)

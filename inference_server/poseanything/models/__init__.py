@@ -1,0 +1,1 @@
+"""The networks: the video transformer, its part-aware attention, and the VAE frame by frame."""

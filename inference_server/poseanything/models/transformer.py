@@ -1,0 +1,387 @@
+"""The PoseAnything transformer: Wan2.2-TI2V-5B that sees poses and keeps each part of the subject looking
+itself."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
+from diffusers.loaders import PeftAdapterMixin
+from diffusers.models._modeling_parallel import ContextParallelInput, ContextParallelOutput
+from diffusers.models.attention import AttentionMixin
+from diffusers.models.cache_utils import CacheMixin
+from diffusers.models.modeling_outputs import Transformer2DModelOutput
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.normalization import FP32LayerNorm
+from diffusers.models.transformers.transformer_wan import (
+    WanRotaryPosEmbed,
+    WanTimeTextImageEmbedding,
+    WanTransformerBlock,
+)
+from diffusers.utils import apply_lora_scale
+from torch import nn
+
+from .attention_recorder import FirstFrameAttention
+from .part_aware_attention import PartAwareCrossAttention
+from .part_tokens import PartTokens, sequence_share
+
+__all__ = [
+    "FirstFrameAttention",
+    "PartTokens",
+    "PoseAnythingTransformer3DModel",
+    "PoseAnythingTransformerBlock",
+]
+
+
+class PoseAnythingTransformerBlock(WanTransformerBlock):
+    """Wan's block with part-aware cross-attention between text cross-attention and feed-forward."""
+
+    def __init__(
+        self,
+        dim: int,
+        ffn_dim: int,
+        num_heads: int,
+        qk_norm: str = "rms_norm_across_heads",
+        cross_attn_norm: bool = True,
+        eps: float = 1e-6,
+        part_attention: bool = True,
+        part_attention_empty: str = "shared",
+    ):
+        super().__init__(dim, ffn_dim, num_heads, qk_norm, cross_attn_norm, eps)
+        if part_attention:
+            self.norm_part = FP32LayerNorm(dim, eps, elementwise_affine=True)
+            self.part_attn = PartAwareCrossAttention(
+                dim, num_heads, dim // num_heads, eps, part_attention_empty
+            )
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor,
+        temb: torch.Tensor,
+        rotary_emb: tuple[torch.Tensor, torch.Tensor],
+        parts: PartTokens | None = None,
+        recorder: FirstFrameAttention | None = None,
+    ) -> torch.Tensor:
+        """Runs the block.
+
+        Args:
+            hidden_states: `[B, L, dim]`.
+            encoder_hidden_states: `[B, text length, dim]`.
+            temb: `[B, T, 6, dim]`, modulation of T equal stretches of the sequence (1, a frame's, or a token's each).
+            rotary_emb: cosine and sine, `[1, L, 1, head dim]` each.
+            parts: tokens of the parts; None leaves part-aware attention out.
+            recorder: takes this block's self-attention weights.
+        """
+        modulation = (self.scale_shift_table + temb.float()).unsqueeze(2).unbind(3)
+        shift_msa, scale_msa, gate_msa, c_shift_msa, c_scale_msa, c_gate_msa = modulation
+
+        # 1. Self-attention
+        # Nothing is named that need not live on: at full size every name holds 50 MB or more.
+        norm_hidden_states = modulate(self.norm1(hidden_states.float()), shift_msa, scale_msa).type_as(
+            hidden_states
+        )
+        if recorder is not None and recorder.on == "input":
+            recorder.record(self.attn1, norm_hidden_states, rotary_emb)
+        hidden_states = add_gated(
+            hidden_states, self.attn1(norm_hidden_states, None, None, rotary_emb), gate_msa
+        )
+
+        # 2. Cross-attention to the text
+        norm_hidden_states = self.norm2(hidden_states.float()).type_as(hidden_states)
+        hidden_states = hidden_states + self.attn2(norm_hidden_states, encoder_hidden_states, None, None)
+
+        # 3. Cross-attention of the parts in later frames to the same parts in frame 0
+        if parts is not None:
+            hidden_states = self.attend_parts_(hidden_states, parts)
+
+        # 4. Feed-forward
+        norm_hidden_states = modulate(self.norm3(hidden_states.float()), c_shift_msa, c_scale_msa)
+        hidden_states = add_gated(
+            hidden_states, self.ffn(norm_hidden_states.type_as(hidden_states)), c_gate_msa
+        )
+
+        if recorder is not None and recorder.on == "own_output":
+            norm_hidden_states = modulate(self.norm1(hidden_states.float()), shift_msa, scale_msa)
+            recorder.record(self.attn1, norm_hidden_states.type_as(hidden_states), rotary_emb)
+        return hidden_states
+
+    def attend_parts_(self, hidden_states: torch.Tensor, parts: PartTokens) -> torch.Tensor:
+        """Adds part-aware cross-attention to `[B, L, dim]` in place; frame 0 stays as it is."""
+        tokens, first = parts.gather(hidden_states)
+        attn_output, shared_output = self.part_attn(self.norm_part(tokens), self.norm_part(first), parts)
+        return parts.write_(hidden_states, tokens + attn_output, shared_output)
+
+
+class PoseAnythingTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin, AttentionMixin):
+    r"""Wan2.2-TI2V-5B with pose injection (paper, section 4.1) and part-aware temporal coherence (section 4.2).
+
+    Fields shared with `WanTransformer3DModel` mean what they mean there; the defaults are the released model's.
+
+    Args:
+        in_channels: channels of the patch embedding; with `pose_injection="channel"` the video latents' and the pose
+            latents' together.
+        pose_injection: how pose latents come in. `"channel"`, as released: beside the video's channels (Eq. 3).
+            `"mlp"`: projected and added to the video latents (Eq. 4; the release's `condition_proj`).
+            `"width"`: to the right of the video, as one picture twice as wide (Eq. 5).
+        part_attention: whether the blocks have the Part-aware Temporal Coherence Module.
+        part_attention_empty: what it does with the tokens outside a part: `"shared"`, as released, keeps them as empty
+            keys and queries; `"excluded"`, as the paper reads, leaves them out.
+
+    Raises:
+        ValueError: `pose_injection` or `part_attention_empty` is none of these words.
+    """
+
+    _supports_gradient_checkpointing = True
+    _skip_layerwise_casting_patterns = ["patch_embedding", "pose_proj", "condition_embedder", "norm"]
+    _no_split_modules = ["PoseAnythingTransformerBlock"]
+    _keep_in_fp32_modules = [
+        "rope",
+        "time_embedder",
+        "scale_shift_table",
+        "norm1",
+        "norm2",
+        "norm3",
+        "norm_part",
+    ]
+    _repeated_blocks = ["PoseAnythingTransformerBlock"]
+    # Timesteps and parts come in several forms and are split in `forward`.
+    _cp_plan = {
+        "rope": {
+            0: ContextParallelInput(split_dim=1, expected_dims=4, split_output=True),
+            1: ContextParallelInput(split_dim=1, expected_dims=4, split_output=True),
+        },
+        "blocks.0": {"hidden_states": ContextParallelInput(split_dim=1, expected_dims=3)},
+        "proj_out": ContextParallelOutput(gather_dim=1, expected_dims=3),
+    }
+
+    @register_to_config
+    def __init__(
+        self,
+        patch_size: tuple[int, int, int] = (1, 2, 2),
+        num_attention_heads: int = 24,
+        attention_head_dim: int = 128,
+        in_channels: int = 96,
+        out_channels: int = 48,
+        text_dim: int = 4096,
+        freq_dim: int = 256,
+        ffn_dim: int = 14336,
+        num_layers: int = 30,
+        cross_attn_norm: bool = True,
+        qk_norm: str | None = "rms_norm_across_heads",
+        eps: float = 1e-6,
+        rope_max_seq_len: int = 1024,
+        pose_injection: str = "channel",
+        part_attention: bool = True,
+        part_attention_empty: str = "shared",
+    ) -> None:
+        super().__init__()
+        inner_dim = num_attention_heads * attention_head_dim
+
+        # 1. Pose injection, patch & position embedding
+        if pose_injection not in ("channel", "mlp", "width"):
+            raise ValueError(f"Poses are injected by 'channel', 'mlp' or 'width', not by {pose_injection!r}.")
+        if pose_injection == "mlp":
+            self.pose_proj = nn.Linear(in_channels, in_channels)
+        self.rope = WanRotaryPosEmbed(attention_head_dim, patch_size, rope_max_seq_len)
+        self.patch_embedding = nn.Conv3d(in_channels, inner_dim, kernel_size=patch_size, stride=patch_size)
+
+        # 2. Condition embeddings
+        self.condition_embedder = WanTimeTextImageEmbedding(
+            dim=inner_dim, time_freq_dim=freq_dim, time_proj_dim=inner_dim * 6, text_embed_dim=text_dim
+        )
+
+        # 3. Transformer blocks
+        self.blocks = nn.ModuleList(
+            PoseAnythingTransformerBlock(
+                inner_dim,
+                ffn_dim,
+                num_attention_heads,
+                qk_norm,
+                cross_attn_norm,
+                eps,
+                part_attention,
+                part_attention_empty,
+            )
+            for _ in range(num_layers)
+        )
+
+        # 4. Output norm & projection
+        self.norm_out = FP32LayerNorm(inner_dim, eps, elementwise_affine=False)
+        self.proj_out = nn.Linear(inner_dim, out_channels * math.prod(patch_size))
+        self.scale_shift_table = nn.Parameter(torch.randn(1, 2, inner_dim) / inner_dim**0.5)
+
+        self.gradient_checkpointing = False
+
+    @apply_lora_scale("attention_kwargs")
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        timestep: torch.Tensor,
+        encoder_hidden_states: torch.Tensor,
+        pose_hidden_states: torch.Tensor | None = None,
+        parts: PartTokens | None = None,
+        attention_recorder: FirstFrameAttention | None = None,
+        attention_kwargs: dict[str, Any] | None = None,
+        return_dict: bool = True,
+    ) -> Transformer2DModelOutput | tuple[torch.Tensor]:
+        """Predicts the flow of one denoising step.
+
+        L, the length of the sequence, is the number of patches: F x h x w, with w that of video and pose together
+        when poses are injected by width.
+
+        Args:
+            hidden_states: `[B, C, F, H, W]`, noisy video latents, frame 0 clean.
+            timestep: `[B]`; or `[B, F]` for each latent frame its own; or `[B, L]` for each token. The clean frame 0
+                has 0. By frames costs next to nothing, by tokens the modulation of every token.
+            encoder_hidden_states: `[B, text length, text_dim]`, text embeddings, zeros past the prompt.
+            pose_hidden_states: `[B, C, F, H, W]`, pose latents. Without them the model is plain Wan, which
+                `pose_injection="channel"` doesn't allow.
+            parts: the tokens of each part on the same grid; None switches part-aware attention off for this step.
+            attention_recorder: takes first-frame attention weights of one block on the way.
+            attention_kwargs: `scale`, the strength of loaded LoRAs.
+            return_dict: whether to return a `Transformer2DModelOutput` and not a tuple.
+
+        Returns:
+            The flow, `[B, out_channels, F, H, W]`.
+
+        Raises:
+            ValueError: an input doesn't fit the model or the others.
+        """
+        batch_size, _, _, _, width = hidden_states.shape
+        p_t, p_h, p_w = self.config.patch_size
+
+        # 1. Pose injection, patch & position embedding
+        hidden_states = self.inject_pose(hidden_states, pose_hidden_states)
+        rotary_emb = self.rope(hidden_states)
+        hidden_states = self.patch_embedding(hidden_states)
+        grid = hidden_states.shape[2:]
+        hidden_states = hidden_states.flatten(2).transpose(1, 2).contiguous()
+        timestep = timestep.unsqueeze(1) if timestep.ndim == 1 else timestep
+        self.check_conditions(timestep, parts, attention_recorder, *hidden_states.shape[:2])
+        if attention_recorder is not None and attention_recorder.rows is None:
+            attention_recorder.rows = torch.arange(grid[1] * grid[2], device=hidden_states.device)
+
+        # 2. Condition embeddings
+        if self._parallel_config is not None and self._parallel_config.context_parallel_config is not None:
+            timestep, parts = self.shard_conditions(timestep, parts, hidden_states.shape[1])
+        temb, timestep_proj, encoder_hidden_states, _ = self.condition_embedder(
+            timestep.flatten(), encoder_hidden_states, timestep_seq_len=timestep.shape[1]
+        )
+        timestep_proj = timestep_proj.unflatten(2, (6, -1))
+
+        # 3. Transformer blocks
+        for index, block in enumerate(self.blocks):
+            recorder = (
+                attention_recorder if attention_recorder and attention_recorder.block == index else None
+            )
+            inputs = (hidden_states, encoder_hidden_states, timestep_proj, rotary_emb, parts, recorder)
+            if torch.is_grad_enabled() and self.gradient_checkpointing:
+                hidden_states = self._gradient_checkpointing_func(block, *inputs)
+            else:
+                hidden_states = block(*inputs)
+
+        # 4. Output norm, projection & unpatchify
+        modulation = self.scale_shift_table.to(temb.device) + temb.unsqueeze(2)
+        shift, scale = (
+            modulation.unsqueeze(2).to(hidden_states.device).unbind(3)
+        )  # the last of several devices
+        hidden_states = modulate(self.norm_out(hidden_states.float()), shift, scale).type_as(hidden_states)
+        hidden_states = self.proj_out(hidden_states)
+        hidden_states = hidden_states.reshape(batch_size, *grid, p_t, p_h, p_w, -1).permute(
+            0, 7, 1, 4, 2, 5, 3, 6
+        )
+        output = hidden_states.flatten(6, 7).flatten(4, 5).flatten(2, 3)[..., :width]
+
+        if not return_dict:
+            return (output,)
+        return Transformer2DModelOutput(sample=output)
+
+    def inject_pose(
+        self, hidden_states: torch.Tensor, pose_hidden_states: torch.Tensor | None
+    ) -> torch.Tensor:
+        """The latents that the patch embedding takes, from the video's and the pose's (paper, Eq. 3-5)."""
+        injection, channels = self.config.pose_injection, self.config.in_channels
+        if pose_hidden_states is not None:
+            if pose_hidden_states.shape != hidden_states.shape:
+                raise ValueError(
+                    f"Pose latents {tuple(pose_hidden_states.shape)} and video latents {tuple(hidden_states.shape)}"
+                    " differ in shape; encode poses and video at one size and length."
+                )
+            if injection == "channel":
+                hidden_states = torch.cat([hidden_states, pose_hidden_states], dim=1)
+            elif injection == "mlp":
+                hidden_states = hidden_states + self.pose_proj(pose_hidden_states.movedim(1, -1)).movedim(
+                    -1, 1
+                )
+            else:
+                hidden_states = torch.cat([hidden_states, pose_hidden_states], dim=-1)
+        if hidden_states.shape[1] != channels:
+            raise ValueError(
+                f"The model takes latents of {channels} channels and got {hidden_states.shape[1]};"
+                f" with pose injection by {injection} that is "
+                + ("video and pose latents together." if injection == "channel" else "the video's alone.")
+            )
+        return hidden_states
+
+    def check_conditions(
+        self,
+        timestep: torch.Tensor,
+        parts: PartTokens | None,
+        recorder: FirstFrameAttention | None,
+        batch_size: int,
+        sequence_length: int,
+    ) -> None:
+        """Raises `ValueError` where what comes with the latents doesn't fit them or the model."""
+        if sequence_length % timestep.shape[1]:
+            raise ValueError(
+                f"{timestep.shape[1]} timesteps don't divide a sequence of {sequence_length} tokens;"
+                " give one for all, one per latent frame or one per token."
+            )
+        if recorder is not None and not 0 <= recorder.block < len(self.blocks):
+            raise ValueError(
+                f"There is no block {recorder.block} to record attention in; the model's last is {len(self.blocks) - 1}."
+            )
+        if parts is None:
+            return
+        if not self.config.part_attention:
+            raise ValueError(
+                "This checkpoint has no part-aware attention; load one that has, or pass parts=None."
+            )
+        if (parts.batch_size, parts.sequence_length) != (batch_size, sequence_length):
+            raise ValueError(
+                f"The parts were made for {parts.batch_size} x {parts.sequence_length} tokens and the latents make"
+                f" {batch_size} x {sequence_length}; make them from masks of this token grid and batch size."
+            )
+
+    def shard_conditions(
+        self, timestep: torch.Tensor, parts: PartTokens | None, sequence_length: int
+    ) -> tuple[torch.Tensor, PartTokens | None]:
+        """Timesteps and parts for this rank's piece of the sequence, under context parallelism."""
+        group = self._parallel_config.context_parallel_config._flattened_mesh.get_group()
+        if timestep.shape[1] > 1:
+            timestep = timestep.repeat_interleave(sequence_length // timestep.shape[1], dim=1)
+            timestep = timestep[:, sequence_share(sequence_length, group)]
+        return timestep, parts and parts.shard(group)
+
+
+def modulate(hidden_states: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """Adaptive norm's shift and scale, `[B, T, 1, dim]` for T equal stretches of `[B, L, dim]`."""
+    stretches = hidden_states.unflatten(1, (shift.shape[1], -1))
+    return (stretches * (1 + scale) + shift).flatten(1, 2)
+
+
+def add_gated(hidden_states: torch.Tensor, output: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+    """The residual sum in float32, its gate `[B, T, 1, dim]` for T equal stretches of `[B, L, dim]`."""
+    gated = output.unflatten(1, (gate.shape[1], -1)).float() * gate
+    return (hidden_states.float() + gated.flatten(1, 2)).type_as(hidden_states)
+
+
+# What diffusers' caching hooks need to know of a block.
+TransformerBlockRegistry.register(
+    PoseAnythingTransformerBlock,
+    TransformerBlockMetadata(return_hidden_states_index=0, return_encoder_hidden_states_index=None),
+)

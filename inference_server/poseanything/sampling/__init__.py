@@ -1,0 +1,1 @@
+"""From conditions to frames: the pipeline, its schedulers, guiders, caches and decoding."""

@@ -1,0 +1,294 @@
+"""The client against servers that behave and servers that don't, over real sockets."""
+
+from __future__ import annotations
+
+import http.server
+import os
+import subprocess
+import threading
+import time
+
+import pytest
+import zmq
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.addon.servers import fake_server, make_request, module, wait_for  # noqa: F401
+
+
+class Talk:
+    """A client and everything it has said so far."""
+
+    def __init__(self, address):
+        self.client = module("connection.client").BridgeClient(address, "test")
+        self.client.start()
+        self.events = []
+
+    def submit(self, folder, request=None, **fields):
+        request = request or make_request(**fields)
+        folder.mkdir(exist_ok=True)
+        writer = module("connection.take_writer").TakeWriter(folder, "take", request.num_frames)
+        self.client.submit(request, writer)
+        return request
+
+    def heard(self, kind, job=None):
+        self.events += self.client.poll()
+        return [e for e in self.events if type(e).__name__ == kind and job in (None, getattr(e, "job", None))]
+
+    def ending(self, job):
+        """The job's last event."""
+
+        def ended():
+            return self.heard("Done", job) or self.heard("Failed", job) or self.heard("Cancelled", job)
+
+        return wait_for(ended)[0]
+
+
+@pytest.fixture
+def talk(addon):
+    talks = []
+
+    def start(address):
+        talks.append(Talk(address))
+        return talks[-1]
+
+    yield start
+    for one in talks:
+        one.client.close()
+        assert not one.client._thread.is_alive()
+
+
+def files(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_frames_are_on_disk_as_they_came(fake_server, talk, tmp_path):
+    talk = talk(fake_server())
+    request = talk.submit(tmp_path / "take", num_frames=12)
+    done = talk.ending(request.job)
+    assert type(done).__name__ == "Done" and done.note == "All drawn."
+    assert files(tmp_path / "take") == [f"take_{i:04d}.png" for i in range(1, 13)]
+    assert all(
+        (tmp_path / "take" / name).read_bytes() == request.first_frame for name in files(tmp_path / "take")
+    )
+    assert talk.heard("FramesSaved", request.job)[-1].count == 12
+    assert talk.heard("Progress", request.job)[0].seconds_left == 12.0
+    assert talk.heard("Preview", request.job)[0].image.shape == (30, 52, 3)
+
+
+def test_what_nobody_takes_out_does_not_pile_up(fake_server, talk, tmp_path):
+    talk = talk(fake_server())
+    request = talk.submit(tmp_path / "take", num_frames=300)
+    wait_for(lambda: len(list((tmp_path / "take").glob("take_*.png"))) == 300)
+    wait_for(
+        lambda: any(key[0] == request.job and key[1].__name__ == "Done" for key in list(talk.client._inbox))
+    )
+    assert len(talk.client.poll(limit=1000)) < 12
+
+
+def test_requests_wait_for_a_server_that_starts_later(fake_server, talk, tmp_path):
+    address = fake_server()
+    fake_server.kill()
+    talk = talk(address)
+    first = talk.submit(tmp_path / "a")
+    second = talk.submit(tmp_path / "b")
+    fake_server(address=address)
+    assert [type(talk.ending(job)).__name__ for job in (first.job, second.job)] == ["Done", "Done"]
+
+
+def test_server_killed_in_the_middle(fake_server, talk, tmp_path):
+    address = fake_server("dies")
+    talk = talk(address)
+    request = talk.submit(tmp_path / "take", num_frames=30)
+    failed = talk.ending(request.job)
+    assert failed.message.startswith("The server went away in the middle of the clip")
+    assert talk.client.link.state == "CONNECTING"
+    kept = len(files(tmp_path / "take"))
+    assert kept == 3 and f"{kept} of 30 frames arrived and are kept" in failed.message
+
+    fake_server(address=address)
+    again = talk.submit(tmp_path / "again")
+    assert type(talk.ending(again.job)).__name__ == "Done"
+
+
+def test_job_that_only_waited_in_a_killed_server_goes_to_the_next(fake_server, talk, tmp_path):
+    address = fake_server(pace=20)
+    talk = talk(address)
+    running = talk.submit(tmp_path / "running", num_frames=100)
+    queued = talk.submit(tmp_path / "queued", num_frames=5)
+    wait_for(lambda: talk.heard("FramesSaved", running.job) and talk.heard("Queued", queued.job))
+    fake_server.kill()
+    assert "The server went away in the middle" in talk.ending(running.job).message
+    wait_for(lambda: talk.heard("Unsent", queued.job))
+    fake_server(address=address)
+    assert type(talk.ending(queued.job)).__name__ == "Done"
+    assert files(tmp_path / "queued") == [f"take_{i:04d}.png" for i in range(1, 6)]
+    assert not talk.heard("Unsent", running.job)
+
+
+def test_server_that_stops_answering(fake_server, talk, tmp_path, monkeypatch):
+    talk_to = talk
+    monkeypatch.setattr(module("connection.client"), "SILENCE", 1.5)
+    monkeypatch.setattr(module("connection.client"), "HEARTBEAT", 0.2)
+    talk = talk(fake_server("mute"))
+    request = talk.submit(tmp_path / "take")
+    wait_for(lambda: talk.heard("Queued", request.job))
+    time.sleep(2)
+    assert not talk.heard("Failed"), "a server that answers Hello is alive, however long the engine takes"
+    deaf = talk_to(fake_server("deaf"))
+    request = deaf.submit(tmp_path / "deaf", num_frames=3)
+    assert "has not answered for" in deaf.ending(request.job).message
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "words"),
+    [
+        ("other_version", "install the same release"),
+        ("garbage", "is not a PoseAnything server"),
+    ],
+)
+def test_server_that_can_not_be_used(fake_server, talk, tmp_path, behaviour, words):
+    talk = talk(fake_server(behaviour))
+    wait_for(lambda: talk.client.link.state == "REFUSED")
+    assert words in talk.client.link.sentence
+    request = talk.submit(tmp_path / "take")
+    assert words in talk.ending(request.job).message
+
+
+def test_something_else_listens_there(talk):
+    with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as stranger:
+        threading.Thread(target=stranger.serve_forever, daemon=True).start()
+        talk = talk(f"tcp://127.0.0.1:{stranger.server_port}")
+        wait_for(lambda: talk.client.link.state == "REFUSED")
+        assert "is not a PoseAnything server" in talk.client.link.sentence
+        stranger.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "words", "kept"),
+    [
+        ("engine_fails", "The engine ran out of memory; choose a smaller size.", 3),
+        ("refuses", "The prompt is empty; write one.", 0),
+        ("refuses_unread", "The message can't be read.", 0),
+        ("skips_frames", "a frame that was not the one expected", 3),
+        ("bad_frame", "something that can't be used", 3),
+        ("ends_early", "after 4 of 8 frames (they are kept)", 4),
+    ],
+)
+def test_job_that_fails_says_why_and_the_next_one_runs(fake_server, talk, tmp_path, behaviour, words, kept):
+    talk = talk(fake_server(behaviour))
+    request = talk.submit(tmp_path / "take")
+    failed = talk.ending(request.job)
+    assert type(failed).__name__ == "Failed" and words in failed.message
+    assert files(tmp_path / "take") == [f"take_{i + 1:04d}.png" for i in range(kept)]
+    # The same server, still misbehaving: the client stays in step with it.
+    assert words in talk.ending(talk.submit(tmp_path / "next").job).message
+
+
+def test_unreadable_messages_in_between_cost_nothing(fake_server, talk, tmp_path):
+    talk = talk(fake_server("babbles"))
+    request = talk.submit(tmp_path / "take")
+    assert type(talk.ending(request.job)).__name__ == "Done"
+    assert len(files(tmp_path / "take")) == 8
+
+
+def test_second_request_is_queued_behind_the_first(fake_server, talk, tmp_path):
+    talk = talk(fake_server(pace=100))
+    first, second = talk.submit(tmp_path / "a", num_frames=20), talk.submit(tmp_path / "b")
+    assert wait_for(lambda: talk.heard("Queued", second.job))[0].position == 1
+    assert type(talk.ending(second.job)).__name__ == "Done"
+    assert talk.heard("Done", first.job), "the first came first"
+
+
+def test_cancel_holds_at_once(fake_server, talk, tmp_path):
+    talk = talk(fake_server(pace=50))
+    running, waiting = talk.submit(tmp_path / "a", num_frames=500), talk.submit(tmp_path / "b")
+    wait_for(lambda: talk.heard("FramesSaved", running.job))
+    talk.client.cancel(running.job)
+    assert type(talk.ending(running.job)).__name__ == "Cancelled"
+    assert 1 <= len(files(tmp_path / "a")) < 500
+    assert type(talk.ending(waiting.job)).__name__ == "Done"
+
+
+def test_cancel_before_there_is_a_server(talk, tmp_path):
+    talk = talk("tcp://127.0.0.1:9")
+    request = talk.submit(tmp_path / "take")
+    talk.client.cancel(request.job)
+    assert type(talk.ending(request.job)).__name__ == "Cancelled"
+
+
+def test_request_that_is_too_large_to_send(fake_server, talk, tmp_path):
+    talk = talk(fake_server())
+    request = make_request()
+    object.__setattr__(request, "first_frame", bytes(70 << 20))
+    talk.submit(tmp_path / "take", request)
+    assert "too large" in talk.ending(request.job).message
+    assert type(talk.ending(talk.submit(tmp_path / "next").job)).__name__ == "Done"
+
+
+def test_folder_that_disappears(fake_server, talk, tmp_path):
+    talk = talk(fake_server(pace=20))
+    folder = tmp_path / "take"
+    request = talk.submit(folder, num_frames=200)
+    wait_for(lambda: talk.heard("FramesSaved", request.job))
+    folder.rename(tmp_path / "elsewhere")
+    assert "is gone" in talk.ending(request.job).message
+    assert type(talk.ending(talk.submit(tmp_path / "next").job)).__name__ == "Done", (
+        "the server was told to stop the other"
+    )
+
+
+def test_full_disk(fake_server, talk, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], capture_output=True
+    ).returncode:
+        pytest.skip("a small disk can't be mounted here")
+    try:
+        talk = talk(fake_server())
+        picture = os.urandom(9000)
+        request = make_request(num_frames=40)
+        header = request.first_frame[:33]  # signature and size, which is what the contract looks at
+        object.__setattr__(request, "first_frame", header + picture)
+        talk.submit(disk / "take", request)
+        message = talk.ending(request.job).message
+        kept = files(disk / "take")
+        assert "is full" in message and f"the {len(kept)} of 40 frames that arrived are kept" in message
+        assert kept == [f"take_{i + 1:04d}.png" for i in range(len(kept))] and kept
+        assert all((disk / "take" / name).read_bytes() == request.first_frame for name in kept)
+        assert type(talk.ending(talk.submit(tmp_path / "next").job)).__name__ == "Done"
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_address_that_is_none(addon):
+    client = module("connection.client").BridgeClient("localhost/47847")
+    with pytest.raises(ValueError, match="write it as tcp://127.0.0.1:47847"):
+        client.start()
+    client.close()
+
+
+@pytest.fixture(scope="module")
+def hostile(addon):
+    """A socket that says whatever a test wants, and a client that listens to it."""
+    socket = zmq.Context.instance().socket(zmq.ROUTER)
+    socket.linger = 0
+    port = socket.bind_to_random_port("tcp://127.0.0.1")
+    talk = Talk(f"tcp://127.0.0.1:{port}")
+    identity = socket.recv_multipart()[0]
+    yield socket, identity, talk
+    talk.client.close()
+    socket.close()
+
+
+@given(parts=st.lists(st.binary(max_size=200), min_size=1, max_size=5))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_bytes_harm_the_client(hostile, parts):
+    socket, identity, talk = hostile
+    wire, messages = module("shared.wire"), module("shared.messages")
+    socket.send_multipart([identity, *parts])
+    socket.send_multipart([identity, *wire.encode(messages.Welcome("hostile", (), "", 7))])
+    wait_for(lambda: talk.heard("Welcome"))
+    talk.events.clear()
+    assert talk.client.link.state == "CONNECTED"

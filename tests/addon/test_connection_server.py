@@ -1,0 +1,134 @@
+"""The server as a process of Blender's: the real one, and what goes wrong with it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from tests.addon.conftest import ROOT
+from tests.addon.servers import module, wait_for
+
+
+@pytest.fixture
+def server(addon):
+    process = module("connection.server").ServerProcess()
+    yield process
+    process.stop(wait=True)
+
+
+def answers(address):
+    """Whether a Hello is welcomed there."""
+    client = module("connection.client").BridgeClient(address)
+    client.start()
+    try:
+        return wait_for(lambda: client.welcome)
+    finally:
+        client.close()
+
+
+def test_real_server_starts_answers_and_stops(server, server_python):
+    server.start(str(ROOT), server_python, "tcp://127.0.0.1:0")
+    process = server._process
+    wait_for(lambda: server.state != "STARTING", 60)
+    assert server.state == "RUNNING", server.log_tail()
+    assert answers(server.address).engines
+    server.stop(wait=True)
+    assert process.returncode == 0, "it ended by itself once its standard input was closed"
+    assert server.state == "STOPPED"
+
+
+def test_real_server_killed_is_noticed(server, server_python):
+    server.start(str(ROOT), server_python, "tcp://127.0.0.1:0")
+    wait_for(lambda: server.state == "RUNNING", 60)
+    server._process.kill()
+    wait_for(lambda: server.state == "FAILED")
+    assert server.sentence.startswith("The server ended with code")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_server_ends_with_the_blender_that_started_it(server_python, addon):
+    """Even when that Blender is killed: its end of the pipe closes with it."""
+    path = str(ROOT / "blender_addon/connection/server.py")
+    script = f"""
+        import importlib.util, sys, time
+        spec = importlib.util.spec_from_file_location("server", {path!r})
+        server = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(server)
+        process = server.ServerProcess()
+        process.start({str(ROOT)!r}, {server_python!r}, "tcp://127.0.0.1:0")
+        while process.state != "RUNNING":
+            time.sleep(0.01)
+        print(process._process.pid, flush=True)
+        time.sleep(600)
+    """
+    parent = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, text=True
+    )
+    child = int(parent.stdout.readline())
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    parent.stdout.close()
+
+    def gone():
+        try:
+            os.kill(child, 0)
+        except ProcessLookupError:
+            return True
+        status = subprocess.run(
+            ["ps", "-o", "stat=", "-p", str(child)], capture_output=True, text=True
+        ).stdout
+        return status.strip().startswith("Z")
+
+    wait_for(gone, 30)
+
+
+def test_port_in_use(server, server_python):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        with pytest.raises(
+            module("connection.server").ServerError, match="in use by another program; choose another address"
+        ):
+            server.start(str(ROOT), server_python, f"tcp://127.0.0.1:{other.getsockname()[1]}")
+    assert server.state == "STOPPED"
+
+
+@pytest.mark.parametrize(
+    ("folder", "python", "address", "words"),
+    [
+        ("", "", "tcp://127.0.0.1:0", "which folder the server is in"),
+        ("{tmp}", "", "tcp://127.0.0.1:0", "has no folder inference_server"),
+        ("{tmp}/checkout", "", "tcp://127.0.0.1:0", "run 'python build.py setup' in"),
+        ("{tmp}/checkout", "{tmp}/nowhere", "tcp://127.0.0.1:0", "can't be started: No such file"),
+        ("{tmp}/checkout", "", "tcp://192.0.2.7:47847", "is another computer; start the server there"),
+    ],
+)
+def test_start_that_can_not_be(server, tmp_path, folder, python, address, words):
+    (tmp_path / "checkout" / "inference_server").mkdir(parents=True)
+    with pytest.raises(module("connection.server").ServerError) as error:
+        server.start(folder.format(tmp=tmp_path), python.format(tmp=tmp_path), address)
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+def test_environment_is_found_by_looking(addon, tmp_path):
+    name = "Scripts/python.exe" if sys.platform == "win32" else "bin/python"
+    for environment in ("python3.13", "python3.11-bpy4.2", "python3.11"):
+        path = tmp_path / ".venv" / environment / name
+        path.parent.mkdir(parents=True)
+        path.touch()
+    assert module("connection.server")._interpreter(tmp_path) == str(tmp_path / ".venv/python3.11" / name)
+
+
+def test_server_that_falls_over_shows_its_last_words(server, tmp_path):
+    package = tmp_path / "inference_server"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "__main__.py").write_text("print('warming up')\nraise SystemExit('The card is too small.')\n")
+    server.start(str(tmp_path), sys.executable, "tcp://127.0.0.1:0")
+    wait_for(lambda: server.state == "FAILED")
+    assert server.sentence == "The server ended with code 1: The card is too small."
+    assert server.log_tail() == ["warming up", "The card is too small."]

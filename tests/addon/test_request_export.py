@@ -1,0 +1,242 @@
+"""A whole shot: what it gives, what it leaves as it was, and what it says when it can't."""
+
+from __future__ import annotations
+
+import bpy
+import numpy as np
+import pytest
+
+from tests.addon.rigs import (
+    LEGGED,
+    add_camera,
+    append_rig,
+    export,
+    flesh,
+    import_fox,
+    make_armature,
+    needs_fox,
+    options,
+    run,
+)
+from tests.addon.servers import module
+
+
+@pytest.fixture
+def rig(clean_scene):
+    rig = make_armature("Rig", LEGGED)
+    flesh(rig)
+    bone = rig.pose.bones["thigh.L"]
+    bone.rotation_mode = "XYZ"
+    for frame, angle in ((1, 0.0), (21, 1.0)):
+        bone.rotation_euler.x = angle
+        bone.keyframe_insert("rotation_euler", frame=frame)
+    add_camera(direction=(1, 0, 0))
+    return rig
+
+
+def steps(rig, **given):
+    return module("request.export").export_clip(bpy.context, options([rig], **given))
+
+
+def error():
+    return module("request.export").ExportError
+
+
+def limb_points(clip, frame, name):
+    index = [limb.name for limb in clip.pose.limbs].index(name)
+    return [polyline.points for polyline in clip.pose.frame(frame) if polyline.limb == index]
+
+
+def test_a_clip_is_a_request_the_contract_takes(rig):
+    clip = export([rig], num_frames=5, pose_frames=(0, 4))
+    request = module("shared.messages").GenerationRequest(
+        job="a",
+        engine="draft",
+        width=256,
+        height=160,
+        num_frames=5,
+        fps=24.0,
+        first_frame=clip.first_frame,
+        pose=clip.pose,
+        pose_frames=clip.pose_frames,
+        subject_mask=clip.subject_mask,
+        first_labels=clip.first_labels,
+        part_maps=clip.part_maps,
+        camera_motion=clip.camera_motion,
+    )
+    wire = module("shared.wire")
+    again = wire.decode([bytes(part) for part in wire.encode(request)])
+    assert (again.first_labels == clip.first_labels).all() and (again.pose.points == clip.pose.points).all()
+    assert again.conditioned_frames() == (0, 4) and clip.warnings == ()
+
+
+def test_frames_are_taken_at_the_shots_step(rig):
+    clip = export([rig], frame_start=1, num_frames=3, frame_step=10)
+    for index, frame in enumerate((1, 11, 21)):
+        alone = export([rig], frame_start=frame, num_frames=1)
+        assert limb_points(clip, index, "shin.L")[0] == pytest.approx(limb_points(alone, 0, "shin.L")[0])
+    assert np.abs(limb_points(clip, 0, "shin.L")[0] - limb_points(clip, 2, "shin.L")[0]).max() > 10
+
+
+def test_strokes_are_drawn_frame_by_frame_and_rigs_read_one_by_one(rig):
+    other = make_armature("Other", LEGGED)
+    subjects = module("rig.subjects").find_subjects([rig, other])
+    assert next(subjects).armature == rig and next(subjects).armature == other
+    projection, view = module("view.projection"), module("view").SceneCamera()
+    scene, pose = bpy.context.scene, module("shared.pose")
+    lens = view.lens(scene, bpy.context.evaluated_depsgraph_get())
+    projector = projection.Projector([lens] * 9, module("view").fit(*view.frame_size(scene), 256, 160))
+    points = np.zeros((9, 2, 3)) + [[0, 0, 0], [0, 0, 1]]
+    strokes, pauses = run(projector.strokes(points, np.array([2]), [pose.Limb("limb", 0)], ["part"]))
+    assert pauses == strokes.num_frames == 9
+
+
+def test_a_camera_that_turns_round_does_not_mirror_the_background(rig):
+    camera = bpy.context.scene.camera
+    camera.rotation_mode = "XYZ"
+    start = camera.rotation_euler.z
+    for frame, angle in ((1, 0.0), (10, 2 * np.pi)):
+        camera.rotation_euler.z = start + angle
+        camera.keyframe_insert("rotation_euler", frame=frame)
+    clip = export([rig], num_frames=10)
+    corners = np.array([[0, 0, 1], [256, 0, 1], [0, 160, 1], [256, 160, 1]]).T
+    seen = clip.camera_motion @ corners
+    assert (seen[:, 2] > 0).all() and (np.linalg.det(clip.camera_motion) > 0).all()
+    assert "from frame" in clip.warnings[-1] and "stands still" in clip.warnings[-1]
+    assert clip.camera_motion[5] == pytest.approx(clip.camera_motion[6]), "with its back to it"
+    assert clip.camera_motion[-1] == pytest.approx(np.eye(3), abs=1e-3), "and back again"
+
+
+@needs_fox
+def test_strokes_lie_on_the_fox_in_every_frame(clean_scene):
+    rig, _ = import_fox("Run")
+    add_camera(target=(0, 0, 40), direction=(1, -0.3, 0.1), distance=280)
+    clip = export([rig], num_frames=6, frame_step=3)
+    inside = []
+    for index in range(6):
+        for polyline in clip.pose.frame(index):
+            middle = polyline.points[-2:, :2].mean(axis=0)
+            column, row = (middle // 8).astype(int)
+            inside.append(clip.part_maps[index, row, column] > 0)
+    assert np.mean(inside) > 0.95
+
+
+def test_a_generated_rig_goes_all_the_way(clean_scene):
+    rig = append_rig("Animals.horse")
+    flesh(rig)
+    add_camera(target=(0, 0, 1.2), direction=(1, -0.5, 0.1), distance=6)
+    rig.pose.bones["torso"].location.x = 0.2
+    clip = export([rig])
+    assert len({limb.part for limb in clip.pose.limbs}) == len(clip.pose.parts)
+    assert set(np.unique(clip.first_labels)) - {0} <= set(range(1, len(clip.pose.limbs) + 1))
+    assert len(np.unique(clip.first_labels)) > 25
+
+
+def test_the_scene_is_as_it_was_afterwards(rig):
+    scene = bpy.context.scene
+    scene.frame_set(9, subframe=0.25)
+    export([rig])
+    assert (scene.frame_current, scene.frame_subframe) == (9, 0.25)
+
+
+@pytest.mark.parametrize("after", [1, 5])
+def test_closing_it_halfway_leaves_the_scene_as_it_was(rig, after):
+    scene = bpy.context.scene
+    other = scene.camera.copy()
+    scene.collection.objects.link(other)
+    scene.timeline_markers.new("cut", frame=2).camera = other
+    scene.frame_set(1)
+    camera = scene.camera
+    scene.frame_set(40)
+    scene.camera = camera
+    work = steps(rig, num_frames=30)
+    export_ = module("request.export")
+    pause, export_.PAUSE = export_.PAUSE, 0.0
+    try:
+        for _ in range(after):
+            next(work)
+    finally:
+        export_.PAUSE = pause
+    work.close()
+    assert scene.frame_current == 40 and scene.camera == camera
+
+
+def test_progress_only_grows_and_every_step_says_what_it_does(rig):
+    export_ = module("request.export")
+    pause, export_.PAUSE = export_.PAUSE, 0.0
+    try:
+        told = list(steps(rig, num_frames=4))
+    finally:
+        export_.PAUSE = pause
+    fractions = [step.fraction for step in told]
+    assert (
+        len(told) > 20
+        and fractions == sorted(fractions)
+        and fractions[-1] < 1
+        and all(step.text for step in told)
+    )
+
+
+def test_an_armature_that_goes_away_meanwhile_is_one_sentence(rig):
+    export_ = module("request.export")
+    pause, export_.PAUSE = export_.PAUSE, 0.0
+    try:
+        work = steps(rig, num_frames=30)
+        for _ in range(40):
+            next(work)
+        bpy.data.objects.remove(rig)
+        with pytest.raises(error(), match="removed from the scene; export again"):
+            for _ in work:
+                pass
+    finally:
+        export_.PAUSE = pause
+
+
+def test_an_armature_out_of_view_is_a_warning(rig):
+    bpy.context.scene.camera.location = (0, 0, -50)
+    clip = export([rig])
+    assert clip.warnings == ("The armature Rig is out of view in the first frame.",)
+    assert clip.pose.frame(0) == [] and not clip.first_labels.any()
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"armatures": ()}, "No armature is chosen; select"),
+        ({"num_frames": 0}, "The frame range is empty; set its end"),
+        ({"frame_step": 0}, "The frame range is empty; set its end"),
+        ({"num_frames": 5000}, "The shot has 5000 frames but at most 1024"),
+        ({"first_frame": "/nowhere/picture.png"}, "The picture /nowhere/picture.png can't be read; choose"),
+    ],
+)
+def test_bad_input_is_one_sentence(rig, given, sentence):
+    scene = bpy.context.scene
+    scene.frame_set(5)
+    armatures = given.pop("armatures", (rig,))
+    with pytest.raises(error(), match=f"^{sentence}[^.]*(picture.png[^.]*)?\\.$"):
+        export(armatures, **given)
+    assert scene.frame_current == 5
+
+
+def test_no_camera_is_one_sentence_before_anything_is_done(rig):
+    bpy.data.objects.remove(bpy.context.scene.camera)
+    with pytest.raises(error(), match="no camera; add one"):
+        export([rig])
+
+
+def test_too_many_limbs_together_is_one_sentence(clean_scene):
+    rigs = [
+        make_armature(f"Comb{n}", {f"b{i}": ((i, n, 0), (i, n, 1), "") for i in range(130)}) for n in range(2)
+    ]
+    add_camera()
+    with pytest.raises(error(), match="have 260 limbs together but at most 255 can be drawn; choose fewer"):
+        export(rigs)
+
+
+def test_bones_beyond_the_edge_are_cut_not_dropped(rig):
+    camera = bpy.context.scene.camera
+    camera.location = (1.2, 0, 1.5)
+    clip = export([rig])
+    assert len(clip.pose.frame(0)) >= 3
+    assert np.abs(clip.pose.points[:, :2]).max() < 256 + 33
+    assert clip.warnings == ()

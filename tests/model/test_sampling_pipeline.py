@@ -1,0 +1,605 @@
+"""The pipeline on a tiny model: what it samples, how often it asks the model, and how it is left."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+torch = pytest.importorskip("torch")
+
+from inference_server.poseanything.conditioning.conditions import Conditions, check_size, fit_size  # noqa: E402
+from inference_server.poseanything.conditioning.files import read_conditions  # noqa: E402
+from inference_server.poseanything.conditioning.parts import plan  # noqa: E402
+from inference_server.poseanything.models.streaming_vae import decode_frames, encode_frames, to_video  # noqa: E402
+from inference_server.poseanything.sampling.denoising import Settings  # noqa: E402
+from inference_server.poseanything.sampling.guiders import (  # noqa: E402
+    ClassifierFreePoseGuidance,
+    NoGuidance,
+    SubjectCameraGuidance,
+    SubjectCameraSeparateGuidance,
+)
+from inference_server.poseanything.sampling.latent_preview import LatentPreview  # noqa: E402
+from inference_server.poseanything.sampling.pipeline import (  # noqa: E402
+    PROMPTS_KEPT,
+    DenoisingStep,
+    Frames,
+    PoseAnythingPipeline,
+)
+from inference_server.poseanything.sampling.schedulers import SCHEDULERS, make_scheduler, set_timesteps  # noqa: E402
+from tests.benchmarks.ptcm import flops  # noqa: E402
+from tests.benchmarks.ptcm import runs as block_runs  # noqa: E402
+from tests.golden import GOLDEN  # noqa: E402
+
+from .tiny_pipeline import psnr, tiny_clip, tiny_pipeline, tiny_vae  # noqa: E402
+
+
+class Calls:
+    """What the transformer is called with, call by call."""
+
+    def __init__(self, pipeline: PoseAnythingPipeline):
+        self.calls: list[dict] = []
+        self.blocks = 0
+        pipeline.transformer.register_forward_pre_hook(self._note, with_kwargs=True)
+        pipeline.transformer.blocks[-2].attn1.register_forward_pre_hook(self._count)
+
+    def _note(self, module, inputs, options):
+        self.calls.append({"timestep": inputs[1][0, -1].item(), **options})
+
+    def _count(self, module, inputs):
+        self.blocks += 1
+
+    @property
+    def with_parts(self) -> list[bool]:
+        return [call["parts"] is not None for call in self.calls]
+
+
+def part_maps(frames: int, height: int, width: int) -> np.ndarray:
+    maps = np.zeros((frames, height // 8, width // 8), np.uint8)
+    maps[:, 2:5, 2:6] = 1
+    maps[:, 4:7, 5:9] = 2
+    return maps
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_both_schedulers_have_the_releases_sigmas(name):
+    if not (GOLDEN / "scheduler.json").exists():
+        pytest.skip(f"no recording of the release's schedule in {GOLDEN}")
+    recorded = json.loads((GOLDEN / "scheduler.json").read_text())["50"]
+    scheduler = make_scheduler(name)
+    set_timesteps(scheduler, 50, "cpu")
+    expected = torch.tensor(recorded["sigmas"] + [0.0])
+    if name == "euler":
+        assert torch.equal(scheduler.sigmas, expected)
+        assert torch.equal(scheduler.timesteps, torch.tensor(recorded["timesteps"]))
+    else:  # UniPC must not begin at infinity
+        torch.testing.assert_close(scheduler.sigmas, expected, rtol=0, atol=1.1e-6)
+
+
+@torch.no_grad()
+def test_a_whole_clip_is_what_a_loop_written_out_makes_of_it():
+    pipeline, clip, num_steps = tiny_pipeline(), tiny_clip(), 5
+    calls = Calls(pipeline)
+    made = pipeline(clip, seeds=[7], settings=Settings(num_inference_steps=num_steps, part_attention_steps=0))
+
+    vae, mean, std = pipeline.vae, 0.1, 0.7
+    first = torch.from_numpy(clip.first_frame).permute(2, 0, 1)[None, :, None] / 127.5 - 1
+    pose = torch.from_numpy(clip.pose_images)[None, None].expand(-1, 3, -1, -1, -1) / 127.5 - 1
+    first, pose = ((vae.encode(video).latent_dist.mode() - mean) / std for video in (first, pose))
+    tokens = pipeline.tokenizer([clip.prompt], max_length=512)
+    text = pipeline.text_encoder(tokens.input_ids, tokens.attention_mask).last_hidden_state
+    text[:, int(tokens.attention_mask.sum()) :] = 0
+    x = torch.randn(1, 48, 3, 4, 6, generator=torch.Generator().manual_seed(7))
+    sigmas = [5 * s / (1 + 4 * s) for s in (1 - i / num_steps for i in range(num_steps + 1))]
+    for sigma, next_sigma in zip(sigmas, sigmas[1:]):
+        x[:, :, :1] = first
+        timestep = torch.tensor([[0.0, 1000 * sigma, 1000 * sigma]])
+        velocity = pipeline.transformer(x, timestep, text, pose).sample
+        x = x + velocity * (next_sigma - sigma)
+    x[:, :, :1] = first
+    expected = vae.decode(x * std + mean).sample[0].permute(1, 2, 3, 0)
+    expected = ((expected + 1) * 127.5).round().clamp(0, 255).numpy()
+
+    assert made.shape == (1, 9, 64, 96, 3) and made.dtype == np.uint8
+    assert np.abs(made[0] - expected).max() <= 1
+    assert [call["timestep"] for call in calls.calls[:num_steps]] == pytest.approx(
+        [1000 * s for s in sigmas[:-1]]
+    )
+
+
+def test_the_model_in_bfloat16_is_told_the_timesteps_it_was_trained_with():
+    pipeline = tiny_pipeline()
+    pipeline.transformer.to(torch.bfloat16)
+    calls = Calls(pipeline)
+    events = pipeline.stream(tiny_clip(), settings=Settings(num_inference_steps=50))
+    while len(calls.calls) < 2:
+        next(events)
+    assert [call["timestep"] for call in calls.calls] == [1000.0, 996.0]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("tiled", [False, True])
+def test_frame_by_frame_is_what_the_vae_makes_of_the_whole(tiled):
+    vae = tiny_vae()
+    if tiled:
+        vae.enable_tiling(64, 64, 48, 48)
+    latents = torch.randn(2, 48, 4, 6, 9)
+    frames = list(decode_frames(vae, latents))
+    assert [frame.shape[2] for frame in frames] == [1, 4, 4, 4]
+    torch.testing.assert_close(torch.cat(frames, dim=2), vae.decode(latents * 0.7 + 0.1).sample)
+    vae.use_tiling = False
+    video = torch.rand(2, 3, 13, 64, 96) * 2 - 1
+    encoded = torch.cat(list(encode_frames(vae, video)), dim=2)
+    torch.testing.assert_close(encoded, (vae.encode(video).latent_dist.mode() - 0.1) / 0.7)
+
+
+def test_decoding_goes_on_in_tiles_when_memory_runs_out():
+    pipeline, clip, settings = (
+        tiny_pipeline(),
+        tiny_clip(height=320, width=288),
+        Settings(num_inference_steps=1),
+    )
+    whole = pipeline(clip, settings=settings)
+    calls = []
+
+    def run_out(module, inputs):
+        calls.append(inputs[0].shape[-2:])
+        if len(calls) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    pipeline.vae.decoder.conv_in.register_forward_pre_hook(run_out)
+    made = pipeline(clip, settings=settings)
+    assert made.shape == whole.shape and np.array_equal(made[:, 0], whole[:, 0])
+    assert pipeline.vae.use_tiling and calls[0] != calls[-1]
+    assert psnr(made, whole) > psnr(np.full_like(whole, whole.mean()), whole) + 3
+
+
+@pytest.mark.parametrize(
+    ("guider", "evaluations"),
+    [
+        (NoGuidance(), 8),
+        (ClassifierFreePoseGuidance(3.0), 16),
+        (ClassifierFreePoseGuidance(1.0), 8),
+        (ClassifierFreePoseGuidance(3.0, stop=0.5), 12),
+        (SubjectCameraGuidance(2.0, start=0.25), 14),
+        (SubjectCameraSeparateGuidance(2.0, 0.5), 24),
+        (SubjectCameraSeparateGuidance(2.0, 1.0), 16),  # the empty pose cancels out
+    ],
+)
+def test_a_step_evaluates_the_model_once_for_each_condition_that_counts(guider, evaluations):
+    pipeline = tiny_pipeline()
+    calls = Calls(pipeline)
+    clip = tiny_clip(camera_images=np.roll(tiny_clip().pose_images, 5, axis=2), negative_prompt="blurred")
+    pipeline(clip, guider=guider, settings=Settings(num_inference_steps=8))
+    assert len(calls.calls) == evaluations
+
+
+def expected_latents(clip, guider=None, num_steps=3) -> torch.Tensor:
+    """The clean latents that the last step leads to."""
+    events = tiny_pipeline().stream(clip, guider=guider, settings=Settings(num_inference_steps=num_steps))
+    return [event.clean for event in events if isinstance(event, DenoisingStep)][-1]
+
+
+def test_guidance_steers_by_what_its_conditions_differ_in():
+    plain = expected_latents(tiny_clip())
+    by_text = ClassifierFreePoseGuidance(6.0, pose_negative=False)
+    same = expected_latents(tiny_clip(negative_prompt="a wheel turns"), by_text)
+    torch.testing.assert_close(same, plain, rtol=1e-3, atol=1e-3)
+    other = expected_latents(tiny_clip(negative_prompt="nothing moves here at all"), by_text)
+    assert (other - plain).abs().max() > 0.01
+    by_pose = ClassifierFreePoseGuidance(6.0, text_negative=False)
+    assert (expected_latents(tiny_clip(), by_pose) - plain).abs().max() > 0.01
+
+
+def test_camera_guidance_without_a_camera_says_so():
+    with pytest.raises(ValueError, match="camera's motion"):
+        tiny_pipeline()(tiny_clip(), guider=SubjectCameraGuidance(2.0))
+
+
+def test_known_parts_are_there_from_the_first_of_the_six_steps():
+    pipeline = tiny_pipeline()
+    calls = Calls(pipeline)
+    pipeline(tiny_clip(part_maps=part_maps(9, 64, 96)), settings=Settings(num_inference_steps=50))
+    assert calls.with_parts == [True] * 6 + [False] * 44
+    assert all(call["attention_recorder"] is None for call in calls.calls)
+    assert calls.calls[0]["parts"].first_masks.shape[1] == 2
+
+
+def test_parts_are_matched_while_denoising_and_no_step_is_thrown_away():
+    pipeline = tiny_pipeline()
+    calls = Calls(pipeline)
+    pipeline(tiny_clip(), settings=Settings(num_inference_steps=50))
+    assert calls.with_parts == [False] + [True] * 5 + [False] * 44
+    recorded = [call["attention_recorder"] for call in calls.calls]
+    assert [recorder is not None for recorder in recorded] == [True] * 5 + [False] * 45
+    parts = [call["parts"] for call in calls.calls[1:6]]
+    assert all(part.first_masks.any() and part.later_masks.any() for part in parts)
+
+
+def test_the_releases_matching_repeats_its_steps():
+    pipeline = tiny_pipeline()
+    calls = Calls(pipeline)
+    pipeline(tiny_clip(), settings=Settings(num_inference_steps=50, matching="release"))
+    assert calls.with_parts == [False] * 6 + [True] * 6 + [False] * 44
+    assert [call["timestep"] for call in calls.calls[:6]] == [call["timestep"] for call in calls.calls[6:12]]
+    assert calls.calls[5]["attention_recorder"].on == "own_output"
+    used = [call["parts"] for call in calls.calls[6:12]]
+    assert all(torch.equal(part.later_masks, used[0].later_masks) for part in used)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_the_releases_matching_throws_no_step_away_where_there_is_nothing_to_match(known):
+    pipeline = tiny_pipeline(part_attention=known)
+    clip = tiny_clip(part_maps=part_maps(9, 64, 96) if known else None)
+    calls = Calls(pipeline)
+    pipeline(clip, settings=Settings(num_inference_steps=8, matching="release"))
+    assert calls.with_parts == [known] * 6 + [False] * 2 if known else [False] * 8
+
+
+def test_nothing_is_recorded_of_a_negative_condition_that_stands_alone():
+    pipeline = tiny_pipeline()
+    calls = Calls(pipeline)
+    guider, settings = ClassifierFreePoseGuidance(0.0), Settings(num_inference_steps=8, cache="mag")
+    pipeline(tiny_clip(), guider=guider, settings=settings)
+    assert len(calls.calls) == 8 and all(call["attention_recorder"] is None for call in calls.calls)
+    assert pipeline.mag_ratios is None
+
+
+def test_guidance_that_begins_late_meets_the_cache_at_its_own_step():
+    pipeline = tiny_pipeline()
+    # From step 15 on, ratios that leave nothing out; before, such as leave everything out.
+    pipeline.mag_ratios = [1.0] * 9 + [5.0] * 15
+    calls = Calls(pipeline)
+    guider = ClassifierFreePoseGuidance(2.0, start=0.5)
+    settings = Settings(num_inference_steps=30, cache="mag", part_attention_steps=6)
+    pipeline(tiny_clip(), guider=guider, settings=settings)
+    assert len(calls.calls) == 30 + 15
+    assert calls.blocks == 6 + 2 + 15 + 15  # with parts, and of 9 the first and the sixth
+
+
+def test_parts_change_the_clip():
+    pipeline, settings = tiny_pipeline(), Settings(num_inference_steps=6)
+    with_parts = pipeline(tiny_clip(part_maps=part_maps(9, 64, 96)), settings=settings)
+    without = pipeline(tiny_clip(), settings=Settings(num_inference_steps=6, part_attention_steps=0))
+    assert np.abs(with_parts[:, 1:].astype(int) - without[:, 1:]).max() > 1
+
+
+def test_the_camera_and_empty_conditions_have_no_parts():
+    pipeline = tiny_pipeline()
+    calls = Calls(pipeline)
+    clip = tiny_clip(part_maps=part_maps(9, 64, 96), camera_images=tiny_clip().pose_images)
+    pipeline(clip, guider=SubjectCameraSeparateGuidance(2.0, 0.5), settings=Settings(num_inference_steps=2))
+    assert calls.with_parts == [True, False, False] * 2
+
+
+def test_poses_beside_the_picture_have_their_parts_matched_too():
+    pipeline = tiny_pipeline(pose_injection="width", in_channels=48)
+    calls = Calls(pipeline)
+    made = pipeline(tiny_clip(), settings=Settings(num_inference_steps=3))
+    assert made.shape == (1, 9, 64, 96, 3)
+    masks = calls.calls[1]["parts"].later_masks.unflatten(-1, (2, 2, 6))
+    assert masks[..., :3].any() and not masks[..., 3:].any()
+
+
+def test_a_clip_without_poses_or_a_model_without_parts_goes_without():
+    clip = tiny_clip(pose_frames=[4])
+    for pipeline, made_of in [(tiny_pipeline(), clip), (tiny_pipeline(part_attention=False), tiny_clip())]:
+        calls = Calls(pipeline)
+        pipeline(made_of, settings=Settings(num_inference_steps=3))
+        assert calls.with_parts == [False] * 3
+
+
+def test_what_comes_of_a_seed_does_not_depend_on_the_others():
+    pipeline, settings = tiny_pipeline(), Settings(num_inference_steps=4)
+    together = pipeline(tiny_clip(13), seeds=[5, 6], settings=settings, window_frames=9)
+    alone = [pipeline(tiny_clip(13), seeds=[seed], settings=settings, window_frames=9)[0] for seed in (5, 6)]
+    for one, other in zip(together, alone):
+        assert np.abs(one.astype(int) - other).max() <= 1
+    assert np.abs(together[0].astype(int) - together[1]).max() > 1
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_long_clips_are_chained_from_the_frames_that_were_shown(overlap, monkeypatch):
+    pipeline, clip = tiny_pipeline(), tiny_clip(21)
+    begun_with = []
+    encode = PoseAnythingPipeline._encode_pictures
+
+    def note(self, clip, first_images, *rest):
+        begun_with.append(first_images)
+        return encode(self, clip, first_images, *rest)
+
+    monkeypatch.setattr(PoseAnythingPipeline, "_encode_pictures", note)
+    events = list(
+        pipeline.stream(clip, settings=Settings(num_inference_steps=3), window_frames=9, overlap=overlap)
+    )
+    frames = [event for event in events if isinstance(event, Frames)]
+    made = np.concatenate([event.images for event in frames], axis=1)
+    assert made.shape[1] == 21
+    assert [event.index for event in frames] == list(
+        np.cumsum([0] + [event.images.shape[1] for event in frames])[:-1]
+    )
+    for picture, frame in zip(begun_with[1:], (8, 16)):
+        assert np.array_equal(picture, made[:, frame])
+    steps = [event for event in events if isinstance(event, DenoisingStep)]
+    assert [step.step for step in steps] == list(range(1, 10)) and {step.total for step in steps} == {9}
+
+
+@given(st.integers(1, 120), st.integers(5, 100))
+def test_windows_are_of_one_length_as_nearly_as_can_be_and_no_more_than_needed(later, num_frames):
+    poses = np.zeros((1 + 4 * later, 32, 32), np.uint8)
+    windows = list(Conditions(np.zeros((32, 32, 3), np.uint8), poses).windows(num_frames))
+    lengths = [window.num_frames for _, window in windows]
+    assert all((length - 1) % 4 == 0 and 5 <= length <= num_frames for length in lengths)
+    assert max(lengths) - min(lengths) <= 4
+    assert [start for start, _ in windows] == [0, *np.cumsum([length - 1 for length in lengths])[:-1]]
+    assert sum(length - 1 for length in lengths) == 4 * later
+    assert len(lengths) == -(-later // ((num_frames - 1) // 4))
+
+
+def test_a_frame_more_than_a_window_makes_two_halves():
+    clip = Conditions(np.zeros((32, 32, 3), np.uint8), np.zeros((85, 32, 32), np.uint8))
+    assert [(start, window.num_frames) for start, window in clip.windows()] == [(0, 45), (44, 41)]
+
+
+def test_overlap_changes_no_more_than_what_the_next_window_begins_with():
+    pipeline, settings = tiny_pipeline(), Settings(num_inference_steps=3)
+
+    def make(overlap):
+        events = pipeline.stream(tiny_clip(17), settings=settings, window_frames=9, overlap=overlap)
+        return np.concatenate([event.images for event in events if isinstance(event, Frames)], axis=1)
+
+    # A window as short as this one is decoded ahead as a whole, and so the very same.
+    assert np.array_equal(make(True), make(False))
+
+
+def test_overlap_of_long_windows_differs_from_where_they_meet():
+    """Windows of 11 latent frames: the next begins with a frame that was decoded without the first three."""
+    pipeline, settings = tiny_pipeline(), Settings(num_inference_steps=1, part_attention_steps=0)
+    clip = tiny_clip(81, 32, 64)
+
+    def make(overlap):
+        events = pipeline.stream(clip, settings=settings, window_frames=41, overlap=overlap)
+        return np.concatenate([event.images for event in events if isinstance(event, Frames)], axis=1)
+
+    aside, inline = make(True).astype(int), make(False).astype(int)
+    assert aside.shape == inline.shape == (1, 81, 32, 64, 3)
+    assert np.array_equal(aside[:, :40], inline[:, :40])
+    between_frames = np.abs(inline[:, 40] - inline[:, 36]).mean()
+    assert 0 < np.abs(aside[:, 40] - inline[:, 40]).mean() < between_frames / 2
+
+
+def test_a_fault_while_decoding_aside_is_not_swallowed(monkeypatch):
+    pipeline = tiny_pipeline()
+    calls = []
+
+    def fail(module, inputs):
+        calls.append(1)
+        if len(calls) == 5:
+            raise RuntimeError("the device is gone")
+
+    pipeline.vae.decoder.conv_out.register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError, match="the device is gone"):
+        list(
+            pipeline.stream(
+                tiny_clip(17), settings=Settings(num_inference_steps=3), window_frames=9, overlap=True
+            )
+        )
+
+
+class Stop(Exception):
+    pass
+
+
+def test_cancelling_ends_a_step_in_its_middle_and_decodes_nothing():
+    pipeline = tiny_pipeline()
+    blocks, decoded = [], []
+    for block in pipeline.transformer.blocks:
+        block.register_forward_hook(lambda *_: blocks.append(1))
+    pipeline.vae.decoder.register_forward_hook(lambda *_: decoded.append(1))
+
+    def check():
+        if len(blocks) == 4:  # after the first block of the second step
+            raise Stop
+
+    with pytest.raises(Stop):
+        list(pipeline.stream(tiny_clip(), check=check))
+    assert len(blocks) == 4 and not decoded
+    assert pipeline(tiny_clip(), settings=Settings(num_inference_steps=2)).shape[1] == 9
+
+
+def test_cancelling_ends_the_search_for_parts(monkeypatch):
+    searched = []
+    split = plan.split_segments
+    monkeypatch.setattr(plan, "split_segments", lambda image: searched.append(1) or split(image))
+
+    def check():
+        if len(searched) >= 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        list(tiny_pipeline().stream(tiny_clip(81), settings=Settings(num_inference_steps=1), check=check))
+    assert len(searched) == 2
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_cancelling_ends_decoding_within_a_frame(overlap):
+    pipeline = tiny_pipeline()
+    decoded, stop = [], []
+    pipeline.vae.decoder.up_blocks[0].register_forward_hook(lambda *_: decoded.append(len(stop)))
+
+    def check():
+        if stop:
+            raise Stop
+
+    settings = Settings(num_inference_steps=1)
+    stream = pipeline.stream(tiny_clip(33), settings=settings, window_frames=17, overlap=overlap, check=check)
+    for event in stream:
+        if isinstance(event, Frames):
+            stop.append(1)
+            break
+    with pytest.raises(Stop):
+        list(stream)
+    assert sum(decoded) <= overlap  # at most what another thread had begun with
+    assert not pipeline.vae.decoder.up_blocks[0]._forward_pre_hooks
+
+
+def test_previews_show_the_pictures_colours():
+    pipeline = tiny_pipeline()
+    events = pipeline.stream(tiny_clip(), settings=Settings(num_inference_steps=2))
+    index, image = next(event for event in events if isinstance(event, DenoisingStep)).preview()
+    assert index == 4 and image.shape == (4, 6, 3) and image.dtype == np.uint8
+
+
+def test_a_preview_is_fitted_once_for_a_vae_and_only_when_asked_for(monkeypatch):
+    fits = []
+    fit = LatentPreview.__init__
+    monkeypatch.setattr(LatentPreview, "__init__", lambda self, *args: fits.append(1) or fit(self, *args))
+    pipeline, settings = tiny_pipeline(), Settings(num_inference_steps=1)
+
+    def steps():
+        events = pipeline.stream(tiny_clip(), settings=settings)
+        return (event for event in events if isinstance(event, DenoisingStep))
+
+    list(steps())
+    assert not fits
+    for _ in range(2):
+        next(steps()).preview()
+        assert len(fits) == 1
+    pipeline.register_modules(vae=tiny_vae())
+    next(steps()).preview()
+    assert len(fits) == 2 and len(pipeline._previews) == 1
+
+
+@torch.no_grad()
+def test_the_fitted_preview_is_much_nearer_than_the_mean_colour():
+    vae, picture = tiny_vae(base_dim=24), tiny_clip(height=256, width=256).first_frame
+    preview = LatentPreview(vae, picture[None], "cpu")
+    (latents,) = encode_frames(vae, to_video(picture[None])[None])
+    wanted = picture.reshape(16, 16, 16, 16, 3).mean((1, 3))
+    error = np.abs(preview(latents[0, :, 0]) - wanted).mean()
+    assert error < 0.6 * np.abs(wanted - wanted.mean((0, 1))).mean()
+
+
+@pytest.mark.parametrize(("cache", "threshold"), [("first_block", 0.9), ("mag", 0.5), ("taylorseer", None)])
+def test_caches_leave_out_evaluations_after_the_part_aware_steps(cache, threshold):
+    pipeline, num_steps = tiny_pipeline(), 30
+    clip, guider = tiny_clip(part_maps=part_maps(9, 64, 96)), ClassifierFreePoseGuidance(1.5, stop=0.4)
+    calls = Calls(pipeline)
+    plain = pipeline(clip, guider=guider, settings=Settings(num_inference_steps=num_steps))
+    every = calls.blocks
+    settings = Settings(num_inference_steps=num_steps, cache=cache, cache_threshold=threshold)
+    if cache == "mag":
+        calibrating = pipeline(clip, guider=guider, settings=settings)
+        assert np.array_equal(calibrating, plain) and calls.blocks == 2 * every
+        assert len(pipeline.mag_ratios) == num_steps - 6
+    calls.blocks = 0
+    made = pipeline(clip, guider=guider, settings=settings)
+    print(f"{cache}: {calls.blocks} of {every} evaluations, PSNR {psnr(made, plain):.1f} dB against uncached")
+    assert 12 <= calls.blocks <= 0.8 * every
+    assert not pipeline.transformer.is_cache_enabled
+    again = pipeline(clip, guider=guider, settings=Settings(num_inference_steps=num_steps))
+    assert np.array_equal(again, plain)
+
+
+def test_a_prompt_in_use_is_not_forgotten_for_others():
+    pipeline = tiny_pipeline()
+    guider, settings = ClassifierFreePoseGuidance(2.0), Settings(num_inference_steps=1)
+    for number in range(40):
+        prompts = [f"prompt {number}", "a negative prompt"]
+        list(pipeline.encode_prompts(prompts))
+        assert pipeline.prompt_embeds.keys() >= set(prompts)
+    assert len(pipeline.prompt_embeds) == PROMPTS_KEPT
+    clip = tiny_clip(prompt="one more", negative_prompt=next(iter(pipeline.prompt_embeds)))
+    assert pipeline(clip, guider=guider, settings=settings).shape[1] == 9
+
+
+@torch.no_grad()
+def test_a_guided_sample_with_mag_cache_takes_half_of_the_releases_arithmetic():
+    """The default threshold, on a tiny model: how much is left out of the real one depends on its weights."""
+    evaluation = {name: flops(run) for name, run in block_runs(3072, 14336, "meta").items()}
+    ours, released = (evaluation[name] / evaluation["without"] - 1 for name in ("ours", "as released"))
+    # To match, the release denoises 5 steps and goes through 28 of 30 blocks, one of them twice.
+    release = 5 + 29 / 30 + 50 + 6 * released
+
+    pipeline = tiny_pipeline()
+    for parameter in pipeline.transformer.parameters():
+        parameter.mul_(0.5)  # a smoother model, nearer to a trained one
+    clip, guider = tiny_clip(part_maps=part_maps(9, 64, 96)), ClassifierFreePoseGuidance(2.0, stop=0.2)
+    settings = Settings(num_inference_steps=50, cache="mag")
+    pipeline(clip, guider=guider, settings=settings)  # measures the ratios
+    calls = Calls(pipeline)
+    pipeline(clip, guider=guider, settings=settings)
+    assert len(calls.calls) == 60 and sum(calls.with_parts) == 12
+    assert calls.blocks + 12 * ours <= release / 2
+
+
+def test_unipc_comes_to_the_same_clip():
+    clip = tiny_clip()
+    fine = tiny_pipeline()(clip, settings=Settings(num_inference_steps=40, part_attention_steps=0))
+    made = tiny_pipeline("unipc")(clip, settings=Settings(num_inference_steps=40, part_attention_steps=0))
+    assert psnr(made, fine) > 20 > psnr(np.full_like(fine, fine.mean()), fine)
+
+
+def test_compiled_blocks_do_the_same_and_are_bypassed_by_parts():
+    from inference_server.poseanything.runtime.acceleration import compile_blocks
+
+    clip, settings = tiny_clip(), Settings(num_inference_steps=8, cache="taylorseer")
+    pipeline = tiny_pipeline()
+    eager = pipeline(clip, settings=settings)
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    compile_blocks(pipeline.transformer, backend=backend, fullgraph=True)
+    assert np.abs(pipeline(clip, settings=settings).astype(int) - eager).max() <= 1
+    assert 1 <= len(graphs) <= 2
+
+
+def test_the_pipeline_is_saved_and_loaded_as_any_of_diffusers(tmp_path):
+    pipeline = tiny_pipeline()
+    pipeline.register_modules(tokenizer=None)
+    pipeline.encode_prompts(["a wheel turns"])
+    pipeline.save_pretrained(tmp_path)
+    loaded = PoseAnythingPipeline.from_pretrained(tmp_path, tokenizer=None)
+    settings = Settings(num_inference_steps=2)
+    embeds = {"a wheel turns": torch.zeros(1, 512, 16)}
+    pipeline.prompt_embeds.update(embeds)
+    loaded.prompt_embeds.update(embeds)
+    assert np.array_equal(loaded(tiny_clip(), settings=settings), pipeline(tiny_clip(), settings=settings))
+
+
+@pytest.mark.parametrize(
+    ("size", "sentence"),
+    [
+        ((100, 64, 9), "choose 96 x 64"),
+        ((64, 10, 9), "choose 64 x 32"),
+        ((64, 64, 80), "choose 77 or 81"),
+        ((64, 64, 1), "choose 5"),
+        ((64, 64, 0), "choose 5"),
+    ],
+)
+def test_sizes_the_model_can_not_make_name_the_nearest(size, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        check_size(*size)
+
+
+def test_thin_lines_of_large_pose_images_are_still_there(tmp_path):
+    for frame in range(5):
+        image = np.zeros((1104, 1913), np.uint8)  # 2.3 times the clip's size
+        cv2.line(image, (200 + 10 * frame, 100), (1700, 1000), 255, 1)
+        cv2.imwrite(str(tmp_path / f"{frame}.png"), image)
+    clip = read_conditions(tmp_path / "0.png", tmp_path)
+    assert clip.size == (480, 832)
+    assert all((image > 127).sum() > 150 for image in clip.pose_images)
+
+
+def test_the_releases_sizes():
+    assert fit_size(512, 288) == (832, 448)
+    assert fit_size(480, 832) == (480, 832)
+    assert fit_size(1920, 1080) == (832, 448)
