@@ -73,7 +73,8 @@ def camera_path(moves: Mapping[str, float], num_frames: int, width: int, height:
 
 
 def check_path(path: np.ndarray) -> None:
-    """Raise `MessageError` unless `path` is a path: homographies that can be undone, the first one the identity."""
+    """Raise `MessageError` unless `path` is a path: homographies that can be undone, the first one the
+    identity."""
     if not np.allclose(_normalised(path)[0], np.eye(3), atol=1e-3):
         raise MessageError("The camera motion must start at rest: its first homography is not the identity.")
 
@@ -82,9 +83,9 @@ def rectangle_condition(path: np.ndarray, width: int, height: int) -> PoseSequen
     """The rectangle sequence that carries the camera's motion into the negative branch (paper section 4.3).
 
     The rectangle moves opposite to the background: for a camera that pans left, whose background moves
-    rightward, it moves leftward. It is as large as half the picture and placed so that it stays in view the whole way; where even the smallest does not fit, it starts in view and
-    is clipped at the picture's border. Draw it with `raster.condition_images`, in the look of every other
-    pose.
+    rightward, it moves leftward. It is as large as half the picture and placed so that it stays in view the
+    whole way; where even the smallest does not fit, it starts in view and is clipped at the picture's border.
+    Draw it with `raster.condition_images`, in the look of every other pose.
 
     path: [F, 3, 3] homographies on a picture of `width` x `height`. Raises `MessageError` when they can't be
         undone.
@@ -110,7 +111,8 @@ def rectangle_condition(path: np.ndarray, width: int, height: int) -> PoseSequen
 
 
 def _place_rectangle(motion: np.ndarray, picture: np.ndarray) -> np.ndarray:
-    """Corners [4, 2] in the first frame of the largest rectangle whose way through the picture stays in view."""
+    """Corners [4, 2] in the first frame of the largest rectangle whose way through the picture stays in
+    view."""
     margin = RECTANGLE_MARGIN * picture.max()
     for size in RECTANGLE_SIZES:
         half = size * picture / 2
@@ -145,7 +147,8 @@ def _clip(start: np.ndarray, end: np.ndarray, view: tuple[float, ...]) -> tuple[
 
 
 def _normalised(path: np.ndarray) -> np.ndarray:
-    """[F, 3, 3] float64 with 1 as the last element; raises `MessageError` when that or undoing it is impossible."""
+    """[F, 3, 3] float64 with 1 as the last element; raises `MessageError` when that or undoing it is
+    impossible."""
     path = np.asarray(path, np.float64)
     if path.ndim != 3 or path.shape[1:] != (3, 3) or not len(path):
         raise MessageError(f"A camera motion is a list of 3 x 3 homographies, not of the shape {path.shape}.")

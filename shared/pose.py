@@ -127,7 +127,8 @@ class PoseSequence(Checked):
         return self.points[self._starts[first] : self._starts[last]], self.lengths[first:last]
 
     def scaled(self, width: int, height: int) -> PoseSequence:
-        """The same sequence on a canvas of another size (each axis scaled on its own, as the release does)."""
+        """The same sequence on a canvas of another size (each axis scaled on its own, as the release
+        does)."""
         scale = np.array([width / self.width, height / self.height, 1.0], np.float32)
         return PoseSequence(
             width,
@@ -157,7 +158,8 @@ class PoseSequence(Checked):
         )
 
     def part_lookup(self) -> np.ndarray:
-        """[256] uint8: from a label map's limb label (limb index + 1, 0 for none) to part index + 1 (0 for none)."""
+        """[256] uint8: from a label map's limb label (limb index + 1, 0 for none) to part index + 1 (0 for
+        none)."""
         table = np.zeros(256, np.uint8)
         for index, limb in enumerate(self.limbs):
             table[index + 1] = limb.part + 1

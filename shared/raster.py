@@ -35,7 +35,8 @@ _MAX_COLUMNS = 1 << 18
 def draw_pose(
     pose: PoseSequence, frame: int, width: int | None = None, height: int | None = None
 ) -> np.ndarray:
-    """[height, width] uint8, 255 on the strokes of a frame, 0 elsewhere; by default as large as the pose's canvas."""
+    """[height, width] uint8, 255 on the strokes of a frame, 0 elsewhere; by default as large as the pose's
+    canvas."""
     image = np.zeros((1, height or pose.height, width or pose.width), np.uint8)
     _draw(pose, {frame: 0}, image)
     return image[0]
@@ -47,7 +48,8 @@ def draw_poses(
     height: int | None = None,
     frames: Iterable[int] | None = None,
 ) -> np.ndarray:
-    """[num_frames, height, width] uint8 as `draw_pose`; black wherever `frames` (None for all) leaves a frame out."""
+    """[num_frames, height, width] uint8 as `draw_pose`; black wherever `frames` (None for all) leaves a frame
+    out."""
     images = np.zeros((pose.num_frames, height or pose.height, width or pose.width), np.uint8)
     _draw(pose, {frame: frame for frame in (range(pose.num_frames) if frames is None else frames)}, images)
     return images
@@ -117,8 +119,8 @@ def _draw(pose: PoseSequence, places: Mapping[int, int], images: np.ndarray) -> 
 
 def _fill(images: np.ndarray, place: np.ndarray, start: np.ndarray, end: np.ndarray, radius: float) -> None:
     """Set the pixels of `images` [F, rows, columns] whose centres are within `radius` (L1) of strokes [S, 2]
-    that are more level than upright: their nearest point is straight above or below, past an end the end itself.
-    `place` [S] is the index of the image a stroke goes into."""
+    that are more level than upright: their nearest point is straight above or below, past an end the end
+    itself. `place` [S] is the index of the image a stroke goes into."""
     rows, columns = images.shape[1:]
     backward = start[:, 0] > end[:, 0]
     start, end = np.where(backward[:, None], end, start), np.where(backward[:, None], start, end)

@@ -30,7 +30,8 @@ class VersionError(MessageError):
 
 
 def encode(message: Any) -> list[bytes | memoryview]:
-    """The parts to send. Bulk parts are views of the message's memory, to be left as it is until they are gone.
+    """The parts to send. Bulk parts are views of the message's memory, to be left as it is until they are
+    gone.
 
     Raises `MessageError` for a message that the other side would refuse for its size: it may cut the
     connection over a part larger than `MAX_PART` before it could say why.

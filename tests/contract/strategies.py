@@ -1,4 +1,5 @@
-"""Hypothesis strategies for every declared message, made from the kinds of its fields, and how two messages compare."""
+"""Hypothesis strategies for every declared message, made from the kinds of its fields, and how two messages
+compare."""
 
 from __future__ import annotations
 

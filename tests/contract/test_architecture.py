@@ -1,4 +1,5 @@
-"""The arrows between the packages: all run toward `shared`, and none of the heavy libraries reaches Blender."""
+"""The arrows between the packages: all run toward `shared`, and none of the heavy libraries reaches
+Blender."""
 
 from __future__ import annotations
 

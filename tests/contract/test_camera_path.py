@@ -1,4 +1,5 @@
-"""Camera paths: what each move does to the background, and the rectangle that goes against it (paper section 4.3)."""
+"""Camera paths: what each move does to the background, and the rectangle that goes against it (paper section
+4.3)."""
 
 from __future__ import annotations
 

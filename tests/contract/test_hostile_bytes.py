@@ -1,4 +1,5 @@
-"""Bytes that nobody vouches for give a message or one sentence, and never take more than a bounded amount of memory."""
+"""Bytes that nobody vouches for give a message or one sentence, and never take more than a bounded amount of
+memory."""
 
 from __future__ import annotations
 

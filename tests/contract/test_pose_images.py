@@ -32,7 +32,8 @@ def official():
 
 
 def thin_line(image):
-    """The official stroke's own centre line: what is left when the cross it was dilated with is taken off again."""
+    """The official stroke's own centre line: what is left when the cross it was dilated with is taken off
+    again."""
     import cv2
 
     return cv2.erode(image, CROSS) > 0

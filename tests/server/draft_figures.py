@@ -38,7 +38,8 @@ WALKER = (
     Stick("thigh.L", None, 45, 12, (90, 170, 60), 4.7),
     Stick("shin.L", 4, 45, 9, (60, 120, 40), 4.7),
 )
-"""Someone seen from the side, lying on the spine like a quadruped without forelegs; legs hang from the place."""
+"""Someone seen from the side, lying on the spine like a quadruped without forelegs; legs hang from the
+place."""
 
 
 def ground(width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:

@@ -1,4 +1,5 @@
-"""What the draft engine makes of a pose: of figures whose every frame is known, and of anything a request may hold."""
+"""What the draft engine makes of a pose: of figures whose every frame is known, and of anything a request may
+hold."""
 
 from __future__ import annotations
 
@@ -207,7 +208,8 @@ def test_a_pan_by_whole_pixels_moves_the_background_exactly(across, down):
 
 
 def test_a_zoom_is_about_the_pixels_centres():
-    """Twice as large about the middle: the corner of the picture's middle half comes to the picture's corner."""
+    """Twice as large about the middle: the corner of the picture's middle half comes to the picture's
+    corner."""
     picture = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     picture[: HEIGHT // 2, : WIDTH // 2, 0] = 255
     zoom = np.array([[2, 0, -WIDTH / 2], [0, 2, -HEIGHT / 2], [0, 0, 1]], np.float32)
@@ -263,7 +265,8 @@ def test_cancelling_ends_it_at_the_next_frame():
     came = []
     with pytest.raises(JobCancelled):
         for event in DraftEngine().generate(request, lambda: len(came) >= 3):
-            came += [event] if isinstance(event, Picture) else []
+            if isinstance(event, Picture):
+                came.append(event)
     assert len(came) == 3
 
 

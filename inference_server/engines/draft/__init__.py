@@ -1,7 +1,8 @@
 """The draft engine: an animatic made of the first frame alone, without a neural network.
 
-The first frame is cut into the parts that each bone carries; every part bends with its bones over the filled background, the
-nearest last. True to the pose and to the picture, blind to everything that the first frame does not show.
+The first frame is cut into the parts that each bone carries; every part bends with its bones over the filled
+background, the nearest last. True to the pose and to the picture, blind to everything that the first frame
+does not show.
 """
 
 from __future__ import annotations
@@ -19,14 +20,16 @@ PREVIEW_SIDE = 256
 
 
 class DraftEngine(Engine):
-    """Frames are final when they come, in milliseconds each; the first is the first frame itself, bit for bit."""
+    """Frames are final when they come, in milliseconds each; the first is the first frame itself, bit for
+    bit."""
 
     @classmethod
     def describe(cls) -> EngineDescription:
         return EngineDescription(
             name="draft",
             label="Draft (animatic, no neural network)",
-            summary="Bends the first frame's parts by the pose: a quick and honest animatic, not a generated film.",
+            summary="Bends the first frame's parts by the pose: a quick and honest animatic, "
+            "not a generated film.",
             neural=False,
             uses_prompt=False,
         )

@@ -10,11 +10,12 @@ from .inpainting import complete
 
 class Background:
     """The first frame without its subject (`plate`, RGB uint8), seen by a camera that moves by homographies
-    [F, 3, 3] between pixel positions (pixel centres at .5), or stands still (None). Beyond the picture's border it goes on
-    mirrored."""
+    [F, 3, 3] between pixel positions (pixel centres at .5), or stands still (None). Beyond the picture's
+    border it goes on mirrored."""
 
     def __init__(self, image: np.ndarray, subject: np.ndarray, camera_motion: np.ndarray | None, soft: int):
-        """`subject` [h, w] bool is taken out together with `soft` pixels around it, which its edge may have coloured."""
+        """`subject` [h, w] bool is taken out together with `soft` pixels around it, which its edge may have
+        coloured."""
         hole = cv2.dilate(subject.view(np.uint8), np.ones((2 * soft + 1,) * 2, np.uint8)) > 0
         self.plate = complete(image, hole)
         self.motion = None

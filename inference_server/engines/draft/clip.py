@@ -22,7 +22,8 @@ EXACT_EDGE, GUESSED_EDGE = 2, 4
 
 
 class Clip:
-    """Draws the frames of a request in any order. `notes` say in sentences what it had to leave out or make up."""
+    """Draws the frames of a request in any order. `notes` say in sentences what it had to leave out or make
+    up."""
 
     def __init__(self, request: GenerationRequest):
         self.request, self.notes = request, []

@@ -11,12 +11,13 @@ TARGET_PIXELS = 5000
 """Patches are searched for at a size at which the hole has about so many pixels."""
 
 SHADING = 10.0
-"""Grey levels below which a difference from the first guess is taken for a slip in brightness, not for something seen."""
+"""Grey levels below which a difference from the first guess is taken for a slip in brightness, not for
+something seen."""
 
 
 def spread(image: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """[h, w, 3] float32: the known pixels' colours carried smoothly into the unknown ones (push and pull on a pyramid,
-    after Gortler et al., 1996). Known pixels keep theirs."""
+    """[h, w, 3] float32: the known pixels' colours carried smoothly into the unknown ones (push and pull on a
+    pyramid, after Gortler et al., 1996). Known pixels keep theirs."""
     weight = known.astype(np.float32)
     levels = [(image.astype(np.float32) * weight[..., None], weight)]
     while min(levels[-1][1].shape) > 1 and not (levels[-1][1] > 0).all():
@@ -31,10 +32,11 @@ def spread(image: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 def complete(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
-    """[h, w, 3] uint8: the picture with its hole filled from the rest of it; pixels outside keep their values.
+    """[h, w, 3] uint8: the picture with its hole filled from the rest of it; pixels outside keep their
+    values.
 
-    Which patches of the surroundings fit is agreed on from coarse to fine at a reduced size; each pixel of the full picture
-    then copies from as far off, and what steps in brightness this leaves are smoothed."""
+    Which patches of the surroundings fit is agreed on from coarse to fine at a reduced size; each pixel of
+    the full picture then copies from as far off, and what steps in brightness this leaves are smoothed."""
     if not hole.any():
         return image.copy()
     guess = _guess(image, hole)
@@ -56,8 +58,8 @@ def complete(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
 
 
 def _guess(image, hole):
-    """A first fill, in float32: from the nearest known pixels in the four directions, those along the picture's grain
-    first (beside a horizon, not across it)."""
+    """A first fill, in float32: from the nearest known pixels in the four directions, those along the
+    picture's grain first (beside a horizon, not across it)."""
     size = tuple(-(-side // 4) for side in hole.shape[::-1])
     weight = cv2.resize((~hole).astype(np.float32), size, interpolation=cv2.INTER_AREA)
     colour = cv2.resize(image * (~hole)[..., None].astype(np.float32), size, interpolation=cv2.INTER_AREA)
@@ -85,7 +87,8 @@ def _grain(colour, known):
 
 
 def _from_sides(colour, known):
-    """Each pixel's mean of the nearest known ones in its row, weighed by their distance, and how much it weighs."""
+    """Each pixel's mean of the nearest known ones in its row, weighed by their distance, and how much it
+    weighs."""
     width = known.shape[1]
     column, row = np.arange(width), np.arange(len(known))[:, None]
     left = np.maximum.accumulate(np.where(known, column, -1), axis=1)
@@ -102,7 +105,8 @@ def _from_sides(colour, known):
 
 
 def _reduce(colour, hole, finest):
-    """The picture and its hole at half the size again and again, until the hole is all edge; from level `finest` on."""
+    """The picture and its hole at half the size again and again, until the hole is all edge; from level
+    `finest` on."""
     levels = []
     while min(hole.shape) >= 16:
         levels.append((colour, hole))

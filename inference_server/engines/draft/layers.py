@@ -1,7 +1,9 @@
-"""The subject cut into parts: one layer for each bone, with what it hides made up and its neighbours' pull at the joints.
+"""The subject cut into parts: one layer for each bone, with what it hides made up and its neighbours' pull at
+the joints.
 
-Where two parts are one flesh they overlap by a few pixels of the same picture and follow the same blend of both bones, so
-they move as one and no seam can open. Where they only touch in the picture (a leg before another) each keeps to itself.
+Where two parts are one flesh they overlap by a few pixels of the same picture and follow the same blend of
+both bones, so they move as one and no seam can open. Where they only touch in the picture (a leg before
+another) each keeps to itself.
 """
 
 from __future__ import annotations
@@ -27,10 +29,10 @@ OVERLAP = 6
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """A layer. `levels` are premultiplied RGBA uint8 pictures, each half the size of the one before; the first has its
-    upper left pixel at `corner` (x, y). `rods` [K] are the motions it follows, its own first, by `weights` [h, w, K]
-    float32 on a grid of every fourth pixel; `active` [h, w] uint8 is 2 for its points where the picture shows something, 1
-    beside them, else 0."""
+    """A layer. `levels` are premultiplied RGBA uint8 pictures, each half the size of the one before; the
+    first has its upper left pixel at `corner` (x, y). `rods` [K] are the motions it follows, its own first,
+    by `weights` [h, w, K] float32 on a grid of every fourth pixel; `active` [h, w] uint8 is 2 for its points
+    where the picture shows something, 1 beside them, else 0."""
 
     levels: list[np.ndarray]
     corner: tuple[int, int]
@@ -54,7 +56,8 @@ def cut_parts(
     kin: np.ndarray,
     joined: np.ndarray,
 ) -> list[Part]:
-    """The parts of the bones that own pixels; `owners` [H, W] is bone + 1 for each pixel, the rods are the bones."""
+    """The parts of the bones that own pixels; `owners` [H, W] is bone + 1 for each pixel, the rods are the
+    bones."""
     cutter = _Cutter(image, owners, tracks, motion, radius, kin, joined)
     return [cutter.cut(bone) for bone in cutter.boxes]
 
@@ -62,8 +65,9 @@ def cut_parts(
 def lend_parts(
     parts: list[Part], owners: np.ndarray, tracks: Tracks, motion: Motion, mirrors: dict[int, int]
 ):
-    """Let limbs that the first frame does not show borrow their mirror image's picture: (parts, motion, borrowers), where
-    `motion` has more rods for them and `borrowers` are the bones that borrow. `mirrors` maps limbs."""
+    """Let limbs that the first frame does not show borrow their mirror image's picture: (parts, motion,
+    borrowers), where `motion` has more rods for them and `borrowers` are the bones that borrow. `mirrors`
+    maps limbs."""
     first = {limb: np.flatnonzero(tracks.limbs == limb) for limb in np.unique(tracks.limbs).tolist()}
     across = np.arange(tracks.num_bones)
     for limb, other in mirrors.items():
@@ -146,7 +150,8 @@ class _Cutter:
         )
 
     def _influences(self, bone, owners, corner):
-        """The bones a part follows, their weights on its grid, and for each but its own where it holds on to it."""
+        """The bones a part follows, their weights on its grid, and for each but its own where it holds on to
+        it."""
         height, width = -(-owners.shape[0] // GRID) + 1, -(-owners.shape[1] // GRID) + 1
         x, y = (
             start + (GRID - 1) / 2 + GRID * np.arange(count) for start, count in zip(corner, (width, height))
@@ -165,8 +170,8 @@ class _Cutter:
         return [bone, *glue], weights.astype(np.float32), glue
 
     def _odds(self, bone, other, owners, grid):
-        """How much more of the surroundings belongs to the other of two bones: by their regions, smoothed the more the
-        farther the bones pull apart at the border, and by their distances."""
+        """How much more of the surroundings belongs to the other of two bones: by their regions, smoothed the
+        more the farther the bones pull apart at the border, and by their distances."""
         pull = np.percentile(self._apart(bone, other, self.borders[min(bone, other), max(bone, other)]), 90)
         least = max(
             0.5 * np.sqrt(self.radius[bone] * self.radius[other]),
@@ -210,8 +215,9 @@ class _Cutter:
         ).max(0)
 
     def _behind(self, bone, own, owners, overlap, corner):
-        """What of a part is likely hidden by parts before it: the gaps that they cut into it, and the sleeve of its bone.
-        Of those that it is one with, only thinner ones (a thigh on a hip) hide anything that their turning can reveal."""
+        """What of a part is likely hidden by parts before it: the gaps that they cut into it, and the sleeve
+        of its bone. Of those that it is one with, only thinner ones (a thigh on a hip) hide anything that
+        their turning can reveal."""
         before, thinner = self.depth < self.depth[bone], self.radius < 0.8 * self.radius[bone]
         apart = ~self.joined[bone]
         gaps = np.append(False, before & (apart | thinner))[owners] & ~overlap

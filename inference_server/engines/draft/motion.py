@@ -1,8 +1,9 @@
 """How every bone moves the picture: from where it lies in the first frame to where it lies in frame i.
 
-A bone carries its surroundings as a rigid rod that only its shaft lets grow or shrink: between its ends the picture is
-stretched along the bone as the bone is foreshortened, beyond them and across it only by the distance to the camera. So
-joints stay exactly on joints, and a paw keeps its shape while its leg swings toward the viewer.
+A bone carries its surroundings as a rigid rod that only its shaft lets grow or shrink: between its ends the
+picture is stretched along the bone as the bone is foreshortened, beyond them and across it only by the
+distance to the camera. So joints stay exactly on joints, and a paw keeps its shape while its leg swings
+toward the viewer.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ MAX_SCALE = 20.0
 
 @dataclass(frozen=True, eq=False)
 class Motion:
-    """Bone b, at `origin[i, b]` (complex pixels) in frame i, points along `axis[i, b]` (unit) and is `length[i, b]` long,
-    seen `scale[i, b]` times as large as in the rest frame. `mirror[i, b]` is -1 where a bone has swung through the line of
-    sight, which shows its picture from behind, 1 elsewhere. `rest_*` [B] describe it in the first frame of the clip; there a scene unit is `rest_size` pixels."""
+    """Bone b, at `origin[i, b]` (complex pixels) in frame i, points along `axis[i, b]` (unit) and is
+    `length[i, b]` long, seen `scale[i, b]` times as large as in the rest frame. `mirror[i, b]` is -1 where a
+    bone has swung through the line of sight, which shows its picture from behind, 1 elsewhere. `rest_*` [B]
+    describe it in the first frame of the clip; there a scene unit is `rest_size` pixels."""
 
     rest_origin: np.ndarray
     rest_axis: np.ndarray
@@ -64,15 +66,17 @@ class Motion:
         return np.stack([all_.real, all_.imag], axis=-1).astype(np.float32)
 
     def basis(self, bones: np.ndarray, at: np.ndarray) -> np.ndarray:
-        """[n, K, 4]: positions `at` [n] in the rest frame as K bones see them: along the shaft, beyond it, across, 1."""
+        """[n, K, 4]: positions `at` [n] in the rest frame as K bones see them: along the shaft, beyond it,
+        across, 1."""
         local = (at[:, None] - self.rest_origin[bones]) * self.rest_axis[bones].conj()
         shaft = np.clip(local.real, 0, self.rest_length[bones])
         return np.stack([shaft, local.real - shaft, local.imag, np.ones(local.shape)], axis=-1)
 
 
 def find_motion(tracks: Tracks, radius: np.ndarray, width: int) -> Motion:
-    """The motion of every bone. `radius` [S] is half the thickness of its flesh in pixels: a bone shorter than that, seen
-    end on, says little about its turn and takes its neighbours'. `width` is the picture's, in pixels."""
+    """The motion of every bone. `radius` [S] is half the thickness of its flesh in pixels: a bone shorter
+    than that, seen end on, says little about its turn and takes its neighbours'. `width` is the picture's, in
+    pixels."""
     vectors = tracks.vectors()
     rest = vectors[tracks.rest]
     rest_axis = np.where(np.abs(rest) > 1e-6, rest, 1)
@@ -98,7 +102,8 @@ def _find_turn(tracks, vectors, rest_axis, radius):
     length = np.abs(vectors)
     axis = np.where(length > 1e-6, vectors, rest_axis)
     turn = axis / np.abs(axis) * rest_axis.conj()
-    # A bone that reverses while it is short has passed through the line of sight; it has not spun round in the picture.
+    # A bone that reverses while it is short has passed through the line of sight; it has not spun round in
+    # the picture.
     reversed_ = (turn[1:] * turn[:-1].conj()).real < -0.2
     short = np.minimum(length[1:], length[:-1]) < 0.5 * length.max(0)
     mirror = np.cumprod(
@@ -124,9 +129,9 @@ def _find_turn(tracks, vectors, rest_axis, radius):
 def _find_size(tracks, vectors, width):
     """[F, S] pixels to a scene unit at each bone.
 
-    That is f / depth, but nobody says what the focal length f is, whether it changes, or whether the camera is
-    orthographic. The bones do: their lengths in space hold through the clip. So f is the one that keeps them most constant,
-    and each frame's own is the one that gives its bones their rest lengths."""
+    That is f / depth, but nobody says what the focal length f is, whether it changes, or whether the camera
+    is orthographic. The bones do: their lengths in space hold through the clip. So f is the one that keeps
+    them most constant, and each frame's own is the one that gives its bones their rest lengths."""
     depth = (tracks.depth[:, tracks.heads] + tracks.depth[:, tracks.tails]) / 2
     rise = (tracks.depth[:, tracks.heads] - tracks.depth[:, tracks.tails]) ** 2
     seen = (np.abs(vectors) * depth) ** 2

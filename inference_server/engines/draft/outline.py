@@ -1,4 +1,5 @@
-"""What the part maps of later frames say about the drawing: where it goes too far, and where it leaves holes."""
+"""What the part maps of later frames say about the drawing: where it goes too far, and where it leaves
+holes."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ class Outline:
 
     @classmethod
     def of(cls, part_maps: np.ndarray | None, owners: np.ndarray) -> Outline | None:
-        """None without part maps, or with such as are too coarse or at odds with the first frame (`owners` [H, W])."""
+        """None without part maps, or with such as are too coarse or at odds with the first frame (`owners`
+        [H, W])."""
         height, width = owners.shape
         if part_maps is None or not part_maps.size or part_maps.shape[1] * COARSEST < height:
             return None
@@ -36,8 +38,8 @@ class Outline:
         return outline if same >= 0.5 * max(either, 1) else None
 
     def correct(self, index: int, canvas: np.ndarray, coverage: np.ndarray, behind: np.ndarray) -> None:
-        """Put the background `behind` back where nothing of the subject can be, and close the holes inside it, in place.
-        `coverage` [height, width] uint8 is how opaque the subject was drawn."""
+        """Put the background `behind` back where nothing of the subject can be, and close the holes inside
+        it, in place. `coverage` [height, width] uint8 is how opaque the subject was drawn."""
         cells = self.maps[index]
         near = cv2.GaussianBlur(cv2.dilate(cells, np.ones((3, 3), np.uint8)), (5, 5), 1)
         outside = cv2.compare(cv2.resize(near, self.size, interpolation=cv2.INTER_LINEAR), 96, cv2.CMP_LT)

@@ -1,4 +1,5 @@
-"""Agreeing on what to copy into a hole: for every pixel of it, the patch of the surroundings that fits best."""
+"""Agreeing on what to copy into a hole: for every pixel of it, the patch of the surroundings that fits
+best."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ REACH = 2
 
 ROUNDS = 4
 LEVEL = 50.0
-"""What it costs to copy from far above or below, in grey levels per picture height: pictures change with height."""
+"""What it costs to copy from far above or below, in grey levels per picture height: pictures change with
+height."""
 
 POOR = 20.0
 """A patch that differs from what it stands for by so many grey levels on average is not worth copying."""
@@ -21,8 +23,9 @@ _HOPS = [(y, x) for hop in (1, 3) for y, x in ((0, hop), (0, -hop), (hop, 0), (-
 class PatchSearch:
     """Patches for the hole of a small picture `colour` [h, w, 3] float32, whose hole holds a first guess.
 
-    Near matches spread from pixel to pixel (PatchMatch, Barnes et al., 2009); the patches found then vote for the colours
-    that the next round compares with (Wexler et al., 2007). `start` [h, w, 2] are shifts to begin with."""
+    Near matches spread from pixel to pixel (PatchMatch, Barnes et al., 2009); the patches found then vote for
+    the colours that the next round compares with (Wexler et al., 2007). `start` [h, w, 2] are shifts to begin
+    with."""
 
     def __init__(
         self, colour: np.ndarray, hole: np.ndarray, start: np.ndarray | None, rng: np.random.Generator
@@ -43,8 +46,8 @@ class PatchSearch:
         self.start = start
 
     def run(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """([h, w, 2] int, [h, w] bool): by how many rows and columns off each pixel of the hole finds its likeness, and
-        whether it is one; None where the picture has nothing to copy."""
+        """([h, w, 2] int, [h, w] bool): by how many rows and columns off each pixel of the hole finds its
+        likeness, and whether it is one; None where the picture has nothing to copy."""
         if not self.whole.any():
             return None
         self.sy, self.sx = self._first_sources()

@@ -1,7 +1,8 @@
-"""Whose flesh is whose: how thick bones are clothed, which of them share their clothing, and where its borders run.
+"""Whose flesh is whose: how thick bones are clothed, which of them share their clothing, and where its
+borders run.
 
-Two parts that touch in a picture may be one surface (thigh and hip) or one before the other (arm and belly). The skeleton,
-the depths and, where the request has them, the part maps of the later frames tell which.
+Two parts that touch in a picture may be one surface (thigh and hip) or one before the other (arm and belly).
+The skeleton, the depths and, where the request has them, the part maps of the later frames tell which.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ def find_thickness(owners: np.ndarray, tracks: Tracks) -> np.ndarray:
 
 
 def find_kin(tracks: Tracks, motion: Motion, radius: np.ndarray) -> np.ndarray:
-    """[S, S]: true for bones whose flesh may grow together: they meet, or meet the same bone at about the same depth."""
+    """[S, S]: true for bones whose flesh may grow together: they meet, or meet the same bone at about the
+    same depth."""
     depth = tracks.rest_depth()
     gap = np.abs(depth[:, None] - depth) * np.sqrt(motion.rest_size[:, None] * motion.rest_size)
     near = tracks.neighbours.astype(np.int32)
@@ -44,7 +46,8 @@ def find_kin(tracks: Tracks, motion: Motion, radius: np.ndarray) -> np.ndarray:
 
 
 def smooth_borders(owners: np.ndarray, kin: np.ndarray, radius: np.ndarray) -> np.ndarray:
-    """The same map with the borders between kin evened out: a coarse mesh makes them jagged, and flesh is not."""
+    """The same map with the borders between kin evened out: a coarse mesh makes them jagged, and flesh is
+    not."""
     height, width = owners.shape
     best, out, fields = np.zeros(owners.shape, np.float32), owners.copy(), []
     for bone, (rows, columns) in boxes_of(owners).items():
@@ -70,8 +73,8 @@ def smooth_borders(owners: np.ndarray, kin: np.ndarray, radius: np.ndarray) -> n
 def find_joined(
     owners: np.ndarray, part_maps: np.ndarray | None, tracks: Tracks, kin: np.ndarray, radius
 ) -> np.ndarray:
-    """[S, S]: true for kin that are one surface in the picture: they meet; or all that lies between them is a bone that
-    shows next to nothing though nothing is before it; or their limbs touch in all part maps."""
+    """[S, S]: true for kin that are one surface in the picture: they meet; or all that lies between them is a
+    bone that shows next to nothing though nothing is before it; or their limbs touch in all part maps."""
     near, depth = tracks.neighbours, tracks.rest_depth()
     joined = near.copy()
     length = np.abs(tracks.vectors()[tracks.rest])
@@ -118,7 +121,8 @@ def find_contacts(owners: np.ndarray, bones: int, step: int = 2) -> np.ndarray:
 
 
 def find_borders(owners: np.ndarray) -> dict[tuple[int, int], np.ndarray]:
-    """Of every two regions that touch, some positions along the border: (a, b) with a < b -> complex pixels."""
+    """Of every two regions that touch, some positions along the border: (a, b) with a < b -> complex
+    pixels."""
     borders: dict[tuple[int, int], list[np.ndarray]] = {}
     for a, b, middle in ((owners[:, 2:], owners[:, :-2], 1), (owners[2:], owners[:-2], 1j)):
         y, x = np.nonzero((a != b) & (a > 0) & (b > 0))

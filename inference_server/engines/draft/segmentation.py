@@ -13,14 +13,16 @@ from .tracks import Tracks
 GRABCUT_PIXELS = 50_000
 
 FARTHEST = 2.5
-"""Where the outline is guessed, nothing farther from its bone than so many times the flesh's thickness belongs to it."""
+"""Where the outline is guessed, nothing farther from its bone than so many times the flesh's thickness
+belongs to it."""
 
 
 def find_owners(request: GenerationRequest, image: np.ndarray, tracks: Tracks) -> np.ndarray:
-    """[height, width] int16, bone + 1 of the bone that owns each pixel of the first frame, 0 on the background.
+    """[height, width] int16, bone + 1 of the bone that owns each pixel of the first frame, 0 on the
+    background.
 
-    Exact where the request has `first_labels`; else pixels go to the bone that is nearest as measured by its thickness,
-    inside `subject_mask`, or inside what GrabCut finds around the bones."""
+    Exact where the request has `first_labels`; else pixels go to the bone that is nearest as measured by its
+    thickness, inside `subject_mask`, or inside what GrabCut finds around the bones."""
     mask, labels = request.subject_mask, request.first_labels
     owners = np.zeros(image.shape[:2], np.int16)
     if labels is not None and labels.any():
@@ -53,8 +55,8 @@ def _bones_at_rest(tracks, bones):
 
 
 def _assign(owners, region, tracks, bones, thickness):
-    """Give each pixel of a region to the nearest of some bones; with `thickness` (distance to the silhouette) a thick
-    body reaches farther than a thin leg. Returns the distances [n], as multiples of the reach."""
+    """Give each pixel of a region to the nearest of some bones; with `thickness` (distance to the silhouette)
+    a thick body reaches farther than a thin leg. Returns the distances [n], as multiples of the reach."""
     heads, tails = _bones_at_rest(tracks, bones)
     reach = np.ones(len(bones)) if thickness is None else _find_reach(thickness, heads, tails)
     y, x = np.nonzero(region)
@@ -75,8 +77,8 @@ def _assign(owners, region, tracks, bones, thickness):
 
 
 def _find_reach(thickness, heads, tails):
-    """[S] how far bones reach: the radius of the largest disc inside the subject that holds a bone's points, where it is
-    thin (a thigh is thin below the belly that its head lies in)."""
+    """[S] how far bones reach: the radius of the largest disc inside the subject that holds a bone's points,
+    where it is thin (a thigh is thin below the belly that its head lies in)."""
     step = max(1, round(np.sqrt((thickness > 0).sum() / 3000)))
     y, x = np.nonzero(thickness[::step, ::step])
     size = thickness[::step, ::step][y, x]
@@ -92,7 +94,8 @@ def _find_reach(thickness, heads, tails):
 
 
 def _drop_crumbs(owners):
-    """Take pieces of a bone's region that lie apart from its main one, and are small beside it, away from it."""
+    """Take pieces of a bone's region that lie apart from its main one, and are small beside it, away from
+    it."""
     for bone, area in boxes_of(owners).items():
         mine = (owners[area] == bone + 1).view(np.uint8)
         count, pieces, stats, _ = cv2.connectedComponentsWithStats(mine, connectivity=8)
@@ -115,7 +118,8 @@ def _grow(owners, subject):
 
 
 def _cut_out(image, tracks):
-    """The subject by GrabCut (Rother et al., 2004), sure on the bones and unsure around them, at reduced size."""
+    """The subject by GrabCut (Rother et al., 2004), sure on the bones and unsure around them, at reduced
+    size."""
     height, width = image.shape[:2]
     heads, tails = _bones_at_rest(tracks, np.arange(tracks.num_bones))
     ends = np.concatenate([heads, tails])

@@ -17,7 +17,8 @@ _NUMBER = re.compile(r"[._](\d{2,})$")
 
 
 def find_mirrors(limbs: Sequence[Limb]) -> dict[int, int]:
-    """Limb index -> index of the limb on the other side of the same subject, for limbs that have exactly one."""
+    """Limb index -> index of the limb on the other side of the same subject, for limbs that have exactly
+    one."""
     found: dict[tuple, list[tuple[str, int]]] = {}
     for index, limb in enumerate(limbs):
         stem = _NUMBER.sub("", limb.name)

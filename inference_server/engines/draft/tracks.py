@@ -1,9 +1,9 @@
 """From the polylines of a request to tracks: every limb as the same few points in every frame of the clip.
 
-A polyline says where a limb is drawn, not which point of it is which: it may be missing (behind the camera, out of view,
-a frame without a pose) or cut off at the picture's edge. Here each limb gets a fixed number of points that keep their
-identity through the clip, the limbs are tied where they meet, and what is missing is filled in between the frames that
-have it, as rigidly as the limbs allow.
+A polyline says where a limb is drawn, not which point of it is which: it may be missing (behind the camera,
+out of view, a frame without a pose) or cut off at the picture's edge. Here each limb gets a fixed number of
+points that keep their identity through the clip, the limbs are tied where they meet, and what is missing is
+filled in between the frames that have it, as rigidly as the limbs allow.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import numpy as np
 from shared.messages import GenerationRequest
 
 STRAIGHT = 1 / 200
-"""Of the picture's width: a limb that bends less than this is one stiff piece, however many points draw it."""
+"""Of the picture's width: a limb that bends less than this is one stiff piece, however many points draw
+it."""
 MAX_POINTS = 9
 """A limb is followed by at most so many points; longer polylines are resampled by arc length."""
 
@@ -30,9 +31,9 @@ EDGE = 1.5
 class Tracks:
     """`points` [F, N, 2] in pixel indices (a pixel's centre is whole), `depth` [F, N] > 0.
 
-    Bone s runs from point `heads[s]` to `tails[s]` and belongs to limb `limbs[s]`; `neighbours` [S, S] is true for bones
-    that meet. `rest` is the frame that shows the subject as the first frame of the clip does; `drawn` [F, S] is false where
-    the bone's whole subject has left.
+    Bone s runs from point `heads[s]` to `tails[s]` and belongs to limb `limbs[s]`; `neighbours` [S, S] is
+    true for bones that meet. `rest` is the frame that shows the subject as the first frame of the clip does;
+    `drawn` [F, S] is false where the bone's whole subject has left.
     """
 
     points: np.ndarray
@@ -71,9 +72,7 @@ def track_limbs(request: GenerationRequest) -> Tracks | None:
     pose = request.pose
     posed = np.zeros(request.num_frames, bool)
     posed[list(request.conditioned_frames())] = True
-    posed[0] = (
-        True  # the first frame's polylines say where the picture's parts are, whether or not they condition the clip
-    )
+    posed[0] = True  # whether or not it conditions the clip: its polylines say where the picture's parts are
     posed &= np.diff(pose.offsets) > 0
     if not posed.any():
         return None
@@ -160,8 +159,8 @@ def _follow(points, starts, lengths, frames, request, scale, rest):
 
 
 def _bends(lines, tolerance):
-    """Indices of the points that [n, K, 2] polylines need, so that what is left out stays within `tolerance` of the
-    straight line between them in every frame (Douglas and Peucker, 1973, for all frames at once)."""
+    """Indices of the points that [n, K, 2] polylines need, so that what is left out stays within `tolerance`
+    of the straight line between them in every frame (Douglas and Peucker, 1973, for all frames at once)."""
     kept, spans = {0, lines.shape[1] - 1}, [(0, lines.shape[1] - 1)]
     while spans:
         first, last = spans.pop()
@@ -197,7 +196,8 @@ def _resample(lines, count):
 
 
 def _restore_cut(out, valid, cut, rest):
-    """Give polylines that the picture's edge has cut off their length back, from the end that is still inside."""
+    """Give polylines that the picture's edge has cut off their length back, from the end that is still
+    inside."""
     length = np.linalg.norm(np.diff(out[..., :2], axis=1), axis=-1).sum(1)
     touched = cut.any(1)
     known = np.flatnonzero(valid & ~touched)
@@ -215,8 +215,9 @@ def _restore_cut(out, valid, cut, rest):
 
 
 def _find_joints(points, valid, first, counts, heads, owner, subject, rest, width):
-    """Where limbs meet: a minimum spanning tree of each subject's limbs over the mean distance of the ends of one to the
-    bones of another. Returns (point, bone, position along the bone), the point being the end of another limb."""
+    """Where limbs meet: a minimum spanning tree of each subject's limbs over the mean distance of the ends of
+    one to the bones of another. Returns (point, bone, position along the bone), the point being the end of
+    another limb."""
     limbs = len(counts)
     ends = np.stack([first, first + counts - 1], axis=1).ravel()
     frames = np.flatnonzero(valid.any(1))
@@ -259,8 +260,8 @@ def _find_joints(points, valid, first, counts, heads, owner, subject, rest, widt
 
 
 def _fill(points, valid, posed, first, counts, heads, subject, joints):
-    """Fill `points` in where `valid` is false, in place: each bone turns and stretches evenly between the frames that know
-    it, limbs stay tied at their joints, and a subject that has left keeps its last speed."""
+    """Fill `points` in where `valid` is false, in place: each bone turns and stretches evenly between the
+    frames that know it, limbs stay tied at their joints, and a subject that has left keeps its last speed."""
     frames = np.arange(len(points))
     place, travel = points[..., :2].copy(), np.zeros(points.shape[1])
     vectors = np.zeros((len(points), len(heads), 2))
@@ -322,7 +323,8 @@ def _fill(points, valid, posed, first, counts, heads, subject, joints):
 
 
 def _find_drawn(points, valid, posed, first, counts, subject, size):
-    """[F, limbs]: false where a subject has no polyline in a posed frame although its track has not left the picture."""
+    """[F, limbs]: false where a subject has no polyline in a posed frame although its track has not left the
+    picture."""
     drawn = np.ones(valid.shape, bool)
     owner = np.repeat(np.arange(len(counts)), counts)
     for index in np.unique(subject):
@@ -334,7 +336,8 @@ def _find_drawn(points, valid, posed, first, counts, subject, size):
 
 
 def pchip(keys, values, at):
-    """Monotone cubic interpolation (Fritsch and Carlson, 1980) of `values` [n, ...] at `keys` [n], held at both ends."""
+    """Monotone cubic interpolation (Fritsch and Carlson, 1980) of `values` [n, ...] at `keys` [n], held at
+    both ends."""
     if len(keys) == 1:
         return np.repeat(values, len(at), axis=0)
     shape = (-1,) + (1,) * (values.ndim - 1)

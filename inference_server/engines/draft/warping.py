@@ -1,8 +1,9 @@
 """Drawing a frame: every part, bent by the bones it follows, laid over the background from back to front.
 
-A part bends forward (linear blend skinning of a coarse grid over its picture) but is drawn backward (each pixel asks where
-it comes from). The inverse is found on a coarse grid too: grid points of the picture fall into cells of the frame, their
-neighbours take over where the picture is stretched, and a few Newton steps on the bilinear patch make it exact.
+A part bends forward (linear blend skinning of a coarse grid over its picture) but is drawn backward (each
+pixel asks where it comes from). The inverse is found on a coarse grid too: grid points of the picture fall
+into cells of the frame, their neighbours take over where the picture is stretched, and a few Newton steps on
+the bilinear patch make it exact.
 """
 
 from __future__ import annotations
@@ -74,8 +75,8 @@ class Drawer:
         self.stretch = np.clip(np.ceil(growth - 0.25).astype(int), 1, 8)
 
     def draw(self, frame: int, canvas: np.ndarray, coverage: np.ndarray, order: np.ndarray) -> None:
-        """Lay the parts of `order` (indices, the farthest first) over an RGB canvas, in place; `coverage` [h, w] uint8
-        becomes as opaque as what is drawn."""
+        """Lay the parts of `order` (indices, the farthest first) over an RGB canvas, in place; `coverage` [h,
+        w] uint8 becomes as opaque as what is drawn."""
         if not len(order):
             return
         flat = self.bent.view(np.float32).reshape(-1, 2)
@@ -112,7 +113,8 @@ class Drawer:
         return np.where(seen[:, None], np.concatenate([low, high], axis=1), 0)
 
     def _invert(self, boxes, frame):
-        """For all cells of all boxes, one after another: ([n, 2] position in the part's picture, [n] its state)."""
+        """For all cells of all boxes, one after another: ([n, 2] position in the part's picture, [n] its
+        state)."""
         wide, tall = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
         base = np.concatenate([[0], np.cumsum(wide * tall)])
         bent, part = self.bent[self.active], self.part_of
@@ -158,7 +160,8 @@ class Drawer:
         node[empty] = taken
 
     def _newton(self, owner, u, v, at):
-        """Solve bent(u, v) = at on the bilinear patches of the grid, from a start close by: (u, v, error in pixels)."""
+        """Solve bent(u, v) = at on the bilinear patches of the grid, from a start close by: (u, v, error in
+        pixels)."""
         columns, first = self.columns[owner], self.first[owner]
         most_u, most_v = self.most_u[owner], self.most_v[owner]
         u, v = u.astype(np.float32), v.astype(np.float32)
@@ -187,7 +190,8 @@ class Drawer:
         return best
 
     def _lay(self, frame, k, source, state, box, canvas, coverage):
-        """Lay a part over the canvas: `source` [h, w, 2] and `state` [h, w] are those of the cells of its box."""
+        """Lay a part over the canvas: `source` [h, w, 2] and `state` [h, w] are those of the cells of its
+        box."""
         c0, r0, c1, r1 = box
         part = self.parts[k]
         level = int(np.clip(self.level[frame, k], 0, len(part.levels) - 1))
@@ -228,8 +232,8 @@ class Drawer:
 
 
 def _squares(state, source):
-    """[h - 1, w - 1] uint8 twice: 1 for the squares between four cells across which `source` may be interpolated, and for
-    the others that have a corner inside the part."""
+    """[h - 1, w - 1] uint8 twice: 1 for the squares between four cells across which `source` may be
+    interpolated, and for the others that have a corner inside the part."""
     found = cv2.erode((state >= BESIDE).view(np.uint8), SQUARE, anchor=(1, 1))
     spread = cv2.dilate(source, SQUARE, anchor=(1, 1)) - cv2.erode(source, SQUARE, anchor=(1, 1))
     whole = found & (spread < LEAP * GRID).all(-1).view(np.uint8)
