@@ -1,4 +1,4 @@
-"""What the user has to put right before a shot can be exported."""
+"""What the user has to put right before a clip can be exported."""
 
 
 class ExportError(Exception):

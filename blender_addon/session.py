@@ -21,11 +21,11 @@ from .connection import server as server_process
 from .connection.client import CONNECTED, CONNECTING, BridgeClient, LinkState
 from .connection.jobs import DONE, ENCODING, WAITING, Job
 from .connection.server import ServerError, ServerProcess, chooses_port, is_local
-from .connection.take_writer import TakeWriter
 from .sequencer import strips
 from .sequencer.movie import MovieEncoding
-from .sequencer.takes import Take, TakeError
 from .shared.messages import EngineDescription, Failed, GenerationRequest, Preview
+from .takes.take import Take, TakeError
+from .takes.writer import TakeWriter
 
 log = logging.getLogger(__name__)
 

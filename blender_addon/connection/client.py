@@ -35,8 +35,8 @@ from ..shared.messages import (
     Welcome,
 )
 from ..shared.schema import MessageError
+from ..takes.writer import TakeWriter, WriteError
 from .server import is_local
-from .take_writer import TakeWriter, WriteError
 
 log = logging.getLogger(__name__)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-from ..sequencer.takes import Take
 from ..shared.messages import Accepted, Cancelled, Done, Failed, Progress, Queued
+from ..takes.take import Take
 from .client import FramesSaved, Unsent
 
 WAITING, QUEUED, RUNNING, ENCODING = "WAITING", "QUEUED", "RUNNING", "ENCODING"

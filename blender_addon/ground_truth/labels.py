@@ -4,7 +4,7 @@ the most weight.
 Fast because nothing is rendered. Vertices are copied from the evaluated mesh as one block, projected by one
 matrix product, drawn by `zbuffer.ZBuffer` with nothing but the triangle's number, and only the pixels that
 are left look up vertices and weights; weights themselves, the one thing that Blender hands out vertex by
-vertex, are read once a shot.
+vertex, are read once a clip.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MAX_OCCLUDING = 200_000
 
 
 class Labeller:
-    """Draws label maps of a shot: limb index + 1 for each pixel, 0 for what belongs to no limb.
+    """Draws label maps of a clip: limb index + 1 for each pixel, 0 for what belongs to no limb.
 
     `surfaces` are the subjects' meshes; other meshes of the scene that are in front of them leave 0.
     """

@@ -13,12 +13,15 @@ from bpy.props import StringProperty
 from .. import session
 from ..errors import ExportError
 from ..ground_truth.png import encode_png
-from ..request import shot as shots
+from ..request.blockers import export_blocker
+from ..request.build import build_request, export_options
 from ..request.export import ExportStep, export_clip, under_step
-from ..sequencer.takes import FIRST_FRAME, claim_folder
+from ..request.output import output_folder
+from ..request.range import clip_range
 from ..shared.messages import EngineDescription
 from ..shared.raster import draw_pose
 from ..shared.request_file import SUFFIX, write_request
+from ..takes.take import FIRST_FRAME, claim_folder
 from .stepped import SteppedOperator
 
 # What the released model takes, for when no server is there to say what it takes.
@@ -35,23 +38,23 @@ _RELEASE = EngineDescription(
 
 
 def export_files(context, output: Path) -> Generator[ExportStep, None, Path]:
-    """Write a shot into a new folder within `output`: `skeleton/000.png` and so on, the first frame, and the
+    """Write a clip into a new folder within `output`: `skeleton/000.png` and so on, the first frame, and the
     request file.
 
     The value is the folder. Raises one of `stepped.BAD_INPUT`."""
     settings = context.scene.poseanything
     engine = session.get().engine(settings.engine_name) or _RELEASE
-    shot = shots.plan_shot(context, settings, engine)
-    clip = yield from export_clip(context, shots.export_options(context, settings, shot))
-    request = shots.build_request(uuid.uuid4().hex, clip, shot, settings, engine)
+    planned = clip_range(context, settings, engine)
+    clip = yield from export_clip(context, export_options(context, settings, planned))
+    request = build_request(uuid.uuid4().hex, clip, planned, settings, engine)
     folder, _ = claim_folder(output, f"{settings.take_name or context.scene.name} skeleton")
     try:
         (folder / "skeleton").mkdir()
         (folder / FIRST_FRAME).write_bytes(clip.first_frame)
         carrying = set(request.conditioned_frames())
-        for index in range(shot.num_frames):
+        for index in range(planned.num_frames):
             step = ExportStep(
-                0.95 + 0.05 * index / shot.num_frames, f"Writing pose {index + 1} of {shot.num_frames}"
+                0.95 + 0.05 * index / planned.num_frames, f"Writing pose {index + 1} of {planned.num_frames}"
             )
             yield step
             picture = draw_pose(clip.pose, index)
@@ -86,9 +89,7 @@ class POSEANYTHING_OT_export_skeleton(SteppedOperator, bpy.types.Operator):
 
     @classmethod
     def poll(cls, context):
-        reason = (
-            shots.export_blocker(context) if session.get().exporting is None else "Wait for the export to end"
-        )
+        reason = export_blocker(context) if session.get().exporting is None else "Wait for the export to end"
         if reason:
             cls.poll_message_set(reason)
         return not reason
@@ -96,9 +97,7 @@ class POSEANYTHING_OT_export_skeleton(SteppedOperator, bpy.types.Operator):
     def steps(self, context):
         settings = context.scene.poseanything
         output = (
-            Path(bpy.path.abspath(self.directory))
-            if self.directory
-            else shots.output_folder(context, settings)
+            Path(bpy.path.abspath(self.directory)) if self.directory else output_folder(context, settings)
         )
         return export_files(context, output)
 

@@ -1,4 +1,4 @@
-"""Generate: export the shot, send it, let the frames come."""
+"""Generate: export the clip, send it, let the frames come."""
 
 from __future__ import annotations
 
@@ -16,10 +16,15 @@ from ..connection.client import CONNECTED, REFUSED
 from ..connection.jobs import DONE, Job
 from ..connection.server import ServerError
 from ..errors import ExportError
-from ..request import shot as shots
+from ..request.blockers import export_blocker
+from ..request.build import build_request, export_options
 from ..request.export import ExportStep, export_clip
+from ..request.output import output_folder
+from ..request.range import clip_range
+from ..request.record import make_record, take_for
+from ..request.view import recorded_view
 from ..sequencer.strips import show_in_sequencer
-from ..sequencer.takes import claim_folder, read_take, write_take
+from ..takes.take import claim_folder, read_take, write_take
 from .stepped import SteppedOperator
 
 START_PATIENCE = 120.0
@@ -31,9 +36,9 @@ def generate(context, remade: str = "") -> Generator[ExportStep, None, Job]:
     viewport are used. The last value is the job. Raises one of `stepped.BAD_INPUT`."""
     again = read_take(Path(remade)) if remade else None
     current, chosen = session.get(), context.scene.session_uid
-    shots.output_folder(context, context.scene.poseanything)
-    view = shots.recorded_view(again)
-    shots.plan_shot(context, context.scene.poseanything, None, view)
+    output_folder(context, context.scene.poseanything)
+    view = recorded_view(again)
+    clip_range(context, context.scene.poseanything, None, view)
     preferences.reach_server(context)
     yield from _await_server(context, current)
 
@@ -41,22 +46,22 @@ def generate(context, remade: str = "") -> Generator[ExportStep, None, Job]:
     scene, settings = context.scene, context.scene.poseanything
     if scene.session_uid != chosen:
         raise ExportError("Another scene was opened while the server was awaited; generate again.")
-    if reason := shots.export_blocker(context):
+    if reason := export_blocker(context):
         raise ExportError(f"{reason}, then generate again.")
-    folder = shots.output_folder(context, settings)
+    folder = output_folder(context, settings)
     engine = current.engine(settings.engine_name)
     if engine is None:
         wanted = settings.engine_name or "usable"
         raise ExportError(f"The server has no {wanted} engine; choose another engine in the Guidance panel.")
     if not engine.ready:
         raise ExportError(f"{engine.label} can't run: {engine.reason}")
-    shot = shots.plan_shot(context, settings, engine, view)
-    options = shots.export_options(context, settings, shot, again)
+    planned = clip_range(context, settings, engine, view)
+    options = export_options(context, settings, planned, again)
     clip = yield from export_clip(context, options)
 
-    request = shots.build_request(uuid.uuid4().hex, clip, shot, settings, engine)
-    record = shots.make_record(context, settings, shot, engine, options)
-    take = shots.take_for(*claim_folder(folder, settings.take_name or scene.name), shot, record)
+    request = build_request(uuid.uuid4().hex, clip, planned, settings, engine)
+    record = make_record(context, settings, planned, engine, options, current.version)
+    take = take_for(*claim_folder(folder, settings.take_name or scene.name), planned, record)
     write_take(take, clip.first_frame)
     return current.submit(
         request, take, show_in_sequencer(context), engine, settings.make_movie, clip.warnings
@@ -88,8 +93,8 @@ class POSEANYTHING_OT_generate(SteppedOperator, bpy.types.Operator):
     bl_idname = "poseanything.generate"
     bl_label = "Generate"
     bl_description = (
-        "Export the shot, send it to the server, and put the frames into the sequencer while they arrive. "
-        "Blender stays usable; another shot may be generated meanwhile and is queued"
+        "Export the range, send it to the server, and put the frames into the sequencer while they arrive. "
+        "Blender stays usable; another clip may be generated meanwhile and is queued"
     )
     bl_options = {"REGISTER"}
 
@@ -107,9 +112,7 @@ class POSEANYTHING_OT_generate(SteppedOperator, bpy.types.Operator):
 
     @classmethod
     def poll(cls, context):
-        reason = (
-            shots.export_blocker(context) if session.get().exporting is None else "Wait for the export to end"
-        )
+        reason = export_blocker(context) if session.get().exporting is None else "Wait for the export to end"
         if reason:
             cls.poll_message_set(reason)
         return not reason

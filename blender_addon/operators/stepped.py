@@ -9,8 +9,8 @@ from .. import session
 from ..connection.server import ServerError
 from ..errors import ExportError
 from ..request.export import ExportStep
-from ..sequencer.takes import TakeError
 from ..shared.schema import MessageError
+from ..takes.take import TakeError
 
 BAD_INPUT = (ExportError, ServerError, TakeError, MessageError)
 """What is the user's to put right; each says so in one sentence."""

@@ -13,7 +13,7 @@ from .. import session
 from .. import settings as scene_settings
 from ..rig import properties
 from ..sequencer import strips
-from ..sequencer.takes import Take, TakeError, read_take
+from ..takes.take import Take, TakeError, read_take
 
 
 def chosen_take(context, job: str = "") -> Take:

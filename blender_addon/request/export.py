@@ -1,4 +1,4 @@
-"""A shot, from the scene to what the server needs: polylines, first frame, labels, camera motion."""
+"""From the scene to what the server needs: polylines, first frame, labels, camera motion."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class ExportStep:
 
 @dataclass(frozen=True, eq=False)
 class ExportedClip:
-    """What `shared.messages.GenerationRequest` needs of a shot, in its terms.
+    """What `shared.messages.GenerationRequest` needs of the scene.
 
     Without a mesh on any armature, `subject_mask`, `first_labels` and `part_maps` are None; without a
     moving camera `camera_motion` is. `warnings` are sentences the user should see.
@@ -78,7 +78,7 @@ class ExportedClip:
 def export_clip(
     context: bpy.types.Context, options: ExportOptions
 ) -> Generator[ExportStep, None, ExportedClip]:
-    """Export a shot, step by step; the generator's return value is the clip.
+    """Export a clip, step by step; the generator's return value is the clip.
 
     Every frame is evaluated once. Between two steps lie about 15 ms of work; only changing the scene's
     frame and the user's own render of the first frame can't be broken up. The scene's frame, its camera and
@@ -185,7 +185,7 @@ class _Export:
             raise ExportError("The frame range is empty; set its end after its start.")
         if options.num_frames > MAX_FRAMES:
             raise ExportError(
-                f"The shot has {options.num_frames} frames but at most {MAX_FRAMES} can be sent; shorten "
+                f"The range has {options.num_frames} frames but at most {MAX_FRAMES} can be sent; shorten "
                 "the range or raise the step."
             )
         if isinstance(options.view, SceneCamera):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import bpy
 
-from .takes import Take, TakeError
+from ..takes.take import Take, TakeError
 
 _SCRIPT = Path(__file__).with_name("encode_movie.py")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import bpy
 
-from .takes import Take, TakeError, from_json, to_json
+from ..takes.take import Take, TakeError, from_json, to_json
 
 JOB = "poseanything_job"
 TAKE = "poseanything_take"

@@ -11,7 +11,7 @@ from bpy.app.handlers import persistent
 from gpu_extras.batch import batch_for_shader
 
 from ..errors import ExportError
-from ..request import shot as shots
+from ..request.subjects import find_subjects as find_armatures
 from ..rig.limbs import LimbChoice
 from ..rig.sampling import Sampler
 from ..rig.subjects import Subject, find_subjects
@@ -71,7 +71,7 @@ def _draw() -> None:
     settings = context.scene.poseanything
     if not settings.show_limbs or not context.space_data.overlay.show_overlays:
         return
-    objects = shots.find_subjects(context, settings)
+    objects = find_armatures(context, settings)
     if not objects:
         return
     try:

@@ -8,9 +8,11 @@ import bpy
 from .. import preferences, session
 from ..errors import ExportError
 from ..operators.colour import changes_colours
-from ..request import shot as shots
+from ..request.output import output_folder
+from ..request.range import clip_range
+from ..request.subjects import find_subjects
 from ..sequencer import strips
-from ..sequencer.takes import TakeError
+from ..takes.take import TakeError
 from ..view import fit
 from . import limbs, pictures
 from .jobs import ANIMATIC, draw_progress, draw_takes
@@ -57,13 +59,13 @@ class _Main:
         row.operator("poseanything.generate", icon="RENDER_ANIMATION")
         engine = current.engine(settings.engine_name)
         try:
-            shot = shots.plan_shot(context, settings, engine)
+            planned = clip_range(context, settings, engine)
         except ExportError as error:
             paragraph(layout, context, str(error), "ERROR", alert=True)
         else:
-            seconds = shot.duration * context.scene.render.fps_base / context.scene.render.fps
+            seconds = planned.duration * context.scene.render.fps_base / context.scene.render.fps
             layout.label(
-                text=f"{shot.num_frames} frames, {shot.width} x {shot.height}, {seconds:.1f} s",
+                text=f"{planned.num_frames} frames, {planned.width} x {planned.height}, {seconds:.1f} s",
                 icon="SEQUENCE",
             )
         if engine is not None and not engine.neural:
@@ -91,7 +93,7 @@ class POSEANYTHING_PT_rig(_Sub, bpy.types.Panel):
         if settings.subjects == "COLLECTION":
             layout.prop(settings, "collection")
         layout.prop(settings, "show_limbs")
-        subjects = shots.find_subjects(context, settings)
+        subjects = find_subjects(context, settings)
         if not subjects:
             layout.label(text="No armature", icon="ERROR")
             return
@@ -176,10 +178,10 @@ def _draw_crop(layout, context, settings):
     if size is None:
         return
     try:
-        shot = shots.plan_shot(context, settings, session.get().engine(settings.engine_name))
+        planned = clip_range(context, settings, session.get().engine(settings.engine_name))
     except ExportError:
         return  # the main panel says what is wrong
-    left, top, right, bottom = fit(*size, shot.width, shot.height).shown
+    left, top, right, bottom = fit(*size, planned.width, planned.height).shown
     across, down = 1 - (right - left), 1 - (bottom - top)
     if max(across, down) < 0.005:
         text = "All of it is seen"
@@ -242,7 +244,7 @@ class POSEANYTHING_PT_output(_Sub, bpy.types.Panel):
         layout.prop(settings, "take_name", placeholder=context.scene.name)
         layout.prop(settings, "make_movie")
         try:
-            folder = shots.output_folder(context, settings)
+            folder = output_folder(context, settings)
         except ExportError as error:
             paragraph(layout, context, str(error), "ERROR", alert=True)
         else:

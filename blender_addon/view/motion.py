@@ -22,7 +22,7 @@ PATIENCE = 16
 
 
 def moves(projector: Projector) -> bool:
-    """Whether the picture of a still scene changes over the shot."""
+    """Whether the picture of a still scene changes over the clip."""
     first = projector.pixels[0]
     return bool((np.abs(projector.pixels - first) > 1e-5 * np.abs(first).max()).any())
 

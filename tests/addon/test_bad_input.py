@@ -86,7 +86,7 @@ def test_too_many_frames(shot, served):
     settings.use_custom_range, settings.frame_end = True, 5000
     assert (
         refusal()
-        == "The shot has 5000 frames but Draft makes at most 1024; shorten the range or raise the step."
+        == "The range has 5000 frames but Draft makes at most 1024; shorten the range or raise the step."
     )
 
 

@@ -27,7 +27,7 @@ class Talk:
     def submit(self, folder, request=None, **fields):
         request = request or make_request(**fields)
         folder.mkdir(exist_ok=True)
-        writer = module("connection.take_writer").TakeWriter(folder, "take", request.num_frames)
+        writer = module("takes.writer").TakeWriter(folder, "take", request.num_frames)
         self.client.submit(request, writer)
         return request
 

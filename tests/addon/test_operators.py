@@ -238,7 +238,7 @@ def test_make_again_keeps_first_frame_limbs_and_viewport(shot, served, sent, mon
     size, projection = (640, 320), [[2, 0, 0, 0], [0, 4, 0, 0], [0, 0, -1.002, -0.2], [0, 0, -1, 0]]
     kept = {"view": [list(row) for row in lens], "projection": projection, "near": 0.1, "perspective": True}
     seen = view.from_record({**kept, "width": size[0], "height": size[1]})
-    monkeypatch.setattr(module("request.shot"), "find_viewport", lambda context: (None, None))
+    monkeypatch.setattr(module("request.view"), "find_viewport", lambda context: (None, None))
     monkeypatch.setattr(view, "from_context", lambda *_: seen)
     shot.poseanything.view = "VIEWPORT"
     rig.poseanything.digits, rig.bones["bone2"].poseanything.limb = "DRAW", "SKIP"
@@ -282,7 +282,7 @@ def test_two_armatures_make_one_clip(shot, served, sent):
 
 
 def test_armatures_are_found_as_people_select(shot):
-    find, settings = module("request.shot").find_subjects, shot.poseanything
+    find, settings = module("request.subjects").find_subjects, shot.poseanything
     rig, body, camera = (bpy.data.objects[name] for name in ("Rig", "Rig body", "Camera"))
     context = bpy.context
 
@@ -313,7 +313,7 @@ def test_lengths_and_sizes_are_those_the_engine_takes(shot, addon):
     engine = module("shared.messages").EngineDescription(
         "poseanything", "PoseAnything", "", neural=True, size_multiple=32, frame_step=4, max_frames=121
     )
-    plan, context, settings = module("request.shot").plan_shot, bpy.context, shot.poseanything
+    plan, context, settings = module("request.range").clip_range, bpy.context, shot.poseanything
     settings.use_custom_range, settings.frame_start, settings.frame_end = True, 10, 89
     settings.long_side = 832
     made = plan(context, settings, engine)
@@ -351,17 +351,17 @@ def test_poses_where_an_action_of_several_is_keyed_for_this_one(shot):
     if not hasattr(rig.animation_data, "action_slot"):
         pytest.skip("actions have no slots in this Blender")
     other = make_rig("Other")
-    settings, shots = shot.poseanything, module("request.shot")
+    settings, ranges = shot.poseanything, module("request.range")
     settings.pose_density, shot.frame_start, shot.frame_end = "KEYS", 1, 24
     action = rig.animation_data.action
     other.animation_data.action = action
     other.animation_data.action_slot = action.slots.new("OBJECT", "Other")
     other.keyframe_insert("location", frame=9)
-    planned = shots.plan_shot(bpy.context, settings, None)
-    assert shots.pose_frames(bpy.context, settings, planned) == (0, 8, 23)
+    planned = ranges.clip_range(bpy.context, settings, None)
+    assert ranges.pose_frames(bpy.context, settings, planned) == (0, 8, 23)
     other.select_set(False)
     rig.select_set(True)
-    assert shots.pose_frames(bpy.context, settings, planned) == (0, 19, 23)
+    assert ranges.pose_frames(bpy.context, settings, planned) == (0, 19, 23)
 
 
 def test_takes_in_a_linked_folder_stay_relative_to_the_file(shot, served, tmp_path):

@@ -205,7 +205,7 @@ def test_an_armature_out_of_view_is_a_warning(rig):
         ({"armatures": ()}, "No armature is chosen; select"),
         ({"num_frames": 0}, "The frame range is empty; set its end"),
         ({"frame_step": 0}, "The frame range is empty; set its end"),
-        ({"num_frames": 5000}, "The shot has 5000 frames but at most 1024"),
+        ({"num_frames": 5000}, "The range has 5000 frames but at most 1024"),
         ({"first_frame": "/nowhere/picture.png"}, "The picture /nowhere/picture.png can't be read; choose"),
     ],
 )

@@ -18,7 +18,7 @@ class Live:
         self.session, self.strips, self.output = session, strips, output
 
     def submit(self, num_frames=30, make_movie=False, stem="fox", **fields):
-        takes = module("sequencer.takes")
+        takes = module("takes.take")
         request = make_request(num_frames=num_frames, **fields)
         folder, name = takes.claim_folder(self.output, stem)
         take = takes.Take(folder, name, num_frames, 1, 1, num_frames, {"seed": 1})

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.addon.servers import module, png, wait_for
-from tests.addon.test_sequencer_takes import make_take
+from tests.addon.test_takes import make_take
 
 GREY_GREEN = (128, 128, 51)
 
@@ -101,7 +101,7 @@ def test_full_sequencer_uses_the_gap_that_is_left(clean_scene, strips, take):
             )
     strips.show_frames(clean_scene, "job", take, 5)
     assert strips.find_strip("job")[1].channel == 77
-    with pytest.raises(module("sequencer.takes").TakeError, match="free one and add the take again"):
+    with pytest.raises(module("takes.take").TakeError, match="free one and add the take again"):
         strips.show_frames(clean_scene, "other", take, 5)
 
 
@@ -201,7 +201,7 @@ def test_movie_that_can_not_be_encoded_says_so_and_keeps_the_frames(addon, take)
     encoding = module("sequencer.movie").MovieEncoding(take, 24, 1.0)
     wait_for(encoding.poll, 120)
     with pytest.raises(
-        module("sequencer.takes").TakeError, match="could not be encoded .* the frames are complete"
+        module("takes.take").TakeError, match="could not be encoded .* the frames are complete"
     ):
         encoding.result()
     assert sorted(take.folder.iterdir()) == before

@@ -24,7 +24,7 @@ def through_the_bridge(client, folder: Path) -> float:
     """Seconds from the request's submission until every frame is a file."""
     folder.mkdir()
     request = make_request()
-    writer = module("connection.take_writer").TakeWriter(folder, "take", FRAMES)
+    writer = module("takes.writer").TakeWriter(folder, "take", FRAMES)
     begun = time.perf_counter()
     client.submit(request, writer)
     while not any(type(event).__name__ in ("Done", "Failed") for event in client.poll()):
@@ -37,7 +37,7 @@ def through_the_bridge(client, folder: Path) -> float:
 def directly(images, folder: Path) -> float:
     """Seconds to encode and write them here, with the same encoder and the same writer."""
     folder.mkdir()
-    writer = module("connection.take_writer").TakeWriter(folder, "take", FRAMES)
+    writer = module("takes.writer").TakeWriter(folder, "take", FRAMES)
     begun = time.perf_counter()
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as encoders:
         for data in encoders.map(lambda image: encode_picture(image, "png"), images):

@@ -19,7 +19,7 @@ ROUNDS = 8
 
 def stream(bpy, session, folder: Path) -> list[float]:
     """Seconds that each tick with work took, from the submission to the last frame shown."""
-    takes = module("sequencer.takes")
+    takes = module("takes.take")
     path, name = takes.claim_folder(folder, "take")
     take = takes.Take(path, name, FRAMES, 1, 1, FRAMES, {})
     job = session.submit(make_request(), take, bpy.context.scene, session.engine("footage"))

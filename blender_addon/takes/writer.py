@@ -6,7 +6,7 @@ import errno
 import os
 from pathlib import Path
 
-from ..sequencer.takes import frame_name
+from .take import frame_name
 
 
 class WriteError(Exception):

@@ -13,13 +13,13 @@ from tests.addon.servers import module
 
 def make_take(folder, name="fox_001", num_frames=5, frame_start=10, frame_step=1, duration=None, record=None):
     duration = duration or num_frames * frame_step
-    return module("sequencer.takes").Take(
+    return module("takes.take").Take(
         folder, name, num_frames, frame_start, frame_step, duration, record or {}
     )
 
 
 def test_each_take_gets_a_folder_of_its_own(addon, tmp_path):
-    claim = module("sequencer.takes").claim_folder
+    claim = module("takes.take").claim_folder
     assert [claim(tmp_path, "fox")[1] for _ in range(3)] == ["fox_001", "fox_002", "fox_003"]
     (tmp_path / "fox_001").rmdir()
     assert claim(tmp_path, "fox")[1] == "fox_004", (
@@ -35,14 +35,14 @@ def test_each_take_gets_a_folder_of_its_own(addon, tmp_path):
     [("a/b\\c:d", "a_b_c_d_001"), ("..", "take_001"), ("", "take_001"), ("ÄÖ 狐", "ÄÖ 狐_001")],
 )
 def test_any_name_makes_a_folder(addon, tmp_path, stem, name):
-    folder, found = module("sequencer.takes").claim_folder(tmp_path, stem)
+    folder, found = module("takes.take").claim_folder(tmp_path, stem)
     assert found == name and folder.parent == tmp_path and folder.is_dir()
 
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder that not even root can write to")
 def test_folder_that_can_not_be_written(addon):
-    with pytest.raises(module("sequencer.takes").TakeError, match="choose another output folder"):
-        module("sequencer.takes").claim_folder(Path("/proc/self"), "fox")
+    with pytest.raises(module("takes.take").TakeError, match="choose another output folder"):
+        module("takes.take").claim_folder(Path("/proc/self"), "fox")
 
 
 @given(
@@ -63,7 +63,7 @@ def test_each_scene_frame_shows_the_clip_frame_of_its_time(addon, num_frames, st
 
 
 def test_take_comes_back_from_its_folder(addon, tmp_path):
-    takes = module("sequencer.takes")
+    takes = module("takes.take")
     take = make_take(tmp_path, record={"settings": {"prompt": "ein Fuchs, 狐"}, "seed": 7})
     takes.write_take(take, b"picture")
     assert takes.read_take(tmp_path) == take
@@ -75,8 +75,8 @@ WRONG = '{"name": 1, "num_frames": 1, "frame_start": 1, "frame_step": 1, "durati
 
 @given(text=st.text(max_size=60) | st.sampled_from(["{}", "[]", "null", '{"name": 1}', "1", WRONG]))
 def test_damaged_record_is_one_sentence(addon, tmp_path_factory, text):
-    with pytest.raises(module("sequencer.takes").TakeError, match="can't be read; its frames are in"):
-        module("sequencer.takes").from_json(text, Path("fox_001"))
+    with pytest.raises(module("takes.take").TakeError, match="can't be read; its frames are in"):
+        module("takes.take").from_json(text, Path("fox_001"))
 
 
 def test_frames_are_counted_up_to_the_first_gap(addon, tmp_path):

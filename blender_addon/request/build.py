@@ -1,0 +1,99 @@
+"""From the user's settings to what is exported, and from what was exported to the request."""
+
+from __future__ import annotations
+
+import os
+import random
+
+import bpy
+import numpy as np
+
+from ..errors import ExportError
+from ..shared.camera import camera_path
+from ..shared.messages import EngineDescription, GenerationRequest, Guidance
+from ..takes.take import FIRST_FRAME, Take
+from .export import ExportedClip, ExportOptions
+from .range import ClipRange, pose_frames
+from .subjects import find_subjects
+from .view import find_view, recorded_view
+
+
+def export_options(context, settings, clip_range: ClipRange, again: Take | None = None) -> ExportOptions:
+    """What the exporter is to do; with the first frame and the viewport of a take that is made `again`.
+    Raises `ExportError`."""
+    picture = str(again.folder / FIRST_FRAME) if again is not None else ""
+    if not os.path.isfile(picture):
+        picture = ""
+    if not picture and settings.first_frame_source == "PICTURE":
+        picture = bpy.path.abspath(settings.first_frame_path)
+        if not settings.first_frame_path:
+            raise ExportError(
+                "Choose the picture that the clip begins with, or let its first frame be rendered."
+            )
+    return ExportOptions(
+        armatures=find_subjects(context, settings),
+        frame_start=clip_range.frame_start,
+        num_frames=clip_range.num_frames,
+        frame_step=clip_range.frame_step,
+        width=clip_range.width,
+        height=clip_range.height,
+        view=recorded_view(again) or find_view(context, settings),
+        first_frame=picture,
+        pose_frames=pose_frames(context, settings, clip_range),
+    )
+
+
+def choose_seed(settings) -> int:
+    """The seed to use; a new one is put into the settings, where the user finds it again."""
+    if settings.new_seed:
+        settings.seed = random.randrange(2**31)
+    return settings.seed
+
+
+def build_request(
+    job: str, clip: ExportedClip, clip_range: ClipRange, settings, engine: EngineDescription
+) -> GenerationRequest:
+    """Raises `shared.schema.MessageError` when something exported breaks the contract."""
+    guider = settings.guider_name if settings.guider_name in engine.guiders else "none"
+    return GenerationRequest(
+        job=job,
+        engine=engine.name,
+        width=clip_range.width,
+        height=clip_range.height,
+        num_frames=clip_range.num_frames,
+        fps=clip_range.fps,
+        first_frame=clip.first_frame,
+        pose=clip.pose,
+        prompt=settings.prompt,
+        negative_prompt=settings.negative_prompt,
+        seed=choose_seed(settings),
+        num_inference_steps=settings.num_inference_steps if engine.neural else engine.default_steps,
+        guidance=Guidance(
+            guider=guider,
+            guidance_scale=settings.guidance_scale,
+            camera_guidance_scale=settings.camera_guidance_scale,
+            negative_text=settings.negative_text,
+            negative_pose=settings.negative_pose,
+            start=min(settings.guidance_start, settings.guidance_stop),
+            stop=settings.guidance_stop,
+        ),
+        pose_frames=clip.pose_frames,
+        subject_mask=clip.subject_mask,
+        first_labels=clip.first_labels,
+        part_maps=clip.part_maps,
+        camera_motion=_camera_motion(clip, clip_range, settings, engine),
+    )
+
+
+def _camera_motion(
+    clip: ExportedClip, clip_range: ClipRange, settings, engine: EngineDescription
+) -> np.ndarray | None:
+    """[F, 3, 3] homographies of what the camera does in the scene, and of the chosen move on top of it."""
+    if settings.camera_source == "SCENE" or not engine.uses_camera:
+        return clip.camera_motion
+    moves = {settings.camera_move.lower(): settings.camera_amount}
+    path = camera_path(moves, clip_range.num_frames, clip_range.width, clip_range.height)
+    if clip.camera_motion is None:
+        return path
+    path = path @ clip.camera_motion
+    return path / path[:, 2:, 2:]

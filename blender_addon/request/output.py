@@ -1,0 +1,24 @@
+"""Where takes are written."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import bpy
+
+from .. import preferences
+from ..errors import ExportError
+
+
+def output_folder(context, settings) -> Path:
+    """The folder that takes go to. Raises `ExportError` when it is relative to a file that is not saved."""
+    folder = settings.output_folder or preferences.get(context).output_folder
+    if folder.startswith("//") and not bpy.data.is_saved:
+        raise ExportError(
+            "Save the .blend first, or choose an output folder: takes are kept beside the file."
+        )
+    if not folder:
+        raise ExportError("Choose an output folder.")
+    # Links and mapped drives stay as the user wrote them, so that a path relative to the file stays one.
+    return Path(os.path.abspath(bpy.path.abspath(folder)))

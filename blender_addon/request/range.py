@@ -1,0 +1,103 @@
+"""Which scene frames are generated, how many, how large and how fast."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import bpy
+
+from ..errors import ExportError
+from ..shared.messages import MAX_CLIP_PIXELS, MAX_PIXELS, EngineDescription
+from ..view import SceneCamera, Viewport, clip_size
+from .subjects import find_subjects
+from .view import find_view
+
+
+@dataclass(frozen=True)
+class ClipRange:
+    """When and how large. Clip frame i is scene frame `frame_start` + i * `frame_step`; the clip is shown
+    for `duration` scene frames, which may end before its last frame where the engine takes only certain
+    lengths."""
+
+    frame_start: int
+    frame_step: int
+    duration: int
+    num_frames: int
+    width: int
+    height: int
+    fps: float
+
+
+def frame_range(scene, settings) -> tuple[int, int]:
+    """First and last scene frame. Raises `ExportError` when there is none between them."""
+    if settings.use_custom_range:
+        first, last = settings.frame_start, settings.frame_end
+    elif scene.use_preview_range:
+        first, last = scene.frame_preview_start, scene.frame_preview_end
+    else:
+        first, last = scene.frame_start, scene.frame_end
+    if last < first:
+        raise ExportError(
+            f"The frame range is empty: its end ({last}) comes before its start ({first}); set it anew."
+        )
+    return first, last
+
+
+def clip_range(
+    context, settings, engine: EngineDescription | None, view: SceneCamera | Viewport | None = None
+) -> ClipRange:
+    """What an engine can take of the range; without an engine, the range as it is. `view` is used instead of what the settings
+    say. Raises `ExportError`."""
+    scene = context.scene
+    first, last = frame_range(scene, settings)
+    duration = last - first + 1
+    frames = (duration - 1) // settings.frame_step + 1
+    multiple, most = 2, None
+    if engine is not None:
+        frames += -(frames - 1) % engine.frame_step
+        multiple, most = max(engine.size_multiple, 2), engine.max_frames
+    if most is not None and frames > most:
+        raise ExportError(
+            f"The range has {frames} frames but {engine.label} makes at most {most}; shorten the range or "
+            "raise the step."
+        )
+    width, height = clip_size(scene, settings.long_side, multiple, view or find_view(context, settings))
+    if width * height > MAX_PIXELS or frames * width * height > MAX_CLIP_PIXELS:
+        raise ExportError(
+            f"A clip of {frames} frames at {width} x {height} is too large; choose a smaller size or fewer "
+            "frames."
+        )
+    fps = scene.render.fps / scene.render.fps_base / settings.frame_step
+    return ClipRange(first, settings.frame_step, duration, frames, width, height, fps)
+
+
+def pose_frames(context, settings, clip_range: ClipRange) -> tuple[int, ...] | None:
+    """Indices of the clip frames that carry a pose, None for all; the first and the last always do."""
+    if settings.pose_density == "ALL":
+        return None
+    last = clip_range.num_frames - 1
+    if settings.pose_density == "NTH":
+        chosen = range(0, last, settings.pose_interval)
+    else:
+        frames = [frame for obj in find_subjects(context, settings) for frame in _keyed_frames(obj)]
+        indices = (round((frame - clip_range.frame_start) / clip_range.frame_step) for frame in frames)
+        chosen = (index for index in indices if 0 < index < last)
+    return tuple(sorted({0, *chosen, last}))
+
+
+def _keyed_frames(obj: bpy.types.Object) -> Iterator[float]:
+    """The scene frames at which an object or its bones are keyed in its own action."""
+    animation = obj.animation_data
+    if animation is None or animation.action is None:
+        return
+    if hasattr(animation, "action_slot"):  # from Blender 4.4 on, where others may share the action
+        bags = [
+            bag for layer in animation.action.layers for strip in layer.strips for bag in strip.channelbags
+        ]
+        curves = [curve for bag in bags if bag.slot == animation.action_slot for curve in bag.fcurves]
+    else:
+        curves = animation.action.fcurves
+    for curve in curves:
+        for key in curve.keyframe_points:
+            yield key.co.x
