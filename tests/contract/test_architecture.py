@@ -80,3 +80,34 @@ def test_imports_are_found_wherever_they_hide(source, found, tmp_path):
     file = tmp_path / "code.py"
     file.write_text(source)
     assert [name for _, name in imports(file)] == found
+
+
+LIBRARY = ROOT / "inference_server" / "poseanything"
+UNPROMISED = {  # modules below what their library documents, whose names may move with any release
+    "diffusers.models.attention_dispatch",
+    "diffusers.models.autoencoders.autoencoder_kl_wan",
+    "diffusers.models.transformers.transformer_wan",
+    "diffusers.modular_pipelines.modular_pipeline",
+    "diffusers.pipelines.wan.pipeline_wan",
+    "diffusers.quantizers.gguf.utils",
+    "huggingface_hub.file_download",
+    "torch.nn.attention.varlen",
+}
+
+
+def private_imports(path: Path):
+    """(line, name) of what a file imports that torch, diffusers or the hub's client keep private."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+        if isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            for alias in node.names:
+                words = [*node.module.split("."), alias.name]
+                private = any(word.startswith("_") for word in words[1:]) or node.module in UNPROMISED
+                if private and words[0] in ("torch", "diffusers", "huggingface_hub"):
+                    yield node.lineno, ".".join(words)
+
+
+def test_private_names_of_other_libraries_are_imported_in_one_place():
+    found = {path: list(private_imports(path)) for path in (ROOT / "inference_server").rglob("*.py")}
+    inside = {path for path, names in found.items() if names and LIBRARY / "compat" in path.parents}
+    outside = {path: names for path, names in found.items() if names and path not in inside}
+    assert inside and not outside

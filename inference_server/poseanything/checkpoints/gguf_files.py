@@ -29,7 +29,7 @@ class GGUFFile(LazyTensors):
                 f"Reading {path} needs the Python package gguf;"
                 " install it (pip install gguf) or choose .safetensors."
             ) from error
-        from diffusers.quantizers.gguf.utils import SUPPORTED_GGUF_QUANT_TYPES
+        from ..compat.gguf import SUPPORTED_GGUF_QUANT_TYPES
 
         self.paths = [path]
         self.where = str(path)
@@ -59,7 +59,7 @@ class GGUFFile(LazyTensors):
             )
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        from diffusers.quantizers.gguf.utils import GGUFParameter
+        from ..compat.gguf import GGUFParameter
 
         tensor = self._tensors[name]
         data = torch.from_numpy(tensor.data.copy())
@@ -74,14 +74,14 @@ def is_quantized(tensor: torch.Tensor) -> bool:
 
 def dequantize(tensor: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
     """A GGUF tensor's values, float32 or float16 as its kind gives them."""
-    from diffusers.quantizers.gguf.utils import dequantize_gguf_tensor
+    from ..compat.gguf import dequantize_gguf_tensor
 
     return dequantize_gguf_tensor(tensor).reshape(shape)
 
 
 def gguf_linear(weight: torch.Tensor, compute_dtype: torch.dtype) -> nn.Linear:
     """diffusers' layer that keeps this quantised weight as it is, without a bias."""
-    from diffusers.quantizers.gguf.utils import GGUFLinear
+    from ..compat.gguf import GGUFLinear
 
     out_features, in_features = weight.quant_shape
     layer = GGUFLinear(in_features, out_features, bias=False, compute_dtype=compute_dtype, device="meta")

@@ -23,10 +23,9 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
 )
-from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import build_hf_headers
-from huggingface_hub.utils.sha import git_hash
 
+from ..compat.huggingface_hub import git_hash, http_get
 from .errors import CheckpointError, name_some
 from .folder import CHECKSUMS
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from diffusers.hooks.group_offloading import _maybe_remove_and_reapply_group_offloading
 from diffusers.utils import is_peft_available
 from torch import nn
 
+from ..compat.diffusers import reapply_offloading
 from ..models.transformer import PoseAnythingTransformer3DModel
 from .errors import CheckpointError, name_some
 from .official import OFFICIAL_KEYS
@@ -55,9 +55,8 @@ def load_lora(
         if ".lora_" in layer:
             parameter.data = parameter.data.to(dtype)
             parameter.requires_grad_(False)
-    # Streaming (memory.MemoryPlan) has to learn of the new tensors; diffusers sees to it for its own
-    # pipelines alone.
-    _maybe_remove_and_reapply_group_offloading(transformer)
+    # Streaming (memory.MemoryPlan) has to learn of the new tensors.
+    reapply_offloading(transformer)
 
 
 def collect_pieces(

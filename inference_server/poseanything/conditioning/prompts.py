@@ -6,8 +6,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
+
+from ..compat.diffusers import prompt_clean
 
 MAX_TOKENS = 512
 

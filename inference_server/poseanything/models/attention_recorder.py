@@ -4,9 +4,8 @@ C)."""
 from __future__ import annotations
 
 import torch
-from diffusers.hooks.context_parallel import PartitionAnythingSharder
-from diffusers.models.embeddings import apply_rotary_emb
-from diffusers.models.transformers.transformer_wan import WanAttention
+
+from ..compat.diffusers import PartitionAnythingSharder, WanAttention, apply_rotary_emb, parallel_mesh
 
 
 class FirstFrameAttention:
@@ -43,8 +42,7 @@ class FirstFrameAttention:
         self, attn: WanAttention, hidden_states: torch.Tensor, rotary_emb: tuple[torch.Tensor, torch.Tensor]
     ) -> None:
         """Computes the weights of `attn` for `hidden_states`, its normed and modulated `[B, L, dim]` input."""
-        if (parallel := getattr(attn.processor, "_parallel_config", None)) is not None:
-            mesh = parallel.context_parallel_config._flattened_mesh
+        if (mesh := parallel_mesh(getattr(attn.processor, "_parallel_config", None))) is not None:
             hidden_states, *rotary_emb = (
                 PartitionAnythingSharder.unshard_anything(x, 1, mesh) for x in (hidden_states, *rotary_emb)
             )

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.attention_dispatch import (
+
+from ..compat.diffusers import (
     AttentionBackendName,
-    _AttentionBackendRegistry,
+    WanAttention,
+    active_attention_backend,
     dispatch_attention_fn,
 )
-from diffusers.models.transformers.transformer_wan import WanAttention
-from torch.nn.attention.varlen import AuxRequest, varlen_attn
-
+from ..compat.torch import AuxRequest, varlen_attn
 from .part_tokens import PartTokens
 
 # The others take no bias, or no float32.
@@ -106,7 +106,7 @@ class PartAttnProcessor:
 
     @property
     def _backend(self) -> AttentionBackendName:
-        return self._attention_backend or _AttentionBackendRegistry.get_active_backend()[0]
+        return self._attention_backend or active_attention_backend()
 
     def _has_ragged_kernel(self, query: torch.Tensor) -> bool:
         return (

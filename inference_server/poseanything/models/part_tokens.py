@@ -7,7 +7,8 @@ import dataclasses
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from torch.distributed import _functional_collectives as collectives
+
+from ..compat.torch import collectives
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from diffusers import AutoencoderKLWan
-from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, patchify, unpatchify
 
+from ..compat.diffusers import WanCausalConv3d, patchify, unpatchify
 from ..conditioning.parts.matching import FRAMES_PER_LATENT
 
 

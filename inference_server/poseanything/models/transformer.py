@@ -8,22 +8,26 @@ from typing import Any
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
 from diffusers.loaders import PeftAdapterMixin
-from diffusers.models._modeling_parallel import ContextParallelInput, ContextParallelOutput
 from diffusers.models.attention import AttentionMixin
 from diffusers.models.cache_utils import CacheMixin
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.normalization import FP32LayerNorm
-from diffusers.models.transformers.transformer_wan import (
+from diffusers.utils import apply_lora_scale
+from torch import nn
+from torch.distributed import ProcessGroup
+
+from ..compat.diffusers import (
+    ContextParallelInput,
+    ContextParallelOutput,
+    TransformerBlockMetadata,
+    TransformerBlockRegistry,
     WanRotaryPosEmbed,
     WanTimeTextImageEmbedding,
     WanTransformerBlock,
+    parallel_group,
 )
-from diffusers.utils import apply_lora_scale
-from torch import nn
-
 from .attention_recorder import FirstFrameAttention
 from .part_aware_attention import PartAwareCrossAttention
 from .part_tokens import PartTokens, sequence_share
@@ -266,8 +270,8 @@ class PoseAnythingTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, 
             attention_recorder.rows = torch.arange(grid[1] * grid[2], device=hidden_states.device)
 
         # 2. Condition embeddings
-        if self._parallel_config is not None and self._parallel_config.context_parallel_config is not None:
-            timestep, parts = self.shard_conditions(timestep, parts, hidden_states.shape[1])
+        if (group := parallel_group(self._parallel_config)) is not None:
+            timestep, parts = self.shard_conditions(timestep, parts, hidden_states.shape[1], group)
         temb, timestep_proj, encoder_hidden_states, _ = self.condition_embedder(
             timestep.flatten(), encoder_hidden_states, timestep_seq_len=timestep.shape[1]
         )
@@ -358,10 +362,13 @@ class PoseAnythingTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, 
             )
 
     def shard_conditions(
-        self, timestep: torch.Tensor, parts: PartTokens | None, sequence_length: int
+        self,
+        timestep: torch.Tensor,
+        parts: PartTokens | None,
+        sequence_length: int,
+        group: ProcessGroup,
     ) -> tuple[torch.Tensor, PartTokens | None]:
         """Timesteps and parts for this rank's piece of the sequence, under context parallelism."""
-        group = self._parallel_config.context_parallel_config._flattened_mesh.get_group()
         if timestep.shape[1] > 1:
             timestep = timestep.repeat_interleave(sequence_length // timestep.shape[1], dim=1)
             timestep = timestep[:, sequence_share(sequence_length, group)]

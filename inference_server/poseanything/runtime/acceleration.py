@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 
 import torch
-from diffusers.hooks import HookRegistry
 
+from ..compat.diffusers import replace_forward
 from ..conditioning.conditions import InputError
 from ..models.transformer import PoseAnythingTransformer3DModel
 
@@ -21,10 +21,9 @@ def compile_blocks(transformer: PoseAnythingTransformer3DModel, **options) -> No
     they are few.
     """
     for block in transformer.blocks:
-        inmost = next(iter(HookRegistry.check_if_exists_or_initialize(block)._fn_refs), block)
-        name = "original_forward" if getattr(inmost, "original_forward", None) else "forward"
-        forward = getattr(inmost, name)
-        setattr(inmost, name, _compiled_without_parts(forward, torch.compile(forward, **options)))
+        replace_forward(
+            block, lambda forward: _compiled_without_parts(forward, torch.compile(forward, **options))
+        )
 
 
 def _compiled_without_parts(eager, compiled):

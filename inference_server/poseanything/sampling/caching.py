@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 from diffusers import FirstBlockCacheConfig, MagCacheConfig, TaylorSeerCacheConfig
-from diffusers.hooks.mag_cache import _MAG_CACHE_LEADER_BLOCK_HOOK
 
+from ..compat.diffusers import mag_cache_state, reset_cache
 from ..models.transformer import PoseAnythingTransformer3DModel
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ def cached(transformer: PoseAnythingTransformer3DModel, config: object | None) -
     try:
         yield
     finally:
-        transformer._reset_stateful_cache()
+        reset_cache(transformer)
         transformer.disable_cache()
 
 
@@ -85,10 +85,8 @@ def align_mag_cache(transformer: PoseAnythingTransformer3DModel, step: int) -> N
     By itself it counts each condition's evaluations, and takes the first steps' ratios for guidance that
     begins late.
     """
-    registry = getattr(transformer.blocks[0], "_diffusers_hook", None)
-    head = registry and registry.get_hook(_MAG_CACHE_LEADER_BLOCK_HOOK)
-    if head:
-        head.state_manager.get_state().step_index = step
+    if (state := mag_cache_state(transformer.blocks[0])) is not None:
+        state.step_index = step
 
 
 class MagCalibration:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from diffusers.guiders import BaseGuidance
 from diffusers.guiders.guider_utils import GuiderOutput
-from diffusers.modular_pipelines.modular_pipeline import BlockState
+
+from ...compat.diffusers import BlockState
 
 NEGLIGIBLE = 1e-6
 

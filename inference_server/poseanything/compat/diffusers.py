@@ -1,0 +1,114 @@
+"""Names of diffusers below its public interface. Checked with 0.42."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from diffusers import CacheMixin
+from diffusers.hooks import HookRegistry
+from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
+from diffusers.hooks.context_parallel import PartitionAnythingSharder
+from diffusers.hooks.group_offloading import _maybe_remove_and_reapply_group_offloading
+from diffusers.hooks.mag_cache import _MAG_CACHE_LEADER_BLOCK_HOOK
+from diffusers.models._modeling_parallel import ContextParallelInput, ContextParallelOutput, ParallelConfig
+from diffusers.models.attention_dispatch import (
+    AttentionBackendName,
+    _AttentionBackendRegistry,
+    dispatch_attention_fn,
+)
+from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, patchify, unpatchify
+from diffusers.models.embeddings import apply_rotary_emb
+from diffusers.models.transformers.transformer_wan import (
+    WanAttention,
+    WanRotaryPosEmbed,
+    WanTimeTextImageEmbedding,
+    WanTransformerBlock,
+)
+from diffusers.modular_pipelines.modular_pipeline import BlockState
+from diffusers.pipelines.wan.pipeline_wan import prompt_clean
+from torch import nn
+from torch.distributed import ProcessGroup
+from torch.distributed.device_mesh import DeviceMesh
+
+__all__ = [
+    # The parts of Wan's transformer that ours is built of. Watch their forwards' arguments and the names of
+    # their parameters, which are those of the checkpoints (tests/model/test_models_transformer.py).
+    "WanAttention",
+    "WanRotaryPosEmbed",
+    "WanTimeTextImageEmbedding",
+    "WanTransformerBlock",
+    "apply_rotary_emb",
+    # How attention is computed, and by which backend. Watch the backends' names, and which of them take a
+    # bias (tests/model/test_models_part_aware_attention.py).
+    "AttentionBackendName",
+    "active_attention_backend",
+    "dispatch_attention_fn",
+    # What caches and context parallelism have to know of our blocks (tests/model/test_sampling_pipeline.py,
+    # test_models_transformer.py).
+    "ContextParallelInput",
+    "ContextParallelOutput",
+    "PartitionAnythingSharder",
+    "TransformerBlockMetadata",
+    "TransformerBlockRegistry",
+    "mag_cache_state",
+    "parallel_mesh",
+    "parallel_group",
+    "replace_forward",
+    "reset_cache",
+    "reapply_offloading",
+    # The VAE frame by frame. Watch the order in which its convolutions take their entry of the cache
+    # (tests/model/test_sampling_pipeline.py).
+    "WanCausalConv3d",
+    "patchify",
+    "unpatchify",
+    # A guider's batch of inputs (tests/model/test_sampling_guiders.py).
+    "BlockState",
+    # How Wan's pipelines clean a prompt, which the text encoder was trained with.
+    "prompt_clean",
+]
+
+
+def active_attention_backend() -> AttentionBackendName:
+    """The backend of attention layers that have none of their own; one for the whole process."""
+    return _AttentionBackendRegistry.get_active_backend()[0]
+
+
+def parallel_mesh(config: ParallelConfig | None) -> DeviceMesh | None:
+    """The devices that share a sequence, None without context parallelism."""
+    if config is None or config.context_parallel_config is None:
+        return None
+    return config.context_parallel_config._flattened_mesh
+
+
+def parallel_group(config: ParallelConfig | None) -> ProcessGroup | None:
+    """The processes that share a sequence, None without context parallelism."""
+    mesh = parallel_mesh(config)
+    return None if mesh is None else mesh.get_group()
+
+
+def mag_cache_state(block: nn.Module) -> object | None:
+    """What MagCache remembers in the current cache context, from the first block; None where it is off.
+
+    Its `step_index` counts the context's evaluations.
+    """
+    registry = getattr(block, "_diffusers_hook", None)
+    hook = registry and registry.get_hook(_MAG_CACHE_LEADER_BLOCK_HOOK)
+    return hook and hook.state_manager.get_state()
+
+
+def reset_cache(model: CacheMixin) -> None:
+    """Let a model's cache forget every context; `disable_cache` alone leaves what it holds alive."""
+    model._reset_stateful_cache()
+
+
+def reapply_offloading(model: nn.Module) -> None:
+    """Let group offloading, where it is on, learn of parameters that were added or removed."""
+    _maybe_remove_and_reapply_group_offloading(model)
+
+
+def replace_forward(module: nn.Module, change: Callable[[Callable], Callable]) -> None:
+    """Change the innermost forward of a module, below the hooks (caches) that it has or gets."""
+    registry = HookRegistry.check_if_exists_or_initialize(module)
+    inmost = next(iter(registry._fn_refs), module)
+    name = "original_forward" if getattr(inmost, "original_forward", None) else "forward"
+    setattr(inmost, name, change(getattr(inmost, name)))
