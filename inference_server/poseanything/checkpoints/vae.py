@@ -1,4 +1,4 @@
-"""The video VAE of Wan 2.2: Wan's own `Wan2.2_VAE.pth`, and diffusers' folders of `AutoencoderKLWan`."""
+"""The video VAE: Wan 2.2's own `Wan2.2_VAE.pth`, and diffusers' folders of `AutoencoderKLWan` or our linear one."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import torch
 from accelerate import init_empty_weights
 from diffusers import AutoencoderKLWan
 
+from ..models.linear_vae import AutoencoderLinear
 from .errors import CheckpointError
 from .keymap import KeyMap
 from .loading import Opened, fill
-from .readers import Renamed, open_tensors
+from .readers import LazyTensors, Renamed, open_tensors
 
 _RESIDUAL = [
     ("norm1", "residual.0"),
@@ -78,7 +79,7 @@ def load_vae(
     torch_dtype: torch.dtype = torch.bfloat16,
     device: torch.device | str = "cpu",
     check: Callable[[], None] | None = None,
-) -> AutoencoderKLWan:
+) -> AutoencoderKLWan | AutoencoderLinear:
     """Load the VAE from Wan's `Wan2.2_VAE.pth` (or the same as safetensors) or from a diffusers folder.
 
     `check` is called between the tensors, and what it raises ends the reading. Raises `CheckpointError`: one
@@ -87,18 +88,13 @@ def load_vae(
     return fill(open_vae(path), torch_dtype=torch_dtype, device=device, check=check)
 
 
-def open_vae(path: Path | str) -> Opened[AutoencoderKLWan]:
+def open_vae(path: Path | str) -> Opened[AutoencoderKLWan | AutoencoderLinear]:
     """Open a VAE checkpoint and tell what model it is. Raises `CheckpointError`."""
-    tensors = open_tensors(Path(path))
-    if "decoder.conv_in.weight" in tensors:
-        config_file = tensors.paths[0].parent / "config.json"
-        try:
-            config = json.loads(config_file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise CheckpointError(
-                f"{tensors.where} needs the config.json of its folder, which can't be read ({error});"
-                " get it again."
-            ) from error
+    tensors, kind = open_tensors(Path(path)), AutoencoderKLWan
+    if "decoder.mid_block.weight" in tensors:
+        kind, config = AutoencoderLinear, _config_beside(tensors)
+    elif "decoder.conv_in.weight" in tensors:
+        config = _config_beside(tensors)
         _require_wan22(config.get("z_dim"), tensors.where)
     elif "decoder.conv1.weight" in tensors:
         config = config_from_wan(tensors.shapes, tensors.where)
@@ -108,8 +104,20 @@ def open_vae(path: Path | str) -> Opened[AutoencoderKLWan]:
             f"{tensors.where} is no Wan VAE; choose Wan2.2_VAE.pth or diffusers' folder vae."
         )
     with init_empty_weights():
-        vae = AutoencoderKLWan.from_config(config)
+        vae = kind.from_config(config)
     return Opened(vae, tensors)
+
+
+def _config_beside(tensors: LazyTensors) -> dict[str, object]:
+    """The config.json of a diffusers folder. Raises `CheckpointError`."""
+    config_file = tensors.paths[0].parent / "config.json"
+    try:
+        return json.loads(config_file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{tensors.where} needs the config.json of its folder, which can't be read ({error});"
+            " get it again."
+        ) from error
 
 
 def config_from_wan(shapes: Mapping[str, tuple[int, ...]], where: str) -> dict[str, object]:

@@ -14,7 +14,6 @@ import torch
 from diffusers import AutoencoderKLWan
 
 from ..compat.diffusers import WanCausalConv3d, patchify, unpatchify
-from ..conditioning.parts.matching import FRAMES_PER_LATENT
 
 
 def to_video(images: np.ndarray) -> torch.Tensor:
@@ -43,8 +42,8 @@ def encode_frames(vae: AutoencoderKLWan, video: torch.Tensor) -> Iterator[torch.
     """
     mean, std = statistics(vae, video.device)
     features = feature_cache(vae.encoder)
-    later = video.shape[2] // FRAMES_PER_LATENT
-    for chunk in video.split([1, *[FRAMES_PER_LATENT] * later], dim=2):
+    group = vae.config.scale_factor_temporal
+    for chunk in video.split([1, *[group] * ((video.shape[2] - 1) // group)], dim=2):
         chunk = patchify(chunk.to(vae.dtype), vae.config.patch_size or 1)
         moments = vae.quant_conv(vae.encoder(chunk, feat_cache=features, feat_idx=[0]))
         yield (moments.chunk(2, dim=1)[0].float() - mean) / std
