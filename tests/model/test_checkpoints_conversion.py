@@ -19,7 +19,7 @@ from inference_server.poseanything.checkpoints import (
 from inference_server.poseanything.checkpoints.conversion import add_parser, convert, write_shards
 from inference_server.poseanything.checkpoints.float8 import FLOAT8
 from inference_server.poseanything.checkpoints.readers import open_tensors
-from inference_server.poseanything.models.transformer import PoseAnythingTransformer3DModel
+from inference_server.poseanything.models.transformer import TRAINED_WITH, PoseAnythingTransformer3DModel
 from tests.model.checkpoint_files import (
     random_tensors,
     save_release,
@@ -70,6 +70,13 @@ def test_heads_of_another_width_survive_the_way_through_wans_own_config(tmp_path
         {"pose_injection": "width", "in_channels": 4},
         {"pose_injection": "width", "in_channels": 4, "part_attention": False},
         {"pose_injection": "mlp", "in_channels": 4},
+        {
+            "init": "draft",
+            "max_parts": 10,
+            "part_attention_threshold": 0.0,
+            "sample_frames": 17,
+            "pose_canvas": None,
+        },
     ],
     ids=str,
 )
@@ -80,7 +87,7 @@ def test_the_papers_variants_survive_the_way_through_wans_own_config(tmp_path, v
     wanted = load_transformer(tmp_path / "diffusers").config
     for folder in ("official", "back"):
         config = load_transformer(tmp_path / folder).config
-        names = ("pose_injection", "part_attention", "part_attention_empty", "in_channels")
+        names = ("pose_injection", "part_attention", "part_attention_empty", "in_channels", *TRAINED_WITH)
         assert {name: config[name] for name in names} == {name: wanted[name] for name in names}
 
 

@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 
 from inference_server.poseanything.models.transformer import (  # noqa: E402
+    TRAINED_WITH,
     FirstFrameAttention,
     PoseAnythingTransformer3DModel,
 )
@@ -192,8 +193,11 @@ def test_recording_in_a_block_that_is_not_there():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"pose_injection": "prompt"}, "'channel', 'mlp' or 'width'"),
+        ({"pose_injection": "prompt"}, "'channel', 'mlp', 'width'"),
         ({"part_attention_empty": "no"}, "'excluded'"),
+        ({"init": "film"}, "'noise', 'draft'"),
+        ({"prediction_type": "epsilon"}, "'flow_prediction', 'sample'"),
+        ({"prediction_base": "draft"}, "predict the sample"),
     ],
 )
 def test_configurations_that_do_not_exist(config: dict, message: str):
@@ -214,6 +218,30 @@ def test_saved_and_loaded_it_is_the_same(tmp_path: Path):
     assert {name: loaded.config[name] for name in CONFIG} == CONFIG
     assert loaded.config.part_attention_empty == "excluded"
     torch.testing.assert_close(loaded(**inputs).sample, transformer(**inputs).sample, rtol=0, atol=0)
+
+
+TRAINING = {
+    "part_attention_threshold": 500.0,
+    "max_parts": 10,
+    "prediction_type": "sample",
+    "prediction_base": "draft",
+    "init": "draft",
+    "init_noise": 0.1,
+    "flow_shift": 3.0,
+    "distilled_timesteps": [1000.0, 500.0],
+    "num_inference_steps": 2,
+    "text_conditioning": False,
+    "sample_frames": 17,
+    "sample_size": 64,
+    "pose_canvas": None,
+}
+
+
+def test_how_it_was_trained_is_saved_with_it(tmp_path: Path):
+    assert TRAINING.keys() == set(TRAINED_WITH)
+    tiny_transformer(**TRAINING).save_pretrained(tmp_path)
+    loaded = PoseAnythingTransformer3DModel.from_pretrained(tmp_path)
+    assert {name: loaded.config[name] for name in TRAINING} == TRAINING
 
 
 def test_loaded_in_half_precision_the_norms_stay_in_float32(tmp_path: Path):

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from ..models.transformer import TRAINED_WITH
 from .errors import CheckpointError
 from .keymap import KeyMap
 
@@ -103,8 +104,9 @@ def config_from_official(
     """The configuration of the model that tensors of these official names and shapes belong to.
 
     `original_config` is the `config.json` in Wan's own words that may lie beside them; it alone can tell a
-    number of heads other than one per 128 features, poses beside the video (`pose_injection`), and what the
-    PTCM does with empty tokens (`part_attention_empty`). `where` names the checkpoint in messages.
+    number of heads other than one per 128 features, poses beside the video (`pose_injection`), what the
+    PTCM does with empty tokens (`part_attention_empty`), and how the checkpoint was trained (`TRAINED_WITH`).
+    `where` names the checkpoint in messages.
 
     Raises `CheckpointError` when they are another model's: plain Wan, a 14B one, or none of this family.
     """
@@ -157,6 +159,7 @@ def config_from_official(
         "pose_injection": pose_injection,
         "part_attention": any(".cross_attn_instance." in name for name in shapes),
         "part_attention_empty": original_config.get("part_attention_empty", "shared"),
+        **{name: original_config[name] for name in TRAINED_WITH if name in original_config},
     }
 
 
@@ -178,4 +181,5 @@ def wan_config(config: Mapping[str, object]) -> dict[str, object]:
         "eps": config["eps"],
         "pose_injection": config["pose_injection"],
         "part_attention_empty": config["part_attention_empty"],
+        **{name: config[name] for name in TRAINED_WITH},
     }

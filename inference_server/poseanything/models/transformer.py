@@ -40,6 +40,32 @@ __all__ = [
 ]
 
 
+CHOICES: dict[str, tuple[str | None, ...]] = {
+    "pose_injection": ("channel", "mlp", "width"),
+    "part_attention_empty": ("shared", "excluded"),
+    "prediction_type": ("flow_prediction", "sample"),
+    "prediction_base": (None, "first_frame", "draft"),
+    "init": ("noise", "draft"),
+}
+"""The words that an entry of the configuration may have."""
+TRAINED_WITH = (
+    "part_attention_threshold",
+    "max_parts",
+    "prediction_type",
+    "prediction_base",
+    "init",
+    "init_noise",
+    "flow_shift",
+    "distilled_timesteps",
+    "num_inference_steps",
+    "text_conditioning",
+    "sample_frames",
+    "sample_size",
+    "pose_canvas",
+)
+"""Entries of the configuration that no tensor tells: how the checkpoint was trained."""
+
+
 class PoseAnythingTransformerBlock(WanTransformerBlock):
     """Wan's block with part-aware cross-attention between text cross-attention and feed-forward."""
 
@@ -134,9 +160,39 @@ class PoseAnythingTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, 
         part_attention: whether the blocks have the Part-aware Temporal Coherence Module.
         part_attention_empty: what it does with the tokens outside a part: `"shared"`, as released, keeps them as empty
             keys and queries; `"excluded"`, as the paper reads, leaves them out.
+        part_attention_threshold: part-aware attention runs at the timesteps above (0 to 1000; paper, section C: 975).
+        max_parts: how many parts a clip had at most in training; more are merged.
+        prediction_type: what the network was trained to predict: `"flow_prediction"`, the flow from the clean latents
+            to where it starts, or `"sample"`, the clean latents.
+        prediction_base: what a prediction of the sample is counted from: `"first_frame"`, its latents in every frame,
+            or `"draft"`, the draft's; None for nothing.
+        init: where the flow starts, at timestep 1000: `"noise"`, or `"draft"`, the latents of a draft of the clip.
+        init_noise: standard deviation of the noise that is added to the draft there.
+        flow_shift: shift of the noise schedule (5 for the release).
+        distilled_timesteps: the timesteps of a few-step checkpoint, descending from 1000; None where any number of
+            steps will do.
+        num_inference_steps: how many steps it is sampled in where nothing else is asked for.
+        text_conditioning: whether it was trained with prompts. Without, no text encoder is needed: the text is a
+            single token of zeros.
+        sample_frames: pixel frames of the longest clip it was trained on; longer ones are made window by window.
+        sample_size: pixels of the longer side it was trained at.
+        pose_canvas: pixels of the longer side at which pose images are drawn, to be scaled to the clip's; None where
+            they are drawn at the clip's own size.
+
+    The last thirteen tell how the checkpoint was trained. Nothing in `forward` depends on them; the pipeline reads
+    them from `transformer.config`, so a folder saved by `save_pretrained` carries all it takes to sample from it.
 
     Raises:
-        ValueError: `pose_injection` or `part_attention_empty` is none of these words.
+        ValueError: one of the choices is none of the words it has.
+
+    Example:
+        >>> transformer = PoseAnythingTransformer3DModel(  # a small bridge from drafts, over a linear VAE
+        ...     patch_size=(1, 1, 1), num_attention_heads=4, attention_head_dim=64, in_channels=1536, out_channels=768,
+        ...     text_dim=32, ffn_dim=1024, num_layers=4, part_attention_empty="excluded", part_attention_threshold=0.0,
+        ...     max_parts=10, init="draft", num_inference_steps=4, text_conditioning=False, sample_frames=17,
+        ...     sample_size=64, pose_canvas=None,
+        ... )
+        >>> transformer.save_pretrained("weights/small/transformer")
     """
 
     _supports_gradient_checkpointing = True
@@ -181,13 +237,32 @@ class PoseAnythingTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, 
         pose_injection: str = "channel",
         part_attention: bool = True,
         part_attention_empty: str = "shared",
+        part_attention_threshold: float = 975.0,
+        max_parts: int = 5,
+        prediction_type: str = "flow_prediction",
+        prediction_base: str | None = None,
+        init: str = "noise",
+        init_noise: float = 0.0,
+        flow_shift: float = 5.0,
+        distilled_timesteps: list[float] | None = None,
+        num_inference_steps: int = 50,
+        text_conditioning: bool = True,
+        sample_frames: int = 81,
+        sample_size: int = 832,
+        pose_canvas: int | None = 512,
     ) -> None:
         super().__init__()
         inner_dim = num_attention_heads * attention_head_dim
+        for name, words in CHOICES.items():
+            if self.config[name] not in words:
+                choices = ", ".join(map(repr, words))
+                raise ValueError(f"{name} is {self.config[name]!r}; it must be one of {choices}.")
+        if prediction_base is not None and prediction_type != "sample":
+            raise ValueError(
+                "A flow is counted from nothing; leave out prediction_base, or predict the sample."
+            )
 
         # 1. Pose injection, patch & position embedding
-        if pose_injection not in ("channel", "mlp", "width"):
-            raise ValueError(f"Poses are injected by 'channel', 'mlp' or 'width', not by {pose_injection!r}.")
         if pose_injection == "mlp":
             self.pose_proj = nn.Linear(in_channels, in_channels)
         self.rope = WanRotaryPosEmbed(attention_head_dim, patch_size, rope_max_seq_len)
