@@ -249,13 +249,13 @@ def test_what_mag_cache_measured_is_kept_beside_the_weights(weights, monkeypatch
     for _ in range(3):  # as in three processes
         engine = find_engine("poseanything")()
         list(engine.load())
-        blocks, load = [], engine._maker._load
+        blocks, load = [], engine._runner._load
 
         def count(*arguments, engine=engine, blocks=blocks, load=load):
             yield from load(*arguments)
-            engine._maker.pipeline.transformer.blocks[-2].register_forward_hook(lambda *_: blocks.append(1))
+            engine._runner.pipeline.transformer.blocks[-2].register_forward_hook(lambda *_: blocks.append(1))
 
-        engine._maker._load = count
+        engine._runner._load = count
         _, note = generate(engine, asked)
         evaluations.append(("calibrated" in note, len(blocks)))
         if len(evaluations) == 2:  # another checkpoint under the same name
@@ -263,7 +263,7 @@ def test_what_mag_cache_measured_is_kept_beside_the_weights(weights, monkeypatch
             os.utime(file, ns=(file.stat().st_atime_ns, file.stat().st_mtime_ns + 10**9))
     assert [calibrated for calibrated, _ in evaluations] == [True, False, True]
     assert evaluations[1][1] <= evaluations[0][1] == evaluations[2][1] == 12
-    assert engine._maker.pipeline.mag_ratios and (weights / "mag_ratios.json").exists()
+    assert engine._runner.pipeline.mag_ratios and (weights / "mag_ratios.json").exists()
 
 
 def test_a_lora_of_the_weights_folder_is_put_on_and_taken_off(engine, weights):
@@ -288,9 +288,9 @@ def test_a_damaged_first_frame_is_said_to_be_one(engine):
 def test_cancelling_leaves_within_a_step_and_the_next_job_runs(engine):
     blocks = []
     transformer = (
-        engine._maker.pipeline.transformer
+        engine._runner.pipeline.transformer
         or generate(engine, request())
-        and engine._maker.pipeline.transformer
+        and engine._runner.pipeline.transformer
     )
     handles = [block.register_forward_hook(lambda *_: blocks.append(1)) for block in transformer.blocks]
     with pytest.raises(JobCancelled):
