@@ -139,22 +139,6 @@ def test_what_was_too_much_is_so_for_its_size_and_until_memory_is_freed(maker, m
     assert calls[5:] == [torch.float32]
 
 
-def test_decoding_beside_the_denoising_is_given_up_before_anything_else(maker, monkeypatch):
-    monkeypatch.setattr(maker, "_overlaps", lambda chosen: chosen.overlap)  # as on a card
-    asked = order(num_frames=13, window_frames=9)
-    wanted = make(maker, asked)[2].shape
-    overlaps, stream = [], maker.pipeline.stream
-    monkeypatch.setattr(
-        maker.pipeline,
-        "stream",
-        lambda *inputs, **options: overlaps.append(options["overlap"]) or stream(*inputs, **options),
-    )
-    calls = run_out(monkeypatch, lambda: torch.empty(1 << 50), lambda calls: overlaps[-1] and len(calls) == 2)
-    stages, note, frames = make(maker, asked)
-    assert overlaps == [True, False] and len(set(calls)) == 1 and len(calls) == 4
-    assert "loading" not in stages and frames.shape == wanted and "Memory ran out" in note
-
-
 @pytest.mark.parametrize("part", range(3))
 def test_loading_is_left_between_two_tensors_and_begun_anew(maker, part):
     class Cancelled(Exception):

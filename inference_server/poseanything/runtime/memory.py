@@ -8,7 +8,7 @@ less than it said.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import psutil
@@ -186,11 +186,6 @@ class MemoryPlan:
         return self.transformer, self.quantization, self.text_encoder, self.text_quantization, self.dtype
 
     @property
-    def overlap(self) -> bool:
-        """Whether a window may be decoded while the next is denoised."""
-        return self._overlapped_bytes <= self.card.free_bytes
-
-    @property
     def reason(self) -> str:
         """What was chosen and why, in a sentence."""
         card, shape = self.card, self.shape
@@ -234,10 +229,6 @@ class MemoryPlan:
         return next(
             (rung for rung in below if rung.peak_bytes < self.peak_bytes and rung._host_carries), None
         )
-
-    def without_overlap(self) -> MemoryPlan:
-        """The same where the card turns out to hold less than denoising and decoding take together."""
-        return replace(self, card=replace(self.card, free_bytes=self._overlapped_bytes - 1))
 
     def load_options(self, component: Literal["transformer", "vae", "text_encoder"]) -> dict[str, Any]:
         """How `load_transformer`, `load_vae` or `load_text_encoder` is to load it: precision, device,
@@ -284,10 +275,6 @@ class MemoryPlan:
     def _vae_dtype(self) -> torch.dtype:
         # Where there is no bfloat16; float16 is too narrow for the VAE's features.
         return torch.float32 if self.dtype == torch.float16 else self.dtype
-
-    @property
-    def _overlapped_bytes(self) -> int:
-        return self._weights_bytes + self._denoising_bytes + self._decoding_bytes
 
     @property
     def _host_carries(self) -> bool:

@@ -15,7 +15,7 @@ from ..checkpoints import WeightSet, default_folder, load_lora, load_text_encode
 from ..conditioning.conditions import InputError
 from ..sampling.caching import MagRatiosFile
 from ..sampling.decoding import Check, Frames
-from ..sampling.pipeline import DenoisingStep, Event, PoseAnythingPipeline, Step
+from ..sampling.pipeline import Event, PoseAnythingPipeline, Step
 from ..sampling.request import Options, SamplingRequest
 from ..sampling.schedulers import make_scheduler
 from .acceleration import compile_blocks, set_attention_backend
@@ -55,8 +55,8 @@ class ClipRunner:
     def make(self, request: SamplingRequest, check: Check = None) -> Generator[Event, None, str]:
         """The pipeline's events of an request, and before them those of loading; returns a note for the user.
 
-        Where memory runs out the clip is begun anew, without decoding beside the denoising or else on the
-        plan's next rung, and goes on after the last frame shown. Raises `InputError`, `CheckpointError`, what
+        Where memory runs out the clip is begun anew on the plan's next rung, and goes on after the last frame
+        shown. Raises `InputError`, `CheckpointError`, what
         `check` raises, and below the last rung what says that memory ran out (see `is_out_of_memory`).
         """
         self._choose(request.options.transformer)
@@ -73,13 +73,8 @@ class ClipRunner:
         shown, remarks = 0, []
         known_ratios = self.pipeline.mag_ratios
         while True:
-            overlapping = False
             try:
                 for event in self._attempt(request, chosen, check):
-                    if isinstance(event, DenoisingStep):  # the first window's last, or a later one
-                        overlapping = (
-                            self._overlaps(chosen) and event.step >= request.settings.num_inference_steps
-                        )
                     if isinstance(event, Frames):
                         event = Frames(shown, event.images[:, max(shown - event.index, 0) :])
                         shown += event.images.shape[1]
@@ -94,7 +89,7 @@ class ClipRunner:
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
-                lower = chosen.without_overlap() if overlapping else chosen.step_down()
+                lower = chosen.step_down()
                 if lower is None:
                     raise
             log.warning("Memory ran out; now %s", lower.reason)
@@ -115,12 +110,8 @@ class ClipRunner:
             request.guider,
             request.settings,
             request.options.window_frames,
-            overlap=self._overlaps(chosen),
             check=check,
         )
-
-    def _overlaps(self, chosen: MemoryPlan) -> bool:
-        return chosen.overlap and self.device.type == "cuda"
 
     def _without_parts(self, request: SamplingRequest) -> Iterator[str]:
         """Why there was no part-aware attention, where it was asked for."""

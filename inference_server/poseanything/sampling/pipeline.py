@@ -114,7 +114,6 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         guider: LinearGuidance | None = None,
         settings: Settings = Settings(),
         window_frames: int = WINDOW_FRAMES,
-        overlap: bool = False,
         check: Check = None,
     ) -> Iterator[Event]:
         """Make a clip, once for each seed, and yield what happens, frames as soon as they are final and in
@@ -125,7 +124,6 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         Args:
             window_frames: frames made at once. Longer clips are chained, each window from the last frame of
                 the one before.
-            overlap: decode a window while the next is denoised. What that begins with is then decoded ahead.
             check: called many times a second; what it raises ends everything, and nothing more is decoded.
 
         Raises:
@@ -148,7 +146,8 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             name: self.prompt_embeds[prompt].to(self._execution_device) for name, prompt in prompts.items()
         }
 
-        with ThreadPoolExecutor(1) as executor, WindowDecoder(self.vae, overlap, check) as decoder:
+        decoder = WindowDecoder(self.vae, check)
+        with ThreadPoolExecutor(1) as executor:
             for number, (start, window) in enumerate(windows):
                 tracker = PartTracker(
                     window, self.transformer, len(seeds), settings.matching, executor, check
@@ -176,9 +175,8 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                     done = number * settings.num_inference_steps
                     for done, (latents, clean) in enumerate(denoiser.steps(noise), done + 1):
                         yield DenoisingStep("denoising", done, num_steps, start, clean, preview)
-                        yield from decoder.ready()
                 self.mag_ratios = denoiser.mag_ratios
-                first_images = yield from decoder.decode(latents, start, last=number == len(windows) - 1)
+                first_images = yield from decoder.decode(latents, start)
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Iterable[str], check: Check = None) -> Iterator[Step]:
