@@ -38,6 +38,19 @@ def say(text: str) -> None:
 # --- environments ----------------------------------------------------------------------------------------------------
 
 
+def requirements_of(group: str) -> list[str]:
+    """What pyproject.toml lists under a name: `server` for what the package needs, an extra, or a group."""
+    import tomllib
+
+    file = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    project = file["project"]
+    return {
+        "server": project["dependencies"],
+        **project["optional-dependencies"],
+        **file["dependency-groups"],
+    }[group]
+
+
 class Environment:
     """A virtual environment of the project's own: `.venv/pythonX.Y` or, for another Blender, `.venv/pythonX.Y-bpyZ`."""
 
@@ -55,18 +68,11 @@ class Environment:
 
     def ensure(self, *groups: str) -> Environment:
         """Install the named groups of pyproject.toml unless they are there; the environment is made when missing."""
-        import tomllib
-
-        project = tomllib.loads((ROOT / "pyproject.toml").read_text())
         stamp = self.folder / "installed.json"
         installed = json.loads(stamp.read_text()) if stamp.exists() and self.python.exists() else {}
         wanted = {}
         for group in groups:
-            listed = (
-                project["project"]["dependencies"]
-                if group == "server"
-                else project["dependency-groups"][group]
-            )
+            listed = requirements_of(group)
             key = hashlib.sha256("\n".join(listed).encode()).hexdigest()
             if installed.get(group) != key:
                 wanted[group] = (key, listed)

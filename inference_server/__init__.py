@@ -5,4 +5,4 @@ process that runs them, so that whatever happens to an engine ends one job and n
 the engines by name.
 """
 
-__version__ = "0.1.0"
+from shared import __version__ as __version__

@@ -20,12 +20,10 @@ COMMANDS = {
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status."""
+def main(arguments: Sequence[str] | None = None, program: str = "python -m inference_server") -> int:
+    """Run one command; returns the exit status. `program` is what the user typed before the command."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    parser = argparse.ArgumentParser(
-        "python -m inference_server", description="PoseAnything Bridge, the server's side."
-    )
+    parser = argparse.ArgumentParser(program, description="PoseAnything Bridge, the server's side.")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     asked = next((word for word in arguments if not word.startswith("-")), None)
     command = None

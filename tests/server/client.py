@@ -90,18 +90,26 @@ class ServerProcess:
     """A server in a process of its own on a free port.
 
     With `engines` (name -> "module:Class") it offers those and takes `settings` of `Settings`; without, it is
-    the command that users run. `log` has its standard error once it has ended.
+    the command that users run, as `program` spells it, in `folder`. `log` has its standard error once it has
+    ended.
     """
 
-    def __init__(self, engines: dict[str, str] | None = None, arguments: Sequence[str] = (), **settings: Any):
+    def __init__(
+        self,
+        engines: dict[str, str] | None = None,
+        arguments: Sequence[str] = (),
+        program: Sequence[str] = (sys.executable, "-m", "inference_server", "serve"),
+        folder: Path = ROOT,
+        **settings: Any,
+    ):
         address = "tcp://127.0.0.1:0"
-        command = [sys.executable, "-m", "inference_server", "serve", "--address", address, *arguments]
+        command = [*map(str, program), "--address", address, *arguments]
         if engines is not None:
             order = {"address": address, "engines": engines, **settings}
             command = [sys.executable, "-m", "tests.server.serve", json.dumps(order)]
         self.process = subprocess.Popen(
             command,
-            cwd=ROOT,
+            cwd=folder,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
