@@ -52,7 +52,7 @@ _items: dict[str, list] = {}
 
 def _engine_items(self, context):
     names = [BEST_ENGINE]
-    for engine in session.get().engines:
+    for engine in session.get().bridge.engines:
         names.append((engine.name, engine.label, engine.summary if engine.ready else engine.reason))
     if self.engine_name and all(name != self.engine_name for name, _, _ in names):
         names.append((self.engine_name, self.engine_name, "The server that is connected does not have it"))
@@ -60,7 +60,7 @@ def _engine_items(self, context):
 
 
 def _guider_items(self, context):
-    engine = session.get().engine(self.engine_name)
+    engine = session.get().bridge.engine(self.engine_name)
     words = engine.guiders if engine is not None else tuple(_GUIDERS)
     names = [(word, *_GUIDERS.get(word, (word, ""))) for word in words]
     if all(name != self.guider_name for name, _, _ in names):

@@ -1,1 +1,1 @@
-"""The way to the server: client thread, server process, and the session that joins them to Blender."""
+"""The way to the server: client thread, server process, jobs. Nothing here knows bpy."""

@@ -20,6 +20,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from ..shared import messages, wire
+from ..shared.address import DEFAULT_ADDRESS, Address
 from ..shared.messages import (
     Accepted,
     Cancel,
@@ -36,7 +37,6 @@ from ..shared.messages import (
 )
 from ..shared.schema import MessageError
 from ..takes.writer import TakeWriter, WriteError
-from .server import is_local
 
 log = logging.getLogger(__name__)
 
@@ -76,8 +76,8 @@ class Unsent:
     job: str
 
 
-class _Job:
-    """A job in the thread's keeping, from its submission to its end; the request until it is at work."""
+class _Submission:
+    """A request in the thread's keeping, until its job ends; the message itself until a server is at work on it."""
 
     def __init__(self, request: GenerationRequest, writer: TakeWriter):
         self.request: GenerationRequest | None = request
@@ -109,12 +109,13 @@ class BridgeClient:
 
     def start(self) -> None:
         """Raises `ValueError` with one sentence when the address can't be one."""
+        where = Address.parse(self.address)
         probe = self._context.socket(zmq.DEALER)
         try:
-            probe.connect(self.address)
+            probe.connect(str(where))
         except zmq.ZMQError as error:
             raise ValueError(
-                f"{self.address!r} is not an address; write it as tcp://127.0.0.1:47847."
+                f"Nothing can be reached at {self.address} ({error.strerror}); write it as {DEFAULT_ADDRESS}."
             ) from error
         finally:
             probe.close(linger=0)
@@ -188,9 +189,10 @@ class _Connection:
 
     def __init__(self, client: BridgeClient):
         self.client = client
-        self.grace = 0.0 if is_local(client.address) else GRACE
+        self.address = Address.parse(client.address)
+        self.grace = 0.0 if self.address.is_loopback else GRACE
         self.broken_at: float | None = None
-        self.jobs: dict[str, _Job] = {}
+        self.submissions: dict[str, _Submission] = {}
         self.heard = self.greeted = 0.0
         self.attached = False
         self.strange = 0
@@ -201,6 +203,7 @@ class _Connection:
         bell = context.socket(zmq.PAIR)
         bell.connect("inproc://bell")
         dealer = context.socket(zmq.DEALER)
+        dealer.setsockopt(zmq.IPV6, self.address.is_ipv6)
         dealer.setsockopt(zmq.ROUTING_ID, uuid.uuid4().bytes)
         dealer.setsockopt(zmq.MAXMSGSIZE, wire.MAX_PART)
         dealer.setsockopt(zmq.RCVHWM, 16)
@@ -217,7 +220,7 @@ class _Connection:
         for socket in (bell, monitor, dealer):
             poller.register(socket, zmq.POLLIN)
         try:
-            dealer.connect(self.client.address)
+            dealer.connect(str(self.address))
             while not self.closing:
                 # Right after the handshake the socket may not take a message yet: try again soon.
                 greeting = self.attached and not self.greeted
@@ -246,22 +249,22 @@ class _Connection:
                 return
             if command == "submit":
                 request, writer = arguments
-                self.jobs[request.job] = _Job(request, writer)
+                self.submissions[request.job] = _Submission(request, writer)
                 if self.client.link.state == REFUSED:
                     self._refuse(self.client.link.sentence)
                 self._send_waiting()
             elif command == "cancel":
                 self._cancel(arguments[0])
             elif command == "close":
-                for job in [name for name, job in self.jobs.items() if job.sent]:
+                for job in [name for name, submission in self.submissions.items() if submission.sent]:
                     self._send(Cancel(job=job))
                 self.closing = True
 
     def _cancel(self, name: str) -> None:
-        job = self.jobs.get(name)
-        if job is None:
+        submission = self.submissions.get(name)
+        if submission is None:
             return
-        if job.sent:
+        if submission.sent:
             self._send(Cancel(job=name))
         # The user's wish holds at once, whatever the server makes of it.
         self._end(Cancelled(job=name))
@@ -269,11 +272,11 @@ class _Connection:
     def _send_waiting(self) -> None:
         if self.client.link.state != CONNECTED:
             return
-        for name, job in list(self.jobs.items()):
-            if job.sent:
+        for name, submission in list(self.submissions.items()):
+            if submission.sent:
                 continue
             try:
-                job.sent = self._send(job.request)
+                submission.sent = self._send(submission.request)
             except MessageError as error:
                 self._end(Failed(job=name, code="invalid", message=str(error)))
 
@@ -315,14 +318,16 @@ class _Connection:
         `send_again` those that waited there do so here."""
         self.broken_at = None
         self.client._set_link(CONNECTING, f"{what}.")
-        for name, job in [(name, job) for name, job in self.jobs.items() if job.sent]:
-            if send_again and job.request is not None:
-                job.sent = job.accepted = False
+        for name, submission in [
+            (name, submission) for name, submission in self.submissions.items() if submission.sent
+        ]:
+            if send_again and submission.request is not None:
+                submission.sent = submission.accepted = False
                 self.client._post(Unsent(name))
                 continue
             kept = (
-                f" ({job.writer.written} of {job.num_frames} frames arrived and are kept)"
-                if job.writer.written
+                f" ({submission.writer.written} of {submission.num_frames} frames arrived and are kept)"
+                if submission.writer.written
                 else ""
             )
             self._end(
@@ -366,32 +371,36 @@ class _Connection:
             self._refuse(message.message)
         elif isinstance(message, Failed) and not message.job:
             self._blame(message)
-        elif message.job not in self.jobs:
+        elif message.job not in self.submissions:
             log.debug("A message for a job that has ended: %s", type(message).__name__)
         elif isinstance(message, Frame):
-            self.jobs[message.job].request = None
+            self.submissions[message.job].request = None
             self._save(message)
         elif isinstance(message, Done):
             self._finish(message)
         elif isinstance(message, messages.ENDINGS):
             self._end(message)
         else:
-            job = self.jobs[message.job]
-            job.accepted |= isinstance(message, Accepted)
+            submission = self.submissions[message.job]
+            submission.accepted |= isinstance(message, Accepted)
             if isinstance(message, (Progress, Preview)):
-                job.request = None
+                submission.request = None
             self.client._post(message)
 
     def _blame(self, failed: Failed) -> None:
         """The server could not even read whose message it was: it was the oldest that it has not accepted."""
-        unread = [name for name, job in self.jobs.items() if job.sent and not job.accepted]
+        unread = [
+            name
+            for name, submission in self.submissions.items()
+            if submission.sent and not submission.accepted
+        ]
         if unread:
             self._end(Failed(job=unread[0], code=failed.code, message=failed.message))
         else:
             log.warning("The server says: %s", failed.message)
 
     def _save(self, frame: Frame) -> None:
-        writer = self.jobs[frame.job].writer
+        writer = self.submissions[frame.job].writer
         if frame.index != writer.written or frame.index >= writer.num_frames or frame.format != "png":
             self._give_up(
                 frame.job,
@@ -407,10 +416,10 @@ class _Connection:
         self.client._post(FramesSaved(frame.job, writer.written))
 
     def _finish(self, done: Done) -> None:
-        job = self.jobs[done.job]
-        if job.writer.written < job.num_frames:
+        submission = self.submissions[done.job]
+        if submission.writer.written < submission.num_frames:
             message = (
-                f"The server ended the clip after {job.writer.written} of {job.num_frames} frames (they "
+                f"The server ended the clip after {submission.writer.written} of {submission.num_frames} frames (they "
                 "are kept); "
                 "generate again."
             )
@@ -425,7 +434,7 @@ class _Connection:
             name = wire.read_header(parts).get("job")
         except MessageError:
             name = None
-        if isinstance(name, str) and name in self.jobs:
+        if isinstance(name, str) and name in self.submissions:
             self._give_up(name, f"The server sent something that can't be used: {sentence}")
         elif self.client.link.state != CONNECTED:
             self._refuse(self._stranger())
@@ -435,7 +444,7 @@ class _Connection:
 
     def _refuse(self, sentence: str) -> None:
         self.client._set_link(REFUSED, sentence)
-        for name in list(self.jobs):
+        for name in list(self.submissions):
             self._end(Failed(job=name, code="version", message=sentence))
 
     def _give_up(self, name: str, sentence: str) -> None:
@@ -444,5 +453,5 @@ class _Connection:
         self._end(Failed(job=name, code="internal", message=sentence))
 
     def _end(self, ending: object) -> None:
-        self.jobs.pop(ending.job, None)
+        self.submissions.pop(ending.job, None)
         self.client._post(ending)

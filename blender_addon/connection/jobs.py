@@ -18,13 +18,8 @@ ENDED = (DONE, FAILED, CANCELLED)
 class Job:
     """One clip in the making.
 
-    scene_uid, scene_name, file: where its strip belongs: the scene's `session_uid` holds through undo and
-        renaming, its name through loading; `file` is the .blend's path, "" before it is saved.
-    present: whether that .blend is the open one.
-    frames: how many are on disk; shown: how many the strip has been given.
-    stale: undo or loading may have taken from the strip what it had been given.
-    had_strip: whether there was a strip when undo began; in_undo: whether the strip has an undo step of
-        its own.
+    state: one of the names above. `ENCODING` and the `DONE` after it are told by whoever encodes a movie.
+    frames: how many are on disk.
     warnings: what the exporter found worth saying.
     sentence: what the server or this side says of it, above all why it failed.
     """
@@ -33,10 +28,6 @@ class Job:
     take: Take
     engine_label: str
     neural: bool
-    scene_uid: int
-    scene_name: str
-    file: str
-    make_movie: bool = False
     warnings: tuple[str, ...] = ()
     state: str = WAITING
     position: int = 0
@@ -44,11 +35,6 @@ class Job:
     step: int = 0
     total: int = 0
     frames: int = 0
-    shown: int = 0
-    present: bool = True
-    stale: bool = False
-    had_strip: bool = False
-    in_undo: bool = False
     sentence: str = ""
     began: float = field(default_factory=time.monotonic)
     first_frame_at: float | None = None

@@ -10,7 +10,8 @@ import sys
 import threading
 from collections import deque
 from pathlib import Path
-from urllib.parse import urlsplit
+
+from ..shared.address import Address, AddressError
 
 STOPPED, STARTING, RUNNING, FAILED = "STOPPED", "STARTING", "RUNNING", "FAILED"
 
@@ -39,17 +40,15 @@ class ServerProcess:
         Returns at once; `state` tells how it goes on. Raises `ServerError`."""
         if self.is_up:
             return
-        check_address(address)
-        if not is_local(address):
+        where = parse_address(address)
+        if not where.is_loopback:
             raise ServerError(
                 f"{address} is another computer; start the server there, or choose an address on this one."
             )
         home = _checkout(folder)
         interpreter = python or _interpreter(home)
-        if is_taken(address):
-            raise ServerError(
-                f"Port {urlsplit(address).port} is in use by another program; choose another address."
-            )
+        if is_taken(where):
+            raise ServerError(f"Port {where.port} is in use by another program; choose another address.")
         self._log.clear()
         # Blender's own Python settings would mislead another Python.
         environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONHOME", "PYTHONPATH")}
@@ -121,26 +120,12 @@ class ServerProcess:
             self.state, self._process = FAILED, None
 
 
-def check_address(address: str) -> None:
-    """Raises `ServerError` when an address can't be one."""
-    parts = urlsplit(address)
+def parse_address(text: str) -> Address:
+    """Raises `ServerError` when a text is not an address."""
     try:
-        complete = parts.scheme == "tcp" and parts.hostname and parts.port is not None
-    except ValueError:
-        complete = False
-    if not complete:
-        raise ServerError(f"{address!r} is not an address; write it as tcp://127.0.0.1:47847.")
-
-
-def is_local(address: str) -> bool:
-    """Whether an address is on this computer, so that no network is touched."""
-    parts = urlsplit(address)
-    return parts.hostname in ("127.0.0.1", "localhost", "::1")
-
-
-def chooses_port(address: str) -> bool:
-    """Whether the port is left to the server, so that nobody can be there yet."""
-    return address.endswith(":0")
+        return Address.parse(text)
+    except AddressError as error:
+        raise ServerError(str(error)) from None
 
 
 def _checkout(folder: str) -> Path:
@@ -171,14 +156,13 @@ def _interpreter(home: Path) -> str:
     return str(min(found, key=lambda path: int(path.parent.parent.name.partition(".")[2])))
 
 
-def is_taken(address: str) -> bool:
-    """Whether something listens at a local address already."""
-    parts = urlsplit(address)
-    if parts.scheme != "tcp" or not parts.port:
+def is_taken(address: Address) -> bool:
+    """Whether something listens at an address of this computer already."""
+    if not address.port:
         return False
-    with socket.socket(socket.AF_INET6 if ":" in parts.hostname else socket.AF_INET) as probe:
+    with socket.socket(socket.AF_INET6 if address.is_ipv6 else socket.AF_INET) as probe:
         probe.settimeout(0.05)
-        return probe.connect_ex((parts.hostname, parts.port)) == 0
+        return probe.connect_ex((address.host, address.port)) == 0
 
 
 def _reap(process: subprocess.Popen) -> None:

@@ -43,7 +43,7 @@ def export_files(context, output: Path) -> Generator[ExportStep, None, Path]:
 
     The value is the folder. Raises one of `stepped.BAD_INPUT`."""
     settings = context.scene.poseanything
-    engine = session.get().engine(settings.engine_name) or _RELEASE
+    engine = session.get().bridge.engine(settings.engine_name) or _RELEASE
     planned = clip_range(context, settings, engine)
     clip = yield from export_clip(context, export_options(context, settings, planned))
     request = build_request(uuid.uuid4().hex, clip, planned, settings, engine)

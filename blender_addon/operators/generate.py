@@ -10,8 +10,9 @@ from pathlib import Path
 import bpy
 from bpy.props import BoolProperty, StringProperty
 
-from .. import preferences, session
+from .. import session
 from ..connection import server
+from ..connection.bridge import PATIENCE
 from ..connection.client import CONNECTED, REFUSED
 from ..connection.jobs import DONE, Job
 from ..connection.server import ServerError
@@ -39,7 +40,7 @@ def generate(context, remade: str = "") -> Generator[ExportStep, None, Job]:
     output_folder(context, context.scene.poseanything)
     view = recorded_view(again)
     clip_range(context, context.scene.poseanything, None, view)
-    preferences.reach_server(context)
+    current.reach_server(context)
     yield from _await_server(context, current)
 
     # Blender was the user's meanwhile.
@@ -49,7 +50,7 @@ def generate(context, remade: str = "") -> Generator[ExportStep, None, Job]:
     if reason := export_blocker(context):
         raise ExportError(f"{reason}, then generate again.")
     folder = output_folder(context, settings)
-    engine = current.engine(settings.engine_name)
+    engine = current.bridge.engine(settings.engine_name)
     if engine is None:
         wanted = settings.engine_name or "usable"
         raise ExportError(f"The server has no {wanted} engine; choose another engine in the Guidance panel.")
@@ -69,21 +70,21 @@ def generate(context, remade: str = "") -> Generator[ExportStep, None, Job]:
 
 
 def _await_server(context, current: session.Session) -> Generator[ExportStep, None, None]:
-    began = time.monotonic()
-    was_running = current.server.state == server.RUNNING
-    while current.link.state != CONNECTED or not current.engines:
-        if current.link.state == REFUSED:
-            raise ServerError(current.link.sentence)
-        if current.server.state == server.FAILED:
+    bridge, began = current.bridge, time.monotonic()
+    was_running = bridge.server.state == server.RUNNING
+    while bridge.link.state != CONNECTED or not bridge.engines:
+        if bridge.link.state == REFUSED:
+            raise ServerError(bridge.link.sentence)
+        if bridge.server.state == server.FAILED:
             if not was_running:
-                raise ServerError(current.server.sentence)
+                raise ServerError(bridge.server.sentence)
             was_running = False  # it had just ended, unnoticed: another may take its place
-            preferences.reach_server(context)
-        if current.client is None and not current.server.is_up:
+            current.reach_server(context)
+        if bridge.client is None and not bridge.server.is_up:
             raise ServerError("The server was stopped; generate again.")
-        starting = current.server.state == server.STARTING
-        if time.monotonic() - began > (START_PATIENCE if starting else session.PATIENCE):
-            where = f"at {current.client.address}" if current.client is not None else "yet"
+        starting = bridge.server.state == server.STARTING
+        if time.monotonic() - began > (START_PATIENCE if starting else PATIENCE):
+            where = f"at {bridge.client.address}" if bridge.client is not None else "yet"
             raise ServerError(f"No server answers {where}; start it in the Server panel.")
         yield ExportStep(0.0, "Starting the server" if starting else "Looking for the server")
         current.poll()
@@ -124,7 +125,7 @@ class POSEANYTHING_OT_generate(SteppedOperator, bpy.types.Operator):
         for warning in job.warnings:
             self.report({"WARNING"}, warning)
         current = session.get()
-        while self.wait and (not job.ended or current.unfinished(job)):
+        while self.wait and current.in_progress(job):
             current.poll()
             time.sleep(0.01)
         if self.wait and job.state != DONE:
@@ -142,9 +143,8 @@ class POSEANYTHING_OT_cancel(bpy.types.Operator):
     job: StringProperty(options={"HIDDEN", "SKIP_SAVE"})
 
     def execute(self, context):
-        current = session.get()
-        jobs = [current.jobs[self.job]] if self.job in current.jobs else current.active()
-        for job in jobs:
+        current, bridge = session.get(), session.get().bridge
+        for job in [bridge.jobs[self.job]] if self.job in bridge.jobs else bridge.active():
             current.cancel(job)
         return {"FINISHED"}
 

@@ -17,7 +17,7 @@ class POSEANYTHING_OT_start_server(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context):
-        if session.get().server.is_up:
+        if session.get().bridge.server.is_up:
             cls.poll_message_set("The server is running")
             return False
         if not preferences.get(context).server_folder:
@@ -28,7 +28,7 @@ class POSEANYTHING_OT_start_server(bpy.types.Operator):
     def execute(self, context):
         prefs = preferences.get(context)
         try:
-            session.get().server.start(
+            session.get().bridge.server.start(
                 bpy.path.abspath(prefs.server_folder), bpy.path.abspath(prefs.server_python), prefs.address
             )
         except ServerError as error:
@@ -44,13 +44,13 @@ class POSEANYTHING_OT_stop_server(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context):
-        if not session.get().server.is_up:
+        if not session.get().bridge.server.is_up:
             cls.poll_message_set("No server was started from this Blender")
             return False
         return True
 
     def execute(self, context):
-        session.get().server.stop()
+        session.get().bridge.server.stop()
         return {"FINISHED"}
 
 
@@ -61,14 +61,14 @@ class POSEANYTHING_OT_show_server_log(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context):
-        if not session.get().server.log_tail(1):
+        if not session.get().bridge.server.log_tail(1):
             cls.poll_message_set("The server has printed nothing yet")
             return False
         return True
 
     def execute(self, context):
         text = bpy.data.texts.get("PoseAnything Server Log") or bpy.data.texts.new("PoseAnything Server Log")
-        text.from_string("\n".join(session.get().server.log_tail(200)) + "\n")
+        text.from_string("\n".join(session.get().bridge.server.log_tail(200)) + "\n")
         self.report({"INFO"}, f"See the text '{text.name}' in the text editor")
         return {"FINISHED"}
 

@@ -79,7 +79,8 @@ class SteppedOperator:
         self._waiting = step.fraction == 0.0
         session.get().exporting = step
         context.workspace.status_text_set(f"{step.text} ({step.fraction:.0%})   Esc: Cancel")
-        session.redraw()
+        if context.area is not None:
+            context.area.tag_redraw()
         return {"PASS_THROUGH"}
 
     def cancel(self, context):
@@ -90,4 +91,3 @@ class SteppedOperator:
         context.window_manager.event_timer_remove(self._timer)
         context.workspace.status_text_set(None)
         session.get().exporting = None
-        session.redraw()

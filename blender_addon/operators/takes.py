@@ -16,17 +16,17 @@ from ..sequencer import strips
 from ..takes.take import Take, TakeError, read_take
 
 
-def chosen_take(context, job: str = "") -> Take:
-    """The take of a job, else of the sequencer's active strip, else the newest. Raises `TakeError`."""
-    jobs = session.get().jobs
-    if job:
-        if job in jobs:
-            return jobs[job].take
-        if (found := strips.find_strip(job)) is not None:
+def chosen_take(context, take_id: str = "") -> Take:
+    """A take by its id, else of the sequencer's active strip, else the newest. Raises `TakeError`."""
+    jobs = session.get().bridge.jobs
+    if take_id:
+        if take_id in jobs:
+            return jobs[take_id].take
+        if (found := strips.find_strip(take_id)) is not None:
             return strips.take_of(found[1])
     editor = strips.sequencer_scene(context).sequence_editor
     active = editor.active_strip if editor is not None else None
-    if active is not None and strips.JOB in active:
+    if active is not None and strips.TAKE_ID in active:
         return strips.take_of(active)
     if jobs:
         return list(jobs.values())[-1].take
@@ -34,7 +34,7 @@ def chosen_take(context, job: str = "") -> Take:
 
 
 class _TakeOperator:
-    job: StringProperty(options={"HIDDEN", "SKIP_SAVE"})
+    take_id: StringProperty(options={"HIDDEN", "SKIP_SAVE"})
 
     @classmethod
     def poll(cls, context):
@@ -56,7 +56,7 @@ class POSEANYTHING_OT_use_take_settings(_TakeOperator, bpy.types.Operator):
 
     def execute(self, context):
         try:
-            take = chosen_take(context, self.job)
+            take = chosen_take(context, self.take_id)
             adopt(context, take)
         except TakeError as error:
             self.report({"ERROR"}, str(error))
@@ -82,7 +82,7 @@ class POSEANYTHING_OT_make_again(_TakeOperator, bpy.types.Operator):
 
     def _again(self, context, how):
         try:
-            take = chosen_take(context, self.job)
+            take = chosen_take(context, self.take_id)
             adopt(context, take)
         except TakeError as error:
             self.report({"ERROR"}, str(error))
@@ -139,7 +139,7 @@ class POSEANYTHING_OT_open_take(_TakeOperator, bpy.types.Operator):
 
     def execute(self, context):
         try:
-            folder = chosen_take(context, self.job).folder
+            folder = chosen_take(context, self.take_id).folder
         except TakeError as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}

@@ -12,8 +12,10 @@ import bpy
 
 from ..takes.take import Take, TakeError, from_json, to_json
 
-JOB = "poseanything_job"
+TAKE_ID = "poseanything_job"
+"""The custom property by which a strip is known; every strip of one take has the same value."""
 TAKE = "poseanything_take"
+"""The custom property that says what a strip was made with."""
 MAX_CHANNEL = 128
 DRAFT_COLOUR = "COLOR_02"
 """Colour tag of strips that no neural engine made."""
@@ -47,11 +49,11 @@ def all_strips(scene: bpy.types.Scene):
     return editor.strips_all if hasattr(editor, "strips_all") else editor.sequences_all
 
 
-def find_strip(job: str, kind: str = "IMAGE") -> tuple[bpy.types.Scene, bpy.types.Strip] | None:
-    """The strip of a job, in whatever scene it is now."""
+def find_strip(take_id: str, kind: str = "IMAGE") -> tuple[bpy.types.Scene, bpy.types.Strip] | None:
+    """The strip of a take, in whatever scene it is now."""
     for scene in bpy.data.scenes:
         for strip in all_strips(scene):
-            if strip.type == kind and strip.get(JOB) == job:
+            if strip.type == kind and strip.get(TAKE_ID) == take_id:
                 return scene, strip
     return None
 
@@ -68,13 +70,13 @@ def take_of(strip: bpy.types.Strip) -> Take:
     return from_json(text, folder)
 
 
-def show_frames(scene: bpy.types.Scene, job: str, take: Take, num_frames: int) -> bool:
-    """Make the job's strip show the first `num_frames` frames of a take, making it in `scene` when there is
+def show_frames(scene: bpy.types.Scene, take_id: str, take: Take, num_frames: int) -> bool:
+    """Make a take's strip show its first `num_frames` frames, making it in `scene` when there is
     none yet.
 
     Returns whether a strip was made."""
     names = take.element_names(num_frames)
-    found = find_strip(job)
+    found = find_strip(take_id)
     if found is None:
         strips = strips_of(scene)
         channel = free_channel(strips, take.frame_start, take.duration)
@@ -86,7 +88,7 @@ def show_frames(scene: bpy.types.Scene, job: str, take: Take, num_frames: int) -
             fit_method="FIT",
         )
         strip.directory = relative_folder(take.folder)
-        _label(strip, job, take)
+        _label(strip, take_id, take)
         _square_pixels(scene, strip)
         _read_as_srgb(strip)
     else:
@@ -98,9 +100,9 @@ def show_frames(scene: bpy.types.Scene, job: str, take: Take, num_frames: int) -
     return found is None
 
 
-def add_movie(scene: bpy.types.Scene, job: str, take: Take, path: Path) -> None:
+def add_movie(scene: bpy.types.Scene, take_id: str, take: Take, path: Path) -> None:
     """Lay an encoded take above its image strip and mute that one."""
-    image = find_strip(job)
+    image = find_strip(take_id)
     if image is not None:
         scene, image_strip = image
         start = _start(image_strip)
@@ -113,7 +115,7 @@ def add_movie(scene: bpy.types.Scene, job: str, take: Take, path: Path) -> None:
         name=f"{_title(take)}.mp4", filepath=str(path), channel=channel, frame_start=start, fit_method="FIT"
     )
     strip.filepath = relative_folder(path.parent) + path.name
-    _label(strip, job, take)
+    _label(strip, take_id, take)
     _square_pixels(scene, strip)
 
 
@@ -141,8 +143,8 @@ def relative_folder(folder: Path) -> str:
     return path.rstrip("/\\") + "/"
 
 
-def _label(strip: bpy.types.Strip, job: str, take: Take) -> None:
-    strip[JOB] = job
+def _label(strip: bpy.types.Strip, take_id: str, take: Take) -> None:
+    strip[TAKE_ID] = take_id
     strip[TAKE] = to_json(take)
     if _is_draft(take):
         strip.color_tag = DRAFT_COLOUR

@@ -1,8 +1,8 @@
 """Panels in the sidebars of the 3D view and the sequencer, and a word in the status bar."""
 
-from . import limbs, panels, pictures, status_bar
+from . import limbs, panels, pictures, preferences, refresh, status_bar
 
-_MODULES = (pictures, limbs, panels, status_bar)
+_MODULES = (pictures, limbs, panels, preferences, status_bar, refresh)
 
 
 def register() -> None:

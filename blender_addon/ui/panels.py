@@ -15,11 +15,10 @@ from ..sequencer import strips
 from ..takes.take import TakeError
 from ..view import fit
 from . import limbs, pictures
-from .jobs import ANIMATIC, draw_progress, draw_takes
+from .progress import ANIMATIC, draw_progress, draw_takes
+from .refresh import TAB
 from .server import draw_server
 from .text import paragraph
-
-TAB = "PoseAnything"
 
 
 class _Panel:
@@ -52,12 +51,10 @@ class _Main:
 
     def draw(self, context):
         layout, settings = self.layout, context.scene.poseanything
-        current = session.get()
-        current.wanted = True
         row = layout.row()
         row.scale_y = 1.6
         row.operator("poseanything.generate", icon="RENDER_ANIMATION")
-        engine = current.engine(settings.engine_name)
+        engine = session.get().bridge.engine(settings.engine_name)
         try:
             planned = clip_range(context, settings, engine)
         except ExportError as error:
@@ -72,7 +69,7 @@ class _Main:
             layout.label(text=f"{engine.label}: {ANIMATIC.lower()}", icon="INFO")
         draw_progress(layout, context)
         scene = strips.sequencer_scene(context)
-        if changes_colours(scene) and session.get().jobs:
+        if changes_colours(scene) and session.get().bridge.jobs:
             view = scene.view_settings.view_transform
             paragraph(
                 layout, context, f"{view} changes the colours of generated frames in this scene.", "COLOR"
@@ -161,7 +158,7 @@ class POSEANYTHING_PT_shot(_Sub, bpy.types.Panel):
         layout.prop(settings, "pose_density")
         if settings.pose_density == "NTH":
             layout.prop(settings, "pose_interval")
-        engine = session.get().engine(settings.engine_name)
+        engine = session.get().bridge.engine(settings.engine_name)
         if engine is None or engine.uses_camera:
             layout.prop(settings, "camera_source")
             if settings.camera_source == "MOVE":
@@ -178,7 +175,7 @@ def _draw_crop(layout, context, settings):
     if size is None:
         return
     try:
-        planned = clip_range(context, settings, session.get().engine(settings.engine_name))
+        planned = clip_range(context, settings, session.get().bridge.engine(settings.engine_name))
     except ExportError:
         return  # the main panel says what is wrong
     left, top, right, bottom = fit(*size, planned.width, planned.height).shown
@@ -198,7 +195,7 @@ class POSEANYTHING_PT_prompt(_Sub, bpy.types.Panel):
 
     def draw(self, context):
         layout, settings = self.layout, context.scene.poseanything
-        engine = session.get().engine(settings.engine_name)
+        engine = session.get().bridge.engine(settings.engine_name)
         if engine is not None and not engine.uses_prompt:
             layout.label(text=f"{engine.label} does not read it", icon="INFO")
         layout.prop(settings, "prompt", text="", placeholder="What is to be seen")
@@ -211,7 +208,7 @@ class POSEANYTHING_PT_guidance(_Sub, bpy.types.Panel):
     def draw(self, context):
         layout, settings = self.split(), context.scene.poseanything
         layout.prop(settings, "engine")
-        engine = session.get().engine(settings.engine_name)
+        engine = session.get().bridge.engine(settings.engine_name)
         if engine is None or engine.neural:
             layout.prop(settings, "num_inference_steps")
         layout.prop(settings, "seed")
@@ -307,7 +304,7 @@ class POSEANYTHING_PT_sequencer_takes(_Sequencer, bpy.types.Panel):
 def _active_take_strip(context):
     editor = strips.sequencer_scene(context).sequence_editor
     strip = editor.active_strip if editor is not None else None
-    return strip if strip is not None and strips.JOB in strip else None
+    return strip if strip is not None and strips.TAKE_ID in strip else None
 
 
 register, unregister = bpy.utils.register_classes_factory(

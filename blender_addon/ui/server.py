@@ -9,9 +9,8 @@ from .text import light, paragraph
 
 
 def draw_server(layout, context) -> None:
-    current = session.get()
-    current.wanted = True
-    state, link = current.server.state, current.link
+    current, bridge = session.get(), session.get().bridge
+    state, link = bridge.server.state, bridge.link
     row = layout.row()
     if link.state == CONNECTED:
         row.label(text="Connected", icon=light("green"))
@@ -21,26 +20,26 @@ def draw_server(layout, context) -> None:
         row.label(text="Can't be used", icon=light("red"))
     else:
         row.label(text="Not running", icon=light("grey"))
-    if current.server.is_up:
+    if bridge.server.is_up:
         row.operator("poseanything.stop_server", text="Stop", icon="PAUSE")
     elif link.state != CONNECTED:
         row.operator("poseanything.start_server", text="Start", icon="PLAY")
     if link.state == CONNECTED:
-        _draw_engines(layout, context, current)
+        _draw_engines(layout, context, bridge)
     elif link.state == REFUSED:
         paragraph(layout, context, link.sentence, "ERROR", alert=True)
     if current.sentence:
         paragraph(layout, context, current.sentence, "ERROR", alert=True)
     if state == server.FAILED:
-        paragraph(layout, context, current.server.sentence, "ERROR", alert=True)
+        paragraph(layout, context, bridge.server.sentence, "ERROR", alert=True)
         layout.operator("poseanything.show_server_log", icon="TEXT")
 
 
-def _draw_engines(layout, context, current) -> None:
+def _draw_engines(layout, context, bridge) -> None:
     column = layout.column(align=True)
-    if current.device:
-        column.label(text=current.device, icon="BLANK1")
-    for engine in current.engines:
+    if bridge.device:
+        column.label(text=bridge.device, icon="BLANK1")
+    for engine in bridge.engines:
         if engine.ready:
             column.label(text=engine.label, icon="CHECKMARK")
         else:

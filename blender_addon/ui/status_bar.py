@@ -9,7 +9,7 @@ from ..connection.jobs import RUNNING
 
 
 def _draw(self, context):
-    active = session.get().active()
+    active = session.get().bridge.active()
     if not active:
         return
     job = next((job for job in active if job.state == RUNNING), active[0])

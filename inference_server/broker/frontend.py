@@ -16,9 +16,9 @@ from typing import Any
 import zmq
 
 from shared import wire
+from shared.address import DEFAULT_ADDRESS, Address
 
 from . import ServerError
-from .address import Address
 
 PIPE_MESSAGES = 8
 """High-water mark of each client's pipe; with 832 x 480 raw frames about 10 MB."""
@@ -57,7 +57,7 @@ class Client:
 
 class Frontend:
     def __init__(self, context: zmq.Context, address: str):
-        """Raises `ServerError` when it can't listen on the address."""
+        """Raises `ServerError` when it can't listen on the address, `AddressError` when it is none."""
         where = Address.parse(address)
         self.clients: dict[bytes, Client] = {}
         self.socket = context.socket(zmq.ROUTER)
@@ -78,7 +78,7 @@ class Frontend:
                 ) from None
             raise ServerError(
                 f"Can't listen on {address} ({error.strerror}); "
-                "give an address of this machine, like tcp://127.0.0.1:47847."
+                f"give an address of this machine, like {DEFAULT_ADDRESS}."
             ) from None
         self.endpoint = self.socket.last_endpoint.rstrip(b"\0").decode()
 

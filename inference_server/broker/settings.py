@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from shared.messages import DEFAULT_ADDRESS
+from shared.address import DEFAULT_ADDRESS
 
 from ..engines import ENGINES
 

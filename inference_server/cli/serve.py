@@ -8,10 +8,9 @@ import signal
 import sys
 import threading
 
-from shared.messages import DEFAULT_ADDRESS
+from shared.address import DEFAULT_ADDRESS, Address, AddressError
 
 from ..broker import ServerError
-from ..broker.address import Address
 from ..broker.broker import Broker
 from ..broker.settings import Settings
 
@@ -35,14 +34,14 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
-        local = Address.parse(args.address).is_local
-    except ServerError as error:
+        local = Address.parse(args.address).is_loopback
+    except AddressError as error:
         return _complain(error, 2)
     if not local:
         if not args.allow_remote:
             return _complain(
                 f"{args.address} can be reached from other machines, and what is sent there is not encrypted "
-                "nor checked for who sent it; listen on tcp://127.0.0.1 or add --allow-remote.",
+                "nor checked for who sent it; listen on 127.0.0.1 or add --allow-remote.",
                 2,
             )
         log.warning("Listening on %s without protection: whoever reaches it can use it.", args.address)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.addon.servers import SERVER_PYTHON, module
+
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = "bl_ext.user_default.poseanything_bridge"
 
@@ -59,3 +61,85 @@ def clean_scene(addon):
     bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=False)
     assert MODULE in bpy.context.preferences.addons
     return bpy.context.scene
+
+
+@pytest.fixture
+def fake_server():
+    """Starts fake servers: `fake_server("dies", pace=50)` gives the address; `.kill()` ends the newest at
+    once."""
+    processes = []
+
+    def start(behaviour: str = "well", pace: float = 1000.0, address: str = "tcp://127.0.0.1:0") -> str:
+        script = Path(__file__).with_name("fake_server.py")
+        command = [SERVER_PYTHON, script, behaviour, "--frames-per-second", str(pace), "--address", address]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        processes.append(process)
+        return process.stdout.readline().split()[-1]
+
+    def kill():
+        processes[-1].kill()
+        processes[-1].wait()
+
+    start.kill = kill
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+@pytest.fixture
+def shot(clean_scene, tmp_path):
+    """A small shot, ready to be generated: rig, camera, saved file; gives the scene."""
+    scene = clean_scene
+    from tests.addon.scenes import make_rig
+
+    make_rig()
+    camera = bpy.data.objects.new("Camera", bpy.data.cameras.new("Camera"))
+    camera.location, camera.rotation_euler = (1.5, -8, 1), (1.5, 0, 0)
+    scene.collection.objects.link(camera)
+    scene.camera = camera
+    scene.frame_start, scene.frame_end = 5, 16
+    scene.render.resolution_x, scene.render.resolution_y = 512, 288
+    scene.render.engine = "BLENDER_WORKBENCH"
+    scene.poseanything.long_side = 128
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "film.blend"))
+    yield scene
+    bridge = module("session").get().bridge
+    bridge.disconnect()
+    bridge.jobs.clear()
+
+
+@pytest.fixture
+def preferences(addon):
+    preferences = bpy.context.preferences.addons[addon.__name__].preferences
+    yield preferences
+    for name in ("address", "autostart", "server_folder", "server_python", "output_folder"):
+        preferences.property_unset(name)
+    module("session").get().bridge.server.stop(wait=True)
+
+
+@pytest.fixture
+def served(preferences, fake_server):
+    """Connects to a fake server of a behaviour."""
+
+    def serve(behaviour="well", pace=1000.0):
+        preferences.autostart = False
+        preferences.address = fake_server(behaviour, pace)
+
+    return serve
+
+
+@pytest.fixture
+def sent(addon, monkeypatch):
+    """Every request that is sent."""
+    requests = []
+    client = module("connection.client").BridgeClient
+    submit = client.submit
+
+    def note(self, request, writer):
+        requests.append(request)
+        submit(self, request, writer)
+
+    monkeypatch.setattr(client, "submit", note)
+    return requests

@@ -1,18 +1,15 @@
-"""Fixtures: a fake server that behaves as told, and small requests to send it."""
+"""The fake server and the extension's modules, and small requests to send."""
 
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import time
 import uuid
 import zlib
 from importlib import import_module
-from pathlib import Path
 
 import numpy as np
-import pytest
 
 SERVER_PYTHON = os.environ.get("POSEANYTHING_SERVER_PYTHON", sys.executable)
 """The Python of the environment that can run servers; Blender's own has only what the extension brings along."""
@@ -22,31 +19,6 @@ PACKAGE = "bl_ext.user_default.poseanything_bridge"
 def module(name: str):
     """A module of the installed extension."""
     return import_module(f"{PACKAGE}.{name}")
-
-
-@pytest.fixture
-def fake_server():
-    """Starts fake servers: `fake_server("dies", pace=50)` gives the address; `.kill()` ends the newest at
-    once."""
-    processes = []
-
-    def start(behaviour: str = "well", pace: float = 1000.0, address: str = "tcp://127.0.0.1:0") -> str:
-        script = Path(__file__).with_name("fake_server.py")
-        command = [SERVER_PYTHON, script, behaviour, "--frames-per-second", str(pace), "--address", address]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        processes.append(process)
-        return process.stdout.readline().split()[-1]
-
-    def kill():
-        processes[-1].kill()
-        processes[-1].wait()
-
-    start.kill = kill
-    yield start
-    for process in processes:
-        process.kill()
-        process.wait()
-        process.stdout.close()
 
 
 def png(image: np.ndarray) -> bytes:

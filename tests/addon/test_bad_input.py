@@ -9,8 +9,7 @@ import subprocess
 import bpy
 import pytest
 
-from tests.addon.servers import fake_server, module, wait_for  # noqa: F401
-from tests.addon.test_operators import make_rig, newest_job, preferences, sent, served, shot, strip_of  # noqa: F401
+from tests.addon.scenes import make_rig, newest_job, strip_of
 
 WRONG_PICTURES = {
     "text.png": b"this is no picture",

@@ -13,7 +13,7 @@ import zmq
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.addon.servers import fake_server, make_request, module, wait_for  # noqa: F401
+from tests.addon.servers import make_request, module, wait_for
 
 
 class Talk:

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -54,13 +55,13 @@ def test_real_server_killed_is_noticed(server, server_python):
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_server_ends_with_the_blender_that_started_it(server_python, addon):
     """Even when that Blender is killed: its end of the pipe closes with it."""
-    path = str(ROOT / "blender_addon/connection/server.py")
+    package = str(Path(module("connection").__file__).parents[1])
     script = f"""
-        import importlib.util, sys, time
-        spec = importlib.util.spec_from_file_location("server", {path!r})
-        server = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(server)
-        process = server.ServerProcess()
+        import sys, time, types
+        sys.modules["extension"] = types.ModuleType("extension")
+        sys.modules["extension"].__path__ = [{package!r}]
+        from extension.connection.server import ServerProcess
+        process = ServerProcess()
         process.start({str(ROOT)!r}, {server_python!r}, "tcp://127.0.0.1:0")
         while process.state != "RUNNING":
             time.sleep(0.01)

@@ -14,9 +14,8 @@ import pytest
 
 from tests.addon.conftest import ROOT
 from tests.addon.rigs import read_png
-from tests.addon.servers import module, wait_for
-from tests.addon.test_operators import newest_job, preferences, shot, strip_of  # noqa: F401
-from tests.addon.test_sequencer_strips import names, span
+from tests.addon.scenes import names, newest_job, poll_until, settle, span, strip_of
+from tests.addon.servers import module
 
 
 @pytest.fixture
@@ -44,15 +43,14 @@ def begin_long(scene):
     """A long clip of which frames arrive; gives its job."""
     scene.frame_end = 400
     assert bpy.ops.poseanything.generate() == {"FINISHED"}
-    job, session = newest_job(), module("session").get()
-    wait_for(lambda: session.poll() and False or job.frames > 2, 60)
+    job = newest_job()
+    poll_until(lambda: job.frames > 2, 60)
     return job
 
 
 def see_it_fail(job) -> str:
     """Its one sentence; the frames that came are kept and seen."""
-    session = module("session").get()
-    wait_for(lambda: session.poll() and False or job.ended and not session.unfinished(job), 60)
+    settle(job)
     assert job.state == "FAILED" and "\n" not in job.sentence and "Traceback" not in job.sentence
     kept = job.take.frames_on_disk()
     assert 3 <= kept < 400 and len(strip_of(job).elements) == kept
@@ -79,18 +77,18 @@ def test_a_scene_becomes_a_strip_that_moves(film):
 def test_a_killed_engine_costs_one_clip(film):
     session = module("session").get()
     job = begin_long(film)
-    server = session.server._process.pid
+    server = session.bridge.server._process.pid
     os.kill(worker_of(server), signal.SIGKILL)
     assert "signal 9" in see_it_fail(job)
     film.frame_end = 25
     again = generate_whole(25)
-    assert again.take.folder != job.take.folder and session.server._process.pid == server
+    assert again.take.folder != job.take.folder and session.bridge.server._process.pid == server
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="signals")
 def test_a_killed_server_costs_one_clip(film):
     job = begin_long(film)
-    module("session").get().server._process.kill()
+    module("session").get().bridge.server._process.kill()
     assert see_it_fail(job).startswith("The server went away in the middle of the clip")
     film.frame_end = 25
     assert generate_whole(25).take.folder != job.take.folder

@@ -11,103 +11,8 @@ import numpy as np
 import pytest
 
 from shared.request_file import read_request
-from tests.addon.servers import fake_server, module, wait_for  # noqa: F401
-from tests.addon.test_sequencer_strips import names, span
-
-
-def make_rig(name="Rig", x=0.0):
-    """An armature of three bones in a row that swings, and a mesh bound to it."""
-    data = bpy.data.armatures.new(name)
-    rig = bpy.data.objects.new(name, data)
-    bpy.context.collection.objects.link(rig)
-    bpy.context.view_layer.objects.active = rig
-    bpy.ops.object.mode_set(mode="EDIT")
-    parent = None
-    for i in range(3):
-        bone = data.edit_bones.new(f"bone{i}")
-        bone.head, bone.tail = (x + i, 0, 0), (x + i + 1, 0, 0.2)
-        bone.parent, bone.use_connect = parent, parent is not None
-        parent = bone
-    bpy.ops.object.mode_set(mode="OBJECT")
-    pose_bone = rig.pose.bones["bone0"]
-    pose_bone.rotation_mode = "XYZ"
-    for frame, angle in ((1, 0.0), (20, 0.8)):
-        pose_bone.rotation_euler = (0, 0, angle)
-        pose_bone.keyframe_insert("rotation_euler", frame=frame)
-    bpy.ops.mesh.primitive_cube_add(size=1, location=(x + 1.5, 0, 0), scale=(3, 0.4, 0.4))
-    body = bpy.context.object
-    body.name = f"{name} body"
-    modifier = body.modifiers.new("Armature", "ARMATURE")
-    modifier.object = rig
-    for i in range(3):
-        group = body.vertex_groups.new(name=f"bone{i}")
-        group.add(list(range(8)), 1.0 if i == 1 else 0.1, "REPLACE")
-    for obj in bpy.context.view_layer.objects:
-        obj.select_set(obj == rig)
-    bpy.context.view_layer.objects.active = rig
-    return rig
-
-
-@pytest.fixture
-def shot(clean_scene, tmp_path):
-    """A small shot, ready to be generated: rig, camera, saved file; gives the scene."""
-    scene = clean_scene
-    make_rig()
-    camera = bpy.data.objects.new("Camera", bpy.data.cameras.new("Camera"))
-    camera.location, camera.rotation_euler = (1.5, -8, 1), (1.5, 0, 0)
-    scene.collection.objects.link(camera)
-    scene.camera = camera
-    scene.frame_start, scene.frame_end = 5, 16
-    scene.render.resolution_x, scene.render.resolution_y = 512, 288
-    scene.render.engine = "BLENDER_WORKBENCH"
-    scene.poseanything.long_side = 128
-    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "film.blend"))
-    yield scene
-    module("session").get().disconnect()
-    module("session").get().jobs.clear()
-
-
-@pytest.fixture
-def preferences(addon):
-    preferences = bpy.context.preferences.addons[addon.__name__].preferences
-    yield preferences
-    for name in ("address", "autostart", "server_folder", "server_python", "output_folder"):
-        preferences.property_unset(name)
-    module("session").get().server.stop(wait=True)
-
-
-@pytest.fixture
-def served(preferences, fake_server):
-    """Connects to a fake server of a behaviour."""
-
-    def serve(behaviour="well", pace=1000.0):
-        preferences.autostart = False
-        preferences.address = fake_server(behaviour, pace)
-
-    return serve
-
-
-@pytest.fixture
-def sent(addon, monkeypatch):
-    """Every request that is sent."""
-    requests = []
-    client = module("connection.client").BridgeClient
-    submit = client.submit
-
-    def note(self, request, writer):
-        requests.append(request)
-        submit(self, request, writer)
-
-    monkeypatch.setattr(client, "submit", note)
-    return requests
-
-
-def strip_of(job):
-    return module("sequencer.strips").find_strip(job.id)[1]
-
-
-def newest_job():
-    return list(module("session").get().jobs.values())[-1]
+from tests.addon.scenes import make_rig, names, newest_job, poll_until, session, settle, span, strip_of
+from tests.addon.servers import module
 
 
 def test_generate_puts_a_strip_where_the_shot_is(shot, served, tmp_path):
@@ -178,10 +83,9 @@ def test_second_generate_while_one_runs_is_queued(shot, served):
     first = newest_job()
     bpy.ops.poseanything.generate()
     second = newest_job()
-    session = module("session").get()
-    wait_for(lambda: session.poll() and False or second.state == "QUEUED")
+    poll_until(lambda: second.state == "QUEUED")
     assert not first.ended
-    wait_for(lambda: session.poll() and False or second.ended and not session.unfinished(second))
+    settle(second)
     assert (first.state, second.state) == ("DONE", "DONE")
     assert first.take.folder != second.take.folder
     assert len(strip_of(first).elements) == len(strip_of(second).elements) == 12
@@ -200,10 +104,9 @@ def test_make_again_makes_the_same_request_of_a_changed_scene(shot, served, sent
     other = bpy.data.objects.new("Other", bpy.data.cameras.new("Other"))
     shot.collection.objects.link(other)
     shot.camera = other
-    bpy.ops.poseanything.make_again(job=old.id)
+    bpy.ops.poseanything.make_again(take_id=old.id)
     new = newest_job()
-    session = module("session").get()
-    wait_for(lambda: session.poll() and False or new.ended and not session.unfinished(new))
+    settle(new)
 
     assert new.take.folder != old.take.folder and old.take.frames_on_disk() == 12
     a, b = sent
@@ -217,7 +120,7 @@ def test_make_again_from_a_file_opened_later(shot, served, tmp_path):
     bpy.ops.poseanything.generate(wait=True)
     job = newest_job()
     bpy.ops.wm.save_mainfile()
-    module("session").get().jobs.clear()
+    session().bridge.jobs.clear()
     bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "film.blend"))
     scene = bpy.context.scene
     scene.sequence_editor.active_strip = strip_of(job)
@@ -226,8 +129,7 @@ def test_make_again_from_a_file_opened_later(shot, served, tmp_path):
     assert scene.poseanything.prompt == "" and scene.poseanything.new_seed is False
     bpy.ops.poseanything.make_again()
     again = newest_job()
-    session = module("session").get()
-    wait_for(lambda: session.poll() and False or again.ended)
+    poll_until(lambda: again.ended)
     assert again.state == "DONE" and again.take.record["seed"] == job.take.record["seed"]
 
 
@@ -253,10 +155,9 @@ def test_make_again_keeps_first_frame_limbs_and_viewport(shot, served, sent, mon
     monkeypatch.setattr(
         view, "from_context", lambda *_: view.from_record({**kept, "width": 320, "height": 320})
     )
-    bpy.ops.poseanything.make_again(job=old.id)
+    bpy.ops.poseanything.make_again(take_id=old.id)
     new = newest_job()
-    session = module("session").get()
-    wait_for(lambda: session.poll() and False or new.ended and not session.unfinished(new))
+    settle(new)
     a, b = sent
     assert a.first_frame == b.first_frame and (a.width, a.height) == (b.width, b.height) == (128, 64)
     assert a.pose.limbs == b.pose.limbs and np.array_equal(a.pose.points, b.pose.points)
@@ -380,7 +281,7 @@ class Waiting:
     """The window of a stepped operator that first waits, then works."""
 
     workspace = SimpleNamespace(status_text_set=lambda text: None)
-    window = None
+    window = area = None
 
     def __init__(self):
         self.window_manager = self
@@ -407,7 +308,7 @@ def test_blender_is_the_users_while_the_server_is_awaited(addon):
     operator.modal(context, timer)
     assert operator.modal(context, click) == {"RUNNING_MODAL"}, "the scene must stay as it is"
     assert operator.modal(context, SimpleNamespace(type="ESC", value="PRESS")) == {"CANCELLED"}
-    assert module("session").get().exporting is None
+    assert session().exporting is None
 
 
 def test_skeleton_is_exported_without_any_server(shot, preferences, tmp_path):
@@ -459,7 +360,7 @@ def test_engine_choice_outlives_its_server(shot, served):
     settings = shot.poseanything
     bpy.ops.poseanything.generate(wait=True)
     settings.engine = "draft"
-    module("session").get().disconnect()
+    session().bridge.disconnect()
     assert settings.engine == "draft"
     settings.engine = "AUTO"
     assert settings.engine_name == ""

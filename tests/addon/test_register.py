@@ -10,7 +10,7 @@ import pytest
 
 import inference_server
 import shared
-from tests.addon.servers import fake_server, module  # noqa: F401
+from tests.addon.servers import module
 
 
 def state():
@@ -40,7 +40,7 @@ def state():
 
 
 def test_ten_times_over(addon, clean_scene, fake_server):
-    tick = module("session")._tick
+    tick = module("ui.refresh").tick
     on = state()
     assert on[1] and on[2] and on[3] and bpy.app.timers.is_registered(tick)
     addon.unregister()
@@ -52,7 +52,7 @@ def test_ten_times_over(addon, clean_scene, fake_server):
             addon.register()
             assert state() == on
             session = module("session").get()
-            session.connect(address, online=False)
+            session.bridge.connect(address, online=False)
             assert state()[4], "the client's thread runs"
             addon.unregister()
             assert state() == off, "and ends with the extension"
@@ -96,7 +96,7 @@ def test_every_property_and_operator_explains_itself(addon):
 def test_timer_outlives_loading_a_file(addon, clean_scene):
     """A timer that is not persistent ends at the first file load, and with it every running job."""
     bpy.ops.wm.read_homefile(use_empty=True)
-    assert bpy.app.timers.is_registered(module("session")._tick)
+    assert bpy.app.timers.is_registered(module("ui.refresh").tick)
 
 
 def test_no_state_on_classes(addon):

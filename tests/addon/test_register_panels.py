@@ -10,8 +10,8 @@ import bpy
 import numpy as np
 import pytest
 
-from tests.addon.servers import fake_server, module, png, wait_for  # noqa: F401
-from tests.addon.test_operators import newest_job, preferences, sent, served, shot, strip_of  # noqa: F401
+from tests.addon.scenes import newest_job, settle, strip_of
+from tests.addon.servers import module, png, wait_for
 
 LAYOUT = bpy.types.UILayout.bl_rna
 
@@ -60,7 +60,7 @@ def draw_all(**context):
             drawn = types.SimpleNamespace(layout=CheckedLayout(texts))
             drawn.split = functools.partial(panel.split, drawn)
             panel.draw(drawn, bpy.context)
-        module("preferences").BridgePreferences.draw(
+        module("ui.preferences").BridgePreferences.draw(
             PreferencesView(module("preferences").get(bpy.context), CheckedLayout(texts)), bpy.context
         )
         module("ui.status_bar")._draw(types.SimpleNamespace(layout=CheckedLayout(texts)), bpy.context)
@@ -75,11 +75,6 @@ class PreferencesView:
 
     def __getattr__(self, name):
         return getattr(self._preferences, name)
-
-
-def settled(job):
-    session = module("session").get()
-    wait_for(lambda: session.poll() and False or job.ended and not session.unfinished(job))
 
 
 def test_with_nothing_there(clean_scene, preferences):
@@ -126,7 +121,7 @@ def test_clip_in_the_making_and_made(shot, served):
     texts = draw_all()
     assert any(text.startswith("AgX changes the colours") for text in texts)
     assert "12 of 12 frames, neural-free animatic" in texts
-    settled(job)
+    settle(job)
     shot.sequence_editor.active_strip = strip_of(job)
     assert "Neural-free animatic" in draw_all(), "on the strip's own panel"
 
@@ -150,7 +145,7 @@ def test_crop_of_the_picture_is_told_before_anything_is_made(shot, addon, tmp_pa
 def test_failure_is_told_in_the_panel(shot, served):
     served("engine_fails")
     bpy.ops.poseanything.generate()
-    settled(newest_job())
+    settle(newest_job())
     text = " ".join(draw_all())
     assert "Scene_001: The engine ran out of memory; choose" in text
 

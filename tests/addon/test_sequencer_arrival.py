@@ -7,8 +7,8 @@ import time
 import bpy
 import pytest
 
-from tests.addon.servers import fake_server, make_request, module, wait_for  # noqa: F401
-from tests.addon.test_sequencer_strips import names, span
+from tests.addon.scenes import names, poll_until, settle, span
+from tests.addon.servers import make_request, module
 
 
 class Live:
@@ -23,13 +23,8 @@ class Live:
         folder, name = takes.claim_folder(self.output, stem)
         take = takes.Take(folder, name, num_frames, 1, 1, num_frames, {"seed": 1})
         takes.write_take(take, request.first_frame)
-        engine = wait_for(
-            lambda: self.session.poll() and self.session.engine("draft") or self.session.engine("draft")
-        )
+        engine = poll_until(lambda: self.session.bridge.engine("draft"))
         return self.session.submit(request, take, bpy.context.scene, engine, make_movie)
-
-    def until(self, condition, seconds=30):
-        wait_for(lambda: self.session.poll() and False or condition(), seconds)
 
     def strip(self, job):
         found = self.strips.find_strip(job.id)
@@ -39,16 +34,16 @@ class Live:
 @pytest.fixture
 def live(clean_scene, fake_server, tmp_path):
     session = module("session").get()
-    session.disconnect()
-    session.jobs.clear()
+    session.bridge.disconnect()
+    session.bridge.jobs.clear()
 
     def start(behaviour="well", pace=60):
-        session.connect(fake_server(behaviour, pace), online=False)
+        session.bridge.connect(fake_server(behaviour, pace), online=False)
         return Live(session, module("sequencer.strips"), tmp_path / "takes")
 
     yield start
-    session.disconnect()
-    session.jobs.clear()
+    session.bridge.disconnect()
+    session.bridge.jobs.clear()
 
 
 def test_strip_is_there_from_the_first_frame_and_grows(live):
@@ -59,9 +54,9 @@ def test_strip_is_there_from_the_first_frame_and_grows(live):
     def watch():
         if live.strip(job) is not None:
             lengths.append(len(live.strip(job).elements))
-        return job.ended and not live.session.unfinished(job)
+        return not live.session.in_progress(job)
 
-    live.until(watch)
+    poll_until(watch)
     assert job.state == "DONE" and lengths[0] < 30 and lengths[-1] == 30
     assert lengths == sorted(lengths)
     assert names(live.strip(job)) == job.take.element_names(30)
@@ -70,9 +65,10 @@ def test_strip_is_there_from_the_first_frame_and_grows(live):
 def test_two_jobs_are_queued_and_both_arrive(live):
     live = live(pace=100)
     first, second = live.submit(20), live.submit(10)
-    live.until(lambda: second.state == "QUEUED")
+    poll_until(lambda: second.state == "QUEUED")
     assert second.describe() == "Queued, 1 before it"
-    live.until(lambda: first.ended and second.ended and not live.session.unfinished(second))
+    settle(first)
+    settle(second)
     assert [len(live.strip(job).elements) for job in (first, second)] == [20, 10]
     assert live.strip(second).channel > live.strip(first).channel
 
@@ -80,10 +76,9 @@ def test_two_jobs_are_queued_and_both_arrive(live):
 def test_saving_in_the_middle(live, tmp_path):
     live = live()
     job = live.submit(40)
-    live.until(lambda: job.frames > 5)
+    poll_until(lambda: job.frames > 5)
     bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "film.blend"))
-    live.until(lambda: job.ended)
-    live.until(lambda: not live.session.unfinished(job))
+    settle(job)
     assert len(live.strip(job).elements) == 40
     bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "film.blend"))
     live.session.poll()
@@ -99,10 +94,9 @@ def test_another_file_in_the_middle_and_back(live, tmp_path):
     bpy.ops.wm.open_mainfile(
         filepath=str(tmp_path / "film.blend")
     )  # thrown away before the first frame was seen
-    live.until(lambda: job.frames > 3)
+    poll_until(lambda: job.frames > 3)
     bpy.ops.wm.read_homefile(use_empty=True)
-    live.until(lambda: job.ended)
-    live.until(lambda: not live.session.unfinished(job))
+    settle(job)
     assert live.strip(job) is None, "the other file is left alone"
     assert job.take.frames_on_disk() == 40, "but no frame is lost"
     bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "film.blend"))
@@ -116,9 +110,9 @@ def test_undo_in_the_middle_and_after(live):
     collection = live.strips.strips_of(bpy.context.scene)
 
     def undo(change):
-        live.session.before_undo()
+        live.session.arrival.before_undo()
         change()
-        live.session.after_undo()
+        live.session.arrival.after_undo()
         live.session.poll()
 
     def shorten():
@@ -126,18 +120,17 @@ def test_undo_in_the_middle_and_after(live):
             live.strip(job).elements.pop(-1)
 
     job = live.submit(60)
-    live.until(lambda: job.frames > 5)
+    poll_until(lambda: job.frames > 5)
     undo(lambda: collection.remove(live.strip(job)))
     assert live.strip(job) is not None, "frames go on arriving, and they go on being seen"
     undo(shorten)
-    live.until(lambda: job.ended)
-    live.until(lambda: not live.session.unfinished(job))
+    settle(job)
     assert len(live.strip(job).elements) == 60
     undo(shorten)
     assert len(live.strip(job).elements) == 60
     undo(lambda: collection.remove(live.strip(job)))
     assert live.strip(job) is not None, "no undo step holds it: undoing something else must not lose it"
-    job.in_undo = True
+    live.session.arrival.placements[job.id].in_undo = True
     undo(lambda: collection.remove(live.strip(job)))
     assert live.strip(job) is None, "undoing the generation itself takes the strip away"
     undo(lambda: None)
@@ -147,12 +140,11 @@ def test_undo_in_the_middle_and_after(live):
 def test_deleting_the_strip_in_the_middle_is_the_user_s_will(live):
     live = live()
     job = live.submit(40)
-    live.until(lambda: job.frames > 5)
+    poll_until(lambda: job.frames > 5)
     live.strips.strips_of(bpy.context.scene).remove(live.strip(job))
-    live.session.before_undo()
-    live.session.after_undo()  # of something else
-    live.until(lambda: job.ended)
-    live.until(lambda: not live.session.unfinished(job))
+    live.session.arrival.before_undo()
+    live.session.arrival.after_undo()  # of something else
+    settle(job)
     assert live.strip(job) is None
     assert job.state == "DONE" and job.take.frames_on_disk() == 40
     bpy.ops.poseanything.add_take(directory=str(job.take.folder))
@@ -164,11 +156,10 @@ def test_renaming_the_scene_and_moving_the_strip_in_the_middle(live):
     scene = bpy.context.scene
     job = live.submit(40)
     scene.name = "Renamed"
-    live.until(lambda: job.frames > 5)
+    poll_until(lambda: job.frames > 5)
     live.strip(job).name = "my favourite"
     live.strip(job).channel = 4
-    live.until(lambda: job.ended)
-    live.until(lambda: not live.session.unfinished(job))
+    settle(job)
     assert len(live.strip(job).elements) == 40 and live.strip(job).channel == 4
     assert live.strips.find_strip(job.id)[0].name == "Renamed"
 
@@ -176,13 +167,12 @@ def test_renaming_the_scene_and_moving_the_strip_in_the_middle(live):
 def test_rendering_in_the_middle(live, tmp_path):
     live = live()
     job = live.submit(40)
-    live.until(lambda: job.frames > 3)
+    poll_until(lambda: job.frames > 3)
     render = bpy.context.scene.render
     render.resolution_x, render.resolution_y = 64, 32
     render.filepath = str(tmp_path / "still.png")
     bpy.ops.render.render(write_still=True)
-    live.until(lambda: job.ended)
-    live.until(lambda: not live.session.unfinished(job))
+    settle(job)
     assert (tmp_path / "still.png").exists() and len(live.strip(job).elements) == 40
 
 
@@ -191,10 +181,9 @@ def test_scene_that_is_deleted_in_the_middle(live):
     keep = bpy.data.scenes.new("Keep")
     job = live.submit(40)
     doomed = bpy.context.scene
-    live.until(lambda: job.frames > 3)
+    poll_until(lambda: job.frames > 3)
     bpy.data.scenes.remove(doomed)
-    live.until(lambda: job.ended)
-    live.until(lambda: not live.session.unfinished(job))
+    settle(job)
     assert job.state == "DONE" and job.take.frames_on_disk() == 40
     assert keep.name == "Keep"
 
@@ -202,10 +191,9 @@ def test_scene_that_is_deleted_in_the_middle(live):
 def test_cancel_keeps_what_arrived(live):
     live = live()
     job = live.submit(200)
-    live.until(lambda: job.frames > 3)
+    poll_until(lambda: job.frames > 3)
     bpy.ops.poseanything.cancel(job=job.id)
-    live.until(lambda: job.ended)
-    live.until(lambda: not live.session.unfinished(job))
+    settle(job)
     kept = job.take.frames_on_disk()
     assert job.sentence == f"Cancelled. {kept} of 200 frames are kept."
     assert span(live.strip(job)) == (1, 1 + kept)
@@ -214,26 +202,26 @@ def test_cancel_keeps_what_arrived(live):
 def test_server_killed_in_the_middle_and_generated_again(live, fake_server):
     live = live("dies")
     job = live.submit(30)
-    live.until(lambda: job.ended)
+    poll_until(lambda: job.ended)
     assert job.state == "FAILED" and "The server went away" in job.sentence
-    live.until(lambda: not live.session.unfinished(job))
+    settle(job)
     assert len(live.strip(job).elements) == 3
-    fake_server(address=live.session.client.address)
+    fake_server(address=live.session.bridge.client.address)
     again = live.submit(10)
-    live.until(lambda: again.ended)
+    poll_until(lambda: again.ended)
     assert again.state == "DONE" and again.take.name == "fox_002"
 
 
 def test_server_killed_with_two_jobs_of_which_one_waited(live, fake_server):
     live = live(pace=20)
     running, queued = live.submit(100), live.submit(6)
-    live.until(lambda: running.frames > 2 and queued.state == "QUEUED")
+    poll_until(lambda: running.frames > 2 and queued.state == "QUEUED")
     fake_server.kill()
-    live.until(lambda: running.ended)
-    live.until(lambda: queued.state == "WAITING")
+    poll_until(lambda: running.ended)
+    poll_until(lambda: queued.state == "WAITING")
     assert queued.describe() == "Waiting for the server"
-    fake_server(address=live.session.client.address)
-    live.until(lambda: queued.ended and not live.session.unfinished(queued))
+    fake_server(address=live.session.bridge.client.address)
+    settle(queued)
     assert (running.state, queued.state) == ("FAILED", "DONE")
     assert len(live.strip(queued).elements) == 6
 
@@ -241,19 +229,19 @@ def test_server_killed_with_two_jobs_of_which_one_waited(live, fake_server):
 def test_movie_follows_the_frames(live):
     live = live()
     job = live.submit(12, make_movie=True)
-    live.until(lambda: job.state == "ENCODING")
+    poll_until(lambda: job.state == "ENCODING")
     assert job.describe() == "Encoding the movie" and not job.ended
-    live.until(lambda: job.ended, 120)
+    poll_until(lambda: job.ended, 120)
     assert live.strips.find_strip(job.id, "MOVIE") is not None and live.strip(job).mute
 
 
 def test_time_left_is_told(live):
     live = live(pace=40)
     job = live.submit(60)
-    live.until(lambda: job.stage == "drawing" and not job.frames or job.frames)
+    poll_until(lambda: job.stage == "drawing" and not job.frames or job.frames)
     assert job.deadline is not None and 0 < job.seconds_left() <= 12
     job.deadline = None
-    live.until(lambda: job.frames > 20)
+    poll_until(lambda: job.frames > 20)
     assert 0 < job.seconds_left() < 30, "from the pace of the frames when the server does not say"
     assert job.describe().startswith(f"Frame {job.frames} of 60, 0:0")
 
@@ -261,7 +249,7 @@ def test_time_left_is_told(live):
 def test_disabling_the_extension_in_the_middle(live, addon):
     live = live()
     job = live.submit(200)
-    live.until(lambda: job.frames > 3)
+    poll_until(lambda: job.frames > 3)
     addon.unregister()
     try:
         frames = job.take.frames_on_disk()

@@ -9,8 +9,8 @@ import bpy
 import numpy as np
 import pytest
 
+from tests.addon.scenes import make_take, names, span
 from tests.addon.servers import module, png, wait_for
-from tests.addon.test_takes import make_take
 
 GREY_GREEN = (128, 128, 51)
 
@@ -33,16 +33,6 @@ def take(tmp_path):
         picture[:24] = (40 * i, 255 - 40 * i, 90)
         (take.folder / f"fox_001_{i + 1:04d}.png").write_bytes(png(picture))
     return take
-
-
-def span(strip):
-    if hasattr(strip, "left_handle"):
-        return strip.left_handle, strip.right_handle
-    return strip.frame_final_start, strip.frame_final_end
-
-
-def names(strip):
-    return [element.filename for element in strip.elements]
 
 
 def render(scene, frame, path):

@@ -8,14 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.addon.scenes import make_take
 from tests.addon.servers import module
-
-
-def make_take(folder, name="fox_001", num_frames=5, frame_start=10, frame_step=1, duration=None, record=None):
-    duration = duration or num_frames * frame_step
-    return module("takes.take").Take(
-        folder, name, num_frames, frame_start, frame_step, duration, record or {}
-    )
 
 
 def test_each_take_gets_a_folder_of_its_own(addon, tmp_path):

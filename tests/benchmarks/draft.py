@@ -25,7 +25,7 @@ def shoot(bpy) -> tuple[float, float, float]:
         job = finished.value
     sent = time.perf_counter()
     first = None
-    while not job.ended or session.unfinished(job):
+    while session.in_progress(job):
         session.poll()
         first = first or (time.perf_counter() if job.shown else None)
         time.sleep(0.005)
@@ -48,7 +48,7 @@ def stage(bpy, folder: Path) -> None:
     settings.output_folder, settings.engine_name = str(folder), "draft"
     bpy.ops.poseanything.start_server()
     session = module("session").get()
-    while not session.engines:
+    while not session.bridge.engines:
         session.poll()
         time.sleep(0.05)
 

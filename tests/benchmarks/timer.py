@@ -22,9 +22,9 @@ def stream(bpy, session, folder: Path) -> list[float]:
     takes = module("takes.take")
     path, name = takes.claim_folder(folder, "take")
     take = takes.Take(path, name, FRAMES, 1, 1, FRAMES, {})
-    job = session.submit(make_request(), take, bpy.context.scene, session.engine("footage"))
+    job = session.submit(make_request(), take, bpy.context.scene, session.bridge.engine("footage"))
     ticks = []
-    while not job.ended or session.unfinished(job):
+    while session.in_progress(job):
         begun = time.perf_counter()
         if session.poll():
             ticks.append(time.perf_counter() - begun)
@@ -44,13 +44,13 @@ def main() -> None:
     ticks: list[float] = []
     try:
         with Server() as server:
-            session.connect(server.address, online=False)
-            while session.engine("footage") is None:
+            session.bridge.connect(server.address, online=False)
+            while session.bridge.engine("footage") is None:
                 session.poll()
                 time.sleep(0.05)
             for _ in range(ROUNDS):
                 ticks += stream(bpy, session, folder)
-            session.disconnect()
+            session.bridge.disconnect()
     finally:
         shutil.rmtree(folder)
     ticks.sort()

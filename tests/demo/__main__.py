@@ -87,7 +87,7 @@ def film(bpy, arguments, say) -> None:
     )
     say("pressing Generate: the extension starts the server and sends the shot")
     bpy.ops.poseanything.generate(wait=True)
-    job = list(import_module(f"{MODULE}.session").get().jobs.values())[-1]
+    job = list(import_module(f"{MODULE}.session").get().bridge.jobs.values())[-1]
     take = job.take
     say(f"{job.frames} frames on a strip, made by {job.engine_label}")
     bpy.ops.wm.save_as_mainfile(filepath=str(blend))

@@ -39,8 +39,9 @@ def sidebar_top(kind):
 
 def jobs():
     strips = import_module(f"{MODULE}.sequencer.strips")
+    bridge = import_module(f"{MODULE}.session").get().bridge
     result = []
-    for job in import_module(f"{MODULE}.session").get().jobs.values():
+    for job in bridge.jobs.values():
         found = strips.find_strip(job.id)
         shown = len(found[1].elements) if found else None
         result.append({"state": job.state, "frames": job.frames, "shown": shown, "sentence": job.sentence})

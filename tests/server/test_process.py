@@ -108,7 +108,7 @@ def test_a_port_in_use():
 def test_an_address_that_is_none(address):
     done = command("serve", "--address", address)
     assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.startswith(f"{address!r} is no address") and done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"{address!r} is not an address") and done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("address", ["tcp://nonesuch.invalid:1", "tcp://192.0.2.1:1"])

@@ -1,4 +1,4 @@
-"""Where the server listens: `tcp://host:port`."""
+"""Where a server listens: `tcp://HOST:PORT`, and what of that is on this computer."""
 
 from __future__ import annotations
 
@@ -6,20 +6,31 @@ import ipaddress
 import re
 from dataclasses import dataclass
 
-from . import ServerError
+DEFAULT_PORT = 47847
+DEFAULT_ADDRESS = f"tcp://127.0.0.1:{DEFAULT_PORT}"
+
+
+class AddressError(ValueError):
+    """A text is not an address. Its own text is one sentence that says how to write one."""
 
 
 @dataclass(frozen=True)
 class Address:
+    """A host and a port, as in `Address.parse("tcp://127.0.0.1:47847")`.
+
+    `host` is a name or an IP address; a server also takes `*`, all addresses of its computer. `port` 0 lets
+    the server choose a free one.
+    """
+
     host: str
     port: int
 
     @classmethod
     def parse(cls, text: str) -> Address:
-        """Raises `ServerError`. Port 0 stands for any free one, `*` for all of the machine's addresses."""
+        """Raises `AddressError`. The name `localhost` becomes 127.0.0.1, so that both sides mean the same."""
         found = re.fullmatch(r"tcp://(?:\[([0-9a-fA-F:.]+)\]|([^\[\]/:]+)):(\d{1,5})", text)
         if not found or int(found[3]) > 65535:
-            raise ServerError(f"{text!r} is no address to listen on; give one like tcp://127.0.0.1:47847.")
+            raise AddressError(f"{text!r} is not an address; write it as {DEFAULT_ADDRESS}.")
         host = found[1] or found[2]
         return cls("127.0.0.1" if host == "localhost" else host, int(found[3]))
 
@@ -31,8 +42,8 @@ class Address:
         return ":" in self.host
 
     @property
-    def is_local(self) -> bool:
-        """Whether it can be reached from this machine alone."""
+    def is_loopback(self) -> bool:
+        """Whether only this computer can reach it."""
         try:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:

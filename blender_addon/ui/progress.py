@@ -12,15 +12,15 @@ ANIMATIC = "Neural-free animatic"
 
 def draw_progress(layout, context) -> None:
     """The export and every job that has not ended, and why the last one failed."""
-    current = session.get()
-    pictures.drop_all_but(current.previews)
+    current, bridge = session.get(), session.get().bridge
+    pictures.drop_all_but(bridge.previews)
     if current.exporting is not None:
         step = current.exporting
         row = layout.row()
         row.progress(factor=step.fraction, text=f"{step.text} (Esc cancels)")
-    for job in current.active():
+    for job in bridge.active():
         _draw_active(layout, context, job)
-    ended = [job for job in current.jobs.values() if job.ended]
+    ended = [job for job in bridge.jobs.values() if job.ended]
     if ended and ended[-1].state != DONE:
         last = ended[-1]
         failed = last.state == FAILED
@@ -31,7 +31,7 @@ def draw_progress(layout, context) -> None:
 
 def _draw_active(layout, context, job: Job) -> None:
     box = layout.box()
-    preview = session.get().previews.get(job.id)
+    preview = session.get().bridge.previews.get(job.id)
     if preview is not None and not job.frames:
         box.template_icon(icon_value=pictures.icon_of(preview), scale=6.0)
     box.label(text=job.take.name if job.neural else f"{job.take.name}: {ANIMATIC.lower()}", icon="SEQUENCE")
@@ -47,14 +47,14 @@ def _draw_active(layout, context, job: Job) -> None:
 
 def draw_takes(layout, context, most: int = 5) -> None:
     """The newest ended jobs of this session, newest first."""
-    ended = [job for job in session.get().jobs.values() if job.ended]
+    ended = [job for job in session.get().bridge.jobs.values() if job.ended]
     for job in reversed(ended[-most:]):
         box = layout.box().column(align=True)
         row = box.row(align=True)
         row.label(text=job.take.name, icon=light("green" if job.state == DONE else "red"))
-        row.operator("poseanything.make_again", text="", icon="FILE_REFRESH").job = job.id
-        row.operator("poseanything.use_take_settings", text="", icon="IMPORT").job = job.id
-        row.operator("poseanything.open_take", text="", icon="FILE_FOLDER").job = job.id
+        row.operator("poseanything.make_again", text="", icon="FILE_REFRESH").take_id = job.id
+        row.operator("poseanything.use_take_settings", text="", icon="IMPORT").take_id = job.id
+        row.operator("poseanything.open_take", text="", icon="FILE_FOLDER").take_id = job.id
         kind = "" if job.neural else f", {ANIMATIC.lower()}"
         box.label(text=f"{job.frames} of {job.take.num_frames} frames{kind}")
         if job.sentence:

@@ -1,0 +1,185 @@
+"""The bridge to the server: the client, the server's process where it runs on this computer, and the jobs.
+It knows nothing of bpy."""
+
+from __future__ import annotations
+
+import time
+
+from ..shared.messages import EngineDescription, Failed, GenerationRequest, Preview
+from ..takes.take import Take
+from ..takes.writer import TakeWriter
+from . import server as server_process
+from .client import CONNECTED, CONNECTING, BridgeClient, LinkState
+from .jobs import ENCODING, WAITING, Job
+from .server import ServerError, ServerProcess, parse_address
+
+PATIENCE = 20.0
+"""Seconds that a job waits for a server that nobody is starting."""
+MAX_REMEMBERED = 50
+"""Ended jobs kept for the panel."""
+
+
+class Bridge:
+    """One client, at most one server process, and what became of every request.
+
+    Call `poll` often; nothing here changes between two calls of it except by the caller's own doing:
+
+        bridge = Bridge(version="0.1.0")
+        bridge.connect("tcp://127.0.0.1:47847", online=False)
+        while bridge.engine("draft") is None:
+            bridge.poll()
+        job = bridge.submit(request, take, bridge.engine("draft"))
+        while not job.ended:
+            bridge.poll()
+    """
+
+    def __init__(self, version: str):
+        self.version = version
+        self.client: BridgeClient | None = None
+        self.server = ServerProcess()
+        self.link = LinkState(CONNECTING)
+        self.engines: tuple[EngineDescription, ...] = ()
+        self.device = ""
+        self.jobs: dict[str, Job] = {}
+        self.previews: dict[str, Preview] = {}
+        self._server_state = server_process.STOPPED
+
+    def connect(self, address: str, online: bool) -> None:
+        """Talk to the server at an address from now on; `online` is whether another computer may be
+        reached. Raises `ServerError`."""
+        if self.client is not None and self.client.address == address:
+            return
+        if not parse_address(address).is_loopback and not online:
+            raise ServerError(
+                f"Blender is set to stay offline; allow online access in Preferences > System to use "
+                f"{address}."
+            )
+        self.disconnect("The server's address was changed.")
+        client = BridgeClient(address, self.version)
+        try:
+            client.start()
+        except ValueError as error:
+            client.close()
+            raise ServerError(str(error)) from error
+        self.client = client
+
+    def disconnect(self, why: str = "") -> None:
+        """Cancel what runs and stop talking."""
+        if self.client is None:
+            return
+        for job in self.active():
+            if job.state != ENCODING:
+                job.hear(Failed(job=job.id, message=why))
+        self.client.close()
+        self.client, self.link, self.engines, self.device = None, LinkState(CONNECTING), (), ""
+
+    def connect_if_running(self, address: str, online: bool) -> None:
+        """Connect, unless only a server of our own could be meant. Raises `ServerError`."""
+        if not self.server.is_up and parse_address(address).port:
+            self.connect(address, online)
+
+    def reach(self, folder: str, python: str, address: str, autostart: bool, online: bool) -> None:
+        """Make sure that a server answers or may soon do so. Raises `ServerError` when none will."""
+        if self.server.state == server_process.RUNNING:
+            self.connect(self.server.address, online)
+        if self.server.is_up:
+            return
+        where = parse_address(address)
+        if where.port:
+            self.connect(address, online)
+            if self.link.state == CONNECTED or not where.is_loopback or server_process.is_taken(where):
+                return
+        if not autostart:
+            raise ServerError(f"No server answers at {address}; start it in the Server panel.")
+        self.server.start(folder, python, address)
+
+    def close(self) -> None:
+        """Cancel what runs, and end the client and the server."""
+        self.disconnect()
+        self.server.stop(wait=True)
+
+    def engine(self, name: str) -> EngineDescription | None:
+        """An engine of the server by name; "" is the best that is ready."""
+        ready = [engine for engine in self.engines if engine.ready]
+        if name:
+            return next((engine for engine in self.engines if engine.name == name), None)
+        return next((engine for engine in ready if engine.neural), ready[0] if ready else None)
+
+    def submit(
+        self,
+        request: GenerationRequest,
+        take: Take,
+        engine: EngineDescription,
+        warnings: tuple[str, ...] = (),
+    ) -> Job:
+        """Send a request; its frames go to the take's folder. `warnings` are what the user should know."""
+        job = Job(
+            id=request.job, take=take, engine_label=engine.label, neural=engine.neural, warnings=warnings
+        )
+        self._forget_old()
+        self.jobs[job.id] = job
+        self.client.submit(request, TakeWriter(take.folder, take.name, take.num_frames))
+        return job
+
+    def active(self) -> list[Job]:
+        """Jobs that have not ended, oldest first."""
+        return [job for job in self.jobs.values() if not job.ended]
+
+    def cancel(self, job: Job) -> None:
+        """End a job; what arrived of it is kept."""
+        if self.client is not None:
+            self.client.cancel(job.id)
+
+    def poll(self) -> bool:
+        """Take in what happened since; returns whether there was anything."""
+        changed = self._watch_server()
+        if self.client is not None:
+            for event in self.client.poll():
+                self._hear(event)
+                changed = True
+        self._give_up_waiting()
+        return changed
+
+    def _hear(self, event: object) -> None:
+        if isinstance(event, LinkState):
+            self.link = event
+        job = self.jobs.get(getattr(event, "job", ""))
+        if job is not None and not job.ended:
+            job.hear(event)
+            if isinstance(event, Preview):
+                self.previews[job.id] = event
+            if job.ended:
+                self.previews.pop(job.id, None)
+        if self.client is not None and (welcome := self.client.welcome) is not None:
+            self.engines, self.device = welcome.engines, welcome.device
+
+    def _watch_server(self) -> bool:
+        state = self.server.state
+        if state == self._server_state:
+            return False
+        self._server_state = state
+        if state == server_process.RUNNING:
+            self.connect(self.server.address, online=False)
+        elif state == server_process.FAILED:
+            for job in self.active():
+                if job.state == WAITING:
+                    self.client.cancel(job.id)
+                    job.hear(Failed(job=job.id, message=self.server.sentence))
+        return True
+
+    def _give_up_waiting(self) -> None:
+        if self.link.state == CONNECTED or self.server.state == server_process.STARTING:
+            return
+        for job in self.active():
+            if job.state == WAITING and time.monotonic() - job.began > PATIENCE:
+                self.client.cancel(job.id)
+                message = (
+                    f"No server answers at {self.client.address}; start it in the Server panel and "
+                    "generate again."
+                )
+                job.hear(Failed(job=job.id, message=message))
+
+    def _forget_old(self) -> None:
+        ended = [name for name, job in self.jobs.items() if job.ended]
+        for name in ended[: max(0, len(ended) - MAX_REMEMBERED)]:
+            del self.jobs[name]

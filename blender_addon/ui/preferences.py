@@ -1,0 +1,28 @@
+"""The extension's page in Blender's preferences."""
+
+from __future__ import annotations
+
+import bpy
+
+from ..preferences import Preferences
+from .server import draw_server
+
+
+class BridgePreferences(Preferences, bpy.types.AddonPreferences):
+    bl_idname = __package__.rpartition(".")[0]
+
+    def draw(self, context):
+        layout = self.layout
+        layout.use_property_split = True
+        layout.use_property_decorate = False
+        column = layout.column(heading="Server")
+        column.prop(self, "server_folder")
+        column.prop(self, "server_python")
+        column.prop(self, "address")
+        column.prop(self, "autostart")
+        draw_server(layout, context)
+        layout.separator()
+        layout.prop(self, "output_folder")
+
+
+register, unregister = bpy.utils.register_classes_factory((BridgePreferences,))

@@ -1,0 +1,77 @@
+"""The timer that keeps the extension's state and its panels up to date."""
+
+from __future__ import annotations
+
+import logging
+
+import bpy
+
+from .. import session
+from ..connection import server
+
+log = logging.getLogger(__name__)
+
+TAB = "PoseAnything"
+"""The sidebar's tab with the panels."""
+BUSY, IDLE = 0.05, 0.25
+"""Seconds between two looks at what happened."""
+
+_shown: object | None = None
+
+
+def tick() -> float:
+    """Poll the session and redraw the panels when something changed; gives the seconds until the next call."""
+    global _shown
+    current = session.get()
+    try:
+        if _panels_visible():
+            current.connect(bpy.context)
+        if current.poll() or current.exporting is not _shown:
+            _shown = current.exporting
+            redraw()
+    except Exception:  # a timer that raises is never called again, and every job would stand still
+        log.exception("Polling the session failed")
+        current.sentence = (
+            "Something went wrong inside the extension; the system console has the details for a bug report."
+        )
+    bridge = current.bridge
+    busy = bridge.active() or current.exporting is not None or bridge.server.state == server.STARTING
+    return BUSY if busy else IDLE
+
+
+def redraw() -> None:
+    """Redraw the sidebars where the panels are, and the status bar."""
+    for window in bpy.context.window_manager.windows:
+        for area in window.screen.areas:
+            for region in _panel_regions(area):
+                region.tag_redraw()
+        # Clearing what nobody has set makes the status bar draw itself again.
+        if not len(window.modal_operators):
+            window.workspace.status_text_set(None)
+
+
+def _panels_visible() -> bool:
+    """Whether the user looks at a panel that tells whether a server answers."""
+    for window in bpy.context.window_manager.windows:
+        for area in window.screen.areas:
+            for region in _panel_regions(area):
+                if area.type == "PREFERENCES" or getattr(region, "active_panel_category", TAB) == TAB:
+                    return True
+    return False
+
+
+def _panel_regions(area: bpy.types.Area) -> list[bpy.types.Region]:
+    if area.type in {"VIEW_3D", "SEQUENCE_EDITOR"}:
+        return [region for region in area.regions if region.type == "UI" and region.width > 1]
+    if area.type == "PREFERENCES":
+        return [region for region in area.regions if region.type == "WINDOW"]
+    return []
+
+
+def register() -> None:
+    bpy.app.timers.register(tick, first_interval=0.5, persistent=True)
+
+
+def unregister() -> None:
+    if bpy.app.timers.is_registered(tick):
+        bpy.app.timers.unregister(tick)
