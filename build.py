@@ -10,21 +10,41 @@ import argparse
 import hashlib
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
 import sys
 import time
+import urllib.parse
+import urllib.request
 import venv
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parent
 ENVIRONMENTS = ROOT / ".venv"
+CONSTRAINTS = ROOT / ".constraints"
 DIST = ROOT / "dist"
+CAN_EXEC = os.name == "posix"
 
 # Which Blender each Python can hold as a module: the first is the one used, the others are for the compatibility tests.
 BLENDERS = {(3, 11): ("5.0", "4.5", "4.2"), (3, 13): ("5.2",)}
+
+TORCH_INDEX = "https://download.pytorch.org/whl/"
+PLAIN = "plain"
+TORCH_BUILDS = (
+    ("cu130", (13, 0), (7, 5), (99, 0)),
+    ("cu126", (12, 0), (5, 0), (9, 9)),
+)
+"""PyTorch's builds, the best first, from its release matrix for 2.12 to 2.14: name, the least CUDA a driver must
+run (a build for 12.6 runs on any driver for 12.x), and the compute capabilities it has code for."""
+TORCH_OWN = ("nvidia-", "cuda-", "triton==")
+"""Packages whose versions each build of torch sets itself."""
+ON_PROCESSOR = "python build.py setup --model --torch cpu"
 
 
 class BuildError(Exception):
@@ -38,71 +58,114 @@ def say(text: str) -> None:
 # --- environments ----------------------------------------------------------------------------------------------------
 
 
+def read_project() -> dict:
+    import tomllib  # not in the Pythons that `restart_on_supported_python` is for
+
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
 def requirements_of(group: str) -> list[str]:
     """What pyproject.toml lists under a name: `server` for what the package needs, an extra, or a group."""
-    import tomllib
-
-    file = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    file = read_project()
     project = file["project"]
-    return {
+    groups = {
         "server": project["dependencies"],
         **project["optional-dependencies"],
         **file["dependency-groups"],
-    }[group]
+    }
+    return groups[group]
 
 
 class Environment:
-    """A virtual environment of the project's own: `.venv/pythonX.Y` or, for another Blender, `.venv/pythonX.Y-bpyZ`."""
+    """A virtual environment of the project's own, `.venv/NAME`.
 
-    def __init__(self, blender: str | None = None):
-        series = BLENDERS[sys.version_info[:2]]
-        self.blender = blender or series[0]
-        if self.blender not in series:
-            raise BuildError(
-                f"Blender {self.blender} can't run on this Python; it can hold {', '.join(series)}."
-            )
-        self.main = self.blender == series[0]
-        name = "python{}.{}".format(*sys.version_info[:2])
-        self.folder = ENVIRONMENTS / (name if self.main else f"{name}-bpy{self.blender}")
+    With `constraints`, the name of a file in `.constraints/`, everything in it has the versions listed there.
+    """
+
+    def __init__(self, name: str, constraints: str | None = None):
+        self.folder = ENVIRONMENTS / name
+        self.constraints = constraints and CONSTRAINTS / f"{constraints}.txt"
         self.python = self.folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+        self._stamp = self.folder / "setup.json"
 
-    def ensure(self, *groups: str) -> Environment:
-        """Install the named groups of pyproject.toml unless they are there; the environment is made when missing."""
-        stamp = self.folder / "installed.json"
-        installed = json.loads(stamp.read_text()) if stamp.exists() and self.python.exists() else {}
-        wanted = {}
-        for group in groups:
-            listed = requirements_of(group)
-            key = hashlib.sha256("\n".join(listed).encode()).hexdigest()
-            if installed.get(group) != key:
-                wanted[group] = (key, listed)
-        if not wanted:
+    def ensure(self, *groups: str, torch: str | None = None) -> Environment:
+        """Install the named groups of pyproject.toml unless they are there; the environment is made when missing.
+
+        The group `model` comes with the build of torch named by `torch` (see `choose_torch`); by default with
+        the one installed before, or else the one that suits the machine.
+        """
+        state = json.loads(self._stamp.read_text()) if self._stamp.exists() and self.python.exists() else {}
+        if "model" in groups:
+            torch = torch or state.get("torch")
+        missing = [group for group in groups if state.get(group) != self._key(group, torch)]
+        if not missing:
             return self
-        if not stamp.exists():
+        if not state:
             say(f"making the environment {self.folder.relative_to(ROOT)}")
             venv.create(self.folder, with_pip=True, clear=self.folder.exists())
-            stamp.write_text("{}")  # from here on it is whole, if empty
-        requirements = [requirement for _, listed in wanted.values() for requirement in listed]
-        say(f"installing {', '.join(wanted)} into {self.folder.relative_to(ROOT)}")
-        self._pip(requirements, ", ".join(wanted))
-        installed.update({group: key for group, (key, _) in wanted.items()})
-        stamp.write_text(json.dumps(installed, indent=1))
+            self._stamp.write_text("{}")  # from here on it is whole, if empty
+        requirements = [requirement for group in missing for requirement in requirements_of(group)]
+        index = []
+        if "model" in missing:
+            torch = torch or choose_torch(find_cards())
+            version = self._pinned("torch")
+            if torch != PLAIN and torch_is_offered(torch, version):
+                requirements.append(f"torch=={version}+{torch}")
+                index = ["--extra-index-url", TORCH_INDEX + torch]
+            else:
+                torch = PLAIN
+            state["torch"] = torch
+        say(f"installing {', '.join(missing)} into {self.folder.relative_to(ROOT)}")
+        began = time.monotonic()
+        self._install(requirements, index)
+        say(f"installed {', '.join(missing)} in {time.monotonic() - began:.0f} s")
+        state.update({group: self._key(group, torch) for group in missing})
+        self._stamp.write_text(json.dumps(state, indent=1))
         return self
 
-    def _pip(self, requirements: list[str], what: str) -> None:
-        began = time.monotonic()
+    def _key(self, group: str, torch: str | None) -> str:
+        """Changes with everything that decides what is installed for a group."""
+        pins = self.constraints.read_text() if self.constraints else ""
+        build = [torch or ""] if group == "model" else []
+        return hashlib.sha256("\n".join([*requirements_of(group), *build, pins]).encode()).hexdigest()
+
+    def _pinned(self, package: str) -> str:
+        return re.search(rf"^{package}==([^\s;]+)", self.constraints.read_text(), re.MULTILINE)[1]
+
+    def _install(self, requirements: list[str], index: list[str]) -> None:
+        """Install with uv where it is there, else with pip."""
+        pins = ["--constraint", str(self.constraints)] if self.constraints else []
+        if uv := shutil.which("uv"):
+            strategy = ["--index-strategy", "unsafe-best-match"] if index else []  # as pip does it
+            command = [
+                uv,
+                "pip",
+                "install",
+                "--quiet",
+                "--python",
+                str(self.python),
+                *pins,
+                *index,
+                *strategy,
+            ]
+            if subprocess.call([*command, *requirements]) == 0:
+                return
+            say("uv could not install them; pip tries")
         command = [
-            self.python,
+            str(self.python),
             "-m",
             "pip",
             "install",
             "--disable-pip-version-check",
             "--progress-bar",
             "off",
-            *requirements,
         ]
         pip = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+            [*command, *pins, *index, *requirements],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
         )
         log = []
         for line in pip.stdout:
@@ -114,18 +177,34 @@ class Environment:
             print("\r\033[K", end="")
         if pip.wait() != 0:
             raise BuildError("Installing failed; the installer's last words:\n" + "".join(log[-15:]))
-        say(f"installed {what} in {time.monotonic() - began:.0f} s")
+
+    def command(self, *arguments: object) -> list[str]:
+        """The environment's Python with these arguments."""
+        return [str(self.python), *map(str, arguments)]
 
     def run(self, *arguments: object, check: bool = True, **environ: str) -> int:
         """Run the environment's Python in the project's root; its exit code, or with `check` an end of the build."""
-        code = subprocess.call(
-            [str(self.python), *map(str, arguments)], cwd=ROOT, env={**os.environ, **environ}
-        )
+        code = subprocess.call(self.command(*arguments), cwd=ROOT, env={**os.environ, **environ})
         if code and check:
             raise SystemExit(code)
         return code
 
-    def for_blender(self) -> Environment:
+
+class BlenderEnvironment(Environment):
+    """Holds Blender as a module: `.venv/pythonX.Y` the first of the Python's series, `pythonX.Y-bpyZ` another."""
+
+    def __init__(self, blender: str | None = None):
+        python = "python{}.{}".format(*sys.version_info[:2])
+        series = BLENDERS[sys.version_info[:2]]
+        self.blender = blender or series[0]
+        if self.blender not in series:
+            raise BuildError(
+                f"Blender {self.blender} can't run on this Python; it can hold {', '.join(series)}."
+            )
+        name = python if self.blender == series[0] else f"{python}-bpy{self.blender}"
+        super().__init__(name, f"blender-{self.blender}")
+
+    def for_blender(self) -> BlenderEnvironment:
         return self.ensure("blender-" + self.blender.replace(".", "_"))
 
 
@@ -138,7 +217,7 @@ def restart_on_supported_python() -> None:
             command = name.split()
             found = shutil.which(command[0])
             if found and subprocess.run([found, *command[1:], "-c", ""], capture_output=True).returncode == 0:
-                raise SystemExit(subprocess.call([found, *command[1:], __file__, *sys.argv[1:]]))
+                become([found, *command[1:], __file__, *sys.argv[1:]], Path.cwd())
     versions = " or ".join(f"{major}.{minor}" for major, minor in BLENDERS)
     raise BuildError(
         f"Blender's module has no build for Python {sys.version_info[0]}.{sys.version_info[1]}; "
@@ -146,10 +225,135 @@ def restart_on_supported_python() -> None:
     )
 
 
+def become(command: list[str], folder: Path, lifeline: Sequence[str] = ()) -> NoReturn:
+    """Go on as another program, so that no signal and no kill leaves it behind.
+
+    Where a process can't become another (Windows), the program runs as a child, with the further words
+    `lifeline` that make it end when its standard input closes: it does when this process ends, however it ends.
+    """
+    if CAN_EXEC:
+        os.chdir(folder)
+        sys.stdout.flush()
+        os.execv(command[0], command)
+    child = subprocess.Popen([*command, *lifeline], cwd=folder, stdin=subprocess.PIPE if lifeline else None)
+    while True:
+        try:
+            raise SystemExit(child.wait())
+        except KeyboardInterrupt:  # it ends in its own time, which a terminal's interrupt has told it too
+            if child.stdin:
+                child.stdin.close()
+
+
+# --- the right torch -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Card:
+    """A graphics card as `nvidia-smi` describes it; `cuda` is the newest CUDA that its driver can run."""
+
+    name: str
+    driver: str
+    cuda: tuple[int, int]
+    capability: tuple[int, int] | None
+    """Compute capability; None where the driver is too old to tell."""
+
+
+def find_cards() -> list[Card]:
+    """The NVIDIA cards of this machine.
+
+    Raises `BuildError` when there is a driver that does not answer.
+    """
+    tool = shutil.which("nvidia-smi") or shutil.which("nvidia-smi", path="/usr/lib/wsl/lib")
+    if tool is None:
+        return []
+    outputs = [
+        subprocess.run([tool, *words], capture_output=True, text=True, errors="replace").stdout
+        for words in ([], ["--query-gpu=compute_cap,name", "--format=csv,noheader"], ["--list-gpus"])
+    ]
+    return read_cards(*outputs)
+
+
+def read_cards(table: str, capabilities: str, names: str) -> list[Card]:
+    """The cards in what `nvidia-smi` prints: its table, compute capabilities with names, and names alone.
+
+    Old drivers do not list capabilities; from 610 on they write "KMD Version" and "CUDA UMD Version".
+    """
+    cuda = re.search(r"CUDA(?: UMD)? Version\s*:\s*(\d+)\.(\d+)", table)
+    driver = re.search(r"(?:Driver|KMD) Version\s*:\s*([\d.]+)", table)
+    if cuda is None or driver is None:
+        if "No devices were found" in table:
+            return []
+        said = " ".join(table.split())[:200] or "nothing"
+        raise BuildError(
+            f"The NVIDIA driver does not answer (nvidia-smi says: {said}). Restart the machine or install the "
+            f"driver anew, then run this again; `{ON_PROCESSOR}` goes on without the card."
+        )
+    found = re.findall(r"^(\d+)\.(\d+), (.+)$", capabilities, re.MULTILINE)
+    found = found or [
+        (None, None, name) for name in re.findall(r"^GPU \d+: (.+?) \(UUID", names, re.MULTILINE)
+    ]
+    return [
+        Card(name, driver[1], (int(cuda[1]), int(cuda[2])), (int(major), int(minor)) if major else None)
+        for major, minor, name in found
+    ]
+
+
+def choose_torch(cards: list[Card], system: str = sys.platform, machine: str = "") -> str:
+    """The build of torch for a machine: `cuXXX` or `cpu` of PyTorch's index, `plain` for the registry's own.
+
+    Says what was chosen, and why. Raises `BuildError` when no build can use the machine's card.
+    """
+    machine = machine or platform.machine()
+    if system == "darwin":
+        if machine != "arm64":
+            raise BuildError(
+                "PyTorch has no build for Macs with Intel processors; use the draft engine there."
+            )
+        say("Apple silicon: taking the registry's torch, which has Metal built in")
+        return PLAIN
+    if not cards:
+        say("no NVIDIA card found: taking torch for the processor, on which a clip takes hours")
+        return "cpu"
+    card = max(cards, key=lambda card: card.capability or (0, 0))
+    about = f"{card.name}, driver {card.driver}, CUDA {card.cuda[0]}.{card.cuda[1]}"
+    if card.cuda < (12, 0) or card.capability is None:
+        raise BuildError(
+            f"{about}: the driver is too old for PyTorch, which needs version 525 or later. Update it from "
+            f"nvidia.com/drivers, then run this again; `{ON_PROCESSOR}` goes on without the card."
+        )
+    for build, needed, oldest, newest in TORCH_BUILDS:
+        if card.cuda >= needed and oldest <= card.capability <= newest:
+            say(f"{about}: taking torch for CUDA {build[2:-1]}.{build[-1]}")
+            return build
+    if card.capability > TORCH_BUILDS[-1][3]:
+        raise BuildError(
+            f"{about}: PyTorch needs driver version 580 or later for this card. Update it from "
+            f"nvidia.com/drivers, then run this again; `{ON_PROCESSOR}` goes on without the card."
+        )
+    say(f"{about}: PyTorch no longer supports this card: taking torch for the processor")
+    return "cpu"
+
+
+def torch_is_offered(build: str, version: str) -> bool:
+    """Whether PyTorch's own index has this build for the running Python; says so where it has not."""
+    python = "cp{}{}".format(*sys.version_info[:2])
+    try:
+        with urllib.request.urlopen(f"{TORCH_INDEX}{build}/torch/", timeout=10) as page:
+            wheels = urllib.parse.unquote(page.read().decode(errors="replace"))
+    except OSError as error:
+        reason = f"PyTorch's own index can't be reached ({getattr(error, 'reason', error)})"
+    else:
+        if f"torch-{version}+{build}-{python}-" in wheels:
+            return True
+        reason = f"PyTorch's own index has no torch {version} for {build} and {python}"
+    say(f"{reason}: taking torch from the registry, which may not suit this machine")
+    return False
+
+
 # --- the extension ---------------------------------------------------------------------------------------------------
 
 
-def build_extension(environment: Environment) -> Path:
+def build_extension(environment: BlenderEnvironment) -> Path:
     """Pack `blender_addon/` and `shared/` with their wheels into the installable zip; Blender's own tool checks it."""
     import tomllib
 
@@ -222,13 +426,44 @@ def fetch_wheel(environment: Environment, name: str) -> Path:
 
 
 def setup(arguments) -> None:
-    groups = ["server", *(["model"] if arguments.model else [])]
-    Environment().ensure(*groups).for_blender()
+    environment = BlenderEnvironment().ensure("server")
+    if arguments.model:
+        environment.ensure("model", torch=arguments.torch or choose_torch(find_cards()))
+    environment.for_blender()
     say("ready")
 
 
+def lock(arguments) -> None:
+    """Write each constraints file anew, for every system at once; what need not change keeps its version."""
+    uv = shutil.which("uv") or Environment("uv").ensure("lock").python.with_name("uv")
+    files = {
+        f"blender-{series}": (
+            python,
+            [
+                "server",
+                *read_project()["project"]["optional-dependencies"],
+                "test",
+                "blender-" + series.replace(".", "_"),
+            ],
+        )
+        for python, every in BLENDERS.items()
+        for series in every
+    }
+    for name, (python, groups) in {**files, "docs": (min(BLENDERS), ["docs"])}.items():
+        path = CONSTRAINTS / f"{name}.txt"
+        requirements = "\n".join(requirement for group in groups for requirement in requirements_of(group))
+        command = [uv, "pip", "compile", "-", "--quiet", "--universal", "--no-header", "--no-annotate"]
+        command += ["--python-version", "{}.{}".format(*python), "--output-file", path]
+        command += ["--upgrade"] if arguments.upgrade else []
+        if subprocess.run(command, input=requirements, text=True, cwd=CONSTRAINTS).returncode:
+            raise BuildError(f"uv found no set of versions for {path.relative_to(ROOT)}.")
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text("".join(line for line in lines if not line.startswith(TORCH_OWN)))
+        say(f"wrote {path.relative_to(ROOT)}")
+
+
 def demo(arguments) -> None:
-    environment = Environment().ensure("server").for_blender()
+    environment = BlenderEnvironment().ensure("server").for_blender()
     extension = build_extension(environment)
     rest = ["--rig", arguments.rig.resolve()] if arguments.rig else []
     rest += ["--action", arguments.action] if arguments.action else []
@@ -240,15 +475,17 @@ def demo(arguments) -> None:
 def test(arguments) -> None:
     series = BLENDERS[sys.version_info[:2]]
     main = (
-        Environment().ensure("server", "test", *([] if arguments.without_model else ["model"])).for_blender()
+        BlenderEnvironment()
+        .ensure("server", "test", *([] if arguments.without_model else ["model"]))
+        .for_blender()
     )
     extension = build_extension(main)
     environ = {"POSEANYTHING_EXTENSION": str(extension), "POSEANYTHING_SERVER_PYTHON": str(main.python)}
     if arguments.blender or arguments.pytest:
-        chosen = Environment(arguments.blender).ensure("test").for_blender()
+        chosen = BlenderEnvironment(arguments.blender).ensure("test").for_blender()
         raise SystemExit(chosen.run("-m", "pytest", *(arguments.pytest or ["tests/addon"]), **environ))
 
-    others = [Environment(blender).ensure("test").for_blender() for blender in series[1:]]
+    others = [BlenderEnvironment(blender).ensure("test").for_blender() for blender in series[1:]]
     say(f"testing with Blender {', then the extension with '.join(series)}, side by side")
     with ThreadPoolExecutor(1) as beside:  # one after another, while the suite runs here
         reports = [beside.submit(test_extension, environment, environ) for environment in others]
@@ -261,7 +498,7 @@ def test(arguments) -> None:
     raise SystemExit(1 if any(codes) else 0)  # a run that a signal ended counts below zero
 
 
-def test_extension(environment: Environment, environ: dict[str, str]) -> tuple[int, str]:
+def test_extension(environment: BlenderEnvironment, environ: dict[str, str]) -> tuple[int, str]:
     """Run the extension's tests in the environment of another Blender: exit code and what pytest said."""
     done = subprocess.run(
         [environment.python, "-m", "pytest", "tests/addon"],
@@ -281,7 +518,7 @@ def bench(arguments) -> None:
     for name in arguments.names:
         if name not in names:
             raise BuildError(f"There is no benchmark named {name!r}; choose from {', '.join(names)}.")
-    environment = Environment().ensure("server", "test", "model").for_blender()
+    environment = BlenderEnvironment().ensure("server", "test", "model").for_blender()
     environ = {"POSEANYTHING_EXTENSION": str(build_extension(environment))}
     environ["POSEANYTHING_SERVER_PYTHON"] = str(environment.python)
     for name in arguments.names or names:
@@ -290,19 +527,23 @@ def bench(arguments) -> None:
 
 
 def extension(arguments) -> None:
-    print(build_extension(Environment()))
+    print(build_extension(BlenderEnvironment()))
 
 
 def serve(arguments) -> None:
-    Environment().ensure("server").run("-m", "inference_server", "serve", *arguments.server)
+    environment = BlenderEnvironment().ensure("server")
+    command = environment.command("-m", "inference_server", "serve", *arguments.server)
+    become(command, ROOT, lifeline=["--exit-with-stdin"])
 
 
 def weights(arguments) -> None:
-    Environment().ensure("server", "model").run("-m", "inference_server", "weights", *arguments.server)
+    environment = BlenderEnvironment().ensure("server", "model")
+    become(environment.command("-m", "inference_server", "weights", *arguments.server), ROOT)
 
 
 def generate(arguments) -> None:
-    Environment().ensure("server", "model").run("-m", "inference_server", "generate", *arguments.server)
+    environment = BlenderEnvironment().ensure("server", "model")
+    become(environment.command("-m", "inference_server", "generate", *arguments.server), ROOT)
 
 
 PASSING_ON = (serve, weights, generate)
@@ -350,7 +591,18 @@ def parse(words: list[str]) -> argparse.Namespace:
     ):
         command(function, f"{text}; words that follow go to it")
     prepare = command(setup, "install what the others need, without doing anything else")
-    prepare.add_argument("--model", action="store_true", help="with the neural engine's packages")
+    prepare.add_argument(
+        "--model",
+        action="store_true",
+        help="with the neural engine's packages, torch as it suits the machine",
+    )
+    prepare.add_argument(
+        "--torch",
+        choices=[PLAIN, "cpu", *(build for build, *_ in TORCH_BUILDS)],
+        help=f"with --model: this build of torch; {PLAIN!r} is the registry's own",
+    )
+    renew = command(lock, "bring the exact versions in .constraints/ into step with pyproject.toml")
+    renew.add_argument("--upgrade", action="store_true", help="take the newest versions that it allows")
 
     arguments, rest = parser.parse_known_args(words)
     if rest and arguments.run not in (test, *PASSING_ON):

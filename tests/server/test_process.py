@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from shared.messages import Failed, Frame, Queued
 
 from .client import PATIENCE, ROOT, ServerProcess, request
 from .engines import ENGINES
+from .processes import wait_for_end
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess:
@@ -24,21 +24,6 @@ def command(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         line, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, stdin=subprocess.DEVNULL
     )
-
-
-def alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    return Path(f"/proc/{process}/stat").read_text().split()[2] != "Z" if sys.platform == "linux" else True
-
-
-def wait_for_end(process: int) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while alive(process):
-        assert time.monotonic() < deadline, f"process {process} goes on"
-        time.sleep(0.05)
 
 
 def worker_of(client) -> int:
