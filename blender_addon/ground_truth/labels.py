@@ -14,9 +14,9 @@ from collections.abc import Iterator, Sequence
 import bpy
 import numpy as np
 
-from ..rig.skin import read_points
+from ..rig.skin import read_points, read_triangles
 from ..view.projection import Projector
-from .surfaces import Surface, SurfaceReader, read_triangles, seen_meshes
+from .surfaces import Surface, SurfaceReader, seen_meshes
 from .zbuffer import ZBuffer
 
 SAMPLES = 2

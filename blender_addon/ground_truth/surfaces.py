@@ -9,7 +9,7 @@ import bpy
 import numpy as np
 
 from ..errors import ExportError
-from ..rig.skin import carrying_bone, is_bound, read_points
+from ..rig.skin import carrying_bone, is_bound, read_points, read_triangles
 from ..rig.subjects import Subject
 
 STRONGEST = 4
@@ -95,25 +95,6 @@ def _follows(obj: bpy.types.Object, leaders: set[bpy.types.Object]) -> bool:
     while parent is not None and parent not in leaders:
         parent = parent.parent
     return parent is not None
-
-
-def read_triangles(mesh: bpy.types.Mesh) -> np.ndarray:
-    """[T, 3] int32 vertices of the triangulated faces. Triangles and quads are split here, from arrays that
-    are copied as blocks; Blender's own triangulation, read one by one, is needed for faces with more
-    corners alone."""
-    vertices = np.empty(len(mesh.loops), np.int32)
-    begins = np.empty(len(mesh.polygons), np.int32)
-    if ".corner_vert" in mesh.attributes:
-        mesh.attributes[".corner_vert"].data.foreach_get("value", vertices)
-    mesh.polygons.foreach_get("loop_start", begins)
-    corners = np.diff(begins, append=len(vertices))
-    if (corners <= 4).all():
-        quads = begins[corners == 4]
-        return vertices[np.concatenate([begins[:, None] + (0, 1, 2), quads[:, None] + (0, 2, 3)])]
-    mesh.calc_loop_triangles()
-    triangles = np.empty(len(mesh.loop_triangles) * 3, np.int32)
-    mesh.loop_triangles.foreach_get("vertices", triangles)
-    return triangles.reshape(-1, 3)
 
 
 class SurfaceReader:

@@ -15,6 +15,7 @@ from ..errors import ExportError
 from ..shared.pose import MAX_LIMBS
 from . import names
 from .choice import Choice
+from .motion import Motion
 from .skeleton import Anatomy, Skeleton
 from .skin import Skin
 
@@ -23,6 +24,8 @@ SMALL_PART = 0.1
 """A part shorter than this fraction of the longest joins its neighbour."""
 BENDS = 3
 """Points taken inside a B-bone."""
+SHORTEST = 0.012
+"""Neighbours in a chain that are together shorter than this fraction of the skeleton are one limb."""
 LONELY = 0.35
 """Bones further than this fraction of the skeleton's size from all others stay apart."""
 
@@ -43,7 +46,8 @@ class LimbChoice:
     Limb l's stroke has `counts[l]` consecutive joints. Joint k is fixed to bone `joint_bones[k]` (an index
     into `armature.bones`) at `joint_offsets[k]` [3] in its space, or, where `joint_bends[k]` is not 0, at
     that joint between the segments of a B-bone. `owners` gives for every bone that moves flesh the limb
-    that this flesh belongs to.
+    that this flesh belongs to, `reasons` for every bone why it is drawn or not ("drawn: moves 6% of the
+    picture"). `unsent` is the fraction of the picture that fingers and toes move which are not drawn.
     """
 
     limbs: tuple[ChosenLimb, ...]
@@ -53,10 +57,13 @@ class LimbChoice:
     joint_offsets: np.ndarray
     joint_bends: np.ndarray
     owners: dict[str, int]
+    reasons: dict[str, str]
+    unsent: float = 0.0
 
 
-def choose_limbs(armature: bpy.types.Object) -> LimbChoice:
-    """The limbs of an armature object, as its own settings, its bones' and its collections' say.
+def choose_limbs(armature: bpy.types.Object, motion: Motion | None = None) -> LimbChoice:
+    """The limbs of an armature object, as its flesh, its motion in a shot, its make-up and what the user says of
+    its bones tell.
 
     Raises `ExportError` when nothing is left to draw or when there are more than 255 limbs.
     """
@@ -66,9 +73,9 @@ def choose_limbs(armature: bpy.types.Object) -> LimbChoice:
         raise ExportError(f"The armature {armature.name} has no bones; add some or choose another armature.")
     skeleton = Skeleton.read(armature.data)
     skin = Skin.read(armature, skeleton, bpy.data.objects)
-    choice = Choice(armature, skeleton, skin)
+    choice = Choice(armature, skeleton, skin, motion)
     merge = armature.data.poseanything.digits == "MERGE"
-    return _Figure(armature.name, skeleton, skin, choice, merge).choice()
+    return _Figure(armature.name, choice.skeleton, skin, choice, merge).choice()
 
 
 @dataclass
@@ -113,7 +120,7 @@ class _Figure:
         while True:
             self._anatomy = Anatomy(skeleton, drawn)
             self._children = self._anatomy.children
-            self._trusted = self._tails_are_real(drawn)
+            self._trusted = self._anatomy.tails_are_real
             self._main: dict[int, int] = {}
             self._ends: dict[int, _Joint] = {}
             for bone in self._downward(drawn):
@@ -125,6 +132,7 @@ class _Figure:
         self.strokes: list[_Stroke] = []
         self._stroke_of: dict[int, int] = {}
         self._nodes = 0
+        self._run = self._runs(drawn)
         self._make_strokes(drawn)
         if not self.strokes:
             raise ExportError(
@@ -134,7 +142,7 @@ class _Figure:
         if len(self.strokes) > MAX_LIMBS:
             raise ExportError(
                 f"The armature {name} has {len(self.strokes)} limbs but at most {MAX_LIMBS} can be drawn; "
-                "set Fingers and Toes to Off, or some bones or bone collections to Skip."
+                "set some bones or bone collections to Skip."
             )
         self._join_roots()
         self.parts = self._make_parts()
@@ -153,18 +161,11 @@ class _Figure:
             joint_offsets=np.array([joint.offset for joint in joints], np.float64),
             joint_bends=np.array([joint.bend for joint in joints], np.int16),
             owners=self._owners(),
+            reasons=dict(zip(skeleton.names, self._choice.reasons)),
+            unsent=self._choice.unsent,
         )
 
     # Where a bone's stroke ends
-
-    def _tails_are_real(self, drawn: np.ndarray) -> bool:
-        """Whether most bones end where a child begins. Importers that know only heads (glTF) guess tails."""
-        skeleton = self._skeleton
-        met = []
-        for parent, bones in self._children.items():
-            apart = np.linalg.norm(skeleton.heads[bones] - skeleton.tails[parent], axis=1).min()
-            met.append(apart < 0.05 * skeleton.lengths[parent] + skeleton.near)
-        return sum(met) * 2 >= len(met)
 
     def _downward(self, drawn: np.ndarray):
         waiting = [b for b in np.flatnonzero(drawn).tolist() if self._anatomy.parents[b] < 0][::-1]
@@ -192,7 +193,7 @@ class _Figure:
         if child is not None:
             self._main[bone] = child
             self._ends[bone] = _Joint(child, np.zeros(3), skeleton.heads[child])
-        elif self._trusted and length > skeleton.near:
+        elif self._trusted and length > skeleton.near and not self._choice.tail_is_guessed(bone):
             self._ends[bone] = _Joint(bone, skeleton.to_bone(bone, tail), tail)
         else:
             rest = self._guess_end(bone)
@@ -243,6 +244,37 @@ class _Figure:
         return self._skin.reach(skeleton, bone, self._incoming(bone))
 
     # Strokes
+
+    def _runs(self, drawn: np.ndarray) -> np.ndarray:
+        """[N] numbers from 1 on of the runs of neighbours in a chain that are drawn as one limb, as the segments of
+        a B-bone are: bones so short that they tell of no bend, and more where there are more bones than labels."""
+        lengths = self._choice.lengths
+        run = np.zeros(len(drawn), np.int64)
+        least = SHORTEST * self._skeleton.size
+        order = [bone for bone in self._downward(drawn) if drawn[bone]]
+        while True:
+            run[:] = 0
+            room: dict[int, float] = {}
+            count = 0
+            for bone in order:
+                parent = int(self._anatomy.parents[bone])
+                goes_on = parent >= 0 and self._main.get(parent) == bone
+                sure = (
+                    goes_on
+                    and self._trusted
+                    and self._choice.is_plain(bone)
+                    and self._choice.is_plain(parent)
+                )
+                if sure and room[run[parent]] + lengths[bone] <= least:
+                    run[bone] = run[parent]
+                else:
+                    count += 1
+                    run[bone] = count
+                    room[count] = 0.0
+                room[run[bone]] += lengths[bone]
+            if count <= MAX_LIMBS or least > self._skeleton.size:
+                return run
+            least *= 1.25
 
     def _make_strokes(self, drawn: np.ndarray) -> None:
         for bone in self._downward(drawn):
@@ -326,6 +358,8 @@ class _Figure:
         end."""
         skeleton, digits = self._skeleton, self._choice.digits
         if self._merge_digits and digits[bone] and digits[parent]:
+            return True
+        if self._run[bone] and self._run[bone] == self._run[parent]:
             return True
         if names.is_helper(skeleton.names[bone]):
             return True
@@ -449,13 +483,13 @@ class _Figure:
     def _owners(self) -> dict[str, int]:
         """The limb of every bone that moves flesh; where none is up the chain, the nearest."""
         skeleton = self._skeleton
-        known = self._skin.groups | self._skin.carriers
+        owning = self._skin.shares > 0
         owners = {}
         for bone, owner in enumerate(self._anatomy.owners.tolist()):
             name = skeleton.names[bone]
             if owner in self._stroke_of:
                 owners[name] = self._stroke_of[owner]
-            elif name in known or skeleton.deforming[bone]:
+            elif owning[bone] or skeleton.deforming[bone]:
                 paths = (np.array([joint.rest for joint in stroke.joints]) for stroke in self.strokes)
                 owners[name] = int(
                     np.argmin([_nearest_on_path(skeleton.heads[bone], path)[1] for path in paths])

@@ -1,43 +1,90 @@
-"""What the names of bones tell, in the conventions of Rigify, Mixamo, Unreal, VRM, glTF and FBX rigs."""
+"""What the names of bones hint at, in the conventions of Rigify, Mixamo, Unreal, VRM, MMD, glTF and FBX rigs.
+
+A hint only: flesh, motion and structure go before it (see `choice`). Words are matched whole where a script sets
+them apart, and as parts of a name where it does not (Japanese, Chinese, Korean) or where they inflect.
+"""
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from functools import lru_cache
 
-_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_A-Za-z]+")
 
-_FACE = frozenset(
+
+def _plain(text: str) -> str:
+    """Without accents and full-width letters; the marks of kana stay."""
+    apart = unicodedata.normalize("NFKD", text)
+    return unicodedata.normalize("NFC", re.sub("[\u0300-\u036f]", "", apart))
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(_plain(text).split())
+
+
+def _stems(*texts: str) -> re.Pattern:
+    return re.compile("|".join(word for text in texts for word in _plain(text).split()))
+
+
+_FACE = _words(
     "face facial eye eyes lid lids brow brows jaw lip lips mouth teeth tooth tongue cheek cheeks chin nose "
-    "nostril nostrils temple forehead ear ears muzzle snout whisker whiskers beak hair bangs beard "
-    "mane".split()
+    "nostril nostrils temple forehead ear ears muzzle snout whisker whiskers beak "
+    "ojo ojos boca lengua nariz oreja cara oeil yeux bouche langue nez oreille visage auge augen mund zunge "
+    "nase ohr ohren gesicht olho olhos lingua orelha occhio occhi bocca naso orecchio"
 )
-_FACE_STEMS = re.compile(
-    r"eye|(?<!l)brow|jaw|teeth|tooth|tongue|cheek|nostril|mouth|nose|forehead|^(upper|lower)lip"
+_FACE_STEMS = _stems(
+    "eye (?<!l)brow jaw teeth tooth tongue cheek nostril mouth nose forehead ^(upper|lower)lip mandib kiefer",
+    "目 眼 瞳 眉 口 舌 歯 顎 鼻 頬 耳 唇 牙 脸 脸 颌 눈 눈썹 입 턱 코 귀 глаз бров челюст язык рот губ нос ухо уши",
 )
-_DIGIT = frozenset(
-    "finger fingers thumb pinky pinkie palm metacarpal metacarpals digit claw claws feather feathers".split()
+_HAIR = _words(
+    "hair bangs bang fringe beard mane ponytail pigtail pigtails twintail braid braids bun buns ahoge moustache "
+    "mustache cabello pelo cheveux cheveu haar haare zopf cabelo capelli"
 )
-_DIGIT_STEMS = re.compile(r"finger|thumb|pinky|pinkie|metacarp")
-_DIGIT_AMONG_OTHERS = frozenset("index middle mid ring little toe toes".split())
-_HELPER = frozenset(
-    "twist roll helper corrective jiggle muscle breast bust boob belly volume socket attach skirt cloth cape "
-    "ribbon".split()
+_HAIR_STEMS = _stems(
+    "hair ponytail pigtail twintail", "髪 髮 发 毛 おさげ ツインテ ポニテ 머리카락 волос коса"
 )
-_HELPER_STEMS = re.compile(r"twist|breast")
-_TRUNK = frozenset("pelvis chest rib ribs ribcage".split())
-_CONTROL = frozenset("ik pole target targets ctrl ctl control mch org wgt widget tweak handle master".split())
-_ROOT = frozenset("root armature world global origin reference motion master".split())
+_CLOTH = _words(
+    "skirt cloth clothes cape cloak ribbon ribbons scarf shawl bow tie necktie dress coat jacket sleeve sleeves "
+    "hem hood belt strap straps tassel flap frill sash veil hat cap collar robe apron earring earrings necklace "
+    "accessory accessories falda capa bufanda lazo jupe manteau echarpe noeud rock mantel schal schleife umhang "
+    "saia cachecol gonna mantello sciarpa fiocco"
+)
+_CLOTH_STEMS = _stems(
+    "skirt scarf necktie ribbon", "スカート 裙 リボン 袖 マント 裾 ネクタイ マフラー 帯 치마 юбк плащ шарф"
+)
+_DIGIT = _words(
+    "finger fingers thumb thumbs pinky pinkie palm metacarpal metacarpals phalanx digit claw claws feather feathers "
+    "dedo dedos pulgar doigt doigts pouce daumen polegar dito dita pollice"
+)
+_DIGIT_STEMS = _stems("finger thumb pinky pinkie metacarp phalan", "指 손가락 палец пальц")
+_DIGIT_AMONG_OTHERS = frozenset("index middle mid ring little toe toes big".split())
+_HELPER = _words(
+    "twist roll helper corrective correction fix adjust jiggle muscle bicep biceps tricep triceps deltoid breast "
+    "boob boobs bust belly volume socket attach attachment holder physics spring dynamic pectoral glute buttock"
+)
+_HELPER_STEMS = _stems("twist breast corrective", "捩 補助 乳 おっぱい 가슴 груд")
+_TRUNK = _words("pelvis chest rib ribs ribcage")
+_CONTROL = _words(
+    "ik fk pole target targets goal ctrl ctl control controller mch org wgt widget tweak handle master props "
+    "roll_control"
+)
+_CONTROL_STEMS = _stems("操作", "контрол")
+_ROOT = _words("root armature world global origin reference motion master raiz racine wurzel radice")
+_ROOT_STEMS = _stems("全ての親 センター グルーブ 操作中心 루트 корень")
 _FILLER = frozenset("b bone joint jnt def node rig skeleton bip".split())
-_END = frozenset("end nub tip site effector".split())
-_SIDE = frozenset("l r left right".split())
-_SIDE_STEMS = re.compile(r"^(left|right)")
+_END = frozenset("end nub site effector".split())
+_END_STEMS = _stems("先$")
+_TIP = frozenset({"tip"})
+_SIDE = frozenset("l r left right lf rt lt izq der izquierda derecha gauche droite links rechts".split())
+_SIDE_STEMS = _stems("^(left|right)", "左 右 왼 오른 ^лев ^прав izquierd derech esquerd direit sinistr destr")
+_LEFT_RIGHT = (("left", "right"), ("l", "r"), ("左", "右"), ("lf", "rt"), ("왼", "오른"))
 
 
 @lru_cache(maxsize=4096)
 def words(name: str) -> frozenset[str]:
     """The lower-case words and numbers in a name: "b_LeftForeArm_010" has b, left, fore, arm and 010."""
-    return frozenset(word.lower() for word in _WORD.findall(name))
+    return frozenset(word.lower() for word in _WORD.findall(_plain(name)))
 
 
 def _matches(name: str, exact: frozenset[str], stems: re.Pattern | None = None) -> bool:
@@ -46,13 +93,26 @@ def _matches(name: str, exact: frozenset[str], stems: re.Pattern | None = None) 
 
 
 def is_face(name: str) -> bool:
-    """Part of a face, or hair."""
+    """Part of a face."""
     return _matches(name, _FACE, _FACE_STEMS)
+
+
+def is_ear(name: str) -> bool:
+    return _matches(name, frozenset({"ear", "ears"}))
+
+
+def is_adornment(name: str) -> bool:
+    """Hair, cloth or jewellery."""
+    return _matches(name, _HAIR, _HAIR_STEMS) or _matches(name, _CLOTH, _CLOTH_STEMS)
 
 
 def is_digit(name: str) -> bool:
     """A finger, a thumb, the palm of one, a claw or a feather."""
     return _matches(name, _DIGIT, _DIGIT_STEMS)
+
+
+def is_feather(name: str) -> bool:
+    return _matches(name, frozenset({"feather", "feathers"}))
 
 
 def may_be_digit(name: str) -> bool:
@@ -61,23 +121,30 @@ def may_be_digit(name: str) -> bool:
 
 
 def is_helper(name: str) -> bool:
-    """Corrects or follows the flesh of another bone, or carries cloth: no limb of its own."""
-    return _matches(name, _HELPER, _HELPER_STEMS)
+    """Corrects or follows the flesh of another bone: no limb of its own."""
+    return _matches(name, _HELPER, _HELPER_STEMS) or (is_sided(name) and any("胸" in w for w in words(name)))
 
 
 def is_control(name: str) -> bool:
-    return _matches(name, _CONTROL)
+    return _matches(name, _CONTROL, _CONTROL_STEMS)
 
 
 def is_root(name: str) -> bool:
     """Stands for the whole rig and for nothing of the body, as "_rootJoint" does."""
     found = {word for word in words(name) if not word.isdigit()}
+    if any(_ROOT_STEMS.search(word) for word in found):
+        return True
     return bool(found & _ROOT) and found <= _ROOT | _FILLER
 
 
 def is_end(name: str) -> bool:
     """A joint that only marks where its parent ends."""
-    return _matches(name, _END)
+    return _matches(name, _END, _END_STEMS)
+
+
+def may_be_end(name: str) -> bool:
+    """One that marks an end unless it is as long as a limb."""
+    return is_end(name) or _matches(name, _TIP)
 
 
 def is_bulk(name: str) -> bool:
@@ -88,3 +155,17 @@ def is_bulk(name: str) -> bool:
 def is_sided(name: str) -> bool:
     """Of the left or the right half of the body."""
     return _matches(name, _SIDE, _SIDE_STEMS)
+
+
+def unsided(name: str) -> str:
+    """A name that a bone and its mirror image share."""
+    found = [word.lower() for word in _WORD.findall(_plain(name))]
+    for index, word in enumerate(found):
+        for left, right in _LEFT_RIGHT:
+            if word in (left, right):
+                found[index] = "*"
+            elif len(left) > 1 or not left.isascii():
+                for side in (left, right):
+                    if word.startswith(side):
+                        found[index] = "*" + word[len(side) :]
+    return "_".join(found)

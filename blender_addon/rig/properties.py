@@ -15,17 +15,19 @@ _SWITCH = (
 class PoseAnythingArmature(bpy.types.PropertyGroup):
     face: BoolProperty(
         name="Face",
-        description="Draw the bones of the face and hair too; pose models are rarely trained with them",
+        description="Draw the bones of the face, hair and cloth too; pose models are rarely trained with them",
         override={"LIBRARY_OVERRIDABLE"},
     )
     digits: EnumProperty(
         name="Fingers and Toes",
         description="How fingers, toes, feathers and other bundles of small bones are drawn",
         items=(
-            ("SKIP", "Off", "Hands and feet end where their fingers and toes begin"),
-            ("MERGE", "One Limb Each", "Each finger or toe is one limb that bends at its joints"),
-            ("DRAW", "Every Bone", "Each bone of a finger or toe is a limb of its own"),
+            ("AUTO", "Automatic", "Drawn where they are the subject, as in the picture of a hand", 3),
+            ("SKIP", "Off", "Hands and feet end where their fingers and toes begin", 0),
+            ("MERGE", "One Limb Each", "Each finger or toe is one limb that bends at its joints", 1),
+            ("DRAW", "Every Bone", "Each bone of a finger or toe is a limb of its own", 2),
         ),
+        default="AUTO",
         override={"LIBRARY_OVERRIDABLE"},
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import bpy
@@ -19,7 +19,7 @@ class Skeleton:
 
     `parents` [N] int holds -1 for none. `heads`, `tails` [N, 3] and `matrices` [N, 4, 4] (bone to armature
     space) are float64. `segments` [N] counts B-bone segments, 1 for a stiff bone. `size` is the diagonal of
-    the box around all deforming bones.
+    the box around the heads of the bones in question, and around their flesh: tails may be an importer's guess.
     """
 
     names: tuple[str, ...]
@@ -44,8 +44,6 @@ class Skeleton:
 
         heads, tails = values("head_local", 3).astype(np.float64), values("tail_local", 3).astype(np.float64)
         deforming = values("use_deform", 1, bool)
-        among = deforming if deforming.any() else slice(None)
-        joints = np.concatenate([heads[among], tails[among]])
         return cls(
             names=tuple(index),
             parents=np.array([index[bone.parent.name] if bone.parent else -1 for bone in bones], np.int64),
@@ -54,8 +52,15 @@ class Skeleton:
             matrices=values("matrix_local", 16).reshape(count, 4, 4).transpose(0, 2, 1).astype(np.float64),
             deforming=deforming,
             segments=values("bbone_segments", 1, np.int32),
-            size=float(np.linalg.norm(np.ptp(joints, axis=0))) if count else 0.0,
+            size=_extent(heads, tails, deforming),
         )
+
+    def sized(self, among: np.ndarray, flesh: np.ndarray) -> Skeleton:
+        """The same, its size that of some of its bones [N] bool and their flesh [V, 3]."""
+        size = _extent(self.heads, self.tails, among)
+        if len(flesh):
+            size = max(size, float(np.linalg.norm(np.ptp(flesh, axis=0))))
+        return replace(self, size=size)
 
     @cached_property
     def near(self) -> float:
@@ -78,6 +83,18 @@ class Skeleton:
     def to_bone(self, bone: int, point: np.ndarray) -> np.ndarray:
         """A point of armature space in the space of a bone at rest."""
         return np.linalg.solve(self.matrices[bone], np.append(point, 1.0))[:3]
+
+
+def _extent(heads: np.ndarray, tails: np.ndarray, among: np.ndarray) -> float:
+    """The diagonal of the box around heads; around tails too where the heads are too few to have one."""
+    if not len(heads):
+        return 0.0
+    among = among if among.any() else slice(None)
+    size = float(np.linalg.norm(np.ptp(heads[among], axis=0)))
+    median = float(np.median(np.linalg.norm(tails[among] - heads[among], axis=1)))
+    if len(heads[among]) < 4:
+        return float(np.linalg.norm(np.ptp(np.concatenate([heads[among], tails[among]]), axis=0)))
+    return size if size > 0 else median
 
 
 class Anatomy:
@@ -143,6 +160,18 @@ class Anatomy:
         for bone in np.flatnonzero(owners < 0).tolist():
             owners[bone] = next((owners[a] for a in self._skeleton.ancestors(bone) if owners[a] >= 0), -1)
         return owners
+
+    @cached_property
+    def tails_are_real(self) -> bool:
+        """Whether most bones end where a child begins. Importers that know only heads (glTF) guess tails."""
+        skeleton = self._skeleton
+        met = []
+        for parent, bones in self.children.items():
+            apart = np.linalg.norm(skeleton.heads[bones] - skeleton.tails[parent], axis=1)
+            along = np.linalg.norm(skeleton.heads[bones] - skeleton.heads[parent], axis=1)
+            length = np.minimum(along, skeleton.lengths[parent])
+            met.append(bool((apart < 0.05 * length + skeleton.near).any()))
+        return sum(met) * 2 >= len(met)
 
     @cached_property
     def children(self) -> dict[int, list[int]]:

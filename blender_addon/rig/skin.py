@@ -12,11 +12,13 @@ from .skeleton import Skeleton
 
 SAMPLES = 6000
 """Vertices looked at to learn where a bone's flesh is: reading weights takes about a microsecond each."""
+FLESH_TYPES = frozenset({"MESH", "CURVE", "SURFACE", "META", "FONT"})
+"""Types of objects that have a surface to render."""
 
 
 def is_bound(obj: bpy.types.Object, armature: bpy.types.Object) -> bool:
-    """Whether the armature deforms this mesh."""
-    if obj.type != "MESH":
+    """Whether the armature deforms this mesh or curve."""
+    if obj.type not in FLESH_TYPES:
         return False
     if obj.parent == armature and obj.parent_type == "ARMATURE":
         return True
@@ -48,57 +50,77 @@ def read_points(mesh: bpy.types.Mesh) -> np.ndarray:
     return points.reshape(-1, 3)
 
 
-def _strongest(groups, bones: list[int]) -> int:
-    """The bone with the largest weight in a vertex's groups, -1 when none has any."""
-    strongest, most = -1, 0.0
-    for group in groups:
-        if group.weight > most and group.group < len(bones) and bones[group.group] >= 0:
-            strongest, most = bones[group.group], group.weight
-    return strongest
+def read_triangles(mesh: bpy.types.Mesh) -> np.ndarray:
+    """[T, 3] int32 vertices of the triangulated faces. Triangles and quads are split here, from arrays that
+    are copied as blocks; Blender's own triangulation, read one by one, is needed for faces with more
+    corners alone."""
+    vertices = np.empty(len(mesh.loops), np.int32)
+    begins = np.empty(len(mesh.polygons), np.int32)
+    if ".corner_vert" in mesh.attributes:
+        mesh.attributes[".corner_vert"].data.foreach_get("value", vertices)
+    mesh.polygons.foreach_get("loop_start", begins)
+    corners = np.diff(begins, append=len(vertices))
+    if (corners <= 4).all():
+        quads = begins[corners == 4]
+        return vertices[np.concatenate([begins[:, None] + (0, 1, 2), quads[:, None] + (0, 2, 3)])]
+    mesh.calc_loop_triangles()
+    triangles = np.empty(len(mesh.loop_triangles) * 3, np.int32)
+    mesh.loop_triangles.foreach_get("vertices", triangles)
+    return triangles.reshape(-1, 3)
+
+
+def vertex_areas(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
+    """[V] the third of the area of the triangles around each vertex."""
+    a, b, c = (points[triangles[:, k]] for k in range(3))
+    area = np.linalg.norm(np.cross(b - a, c - a), axis=1) / 6
+    return np.bincount(triangles.ravel(), np.repeat(area, 3), len(points))
+
+
+def is_rendered(obj: bpy.types.Object) -> bool:
+    """Whether an object shows in renders, now or, where that is animated, perhaps in other frames."""
+    if not obj.hide_render:
+        return True
+    animation = obj.animation_data
+    if animation is None:
+        return False
+    keyed = animation.action is not None or any(track.strips for track in animation.nla_tracks)
+    return keyed or any(driver.data_path == "hide_render" for driver in animation.drivers)
 
 
 @dataclass(frozen=True, eq=False)
 class Skin:
-    """What an armature moves: the `groups` of its meshes, the bones that carry (`carriers`), and a sample
-    of vertices, each with the bone that owns it most (`owners` [V] int, `points` [V, 3] in armature space
-    at rest)."""
+    """What an armature moves, as a sample of V surface points: `points` [V, 3] in armature space at rest, the
+    bone that owns each most (`owners` [V] int) and the surface it stands for (`areas` [V], in armature space).
+    `shares` [N] is how much of that surface each bone moves, by its weights, all bones together moving 1.
+    """
 
-    groups: frozenset[str]
-    carriers: frozenset[str]
     owners: np.ndarray
     points: np.ndarray
+    areas: np.ndarray
+    shares: np.ndarray
 
     @classmethod
     def read(
         cls, armature: bpy.types.Object, skeleton: Skeleton, objects: Iterable[bpy.types.Object]
     ) -> Skin:
-        objects = [obj for obj in objects if obj.type != "ARMATURE"]
-        meshes = [obj for obj in objects if is_bound(obj, armature)]
+        """From what is rendered of the objects; from all that are bound when none of them is."""
         index = {name: i for i, name in enumerate(skeleton.names)}
-        at_rest = [obj for obj in meshes if obj.mode != "EDIT"]
-        stride = max(1, sum(len(obj.data.vertices) for obj in at_rest) // SAMPLES)
-        to_armature = armature.matrix_world.inverted_safe()
-        owners, points = [], []
-        for obj in at_rest:
-            bones = [index.get(group.name, -1) for group in obj.vertex_groups]
-            vertices = obj.data.vertices
-            owned = [_strongest(vertices[i].groups, bones) for i in range(0, len(vertices), stride)]
-            to_space = np.array(to_armature @ obj.matrix_world)
-            points.append(read_points(obj.data)[::stride] @ to_space[:3, :3].T + to_space[:3, 3])
-            owners.append(np.array(owned, np.int64))
-        owners = np.concatenate(owners) if owners else np.zeros(0, np.int64)
-        points = np.concatenate(points) if points else np.zeros((0, 3))
-        return cls(
-            groups=frozenset(
-                group.name for obj in meshes for group in obj.vertex_groups if group.name in index
-            ),
-            carriers=frozenset(filter(None, (carrying_bone(obj, armature) for obj in objects))),
-            owners=owners[owners >= 0],
-            points=points[owners >= 0],
-        )
-
-    def owns(self, bone: int) -> bool:
-        return bool((self.owners == bone).any())
+        found = []
+        for obj in objects:
+            if obj.type in FLESH_TYPES and obj.mode != "EDIT":
+                bound = is_bound(obj, armature)
+                bone = "" if bound else carrying_bone(obj, armature)
+                if bound or bone in index:
+                    found.append((obj, index.get(bone, -1)))
+        rendered = [(obj, bone) for obj, bone in found if is_rendered(obj)]
+        pieces = [
+            piece
+            for obj, bone in rendered or found
+            if (piece := _read_flesh(armature, skeleton, index, obj, bone)) is not None
+        ]
+        if not pieces:
+            return cls(np.zeros(0, np.int64), np.zeros((0, 3)), np.zeros(0), np.zeros(len(index)))
+        return cls(*_thin_out(skeleton, index, pieces))
 
     def reach(self, skeleton: Skeleton, bone: int, incoming: np.ndarray | None) -> np.ndarray | None:
         """How far the flesh of a last bone goes from its head, along the way the flesh lies (or the limb
@@ -114,3 +136,79 @@ class Skin:
         direction = direction / max(np.linalg.norm(direction), 1e-12)
         length = np.percentile(along @ direction, 95)
         return skeleton.heads[bone] + direction * length if length > skeleton.near else None
+
+
+@dataclass(frozen=True, eq=False)
+class _Flesh:
+    """Points [V, 3] of one object in armature space at rest, with areas [V]; `bone` owns them all, -1 when weights
+    tell."""
+
+    obj: bpy.types.Object
+    bone: int
+    points: np.ndarray
+    areas: np.ndarray
+
+
+def _read_flesh(armature, skeleton, index, obj, bone: int) -> _Flesh | None:
+    if obj.type == "MESH":
+        mesh = obj.data
+        points, triangles = read_points(mesh), read_triangles(mesh)
+    else:
+        mesh = obj.to_mesh()
+        points, triangles = read_points(mesh), read_triangles(mesh)
+        obj.to_mesh_clear()
+    if not len(triangles):
+        return None
+    if bone < 0 and (obj.type != "MESH" or not any(group.name in index for group in obj.vertex_groups)):
+        return None
+    to_space = np.array(armature.matrix_world.inverted_safe() @ obj.matrix_world)
+    if bone >= 0:
+        posed = np.array(armature.pose.bones[skeleton.names[bone]].matrix)
+        to_space = skeleton.matrices[bone] @ np.linalg.pinv(posed) @ to_space
+    points = points @ to_space[:3, :3].T + to_space[:3, 3]
+    return _Flesh(obj, bone, points, vertex_areas(points, triangles))
+
+
+def _thin_out(skeleton: Skeleton, index: dict[str, int], pieces: list[_Flesh]):
+    """The fields of a `Skin`, of at most about `SAMPLES` vertices, chosen evenly by area: large parts of few
+    vertices count as much as small ones of many."""
+    count = sum(len(piece.points) for piece in pieces)
+    step = sum(float(piece.areas.sum()) for piece in pieces) / SAMPLES
+    owners, points, areas = [], [], []
+    shares = np.zeros(len(index))
+    for piece in pieces:
+        chosen, area = np.arange(len(piece.points)), piece.areas
+        if count > SAMPLES and step > 0:
+            drawn = np.floor(np.cumsum(area) / step + 0.5).astype(np.int64)
+            chosen = np.flatnonzero(np.diff(drawn, prepend=0))
+            area = np.diff(drawn, prepend=0)[chosen] * step
+        if piece.bone >= 0:
+            owned = np.full(len(chosen), piece.bone, np.int64)
+            shares[piece.bone] += area.sum()
+        else:
+            vertex, bone, weight = _weights(skeleton, index, piece.obj, chosen.tolist())
+            total = np.bincount(vertex, weight, len(chosen))
+            shares += np.bincount(bone, area[vertex] * weight / total[vertex], len(index))
+            owned = np.full(len(chosen), -1, np.int64)
+            order = np.argsort(weight, kind="stable")
+            owned[vertex[order]] = bone[order]  # of a vertex written several times the strongest stays
+        known = owned >= 0
+        owners.append(owned[known])
+        points.append(piece.points[chosen][known])
+        areas.append(area[known])
+    shares /= max(float(shares.sum()), 1e-30)
+    return np.concatenate(owners), np.concatenate(points), np.concatenate(areas), shares
+
+
+def _weights(skeleton: Skeleton, index: dict[str, int], obj, chosen: list[int]):
+    """Which of the chosen vertices [n], bone [n] and weight [n] of all weights above 0."""
+    bones = [index.get(group.name, -1) for group in obj.vertex_groups]
+    bones = np.array([bone if bone >= 0 and skeleton.deforming[bone] else -1 for bone in bones])
+    vertices = obj.data.vertices
+    found = [(k, group.group, group.weight) for k, i in enumerate(chosen) for group in vertices[i].groups]
+    if not found:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
+    vertex, group, weight = np.array(found).T
+    bone = bones.take(group.astype(np.int64), mode="clip")
+    known = (bone >= 0) & (weight > 0) & (group < len(bones))
+    return vertex[known].astype(np.int64), bone[known], weight[known]
