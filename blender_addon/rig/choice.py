@@ -1,7 +1,8 @@
 """Which bones of an armature are drawn, and why.
 
-Evidence decides, in this order: how much of the picture a bone moves by itself (the flesh it owns, and in a shot
-its motion against the bone that carries it), then how it hangs together with others, then what its name hints at.
+Evidence decides, in this order: how much of the picture a bone moves by itself (the flesh it owns, and in a
+shot its motion against the bone that carries it), then how it hangs together with others, then what its name
+hints at.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ ADORNING = 0.08
 BULKY = 0.04
 """Without a shot to look at, a side branch with this fraction of the flesh counts as moving."""
 DIGIT = 0.12
-"""Fingers and toes are shorter than this fraction of the skeleton; where they are not, they are the subject."""
+"""Fingers and toes are shorter than this fraction of the skeleton; where they are not, they are the
+subject."""
 EAR = 0.02
 """An ear whose bones are longer than this fraction of the skeleton is an animal's."""
 BUNDLE = 3
@@ -45,8 +47,9 @@ FEATHER = 0.3
 
 class Choice:
     """`drawn` [N] bool; `candidates` [N] bool, the bones that move flesh; `face` and `digits` [N] bool, the
-    bones of the face (hair and cloth too) and of fingers, toes and feathers, whether drawn or not; `reasons` [N]
-    why each is drawn or not. `unsent` is the fraction of the picture that undrawn fingers and toes move."""
+    bones of the face (hair and cloth too) and of fingers, toes and feathers, whether drawn or not; `reasons`
+    [N] why each is drawn or not. `unsent` is the fraction of the picture that undrawn fingers and toes
+    move."""
 
     def __init__(self, armature: bpy.types.Object, skeleton: Skeleton, skin: Skin, motion: Motion | None):
         self._name = armature.name
@@ -88,8 +91,8 @@ class Choice:
     # What moves flesh
 
     def _find_candidates(self, armature, skeleton: Skeleton) -> np.ndarray:
-        """The bones that move flesh; without any flesh, those flagged to deform that neither their name nor their
-        use as a target marks as controls."""
+        """The bones that move flesh; without any flesh, those flagged to deform that neither their name nor
+        their use as a target marks as controls."""
         names_, shares = skeleton.names, self._skin.shares
         leaf = np.ones(self._count, bool)
         leaf[skeleton.parents[skeleton.deforming & (skeleton.parents >= 0)]] = False
@@ -154,7 +157,7 @@ class Choice:
         skin, order = self._skin, np.argsort(self._skin.owners, kind="stable")
         away = np.linalg.norm(skin.points[order] - self._skeleton.heads[skin.owners[order]], axis=1)
         bones, begins = np.unique(skin.owners[order], return_index=True)
-        for bone, piece in zip(bones.tolist(), np.split(away, begins[1:])):
+        for bone, piece in zip(bones.tolist(), np.split(away, begins[1:]), strict=False):
             if len(piece) > 2:
                 reach[bone] = np.percentile(piece, 95)
         return reach
@@ -182,7 +185,8 @@ class Choice:
         return bool(reach > 0 and not reach / 4 <= self._skeleton.lengths[bone] <= reach * 4)
 
     def is_plain(self, bone: int) -> bool:
-        """Whether nothing was said of a bone by itself, so that it may be drawn as one with its neighbours."""
+        """Whether nothing was said of a bone by itself, so that it may be drawn as one with its
+        neighbours."""
         return not self._fixed[bone] and not self.digits[bone]
 
     def _upward(self) -> list[int]:
@@ -221,8 +225,8 @@ class Choice:
     # Ends, faces, cloth, digits
 
     def _skip_ends(self) -> None:
-        """Joints that only mark an end have no flesh; without any flesh their name tells them, or, for a "tip",
-        its length too."""
+        """Joints that only mark an end have no flesh; without any flesh their name tells them, or, for a
+        "tip", its length too."""
         skeleton, anatomy = self._skeleton, self._anatomy
         if self._has_flesh:
             return
@@ -236,8 +240,9 @@ class Choice:
         self._skip(marks, "it marks an end")
 
     def _find_face(self) -> np.ndarray:
-        """Bones of the face, hair and cloth, those under them too, but not ears that stand out (an animal's)."""
-        skeleton, anatomy = self._skeleton, self._anatomy
+        """Bones of the face, hair and cloth, those under them too, but not ears that stand out (an
+        animal's)."""
+        skeleton, _anatomy = self._skeleton, self._anatomy
         named = np.array([names.is_face(name) or names.is_adornment(name) for name in skeleton.names])
         ears = np.array([names.is_ear(name) for name in skeleton.names]) & self.candidates
         face = named.copy()
@@ -330,8 +335,8 @@ class Choice:
     # Details
 
     def _skip_details(self, digits_too: bool, face_too: bool) -> None:
-        """Leave out side branches that neither reach out nor move: correctives, attachments, what fills out the
-        trunk. Where the next bone of a limb begins is no side branch."""
+        """Leave out side branches that neither reach out nor move: correctives, attachments, what fills out
+        the trunk. Where the next bone of a limb begins is no side branch."""
         anatomy, skeleton = self._anatomy, self._skeleton
         kept = (self.digits if digits_too else np.zeros(self._count, bool)) | (
             self.face if face_too else np.zeros(self._count, bool)

@@ -62,8 +62,8 @@ class LimbChoice:
 
 
 def choose_limbs(armature: bpy.types.Object, motion: Motion | None = None) -> LimbChoice:
-    """The limbs of an armature object, as its flesh, its motion in a shot, its make-up and what the user says of
-    its bones tell.
+    """The limbs of an armature object, as its flesh, its motion in a shot, its make-up and what the user
+    says of its bones tell.
 
     Raises `ExportError` when nothing is left to draw or when there are more than 255 limbs.
     """
@@ -161,7 +161,7 @@ class _Figure:
             joint_offsets=np.array([joint.offset for joint in joints], np.float64),
             joint_bends=np.array([joint.bend for joint in joints], np.int16),
             owners=self._owners(),
-            reasons=dict(zip(skeleton.names, self._choice.reasons)),
+            reasons=dict(zip(skeleton.names, self._choice.reasons, strict=False)),
             unsent=self._choice.unsent,
         )
 
@@ -246,8 +246,9 @@ class _Figure:
     # Strokes
 
     def _runs(self, drawn: np.ndarray) -> np.ndarray:
-        """[N] numbers from 1 on of the runs of neighbours in a chain that are drawn as one limb, as the segments of
-        a B-bone are: bones so short that they tell of no bend, and more where there are more bones than labels."""
+        """[N] numbers from 1 on of the runs of neighbours in a chain that are drawn as one limb, as the
+        segments of a B-bone are: bones so short that they tell of no bend, and more where there are more
+        bones than labels."""
         lengths = self._choice.lengths
         run = np.zeros(len(drawn), np.int64)
         least = SHORTEST * self._skeleton.size

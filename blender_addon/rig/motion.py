@@ -1,7 +1,7 @@
 """How much of the picture each bone moves by itself during a shot.
 
-Every sampled surface point is carried along twice, by its own bone and by that bone's parent; where the two come
-apart in the picture, the bone moves it.
+Every sampled surface point is carried along twice, by its own bone and by that bone's parent; where the two
+come apart in the picture, the bone moves it.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def seen_and_moved(
     """[N] the fraction of the picture that each bone's own flesh takes, and [N] the fraction that it moves by
     itself, both as the mean over the frames; hidden surfaces are not told from visible ones.
 
-    `rest` [N, 4, 4] are the bones at rest, `parents` [N] those that carry them (-1 for none); `owners`, `points`
-    and `areas` are a `Skin`'s.
+    `rest` [N, 4, 4] are the bones at rest, `parents` [N] those that carry them (-1 for none); `owners`,
+    `points` and `areas` are a `Skin`'s.
     """
     count = len(rest)
     if not len(owners):
@@ -75,7 +75,7 @@ def seen_and_moved(
     longer = max(motion.width, motion.height)
     taken = np.zeros(len(points))
     stirred = np.zeros(len(points), bool)
-    for pose, pixels in zip(motion.poses, motion.pixels):
+    for pose, pixels in zip(motion.poses, motion.pixels, strict=False):
         own = np.einsum("vij,vj->vi", pose[owners], local)
         carried = np.where(
             (carriers >= 0)[:, None], np.einsum("vij,vj->vi", pose[carriers], on_carrier), first

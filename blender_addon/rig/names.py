@@ -1,7 +1,7 @@
 """What the names of bones hint at, in the conventions of Rigify, Mixamo, Unreal, VRM, MMD, glTF and FBX rigs.
 
-A hint only: flesh, motion and structure go before it (see `choice`). Words are matched whole where a script sets
-them apart, and as parts of a name where it does not (Japanese, Chinese, Korean) or where they inflect.
+A hint only: flesh, motion and structure go before it (see `choice`). Words are matched whole where a script
+sets them apart, and as parts of a name where it does not (Japanese, Chinese, Korean) or where they inflect.
 """
 
 from __future__ import annotations

@@ -83,12 +83,12 @@ _OWNERS = (bpy.types.Armature, bpy.types.Bone, bpy.types.BoneCollection)
 
 
 def register() -> None:
-    for group, owner in zip(CLASSES, _OWNERS):
+    for group, owner in zip(CLASSES, _OWNERS, strict=False):
         bpy.utils.register_class(group)
         owner.poseanything = PointerProperty(type=group, override={"LIBRARY_OVERRIDABLE"})
 
 
 def unregister() -> None:
-    for group, owner in zip(reversed(CLASSES), reversed(_OWNERS)):
+    for group, owner in zip(reversed(CLASSES), reversed(_OWNERS), strict=False):
         del owner.poseanything
         bpy.utils.unregister_class(group)

@@ -19,7 +19,8 @@ class Skeleton:
 
     `parents` [N] int holds -1 for none. `heads`, `tails` [N, 3] and `matrices` [N, 4, 4] (bone to armature
     space) are float64. `segments` [N] counts B-bone segments, 1 for a stiff bone. `size` is the diagonal of
-    the box around the heads of the bones in question, and around their flesh: tails may be an importer's guess.
+    the box around the heads of the bones in question, and around their flesh: tails may be an importer's
+    guess.
     """
 
     names: tuple[str, ...]

@@ -90,8 +90,9 @@ def is_rendered(obj: bpy.types.Object) -> bool:
 @dataclass(frozen=True, eq=False)
 class Skin:
     """What an armature moves, as a sample of V surface points: `points` [V, 3] in armature space at rest, the
-    bone that owns each most (`owners` [V] int) and the surface it stands for (`areas` [V], in armature space).
-    `shares` [N] is how much of that surface each bone moves, by its weights, all bones together moving 1.
+    bone that owns each most (`owners` [V] int) and the surface it stands for (`areas` [V], in armature
+    space). `shares` [N] is how much of that surface each bone moves, by its weights, all bones together
+    moving 1.
     """
 
     owners: np.ndarray
@@ -140,8 +141,8 @@ class Skin:
 
 @dataclass(frozen=True, eq=False)
 class _Flesh:
-    """Points [V, 3] of one object in armature space at rest, with areas [V]; `bone` owns them all, -1 when weights
-    tell."""
+    """Points [V, 3] of one object in armature space at rest, with areas [V]; `bone` owns them all, -1 when
+    weights tell."""
 
     obj: bpy.types.Object
     bone: int
