@@ -354,46 +354,71 @@ def torch_is_offered(build: str, version: str) -> bool:
 
 
 def build_extension(environment: BlenderEnvironment) -> Path:
-    """Pack `blender_addon/` and `shared/` with their wheels into the installable zip; Blender's own tool checks it."""
-    import tomllib
-
-    source = ROOT / "blender_addon"
-    manifest = tomllib.loads((source / "blender_manifest.toml").read_text())
+    """Pack `blender_addon/` and `shared/` with their wheels into one installable zip for all platforms."""
+    manifest = read_manifest()
     target = DIST / f"{manifest['id']}-{manifest['version']}.zip"
-    inputs = [
-        p
-        for folder in (source, ROOT / "shared")
-        for p in sorted(folder.rglob("*"))
-        if p.suffix in (".py", ".toml", ".png")
-    ]
     digest = hashlib.sha256()
-    for path in inputs:
-        digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
+    for folder in (ROOT / "blender_addon", ROOT / "shared"):
+        for path in sorted(folder.rglob("*")):
+            if path.suffix in (".py", ".toml", ".png"):
+                digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
     stamp = DIST / "extension.sha256"
     if target.exists() and stamp.exists() and stamp.read_text() == digest.hexdigest():
         return target
-
-    staging = DIST / "staging"
-    shutil.rmtree(staging, ignore_errors=True)
-    ignore = shutil.ignore_patterns("__pycache__", "*.pyc")
-    shutil.copytree(source, staging, ignore=ignore)
-    shutil.copytree(ROOT / "shared", staging / "shared", ignore=ignore)
-    shutil.copy(ROOT / "LICENSE", staging)
-    (staging / "wheels").mkdir(exist_ok=True)
-    for entry in manifest.get("wheels", []):
-        shutil.copy(fetch_wheel(environment, Path(entry).name), staging / "wheels")
-
-    environment.for_blender()
-    tool = next(environment.folder.rglob("bl_pkg/cli/blender_ext.py"))
-    for command in (["validate", staging], ["build", "--source-dir", staging, "--output-filepath", target]):
-        done = subprocess.run([environment.python, tool, *command], capture_output=True, text=True)
-        if done.returncode:
-            raise BuildError(
-                f"Blender's extension tool refuses to {command[0]} the extension:\n{done.stdout}{done.stderr}"
-            )
+    staging = stage_extension(environment)
+    blender_extension(environment, "build", "--source-dir", staging, "--output-filepath", target)
     stamp.write_text(digest.hexdigest())
     say(f"packed {target.relative_to(ROOT)} ({target.stat().st_size / 1e6:.1f} MB)")
     return target
+
+
+def split_extension(environment: BlenderEnvironment, folder: Path) -> list[Path]:
+    """Pack a zip for each platform into a folder, in place of those that are there."""
+    staging = stage_extension(environment)
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob(f"{read_manifest()['id']}-*.zip"):
+        old.unlink()
+    blender_extension(
+        environment, "build", "--source-dir", staging, "--output-dir", folder, "--split-platforms"
+    )
+    return sorted(folder.glob("*.zip"))
+
+
+def build_repository(environment: BlenderEnvironment, folder: Path) -> Path:
+    """Make a folder that Blender can subscribe to from any static host; returns its `index.json`."""
+    split_extension(environment, folder)
+    blender_extension(environment, "server-generate", "--repo-dir", folder, "--html")
+    return folder / "index.json"
+
+
+def read_manifest() -> dict:
+    import tomllib
+
+    return tomllib.loads((ROOT / "blender_addon" / "blender_manifest.toml").read_text(encoding="utf-8"))
+
+
+def stage_extension(environment: BlenderEnvironment) -> Path:
+    """Gather all that belongs to the extension in a folder, and let Blender's own tool check it."""
+    staging = DIST / "staging"
+    shutil.rmtree(staging, ignore_errors=True)
+    ignore = shutil.ignore_patterns("__pycache__", "*.pyc")
+    shutil.copytree(ROOT / "blender_addon", staging, ignore=ignore)
+    shutil.copytree(ROOT / "shared", staging / "shared", ignore=ignore)
+    shutil.copy(ROOT / "LICENSE", staging)
+    (staging / "wheels").mkdir(exist_ok=True)
+    for entry in read_manifest()["wheels"]:
+        shutil.copy(fetch_wheel(environment, Path(entry).name), staging / "wheels")
+    blender_extension(environment, "validate", staging)
+    return staging
+
+
+def blender_extension(environment: BlenderEnvironment, command: str, *words: object) -> None:
+    """Run a command of Blender's own tool for extensions."""
+    environment.for_blender()
+    tool = next(environment.folder.rglob("bl_pkg/cli/blender_ext.py"))
+    done = subprocess.run(environment.command(tool, command, *words), capture_output=True, text=True)
+    if done.returncode:
+        raise BuildError(f"Blender's extension tool failed at {command}:\n{done.stdout}{done.stderr}")
 
 
 def fetch_wheel(environment: Environment, name: str) -> Path:
@@ -402,16 +427,10 @@ def fetch_wheel(environment: Environment, name: str) -> Path:
     wheel = folder / name
     if not wheel.exists():
         project, version, python, abi, platforms = name.removesuffix(".whl").split("-")
-        command = [
-            environment.python,
-            "-m",
-            "pip",
-            "download",
-            "-q",
-            "--disable-pip-version-check",
-            "--no-deps",
-        ]
-        command += ["--only-binary=:all:", "--implementation", "cp", "--abi", abi, "--dest", folder]
+        command = environment.command(
+            "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps"
+        )
+        command += ["--only-binary=:all:", "--implementation", "cp", "--abi", abi, "--dest", str(folder)]
         command += ["--python-version", re.sub(r"cp(\d)(\d+)", r"\1.\2", python)]
         command += [word for platform in platforms.split(".") for word in ("--platform", platform)]
         done = subprocess.run([*command, f"{project}=={version}"], capture_output=True, text=True)
@@ -527,7 +546,13 @@ def bench(arguments) -> None:
 
 
 def extension(arguments) -> None:
-    print(build_extension(BlenderEnvironment()))
+    environment = BlenderEnvironment()
+    made = [build_extension(environment)]
+    if arguments.split_platforms:
+        made = split_extension(environment, DIST / "platforms")
+    if arguments.repository:
+        made = [build_repository(environment, arguments.repository.resolve())]
+    print(*made, sep="\n")
 
 
 def serve(arguments) -> None:
@@ -583,7 +608,17 @@ def parse(words: list[str]) -> argparse.Namespace:
     )
     measure = command(bench, "measure the figures of the README (all, or the named ones)")
     measure.add_argument("names", nargs="*", metavar="NAME")
-    command(extension, "pack the extension into dist/, ready to install in Blender")
+    pack = command(extension, "pack the extension into dist/, ready to install in Blender")
+    pack.add_argument("--split-platforms", action="store_true", help="a smaller zip for each platform, too")
+    pack.add_argument(
+        "--repository",
+        type=Path,
+        metavar="FOLDER",
+        nargs="?",
+        const=DIST / "repository",
+        help="make an extension repository, for any web server to serve and Blender to subscribe to "
+        "(default folder: dist/repository)",
+    )
     for function, text in (
         (serve, "run the inference server in the foreground"),
         (weights, "get the neural engine's weights, or check those that are there"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -361,3 +362,40 @@ def test_every_wheel_that_the_manifest_names_is_in_the_zip():
     assert not [
         name for name in names if "__pycache__" in name or name.startswith(("tests/", "inference_server/"))
     ]
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory) -> Path:
+    """An extension repository as somebody would put it onto a web server."""
+    return build.build_repository(build.BlenderEnvironment(), tmp_path_factory.mktemp("repository")).parent
+
+
+def test_each_platform_has_a_zip_with_its_own_wheels(repository):
+    manifest = build.read_manifest()
+    packed = sorted(repository.glob("*.zip"))
+    assert len(packed) == len(manifest["platforms"])
+    wheels = {}
+    for path in packed:
+        with zipfile.ZipFile(path) as archive:
+            within = tomllib.loads(archive.read("blender_manifest.toml").decode())
+            names = {name for name in archive.namelist() if name.endswith(".whl")}
+        generated = within["build"]["generated"]
+        assert names == {entry.removeprefix("./") for entry in generated["wheels"]}
+        (platform,) = generated["platforms"]
+        wheels[platform] = names
+    assert {len(names) for names in wheels.values()} == {4, 5}  # Python 3.14 is for builds on Linux alone
+    assert all("win_amd64" in name for name in wheels["windows-x64"])
+    assert set.union(*wheels.values()) == {entry.removeprefix("./") for entry in manifest["wheels"]}
+
+
+def test_blender_installs_from_the_repository(repository, tmp_path):
+    listing = json.loads((repository / "index.json").read_text())["data"]
+    assert {entry["website"] for entry in listing} == {build.read_manifest()["website"]}
+    words = ["--remote-url", (repository / "index.json").as_uri(), "--local-dir", tmp_path]
+    environment = build.BlenderEnvironment()
+    build.blender_extension(environment, "sync", *words)
+    version = f"{environment.blender}.0"
+    build.blender_extension(
+        environment, "install", *words, "--blender-version", version, "poseanything_bridge"
+    )
+    assert (tmp_path / "poseanything_bridge" / "blender_manifest.toml").exists()
