@@ -486,9 +486,8 @@ def demo(arguments) -> None:
     extension = build_extension(environment)
     rest = ["--rig", arguments.rig.resolve()] if arguments.rig else []
     rest += ["--action", arguments.action] if arguments.action else []
-    environment.run(
-        "-m", "tests.demo", "--extension", extension, "--output", arguments.output.resolve(), *rest
-    )
+    script = ROOT / "blender_addon" / "examples" / "demo.py"
+    environment.run(script, "--extension", extension, "--output", arguments.output.resolve(), *rest)
 
 
 def test(arguments) -> None:

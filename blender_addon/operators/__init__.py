@@ -1,8 +1,8 @@
 """Everything the buttons do."""
 
-from . import colour, files, generate, limbs, server, takes
+from . import colour, example, files, generate, limbs, server, takes
 
-_MODULES = (generate, server, takes, colour, files, limbs)
+_MODULES = (generate, server, takes, colour, files, limbs, example)
 
 
 def register() -> None:

@@ -116,7 +116,9 @@ def preferences(addon):
     yield preferences
     for name in ("address", "autostart", "server_folder", "server_python", "output_folder"):
         preferences.property_unset(name)
-    module("session").get().bridge.server.stop(wait=True)
+    bridge = module("session").get().bridge
+    bridge.disconnect()
+    bridge.server.stop(wait=True)
 
 
 @pytest.fixture

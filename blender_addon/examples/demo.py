@@ -1,4 +1,9 @@
-"""Run by `python build.py demo`: from nothing to a film, through the same operators as the buttons."""
+"""From nothing to a film, through the same operators as the buttons. Run by `python build.py demo`:
+
+    python blender_addon/examples/demo.py --extension ZIP --output FOLDER [--rig FILE [--action NAME]]
+
+It installs the packed extension into a fresh profile of the `bpy` that it finds, as a user would.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +19,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = "bl_ext.user_default.poseanything_bridge"
-PROMPT = "A red fox walks through a sunlit meadow, firs and hills behind it, the camera follows gently."
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--extension", type=Path, required=True, help="the packed extension")
     parser.add_argument("--output", type=Path, required=True, help="folder for the results")
     parser.add_argument("--rig", type=Path, help="a rig file instead of the built-in creature")
@@ -59,13 +65,17 @@ class DemoError(Exception):
 
 
 def film(bpy, arguments, say) -> None:
-    from .contact_sheet import contact_sheet
-    from .scene import SceneError, build_scene
-
-    try:
-        rig = build_scene(arguments.rig, arguments.action)
-    except SceneError as error:
-        raise DemoError(str(error)) from error
+    scenes, rig_files = (import_module(f"{MODULE}.examples.{name}") for name in ("scenes", "rig_files"))
+    bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=False)
+    if arguments.rig:
+        scenes.set_format(bpy.context.scene)
+        try:
+            rig = rig_files.import_rig(bpy.context, arguments.rig, arguments.action)
+        except rig_files.RigFileError as error:
+            raise DemoError(str(error)) from error
+        scenes.stage(bpy.context, rig)
+    else:
+        rig = scenes.example_shot(bpy.context)
     scene, output = bpy.context.scene, arguments.output
     output.mkdir(parents=True, exist_ok=True)
     name = arguments.rig.stem if arguments.rig else "fox"
@@ -74,7 +84,7 @@ def film(bpy, arguments, say) -> None:
 
     settings = scene.poseanything
     settings.take_name, settings.output_folder, settings.make_movie = name, "//takes/", True
-    settings.prompt = PROMPT if arguments.rig is None else ""
+    settings.prompt = scenes.PROMPT if arguments.rig is None else ""
     say(
         f"pressing Export Skeleton: {len(rig.data.bones)} bones, frames {scene.frame_start} to {scene.frame_end}"
     )
@@ -95,7 +105,9 @@ def film(bpy, arguments, say) -> None:
     results = sorted(take.folder.glob(f"{take.name}_*.png"))
     poses = sorted((exported / "skeleton").glob("*.png"))
     title = f"{name}: {len(results)} frames by {job.engine_label}"
-    sheet = contact_sheet(poses, exported / "first_frame.png", results, title, output / f"{name}.png")
+    make_sheet = import_module(f"{MODULE}.examples.contact_sheet").contact_sheet
+    size = take.record["width"], take.record["height"]
+    sheet = make_sheet(size, exported / "first_frame.png", poses, results, title, output / f"{name}.png")
     movie = shutil.copy(take.folder / f"{take.name}.mp4", output / f"{name}.mp4")
     say("done; look at")
     for label, path in (

@@ -1,4 +1,4 @@
-"""A fox, built from nothing: Rigify's wolf metarig generated to a full control rig, skinned with a body of our own, walking.
+"""A fox: Rigify's wolf metarig generated to a full control rig, skinned with a body of our own, walking.
 
 Rigify's rig is what animators pose: some eight hundred bones of which a few dozen deform. The body is a union of tapered
 capsules along the bones, remeshed to one surface; weights fall off with the distance to the bones.
@@ -6,10 +6,14 @@ capsules along the bones, remeshed to one surface; weights fall off with the dis
 
 from __future__ import annotations
 
+import colorsys
 import math
+import random
 from collections.abc import Iterable
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+import addon_utils
 import bpy
 import numpy as np
 from mathutils import Matrix, Quaternion, Vector
@@ -35,25 +39,73 @@ class Creature:
     body: bpy.types.Object
 
 
-def build_fox() -> Creature:
-    """Rig, body and materials at the origin, looking along -Y."""
-    import addon_utils
+@dataclass(frozen=True)
+class Build:
+    """How a fox looks and walks: colours linear RGB, `bulk` a factor on its girth, `cycle` in frames, `stride`
+    in metres."""
 
-    addon_utils.enable("rigify", default_set=True)
-    bpy.ops.object.armature_wolf_metarig_add()
-    metarig = bpy.context.object
-    capsules = list(_fox_capsules(metarig))
-    bpy.ops.pose.rigify_generate()
-    rig = bpy.context.object
+    coat: tuple[float, float, float] = ORANGE
+    light: tuple[float, float, float] = CREAM
+    dark: tuple[float, float, float] = SOOT
+    bulk: float = 1.0
+    cycle: float = 26.0
+    stride: float = 0.56
+
+    @classmethod
+    def from_seed(cls, seed: int) -> Build:
+        """The build of a seed; 0 is the plain fox."""
+        if not seed:
+            return cls()
+        rng = random.Random(seed)
+        hue, saturation, value = rng.random(), rng.uniform(0.2, 0.95), rng.uniform(0.08, 0.7)
+        return cls(
+            coat=colorsys.hsv_to_rgb(hue, saturation, value),
+            light=colorsys.hsv_to_rgb(
+                hue + rng.uniform(-0.1, 0.1), rng.uniform(0, 0.4), rng.uniform(0.5, 0.9)
+            ),
+            dark=colorsys.hsv_to_rgb(rng.random(), rng.uniform(0, 0.5), rng.uniform(0.01, 0.08)),
+            bulk=rng.uniform(0.85, 1.2),
+            cycle=rng.uniform(20, 34),
+            stride=rng.uniform(0.42, 0.62),
+        )
+
+
+def build_fox(context: bpy.types.Context, seed: int = 0) -> Creature:
+    """Rig, body and materials at the origin of the context's scene, looking along -Y."""
+    build = Build.from_seed(seed)
+    with _rigify():
+        bpy.ops.object.armature_wolf_metarig_add()
+        metarig = context.object
+        metarig.matrix_world.identity()
+        capsules = [
+            (head, tail, near * build.bulk, far * build.bulk)
+            for head, tail, near, far in _fox_capsules(metarig)
+        ]
+        texts = set(bpy.data.texts)
+        bpy.ops.pose.rigify_generate()
+        rig = context.object
+        for script in set(bpy.data.texts) - texts:  # Rigify's panel; whoever opens the file need not be asked
+            script.use_module = False
     rig.name = "Fox"
-    for script in bpy.data.texts:  # Rigify's panel; whoever opens the film need not be asked to run it
-        script.use_module = False
     bpy.data.objects.remove(metarig)
-    body = flesh_out(capsules, voxel=0.014, name="Fox Body")
-    _paint(body)
-    _add_eyes(body)
+    body = wrap(context, capsules, voxel=0.014, name="Fox Body")
+    _paint(body, build)
+    _add_eyes(context, body)
     bind(body, rig)
     return Creature(rig, body)
+
+
+@contextmanager
+def _rigify():
+    """Rigify for as long as it takes; it reads its preferences, so it must be among the user's add-ons."""
+    enabled, _ = addon_utils.check("rigify")
+    if not enabled:
+        addon_utils.enable("rigify", default_set=True)
+    try:
+        yield
+    finally:
+        if not enabled:
+            addon_utils.disable("rigify", default_set=True)
 
 
 def _fox_capsules(metarig) -> Iterable[Capsule]:
@@ -75,7 +127,9 @@ def _fox_capsules(metarig) -> Iterable[Capsule]:
         yield Vector((side * 0.06, -0.575, 0.965)), Vector((side * 0.1, -0.55, 1.15)), 0.052, 0.008  # ear
 
 
-def flesh_out(capsules: Iterable[Capsule], voxel: float, name: str) -> bpy.types.Object:
+def wrap(
+    context: bpy.types.Context, capsules: Iterable[Capsule], voxel: float, name: str
+) -> bpy.types.Object:
     """One smooth closed surface around the capsules."""
     vertices, faces = [], []
     for head, tail, near, far in capsules:
@@ -85,12 +139,12 @@ def flesh_out(capsules: Iterable[Capsule], voxel: float, name: str) -> bpy.types
     mesh = bpy.data.meshes.new(name)
     mesh.from_pydata(vertices, [], faces)
     body = bpy.data.objects.new(name, mesh)
-    bpy.context.scene.collection.objects.link(body)
+    context.scene.collection.objects.link(body)
     remesh = body.modifiers.new("Remesh", "REMESH")
     remesh.mode, remesh.voxel_size = "VOXEL", voxel
     smooth = body.modifiers.new("Smooth", "SMOOTH")
     smooth.factor, smooth.iterations = 0.5, 8
-    evaluated = body.evaluated_get(bpy.context.evaluated_depsgraph_get())
+    evaluated = body.evaluated_get(context.evaluated_depsgraph_get())
     body.data = bpy.data.meshes.new_from_object(evaluated)
     body.data.name = name
     body.modifiers.clear()
@@ -155,7 +209,7 @@ def bind(body: bpy.types.Object, rig: bpy.types.Object, sharpness: float = 6.0) 
     body.modifiers.new("Armature", "ARMATURE").object = rig
 
 
-def _paint(body: bpy.types.Object) -> None:
+def _paint(body: bpy.types.Object, build: Build) -> None:
     """Coat, bib, stockings, tail tip and nose as a colour attribute."""
     points = np.empty(len(body.data.vertices) * 3, np.float32)
     body.data.vertices.foreach_get("co", points)
@@ -166,15 +220,15 @@ def _paint(body: bpy.types.Object) -> None:
         mix = np.clip(where, 0, 1)[:, None]
         colours[:, :3] = colours[:, :3] * (1 - mix) + np.array(colour, np.float32) * mix
 
-    blend(np.ones_like(x), ORANGE)
-    blend((0.69 - z) / 0.04 * (np.abs(x) < 0.085) * (y > -0.5), CREAM)  # belly
-    blend((0.80 - z) / 0.06 * ((y < -0.33) & (y > -0.5)), CREAM)  # bib
-    blend((0.845 - z) / 0.02 * (y < -0.55) * (z > 0.6), CREAM)  # muzzle and cheeks from below
-    blend((y - 0.97) / 0.04, CREAM)  # tail tip
-    blend((0.45 - z) / 0.12, ORANGE)
-    blend((0.32 - z) / 0.1, SOOT)  # stockings
-    blend((z - 1.06) / 0.04, SOOT)  # ear tips
-    blend((-0.825 - y) / 0.012, SOOT)  # nose
+    blend(np.ones_like(x), build.coat)
+    blend((0.69 - z) / 0.04 * (np.abs(x) < 0.085) * (y > -0.5), build.light)  # belly
+    blend((0.80 - z) / 0.06 * ((y < -0.33) & (y > -0.5)), build.light)  # bib
+    blend((0.845 - z) / 0.02 * (y < -0.55) * (z > 0.6), build.light)  # muzzle and cheeks from below
+    blend((y - 0.97) / 0.04, build.light)  # tail tip
+    blend((0.45 - z) / 0.12, build.coat)
+    blend((0.32 - z) / 0.1, build.dark)  # stockings
+    blend((z - 1.06) / 0.04, build.dark)  # ear tips
+    blend((-0.825 - y) / 0.012, build.dark)  # nose
     body.data.color_attributes.new("Coat", "FLOAT_COLOR", "POINT").data.foreach_set("color", colours.ravel())
     body.data.materials.append(_coat())
 
@@ -200,7 +254,7 @@ def _coat() -> bpy.types.Material:
     return material
 
 
-def _add_eyes(body: bpy.types.Object) -> None:
+def _add_eyes(context: bpy.types.Context, body: bpy.types.Object) -> None:
     """Two black spheres, part of the body's mesh."""
     vertices, faces = [], []
     for side in (1, -1):
@@ -214,16 +268,15 @@ def _add_eyes(body: bpy.types.Object) -> None:
     mesh.color_attributes.new("Coat", "FLOAT_COLOR", "POINT").data.foreach_set("color", black)
     mesh.materials.append(body.data.materials[0])
     eyes = bpy.data.objects.new("Eyes", mesh)
-    bpy.context.scene.collection.objects.link(eyes)
-    with bpy.context.temp_override(active_object=body, object=body, selected_editable_objects=[body, eyes]):
+    context.scene.collection.objects.link(eyes)
+    with context.temp_override(active_object=body, object=body, selected_editable_objects=[body, eyes]):
         bpy.ops.object.join()
 
 
-def animate_walk(rig: bpy.types.Object, frames: int, cycle: float = 26.0, stride: float = 0.56) -> None:
-    """Key a walk along -Y on the rig's own controls, as an animator would: IK feet, torso, head and tail.
-
-    cycle: frames a cycle takes. stride: metres it covers.
-    """
+def animate_walk(rig: bpy.types.Object, frames: int, seed: int = 0) -> None:
+    """Key a walk along -Y on the fox's own controls, as an animator would: IK feet, torso, head and tail."""
+    build = Build.from_seed(seed)
+    cycle, stride = build.cycle, build.stride
     feet = {"foot_ik.L": 0.0, "front_foot_ik.L": 0.25, "foot_ik.R": 0.5, "front_foot_ik.R": 0.75}
     for frame in range(1, frames + 1):
         time = (frame - 1) / cycle

@@ -1,0 +1,214 @@
+"""A stage for a creature or any rig: a meadow with hills and trees, a sun, and a camera that pans along."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+
+import bmesh
+import bpy
+import numpy as np
+from mathutils import Vector
+
+from .creatures import animate_walk, build_fox
+from .rig_files import bodies_of
+
+WIDTH, HEIGHT, FPS, FRAMES = 832, 480, 24, 81
+PROMPT = "A red fox walks through a sunlit meadow, firs and hills behind it, the camera follows gently."
+
+
+def example_shot(context: bpy.types.Context, seed: int = 0) -> bpy.types.Object:
+    """Fill the context's scene, which should be empty, with a fox that walks through a meadow; returns its
+    rig. The same seed gives the same scene."""
+    set_format(context.scene)
+    rig = build_fox(context, seed).rig
+    animate_walk(rig, FRAMES, seed)
+    stage(context, rig, seed)
+    return rig
+
+
+def set_format(scene: bpy.types.Scene) -> None:
+    """The size, rate and range that the released model likes."""
+    render = scene.render
+    render.resolution_x, render.resolution_y, render.resolution_percentage = WIDTH, HEIGHT, 100
+    render.fps, render.fps_base = FPS, 1.0
+    scene.frame_start, scene.frame_end = 1, FRAMES
+
+
+def stage(context: bpy.types.Context, rig: bpy.types.Object, seed: int = 0) -> None:
+    """Put sun, landscape and camera around a rig with a mesh, to its scale and for all of the scene's
+    range, and leave the rig selected."""
+    scene = context.scene
+    boxes = _boxes(context, rig)
+    low, high = Vector(boxes[:, 0].min(0)), Vector(boxes[:, 1].max(0))
+    shuffle = random.Random(f"stage {seed}")
+    _light(scene, shuffle if seed else None)
+    _landscape(scene, low, high, random.Random(seed + 7))
+    _camera(scene, boxes, shuffle if seed else None)
+    scene.render.engine = "CYCLES"
+    scene.cycles.device, scene.cycles.samples, scene.cycles.use_denoising = "CPU", 16, True
+    scene.view_settings.view_transform = "Standard"
+    scene.frame_set(scene.frame_start)
+    for item in context.selected_objects:
+        item.select_set(False)
+    context.view_layer.objects.active = rig
+    rig.select_set(True)
+
+
+def _boxes(context: bpy.types.Context, rig: bpy.types.Object) -> np.ndarray:
+    """[9, 2, 3]: the corners of the box around the skinned meshes, at nine frames over the scene's range."""
+    scene = context.scene
+    boxes = []
+    for frame in np.linspace(scene.frame_start, scene.frame_end, 9).round().astype(int):
+        scene.frame_set(int(frame))
+        depsgraph = context.evaluated_depsgraph_get()
+        clouds = []
+        for body in bodies_of(scene, rig):
+            evaluated = body.evaluated_get(depsgraph)
+            points = np.empty(len(evaluated.data.vertices) * 3, np.float32)
+            evaluated.data.vertices.foreach_get("co", points)
+            matrix = np.array(evaluated.matrix_world)
+            clouds.append(points.reshape(-1, 3) @ matrix[:3, :3].T + matrix[:3, 3])
+        cloud = np.concatenate(clouds)
+        boxes.append((cloud.min(0), cloud.max(0)))
+    return np.array(boxes)
+
+
+def _light(scene: bpy.types.Scene, shuffle: random.Random | None) -> None:
+    world = bpy.data.worlds.new("Sky")
+    scene.world = world
+    world.use_nodes = True
+    background = next(node for node in world.node_tree.nodes if node.type == "BACKGROUND")
+    background.inputs["Color"].default_value = (0.50, 0.66, 0.90, 1)
+    background.inputs["Strength"].default_value = 0.75
+    sun = bpy.data.lights.new("Sun", "SUN")
+    sun.energy, sun.angle, sun.color = 3.6, 0.02, (1.0, 0.91, 0.78)
+    height, direction = 52.0, -60.0
+    if shuffle:
+        height, direction = shuffle.uniform(25, 70), shuffle.uniform(-160, -20)
+        sun.energy = shuffle.uniform(2.0, 4.5)
+        background.inputs["Strength"].default_value = shuffle.uniform(0.5, 1.0)
+    item = bpy.data.objects.new("Sun", sun)
+    item.rotation_euler = (math.radians(height), 0, math.radians(direction))
+    scene.collection.objects.link(item)
+
+
+def _landscape(scene: bpy.types.Scene, low: Vector, high: Vector, shuffle: random.Random) -> None:
+    """Meadow, hills and trees, scaled to the subject and kept behind it as the camera sees it."""
+    size = max(high - low)
+    centre = (low + high) / 2
+    grass = _material("Grass", (0.15, 0.22, 0.045), (0.34, 0.36, 0.09), 26 / size)
+    meadow = _add(
+        scene,
+        "Meadow",
+        lambda mesh: bmesh.ops.create_grid(mesh, x_segments=2, y_segments=2, size=30 * size),
+        grass,
+    )
+    meadow.location = (centre.x, centre.y, low.z)
+    hills = _material("Hills", (0.11, 0.17, 0.08), (0.2, 0.25, 0.12), 0.6 / size)
+    for x, y, radius in ((14, -9, 7), (17, 4, 9), (15, 15, 6)):
+        hill = _add(
+            scene,
+            "Hill",
+            lambda mesh: bmesh.ops.create_uvsphere(mesh, u_segments=48, v_segments=24, radius=radius * size),
+            hills,
+            smooth=True,
+        )
+        hill.location = (centre.x + x * size, centre.y + y * size, low.z - 0.72 * radius * size)
+    leaves = _material("Leaves", (0.03, 0.09, 0.035), (0.07, 0.16, 0.05), 14 / size)
+    bark = _material("Bark", (0.09, 0.05, 0.03), (0.15, 0.09, 0.05), 20 / size)
+    for _ in range(16):
+        tall = shuffle.uniform(1.4, 2.4) * size
+        place = Vector(
+            (centre.x + shuffle.uniform(3.0, 9) * size, centre.y + shuffle.uniform(-9, 9) * size, low.z)
+        )
+        _tree(scene, place, tall, leaves, bark)
+    stone = _material("Stone", (0.2, 0.19, 0.18), (0.36, 0.34, 0.31), 9 / size)
+    for _ in range(12):
+        radius = shuffle.uniform(0.03, 0.12) * size
+        place = (centre.x + shuffle.uniform(0.9, 3) * size, centre.y + shuffle.uniform(-3, 3) * size, low.z)
+        rock = _add(
+            scene, "Rock", lambda mesh: bmesh.ops.create_icosphere(mesh, subdivisions=3, radius=radius), stone
+        )
+        rock.location, rock.scale = place, (1, shuffle.uniform(0.7, 1.3), shuffle.uniform(0.5, 0.8))
+        for vertex in rock.data.vertices:
+            vertex.co *= shuffle.uniform(0.93, 1.05)
+
+
+def _tree(scene: bpy.types.Scene, place: Vector, tall: float, leaves, bark) -> None:
+    trunk = _add(scene, "Trunk", lambda mesh: _cone(mesh, 32, tall * 0.035, tall * 0.035, tall * 0.4), bark)
+    trunk.location = place + Vector((0, 0, tall * 0.2))
+    for level in range(4):
+        radius, height = tall * (0.24 - 0.05 * level), tall * 0.34
+        cone = _add(scene, "Fir", lambda mesh: _cone(mesh, 22, radius, 0, height), leaves, smooth=True)
+        cone.location = place + Vector((0, 0, tall * (0.42 + 0.17 * level)))
+
+
+def _cone(mesh: bmesh.types.BMesh, segments: int, bottom: float, top: float, height: float) -> None:
+    bmesh.ops.create_cone(mesh, cap_ends=True, segments=segments, radius1=bottom, radius2=top, depth=height)
+
+
+def _add(
+    scene: bpy.types.Scene,
+    name: str,
+    build: Callable[[bmesh.types.BMesh], object],
+    material: bpy.types.Material,
+    smooth: bool = False,
+) -> bpy.types.Object:
+    """A new object of the mesh that `build` makes."""
+    data, mesh = bpy.data.meshes.new(name), bmesh.new()
+    build(mesh)
+    mesh.to_mesh(data)
+    mesh.free()
+    data.materials.append(material)
+    data.polygons.foreach_set("use_smooth", np.full(len(data.polygons), smooth))
+    item = bpy.data.objects.new(name, data)
+    scene.collection.objects.link(item)
+    return item
+
+
+def _material(name: str, dark, light, scale: float) -> bpy.types.Material:
+    """Two colours mottled by noise; `scale` in spots per metre."""
+    material = bpy.data.materials.new(name)
+    material.use_nodes = True
+    nodes, links = material.node_tree.nodes, material.node_tree.links
+    principled = next(node for node in nodes if node.type == "BSDF_PRINCIPLED")
+    principled.inputs["Roughness"].default_value = 0.9
+    geometry, noise, ramp = (
+        nodes.new(f"ShaderNode{kind}") for kind in ("NewGeometry", "TexNoise", "ValToRGB")
+    )
+    noise.inputs["Scale"].default_value, noise.inputs["Detail"].default_value = scale, 6
+    links.new(geometry.outputs["Position"], noise.inputs["Vector"])
+    ramp.color_ramp.elements[0].position, ramp.color_ramp.elements[1].position = 0.35, 0.68
+    ramp.color_ramp.elements[0].color, ramp.color_ramp.elements[1].color = (*dark, 1), (*light, 1)
+    links.new(noise.outputs[0], ramp.inputs[0])
+    links.new(ramp.outputs[0], principled.inputs["Base Color"])
+    return material
+
+
+def _camera(scene: bpy.types.Scene, boxes: np.ndarray, shuffle: random.Random | None) -> None:
+    """From the subject's left and a little ahead of it, panning along with a third of its way, wide enough for
+    all of it."""
+    centres, size = boxes.mean(1), (boxes[:, 1] - boxes[:, 0]).max(0)
+    targets = 0.7 * centres.mean(0) + 0.3 * np.linspace(centres[0], centres[-1], len(centres))
+    stray = np.abs(centres - targets).max(0)
+    across = max(size[1] + 0.5 * size[0] + 2 * stray[1], size[2] * 1.35 * WIDTH / HEIGHT)
+    camera = bpy.data.cameras.new("Camera")
+    camera.lens, camera.clip_start, camera.clip_end = 40, 0.01 * across, 100 * across
+    ahead, above = 0.34, 0.16
+    if shuffle:
+        camera.lens, ahead, above = (
+            shuffle.uniform(28, 70),
+            shuffle.uniform(-0.6, 0.6),
+            shuffle.uniform(0.05, 0.35),
+        )
+    distance = across * 1.35 * camera.lens / camera.sensor_width + size[0] / 2
+    item = bpy.data.objects.new("Camera", camera)
+    scene.collection.objects.link(item)
+    scene.camera = item
+    item.location = Vector(targets.mean(0)) + Vector((-distance, -ahead * distance, above * distance))
+    item.rotation_mode = "QUATERNION"
+    for frame, target in ((scene.frame_start, targets[0]), (scene.frame_end, targets[-1])):
+        item.rotation_quaternion = (Vector(target) - item.location).to_track_quat("-Z", "Y")
+        item.keyframe_insert("rotation_quaternion", frame=frame)
