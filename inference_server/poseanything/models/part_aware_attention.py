@@ -33,9 +33,10 @@ _TAKES_BIAS = {
 class PartAttnProcessor:
     """Attention of every part's rows over that part's keys, and the sum over the parts.
 
-    Where torch has its ragged flash kernel, that runs over all parts and the weighted key is merged by log-sum-exp;
-    elsewhere, and where gradients are wanted, parts are padded to the longest and go through diffusers' dispatch,
-    with the logarithm of the weight as a bias.
+    Where torch has its ragged flash kernel, that runs over all parts and the weighted key is merged by log-sum-exp,
+    whichever fast backend the rest of the model has; elsewhere, with a backend that is a reference or for other
+    cards, and where gradients are wanted, parts are padded to the longest and go through diffusers' dispatch, with
+    the logarithm of the weight as a bias.
     """
 
     _attention_backend = None
@@ -113,7 +114,7 @@ class PartAttnProcessor:
             query.is_cuda
             and query.dtype in (torch.float16, torch.bfloat16)
             and not query.requires_grad
-            and ("flash" in self._backend.value or self._backend == AttentionBackendName.NATIVE)
+            and (self._backend == AttentionBackendName.NATIVE or self._backend not in _TAKES_BIAS)
             and torch.backends.cuda.is_flash_attention_available()
             and torch.cuda.get_device_capability(query.device) >= (8, 0)
         )
