@@ -1,5 +1,26 @@
+from __future__ import annotations
+
+import os
+from functools import cache
+
+import pytest
 from hypothesis import settings
 
 # Examples share their cores with other work: how long one takes says nothing.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
+
+
+@cache
+def _there_is_a_card() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Without a card its tests are skipped, each by its name, unless they are rehearsed on the processor."""
+    if item.get_closest_marker("gpu") is None or os.environ.get("POSEANYTHING_REHEARSAL"):
+        return
+    if not _there_is_a_card():
+        pytest.skip(f"{item.name} needs a CUDA card; python build.py bench card runs it on one")
