@@ -61,7 +61,7 @@ def _engine_items(self, context):
 
 def _guider_items(self, context):
     engine = session.get().bridge.engine(self.engine_name)
-    words = engine.guiders if engine is not None else tuple(_GUIDERS)
+    words = [guider.name for guider in engine.guiders] or ["none"] if engine is not None else tuple(_GUIDERS)
     names = [(word, *_GUIDERS.get(word, (word, ""))) for word in words]
     if all(name != self.guider_name for name, _, _ in names):
         label, text = _GUIDERS.get(self.guider_name, (self.guider_name, ""))

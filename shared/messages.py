@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from .camera import check_path
+from .engines import EngineDescription, Guidance
 from .pose import MAX_FRAMES, MAX_SIDE, PoseSequence
 from .schema import (
     Array,
     Blob,
     Checked,
     Choice,
-    Flag,
     Integer,
     Many,
     MessageError,
@@ -29,43 +29,14 @@ from .schema import (
     declare,
 )
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 MAX_PIXELS = 2048 * 2048
 MAX_CLIP_PIXELS = MAX_FRAMES * 1280 * 720
 MAX_PICTURE_BYTES = 64 << 20
 
-Job = Text(64, 1)
+JobId = Text(64, 1)
 """A job's id, chosen by the client; unique among its own jobs."""
-
-
-@dataclass(frozen=True)
-class Guidance(Checked):
-    """How evaluations of the model are combined.
-
-    - `none`: one evaluation (the release's default).
-    - `classifier_free`: away from a negative branch without the text (`negative_text`), the pose
-      (`negative_pose`: the first pose repeated), or both, by `guidance_scale` (paper Eq. 17 and section G).
-    - `subject_camera`: pose in the positive branch, opposite camera rectangle in the negative one (Eq. 10).
-    - `subject_camera_separate`: strengths of their own for the subject (`guidance_scale`) and the camera
-      (`camera_guidance_scale`), three evaluations (Eq. 13).
-
-    Active from `start` to `stop`, fractions of the denoising steps.
-    """
-
-    guider: str = declare(
-        Choice(("none", "classifier_free", "subject_camera", "subject_camera_separate")), "none"
-    )
-    guidance_scale: float = declare(Number(0, 30), 1.0, label="The guidance scale")
-    camera_guidance_scale: float = declare(Number(0, 30), 0.0, label="The camera's guidance scale")
-    negative_text: bool = declare(Flag(), True)
-    negative_pose: bool = declare(Flag(), True)
-    start: float = declare(Number(0, 1), 0.0)
-    stop: float = declare(Number(0, 1), 1.0)
-
-    def validate(self):
-        if self.start > self.stop:
-            raise MessageError("Guidance stops before it starts; let it start earlier or stop later.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,10 +57,10 @@ class GenerationRequest(Checked):
     frame_format: how result frames travel: "png" (lossless file, ready to write), "jpeg" or "raw" (RGB,
         height x width x 3).
     preview_interval: seconds between preview images at most, 0 for none.
-    engine_options: what only one engine understands.
+    engine_options: what only this engine understands, see `EngineDescription.options`.
     """
 
-    job: str = declare(Job)
+    job: str = declare(JobId)
     engine: str = declare(Text(64, 1), label="The engine's name")
     width: int = declare(Integer(32, MAX_SIDE, step=2), label="The clip's width")
     height: int = declare(Integer(32, MAX_SIDE, step=2), label="The clip's height")
@@ -192,31 +163,7 @@ class Hello(Checked):
 class Cancel(Checked):
     """End a job, waiting or running. Answered with `Cancelled`, or not at all when the job has already ended."""
 
-    job: str = declare(Job)
-
-
-@dataclass(frozen=True)
-class EngineDescription(Checked):
-    """What an engine is and what sizes it takes, for the panel.
-
-    `ready` is false when it can't run here, and `reason` then says why in a sentence. Width and height must
-    be multiples of `size_multiple`, the number of frames n with (n - 1) % `frame_step` == 0, at most
-    `max_frames`.
-    """
-
-    name: str = declare(Text(64, 1))
-    label: str = declare(Text(128))
-    summary: str = declare(Text(1024))
-    neural: bool = declare(Flag())
-    ready: bool = declare(Flag(), True)
-    reason: str = declare(Text(1024), "")
-    size_multiple: int = declare(Integer(1, 256), 2)
-    frame_step: int = declare(Integer(1, 64), 1)
-    max_frames: int = declare(Integer(1, MAX_FRAMES), MAX_FRAMES)
-    default_steps: int = declare(Integer(1, 1000), 1)
-    uses_prompt: bool = declare(Flag(), True)
-    uses_camera: bool = declare(Flag(), True)
-    guiders: tuple[str, ...] = declare(Many(Text(64), 16), ("none",))
+    job: str = declare(JobId)
 
 
 @dataclass(frozen=True)
@@ -233,14 +180,14 @@ class Welcome(Checked):
 class Accepted(Checked):
     """The request is valid and in the queue."""
 
-    job: str = declare(Job)
+    job: str = declare(JobId)
 
 
 @dataclass(frozen=True)
 class Queued(Checked):
     """`position` jobs come before this one; sent again whenever it changes."""
 
-    job: str = declare(Job)
+    job: str = declare(JobId)
     position: int = declare(Integer(0, 1_000_000))
 
 
@@ -248,7 +195,7 @@ class Queued(Checked):
 class Progress(Checked):
     """Step `step` of `total` in `stage` ("loading", "encoding", "denoising", "decoding", "drawing", ...) is done."""
 
-    job: str = declare(Job)
+    job: str = declare(JobId)
     stage: str = declare(Text(64))
     step: int = declare(Integer(0, 10_000_000))
     total: int = declare(Integer(0, 10_000_000))
@@ -260,7 +207,7 @@ class Progress(Checked):
 class Preview(Checked):
     """A rough picture of frame `index` while the clip is in the making: RGB uint8 [h, w, 3], small."""
 
-    job: str = declare(Job)
+    job: str = declare(JobId)
     index: int = declare(Integer(0, MAX_FRAMES - 1))
     image: np.ndarray = declare(Array("uint8", (None, None, 3), 3 * 1024 * 1024))
 
@@ -273,7 +220,7 @@ class Preview(Checked):
 class Frame(Checked):
     """A finished frame in the format that was asked for; frames arrive in order."""
 
-    job: str = declare(Job)
+    job: str = declare(JobId)
     index: int = declare(Integer(0, MAX_FRAMES - 1))
     width: int = declare(Integer(1, MAX_SIDE))
     height: int = declare(Integer(1, MAX_SIDE))
@@ -289,7 +236,7 @@ class Frame(Checked):
 class Done(Checked):
     """All frames have been sent. `note` says what the engine wants known (precision chosen, guidance left out, ...)."""
 
-    job: str = declare(Job)
+    job: str = declare(JobId)
     num_frames: int = declare(Integer(0, MAX_FRAMES))
     seconds: float = declare(Number(0, 1e9))
     note: str = declare(Text(1024), "")
@@ -310,7 +257,7 @@ class Failed(Checked):
 class Cancelled(Checked):
     """The job ended because the client asked; no more of it follows."""
 
-    job: str = declare(Job)
+    job: str = declare(JobId)
 
 
 CLIENT_MESSAGES = (Hello, GenerationRequest, Cancel)

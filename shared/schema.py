@@ -117,6 +117,13 @@ class Number(Kind):
         return value
 
 
+_SENDABLE = Number(-(2.0**63), 2.0**63 - 1024)
+"""What msgpack takes as a signed integer."""
+MAX_STRENGTHS = 64
+MAX_NAME = 255
+"""Characters of a file's name."""
+
+
 @dataclass(frozen=True)
 class Many(Kind):
     """A tuple of at most `limit` values of one kind."""
@@ -144,26 +151,38 @@ class Many(Kind):
 
 
 @dataclass(frozen=True)
+class Value(Kind):
+    """The value of an option: text, a number, a flag, or a table of names and their strengths."""
+
+    def check(self, value, name):
+        if isinstance(value, str):
+            return Text(4096).check(value, name)
+        if isinstance(value, dict):
+            if len(value) > MAX_STRENGTHS:
+                raise MessageError(f"{name} has {len(value)} entries; at most {MAX_STRENGTHS} are allowed.")
+            for key, strength in value.items():
+                Text(MAX_NAME, 1).check(key, f"A name in {name}")
+                _SENDABLE.check(strength, f"{name}[{key!r}]")
+            return dict(value)
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            _SENDABLE.check(value, name)
+        elif not isinstance(value, bool):
+            raise MessageError(f"{name} must be text, a number, true or false, or a table of numbers.")
+        return value
+
+
+@dataclass(frozen=True)
 class Options(Kind):
-    """A small table of word -> text, number or flag, for what only one engine understands."""
+    """A small table of names and values, for what only one engine understands."""
 
     limit: int = 64
 
     def check(self, value, name):
         if not isinstance(value, dict) or len(value) > self.limit:
             raise MessageError(f"{name} must be a table of at most {self.limit} entries.")
-        for key, item in value.items():
+        for key in value:
             Text(64, 1).check(key, f"A key of {name}")
-            entry = f"{name}[{key!r}]"
-            if isinstance(item, str):
-                Text(4096).check(item, entry)
-            elif isinstance(item, (int, float)) and not isinstance(item, bool):
-                Number(-(2.0**63), 2.0**63 - 1024).check(
-                    item, entry
-                )  # what msgpack takes as a signed integer
-            elif not isinstance(item, bool):
-                raise MessageError(f"{entry} must be a text, a number, or true or false.")
-        return dict(value)
+        return {key: Value().check(item, f"{name}[{key!r}]") for key, item in value.items()}
 
 
 @dataclass(frozen=True)

@@ -18,23 +18,11 @@ from ..request.build import build_request, export_options
 from ..request.export import ExportStep, export_clip, under_step
 from ..request.output import output_folder
 from ..request.range import clip_range
-from ..shared.messages import EngineDescription
 from ..shared.raster import draw_pose
+from ..shared.release import RELEASE
 from ..shared.request_file import SUFFIX, write_request
 from ..takes.take import FIRST_FRAME, claim_folder
 from .stepped import SteppedOperator
-
-# What the released model takes, for when no server is there to say what it takes.
-_RELEASE = EngineDescription(
-    "poseanything",
-    "PoseAnything",
-    "The released model",
-    neural=True,
-    size_multiple=32,
-    frame_step=4,
-    default_steps=50,
-    guiders=("none", "classifier_free", "subject_camera", "subject_camera_separate"),
-)
 
 
 def export_files(context, output: Path) -> Generator[ExportStep, None, Path]:
@@ -43,7 +31,7 @@ def export_files(context, output: Path) -> Generator[ExportStep, None, Path]:
 
     The value is the folder. Raises one of `stepped.BAD_INPUT`."""
     settings = context.scene.poseanything
-    engine = session.get().bridge.engine(settings.engine_name) or _RELEASE
+    engine = session.get().bridge.engine(settings.engine_name) or RELEASE
     planned = clip_range(context, settings, engine)
     clip = yield from export_clip(context, export_options(context, settings, planned))
     request = build_request(uuid.uuid4().hex, clip, planned, settings, engine)

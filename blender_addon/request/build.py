@@ -10,7 +10,8 @@ import numpy as np
 
 from ..errors import ExportError
 from ..shared.camera import camera_path
-from ..shared.messages import EngineDescription, GenerationRequest, Guidance
+from ..shared.engines import EngineDescription, Guidance
+from ..shared.messages import GenerationRequest
 from ..takes.take import FIRST_FRAME, Take
 from .export import ExportedClip, ExportOptions
 from .range import ClipRange, pose_frames
@@ -54,7 +55,6 @@ def build_request(
     job: str, clip: ExportedClip, clip_range: ClipRange, settings, engine: EngineDescription
 ) -> GenerationRequest:
     """Raises `shared.schema.MessageError` when something exported breaks the contract."""
-    guider = settings.guider_name if settings.guider_name in engine.guiders else "none"
     return GenerationRequest(
         job=job,
         engine=engine.name,
@@ -68,20 +68,31 @@ def build_request(
         negative_prompt=settings.negative_prompt,
         seed=choose_seed(settings),
         num_inference_steps=settings.num_inference_steps if engine.neural else engine.default_steps,
-        guidance=Guidance(
-            guider=guider,
-            guidance_scale=settings.guidance_scale,
-            camera_guidance_scale=settings.camera_guidance_scale,
-            negative_text=settings.negative_text,
-            negative_pose=settings.negative_pose,
-            start=min(settings.guidance_start, settings.guidance_stop),
-            stop=settings.guidance_stop,
-        ),
+        guidance=_guidance(settings, engine),
         pose_frames=clip.pose_frames,
         subject_mask=clip.subject_mask,
         first_labels=clip.first_labels,
         part_maps=clip.part_maps,
         camera_motion=_camera_motion(clip, clip_range, settings, engine),
+    )
+
+
+def _guidance(settings, engine: EngineDescription) -> Guidance:
+    guider = engine.guider(settings.guider_name)
+    if guider is None:
+        return Guidance()
+    set_to = {
+        "guidance_scale": settings.guidance_scale,
+        "camera_guidance_scale": settings.camera_guidance_scale,
+        "text_negative": settings.negative_text,
+        "pose_negative": settings.negative_pose,
+    }
+    names = [parameter.name for parameter in guider.parameters]
+    return Guidance(
+        guider.name,
+        {name: value for name, value in set_to.items() if name in names},
+        min(settings.guidance_start, settings.guidance_stop),
+        settings.guidance_stop,
     )
 
 

@@ -213,7 +213,7 @@ class POSEANYTHING_PT_guidance(_Sub, bpy.types.Panel):
             layout.prop(settings, "num_inference_steps")
         layout.prop(settings, "seed")
         layout.prop(settings, "new_seed")
-        if engine is not None and engine.guiders == ("none",):
+        if engine is not None and not engine.guiders:
             layout.label(text=f"{engine.label} has no guidance", icon="INFO")
             return
         layout.prop(settings, "guider")

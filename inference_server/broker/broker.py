@@ -171,7 +171,7 @@ class Broker:
     def _job_named(self, client: Client, buffers: Sequence[memoryview]) -> str:
         """The job that a refused message names; empty where it names none, or one that goes on."""
         try:
-            job = messages.Job.check(wire.read_header(buffers).get("job"), "job")
+            job = messages.JobId.check(wire.read_header(buffers).get("job"), "job")
         except MessageError:
             return ""
         return "" if (client.identity, job) in self._jobs else job

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from shared.messages import EngineDescription, GenerationRequest
+from shared import engines
+from shared.engines import EngineDescription
+from shared.messages import GenerationRequest
+from shared.schema import MessageError
 
 
 class Refusal(Exception):
@@ -15,30 +18,14 @@ class Refusal(Exception):
         self.code = code
 
 
-def check_request(request: GenerationRequest, engines: Mapping[str, EngineDescription]) -> None:
+def check_request(request: GenerationRequest, offered: Mapping[str, EngineDescription]) -> None:
     """Raises `Refusal`."""
-    engine = engines.get(request.engine)
+    engine = offered.get(request.engine)
     if engine is None:
-        raise Refusal(f"There is no engine named {request.engine!r}; choose one of {', '.join(engines)}.")
+        raise Refusal(f"There is no engine named {request.engine!r}; choose one of {', '.join(offered)}.")
     if not engine.ready:
         raise Refusal(engine.reason or f"{engine.label} can't run here; choose another engine.", "engine")
-    if request.num_frames > engine.max_frames:
-        raise Refusal(
-            f"{engine.label} makes at most {engine.max_frames} frames, not {request.num_frames}; "
-            "shorten the clip."
-        )
-    surplus = (request.num_frames - 1) % engine.frame_step
-    if surplus:
-        below = request.num_frames - surplus
-        possible = [str(n) for n in (below, below + engine.frame_step) if n <= engine.max_frames]
-        raise Refusal(
-            f"{engine.label} can't make {request.num_frames} frames; choose {' or '.join(possible)}."
-        )
-    multiple = engine.size_multiple
-    if request.width % multiple or request.height % multiple:
-        sides = request.width, request.height
-        width, height = (max(multiple, round(side / multiple) * multiple) for side in sides)
-        raise Refusal(
-            f"{engine.label} takes sizes that are multiples of {multiple}, "
-            f"not {request.width} x {request.height}; choose {width} x {height}."
-        )
+    try:
+        engines.check_request(request, engine)
+    except MessageError as error:
+        raise Refusal(str(error)) from error

@@ -11,33 +11,58 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from shared.camera import MOVES, camera_path
-from shared.messages import GenerationRequest, Guidance, Progress
+from shared.engines import EngineDescription, Guidance, check_guidance, check_request, check_values
+from shared.messages import GenerationRequest, Progress
 from shared.request_file import SUFFIX, read_request
 from shared.schema import MessageError
 
-from ..engines import find_engine
+from ..engines import ENGINES, describe_engine, find_engine
 from ..engines.base import Engine, EngineError, Picture
 from ..out_of_memory import is_out_of_memory
-from ..worker.job import Estimate
+from ..worker.time_left import TimeLeft
 from .output import open_output
-
-GUIDERS = ("none", "classifier_free", "subject_camera", "subject_camera_separate")
+from .values import add_parameters, chosen_parameters, describe_values, parse_assignments
 
 
 def add_parser(subparsers) -> argparse.ArgumentParser:
-    parser = subparsers.add_parser("generate", help="make a clip from files", description=__doc__)
+    engines = [describe_engine(name) for name in ENGINES]
+    parser = subparsers.add_parser(
+        "generate",
+        help="make a clip from files",
+        description=__doc__,
+        epilog="\n\n".join(map(describe_values, engines)),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument(
         "--output", type=Path, required=True, metavar="CLIP", help="a new .mp4, or a new folder for PNGs"
     )
     parser.add_argument("--engine", help="default: the request's; poseanything for a folder of pose images")
     parser.add_argument("--seed", type=int, help="default: the request's, or 0")
-    parser.add_argument("--steps", type=int, help="denoising steps; default: the request's, or 50")
+    parser.add_argument("--steps", type=int, help="denoising steps; default: the request's, or the engine's")
     parser.add_argument(
         "--option",
         action="append",
         default=[],
         metavar="NAME=VALUE",
         help="an option of the engine, such as cache=first_block; may be repeated",
+    )
+    parser.add_argument(
+        "--preset", metavar="NAME", help="a preset of the engine, which other arguments change"
+    )
+    guidance = parser.add_argument_group("guidance")
+    guidance.add_argument(
+        "--guider",
+        metavar="NAME",
+        help="default: the request's; subject_camera with --camera, classifier_free with one of its "
+        "parameters, else none",
+    )
+    add_parameters(guidance, engines)
+    guidance.add_argument(
+        "--guidance-interval",
+        type=float,
+        nargs=2,
+        metavar=("START", "STOP"),
+        help="fractions of the steps between which guidance is on; default: all of them",
     )
     request = parser.add_argument_group("from a request")
     request.add_argument("--request", type=Path, metavar=f"FILE{SUFFIX}", help="written by the extension")
@@ -55,44 +80,15 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         "--subject", type=Path, metavar="PICTURE", help="the first frame's subject, cut out on white"
     )
     poses.add_argument(
-        "--prompt", default="", help="what is to be seen, or the name of a text file that says so"
+        "--prompt", default="", help="a description of the video, or the name of a text file that has one"
     )
-    poses.add_argument("--negative-prompt", default="", help="what is not to be seen, for guidance")
+    poses.add_argument("--negative-prompt", default="", help="what the video should not show, for guidance")
     poses.add_argument(
         "--frames", type=int, help="1 + 4 n; default: as many as there are poses for, at most 81"
     )
     poses.add_argument("--fps", type=float, default=24.0, help="default: %(default)g")
     poses.add_argument(
         "--longer-side", type=int, default=832, metavar="PIXELS", help="default: %(default)s, as trained"
-    )
-    poses.add_argument(
-        "--guider",
-        choices=GUIDERS,
-        help="default: subject_camera with a camera, classifier_free with a scale, else none",
-    )
-    poses.add_argument(
-        "--guidance-scale",
-        type=_scale,
-        metavar="SCALE",
-        help="1 is none; auto goes by how many frames have a pose; default: 2 with a guider",
-    )
-    poses.add_argument(
-        "--camera-guidance-scale", type=float, metavar="SCALE", help="for subject_camera_separate; default: 1"
-    )
-    poses.add_argument(
-        "--guidance-interval",
-        type=float,
-        nargs=2,
-        default=(0.0, 1.0),
-        metavar=("START", "STOP"),
-        help="fractions of the steps between which guidance is on; default: all of them",
-    )
-    poses.add_argument(
-        "--negative",
-        choices=("text", "pose", "both"),
-        default="both",
-        help="what classifier-free guidance leads away from: the negative prompt, the first pose repeated, "
-        "or both (the default)",
     )
     poses.add_argument(
         "--camera",
@@ -132,31 +128,27 @@ def run(args: argparse.Namespace) -> int:
 
 def _from_request(args: argparse.Namespace) -> tuple[float, Iterator]:
     request = read_request(args.request)
-    changed = {"engine": args.engine, "seed": args.seed, "num_inference_steps": args.steps}
-    request = dataclasses.replace(
-        request,
-        **{name: value for name, value in changed.items() if value is not None},
-        engine_options=request.engine_options | _options(args.option),
-    )
-    engine = _ready_engine(request.engine)
+    engine, about = _ready_engine(args.engine or request.engine)
+    changed = {"engine": about.name} | _changes(args, about, request.guidance)
+    options = changed.pop("engine_options")
+    kept = {} if args.preset else request.engine_options
+    request = dataclasses.replace(request, engine_options=kept | options, **changed)
+    check_request(request, about)
     return request.fps, _after_loading(engine, lambda: engine.generate(request, lambda: False))
 
 
 def _from_poses(args: argparse.Namespace) -> tuple[float, Iterator]:
     if args.first_frame is None:
         raise ValueError("Name the first frame that goes with the pose images.")
-    if args.engine not in (None, "poseanything"):
-        raise ValueError(
-            f"The engine {args.engine} needs limbs, which pose images don't tell; give it a request file."
-        )
-    fps, steps, seed = (
-        _as_in_a_request(name, value)
-        for name, value in (("fps", args.fps), ("num_inference_steps", args.steps), ("seed", args.seed))
-    )
-    guidance, options = _guidance(args), _options(args.option)
-    if args.guidance_scale == "auto":
-        options["guidance"] = "auto"
-    engine = _ready_engine("poseanything")
+    engine, about = _ready_engine(args.engine or "poseanything")
+    if not hasattr(engine, "make"):
+        raise ValueError(f"{about.label} needs limbs, which pose images don't tell; give it a request file.")
+    default = Guidance("subject_camera" if args.camera else "none")
+    changes = {"num_inference_steps": about.default_steps, "seed": 0} | _changes(args, about, default)
+    fps = _as_in_a_request("fps", args.fps)
+    guidance, options = changes["guidance"], changes["engine_options"]
+    check_guidance(about, guidance, has_camera=bool(args.camera))
+    check_values(options, about.options, about.label)
     from ..engines.poseanything.request import draw_camera
     from ..poseanything.conditioning.files import read_conditions
     from ..poseanything.sampling.request import SamplingRequest
@@ -177,45 +169,52 @@ def _from_poses(args: argparse.Namespace) -> tuple[float, Iterator]:
         height, width = clip.size
         path = camera_path(dict(args.camera), clip.num_frames, width, height)
         clip = dataclasses.replace(clip, camera_images=draw_camera(path, width, height))
-    sampling = SamplingRequest.of(clip, guidance, seed, steps, options)
+    sampling = SamplingRequest.of(clip, guidance, changes["seed"], changes["num_inference_steps"], options)
     return fps, _after_loading(engine, lambda: engine.make(sampling, lambda: False))
 
 
-def _ready_engine(name: str) -> Engine:
-    """An engine that can run here; raises `EngineError` with its reason where it can't."""
+def _ready_engine(name: str) -> tuple[Engine, EngineDescription]:
+    """An engine that can run here, and what it says of itself; raises `EngineError` with its reason where it
+    can't."""
     found = find_engine(name)
     about = found.describe()
     if not about.ready:
         raise EngineError(about.reason)
-    return found()
+    return found(), about
+
+
+def _changes(args: argparse.Namespace, engine: EngineDescription, guidance: Guidance) -> dict[str, object]:
+    """The fields of a request that the arguments set, the preset's first: always its guidance and options."""
+    changes: dict[str, object] = {}
+    options: dict[str, object] = {}
+    if args.preset:
+        preset = engine.preset(args.preset)
+        if preset is None:
+            names = ", ".join(preset.name for preset in engine.presets) or "none"
+            raise ValueError(f"{engine.label} has no preset {args.preset!r}; choose one of {names}.")
+        guidance, options = preset.guidance, dict(preset.options)
+        changes["num_inference_steps"] = preset.num_inference_steps or engine.default_steps
+    for name, value in (("seed", args.seed), ("num_inference_steps", args.steps)):
+        if value is not None:
+            changes[name] = _as_in_a_request(name, value)
+    options |= parse_assignments(args.option, engine.options, engine.label)
+    return changes | {"guidance": _guidance(args, engine, guidance), "engine_options": options}
+
+
+def _guidance(args: argparse.Namespace, engine: EngineDescription, base: Guidance) -> Guidance:
+    parameters = chosen_parameters(args, engine)
+    name = args.guider or base.guider
+    if name == "none" and parameters and args.guider is None:
+        name = "classifier_free"
+    kept = base.parameters if name == base.guider else {}
+    start, stop = args.guidance_interval or (base.start, base.stop)
+    return Guidance(name, kept | parameters, start, stop)
 
 
 def _as_in_a_request(name: str, value: object) -> object:
-    """A value that the request's field takes, or its default for None; raises `MessageError`."""
+    """A value that the request's field takes; raises `MessageError`."""
     (field,) = (field for field in dataclasses.fields(GenerationRequest) if field.name == name)
-    return field.default if value is None else field.metadata["kind"].check(value, field.metadata["label"])
-
-
-def _guidance(args: argparse.Namespace) -> Guidance:
-    scale, camera_scale = args.guidance_scale, args.camera_guidance_scale
-    default = "subject_camera" if args.camera else "none" if scale in (None, 1.0) else "classifier_free"
-    start, stop = args.guidance_interval
-    return Guidance(
-        guider=args.guider or default,
-        guidance_scale=scale if isinstance(scale, float) else 2.0,
-        camera_guidance_scale=1.0 if camera_scale is None else camera_scale,
-        negative_text=args.negative != "pose",
-        negative_pose=args.negative != "text",
-        start=start,
-        stop=stop,
-    )
-
-
-def _scale(text: str) -> float | str:
-    try:
-        return text if text == "auto" else float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor auto") from None
+    return field.metadata["kind"].check(value, field.metadata["label"])
 
 
 def _move(text: str) -> tuple[str, float]:
@@ -229,23 +228,6 @@ def _move(text: str) -> tuple[str, float]:
 def _after_loading(engine, generate) -> Iterator:
     yield from engine.load()
     return (yield from generate())
-
-
-def _options(words: list[str]) -> dict[str, object]:
-    """The table that NAME=VALUE words make: numbers, true and false as such, anything else as text."""
-    options = {}
-    for word in words:
-        name, equals, text = word.partition("=")
-        if not equals:
-            raise ValueError(f"The option {word!r} has no value; write it as NAME=VALUE.")
-        value: object = {"true": True, "false": False}.get(text.lower(), text)
-        for number in (float, int):
-            try:
-                value = number(text)
-            except ValueError:
-                continue
-        options[name] = value
-    return options
 
 
 def _write(output: Path, fps: float, events: Iterator) -> object:
@@ -269,12 +251,12 @@ class _Teller:
     QUIET_SECONDS = 5.0
 
     def __init__(self):
-        self._estimate, self._told = Estimate(), 0.0
+        self._time_left, self._told = TimeLeft(), 0.0
         self._terminal = sys.stdout.isatty()
 
     def __call__(self, progress: Progress) -> None:
         now = time.monotonic()
-        seconds = self._estimate(progress, now)
+        seconds = self._time_left(progress, now)
         ends = progress.step == progress.total
         if not (self._terminal or ends or now - self._told > self.QUIET_SECONDS):
             return

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from importlib import import_module
 
+from shared.engines import EngineDescription
+
 from .base import Engine, EngineError
+
+log = logging.getLogger(__name__)
 
 ENGINES = {
     "draft": "inference_server.engines.draft:DraftEngine",
@@ -21,3 +26,21 @@ def find_engine(name: str, engines: Mapping[str, str] = ENGINES) -> type[Engine]
         )
     module, _, attribute = engines[name].partition(":")
     return getattr(import_module(module), attribute)
+
+
+def describe_engine(name: str, engines: Mapping[str, str] = ENGINES) -> EngineDescription:
+    """What an engine says of itself. One that can't be imported is described as not ready, with the reason."""
+    try:
+        return find_engine(name, engines).describe()
+    except Exception as error:  # whatever keeps an engine from being imported, the others work on
+        log.debug("The engine %s can't be imported", name, exc_info=True)
+        missing = isinstance(error, ModuleNotFoundError)
+        reason = f"{error.name} is not installed" if missing else f"{type(error).__name__}: {error}"
+        return EngineDescription(
+            name=name,
+            label=name,
+            summary="",
+            neural=False,
+            ready=False,
+            reason=f"The engine {name} can't be used here: {reason}."[:1024],
+        )

@@ -14,8 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from .host import EngineHost
-from .job import run_job
 from .link import Link
+from .run import run
 
 
 def main() -> None:
@@ -25,15 +25,15 @@ def main() -> None:
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s engine: %(message)s"
     )
-    order = json.loads(sys.stdin.buffer.readline())
+    settings = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_broker, args=(_take_stdin(),), daemon=True).start()
-    host = EngineHost(order["engines"])
+    host = EngineHost(settings["engines"])
     host.warm_up()
-    link = Link(order["address"], order["token"])
+    link = Link(settings["address"], settings["token"])
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1), "encoder") as encoders:
         while True:
-            job = link.wait()
-            ending = run_job(host, job, link, encoders) if job else None
+            item = link.wait()
+            ending = run(host, item, link, encoders) if item else None
             if ending is not None:
                 link.send(ending.message)
                 if ending.needs_restart:

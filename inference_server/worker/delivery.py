@@ -11,7 +11,7 @@ import numpy as np
 from shared.messages import Frame, GenerationRequest, Preview, Progress
 
 from ..engines.base import Picture
-from .link import Job, Link
+from .link import Link, WorkItem
 from .pictures import encode_picture
 
 DEPTH = 4
@@ -26,9 +26,9 @@ class Delivery:
     """Used as a context: leaving it waits until all is sent, and raises what went wrong on the way. What a
     cancelled job has made is dropped. While it is open nothing else may be sent over the link."""
 
-    def __init__(self, job: Job, request: GenerationRequest, link: Link, encoders: Executor):
+    def __init__(self, item: WorkItem, request: GenerationRequest, link: Link, encoders: Executor):
         self.frames = 0
-        self._job, self._request, self._link, self._encoders = job, request, link, encoders
+        self._item, self._request, self._link, self._encoders = item, request, link, encoders
         self._events: queue.Queue[Progress | Preview | Future[Frame] | None] = queue.Queue(DEPTH)
         self._fault: BaseException | None = None
         self._sender = threading.Thread(target=self._send_all, name="sender")
@@ -71,7 +71,7 @@ class Delivery:
 
     def _send_all(self) -> None:
         while (event := self._events.get()) is not None:
-            if self._fault or self._job.cancelled.is_set():
+            if self._fault or self._item.cancelled.is_set():
                 continue
             try:
                 self._link.send(event.result() if isinstance(event, Future) else event)

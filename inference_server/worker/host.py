@@ -7,10 +7,10 @@ import os
 import platform
 from collections.abc import Iterator, Mapping
 
-from shared.messages import EngineDescription, Progress, Welcome
+from shared.messages import Progress, Welcome
 
 from .. import __version__
-from ..engines import find_engine
+from ..engines import describe_engine, find_engine
 from ..engines.base import Engine
 
 log = logging.getLogger(__name__)
@@ -34,24 +34,8 @@ class EngineHost:
     def welcome(self) -> Welcome:
         """What this worker is and can do at this moment."""
         device = f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores"
-        engines = tuple(map(self._describe, self._names))
+        engines = tuple(describe_engine(name, self._names) for name in self._names)
         return Welcome(server_version=__version__, engines=engines, device=device)
-
-    def _describe(self, name: str) -> EngineDescription:
-        try:
-            return find_engine(name, self._names).describe()
-        except Exception as error:  # whatever keeps an engine from being imported, the others work on
-            log.debug("The engine %s can't be imported", name, exc_info=True)
-            missing = isinstance(error, ModuleNotFoundError)
-            reason = f"{error.name} is not installed" if missing else f"{type(error).__name__}: {error}"
-            return EngineDescription(
-                name=name,
-                label=name,
-                summary="",
-                neural=False,
-                ready=False,
-                reason=f"The engine {name} can't be used here: {reason}."[:1024],
-            )
 
     def loading(self, name: str) -> Iterator[Progress]:
         """Load an engine if it is not loaded; then `[name]` gives it. Raises what the engine raises."""

@@ -1,4 +1,4 @@
-"""The worker's two sockets: on `control` a thread listens for jobs and cancels, on `events` all goes out.
+"""The worker's two sockets: on `control` a thread listens for requests and cancels, on `events` all goes out.
 
 Both lead to one ROUTER of the broker. Listening goes on while an engine works, so a cancel is known at once.
 """
@@ -20,11 +20,11 @@ PIPE_MESSAGES = 4
 takes more."""
 
 
-class Job:
-    """A request as it came, and whether it has been cancelled."""
+class WorkItem:
+    """A request as it came, and whether its job has been cancelled."""
 
-    def __init__(self, id: str, parts: Sequence[zmq.Frame]):
-        self.id = id
+    def __init__(self, job: str, parts: Sequence[zmq.Frame]):
+        self.job = job
         self.parts = parts
         self.cancelled = threading.Event()
 
@@ -33,7 +33,7 @@ class Link:
     def __init__(self, address: str, token: str):
         self._context = zmq.Context()
         self._events = self._connect(address, f"{token}/events")
-        self._waiting: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[WorkItem | None] = queue.SimpleQueue()
         control = self._connect(address, f"{token}/control")
         threading.Thread(target=self._listen, args=(control,), daemon=True).start()
 
@@ -48,7 +48,7 @@ class Link:
     def _listen(self, control: zmq.Socket) -> None:
         control.linger = 0
         control.send(b"")
-        job = None
+        item = None
         while True:
             try:
                 parts = control.recv_multipart(copy=False)
@@ -57,15 +57,15 @@ class Link:
                 return
             header = wire.read_header([part.buffer for part in parts])
             if header["type"] == GenerationRequest.__name__:
-                job = Job(header["job"], parts)
-                self._waiting.put(job)
+                item = WorkItem(header["job"], parts)
+                self._waiting.put(item)
             elif header["type"] == Hello.__name__:
                 self._waiting.put(None)
-            elif header["type"] == Cancel.__name__ and job and job.id == header["job"]:
-                job.cancelled.set()
+            elif header["type"] == Cancel.__name__ and item and item.job == header["job"]:
+                item.cancelled.set()
 
-    def wait(self) -> Job | None:
-        """The next job, or None when the broker asks what this worker can do."""
+    def wait(self) -> WorkItem | None:
+        """The next request, or None when the broker asks what this worker can do."""
         return self._waiting.get()
 
     def send(self, message: Any) -> None:

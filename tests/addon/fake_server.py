@@ -76,7 +76,9 @@ class FakeServer:
     def send(self, identity: bytes, message) -> None:
         parts = wire.encode(message)
         if self.behaviour == "other_version":
-            parts[0] = parts[0].replace(b"\xa7version\x01", b"\xa7version\x63")
+            parts[0] = parts[0].replace(
+                b"\xa7version" + bytes([messages.PROTOCOL_VERSION]), b"\xa7version\x63"
+            )
         self.socket.send_multipart([identity, *parts])
 
     def hear(self, identity: bytes, parts: list[bytes]) -> None:

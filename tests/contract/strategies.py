@@ -13,7 +13,7 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from shared import camera, messages, schema
+from shared import camera, engines, messages, schema
 from shared.pose import Limb, Polyline, PoseSequence
 
 ALL_MESSAGES = messages.CLIENT_MESSAGES + messages.SERVER_MESSAGES
@@ -28,6 +28,10 @@ def png(width, height):
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     rows = zlib.compress(bytes(height * (1 + 3 * width)))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+WORDS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
+NUMBERS = st.integers(-(2**60), 2**60) | st.floats(-1e15, 1e15)
 
 
 def of_kind(kind):
@@ -48,10 +52,11 @@ def of_kind(kind):
             return st.floats(kind.least, kind.most)
         case schema.Many():
             return st.lists(of_kind(kind.kind), max_size=min(kind.limit, 3)).map(tuple)
+        case schema.Value():
+            strengths = st.dictionaries(WORDS, NUMBERS, max_size=3)
+            return WORDS | NUMBERS | st.booleans() | strengths
         case schema.Options():
-            words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
-            numbers = st.integers(-(2**60), 2**60) | st.floats(-1e15, 1e15)
-            return st.dictionaries(words, words | numbers | st.booleans(), max_size=3)
+            return st.dictionaries(WORDS, of_kind(schema.Value()), max_size=3)
         case schema.Optional():
             return st.none() | of_kind(kind.kind)
         case schema.Struct():
@@ -78,7 +83,12 @@ def fields_of(cls, **given):
 def of_class(cls):
     special = {
         PoseSequence: poses,
-        messages.Guidance: guidances,
+        engines.Guidance: guidances,
+        engines.OptionDescription: options,
+        engines.GuiderDescription: lambda: fields_of(
+            engines.GuiderDescription, parameters=uniquely_named(options())
+        ).map(lambda fields: engines.GuiderDescription(**fields)),
+        engines.EngineDescription: descriptions,
         messages.GenerationRequest: requests,
         messages.Preview: previews,
         messages.Frame: frames,
@@ -106,7 +116,44 @@ def poses(draw, num_frames=None):
 @st.composite
 def guidances(draw):
     start, stop = sorted(draw(st.tuples(st.floats(0, 1), st.floats(0, 1))))
-    return messages.Guidance(**draw(fields_of(messages.Guidance, start=st.just(start), stop=st.just(stop))))
+    return engines.Guidance(**draw(fields_of(engines.Guidance, start=st.just(start), stop=st.just(stop))))
+
+
+def uniquely_named(items):
+    return st.lists(items, max_size=3, unique_by=lambda item: item.name).map(tuple)
+
+
+@st.composite
+def options(draw):
+    kind = draw(st.sampled_from(engines.OPTION_TYPES))
+    choices = draw(uniquely_named(of_class(engines.OptionChoice)))
+    least, most = sorted(draw(st.tuples(st.integers(-1000, 1000), st.integers(-1000, 1000))))
+    if kind == "choice" and not choices:
+        choices = (engines.OptionChoice("only", "Only"),)
+    names = [choice.name for choice in choices if choice.name]
+    default = {
+        "bool": st.booleans(),
+        "int": st.integers(least, most),
+        "float": st.floats(least, most),
+        "choice": st.sampled_from([choice.name for choice in choices] or [""]),
+        "text": WORDS,
+        "strengths": st.dictionaries(st.sampled_from(names), st.floats(least, most))
+        if names
+        else st.just({}),
+    }[kind]
+    given = dict(type=kind, choices=choices, minimum=least, maximum=most, default=draw(default))
+    fields = fields_of(engines.OptionDescription, **{name: st.just(value) for name, value in given.items()})
+    return engines.OptionDescription(**draw(fields))
+
+
+@st.composite
+def descriptions(draw):
+    given = dict(
+        guiders=uniquely_named(of_class(engines.GuiderDescription)),
+        options=uniquely_named(options()),
+        presets=uniquely_named(of_class(engines.Preset)),
+    )
+    return engines.EngineDescription(**draw(fields_of(engines.EngineDescription, **given)))
 
 
 def previews():

@@ -11,7 +11,7 @@ import zmq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared import messages, schema, wire
+from shared import engines, messages, schema, wire
 from shared.pose import Limb, Polyline, PoseSequence
 from tests.contract.strategies import ALL_MESSAGES, any_message, assert_one_sentence, bits, of_class, png
 
@@ -189,18 +189,12 @@ def beyond(kind):
             ]
         case schema.Optional():
             yield from (value for value in beyond(kind.kind) if value is not None)
+        case schema.Value():
+            yield from [None, [1], float("nan"), 10**5000, "x" * 4097, "\ud800", b"x", {"": 1}, {5: 1}]
+            yield from [{"k": True}, {"k": "1"}, {"k": {}}, {"k" * 256: 1}, {str(i): i for i in range(65)}]
         case schema.Options():
-            yield from [
-                [],
-                {"": 1},
-                {5: 1},
-                {"k" * 65: 1},
-                {"k": None},
-                {"k": [1]},
-                {"k": float("nan")},
-                {"k": 10**5000},
-            ]
-            yield from [{"k": "x" * 4097}, {"k": "\ud800"}, {str(i): i for i in range(kind.limit + 1)}]
+            yield from [[], {"": 1}, {5: 1}, {"k" * 65: 1}, {str(i): i for i in range(kind.limit + 1)}]
+            yield from [{"k": value} for value in beyond(schema.Value())]
         case schema.Struct():
             yield from [None, {}, 5]
         case schema.Blob():
@@ -224,8 +218,12 @@ EXAMPLES = {
     messages.GenerationRequest: request(),
     messages.Frame: messages.Frame("job", 0, 4, 4, "png", b""),
     messages.Preview: messages.Preview("job", 0, np.zeros((2, 2, 3), np.uint8)),
-    messages.Guidance: messages.Guidance(),
-    messages.EngineDescription: messages.EngineDescription("draft", "Draft", "Moves parts", False),
+    engines.Guidance: engines.Guidance(),
+    engines.OptionChoice: engines.OptionChoice("none", "None"),
+    engines.OptionDescription: engines.OptionDescription("trace", "text", "Trace", "A file", ""),
+    engines.GuiderDescription: engines.GuiderDescription("none", "None", "One evaluation"),
+    engines.Preset: engines.Preset("fast", "Fast", "Few steps"),
+    engines.EngineDescription: engines.EngineDescription("draft", "Draft", "Moves parts", False),
     messages.Welcome: messages.Welcome("1", ()),
     messages.Hello: messages.Hello(),
     messages.Cancel: messages.Cancel("job"),
@@ -293,7 +291,7 @@ def test_fields_that_contradict_each_other_are_told_in_a_sentence(changes, words
 
 def test_guidance_that_stops_before_it_starts_is_refused():
     with pytest.raises(schema.MessageError, match="stops before it starts"):
-        messages.Guidance(start=0.5, stop=0.4)
+        engines.Guidance(start=0.5, stop=0.4)
 
 
 def test_a_raw_frame_must_fill_its_size():

@@ -17,7 +17,7 @@ from inference_server.poseanything.runtime.memory import GIB, ModelSizes
 from inference_server.poseanything.runtime.runner import ClipRunner
 from inference_server.poseanything.sampling.decoding import Frames
 from inference_server.poseanything.sampling.request import SamplingRequest
-from shared.messages import Guidance
+from shared.engines import Guidance
 from tests.model.checkpoint_files import random_tensors, save_release, save_shards, transformer_shapes
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.messages import Guidance
+from shared.engines import Guidance
 
 torch = pytest.importorskip("torch")
 BlockState = pytest.importorskip("diffusers.modular_pipelines.modular_pipeline").BlockState
@@ -19,11 +17,13 @@ from inference_server.poseanything.sampling.guiders import (  # noqa: E402
     NoGuidance,
     SubjectCameraGuidance,
     SubjectCameraSeparateGuidance,
-    guidance_by_density,
+    describe_guiders,
+    guiders,
     make_guider,
     repeat_first_pose,
     suggest_guidance_scale,
 )
+from inference_server.poseanything.sampling.linear_guidance import LinearGuidance  # noqa: E402
 
 STEPS = 50
 PREDICTIONS = {  # what a model might predict for each pair of conditions
@@ -40,6 +40,7 @@ scales = st.floats(0, 10, width=32)
 def guide(guider, step=0, num_steps=STEPS):
     """One step as a pipeline drives it. Returns the guided prediction and the conditions that the model was
     run for."""
+    guider = guider if isinstance(guider, LinearGuidance) else LinearGuidance.of(guider)
     guider.set_state(step=step, num_inference_steps=num_steps, timestep=torch.tensor(999.0))
     inputs = {"pose": guider.pose_conditions, "text": guider.text_conditions, "latents": "same"}
     batches = guider.prepare_inputs(inputs)
@@ -113,7 +114,7 @@ def test_only_conditions_that_matter_are_evaluated(guider, evaluations):
     assert len(guide(guider)[1]) == evaluations
 
 
-@given(st.integers(0, 49), st.floats(0, 0.98), st.floats(0, 1))
+@given(st.integers(0, 49), st.floats(0, 0.98), st.floats(0.001, 1))
 def test_outside_the_interval_a_step_costs_one_evaluation(step, start, length):
     stop = min(1.0, start + length)
     guider = SubjectCameraSeparateGuidance(2.5, 0.7, start=start, stop=stop)
@@ -131,14 +132,14 @@ def test_a_video_with_guidance_over_the_first_half_costs_half_as_much_again():
 
 
 def test_a_disabled_guider_leaves_the_prediction_alone():
-    guider = SubjectCameraGuidance(4.0)
+    guider = LinearGuidance.of(SubjectCameraGuidance(4.0))
     guider.disable()
     assert torch.equal(guide(guider)[0], PREDICTIONS["subject", "prompt"])
 
 
 def test_half_precision_predictions_are_combined_in_single_precision():
     subject, camera = torch.randn(2, 1000, generator=torch.Generator().manual_seed(0)).bfloat16()
-    guided = SubjectCameraGuidance(5.3).forward(pred_cond=subject, pred_camera=camera).pred
+    guided = LinearGuidance.of(SubjectCameraGuidance(5.3)).forward(pred_cond=subject, pred_camera=camera).pred
     assert guided.dtype == torch.bfloat16
     exact = camera.double() + 5.3 * (subject.double() - camera.double())
     assert ((guided.double() - exact).abs() <= 2**-8 * exact.abs() + 1e-6).all()
@@ -146,7 +147,7 @@ def test_half_precision_predictions_are_combined_in_single_precision():
 
 def test_a_modular_block_state_serves_as_well():
     state = BlockState(posed=1, still=2, latents=torch.zeros(2))
-    guider = ClassifierFreePoseGuidance(3.0)
+    guider = LinearGuidance.of(ClassifierFreePoseGuidance(3.0))
     fields = {"pose": ("posed", "still"), "latents": "latents"}
     batches = guider.prepare_inputs_from_block_state(state, fields)
     assert [batch.pose for batch in batches] == [1, 2]
@@ -154,9 +155,10 @@ def test_a_modular_block_state_serves_as_well():
 
 
 def test_guiders_survive_being_saved(tmp_path):
-    guider = ClassifierFreePoseGuidance(3.5, text_negative=False, start=0.1, stop=0.6)
+    guider = LinearGuidance.of(ClassifierFreePoseGuidance(3.5, text_negative=False, start=0.1, stop=0.6))
     guider.save_pretrained(tmp_path)
-    loaded = ClassifierFreePoseGuidance.from_pretrained(tmp_path)
+    loaded = LinearGuidance.from_pretrained(tmp_path)
+    assert loaded.guider == guider.guider
     assert loaded.text_conditions == ("prompt", "prompt")
     for step in (0, 10, 40):
         assert torch.equal(guide(loaded, step)[0], guide(guider, step)[0])
@@ -167,22 +169,22 @@ def test_guiders_survive_being_saved(tmp_path):
     [
         (Guidance(), NoGuidance()),
         (
-            Guidance(guider="classifier_free", guidance_scale=2.0, negative_text=False, stop=0.5),
+            Guidance("classifier_free", {"guidance_scale": 2.0, "text_negative": False}, stop=0.5),
             ClassifierFreePoseGuidance(2.0, text_negative=False, stop=0.5),
         ),
         (
-            Guidance(guider="subject_camera", guidance_scale=3.0, start=0.2),
+            Guidance("subject_camera", {"guidance_scale": 3.0}, start=0.2),
             SubjectCameraGuidance(3.0, start=0.2),
         ),
         (
-            Guidance(guider="subject_camera_separate", guidance_scale=3.0, camera_guidance_scale=0.5),
+            Guidance("subject_camera_separate", {"guidance_scale": 3.0, "camera_guidance_scale": 0.5}),
             SubjectCameraSeparateGuidance(3.0, 0.5),
         ),
     ],
 )
 def test_a_request_gets_the_guider_it_names(guidance, expected):
     guider = make_guider(guidance)
-    assert type(guider) is type(expected)
+    assert guider == expected
     for step in (0, 20, 49):
         assert guide(guider, step)[1] == guide(expected, step)[1]
         assert torch.equal(guide(guider, step)[0], guide(expected, step)[0])
@@ -193,7 +195,7 @@ def test_a_request_gets_the_guider_it_names(guidance, expected):
     [
         Guidance(guider="subject_camera", start=1.0),
         Guidance(guider="subject_camera", start=0.5, stop=0.5),
-        Guidance(guider="classifier_free", negative_text=False, negative_pose=False),
+        Guidance("classifier_free", {"text_negative": False, "pose_negative": False}),
     ],
 )
 def test_guidance_that_could_do_nothing_is_refused_in_a_sentence(guidance):
@@ -226,15 +228,46 @@ def test_an_impossible_share_of_poses_is_refused(ratio):
         suggest_guidance_scale(ratio)
 
 
-def test_the_automatic_strength_keeps_all_else_and_guides_on_the_pose_where_there_is_none():
-    asked = Guidance(guider="classifier_free", guidance_scale=9.0, negative_pose=False, stop=0.5)
-    assert guidance_by_density(asked, 0.1) == dataclasses.replace(asked, guidance_scale=3.0)
-    guider = make_guider(guidance_by_density(Guidance(), 1.0))
-    assert guide(guider)[1] == [("subject", "prompt"), ("first_pose", "prompt")]
-    assert guider.weights() == pytest.approx((1.2, -0.2))
+def test_the_automatic_strength_keeps_all_else():
+    asked = Guidance(
+        "classifier_free", {"guidance_scale": 9.0, "pose_negative": False, "scale_by_density": True}, stop=0.5
+    )
+    guider = make_guider(asked).for_poses(0.1)
+    assert guider == ClassifierFreePoseGuidance(3.0, pose_negative=False, stop=0.5)
+    assert make_guider(asked).for_poses(1.0).weights() == pytest.approx((1.2, -0.2))
+    plain = ClassifierFreePoseGuidance(9.0)
+    assert plain.for_poses(0.1) is plain
 
 
-@pytest.mark.parametrize(("guidance", "ratio"), [(Guidance(guider="subject_camera"), 1.0), (Guidance(), 0.0)])
-def test_there_is_no_automatic_strength_for_the_camera_or_without_a_pose(guidance, ratio):
-    with pytest.raises(ValueError, match=r"(number|pose a frame)\.$"):
-        guidance_by_density(guidance, ratio)
+def test_there_is_no_automatic_strength_without_a_pose():
+    with pytest.raises(ValueError, match=r"pose a frame\.$"):
+        ClassifierFreePoseGuidance(scale_by_density=True).for_poses(0.0)
+
+
+def test_every_guider_is_found_and_describes_itself():
+    assert list(guiders()) == ["none", "classifier_free", "subject_camera", "subject_camera_separate"]
+    described = {about.name: about for about in describe_guiders()}
+    assert [about.evaluations for about in described.values()] == [1, 2, 2, 3]
+    assert [name for name, about in described.items() if about.needs_camera] == [
+        "subject_camera",
+        "subject_camera_separate",
+    ]
+    for name, cls in guiders().items():
+        defaults = {about.name: about.default for about in described[name].parameters}
+        assert cls(**defaults) == cls() == make_guider(Guidance(name))
+
+
+@pytest.mark.parametrize(
+    ("guidance", "sentence"),
+    [
+        (Guidance("strong"), "no guider 'strong'; choose one of none, classifier_free"),
+        (Guidance("subject_camera", {"camera": 1.0}), "Subject and Camera has no parameter 'camera'"),
+        (
+            Guidance("subject_camera", {"guidance_scale": 31.0}),
+            "Strength is 31; it must lie between 0 and 30",
+        ),
+    ],
+)
+def test_a_guider_that_there_is_not_is_told_in_a_sentence(guidance, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        make_guider(guidance)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import ctypes
 import os
 import time
+from dataclasses import dataclass
 
 import numpy as np
 
 from inference_server.engines.base import Engine, EngineError, JobCancelled, Picture
-from shared.messages import EngineDescription, Preview, Progress
+from shared.engines import EngineDescription, describe_options, option
+from shared.messages import Preview, Progress
 
 HERE = "tests.server.engines"
 ENGINES = {
@@ -28,16 +30,27 @@ def colour(index: int) -> tuple[int, int, int]:
     return index % 256, 7 * index % 256, 200
 
 
+@dataclass(frozen=True)
+class Options:
+    pause: float = option(0.0, "Pause", "Seconds a frame takes")
+    trace: str = option("", "Trace", "A file that grows by a byte with each frame made")
+    how: str = option("", "How", "What `Broken` and `Fatal` do")
+    tiles: int = option(1, "Tiles", "Nothing", minimum=1, maximum=4)
+
+
 class Plain(Engine):
-    """Every frame of one colour, with progress and a preview. Options: `pause`, seconds a frame takes;
-    `trace`, a file that grows by a byte with each frame made."""
+    """Every frame of one colour, with progress and a preview."""
 
     ABOUT: dict = {}
 
     @classmethod
     def describe(cls):
         return EngineDescription(
-            name=cls.__name__.lower(), label=cls.__name__, summary="A test.", neural=False, **cls.ABOUT
+            name=cls.__name__.lower(),
+            label=cls.__name__,
+            summary="A test.",
+            options=describe_options(Options),
+            **{"neural": False} | cls.ABOUT,
         )
 
     def generate(self, request, cancelled):
@@ -60,9 +73,7 @@ class Plain(Engine):
 class Slow(Plain):
     """Takes a while to load, and says so."""
 
-    @classmethod
-    def describe(cls):
-        return EngineDescription(name="slow", label="Slow", summary="A test.", neural=True)
+    ABOUT = {"neural": True}
 
     def load(self):
         for step in (1, 2):
@@ -77,7 +88,7 @@ class Fussy(Plain):
 
 
 class Broken(Plain):
-    """Breaks its contract, or tells what it can't do. Option `how`."""
+    """Breaks its contract, or tells what it can't do."""
 
     def generate(self, request, cancelled):
         yield Picture(0, np.zeros((request.height, request.width, 3), np.uint8))
@@ -97,7 +108,7 @@ class Broken(Plain):
 
 
 class Fatal(Plain):
-    """Takes its process with it. Option `how`."""
+    """Takes its process with it."""
 
     def generate(self, request, cancelled):
         yield Picture(0, np.zeros((request.height, request.width, 3), np.uint8))

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import zmq
 
-from inference_server.worker.job import Estimate
-from shared.messages import Accepted, Cancelled, Done, Failed, Frame, Guidance, Preview, Progress, Queued
+from inference_server.worker.time_left import TimeLeft
+from shared.engines import Guidance
+from shared.messages import Accepted, Cancelled, Done, Failed, Frame, Preview, Progress, Queued
 
 from .client import ServerProcess, request
 from .engines import ENGINES, colour
@@ -54,7 +55,6 @@ def test_everything_in_the_request_reaches_the_engine(server):
                 "plain",
                 num_frames=9,
                 prompt="a fox",
-                guidance=Guidance("subject_camera", 3.0),
                 pose_frames=(0, 4),
                 part_maps=maps,
                 first_labels=np.zeros((48, 64), np.uint8),
@@ -85,18 +85,40 @@ def test_engines_stay_loaded_when_jobs_alternate(server):
     assert len(notes) == 1, "all in one process"
 
 
-def test_time_left_is_estimated_from_the_stage_alone():
-    estimate = Estimate()
+def progress(stage, step, total=10, **fields):
+    return Progress(job="x", stage=stage, step=step, total=total, **fields)
 
-    def progress(stage, step, **fields):
-        return Progress(job="x", stage=stage, step=step, total=10, **fields)
 
-    assert estimate(progress("loading", 0), 0.0) is None
-    assert estimate(progress("loading", 5), 50.0) == 50.0
-    assert estimate(progress("denoising", 1), 100.0) is None
-    assert estimate(progress("denoising", 4), 106.0) == 12.0
-    assert estimate(progress("denoising", 5, seconds_left=3.0), 108.0) == 3.0
-    assert estimate(progress("denoising", 10), 118.0) == 0.0
+def test_time_left_is_estimated_from_the_pace_of_the_stage():
+    time_left = TimeLeft()
+    assert time_left(progress("loading", 0), 0.0) is None
+    assert time_left(progress("loading", 5), 50.0) == 50.0
+    assert time_left(progress("denoising", 1), 100.0) is None, "loading should have ended by now"
+    assert time_left(progress("denoising", 4), 106.0) == 12.0
+    assert time_left(progress("denoising", 5, seconds_left=3.0), 108.0) == 3.0, "the engine knows better"
+    assert time_left(progress("denoising", 10), 118.0) == 0.0
+    assert time_left(progress("loading", 0), 120.0) is None, "the next clip begins anew"
+
+
+def test_the_time_left_of_a_chained_clip_goes_down_over_all_its_windows():
+    now, time_left, told = 0.0, TimeLeft(), []
+    for window in range(3):  # 10 s of encoding, 10 steps of 5 s, 16 frames of 1 s
+        for stage, done, total, seconds in (
+            *(("encoding", step + 1, 5, 2) for step in range(5)),
+            *(("denoising", 10 * window + step + 1, 30, 5) for step in range(10)),
+            *(("decoding", 16 * window + 4 * (step + 1), 48, 4) for step in range(4)),
+        ):
+            now += seconds
+            told.append((stage, window, now, time_left(progress(stage, done, total), now)))
+    assert [left for *_, left in told[:6]] == [None, 6, 4, 2, 0, None], "of the encoding alone"
+    second = 5 + 10 + 4 + 5  # the events before its denoising, which tells what comes between windows
+    for index, (stage, window, at, left) in enumerate(told[6:-4], 6):
+        wanted = now - 16 - at
+        if index >= second:
+            assert left == pytest.approx(wanted, rel=0.3, abs=25), (stage, window)
+        else:
+            assert 0 < left <= wanted, (stage, window)
+    assert [left for *_, left in told[-4:]] == [None, 8, 4, 0]
 
 
 @pytest.mark.parametrize(
@@ -108,6 +130,12 @@ def test_time_left_is_estimated_from_the_stage_alone():
         ({"engine": "fussy", "height": 64, "num_frames": 6}, "choose 5 or 9"),
         ({"engine": "fussy", "height": 64, "num_frames": 83}, "can't make 83 frames; choose 81."),
         ({"engine": "fussy", "height": 64, "num_frames": 85}, "at most 83 frames"),
+        ({"engine": "plain", "engine_options": {"speed": 2}}, "Plain has no option 'speed'; it has pause"),
+        ({"engine": "plain", "engine_options": {"tiles": 5}}, "Tiles is 5; it must lie between 1 and 4."),
+        (
+            {"engine": "plain", "guidance": Guidance("strong")},
+            "Plain has no guidance 'strong'; choose one of none.",
+        ),
     ],
 )
 def test_what_no_engine_can_serve_is_refused_at_once(server, fields, sentence):

@@ -10,7 +10,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
-from shared.messages import EngineDescription, GenerationRequest, Preview, Progress
+from shared.engines import EngineDescription
+from shared.messages import GenerationRequest, Preview, Progress
 
 from ..base import Engine, JobCancelled, Picture
 
@@ -32,6 +33,8 @@ class DraftEngine(Engine):
             "not a generated film.",
             neural=False,
             uses_prompt=False,
+            uses_seed=False,
+            runs_on="Runs on the processor, in less time than the clip plays.",
         )
 
     def generate(
@@ -45,15 +48,14 @@ class DraftEngine(Engine):
         if cancelled():
             raise JobCancelled
         clip = Clip(request)
-        started = previewed = time.monotonic()
+        previewed = time.monotonic()
         for index in range(1, total):
             if cancelled():
                 raise JobCancelled
             image = clip.frame(index)
             yield Picture(index, image)
             now = time.monotonic()
-            left = (now - started) / index * (total - index - 1)
-            yield Progress(job=request.job, stage="drawing", step=index + 1, total=total, seconds_left=left)
+            yield Progress(job=request.job, stage="drawing", step=index + 1, total=total)
             if request.preview_interval and now - previewed >= request.preview_interval:
                 previewed = now
                 step = max(1, -(-max(image.shape) // PREVIEW_SIDE))

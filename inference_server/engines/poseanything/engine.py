@@ -2,64 +2,91 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
-from shared.messages import MAX_FRAMES, EngineDescription, GenerationRequest, Preview, Progress
+from shared.engines import EngineDescription, Preset
+from shared.messages import GenerationRequest, Preview, Progress
+from shared.release import RELEASE
 
-from ...poseanything.checkpoints import CheckpointError, find_weights
+from ...poseanything.checkpoints import CheckpointError, WeightSet, default_folder, find_weights, lora_names
+from ...poseanything.sampling import options
+from ...poseanything.sampling.guiders import describe_guiders
 from ..base import Engine, EngineError, JobCancelled, Picture
+from . import machine
 
 if TYPE_CHECKING:
     from ...poseanything.sampling.request import SamplingRequest
 
-PACKAGES = ("torch", "diffusers", "transformers", "cv2", "skimage", "scipy")
-
-
-# That guiders are new in diffusers is nothing for the user.
-logging.getLogger("diffusers.guiders.guider_utils").setLevel(logging.ERROR)
+PACKAGES = {
+    "torch": "torch",
+    "diffusers": "diffusers",
+    "transformers": "transformers",
+    "accelerate": "accelerate",
+    "safetensors": "safetensors",
+    "psutil": "psutil",
+    "cv2": "opencv-python-headless",
+    "skimage": "scikit-image",
+    "scipy": "scipy",
+    "ftfy": "ftfy",
+    "sentencepiece": "sentencepiece",
+}
+"""What the model imports, and the name under which it is installed."""
 
 
 class PoseAnythingEngine(Engine):
-    """Frames from the model of the paper. `engine_options` are those of `poseanything.sampling.request.Options`."""
+    """Frames from the model of the paper. `engine_options` are those of `poseanything.sampling.options`.
+
+    An engine of the same classes with other weights is a subclass with another `about` and folder.
+    """
+
+    about: ClassVar[EngineDescription] = RELEASE
+    """What its checkpoint takes."""
+    presets: ClassVar[tuple[Preset, ...]] = options.PRESETS
+
+    @classmethod
+    def weights_folder(cls) -> Path:
+        """Where its weights are looked for."""
+        return default_folder()
 
     @classmethod
     def describe(cls) -> EngineDescription:
-        return EngineDescription(
-            name="poseanything",
-            label="PoseAnything",
-            summary="The video model of the paper: photoreal frames that follow the pose. It is made for a "
-            "CUDA card; a processor works too, but takes hours for a clip.",
-            neural=True,
-            ready=not (reason := cls._what_is_missing()),
+        weights, reason = cls._look()
+        transformers = weights.transformer_names if weights and len(weights.transformers) > 1 else ()
+        return replace(
+            cls.about,
+            ready=not reason,
             reason=reason[:1024],
-            size_multiple=32,
-            frame_step=4,
-            max_frames=MAX_FRAMES,
-            default_steps=50,
-            guiders=("none", "classifier_free", "subject_camera", "subject_camera_separate"),
+            runs_on=machine.runs_on(),
+            guiders=describe_guiders(),
+            options=options.describe(lora_names(cls.weights_folder()), transformers),
+            presets=cls.presets,
         )
 
-    @staticmethod
-    def _what_is_missing() -> str:
-        absent = [name for name in PACKAGES if find_spec(name) is None]
-        if absent:
-            return f"PoseAnything needs {', '.join(absent)}; install them with: python build.py setup --model"
+    @classmethod
+    def _look(cls) -> tuple[WeightSet | None, str]:
+        """The weights, and all that keeps the engine from running here."""
+        weights, reasons = None, []
+        if absent := [package for name, package in PACKAGES.items() if find_spec(name) is None]:
+            reasons.append(f"{cls.about.label} needs {', '.join(absent)}; install them with: {machine.SETUP}")
+        else:
+            reasons += filter(None, [machine.obstacle()])
         try:
-            find_weights()
+            weights = find_weights(cls.weights_folder())
         except CheckpointError as error:
-            return str(error)
-        return ""
+            reasons.append(str(error))
+        return weights, " ".join(reasons)
 
     def load(self) -> Iterator[Progress]:
         """Look at the weights. They are read with the first job, whose size decides how."""
         from ...poseanything.runtime.runner import ClipRunner
 
         try:
-            self._runner = ClipRunner(find_weights())
+            self._runner = ClipRunner(find_weights(self.weights_folder()))
         except CheckpointError as error:
             raise EngineError(str(error)) from error
         yield Progress(job="load", stage="loading", step=0, total=1)
@@ -91,7 +118,7 @@ class PoseAnythingEngine(Engine):
             if cancelled():
                 raise JobCancelled
 
-        events, next_preview, time_left = self._runner.make(sampling, check), 0.0, TimeLeft()
+        events, next_preview = self._runner.make(sampling, check), 0.0
         try:
             while True:
                 try:
@@ -103,16 +130,10 @@ class PoseAnythingEngine(Engine):
                     for index, image in enumerate(event.images[0], event.index):
                         yield Picture(index, image)
                     done, total = event.index + event.images.shape[1], sampling.clip.num_frames
-                    yield Progress(job, "decoding", done, total, time_left("decoding", done, total))
+                    yield Progress(job, "decoding", done, total)
                     continue
-                yield Progress(
-                    job,
-                    event.stage,
-                    event.step,
-                    event.total,
-                    time_left(event.stage, event.step, event.total),
-                    note=getattr(event, "note", ""),
-                )
+                note = getattr(event, "note", "")
+                yield Progress(job, event.stage, event.step, event.total, note=note)
                 if isinstance(event, DenoisingStep) and preview_interval and time.monotonic() >= next_preview:
                     yield Preview(job, *event.preview())
                     next_preview = time.monotonic() + preview_interval
@@ -122,29 +143,3 @@ class PoseAnythingEngine(Engine):
             raise EngineError(str(error)) from error
         finally:
             events.close()
-
-
-class TimeLeft:
-    """How long a clip takes yet, whose windows are encoded, denoised and decoded in turn.
-
-    Until all windows are denoised it goes by the pace of that, with all that comes between, then by the
-    decoding's.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic):
-        self._clock = clock
-        self._denoising, self._end = False, None
-        self._began: dict[str, tuple[int, float]] = {}
-
-    def __call__(self, stage: str, step: int, total: int) -> float | None:
-        """Seconds, when `step` of `total` is done; None where there is nothing to tell from yet."""
-        now = self._clock()
-        if stage != "denoising" and self._denoising:
-            return None if self._end is None else max(0.0, self._end - now)
-        if stage not in ("denoising", "decoding"):
-            return None
-        first, since = self._began.setdefault(stage, (step, now))
-        left = (now - since) / (step - first) * (total - step) if step > first else None
-        if stage == "denoising":
-            self._denoising, self._end = step < total, None if left is None else now + left
-        return left

@@ -8,29 +8,40 @@ from shared.camera import rectangle_condition
 from shared.messages import GenerationRequest
 from shared.raster import condition_images
 
-from ...poseanything.conditioning.conditions import Conditions, check_size
+from ...poseanything.conditioning.conditions import Conditions, InputError, check_size
 from ...poseanything.conditioning.files import decode_picture
-from ...poseanything.sampling.request import Options, SamplingRequest
+from ...poseanything.sampling.guiders import make_guider
+from ...poseanything.sampling.options import Options
+from ...poseanything.sampling.request import SamplingRequest
 
 
 def sampling_request(request: GenerationRequest) -> SamplingRequest:
     """The whole request. Raises `InputError`."""
-    parts = Options.parse(request.engine_options).parts
-    conditions = conditions_from_request(request, parts)
+    try:
+        parts = Options.parse(request.engine_options).parts
+        camera = "camera" in make_guider(request.guidance).pose_conditions
+    except ValueError as error:
+        raise InputError(str(error)) from error
     return SamplingRequest.of(
-        conditions, request.guidance, request.seed, request.num_inference_steps, request.engine_options
+        conditions_from_request(request, parts, camera),
+        request.guidance,
+        request.seed,
+        request.num_inference_steps,
+        request.engine_options,
     )
 
 
-def conditions_from_request(request: GenerationRequest, parts: str = "scene") -> Conditions:
-    """Draw the request's conditions at its size. Raises `InputError`."""
+def conditions_from_request(
+    request: GenerationRequest, parts: str = "scene", camera: bool = False
+) -> Conditions:
+    """Draw the request's conditions at its size, the camera's only where it is wanted. Raises `InputError`."""
     width, height = request.width, request.height
     check_size(width, height, request.num_frames)
     lookup = request.pose.part_lookup()
     subject = request.first_labels if request.subject_mask is None else request.subject_mask
     known = request.part_maps is not None and parts == "scene"
     camera_images = None
-    if request.camera_motion is not None and request.guidance.guider.startswith("subject_camera"):
+    if camera and request.camera_motion is not None:
         camera_images = draw_camera(request.camera_motion, width, height)
     return Conditions(
         first_frame=decode_picture(request.first_frame),

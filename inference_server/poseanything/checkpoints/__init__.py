@@ -7,7 +7,7 @@ What needs torch is imported when it is first asked for, so that looking for the
 from importlib import import_module
 
 from .errors import CheckpointError
-from .folder import WeightSet, default_folder, find_weights
+from .folder import WeightSet, default_folder, find_weights, lora_folder, lora_names
 
 _HOMES = {
     "from_official_state_dict": ".official",
@@ -18,7 +18,15 @@ _HOMES = {
     "load_vae": ".vae",
 }
 
-__all__ = ["CheckpointError", "WeightSet", "default_folder", "find_weights", *_HOMES]
+__all__ = [
+    "CheckpointError",
+    "WeightSet",
+    "default_folder",
+    "find_weights",
+    "lora_folder",
+    "lora_names",
+    *_HOMES,
+]
 
 
 def __getattr__(name: str):

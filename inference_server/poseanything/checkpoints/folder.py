@@ -67,14 +67,29 @@ class WeightSet:
         return replace(self, transformers=(path,))
 
     @property
+    def transformer_names(self) -> list[str]:
+        """The transformers as `choose` takes them."""
+        return [path.relative_to(self.folder).as_posix() for path in self.transformers]
+
+    @property
     def _names(self) -> str:
-        return name_some(path.relative_to(self.folder).as_posix() for path in self.transformers)
+        return name_some(self.transformer_names)
 
 
 def default_folder() -> Path:
     """The folder of the weights: what the environment variable POSEANYTHING_WEIGHTS names, else one in the
     home."""
     return Path(os.environ.get("POSEANYTHING_WEIGHTS") or Path.home() / ".poseanything" / "weights")
+
+
+def lora_folder(folder: Path | None = None) -> Path:
+    """Where LoRAs lie: the folder `loras` of the weights' folder."""
+    return (default_folder() if folder is None else folder) / "loras"
+
+
+def lora_names(folder: Path | None = None) -> list[str]:
+    """The names of the LoRA files there, sorted."""
+    return sorted(path.name for path in lora_folder(folder).glob("*.safetensors"))
 
 
 def find_weights(folder: Path | str | None = None, *, transformer: Path | str | None = None) -> WeightSet:

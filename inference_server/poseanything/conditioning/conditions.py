@@ -9,14 +9,14 @@ from itertools import pairwise
 
 import numpy as np
 
+from shared.release import WINDOW_FRAMES
+
 from .parts.dilation import dilate, dilation_alpha
 from .parts.matching import FRAMES_PER_LATENT
 from .parts.segments import is_line
 
 STRIDE = 32
 """Pixels to a token: 16 to a latent pixel, 2 of these to a patch."""
-WINDOW_FRAMES = 81
-"""The length that the model was trained at."""
 
 
 class InputError(ValueError):

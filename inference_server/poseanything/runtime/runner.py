@@ -11,12 +11,21 @@ from pathlib import Path
 import torch
 
 from ...out_of_memory import is_out_of_memory
-from ..checkpoints import WeightSet, default_folder, load_lora, load_text_encoder, load_transformer, load_vae
+from ..checkpoints import (
+    WeightSet,
+    load_lora,
+    load_text_encoder,
+    load_transformer,
+    load_vae,
+    lora_folder,
+    lora_names,
+)
 from ..conditioning.conditions import InputError
 from ..sampling.caching import MagRatiosFile
 from ..sampling.decoding import Check, Frames
+from ..sampling.options import Options
 from ..sampling.pipeline import Event, PoseAnythingPipeline, Step
-from ..sampling.request import Options, SamplingRequest
+from ..sampling.request import SamplingRequest
 from ..sampling.schedulers import make_scheduler
 from .acceleration import compile_blocks, set_attention_backend
 from .memory import RESERVE_BYTES, Card, MemoryPlan, ModelSizes, Shape, plan
@@ -160,7 +169,8 @@ class ClipRunner:
     def _forget(self) -> None:
         self.pipeline.register_modules(text_encoder=None, tokenizer=None, vae=None, transformer=None)
         self._plan: MemoryPlan | None = None
-        self._lora, self._attention, self._compiled = ("", 1.0), "native", False
+        self._loras: dict[str, float] = {}
+        self._attention, self._compiled = "native", False
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -168,13 +178,14 @@ class ClipRunner:
         """Bring the model into the state that the options ask for."""
         transformer = self.pipeline.transformer
         self.pipeline.scheduler = make_scheduler(options.scheduler)
-        if self._lora != (options.lora, options.lora_strength):
-            if self._lora[0]:
+        if self._loras != options.loras:
+            files = {name: _lora_file(self.weights.folder, name) for name in options.loras}
+            if self._loras:
                 transformer.unload_lora()
-                self._lora = ("", 1.0)
-            if options.lora:
-                load_lora(transformer, _lora_file(options.lora), strength=options.lora_strength)
-            self._lora = (options.lora, options.lora_strength)
+                self._loras = {}
+            for number, (name, strength) in enumerate(options.loras.items()):
+                load_lora(transformer, files[name], name=f"lora_{number}", strength=strength)
+                self._loras[name] = strength
         if self._attention != options.attention:
             set_attention_backend(transformer, options.attention)
             self._attention = options.attention
@@ -183,11 +194,10 @@ class ClipRunner:
             self._compiled = True
 
 
-def _lora_file(name: str) -> Path:
+def _lora_file(weights: Path, name: str) -> Path:
     """The file of a LoRA's name, which may come from another machine and leads nowhere else. Raises
     `InputError`."""
-    folder = default_folder() / "loras"
-    names = sorted(path.name for path in folder.glob("*.safetensors"))
+    folder, names = lora_folder(weights), lora_names(weights)
     if name not in names:
         raise InputError(f"There is no LoRA {name!r} in {folder}; it holds {', '.join(names) or 'none'}.")
     return folder / name

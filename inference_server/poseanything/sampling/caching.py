@@ -18,8 +18,6 @@ from ..models.transformer import PoseAnythingTransformer3DModel
 
 log = logging.getLogger(__name__)
 
-CACHES = ("none", "first_block", "mag", "taylorseer")
-
 # The thresholds are those in use with other video models. What they leave out depends on the weights: look at
 # the frames before raising them.
 FIRST_BLOCK_THRESHOLD = 0.08

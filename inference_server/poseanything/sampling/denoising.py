@@ -5,48 +5,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
 
 import torch
 from diffusers import SchedulerMixin
 
-from ..conditioning.conditions import InputError
 from ..models.transformer import FirstFrameAttention, PoseAnythingTransformer3DModel
-from .caching import CACHES, MagCalibration, align_mag_cache, cache_config, cached
-from .guiders import LinearGuidance
-from .part_tracking import MATCHINGS, PartTracker
+from .caching import MagCalibration, align_mag_cache, cache_config, cached
+from .guiders import Guider
+from .linear_guidance import LinearGuidance
+from .options import Settings
+from .part_tracking import PartTracker
 from .schedulers import set_timesteps
 
-PART_ATTENTION_STEPS = 6
-"""Steps with part-aware attention, the first ones (the release's)."""
 RELEASE_MATCHING_STEP = 5
 """The step by whose attention the release matches parts, before it starts anew from the first."""
 SUBJECT_CONDITIONS = ("subject", "first_pose")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a clip is sampled; a cache or matching that there isn't raises `InputError`.
-
-    cache: "none", "first_block", "mag" or "taylorseer", on after the part-aware steps.
-    cache_threshold: the change up to which "first_block" and "mag" leave a step out; None for their defaults.
-    matching: of parts, "paper" or "release". As the official code does, the latter denoises five steps only
-        to match the parts in the sixth, and starts anew; its slips are kept.
-    part_attention_steps: how many steps have part-aware attention; 0 for none.
-    """
-
-    num_inference_steps: int = 50
-    cache: str = "none"
-    cache_threshold: float | None = None
-    matching: str = "paper"
-    part_attention_steps: int = PART_ATTENTION_STEPS
-
-    def __post_init__(self):
-        for name, words in {"cache": CACHES, "matching": MATCHINGS}.items():
-            if getattr(self, name) not in words:
-                raise InputError(
-                    f"There is no {name} {getattr(self, name)!r}; choose one of {', '.join(words)}."
-                )
 
 
 class Denoiser:
@@ -65,7 +38,7 @@ class Denoiser:
         self,
         transformer: PoseAnythingTransformer3DModel,
         scheduler: SchedulerMixin,
-        guider: LinearGuidance,
+        guider: Guider,
         first: torch.Tensor,
         text: dict[str, torch.Tensor],
         poses: dict[str, torch.Tensor],
@@ -73,7 +46,8 @@ class Denoiser:
         settings: Settings,
         mag_ratios: list[float] | None = None,
     ):
-        self.transformer, self.scheduler, self.guider = transformer, scheduler, guider
+        self.transformer, self.scheduler = transformer, scheduler
+        self.guider = LinearGuidance.of(guider)
         self.first, self.tracker, self.settings = first, tracker, settings
         self.mag_ratios = mag_ratios
         self._conditions = {

@@ -17,7 +17,6 @@ MATCHING_BLOCK = 27
 MATCHING_TIMESTEP = 975
 """At later steps, as in deeper blocks, attention spreads evenly and tells parts apart no more (paper, section
 C)."""
-MATCHINGS = ("paper", "release")
 
 
 class PartTracker:

@@ -22,9 +22,10 @@ from ..models.streaming_vae import encode_frames, to_video
 from ..models.transformer import PoseAnythingTransformer3DModel
 from .cancellation import interruptible
 from .decoding import Check, Frames, WindowDecoder
-from .denoising import Denoiser, Settings
-from .guiders import LinearGuidance, NoGuidance, repeat_first_pose
+from .denoising import Denoiser
+from .guiders import Guider, NoGuidance, repeat_first_pose
 from .latent_preview import LatentPreview
+from .options import Settings
 from .part_tracking import PartTracker
 
 PROMPTS_KEPT = 32
@@ -98,7 +99,7 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         self,
         clip: Conditions,
         seeds: Sequence[int] = (0,),
-        guider: LinearGuidance | None = None,
+        guider: Guider | None = None,
         settings: Settings = Settings(),
         window_frames: int = WINDOW_FRAMES,
     ) -> np.ndarray:
@@ -111,7 +112,7 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         self,
         clip: Conditions,
         seeds: Sequence[int] = (0,),
-        guider: LinearGuidance | None = None,
+        guider: Guider | None = None,
         settings: Settings = Settings(),
         window_frames: int = WINDOW_FRAMES,
         check: Check = None,
@@ -203,7 +204,7 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         return self._previews[self.vae]
 
     def _encode_pictures(
-        self, clip: Conditions, first_images: np.ndarray, guider: LinearGuidance, check: Check
+        self, clip: Conditions, first_images: np.ndarray, guider: Guider, check: Check
     ) -> Generator[Step, None, tuple[torch.Tensor, dict[str, torch.Tensor]]]:
         """Latents of the first frame `[B, C, 1, h, w]`, and of the poses by the guider's conditions `[1, C,
         F, h, w]`."""

@@ -6,8 +6,9 @@ from __future__ import annotations
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, SchedulerMixin, UniPCMultistepScheduler
 
+from .options import SCHEDULERS
+
 SHIFT = 5.0
-SCHEDULERS = ("euler", "unipc")
 
 
 def make_scheduler(name: str = "euler") -> SchedulerMixin:

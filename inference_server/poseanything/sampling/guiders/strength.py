@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-
-from shared.messages import Guidance
 
 DENSE_RATIO, DENSE_SCALE = 1.0, 1.2
 SPARSE_RATIO, SPARSE_SCALE = 0.1, 3.0
@@ -35,25 +32,3 @@ def suggest_guidance_scale(posed_ratio: float) -> float:
         raise ValueError(f"The share of posed frames is {posed_ratio:g}; it must be above 0 and at most 1.")
     sparsity = min(1.0, math.log(DENSE_RATIO / posed_ratio) / math.log(DENSE_RATIO / SPARSE_RATIO))
     return DENSE_SCALE + sparsity * (SPARSE_SCALE - DENSE_SCALE)
-
-
-def guidance_by_density(guidance: Guidance, posed_ratio: float) -> Guidance:
-    """Classifier-free guidance with the suggested strength; on the pose alone, as in Table 6, in place of
-    none.
-
-    Raises:
-        ValueError: the guidance is by the camera, for which section G has no figures, or no frame has a
-            pose.
-    """
-    if guidance.guider not in ("none", "classifier_free"):
-        raise ValueError(
-            "The automatic strength is for classifier-free guidance; give the camera's a number."
-        )
-    if not posed_ratio:
-        raise ValueError("No frame has a pose to go by; set the strength of the guidance, or pose a frame.")
-    scale = suggest_guidance_scale(posed_ratio)
-    if guidance.guider == "classifier_free":
-        return dataclasses.replace(guidance, guidance_scale=scale)
-    return dataclasses.replace(
-        guidance, guider="classifier_free", guidance_scale=scale, negative_text=False, negative_pose=True
-    )

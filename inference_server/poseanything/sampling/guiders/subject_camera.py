@@ -1,11 +1,14 @@
 from __future__ import annotations
 
-from diffusers.configuration_utils import register_to_config
+from dataclasses import dataclass
 
-from .linear import LinearGuidance
+from shared.engines import option
+
+from .base import Guider
 
 
-class SubjectCameraGuidance(LinearGuidance):
+@dataclass(frozen=True)
+class SubjectCameraGuidance(Guider):
     """Subject motion in the positive branch, the opposite of the camera's in the negative one (section 4.3,
     Eq. 10).
 
@@ -14,19 +17,18 @@ class SubjectCameraGuidance(LinearGuidance):
 
     Args:
         guidance_scale: s; at 1 the camera has no say and one evaluation is enough.
-        start, stop: fractions of the denoising steps between which guidance is on.
     """
 
-    _input_predictions = ["pred_cond", "pred_camera"]
+    name = "subject_camera"
+    label = "Subject and Camera"
+    help = "Decouple the camera's motion from the subject's, with one strength for both"
+    predictions = ("pred_cond", "pred_camera")
     pose_conditions = ("subject", "camera")
     text_conditions = ("prompt", "prompt")
 
-    @register_to_config
-    def __init__(
-        self, guidance_scale: float = 2.0, start: float = 0.0, stop: float = 1.0, enabled: bool = True
-    ):
-        super().__init__(start, stop, enabled)
-        self.guidance_scale = guidance_scale
+    guidance_scale: float = option(
+        2.0, "Strength", "Strength of the camera's motion. 1 is none", minimum=0.0, maximum=30.0
+    )
 
     def weights(self):
         return self.guidance_scale, 1 - self.guidance_scale

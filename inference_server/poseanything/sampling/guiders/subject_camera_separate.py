@@ -1,11 +1,14 @@
 from __future__ import annotations
 
-from diffusers.configuration_utils import register_to_config
+from dataclasses import dataclass
 
-from .linear import LinearGuidance
+from shared.engines import option
+
+from .base import Guider
 
 
-class SubjectCameraSeparateGuidance(LinearGuidance):
+@dataclass(frozen=True)
+class SubjectCameraSeparateGuidance(Guider):
     """Subject and camera motion, each with its own strength (section D, Eq. 13 to 15).
 
     e = e(empty) + s_s (e(subject) - e(empty)) - s_c (e(camera) - e(empty)): three evaluations, with the same
@@ -14,25 +17,21 @@ class SubjectCameraSeparateGuidance(LinearGuidance):
     Args:
         guidance_scale: s_s, strength of the subject's motion.
         camera_guidance_scale: s_c, strength of the camera's, whose condition moves against it.
-        start, stop: fractions of the denoising steps between which guidance is on.
     """
 
-    _input_predictions = ["pred_cond", "pred_uncond", "pred_camera"]
+    name = "subject_camera_separate"
+    label = "Subject and Camera, Separate"
+    help = "Decouple the camera's motion from the subject's, with a strength for each"
+    predictions = ("pred_cond", "pred_uncond", "pred_camera")
     pose_conditions = ("subject", "empty", "camera")
     text_conditions = ("prompt", "prompt", "prompt")
 
-    @register_to_config
-    def __init__(
-        self,
-        guidance_scale: float = 2.0,
-        camera_guidance_scale: float = 1.0,
-        start: float = 0.0,
-        stop: float = 1.0,
-        enabled: bool = True,
-    ):
-        super().__init__(start, stop, enabled)
-        self.guidance_scale = guidance_scale
-        self.camera_guidance_scale = camera_guidance_scale
+    guidance_scale: float = option(
+        2.0, "Subject Strength", "Strength of the subject's motion", minimum=0.0, maximum=30.0
+    )
+    camera_guidance_scale: float = option(
+        1.0, "Camera Strength", "Strength of the camera's motion", minimum=0.0, maximum=30.0
+    )
 
     def weights(self):
         subject, camera = self.guidance_scale, self.camera_guidance_scale

@@ -1,43 +1,74 @@
-"""What all of PoseAnything's guiders share: a weighted sum of predictions over an interval of the steps."""
+"""A guider at work: PoseAnything's as diffusers' pipelines drive theirs."""
 
 from __future__ import annotations
 
+import dataclasses
+import logging
+
 import torch
+from diffusers.configuration_utils import register_to_config
 from diffusers.guiders import BaseGuidance
 from diffusers.guiders.guider_utils import GuiderOutput
 
-from ...compat.diffusers import BlockState
+from shared.engines import Guidance
+
+from ..compat.diffusers import BlockState
+from .guiders import Guider, make_guider
 
 NEGLIGIBLE = 1e-6
 
+# That guiders are new in diffusers is nothing for the user.
+logging.getLogger("diffusers.guiders.guider_utils").setLevel(logging.ERROR)
+
 
 class LinearGuidance(BaseGuidance):
-    """Adds up predictions by their `weights()` inside the interval; outside, takes the first alone.
+    """Adds up predictions by their weights inside the guider's interval; outside, takes the first alone.
 
-    A condition is evaluated only where its weight is not 0 (to rounding). Subclasses name their predictions
-    in `_input_predictions` and, in the same order, the condition of each: `pose_conditions`, of
+    A condition is evaluated only where its weight is not 0 (to rounding). The values of tuples given to
+    `prepare_inputs` follow the order of the guider's predictions. Its configuration can be saved and loaded as
+    any other guider's of diffusers.
 
-    - "subject": the request's poses,
-    - "first_pose": the first of them in place of each (`conditions.repeat_first_pose`),
-    - "camera": the rectangle that moves against the camera,
-    - "empty": black frames,
+        guidance = LinearGuidance.of(ClassifierFreePoseGuidance(3.0))
 
-    and `text_conditions`, of "prompt" and "negative_prompt". The values of tuples given to `prepare_inputs`
-    follow that order.
+    Args:
+        guider: the name of a guider.
+        parameters: its parameters, by name.
+        start, stop: fractions of the denoising steps between which it is on.
     """
 
-    pose_conditions: tuple[str, ...]
-    text_conditions: tuple[str, ...]
+    @register_to_config
+    def __init__(
+        self,
+        guider: str = "none",
+        parameters: dict[str, object] | None = None,
+        start: float = 0.0,
+        stop: float = 1.0,
+        enabled: bool = True,
+    ):
+        self.guider = make_guider(Guidance(guider, parameters or {}, start, stop))
+        self._input_predictions = list(self.guider.predictions)
+        super().__init__(start, stop, enabled)
 
-    def weights(self) -> tuple[float, ...]:
-        """The weight of each prediction, in their order, inside the interval."""
-        raise NotImplementedError
+    @classmethod
+    def of(cls, guider: Guider) -> LinearGuidance:
+        """The guider at work."""
+        values = dataclasses.asdict(guider)
+        start, stop = values.pop("start"), values.pop("stop")
+        return cls(guider.name, values, start, stop)
+
+    @property
+    def pose_conditions(self) -> tuple[str, ...]:
+        return self.guider.pose_conditions
+
+    @property
+    def text_conditions(self) -> tuple[str, ...]:
+        return self.guider.text_conditions
 
     def active_weights(self) -> dict[str, float]:
         """The weight of each prediction that the current step needs."""
         if not (self._enabled and self.is_in_interval()):
             return {self._input_predictions[0]: 1.0}
-        named = zip(self._input_predictions, self.weights())
+        named = zip(self._input_predictions, self.guider.weights())
         return {name: weight for name, weight in named if abs(weight) > NEGLIGIBLE}
 
     def is_in_interval(self) -> bool:
@@ -81,10 +112,6 @@ class LinearGuidance(BaseGuidance):
             pred_cond=predictions.get("pred_cond"),
             pred_uncond=predictions.get("pred_uncond"),
         )
-
-    @property
-    def is_conditional(self) -> bool:
-        return self._count_prepared == 1
 
     @property
     def num_conditions(self) -> int:

@@ -1,0 +1,86 @@
+"""What the model would run on here: found out without importing torch, which takes seconds and memory."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from xml.etree import ElementTree
+
+SETUP = "python build.py setup --model"
+HIDE_CARD = "set CUDA_VISIBLE_DEVICES=-1 to run on the processor"
+
+
+@dataclass(frozen=True)
+class NvidiaCard:
+    """The first card that nvidia-smi lists. cuda: the newest CUDA that its driver supports, (12, 4) for 12.4."""
+
+    name: str
+    memory_bytes: int
+    cuda: tuple[int, int]
+
+
+def runs_on() -> str:
+    """What it runs on and what that means, in a sentence."""
+    card = find_card()
+    if card is None:
+        return "Runs on the processor: a clip takes hours."
+    return f"Runs on {card.name}, {card.memory_bytes / 1e9:.0f} GB."
+
+
+def obstacle() -> str:
+    """Why the card that is there can't be used, and what to do; "" where nothing is in the way."""
+    card, cuda = find_card(), torch_cuda()
+    if card is None:
+        return ""
+    if cuda is None:
+        return f"The installed PyTorch can't use {card.name}; run {SETUP}, or {HIDE_CARD}."
+    if cuda[0] > card.cuda[0]:
+        needs, has = ".".join(map(str, cuda)), ".".join(map(str, card.cuda))
+        return (
+            f"The installed PyTorch needs CUDA {needs} but the driver of {card.name} supports {has}; "
+            f"update the NVIDIA driver, or {HIDE_CARD}."
+        )
+    return ""
+
+
+@cache
+def find_card() -> NvidiaCard | None:
+    """The NVIDIA card, None where there is none, its driver does not answer, or CUDA_VISIBLE_DEVICES hides it."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1"):
+        return None
+    try:
+        done = subprocess.run(["nvidia-smi", "-q", "-x"], capture_output=True, timeout=20, check=True)
+        return read_report(done.stdout)
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def read_report(xml: bytes) -> NvidiaCard | None:
+    """The first card in the report of `nvidia-smi -q -x`; None where it has none or can't be read."""
+    try:
+        root = ElementTree.fromstring(xml)
+        gpu = root.find("gpu")
+        major, minor = root.findtext("cuda_version", "").split(".")[:2]
+        mebibytes = gpu.findtext("fb_memory_usage/total").split()[0]
+        return NvidiaCard(gpu.findtext("product_name"), int(mebibytes) << 20, (int(major), int(minor)))
+    except (ElementTree.ParseError, AttributeError, ValueError):
+        return None
+
+
+@cache
+def torch_cuda() -> tuple[int, int] | None:
+    """The CUDA version that the installed torch is built for, None for a build without; read from its file."""
+    spec = find_spec("torch")
+    if spec is None or spec.origin is None:
+        return None
+    try:
+        text = Path(spec.origin).with_name("version.py").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    found = re.search(r"^cuda\b[^=]*=\s*['\"](\d+)\.(\d+)", text, re.MULTILINE)
+    return (int(found[1]), int(found[2])) if found else None

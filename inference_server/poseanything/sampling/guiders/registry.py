@@ -1,0 +1,48 @@
+"""The guiders by name: every module of this package is looked through for them."""
+
+from __future__ import annotations
+
+import inspect
+from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
+
+from shared.engines import Guidance, GuiderDescription, check_values
+
+from .base import Guider
+
+
+@cache
+def guiders() -> dict[str, type[Guider]]:
+    """All guiders by name, the cheapest first."""
+    package = __name__.rpartition(".")[0]
+    modules = [
+        import_module(f"{package}.{module.name}") for module in iter_modules(import_module(package).__path__)
+    ]
+    found = [
+        item
+        for module in modules
+        for item in vars(module).values()
+        if inspect.isclass(item) and issubclass(item, Guider) and item.__module__ == module.__name__
+    ]
+    found = [cls for cls in found if not inspect.isabstract(cls)]
+    return {cls.name: cls for cls in sorted(found, key=lambda cls: (len(cls.predictions), cls.name))}
+
+
+def describe_guiders() -> tuple[GuiderDescription, ...]:
+    """What each says of itself."""
+    return tuple(cls.describe() for cls in guiders().values())
+
+
+def make_guider(guidance: Guidance) -> Guider:
+    """The guider for a request's `Guidance`.
+
+    Raises:
+        ValueError: there is none of this name or with these parameters, the interval is empty, or
+            classifier-free guidance negates nothing.
+    """
+    if guidance.guider not in guiders():
+        raise ValueError(f"There is no guider {guidance.guider!r}; choose one of {', '.join(guiders())}.")
+    cls = guiders()[guidance.guider]
+    parameters = check_values(guidance.parameters, cls.describe().parameters, cls.label, "parameter")
+    return cls(**parameters, start=guidance.start, stop=guidance.stop)

@@ -1,0 +1,82 @@
+"""One request from its arrival to its ending."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+from shared import wire
+from shared.messages import Cancelled, Done, Failed, GenerationRequest, Preview, Progress
+
+from ..engines.base import EngineError, JobCancelled, Picture
+from ..out_of_memory import is_out_of_memory
+from .delivery import Delivery, EngineFault
+from .host import EngineHost
+from .link import Link, WorkItem
+from .time_left import TimeLeft
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """The last message of a job. After one with `needs_restart` this process can't be trusted with another."""
+
+    message: Done | Failed | Cancelled
+    needs_restart: bool = False
+
+
+def run(host: EngineHost, item: WorkItem, link: Link, encoders: Executor) -> Ending:
+    """Serve a request, sending what the engine makes, and say how it ended."""
+    try:
+        return Ending(_generate(host, item, link, encoders))
+    except JobCancelled:
+        return Ending(Cancelled(job=item.job))
+    except EngineError as error:
+        return Ending(Failed(job=item.job, code=error.code, message=str(error)[:2048]))
+    except Exception as error:  # by the contract of engines, a fault of theirs that ends their process
+        log.exception("Job %r ended in a fault", item.job)
+        if is_out_of_memory(error):
+            message = "Memory ran out; choose a smaller size or fewer frames, or close other programs."
+            return Ending(Failed(job=item.job, code="memory", message=message), needs_restart=True)
+        first_line = str(error).partition("\n")[0][:300]
+        fault = f"{type(error).__name__}: {first_line}"
+        message = f"The engine has a fault ({fault}); report it with the server's log."
+        return Ending(Failed(job=item.job, code="engine", message=message), needs_restart=True)
+
+
+def _generate(host: EngineHost, item: WorkItem, link: Link, encoders: Executor) -> Done:
+    started = time.monotonic()
+    request = wire.decode([part.buffer for part in item.parts], (GenerationRequest,))
+    with Delivery(item, request, link, encoders) as delivery:
+        time_left = TimeLeft()
+
+        def deliver(event: Progress | Preview | Picture) -> None:
+            if isinstance(event, Progress):
+                left = time_left(event, time.monotonic())
+                event = dataclasses.replace(event, job=item.job, seconds_left=left)
+            delivery.put(event)
+
+        _follow(host.loading(request.engine), deliver, item.cancelled.is_set)
+        engine = host[request.engine]
+        note = _follow(engine.generate(request, item.cancelled.is_set), deliver, item.cancelled.is_set)
+    if delivery.frames != request.num_frames:
+        raise EngineFault(f"{delivery.frames} of {request.num_frames} frames were made")
+    seconds = time.monotonic() - started
+    return Done(job=item.job, num_frames=delivery.frames, seconds=seconds, note=str(note or "")[:1024])
+
+
+def _follow(events: Iterator, deliver: Callable, cancelled: Callable[[], bool]) -> object:
+    """Deliver all events; returns what the iterator returns. Raises `JobCancelled`, if need be for it."""
+    while True:
+        try:
+            event = next(events)
+        except StopIteration as end:
+            return end.value
+        if cancelled():
+            raise JobCancelled
+        deliver(event)
