@@ -1,0 +1,1 @@
+"""Pose-video pairs with perfect truth: creatures drawn in two dimensions, in any number."""

@@ -1,0 +1,71 @@
+"""A synthetic training example: a request of the bridge, and the frames that answer it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from shared.messages import GenerationRequest
+from shared.pose import Limb, Polyline, PoseSequence
+
+from ..training.examples import Example
+from .creatures import make_creature, move
+from .painting import paint
+
+POINTS_PER_LIMB = 5
+PART_MAP_SCALE = 2
+"""Pixels of the clip to one of its part maps, at this size about what the extension sends."""
+NEAR = 10.0
+"""Depth of a creature's root, in its own size."""
+
+
+@dataclass(frozen=True)
+class ClipSettings:
+    """What the clips of a set have in common: pixels and frames (1 + 4 n)."""
+
+    width: int = 128
+    height: int = 96
+    num_frames: int = 17
+    fps: float = 24.0
+
+
+def make_clip(seed: int, settings: ClipSettings = ClipSettings()) -> Example:
+    """The clip of a seed: always the same, of a creature that no other seed has."""
+    random = np.random.default_rng(seed)
+    size = settings.width, settings.height
+    bones = make_creature(random)
+    motion = move(random, bones, size, settings.num_frames)
+    painting = paint(random, bones, motion, size)
+
+    names = [f"bone {index}" for index in range(len(bones))]
+    share = np.linspace(0, 1, POINTS_PER_LIMB)[:, None]
+    depth = NEAR + np.array([bone.depth for bone in bones])
+    points = motion.heads[:, :, None] + share * (motion.tails - motion.heads)[:, :, None]
+    points = np.concatenate([points, np.broadcast_to(depth[:, None, None], (*points.shape[:3], 1))], 3)
+    pose = PoseSequence.from_frames(
+        *size,
+        names,
+        [Limb(name, part) for part, name in enumerate(names)],
+        [[Polyline(limb, line) for limb, line in enumerate(frame)] for frame in points],
+    )
+    part_maps = painting.labels[
+        :, PART_MAP_SCALE // 2 :: PART_MAP_SCALE, PART_MAP_SCALE // 2 :: PART_MAP_SCALE
+    ]
+    moving = not np.allclose(motion.camera, np.eye(3))
+    request = GenerationRequest(
+        job=f"synthetic-{seed}",
+        engine="poseanything",
+        width=settings.width,
+        height=settings.height,
+        num_frames=settings.num_frames,
+        fps=settings.fps,
+        first_frame=cv2.imencode(".png", painting.frames[0, :, :, ::-1])[1].tobytes(),
+        pose=pose,
+        subject_mask=(painting.labels[0] > 0).astype(np.uint8),
+        first_labels=painting.labels[0],
+        part_maps=np.ascontiguousarray(part_maps),
+        camera_motion=motion.camera.astype(np.float32) if moving else None,
+    )
+    return Example(request, painting.frames, subject=f"creature-{seed}", labels=painting.labels)

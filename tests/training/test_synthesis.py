@@ -1,0 +1,73 @@
+"""Synthetic clips: the truth they come with holds, and the pool takes them in whatever order."""
+
+import numpy as np
+import pytest
+
+from inference_server.synthesis.clips import ClipSettings, make_clip
+from inference_server.synthesis.pool import Filling, Pool, encode_row, row_shapes, wait_for_rows
+from shared.raster import draw_pose
+
+SMALL = ClipSettings(64, 64, 5)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_seed_gives_the_same_clip_and_no_other_seed_does(seed):
+    clip, again, other = make_clip(seed, SMALL), make_clip(seed, SMALL), make_clip(seed + 100, SMALL)
+    assert np.array_equal(clip.frames, again.frames) and np.array_equal(clip.labels, again.labels)
+    assert not np.array_equal(clip.frames, other.frames) and clip.subject != other.subject
+
+
+def test_the_pose_lies_on_the_limbs_it_is_of():
+    hits = strokes = 0
+    for seed in range(20):
+        clip = make_clip(seed, ClipSettings(128, 96, 5))
+        for frame in range(5):
+            drawn = draw_pose(clip.request.pose, frame) > 0
+            hits, strokes = hits + (drawn & (clip.labels[frame] > 0)).sum(), strokes + drawn.sum()
+    assert hits > 0.9 * strokes  # the rest lies behind what passes in front
+
+
+def test_the_background_follows_the_camera_path():
+    moving = [
+        clip
+        for clip in (make_clip(seed, ClipSettings(128, 96, 5)) for seed in range(40))
+        if clip.request.camera_motion is not None
+    ]
+    assert 5 < len(moving) < 30
+    better = []
+    for clip in moving:
+        import cv2
+
+        camera, last = clip.request.camera_motion[-1].astype(float), clip.frames[-1].astype(float)
+        pixel = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
+        moved = cv2.warpPerspective(clip.frames[0], np.linalg.inv(pixel) @ camera @ pixel, (128, 96))
+        seen = cv2.warpPerspective(
+            np.ones((96, 128), np.uint8), np.linalg.inv(pixel) @ camera @ pixel, (128, 96)
+        )
+        free = (clip.labels[-1] == 0) & (clip.labels[0] == 0) & (seen > 0)
+        with_camera = np.abs(moved - last).mean(-1)[free].mean()
+        better.append(with_camera < np.abs(clip.frames[0] - last).mean(-1)[free].mean())
+    assert np.mean(better) > 0.8
+
+
+def test_a_row_holds_the_parts_that_the_labels_show():
+    clip = make_clip(3, SMALL)
+    row = encode_row(clip)
+    assert {name: array.shape for name, array in row.items()} == row_shapes(SMALL)
+    assert np.array_equal(row["frames"][0], row["drafts"][0])
+    shown = np.flatnonzero(row["first_masks"].any((1, 2))) + 1
+    assert set(shown) == set(np.unique(clip.labels[0])) - {0}
+    assert row["known_masks"].any() and row["drawn_masks"].any()
+
+
+def test_processes_fill_a_pool_and_leave_what_is_others(tmp_path):
+    pool = Pool.create(tmp_path / "pool", 6, SMALL)
+    filling = Filling(pool, 2, first_seed=50, skip=(1, 2))
+    try:
+        assert wait_for_rows(pool, 4, filling, seconds=120) == 4
+    finally:
+        filling.stop()
+    assert pool.rows().tolist() == [0, 3, 4, 5]
+    assert np.array_equal(pool.arrays["frames"][3], make_clip(53, SMALL).frames)
+    pool.write(1, make_clip(7, SMALL))
+    assert 1 in Pool(tmp_path / "pool").rows()
