@@ -1,0 +1,316 @@
+"""Data sets of examples: WebDataset shards with an index, and the layout of the official release.
+
+A shard is a plain tar, read from front to back and written by appending, so a set of any size streams from a
+disk or over a network without being unpacked, and any tool opens it. An example is a few members that share
+a key:
+
+    KEY.poserequest     the request, as the extension writes it
+    KEY.00001.webp ...  the frames after the first, lossless
+    KEY.labels.npz      limb labels [F, H, W] where the truth is known
+    KEY.draft.npz       the draft engine's frames where it was asked
+    KEY.json            who is seen, and where the example is from
+
+`index.json` beside the shards has their checksums, the set's statistics and who is in which split.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import webdataset
+
+from shared.messages import GenerationRequest
+from shared.raster import draw_poses
+from shared.request_file import SUFFIX, read_request, write_request
+from shared.schema import MessageError
+
+from .errors import TrainingError
+from .examples import Example
+
+FORMAT = 1
+INDEX = "index.json"
+SHARD_BYTES = 256 << 20
+LOSSLESS = 101
+SPLITS = {"test": 5, "validation": 5, "train": 90}
+"""Which share of the subjects, in percent, is in which split."""
+
+
+def split_of(subject: str) -> str:
+    """The split of a subject: always the same, and no subject is in two."""
+    place = int(hashlib.sha256(subject.encode()).hexdigest(), 16) % 100
+    for name, percent in SPLITS.items():
+        if place < percent:
+            return name
+        place -= percent
+    raise AssertionError("the splits add up to 100")
+
+
+class DatasetWriter:
+    """Writes a new data set, or adds shards to one that is there. As a context it writes the index when left.
+
+    Args:
+        folder: for the shards and the index.
+        source: where the examples are from, such as "synthesis 2d" or "blender workbench".
+        quality: of the frames, 1 to 100, or `LOSSLESS`.
+        shard_bytes: after which a new shard is begun.
+    """
+
+    def __init__(
+        self, folder: Path | str, source: str, quality: int = LOSSLESS, shard_bytes: int = SHARD_BYTES
+    ):
+        self.folder, self.source, self.quality, self.shard_bytes = Path(folder), source, quality, shard_bytes
+        self.folder.mkdir(parents=True, exist_ok=True)
+        there = (self.folder / INDEX).exists()
+        self.index = read_index(self.folder) if there else {"format": FORMAT, "shards": [], "subjects": {}}
+        self._tar: webdataset.TarWriter | None = None
+        self._entry: dict = {}
+
+    def __enter__(self) -> DatasetWriter:
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._close()
+
+    def add(self, example: Example) -> None:
+        """Append an example. Raises `TrainingError` when the disk is full; what was written before stays
+        whole."""
+        try:
+            self._add(example)
+        except OSError as error:
+            raise TrainingError(
+                f"The data set in {self.folder} can't be written ({error}); free some space and run again:"
+                " the shards in its index are whole."
+            ) from error
+
+    def _add(self, example: Example) -> None:
+        if self._tar is None:
+            name = f"shard-{len(self.index['shards']):06d}.tar"
+            self._entry = {"name": name, "examples": 0, "frames": 0, "subjects": []}
+            self._growing = self.folder / (name + ".part")
+            self._tar = webdataset.TarWriter(str(self._growing))
+        key = f"{len(self.index['shards']):06d}-{self._entry['examples']:06d}"
+        about = {"subject": example.subject, "split": split_of(example.subject), "source": self.source}
+        members: dict[str, object] = {"__key__": key, SUFFIX[1:]: request_bytes(example.request)}
+        for number, frame in enumerate(example.frames[1:], 1):
+            flags = [cv2.IMWRITE_WEBP_QUALITY, self.quality]
+            members[f"{number:05d}.webp"] = cv2.imencode(".webp", frame[..., ::-1], flags)[1].tobytes()
+        for name in ("labels", "draft"):
+            array = getattr(example, name)
+            if array is not None:
+                buffer = io.BytesIO()
+                np.savez_compressed(buffer, array)
+                members[f"{name}.npz"] = buffer.getvalue()
+        members["json"] = json.dumps(about).encode()
+        self._tar.write(members)
+        self._entry["examples"] += 1
+        self._entry["frames"] += len(example.frames)
+        self._entry["subjects"].append(example.subject)
+        if self._growing.stat().st_size >= self.shard_bytes:
+            self._close()
+
+    def _close(self) -> None:
+        if self._tar is None:
+            return
+        self._tar.close()
+        self._tar = None
+        shard = self.folder / self._entry["name"]
+        subjects = Counter(self._entry.pop("subjects"))
+        self._entry |= {"bytes": self._growing.stat().st_size, "sha256": checksum(self._growing)}
+        os.replace(self._growing, shard)
+        self.index["shards"].append(self._entry)
+        for subject, count in subjects.items():
+            known = self.index["subjects"].setdefault(subject, {"split": split_of(subject), "examples": 0})
+            known["examples"] += count
+        self.index["statistics"] = {
+            "examples": sum(entry["examples"] for entry in self.index["shards"]),
+            "frames": sum(entry["frames"] for entry in self.index["shards"]),
+            "subjects": len(self.index["subjects"]),
+            "bytes": sum(entry["bytes"] for entry in self.index["shards"]),
+            "by_split": dict(Counter(about["split"] for about in self.index["subjects"].values())),
+        }
+        growing = self.folder / (INDEX + ".part")
+        growing.write_text(json.dumps(self.index, indent=1))
+        os.replace(growing, self.folder / INDEX)
+
+
+def read_index(folder: Path | str) -> dict:
+    """The index of a data set. Raises `TrainingError`."""
+    path = Path(folder) / INDEX
+    try:
+        index = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise TrainingError(
+            f"The index {path} can't be read ({error}); choose the folder of a data set."
+        ) from error
+    if index.get("format") != FORMAT:
+        raise TrainingError(f"{path} has the format {index.get('format')} and this version reads {FORMAT}.")
+    return index
+
+
+def checksum(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def verify(folder: Path | str) -> None:
+    """Raise `TrainingError` naming the first shard that isn't what was written."""
+    for entry in read_index(folder)["shards"]:
+        path = Path(folder) / entry["name"]
+        _check_size(path, entry)
+        if checksum(path) != entry["sha256"]:
+            raise TrainingError(f"The shard {path} is damaged (its checksum differs); copy it again.")
+
+
+def _check_size(path: Path, entry: dict) -> None:
+    found = path.stat().st_size if path.exists() else 0
+    if found != entry["bytes"]:
+        raise TrainingError(
+            f"The shard {path} has {found} bytes where {entry['bytes']} were written; copy it again."
+        )
+
+
+def read_examples(folder: Path | str, split: str | None = None) -> Iterator[Example]:
+    """The examples of a data set, of one split or all, in the order they were written. Raises
+    `TrainingError`."""
+    folder = Path(folder)
+    for entry in read_index(folder)["shards"]:
+        path = folder / entry["name"]
+        _check_size(path, entry)
+        try:
+            for members in webdataset.WebDataset(str(path), shardshuffle=False, empty_check=False):
+                if split in (None, json.loads(members["json"])["split"]):
+                    yield _decode(members)
+        except (OSError, ValueError, KeyError, MessageError) as error:
+            raise TrainingError(f"The shard {path} can't be read ({error}); copy it again.") from error
+
+
+def _decode(members: dict) -> Example:
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / f"request{SUFFIX}"
+        file.write_bytes(members[SUFFIX[1:]])
+        request = read_request(file)
+    pictures = [request.first_frame, *(members[f"{n:05d}.webp"] for n in range(1, request.num_frames))]
+    arrays = {}
+    for name in ("labels", "draft"):
+        if f"{name}.npz" in members:
+            arrays[name] = np.load(io.BytesIO(members[f"{name}.npz"]))["arr_0"]
+    frames = np.stack([decode_picture(bytes(picture)) for picture in pictures])
+    return Example(request, frames, json.loads(members["json"])["subject"], **arrays)
+
+
+def decode_picture(data: bytes) -> np.ndarray:
+    """RGB uint8 [H, W, 3]. Raises `ValueError`."""
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    if image is None:
+        raise ValueError("a picture in it is damaged")
+    return image[..., ::-1]
+
+
+def request_bytes(request: GenerationRequest) -> bytes:
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / f"request{SUFFIX}"
+        write_request(file, request)
+        return file.read_bytes()
+
+
+# --- the official release's layout ---
+
+
+def write_release_layout(examples: Iterator[Example], folder: Path | str) -> int:
+    """Write examples as the release's training script reads them: `metadata.csv` and `train/` with `video`,
+    `skeleton_image` and `first_frame`. Videos are lossless (FFV1). Returns how many."""
+    folder = Path(folder)
+    for name in ("video", "skeleton_image", "first_frame"):
+        (folder / "train" / name).mkdir(parents=True, exist_ok=True)
+    rows = []
+    for number, example in enumerate(examples):
+        name, request = f"{number:06d}", example.request
+        video = f"train/video/{name}.mkv"
+        write_video(folder / video, example.frames, request.fps)
+        poses = folder / "train" / "skeleton_image" / name
+        poses.mkdir(exist_ok=True)
+        drawn = draw_poses(request.pose, request.width, request.height, request.conditioned_frames())
+        for frame, image in enumerate(drawn):
+            cv2.imwrite(str(poses / f"{frame:05d}.png"), image)
+        (folder / "train" / "first_frame" / f"{name}.png").write_bytes(request.first_frame)
+        rows.append({"video": video, "prompt": request.prompt})
+    with open(folder / "metadata.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["video", "prompt"])
+        writer.writeheader()
+        writer.writerows(rows)
+    return len(rows)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ReleaseExample:
+    """An example of the release's layout, which knows poses as pictures only.
+
+    frames: uint8 [F, H, W, 3]. poses: uint8 [F, H, W]. first_frame: uint8 [H, W, 3].
+    """
+
+    name: str
+    frames: np.ndarray
+    poses: np.ndarray
+    first_frame: np.ndarray
+    prompt: str
+
+
+def read_release_layout(folder: Path | str) -> Iterator[ReleaseExample]:
+    """Read a set in the release's layout. Raises `TrainingError` for a video or picture that can't be
+    read."""
+    folder = Path(folder)
+    try:
+        with open(folder / "metadata.csv", newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except OSError as error:
+        raise TrainingError(
+            f"{folder} has no metadata.csv that can be read ({error}); choose the folder of a set."
+        ) from error
+    for row in rows:
+        video = folder / row["video"]
+        video = video if video.exists() else folder / "train" / "video" / Path(row["video"]).name
+        name, train = video.stem, folder / "train"
+        pictures = sorted((train / "skeleton_image" / name).glob("*"))
+        poses = [cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) for path in pictures]
+        first = next(iter(sorted((train / "first_frame").glob(f"{name}.*"))), None)
+        image = None if first is None else cv2.imread(str(first), cv2.IMREAD_COLOR)
+        if not poses or any(pose is None for pose in poses) or image is None:
+            raise TrainingError(f"The example {name} in {folder} lacks poses or a first frame; get it again.")
+        yield ReleaseExample(
+            name, read_video(video), np.stack(poses), image[..., ::-1], row.get("prompt") or ""
+        )
+
+
+def write_video(path: Path, frames: np.ndarray, fps: float) -> None:
+    """Write uint8 [F, H, W, 3] as FFV1. Raises `TrainingError`."""
+    height, width = frames.shape[1:3]
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"FFV1"), fps, (width, height))
+    if not writer.isOpened():
+        raise TrainingError(f"The video {path} can't be written; check the folder and the space on its disk.")
+    for frame in frames:
+        writer.write(frame[..., ::-1])
+    writer.release()
+
+
+def read_video(path: Path) -> np.ndarray:
+    """uint8 [F, H, W, 3]. Raises `TrainingError`."""
+    capture, frames = cv2.VideoCapture(str(path)), []
+    while True:
+        read, frame = capture.read()
+        if not read:
+            break
+        frames.append(frame[..., ::-1])
+    if not frames:
+        raise TrainingError(f"The video {path} can't be read; get it again, or take it out of metadata.csv.")
+    return np.stack(frames)
