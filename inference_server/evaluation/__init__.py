@@ -1,0 +1,1 @@
+"""Measures of generated clips against the truth, with confidence intervals."""

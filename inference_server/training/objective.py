@@ -1,0 +1,137 @@
+"""What is learned: the flow from the clean latents to noise or to a draft, at a timestep of its own for each
+example."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from ..poseanything.models.part_tokens import PartTokens
+from ..poseanything.models.transformer import PoseAnythingTransformer3DModel
+
+NUM_TIMESTEPS = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Examples as the network takes them.
+
+    clean: float32 `[B, C, F, h, w]`, latents of the answer; frame 0 is the first frame's. pose: the same of
+    the pose images. draft: the same of the drafts, or None. text: `[B, T, text_dim]`. parts: tokens of the
+    parts, or None.
+    weight: `[B, 1, F - 1, h, w]`, how much an error counts, or None.
+    """
+
+    clean: torch.Tensor
+    pose: torch.Tensor
+    text: torch.Tensor
+    draft: torch.Tensor | None = None
+    parts: PartTokens | None = None
+    weight: torch.Tensor | None = None
+
+
+def sigmas(shift: float) -> torch.Tensor:
+    """`[1000]`, the noise levels that one trains at, descending: s = 1 - i / 1000, sigma = shift s / (1 +
+    (shift - 1) s)."""
+    unshifted = 1 - torch.arange(NUM_TIMESTEPS, dtype=torch.float64) / NUM_TIMESTEPS
+    return (shift * unshifted / (1 + (shift - 1) * unshifted)).float()
+
+
+def release_weights(shift: float) -> torch.Tensor:
+    """`[1000]`, the release's loss weights: a bell over the timesteps less its minimum, 1000 in sum."""
+    timesteps = sigmas(shift).double() * NUM_TIMESTEPS
+    bell = torch.exp(-2 * ((timesteps - NUM_TIMESTEPS / 2) / NUM_TIMESTEPS) ** 2)
+    bell = bell - bell.min()
+    return (bell * NUM_TIMESTEPS / bell.sum()).float()
+
+
+class Objective:
+    """The loss of a model, by what its configuration says it predicts and where its flow starts.
+
+    Args:
+        config: the transformer's.
+        loss_weights: "release" or "uniform".
+        start_share: share of the examples at the flow's start.
+    """
+
+    def __init__(self, config, loss_weights: str = "uniform", start_share: float = 0.0):
+        self.config, self.start_share = config, start_share
+        self.sigmas = sigmas(config.flow_shift)
+        self.weights = (
+            release_weights(config.flow_shift) if loss_weights == "release" else torch.ones(NUM_TIMESTEPS)
+        )
+
+    def loss(
+        self, transformer: PoseAnythingTransformer3DModel, batch: Batch, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(the loss, the mean squared error of the clean latents without gradient).
+
+        generator: on the batch's device; it decides timesteps and noise.
+        """
+        clean, device = batch.clean, batch.clean.device
+        if self.sigmas.device != device:
+            self.sigmas, self.weights = self.sigmas.to(device), self.weights.to(device)
+        index = torch.randint(NUM_TIMESTEPS, (len(clean),), device=device, generator=generator)
+        at_start = torch.rand(len(clean), device=device, generator=generator) < self.start_share
+        index = index.masked_fill(at_start, 0)
+        sigma = self.sigmas[index]
+        start = start_latents(self.config, batch, generator)
+        level = sigma.view(-1, 1, 1, 1, 1)
+        noisy = torch.lerp(clean, start, level)
+        noisy = torch.cat([clean[:, :, :1], noisy[:, :, 1:]], dim=2)
+        predicted = predict(transformer, noisy, sigma, batch)
+        target = clean if self.config.prediction_type == "sample" else start - clean
+        error = (predicted - target)[:, :, 1:].square()
+        if self.config.prediction_type == "sample":
+            clean_error = error.detach().mean()
+        else:
+            clean_error = (error.detach() * level.square()).mean()
+        if batch.weight is not None:
+            error = error * batch.weight
+        per_example = error.flatten(1).mean(1)
+        return (per_example * self.weights[index]).mean(), clean_error
+
+
+def start_latents(config, batch: Batch, generator: torch.Generator) -> torch.Tensor:
+    """`[B, C, F, h, w]`, where the flow starts: noise, or the draft with as much noise as the configuration
+    says."""
+    if config.init == "draft" and not config.init_noise:
+        return batch.draft
+    noise = torch.randn(batch.clean.shape, device=batch.clean.device, generator=generator)
+    return noise if config.init == "noise" else batch.draft + config.init_noise * noise
+
+
+def predict(transformer, noisy: torch.Tensor, sigma: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """float32 `[B, C, F, h, w]`, what the network was trained to predict, from latents at the level `sigma`
+    `[B]`."""
+    config = getattr(transformer, "module", transformer).config
+    timestep = (sigma * NUM_TIMESTEPS)[:, None].repeat(1, noisy.shape[2])
+    timestep[:, 0] = 0
+    predicted = transformer(noisy, timestep, batch.text, batch.pose, parts=batch.parts, return_dict=False)[
+        0
+    ].float()
+    if config.prediction_base == "first_frame":
+        predicted = predicted + batch.clean[:, :, :1]
+    elif config.prediction_base == "draft":
+        predicted = predicted + batch.draft
+    return predicted
+
+
+@torch.no_grad()
+def sample(
+    transformer: PoseAnythingTransformer3DModel, batch: Batch, steps: int, generator: torch.Generator
+) -> torch.Tensor:
+    """Latents `[B, C, F, h, w]` of a batch in `steps` Euler steps, without guidance; of `batch.clean` frame
+    0 alone is used."""
+    config = transformer.config
+    first = batch.clean[:, :, :1]
+    levels = torch.linspace(1, 0, steps + 1, device=first.device)
+    levels = config.flow_shift * levels / (1 + (config.flow_shift - 1) * levels)
+    latents = start_latents(config, batch, generator)
+    for level, following in zip(levels[:-1], levels[1:]):
+        latents = torch.cat([first, latents[:, :, 1:]], dim=2)
+        predicted = predict(transformer, latents, level.expand(len(first)), batch)
+        flow = (latents - predicted) / level if config.prediction_type == "sample" else predicted
+        latents = latents + (following - level) * flow
+    return torch.cat([first, latents[:, :, 1:]], dim=2)

@@ -1,0 +1,128 @@
+"""A training run as a file says it: one TOML, any size of model, any stage."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .errors import TrainingError
+
+CHOICES = {
+    "trainable": ("all", "part_attention"),
+    "loss_weights": ("release", "uniform"),
+    "mixed_precision": ("no", "bf16", "fp16"),
+    "part_masks": ("mixed", "known", "drawn", "none"),
+}
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How a model is trained. The paper's three stages (section 5.1) are three of these; see `STAGES`.
+
+    transformer: entries of the configuration of `PoseAnythingTransformer3DModel`, for a model that begins at
+        random.
+    checkpoint: the transformer to begin from instead; a plain Wan 2.2 one is extended.
+    trainable: "all", or "part_attention", all else frozen (stage 3).
+    batch_size: examples a step, on each process.
+    steps: how many in all. With `minutes` the run ends after so long at the latest, and the learning rate
+        goes by whichever is nearer its end.
+    learning_rate: of AdamW; matrices of the blocks are trained by Muon at twice this where `muon` is set.
+    warmup_steps, decay_share: the rate rises over the first steps and falls to 0 over the last share of the
+        run.
+    loss_weights: over the timesteps, "release" or "uniform".
+    start_share: share of the examples that are trained where the flow starts, for models of few steps.
+    subject_weight: how much more an error counts on the subject.
+    pose_dropout, part_dropout, text_dropout: shares of the examples without the condition, for the guiders.
+    sparse_poses: share of the examples whose poses are thinned as in section F.
+    part_masks: where the masks of later frames come from: "known" from the scene, "drawn" by the pose's
+        dilated strokes, "mixed" either; "none" trains without parts.
+    ema_decay: of the averaged weights that are exported.
+    checkpoint_seconds: between two checkpoints; only the last two are kept.
+    """
+
+    transformer: dict = field(default_factory=dict)
+    checkpoint: str = ""
+    trainable: str = "all"
+    batch_size: int = 64
+    accumulation: int = 1
+    steps: int = 100_000
+    minutes: float = 0.0
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    muon: bool = True
+    warmup_steps: int = 100
+    decay_share: float = 0.5
+    gradient_norm: float = 1.0
+    gradient_checkpointing: bool = False
+    mixed_precision: str = "bf16"
+    loss_weights: str = "uniform"
+    start_share: float = 0.0
+    subject_weight: float = 4.0
+    pose_dropout: float = 0.0
+    part_dropout: float = 0.1
+    text_dropout: float = 0.1
+    sparse_poses: float = 0.0
+    part_masks: str = "mixed"
+    ema_decay: float = 0.999
+    seed: int = 0
+    log_steps: int = 20
+    checkpoint_seconds: float = 60.0
+    tensorboard: bool = False
+
+    def __post_init__(self):
+        for name, words in CHOICES.items():
+            if getattr(self, name) not in words:
+                raise TrainingError(
+                    f"The setting {name} is {getattr(self, name)!r}; choose one of {', '.join(words)}."
+                )
+        for name in ("batch_size", "accumulation", "steps", "log_steps"):
+            if getattr(self, name) < 1:
+                raise TrainingError(f"The setting {name} is {getattr(self, name)}; it must be 1 or more.")
+
+    @classmethod
+    def read(cls, path: Path | str, **changes) -> TrainingSettings:
+        """Settings from a TOML file; its `stage` names what it builds upon. Raises `TrainingError`."""
+        try:
+            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise TrainingError(f"The settings {path} can't be read ({error}); correct the file.") from error
+        return cls.of(values.pop("stage", None), **values | changes)
+
+    @classmethod
+    def of(cls, stage: str | None = None, **values) -> TrainingSettings:
+        """A stage of the paper with some values changed. Raises `TrainingError` for what there isn't."""
+        if stage is not None and stage not in STAGES:
+            raise TrainingError(f"There is no stage {stage!r}; choose one of {', '.join(STAGES)}.")
+        known = {each.name: each for each in dataclasses.fields(cls)}
+        values = STAGES.get(stage, {}) | values
+        for name, value in values.items():
+            if name not in known:
+                raise TrainingError(f"There is no setting {name!r}; there are {', '.join(known)}.")
+            kind = type(getattr(_DEFAULTS, name))
+            if not (type(value) is kind or (kind is float and type(value) is int)):
+                raise TrainingError(f"The setting {name} is {value!r}; it must be of type {kind.__name__}.")
+        return cls(**values)
+
+
+_DEFAULTS = TrainingSettings()
+
+_OF_THE_PAPER = {
+    "muon": False,
+    "learning_rate": 1e-5,
+    "loss_weights": "release",
+    "subject_weight": 0.0,
+    "gradient_checkpointing": True,
+    "sparse_poses": 1.0,
+    "decay_share": 0.0,
+    "checkpoint_seconds": 1800.0,
+    "batch_size": 1,
+}
+STAGES = {
+    "base": _OF_THE_PAPER | {"part_masks": "none"},
+    "mixed": _OF_THE_PAPER | {"part_masks": "none", "pose_dropout": 0.1},
+    "parts": _OF_THE_PAPER | {"trainable": "part_attention", "part_masks": "known", "part_dropout": 0.0},
+}
+"""The paper's stages: the base model without part-aware attention, on humans; on humans and all else; and
+part-aware attention alone, all else frozen (section 5.1). Which data is said on the command line."""

@@ -1,0 +1,331 @@
+"""The training loop: any model, any source of batches; it can be killed at any time and goes on exactly."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from diffusers.training_utils import EMAModel
+
+from ..poseanything.models.transformer import PoseAnythingTransformer3DModel
+from .errors import TrainingError
+from .objective import Batch, Objective
+from .settings import TrainingSettings
+
+CHECKPOINTS_KEPT = 2
+
+
+class Batches(Protocol):
+    """Where batches come from. The same number gives the same batch, so that nothing of it need be saved."""
+
+    def batch(self, number: int, size: int) -> Batch: ...
+
+
+class Trainer:
+    """Trains a transformer.
+
+    Args:
+        output: a folder; checkpoints go to `checkpoints/`, the log to `log.jsonl`, the averaged weights to
+            `transformer/`.
+        settings: see `TrainingSettings`.
+        transformer: the model, in float32.
+        batches: see `Batches`.
+        report: called with each line of the log, a dict.
+        deadline: of `time.time()`, when to stop at the latest; None goes by the settings alone.
+        after_checkpoint: called with this trainer after each checkpoint.
+
+    Raises:
+        TrainingError: for a loss that is no number, a full disk, or a checkpoint of another model.
+    """
+
+    def __init__(
+        self,
+        output: Path | str,
+        settings: TrainingSettings,
+        transformer: PoseAnythingTransformer3DModel,
+        batches: Batches,
+        report: Callable[[dict], None] = lambda line: None,
+        deadline: float | None = None,
+        after_checkpoint: Callable[[Trainer], None] = lambda trainer: None,
+        cpu: bool = False,
+    ):
+        self.output, self.settings, self.batches = Path(output), settings, batches
+        self.report, self.deadline, self.after_checkpoint = report, deadline, after_checkpoint
+        self.output.mkdir(parents=True, exist_ok=True)
+        self.accelerator = Accelerator(
+            mixed_precision=settings.mixed_precision,
+            gradient_accumulation_steps=settings.accumulation,
+            log_with="tensorboard" if settings.tensorboard else None,
+            project_dir=self.output,
+            cpu=cpu,
+        )
+        if settings.tensorboard:
+            self.accelerator.init_trackers("training")
+        set_seed(settings.seed)
+        freeze(transformer, settings.trainable)
+        if settings.gradient_checkpointing:
+            transformer.enable_gradient_checkpointing()
+        self.objective = Objective(transformer.config, settings.loss_weights, settings.start_share)
+        self.batch_size = settings.batch_size
+        self.step, self.elapsed, self.learning_rate = 0, 0.0, settings.learning_rate
+        optimizers = make_optimizers(transformer, settings)
+        self.transformer, *self.optimizers = self.accelerator.prepare(transformer, *optimizers)
+        self._trained = [p for p in self.transformer.parameters() if p.requires_grad]
+        self.ema = EMAModel(
+            self._trained, settings.ema_decay, use_ema_warmup=True, inv_gamma=1.0, power=0.75, foreach=True
+        )
+        self.ema.to(self.accelerator.device)
+        self.accelerator.register_for_checkpointing(_Averages(self.ema))
+        self._generator = torch.Generator(self.accelerator.device)
+
+    @property
+    def model(self) -> PoseAnythingTransformer3DModel:
+        return self.accelerator.unwrap_model(self.transformer)
+
+    def run(self) -> None:
+        """Train until the settings or the deadline end it; begins with the last checkpoint where there is
+        one."""
+        if (last := self.last_checkpoint()) is not None:
+            self._load(last)
+        began, since_checkpoint, since_log = (
+            time.monotonic() - self.elapsed,
+            time.monotonic(),
+            time.monotonic(),
+        )
+        seen = clean_error = loss = None
+        self.transformer.train()
+        with ThreadPoolExecutor(1) as ahead:
+            coming = ahead.submit(self._batch, self.step)
+            while not self._over(began):
+                batch = coming.result()
+                coming = ahead.submit(self._batch, self.step + 1)
+                try:
+                    loss, clean_error = self._train(batch, self._progress(began))
+                except torch.OutOfMemoryError:
+                    if self.batch_size < 2:
+                        raise TrainingError(
+                            "Memory ran out with a single example; set gradient_checkpointing, or take"
+                            " a smaller model."
+                        ) from None
+                    self.batch_size //= 2
+                    self.report({"note": f"Memory ran out; {self.batch_size} examples a step from now on."})
+                    del batch
+                    coming.result()
+                    torch.cuda.empty_cache()
+                    coming = ahead.submit(self._batch, self.step)
+                    continue
+                self.step += 1
+                self.elapsed = time.monotonic() - began
+                seen = clean_error if seen is None else torch.lerp(seen, clean_error, 0.05)
+                if self.step % self.settings.log_steps == 0 or self.step == 1:
+                    now = time.monotonic()
+                    rate = (self.settings.log_steps if self.step > 1 else 1) / max(now - since_log, 1e-9)
+                    since_log = now
+                    self._log(loss.item(), seen.item(), rate, began)
+                if time.monotonic() - since_checkpoint >= self.settings.checkpoint_seconds:
+                    self.save()
+                    since_checkpoint = time.monotonic()
+                    self.after_checkpoint(self)
+        self.save()
+        self.after_checkpoint(self)
+        self.accelerator.end_training()
+
+    def _batch(self, number: int) -> Batch:
+        number = number * self.accelerator.num_processes + self.accelerator.process_index
+        return self.batches.batch(number, self.batch_size)
+
+    def _train(self, batch: Batch, progress: float) -> tuple[torch.Tensor, torch.Tensor]:
+        settings = self.settings
+        # Timesteps and noise go by the step's number, so that a run that was killed goes on exactly.
+        rank = self.accelerator.process_index
+        self._generator.manual_seed((settings.seed * 1_000_003 + self.step) * 4096 + rank)
+        warm = min(1.0, (self.step + 1) / max(settings.warmup_steps, 1))
+        falling = min(1.0, (1 - progress) / settings.decay_share) if settings.decay_share else 1.0
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.learning_rate * group["scale"] * warm * falling
+        with self.accelerator.accumulate(self.transformer):
+            loss, clean_error = self.objective.loss(self.transformer, batch, self._generator)
+            self.accelerator.backward(loss)
+            if self.accelerator.sync_gradients:
+                self.accelerator.clip_grad_norm_(self._trained, settings.gradient_norm)
+            for optimizer in self.optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
+        if self.accelerator.sync_gradients:
+            self.ema.step(self._trained)
+        return loss.detach(), clean_error
+
+    def _progress(self, began: float) -> float:
+        """How far the run is, 0 to 1: by the steps or by the time, whichever is further."""
+        done, now = self.step / self.settings.steps, time.monotonic() - began
+        if self.settings.minutes:
+            done = max(done, now / (60 * self.settings.minutes))
+        if self.deadline is not None:
+            done = max(done, now / max(now + self.deadline - time.time(), 1e-6))
+        return min(done, 1.0)
+
+    def _over(self, began: float) -> bool:
+        return self._progress(began) >= 1
+
+    def _log(self, loss: float, clean_error: float, rate: float, began: float) -> None:
+        if not loss == loss or loss in (float("inf"), float("-inf")):
+            last = self.last_checkpoint()
+            kept = f"the checkpoint {last.name} is whole" if last else "there is no checkpoint yet"
+            raise TrainingError(
+                f"The loss is no number at step {self.step}, so the run was stopped; {kept}:"
+                " run again with a lower learning_rate."
+            )
+        done = self._progress(began)
+        line = {
+            "step": self.step,
+            "loss": round(loss, 5),
+            "clean_error": round(clean_error, 5),
+            "examples_per_second": round(rate * self.batch_size * self.accelerator.num_processes, 2),
+            "seconds": round(self.elapsed, 1),
+            "seconds_left": round(self.elapsed / done * (1 - done), 1),
+        }
+        if self.settings.tensorboard:
+            self.accelerator.log({name: line[name] for name in ("loss", "clean_error")}, step=self.step)
+        if self.accelerator.is_main_process:
+            with open(self.output / "log.jsonl", "a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+            self.report(line)
+
+    def last_checkpoint(self) -> Path | None:
+        folders = sorted((self.output / "checkpoints").glob("step-????????"))
+        return folders[-1] if folders else None
+
+    def save(self) -> None:
+        """Write a checkpoint; the one before it stays until the new one is whole. Raises `TrainingError`."""
+        folder = self.output / "checkpoints" / f"step-{self.step:08d}"
+        growing = folder.with_name("growing")
+        try:
+            shutil.rmtree(growing, ignore_errors=True)
+            self.accelerator.save_state(growing, safe_serialization=True)
+            if self.accelerator.is_main_process:
+                state = {"step": self.step, "elapsed": self.elapsed, "batch_size": self.batch_size}
+                (growing / "state.json").write_text(json.dumps(state))
+                if folder.exists():
+                    shutil.rmtree(folder)
+                growing.rename(folder)
+                for old in sorted(folder.parent.glob("step-????????"))[:-CHECKPOINTS_KEPT]:
+                    shutil.rmtree(old)
+        except (OSError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "write" not in str(error).lower():
+                raise
+            raise TrainingError(
+                f"The checkpoint of step {self.step} can't be written ({error}); free some space on the disk"
+                f" of {self.output} and run again: it goes on from the last whole checkpoint."
+            ) from error
+
+    def _load(self, folder: Path) -> None:
+        try:
+            state = json.loads((folder / "state.json").read_text())
+            self.accelerator.load_state(folder)
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise TrainingError(
+                f"The checkpoint {folder} can't be gone on with ({str(error).splitlines()[0]});"
+                " delete it to go on from the one before, or choose another output folder."
+            ) from error
+        self.step, self.elapsed, self.batch_size = state["step"], state["elapsed"], state["batch_size"]
+
+    def averaged(self):
+        """A context in which the model has the averaged weights."""
+        return _Averaged(self.ema, self._trained)
+
+    def export(self, folder: Path | str, dtype: torch.dtype = torch.float16) -> None:
+        """Write the averaged weights as a diffusers folder."""
+        model = self.model
+        with self.averaged():
+            weights = {name: value.detach().to("cpu", dtype) for name, value in model.state_dict().items()}
+        fresh = PoseAnythingTransformer3DModel.from_config(model.config)
+        for name, parameter in fresh.named_parameters():
+            parameter.data = weights[name]
+        fresh.save_pretrained(folder)
+
+
+class _Averages:
+    """The averaged weights, as `Accelerator` saves and loads what is registered with it."""
+
+    def __init__(self, ema: EMAModel):
+        self.ema = ema
+
+    def state_dict(self) -> dict:
+        return self.ema.state_dict()
+
+    def load_state_dict(self, state: dict) -> None:
+        self.ema.load_state_dict(state)
+        self.ema.to(self.ema.shadow_params[0].device)
+
+
+class _Averaged:
+    def __init__(self, ema: EMAModel, parameters: list[torch.nn.Parameter]):
+        self.ema, self.parameters = ema, parameters
+
+    def __enter__(self) -> None:
+        self.ema.store(self.parameters)
+        self.ema.copy_to(self.parameters)
+
+    def __exit__(self, *error) -> None:
+        self.ema.restore(self.parameters)
+
+
+def freeze(transformer: PoseAnythingTransformer3DModel, trainable: str) -> None:
+    """Let all parameters be trained, or those of part-aware attention alone (stage 3). Raises
+    `TrainingError`."""
+    if trainable == "part_attention" and not transformer.config.part_attention:
+        raise TrainingError(
+            "Part-aware attention is to be trained, and the model has none; begin from one that has it."
+        )
+    for name, parameter in transformer.named_parameters():
+        parameter.requires_grad_(trainable == "all" or "part_attn" in name or "norm_part" in name)
+
+
+def make_optimizers(
+    transformer: PoseAnythingTransformer3DModel, settings: TrainingSettings
+) -> list[torch.optim.Optimizer]:
+    """AdamW, and Muon for the matrices of the blocks where the settings say so. A group's `scale` multiplies
+    the rate."""
+    trained = {name: p for name, p in transformer.named_parameters() if p.requires_grad}
+    matrices = {
+        name for name, p in trained.items() if settings.muon and p.ndim == 2 and name.startswith("blocks.")
+    }
+    decaying = [p for name, p in trained.items() if name not in matrices and p.ndim > 1]
+    others = [p for name, p in trained.items() if name not in matrices and p.ndim <= 1]
+    groups = [
+        {"params": decaying, "weight_decay": settings.weight_decay, "scale": 1.0},
+        {"params": others, "weight_decay": 0.0, "scale": 1.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    optimizers: list[torch.optim.Optimizer] = []
+    if groups:
+        optimizers.append(torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.98)))
+    if matrices:
+        muon = torch.optim.Muon(
+            [trained[name] for name in sorted(matrices)],
+            lr=2 * settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            adjust_lr_fn="match_rms_adamw",
+        )
+        muon.param_groups[0]["scale"] = 2.0
+        optimizers.append(muon)
+    return optimizers
+
+
+def initialise(transformer: PoseAnythingTransformer3DModel) -> None:
+    """Begin with a model that predicts nothing, and with part-aware attention that adds nothing."""
+    torch.nn.init.zeros_(transformer.proj_out.weight)
+    torch.nn.init.zeros_(transformer.proj_out.bias)
+    if transformer.config.part_attention:
+        for block in transformer.blocks:
+            torch.nn.init.zeros_(block.part_attn.to_out[0].weight)
+            torch.nn.init.zeros_(block.part_attn.to_out[0].bias)

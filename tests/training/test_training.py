@@ -1,0 +1,256 @@
+"""The loop: it learns, it goes on exactly after a kill, and what ends it is said in a sentence."""
+
+import json
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("accelerate")
+
+from inference_server.poseanything.checkpoints import load_transformer  # noqa: E402
+from inference_server.poseanything.models.linear_vae import AutoencoderLinear  # noqa: E402
+from inference_server.poseanything.models.streaming_vae import encode_frames  # noqa: E402
+from inference_server.poseanything.models.transformer import PoseAnythingTransformer3DModel  # noqa: E402
+from inference_server.synthesis.clips import ClipSettings, make_clip  # noqa: E402
+from inference_server.synthesis.pool import Pool  # noqa: E402
+from inference_server.training.errors import TrainingError  # noqa: E402
+from inference_server.training.objective import Objective, release_weights, sample, sigmas  # noqa: E402
+from inference_server.training.pool_batches import PoolBatches, encode, fit_vae, to_video  # noqa: E402
+from inference_server.training.settings import STAGES, TrainingSettings  # noqa: E402
+from inference_server.training.sparse_poses import sample_pose_frames  # noqa: E402
+from inference_server.training.trainer import Trainer, initialise  # noqa: E402
+from tests.golden import GOLDEN  # noqa: E402
+
+TINY = {
+    "patch_size": (1, 1, 1),
+    "num_attention_heads": 1,
+    "attention_head_dim": 32,
+    "in_channels": 48,
+    "out_channels": 24,
+    "text_dim": 8,
+    "ffn_dim": 64,
+    "num_layers": 2,
+    "rope_max_seq_len": 32,
+    "part_attention_empty": "excluded",
+    "text_conditioning": False,
+}
+SETTINGS = {
+    "batch_size": 2,
+    "steps": 6,
+    "warmup_steps": 2,
+    "log_steps": 1,
+    "mixed_precision": "no",
+    "checkpoint_seconds": 1e9,
+    "learning_rate": 3e-3,
+    "part_dropout": 0.0,
+    "sparse_poses": 0.5,
+}
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory):
+    pool = Pool.create(tmp_path_factory.mktemp("pool"), 8, ClipSettings(64, 64, 5))
+    for row in range(8):
+        pool.write(row, make_clip(row, pool.settings))
+    return pool
+
+
+@pytest.fixture(scope="module")
+def vae(pool):
+    return fit_vae(pool, pool.rows()[2:], 24)
+
+
+@pytest.fixture
+def make(pool, vae, tmp_path):
+    def make(name="run", transformer=None, **changes):
+        settings = TrainingSettings(**SETTINGS | changes)
+        if transformer is None:
+            torch.manual_seed(0)
+            config = TINY | ({"part_attention": False} if settings.part_masks == "none" else {})
+            transformer = PoseAnythingTransformer3DModel(**config)
+            initialise(transformer)
+        drafts = transformer.config.init == "draft"
+        batches = PoolBatches(pool, vae, settings, 8, torch.device("cpu"), drafts=drafts, held_out=2)
+        batches.take_in()
+        lines = []
+        trainer = Trainer(tmp_path / name, settings, transformer, batches, lines.append, cpu=True)
+        trainer.lines = lines
+        return trainer
+
+    return make
+
+
+def weights(trainer):
+    return {name: value.clone() for name, value in trainer.model.state_dict().items()}
+
+
+def test_the_weights_over_timesteps_are_the_releases():
+    recorded = json.loads((GOLDEN / "scheduler.json").read_text())["train1000"]
+    timesteps, bell = sigmas(recorded["shift_kept"]) * 1000, release_weights(recorded["shift_kept"])
+    assert timesteps[:5].tolist() == pytest.approx(recorded["first5_timesteps"], rel=1e-5)
+    assert timesteps[-5:].tolist() == pytest.approx(recorded["last5_timesteps"], rel=1e-5)
+    for index, weight in recorded["weights_at"].items():
+        assert bell[int(index)].item() == pytest.approx(weight, abs=1e-4), index
+
+
+def test_poses_are_thinned_in_the_papers_shares():
+    random = np.random.default_rng(0)
+    counts = np.array([sample_pose_frames(random, 81).sum() for _ in range(4000)])
+    assert all(sample_pose_frames(random, 17)[0] for _ in range(50))
+    assert counts.min() == 1 and counts.max() == 81
+    assert (counts > 21).mean() == pytest.approx(0.35, abs=0.03)
+    assert (counts < 11).mean() == pytest.approx(0.45 * 10 / 11, abs=0.04)
+
+
+def test_videos_are_coded_as_the_pipeline_codes_them(pool, vae):
+    video = to_video(torch.from_numpy(np.array(pool.arrays["frames"][:2])))
+    assert encode(vae, video) == pytest.approx(torch.cat(list(encode_frames(vae, video)), 2), abs=1e-4)
+    lossless = fit_vae(pool, pool.rows(), 768)
+    latents = encode(lossless, video)
+    assert isinstance(lossless, AutoencoderLinear) and latents.square().mean() == pytest.approx(1, abs=0.3)
+
+
+def test_it_learns(make):
+    trainer = make(steps=120, part_masks="mixed")
+    trainer.run()
+    errors = [line["clean_error"] for line in trainer.lines]
+    assert np.mean(errors[-5:]) < 0.6 * np.mean(errors[:5])
+
+
+def test_the_last_thing_exported_loads_as_any_checkpoint(make, tmp_path):
+    trainer = make()
+    trainer.run()
+    trainer.export(tmp_path / "transformer")
+    loaded = load_transformer(tmp_path / "transformer", torch_dtype=torch.float32)
+    assert loaded.config.part_attention_empty == "excluded" and not loaded.config.text_conditioning
+    with trainer.averaged():
+        for name, value in trainer.model.state_dict().items():
+            assert loaded.state_dict()[name] == pytest.approx(value, abs=2e-3), name
+
+
+@pytest.mark.parametrize("part_masks", ["none", "mixed"])
+def test_a_killed_run_goes_on_bit_for_bit(make, part_masks):
+    whole = make("whole", part_masks=part_masks)
+    whole.run()
+
+    class Killed(Exception):
+        pass
+
+    cut = make("cut", part_masks=part_masks)
+    train = cut._train
+
+    def until_third(batch, progress):
+        if cut.step == 3:
+            cut.save()
+            cut.step += 1000  # what happened after the checkpoint is lost
+            raise Killed
+        return train(batch, progress)
+
+    cut._train = until_third
+    with pytest.raises(Killed):
+        cut.run()
+    again = make("cut", part_masks=part_masks)
+    again.run()
+    assert again.step == whole.step
+    for name, value in weights(whole).items():
+        assert torch.equal(value, weights(again)[name]), name
+    for ours, theirs in zip(whole.ema.shadow_params, again.ema.shadow_params):
+        assert torch.equal(ours, theirs)
+
+
+def test_stage_three_moves_part_attention_alone(make):
+    trainer = make(trainable="part_attention", part_masks="known")
+    # Nothing is learned while the last projection is zero.
+    torch.nn.init.normal_(trainer.model.proj_out.weight, std=0.1)
+    before = weights(trainer)
+    trainer.run()
+    moved = {name for name, value in weights(trainer).items() if not torch.equal(value, before[name])}
+    assert moved and all("part_attn" in name or "norm_part" in name for name in moved)
+
+
+def test_checkpointed_gradients_are_the_same(make):
+    runs = [make(str(on), gradient_checkpointing=on, steps=2) for on in (False, True)]
+    for run in runs:
+        run.run()
+    first, second = map(weights, runs)
+    for name in first:
+        assert first[name] == pytest.approx(second[name], abs=1e-5), name
+
+
+def test_a_bridge_starts_at_the_draft_and_ends_at_its_answer(pool, vae):
+    config = TINY | {"init": "draft", "part_attention": False}
+    transformer = PoseAnythingTransformer3DModel(**config)
+    initialise(transformer)
+    settings = TrainingSettings(**SETTINGS | {"part_masks": "none"})
+    batches = PoolBatches(pool, vae, settings, 8, torch.device("cpu"), drafts=True, held_out=2)
+    batches.take_in()
+    batch = batches.held_out_batch(0, 2)
+    generator = torch.Generator()
+    latents = sample(transformer, batch, 2, generator)  # it predicts no flow yet
+    assert torch.equal(latents[:, :, 1:], batch.draft[:, :, 1:])
+    assert torch.equal(latents[:, :, :1], batch.clean[:, :, :1])
+    loss, clean_error = Objective(transformer.config, "uniform", start_share=1.0).loss(
+        transformer, batch, generator
+    )
+    expected = (batch.draft - batch.clean)[:, :, 1:].square().mean().item()
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    assert clean_error.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_loss_that_is_no_number_ends_it_in_a_sentence(make):
+    trainer = make()
+    trainer.save()
+    with torch.no_grad():
+        trainer.model.proj_out.bias.fill_(float("nan"))
+    trainer.last_checkpoint = lambda: None
+    with pytest.raises(TrainingError, match="The loss is no number at step 1, .* lower learning_rate"):
+        trainer.run()
+
+
+def test_a_full_disk_ends_it_in_a_sentence_and_keeps_the_last_checkpoint(make, monkeypatch):
+    trainer = make()
+    trainer.save()
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(trainer.accelerator, "save_state", full)
+    trainer.step = 5
+    with pytest.raises(TrainingError, match="free some space"):
+        trainer.save()
+    assert trainer.last_checkpoint().name == "step-00000000"
+
+
+def test_a_damaged_checkpoint_is_named(make):
+    trainer = make()
+    trainer.save()
+    (trainer.last_checkpoint() / "state.json").write_text("{")
+    with pytest.raises(TrainingError, match="step-00000000 can't be gone on with"):
+        trainer.run()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_papers_stages_are_settings(stage, tmp_path):
+    file = tmp_path / "run.toml"
+    file.write_text(f'stage = "{stage}"\nsteps = 7\n')
+    settings = TrainingSettings.read(file)
+    assert settings.steps == 7 and settings.loss_weights == "release"
+    assert (settings.trainable == "part_attention") == (stage == "parts")
+
+
+@pytest.mark.parametrize(
+    "text, sentence",
+    [
+        ("step = 3", "no setting 'step'"),
+        ('steps = "x"', "must be of type int"),
+        ('stage = "none"', "no stage 'none'"),
+        ('trainable = "some"', "choose one of all, part_attention"),
+        ("steps = ", "can't be read"),
+    ],
+)
+def test_wrong_settings_are_named(text, sentence, tmp_path):
+    file = tmp_path / "run.toml"
+    file.write_text(text)
+    with pytest.raises(TrainingError, match=sentence):
+        TrainingSettings.read(file)
