@@ -19,16 +19,16 @@ from inference_server.poseanything.checkpoints.official import config_from_offic
 from inference_server.poseanything.checkpoints.text_encoder import WAN_T5_KEYS, config_from_shapes
 from inference_server.poseanything.checkpoints.vae import WAN_VAE_KEYS, config_from_wan
 from inference_server.poseanything.models.transformer import PoseAnythingTransformer3DModel
-from tests.golden import GOLDEN
+from tests.golden import recordings
 from tests.model.checkpoint_files import random_tensors, transformer_shapes, wan_t5_shapes, wan_vae_shapes
 
 
-@pytest.fixture(scope="module")
-def official() -> dict:
-    path = GOLDEN / "official_keys.json"
-    if not path.exists():
-        pytest.skip(f"{path} is not there")
-    return json.loads(path.read_text())
+@pytest.fixture
+def official(request) -> dict:
+    return json.loads(request.param.read_text())
+
+
+every_release = pytest.mark.parametrize("official", recordings("official_keys*.json"), indirect=True)
 
 
 def shapes_of(tensors) -> dict[str, tuple[int, ...]]:
@@ -39,6 +39,7 @@ def tuples(shapes) -> dict[str, tuple[int, ...]]:
     return {name: tuple(shape) for name, shape in shapes.items()}
 
 
+@every_release
 @pytest.mark.parametrize("part_attention, keys", [(True, "keys_ptc"), (False, "keys_noptc")])
 def test_the_full_model_exports_the_releases_names_and_shapes(official, part_attention, keys):
     with init_empty_weights():
@@ -50,6 +51,7 @@ def test_the_full_model_exports_the_releases_names_and_shapes(official, part_att
     assert sum(parameter.numel() for parameter in model.parameters()) == variant["n_params"]
 
 
+@every_release
 @pytest.mark.parametrize(
     "pose_injection, variant", [("mlp", "48+condition_proj Linear(48,48)"), ("width", "in_dim48_ptcFalse")]
 )
@@ -64,6 +66,7 @@ def test_the_other_ways_of_injecting_poses_are_named_as_the_release_lists_them(
     assert fingerprint == official["variants"][variant]["md5"]
 
 
+@every_release
 @pytest.mark.parametrize("part_attention, keys", [(True, "keys_ptc"), (False, "keys_noptc")])
 def test_the_releases_shapes_give_the_releases_configuration(official, part_attention, keys):
     config = config_from_official(tuples(official[keys]), "here")

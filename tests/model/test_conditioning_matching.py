@@ -10,15 +10,13 @@ from hypothesis import strategies as st
 pytest.importorskip("skimage")
 
 from inference_server.poseanything.conditioning.parts import PartPlan, match_parts, parts_from_truth  # noqa: E402
-from tests.golden import GOLDEN  # noqa: E402
+from tests.golden import recordings  # noqa: E402
 
-RECORDINGS = sorted(GOLDEN.glob("*_io.npz"))
 HEIGHT, WIDTH = 3, 4
 TOKENS = HEIGHT * WIDTH
 
 
-@pytest.mark.skipif(not RECORDINGS, reason="no recording of the official code is here")
-@pytest.mark.parametrize("recording", RECORDINGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("recording", recordings("*_io.npz"))
 def test_release_mode_matches_as_the_official_code_did(recording):
     recorded = np.load(recording)
     if "match_union_mask_official" not in recorded:

@@ -21,54 +21,88 @@ from inference_server.poseanything.conditioning.parts import (  # noqa: E402
     subject_from_cutout,
     token_masks,
 )
-from tests.golden import DEER, GOLDEN  # noqa: E402
+from tests.golden import official_sample, recordings  # noqa: E402
 
-RECORDED_FRAMES = (0, 10, 20, 40)
-WIDTH, HEIGHT = 832, 448
 CROSS = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
 
 
-@pytest.fixture(scope="module")
-def recorded():
-    if not (GOLDEN / "segments_deer.npz").exists() or not DEER.exists():
-        pytest.skip("the official sample and its recorded segments are not here")
-    return np.load(GOLDEN / "segments_deer.npz")
+class RecordedSegments:
+    """What the official code made of some frames of a sample: `NAME` of `segments_NAME.npz`."""
+
+    def __init__(self, path):
+        self.sample = path.stem.removeprefix("segments_")
+        self.arrays = np.load(path)
+        described = json.loads(path.with_suffix(".json").read_text())
+        self.alpha = described["alpha"]
+        self.frames = {int(frame): facts for frame, facts in described["frames"].items()}
+
+    def masks(self, frame, kind):
+        """bool [parts, height, width]: the parts `undilated`, `dilated` or, at tokens' size, `latent`."""
+        return self.arrays[f"frame_{frame:03d}_{kind}"]
+
+    @property
+    def size(self):
+        height, width = self.frames[min(self.frames)]["resized_hw"]
+        return width, height
+
+    def pose(self, frame):
+        path = official_sample(self.sample) / "skeleton" / f"{frame:03d}.png"
+        return cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+
+    def pose_at_clip_size(self, frame):
+        return cv2.resize(self.pose(frame), self.size, interpolation=cv2.INTER_LINEAR)
+
+    def subject(self):
+        cutout = cv2.imread(str(official_sample(self.sample) / "subject.png"))
+        return subject_from_cutout(cv2.cvtColor(cutout, cv2.COLOR_BGR2RGB), *self.size)
 
 
-def deer_pose(frame):
-    return cv2.imread(str(DEER / "skeleton" / f"{frame:03d}.png"), cv2.IMREAD_GRAYSCALE)
+@pytest.fixture
+def recorded(request):
+    return RecordedSegments(request.param)
 
 
-def deer_subject():
-    cutout = cv2.cvtColor(cv2.imread(str(DEER / "subject.png")), cv2.COLOR_BGR2RGB)
-    return subject_from_cutout(cutout, WIDTH, HEIGHT)
+every_recording = pytest.mark.parametrize("recorded", recordings("segments_*.npz"), indirect=True)
 
 
-def at_clip_size(image):
-    return cv2.resize(image, (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR)
+@every_recording
+def test_recorded_segments_are_dilated_as_recorded(recorded):
+    for frame, facts in recorded.frames.items():
+        dilated = dilate(recorded.masks(frame, "undilated"), recorded.alpha)
+        expected = recorded.masks(frame, "dilated")
+        if facts["used_id_mask"]:  # cut off at a subject that the recording does not hold
+            dilated &= expected.any(0)
+        np.testing.assert_array_equal(dilated, expected)
 
 
-@pytest.mark.parametrize("frame", RECORDED_FRAMES)
-def test_segments_and_their_dilation_are_the_official_ones(recorded, frame):
-    segments = split_segments(at_clip_size(deer_pose(frame)))
-    np.testing.assert_array_equal(segments, recorded[f"frame_{frame:03d}_undilated"])
-    dilated = dilate(segments, 66)
-    if frame == 0:
-        dilated &= deer_subject()
-    np.testing.assert_array_equal(dilated, recorded[f"frame_{frame:03d}_dilated"])
+@every_recording
+def test_recorded_segments_have_the_recorded_tokens(recorded):
+    for frame, facts in recorded.frames.items():
+        width, height = facts["token_wh"]
+        tokens = token_masks(recorded.masks(frame, "dilated"), height, width)
+        np.testing.assert_array_equal(tokens, recorded.masks(frame, "latent"))
 
 
+@every_recording
+def test_segments_of_the_official_sample_are_the_official_ones(recorded):
+    for frame in recorded.frames:
+        segments = split_segments(recorded.pose_at_clip_size(frame))
+        np.testing.assert_array_equal(segments, recorded.masks(frame, "undilated"))
+
+
+@every_recording
 def test_alpha_is_the_official_one(recorded):
-    alpha = json.loads((GOLDEN / "segments_deer.json").read_text())["alpha"]
-    assert dilation_alpha(at_clip_size(deer_pose(0)), deer_subject()) == alpha
+    assert dilation_alpha(recorded.pose_at_clip_size(0), recorded.subject()) == recorded.alpha
 
 
+@every_recording
 def test_plan_has_the_official_token_masks(recorded):
-    plan = plan_parts({frame: deer_pose(frame) for frame in RECORDED_FRAMES}, deer_subject(), WIDTH, HEIGHT)
-    np.testing.assert_array_equal(plan.first, recorded["frame_000_latent"])
-    assert set(plan.candidates) == {10, 20, 40}
+    poses = {frame: recorded.pose(frame) for frame in recorded.frames}
+    plan = plan_parts(poses, recorded.subject(), *recorded.size)
+    np.testing.assert_array_equal(plan.first, recorded.masks(0, "latent"))
+    assert set(plan.candidates) == set(recorded.frames) - {0}
     for frame, masks in plan.candidates.items():
-        np.testing.assert_array_equal(masks, recorded[f"frame_{frame:03d}_latent"])
+        np.testing.assert_array_equal(masks, recorded.masks(frame, "latent"))
 
 
 points = st.tuples(st.integers(0, 95), st.integers(0, 63))

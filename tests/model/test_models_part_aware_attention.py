@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from unittest import mock
 
@@ -16,8 +17,9 @@ from inference_server.poseanything.models import part_aware_attention, part_toke
 from inference_server.poseanything.models.part_tokens import PartTokens  # noqa: E402
 from inference_server.poseanything.models.transformer import PoseAnythingTransformerBlock  # noqa: E402
 from tests.benchmarks.ptcm import flops, runs  # noqa: E402
+from tests.golden import recordings  # noqa: E402
 from tests.model.masked_part_attention import MaskedPartProcessor, MaskedParts  # noqa: E402
-from tests.model.recordings import Recording, recordings, relative_error  # noqa: E402
+from tests.model.recordings import Recording, relative_error  # noqa: E402
 from tests.model.tiny_transformer import tiny_parts, tiny_transformer  # noqa: E402
 
 DIM = 24
@@ -66,7 +68,7 @@ def assert_same_as_masked(empty: str, masks: Masks) -> None:
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize("recording", recordings())
+@pytest.mark.parametrize("recording", recordings("*_io.npz"), indirect=True)
 def test_recorded_output(recording: Recording):
     block, parts = recording.transformer.blocks[1], recording.parts
     hidden_states = recording["block1_pre_norm4"]
@@ -78,7 +80,7 @@ def test_recorded_output(recording: Recording):
     assert relative_error(output[:, parts.first_length :], recording["block1_ptcm_out"]) < 1e-4
 
 
-@pytest.mark.parametrize("recording", recordings())
+@pytest.mark.parametrize("recording", recordings("*_io.npz"), indirect=True)
 def test_recorded_output_of_single_parts(recording: Recording):
     block = recording.transformer.blocks[1]
     norm_hidden_states = recording["block1_norm4_out"]
@@ -90,6 +92,16 @@ def test_recorded_output_of_single_parts(recording: Recording):
             tokens, shared = block.part_attn(*parts.gather(norm_hidden_states), parts)
         output = parts.write_(torch.zeros_like(norm_hidden_states), tokens, shared)
         assert relative_error(output[:, parts.first_length :], recorded) < 1e-4
+
+
+@pytest.mark.parametrize("recording", recordings("cost*.json"))
+def test_recorded_arithmetic(recording):
+    """The block of the real size, and what the release's way of part-aware attention adds to it."""
+    recorded = json.loads(recording.read_text())["flop_counter_meta_real"]
+    with torch.no_grad():
+        made = runs(3072, 14336, "meta")
+        assert flops(made["without"]) == recorded["without"]
+        assert flops(made["as released"]) == recorded["with"]
 
 
 densities = st.lists(st.sampled_from([0.0, 0.1, 0.4, 0.9, 1.0]), min_size=1, max_size=10)
@@ -215,7 +227,7 @@ def test_pieces_of_the_sequence_make_the_whole(densities: list[float], ranks: in
     found_keys, written = torch.zeros_like(keys), []
     for rank in range(ranks):
         with (
-            mock.patch("torch.distributed.get_rank", lambda group: rank),
+            mock.patch("torch.distributed.get_rank", lambda group, rank=rank: rank),
             mock.patch("torch.distributed.get_world_size", lambda group: ranks),
             mock.patch.object(part_tokens.collectives, "all_reduce", lambda tensor, op, group: tensor),
         ):

@@ -17,7 +17,8 @@ from inference_server.poseanything.models.transformer import (  # noqa: E402
     FirstFrameAttention,
     PoseAnythingTransformer3DModel,
 )
-from tests.model.recordings import Recording, recordings, relative_error  # noqa: E402
+from tests.golden import recordings  # noqa: E402
+from tests.model.recordings import Recording, relative_error  # noqa: E402
 from tests.model.tiny_transformer import CHANNELS, CONFIG, tiny_inputs, tiny_parts, tiny_transformer  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,7 +34,7 @@ def no_gradients():
 # The official code's numbers
 
 
-@pytest.mark.parametrize("recording", recordings())
+@pytest.mark.parametrize("recording", recordings("*_io.npz"), indirect=True)
 @pytest.mark.parametrize("part_attention", [False, True], ids=["without", "with"])
 def test_recorded_flow(recording: Recording, part_attention: bool):
     recorded = recording["out_ptc" if part_attention else "out_noptc"]
@@ -41,7 +42,7 @@ def test_recorded_flow(recording: Recording, part_attention: bool):
     assert relative_error(recording.transformer(**recording.inputs, parts=parts).sample, recorded) < 1e-4
 
 
-@pytest.mark.parametrize("recording", recordings())
+@pytest.mark.parametrize("recording", recordings("*_io.npz"), indirect=True)
 @pytest.mark.parametrize(
     ("name", "on", "reduce"),
     [

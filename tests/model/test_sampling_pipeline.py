@@ -33,7 +33,7 @@ from inference_server.poseanything.sampling.pipeline import (  # noqa: E402
 from inference_server.poseanything.sampling.schedulers import SCHEDULERS, make_scheduler, set_timesteps  # noqa: E402
 from tests.benchmarks.ptcm import flops  # noqa: E402
 from tests.benchmarks.ptcm import runs as block_runs  # noqa: E402
-from tests.golden import GOLDEN  # noqa: E402
+from tests.golden import recordings  # noqa: E402
 
 from .tiny_pipeline import psnr, tiny_clip, tiny_pipeline, tiny_vae  # noqa: E402
 
@@ -65,19 +65,19 @@ def part_maps(frames: int, height: int, width: int) -> np.ndarray:
     return maps
 
 
+@pytest.mark.parametrize("recording", recordings("scheduler*.json"))
 @pytest.mark.parametrize("name", SCHEDULERS)
-def test_both_schedulers_have_the_releases_sigmas(name):
-    if not (GOLDEN / "scheduler.json").exists():
-        pytest.skip(f"no recording of the release's schedule in {GOLDEN}")
-    recorded = json.loads((GOLDEN / "scheduler.json").read_text())["50"]
-    scheduler = make_scheduler(name)
-    set_timesteps(scheduler, 50, "cpu")
-    expected = torch.tensor(recorded["sigmas"] + [0.0])
-    if name == "euler":
-        assert torch.equal(scheduler.sigmas, expected)
-        assert torch.equal(scheduler.timesteps, torch.tensor(recorded["timesteps"]))
-    else:  # UniPC must not begin at infinity
-        torch.testing.assert_close(scheduler.sigmas, expected, rtol=0, atol=1.1e-6)
+def test_both_schedulers_have_the_releases_sigmas(name, recording):
+    recorded = json.loads(recording.read_text())
+    for num_steps in filter(str.isdigit, recorded):
+        scheduler = make_scheduler(name)
+        set_timesteps(scheduler, int(num_steps), "cpu")
+        expected = torch.tensor(recorded[num_steps]["sigmas"] + [0.0])
+        if name == "euler":
+            assert torch.equal(scheduler.sigmas, expected)
+            assert torch.equal(scheduler.timesteps, torch.tensor(recorded[num_steps]["timesteps"]))
+        else:  # UniPC must not begin at infinity
+            torch.testing.assert_close(scheduler.sigmas, expected, rtol=0, atol=1.1e-6)
 
 
 @torch.no_grad()
