@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,166 @@ def test_the_extension_needs_what_blender_and_its_wheels_bring_alone():
 
 def test_the_server_never_meets_blender():
     assert not offences("inference_server", forbidden={"bpy", "bmesh", "mathutils", "blender_addon"})
+
+
+@pytest.mark.parametrize("room", ["connection", "takes"])
+def test_what_threads_touch_never_meets_blender(room):
+    assert not offences(f"blender_addon/{room}", forbidden=BLENDER)
+
+
+def modules_of(package: Path) -> dict[str, Path]:
+    """The dotted name, from the package on, of each of its files."""
+    names = {}
+    for path in sorted(package.rglob("*.py")):
+        parts = path.relative_to(package.parent).with_suffix("").parts
+        names[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return names
+
+
+def _running(node: ast.AST):
+    """Everything below a node, but for what only type checkers read."""
+    for child in ast.iter_child_nodes(node):
+        if (
+            isinstance(child, ast.If)
+            and isinstance(child.test, ast.Name)
+            and child.test.id == "TYPE_CHECKING"
+        ):
+            continue
+        yield child
+        yield from _running(child)
+
+
+def arrows_of(package: Path) -> dict[str, set[str]]:
+    """Which modules of a package each of its modules imports, anywhere in it."""
+    modules = modules_of(package)
+    arrows: dict[str, set[str]] = {name: set() for name in modules}
+    for name, path in modules.items():
+        home = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
+        for node in _running(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+            if isinstance(node, ast.Import):
+                wanted = [[alias.name] for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                base = home[: len(home) - node.level + 1] if node.level else []
+                source = ".".join([*base, *([node.module] if node.module else [])])
+                wanted = [[f"{source}.{alias.name}", source] for alias in node.names]
+            else:
+                continue
+            for names in wanted:
+                found = next((each for each in names if each in modules), name)
+                if found != name:
+                    arrows[name].add(found)
+    return arrows
+
+
+def circles_in(arrows: dict[str, set[str]]) -> list[set[str]]:
+    """Groups of nodes that reach each other."""
+
+    def reached(start: str) -> set[str]:
+        seen, waiting = set(), [start]
+        while waiting:
+            for target in arrows.get(waiting.pop(), ()):
+                if target not in seen:
+                    seen.add(target)
+                    waiting.append(target)
+        return seen
+
+    reach = {node: reached(node) for node in arrows}
+    circles = []
+    for node in arrows:
+        circle = {other for other in reach[node] if node in reach.get(other, ())}
+        if circle and circle not in circles:
+            circles.append(circle)
+    return circles
+
+
+@pytest.mark.parametrize(
+    "package",
+    [
+        "shared",
+        "blender_addon",
+        pytest.param(
+            "inference_server", marks=pytest.mark.xfail(reason="readers and gguf_files", strict=False)
+        ),
+    ],
+)
+def test_no_module_needs_itself_to_be_there_first(package):
+    assert not circles_in(arrows_of(ROOT / package))
+
+
+def room_of(module: str) -> str:
+    """The part of a package that a module belongs to; "" for the package itself."""
+    return module.split(".")[1] if "." in module else ""
+
+
+EXTENSION = (
+    {"errors", "takes"},
+    {"connection", "examples", "view"},
+    {"rig", "sequencer", "preferences"},
+    {"ground_truth", "session"},
+    {"settings"},
+    {"request"},
+    {"operators"},
+    {"ui"},
+    {""},
+)
+"""The extension's rooms from the ground up; each needs only what lies below it, and `shared` is below all."""
+
+
+def test_no_arrow_of_the_extension_runs_up():
+    level = {room: number for number, rooms in enumerate(EXTENSION) for room in rooms}
+    up = [
+        f"{source} imports {target}"
+        for source, targets in arrows_of(ROOT / "blender_addon").items()
+        for target in targets
+        if room_of(source) != room_of(target) and level[room_of(target)] >= level[room_of(source)]
+    ]
+    assert not up
+
+
+LIBRARY_ALONE = ("poseanything*", "out_of_memory")
+SERVER = {
+    "poseanything": ("out_of_memory",),
+    "engines": LIBRARY_ALONE,
+    "worker": ("", "engines", "engines.base", "out_of_memory"),
+    "broker": ("", "engines", "engines.base"),
+    **{
+        room: (*LIBRARY_ALONE, "training*", "synthesis*", "xpose*", "evaluation*")
+        for room in ("training", "xpose", "evaluation")
+    },
+    "synthesis": (*LIBRARY_ALONE, "training*", "evaluation*", "engines.base", "engines.draft*"),
+    "cli": ("*",),
+    "__main__": ("cli",),
+    "out_of_memory": (),
+    "": (),
+}
+"""What each room of the server may need of the others, `shared` apart."""
+
+
+def test_the_arrows_of_the_server():
+    wrong = [
+        f"{source} imports {target}"
+        for source, targets in arrows_of(ROOT / "inference_server").items()
+        for target in targets
+        if room_of(source) != room_of(target)
+        and not any(fnmatch(target.partition(".")[2], allowed) for allowed in SERVER[room_of(source)])
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize(
+    "files, circles",
+    [
+        ({"a.py": "from . import b", "b.py": "from .c import x", "c.py": "x = 1"}, 0),
+        ({"a.py": "from . import b", "b.py": "def later():\n    from .a import x"}, 1),
+        ({"a.py": "from .deep import b", "deep/__init__.py": "", "deep/b.py": "from .. import a"}, 1),
+    ],
+)
+def test_circles_are_found_wherever_they_hide(files, circles, tmp_path):
+    package = tmp_path / "package"
+    for name, source in {"__init__.py": "", **files}.items():
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text(source)
+    assert len(circles_in(arrows_of(package))) == circles
 
 
 @pytest.mark.parametrize(
