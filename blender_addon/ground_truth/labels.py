@@ -14,9 +14,10 @@ from collections.abc import Iterator, Sequence
 import bpy
 import numpy as np
 
-from ..rig.skin import read_points, read_triangles
+from ..rig.skin import FLESH_TYPES, read_points, read_triangles
 from ..view.projection import Projector
-from .surfaces import Surface, SurfaceReader, seen_meshes
+from .surfaces import Surface, SurfaceReader, evaluated_mesh, instanced, is_instancer, rendered_objects
+from .visibility import is_shown
 from .zbuffer import ZBuffer
 
 SAMPLES = 2
@@ -36,8 +37,13 @@ class Labeller:
     def __init__(self, surfaces: Sequence[Surface], reader: SurfaceReader, depsgraph: bpy.types.Depsgraph):
         self._surfaces = surfaces
         self._reader = reader
-        own = {surface.obj for surface in surfaces}
-        self._others = [obj for obj in seen_meshes(depsgraph) if obj not in own and obj.mode != "EDIT"]
+        self._own = {surface.obj for surface in surfaces}
+        others = [obj for obj in rendered_objects(depsgraph) if obj.mode != "EDIT"]
+        self._others = [obj for obj in others if obj not in self._own and obj.type in FLESH_TYPES]
+        self._instancers = {obj for obj in others if is_instancer(obj)} - self._own
+        self._instancers -= {
+            surface.subject.instancers[0] for surface in surfaces if surface.subject.instancers
+        }
         self._triangles: dict[bpy.types.Object, tuple[tuple[int, int], np.ndarray]] = {}
 
     def draw(self, depsgraph: bpy.types.Depsgraph, projector: Projector, stride: int = 1) -> Iterator[None]:
@@ -54,12 +60,15 @@ class Labeller:
         )
         subjects = []
         for surface in self._surfaces:
-            mesh, world = surface.placed(depsgraph)
-            if len(mesh.vertices) != len(surface.labels):
+            if not is_shown(surface.obj, depsgraph):
+                continue
+            shape = surface.shape(depsgraph)
+            if shape.make != surface.make:
                 for _ in self._reader.read(surface, lambda: depsgraph):
                     pass
-            subjects.append((surface, read_points(mesh), world))
-        window = camera.window([_box(points, world) for _, points, world in subjects], width, height)
+            subjects.append((surface, shape.points, shape.world))
+        boxes = [_box(points, world) for _, points, world in subjects]
+        window = camera.window(boxes, width, height) if boxes else (0, 0, 0, 0)
         occluders = self._occluders(depsgraph, camera, window)
         return self._paint(camera, subjects, occluders, ZBuffer(width, height), window, samples)
 
@@ -91,25 +100,33 @@ class Labeller:
         self, depsgraph, camera: _Camera, window
     ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Triangles [T, 3], points [V, 3] and world matrix of what may stand in front of the subjects."""
-        if not self._others or window[2] <= window[0] or window[3] <= window[1]:
+        if window[2] <= window[0] or window[3] <= window[1]:
             return []
-        placed = [obj.evaluated_get(depsgraph) for obj in self._others]
-        boxes = np.array([obj.bound_box for obj in placed], np.float64)
-        worlds = np.array([obj.matrix_world for obj in placed], np.float64)
+        shown = [obj for obj in self._others if is_shown(obj, depsgraph)]
+        placed = [obj.evaluated_get(depsgraph) for obj in shown]
+        boxes = np.array([obj.bound_box for obj in placed], np.float64).reshape(-1, 8, 3)
+        worlds = np.array([obj.matrix_world for obj in placed], np.float64).reshape(-1, 4, 4)
         corners = boxes @ worlds[:, :3, :3].transpose(0, 2, 1) + worlds[:, None, :3, 3]
         nearest = camera.nearest_over(corners, window)
         found, room = [], MAX_OCCLUDING
         for index in np.argsort(nearest)[: np.isfinite(nearest).sum()].tolist():
-            mesh = placed[index].data
-            if len(mesh.polygons) > room:
-                continue
-            make = (len(mesh.vertices), len(mesh.polygons))
-            before, triangles = self._triangles.get(self._others[index], (None, None))
-            if make != before:
-                triangles = read_triangles(mesh)
-                self._triangles[self._others[index]] = make, triangles
-            room -= len(triangles)
-            found.append((triangles, read_points(mesh), worlds[index]))
+            with evaluated_mesh(shown[index], depsgraph) as mesh:
+                if len(mesh.polygons) > room:
+                    continue
+                make = (len(mesh.vertices), len(mesh.polygons))
+                before, triangles = self._triangles.get(shown[index], (None, None))
+                if make != before:
+                    triangles = read_triangles(mesh)
+                    self._triangles[shown[index]] = make, triangles
+                room -= len(triangles)
+                found.append((triangles, read_points(mesh), worlds[index]))
+        if self._instancers:
+            for points, triangles in instanced(depsgraph, self._instancers).values():
+                if len(triangles) <= room and np.isfinite(
+                    camera.nearest_over(_box(points, np.eye(4))[None], window)
+                ):
+                    room -= len(triangles)
+                    found.append((triangles, points, np.eye(4)))
         return found
 
 

@@ -3,75 +3,198 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import bpy
 import numpy as np
 
 from ..errors import ExportError
-from ..rig.skin import carrying_bone, is_bound, read_points, read_triangles
+from ..rig.animation import followed, followers
+from ..rig.skin import FLESH_TYPES, carrying_bone, is_bound, is_rendered, read_points, read_triangles
 from ..rig.subjects import Subject
+from .visibility import is_shown
 
 STRONGEST = 4
 """Limbs kept for each vertex, as many as real-time rigs know."""
 BATCH = 4000
 """Vertices whose weights are read before somebody else may go on."""
+MAX_INSTANCES = 2000
+"""Instances looked at in a frame."""
+
+
+@dataclass(frozen=True, eq=False)
+class Shape:
+    """What an object, or all that it instances, is in one frame: `points` [V, 3], which the matrix `world`
+    [4, 4] takes to world space, and how many vertices and faces it is made of (`make`)."""
+
+    points: np.ndarray
+    world: np.ndarray
+    make: tuple[int, int]
 
 
 @dataclass(eq=False)
 class Surface:
-    """One mesh object of a subject. `labels` [V, n] uint8 are limb indices + 1 (0 for none) with their
-    `weights` [V, n] float32, the strongest first, n being 4 or as few as are used."""
+    """One object of a subject, or, where `instances` is true, what it instances. `labels` [V, n] uint8 are
+    limb indices + 1 (0 for none) with their `weights` [V, n] float32, the strongest first, n being 4 or as
+    few as are used. All of it belongs to `bone` where that is set."""
 
     obj: bpy.types.Object
     subject: Subject
     bone: str = ""
+    instances: bool = False
+    make: tuple[int, int] = (-1, -1)
     triangles: np.ndarray = field(default_factory=lambda: np.zeros((0, 3), np.int32))
     labels: np.ndarray = field(default_factory=lambda: np.zeros((0, STRONGEST), np.uint8))
     weights: np.ndarray = field(default_factory=lambda: np.zeros((0, STRONGEST), np.float32))
 
-    def placed(self, depsgraph: bpy.types.Depsgraph) -> tuple[bpy.types.Mesh, np.ndarray]:
-        """The evaluated mesh and the matrix [4, 4] that takes it to world space."""
+    @property
+    def is_weighted(self) -> bool:
+        """Whether vertex groups tell whose its vertices are."""
+        return self.obj.type == "MESH" and not self.instances and not self.bone
+
+    def shape(self, depsgraph: bpy.types.Depsgraph) -> Shape:
+        """The shape in the frame that is evaluated; `triangles` are read anew where its make has changed."""
+        if self.instances:
+            points, triangles = instanced(depsgraph, {self.obj}).get(self.obj, (None, None))
+            if points is None:
+                points, triangles = np.zeros((0, 3), np.float32), np.zeros((0, 3), np.int32)
+            make = len(points), len(triangles)
+            if make != self.make:
+                self.triangles = triangles
+            return Shape(points, np.eye(4), make)
         evaluated = self.obj.evaluated_get(depsgraph)
-        return evaluated.data, self.subject.placement(depsgraph) @ np.array(
-            evaluated.matrix_world, np.float64
-        )
+        world = self.subject.placement(depsgraph) @ np.array(evaluated.matrix_world, np.float64)
+        with evaluated_mesh(self.obj, depsgraph) as mesh:
+            make = len(mesh.vertices), len(mesh.polygons)
+            if make != self.make:
+                self.triangles = read_triangles(mesh)
+            return Shape(read_points(mesh), world, make)
+
+
+@contextmanager
+def evaluated_mesh(obj: bpy.types.Object, depsgraph: bpy.types.Depsgraph) -> Iterator[bpy.types.Mesh]:
+    """The surface of an object in the frame that is evaluated, as a mesh, also of curves, texts and
+    metaballs."""
+    evaluated = obj.evaluated_get(depsgraph)
+    if evaluated.type == "MESH":
+        yield evaluated.data
+        return
+    mesh = evaluated.to_mesh()
+    try:
+        yield mesh
+    finally:
+        evaluated.to_mesh_clear()
 
 
 def find_surfaces(subjects: Sequence[Subject], depsgraph: bpy.types.Depsgraph) -> list[Surface]:
-    """The meshes that can be seen and move with a subject: skinned, carried by a bone, or following one of
-    those.
+    """What renders and moves with a subject: skinned, carried by a bone, or following one of those. What is
+    bound to one of the subjects is its alone.
 
     Raises `ExportError` when one is being edited."""
     surfaces, taken = [], set()
+    armatures = {subject.armature for subject in subjects}
     for subject in subjects:
-        objects = seen_meshes(depsgraph, subject.instancer)
-        bound = {obj for obj in objects if is_bound(obj, subject.armature)}
+        objects = rendered_objects(depsgraph, subject.instancer)
+        along = followers(subject.armature, [*objects, *_invisible(objects, subject)])
         for obj in objects:
-            key = (obj, subject.instancer)
-            bone = "" if obj in bound else carrying_bone(obj, subject.armature)
-            if key not in taken and (obj in bound or bone or _follows(obj, bound | {subject.armature})):
-                if obj.mode == "EDIT":
-                    raise ExportError(f"The mesh {obj.name} is in Edit Mode; leave it first.")
-                taken.add(key)
+            key = (obj, subject.instancers)
+            bound = is_bound(obj, subject.armature)
+            bone = "" if bound else _carrier(obj, subject.armature, along)
+            others = any(is_bound(obj, other) for other in armatures - {subject.armature})
+            if key in taken or not (bound or bone or (obj in along and not others)):
+                continue
+            if obj.mode == "EDIT":
+                raise ExportError(f"The mesh {obj.name} is in Edit Mode; leave it first.")
+            taken.add(key)
+            if obj.type in FLESH_TYPES:
                 surfaces.append(Surface(obj, subject, bone))
+            if is_instancer(obj) and subject.instancer is None:
+                surfaces.append(Surface(obj, subject, bone, instances=True))
     return surfaces
 
 
-def seen_meshes(
+def _invisible(objects: list[bpy.types.Object], subject: Subject) -> list[bpy.types.Object]:
+    """Objects that may pass motion on without being rendered themselves: lattices, empties, other
+    armatures."""
+    known = set(objects)
+    return [obj for obj in subject.objects if obj not in known and obj != subject.armature]
+
+
+def _carrier(obj: bpy.types.Object, armature: bpy.types.Object, along) -> str:
+    """The bone that carries an object rigidly, also through lattices, curves and other objects it follows."""
+    seen, waiting = set(), [obj]
+    while waiting:
+        one = waiting.pop()
+        if one in seen or is_bound(one, armature):
+            continue
+        seen.add(one)
+        if bone := carrying_bone(one, armature):
+            return bone
+        waiting.extend(link for link in followed(one) if link in along)
+    return ""
+
+
+def is_instancer(obj: bpy.types.Object) -> bool:
+    """Whether an object may make instances of others."""
+    return (
+        obj.instance_type != "NONE"
+        or any(modifier.type == "NODES" for modifier in obj.modifiers)
+        or len(obj.particle_systems) > 0
+    )
+
+
+def instanced(
+    depsgraph: bpy.types.Depsgraph, instancers: set[bpy.types.Object] | None = None
+) -> dict[bpy.types.Object, tuple[np.ndarray, np.ndarray]]:
+    """What objects instance in the frame that is evaluated, however deep: for each the points [V, 3] in
+    world space and triangles [T, 3] of all its instances together."""
+    pieces: dict[bpy.types.Object, list] = {}
+    meshes: dict[bpy.types.ID, tuple[np.ndarray, np.ndarray]] = {}
+    seen = 0
+    for instance in depsgraph.object_instances:
+        if not instance.is_instance or instance.parent is None:
+            continue
+        owner = instance.parent.original
+        obj = instance.object
+        if (instancers is not None and owner not in instancers) or obj.type not in FLESH_TYPES:
+            continue
+        seen += 1
+        if seen > MAX_INSTANCES:
+            break
+        if obj.original.hide_render or owner.hide_render:
+            continue
+        if obj.type == "MESH":
+            data = obj.data
+            if data not in meshes:
+                meshes[data] = read_points(data), read_triangles(data)
+            points, triangles = meshes[data]
+        else:
+            mesh = obj.to_mesh()
+            points, triangles = read_points(mesh), read_triangles(mesh)
+            obj.to_mesh_clear()
+        matrix = np.array(instance.matrix_world, np.float64)
+        pieces.setdefault(owner, []).append((points @ matrix[:3, :3].T + matrix[:3, 3], triangles))
+    found = {}
+    for owner, parts in pieces.items():
+        begins = np.cumsum([0] + [len(points) for points, _ in parts])
+        triangles = np.concatenate([part[1] + begin for part, begin in zip(parts, begins)])
+        found[owner] = np.concatenate([points for points, _ in parts]).astype(np.float32), triangles
+    return found
+
+
+def rendered_objects(
     depsgraph: bpy.types.Depsgraph, instancer: bpy.types.Object | None = None
 ) -> list[bpy.types.Object]:
-    """The mesh objects of the scene, or of what an object instances, that are there both for the viewport,
-    whose evaluation is read, and for a render."""
-    layer = depsgraph.view_layer
+    """The objects with a surface, and those that instance some, of the scene, or of what an object
+    instances, that render in some frame and are in the view layer that is evaluated."""
     rendered = _rendered(depsgraph.scene.collection if instancer is None else instancer.instance_collection)
     return [
         obj
         for obj in rendered
-        if obj.type == "MESH"
-        and not obj.hide_render
+        if (obj.type in FLESH_TYPES or is_instancer(obj))
+        and is_rendered(obj)
         and obj.evaluated_get(depsgraph).is_evaluated
-        and (instancer is not None or obj.visible_get(view_layer=layer))
     ]
 
 
@@ -86,17 +209,6 @@ def _rendered(collection: bpy.types.Collection) -> dict[bpy.types.Object, None]:
     return objects
 
 
-def _follows(obj: bpy.types.Object, leaders: set[bpy.types.Object]) -> bool:
-    for modifier in obj.modifiers:
-        target = {"SURFACE_DEFORM": "target", "MESH_DEFORM": "object"}.get(modifier.type)
-        if target is not None and getattr(modifier, target) in leaders:
-            return True
-    parent = obj.parent
-    while parent is not None and parent not in leaders:
-        parent = parent.parent
-    return parent is not None
-
-
 class SurfaceReader:
     """Gives surfaces their triangles and labels, as the evaluated mesh of the current frame has them.
 
@@ -106,17 +218,23 @@ class SurfaceReader:
 
     def __init__(self, first_limb: dict[Subject, int], joints: np.ndarray, counts: np.ndarray):
         self._first_limb = first_limb
-        self._strokes = np.split(joints, np.cumsum(counts)[:-1])
+        self._counts = counts
+        self.move(joints)
+
+    def move(self, joints: np.ndarray) -> None:
+        """Let surfaces be read where the strokes' joints [K, 3] are in another frame."""
+        self._strokes = np.split(joints, np.cumsum(self._counts)[:-1])
 
     def read(self, surface: Surface, evaluated: Callable[[], bpy.types.Depsgraph]) -> Iterator[None]:
         """Read a surface, pausing often: weights come vertex by vertex, about a microsecond each.
         `evaluated` gives the evaluated scene, anew after every pause, since others may have touched it.
-        Raises `ExportError` if they have."""
-        surface.placed(evaluated())  # some modifiers only run when the mesh is asked for
+        Raises `ExportError` if they have. One that is not shown yet is read when it is."""
+        if not is_shown(surface.obj, evaluated()):
+            return
+        surface.shape(evaluated())  # some modifiers only run when the mesh is asked for
         yield
-        mesh, world = surface.placed(evaluated())
-        points = read_points(mesh)
-        surface.triangles = read_triangles(mesh)
+        shape = surface.shape(evaluated())
+        points, world, surface.make = shape.points, shape.world, shape.make
         surface.labels = np.zeros((len(points), STRONGEST), np.uint8)
         surface.weights = np.zeros((len(points), STRONGEST), np.float32)
         yield
@@ -128,8 +246,8 @@ class SurfaceReader:
         of_group = np.array(
             [first + owners[g.name] if g.name in owners else 0 for g in surface.obj.vertex_groups] or [0]
         )
-        for begin in range(0, len(points), BATCH):
-            vertices = surface.placed(evaluated())[0].vertices
+        for begin in range(0, len(points) if surface.is_weighted else 0, BATCH):
+            vertices = surface.obj.evaluated_get(evaluated()).data.vertices
             if len(vertices) != len(points):
                 raise ExportError(
                     f"The mesh of {surface.obj.name} was changed while it was exported; export again."

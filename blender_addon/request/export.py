@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
@@ -14,8 +15,10 @@ from ..ground_truth.first_frame import fit_picture, render_frame
 from ..ground_truth.labels import Labeller
 from ..ground_truth.png import encode_png
 from ..ground_truth.surfaces import SurfaceReader, find_surfaces
+from ..ground_truth.visibility import as_rendered
+from ..rig.motion import Motion, read_poses, spread_frames
 from ..rig.sampling import Sampler
-from ..rig.subjects import Subject, find_subjects
+from ..rig.subjects import Subject, find_armatures, find_subjects, placement
 from ..shared.pose import MAX_FRAMES, MAX_LIMBS, Limb, PoseSequence
 from ..view import SceneCamera, Viewport, clip_size, fit
 from ..view.motion import camera_motion, faces_start, moves
@@ -87,8 +90,10 @@ def export_clip(
     scene = context.scene
     frame, subframe, camera = scene.frame_current, scene.frame_subframe, scene.camera
     export = _Export(context, options)
+    shown = contextlib.ExitStack()
     try:
         due = time.perf_counter() + PAUSE
+        shown.enter_context(as_rendered(context.view_layer))
         steps = export.run()
         while True:
             try:
@@ -103,6 +108,7 @@ def export_clip(
             "Something that was being exported was removed from the scene; export again."
         ) from None
     finally:
+        shown.close()
         scene.frame_set(frame, subframe=subframe)
         if scene.camera != camera:
             scene.camera = camera
@@ -133,12 +139,13 @@ class _Export:
         self._check()
         yield self._step
         self._subjects = []
-        for subject in find_subjects(options.armatures):
+        self._fit = fit(*options.view.frame_size(self._scene), options.width, options.height)
+        motions = yield from self._watch()
+        for subject in find_subjects(options.armatures, motions):
             self._subjects.append(subject)
             yield self._step
         self._sampler = Sampler(self._subjects)
         limbs, parts = self._tables()
-        self._fit = fit(*options.view.frame_size(self._scene), options.width, options.height)
         yield self._step
 
         lenses, joints, maps = [], [], []
@@ -155,6 +162,7 @@ class _Export:
                     drawing = labeller.draw(self._evaluated(), projector)
                     labels = yield from self._show(drawing, 0.15, "Labelling the first frame")
             if labeller is not None:
+                self._reader.move(joints[-1])
                 drawing = labeller.draw(self._evaluated(), projector, options.part_map_stride)
                 maps.append((yield from self._show(drawing)))
             self._step = ExportStep(
@@ -178,6 +186,26 @@ class _Export:
             pose_frames=options.pose_frames,
             warnings=tuple(self._warnings),
         )
+
+    def _watch(self) -> Generator[ExportStep, None, dict[bpy.types.Object, Motion]]:
+        """How the armatures move through the picture, from a few frames over the range."""
+        options, found = self._options, {}
+        indices = spread_frames(options.num_frames)
+        for index in indices:
+            depsgraph = self._go_to(index)
+            pixels = Projector([options.view.lens(self._scene, depsgraph)], self._fit).pixels[0]
+            for armature, instancers in find_armatures(options.armatures):
+                world = placement(instancers, depsgraph) @ np.array(
+                    armature.evaluated_get(depsgraph).matrix_world, np.float64
+                )
+                seen = found.setdefault((armature, instancers), ([], []))
+                seen[0].append(read_poses(armature, depsgraph))
+                seen[1].append(pixels @ world)
+            yield self._step
+        return {
+            armature: Motion(np.stack(poses), np.stack(pixels), options.width, options.height)
+            for (armature, _), (poses, pixels) in found.items()
+        }
 
     def _check(self) -> None:
         options = self._options
@@ -240,14 +268,14 @@ class _Export:
         yield
         if not surfaces:
             self._warnings.append(
-                "No mesh that can be seen is bound to the armature, so the server must guess its parts."
+                "No mesh that renders is bound to the armature, so the server must guess its parts."
             )
             return None
-        reader = SurfaceReader(self._first_limb, joints, self._sampler.counts)
+        self._reader = SurfaceReader(self._first_limb, joints, self._sampler.counts)
         for surface in surfaces:
-            yield from reader.read(surface, self._evaluated)
+            yield from self._reader.read(surface, self._evaluated)
         self._own = {surface.obj for surface in surfaces}
-        return Labeller(surfaces, reader, self._evaluated())
+        return Labeller(surfaces, self._reader, self._evaluated())
 
     def _warn(self, pose: PoseSequence) -> None:
         subjects = {limb.subject for limb in pose.limbs}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import bpy
-
 from ..errors import ExportError
+from ..rig.animation import keyed_frames, movers
+from ..rig.subjects import find_armatures
 from ..shared.messages import MAX_CLIP_PIXELS, MAX_PIXELS, EngineDescription
 from ..view import SceneCamera, Viewport, clip_size
 from .subjects import find_subjects
@@ -47,8 +47,8 @@ def frame_range(scene, settings) -> tuple[int, int]:
 def clip_range(
     context, settings, engine: EngineDescription | None, view: SceneCamera | Viewport | None = None
 ) -> ClipRange:
-    """What an engine can take of the range; without an engine, the range as it is. `view` is used instead of what the settings
-    say. Raises `ExportError`."""
+    """What an engine can take of the range; without an engine, the range as it is. `view` is used instead of
+    what the settings say. Raises `ExportError`."""
     scene = context.scene
     first, last = frame_range(scene, settings)
     duration = last - first + 1
@@ -80,24 +80,15 @@ def pose_frames(context, settings, clip_range: ClipRange) -> tuple[int, ...] | N
     if settings.pose_density == "NTH":
         chosen = range(0, last, settings.pose_interval)
     else:
-        frames = [frame for obj in find_subjects(context, settings) for frame in _keyed_frames(obj)]
+        frames = set(_keyed_frames(context, settings))
         indices = (round((frame - clip_range.frame_start) / clip_range.frame_step) for frame in frames)
         chosen = (index for index in indices if 0 < index < last)
     return tuple(sorted({0, *chosen, last}))
 
 
-def _keyed_frames(obj: bpy.types.Object) -> Iterator[float]:
-    """The scene frames at which an object or its bones are keyed in its own action."""
-    animation = obj.animation_data
-    if animation is None or animation.action is None:
-        return
-    if hasattr(animation, "action_slot"):  # from Blender 4.4 on, where others may share the action
-        bags = [
-            bag for layer in animation.action.layers for strip in layer.strips for bag in strip.channelbags
-        ]
-        curves = [curve for bag in bags if bag.slot == animation.action_slot for curve in bag.fcurves]
-    else:
-        curves = animation.action.fcurves
-    for curve in curves:
-        for key in curve.keyframe_points:
-            yield key.co.x
+def _keyed_frames(context, settings) -> Iterator[float]:
+    """The scene frames at which the subjects are keyed, or what moves them is: controls, other armatures,
+    instancers, what drivers read."""
+    for armature, instancers in find_armatures(find_subjects(context, settings)):
+        for block in movers([armature, *instancers]):
+            yield from keyed_frames(block)

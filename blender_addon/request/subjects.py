@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import bpy
+
+from ..rig.subjects import find_armatures, instances_collection
 
 
 def find_subjects(context, settings) -> tuple[bpy.types.Object, ...]:
@@ -14,7 +18,7 @@ def find_subjects(context, settings) -> tuple[bpy.types.Object, ...]:
         chosen = {obj for obj in context.view_layer.objects if obj.visible_get()}
     else:
         selected = list(context.view_layer.objects.selected)
-        chosen = set(selected) | {obj.find_armature() for obj in selected if obj.type == "MESH"}
+        chosen = set(selected) | {obj.find_armature() for obj in selected}
     carriers = [obj for obj in context.view_layer.objects if _brings_armature(obj)]
     found = tuple(obj for obj in carriers if obj in chosen)
     if not found and settings.subjects == "SELECTED" and len(carriers) == 1:
@@ -23,8 +27,32 @@ def find_subjects(context, settings) -> tuple[bpy.types.Object, ...]:
 
 
 def _brings_armature(obj: bpy.types.Object) -> bool:
-    if obj.type == "ARMATURE":
-        return True
-    if obj.instance_type != "COLLECTION" or obj.instance_collection is None:
-        return False
-    return any(inner.type == "ARMATURE" for inner in obj.instance_collection.all_objects)
+    return obj.type == "ARMATURE" or (instances_collection(obj) and any(find_armatures([obj])))
+
+
+def why_none(context, settings) -> str:
+    """What stands in the way where `find_subjects` finds none, in a few words."""
+    if settings.subjects == "COLLECTION":
+        return "Put an armature into the collection"
+    layer = context.view_layer
+    excluded = {}
+    for collection in _excluded(layer.layer_collection):
+        for obj in collection.all_objects:
+            if obj.type == "ARMATURE" and obj.name not in layer.objects:
+                excluded[obj] = collection
+    if not any(_brings_armature(obj) for obj in layer.objects):
+        if excluded:
+            rig, collection = next(iter(excluded.items()))
+            return (
+                f"The armature {rig.name} lies in the collection {collection.name}, which is excluded from the view "
+                f"layer {layer.name}; include it or use another view layer"
+            )
+        return "Add an armature to the scene"
+    return "Select an armature"
+
+
+def _excluded(layer: bpy.types.LayerCollection) -> Iterator[bpy.types.Collection]:
+    for child in layer.children:
+        if child.exclude:
+            yield child.collection
+        yield from _excluded(child)

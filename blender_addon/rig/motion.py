@@ -15,6 +15,9 @@ STIR = 0.005
 """A point that goes this fraction of the picture's longer side away from where its parent's bone would have
 carried it moves."""
 
+GLANCES = 7
+"""Frames that are looked at over a shot."""
+
 
 @dataclass(frozen=True, eq=False)
 class Motion:
@@ -40,10 +43,9 @@ def read_poses(armature: bpy.types.Object, depsgraph: bpy.types.Depsgraph) -> np
     return matrices.transpose(0, 2, 1)[chosen].astype(np.float64)
 
 
-def sample_frames(first: int, step: int, count: int, most: int = 7) -> list[int]:
-    """The scene frames of a shot at which its motion is looked at, both ends included."""
-    indices = np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
-    return [first + int(index) * step for index in indices]
+def spread_frames(count: int) -> list[int]:
+    """The clip frames at which the motion of a shot of `count` frames is looked at, both ends included."""
+    return np.unique(np.linspace(0, count - 1, min(count, GLANCES)).round().astype(int)).tolist()
 
 
 def seen_and_moved(

@@ -10,16 +10,22 @@ import numpy as np
 
 from ..errors import ExportError
 from .limbs import LimbChoice, choose_limbs
+from .motion import Motion
 
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """An `armature`, whose limbs are `choice`, placed as itself or, within a collection, by an
-    `instancer`."""
+    """An `armature`, whose limbs are `choice`, placed as itself or, within a collection that is instanced, by
+    `instancers`, the outermost first."""
 
     armature: bpy.types.Object
-    instancer: bpy.types.Object | None
+    instancers: tuple[bpy.types.Object, ...]
     choice: LimbChoice
+
+    @property
+    def instancer(self) -> bpy.types.Object | None:
+        """The innermost instancer."""
+        return self.instancers[-1] if self.instancers else None
 
     @property
     def objects(self) -> Iterable[bpy.types.Object]:
@@ -30,28 +36,48 @@ class Subject:
 
     def placement(self, depsgraph: bpy.types.Depsgraph) -> np.ndarray:
         """[4, 4] what the world matrices of `objects` are multiplied with to be where they are seen."""
-        if self.instancer is None:
-            return np.eye(4)
-        placed = np.array(self.instancer.evaluated_get(depsgraph).matrix_world, np.float64)
-        placed[:3, 3] -= placed[:3, :3] @ np.array(self.instancer.instance_collection.instance_offset)
-        return placed
+        return placement(self.instancers, depsgraph)
 
 
-def find_subjects(objects: Iterable[bpy.types.Object]) -> Iterator[Subject]:
+def placement(instancers: Iterable[bpy.types.Object], depsgraph: bpy.types.Depsgraph) -> np.ndarray:
+    """[4, 4] from the space of what the last of nested instancers instances to the world."""
+    whole = np.eye(4)
+    for instancer in instancers:
+        placed = np.array(instancer.evaluated_get(depsgraph).matrix_world, np.float64)
+        placed[:3, 3] -= placed[:3, :3] @ np.array(instancer.instance_collection.instance_offset)
+        whole = whole @ placed
+    return whole
+
+
+def find_subjects(
+    objects: Iterable[bpy.types.Object], motions: dict[bpy.types.Object, Motion] | None = None
+) -> Iterator[Subject]:
     """The subjects that armatures and collection instances stand for, one after the other, since choosing a
-    rig's limbs takes a while. Raises `ExportError` when there is none."""
+    rig's limbs takes a while; by their `motions` in a shot where those are known. Raises `ExportError` when
+    there is none."""
     found = False
-    for obj in objects:
-        for armature, instancer in _armatures(obj):
-            found = True
-            yield Subject(armature, instancer, choose_limbs(armature))
+    for armature, instancers in find_armatures(objects):
+        found = True
+        yield Subject(armature, instancers, choose_limbs(armature, (motions or {}).get(armature)))
     if not found:
         raise ExportError("No armature is chosen; select the armature of the subject to animate.")
 
 
-def _armatures(obj: bpy.types.Object) -> list[tuple[bpy.types.Object, bpy.types.Object | None]]:
-    if obj.type == "ARMATURE":
-        return [(obj, None)]
-    if obj.instance_type == "COLLECTION" and obj.instance_collection is not None:
-        return [(inner, obj) for inner in obj.instance_collection.all_objects if inner.type == "ARMATURE"]
-    return []
+def find_armatures(
+    objects: Iterable[bpy.types.Object],
+) -> Iterator[tuple[bpy.types.Object, tuple[bpy.types.Object, ...]]]:
+    """Each armature among objects and in what they instance, however deep, with its instancers, the outermost
+    first."""
+    waiting = [(obj, ()) for obj in objects][::-1]
+    while waiting:
+        obj, instancers = waiting.pop()
+        if obj.type == "ARMATURE":
+            yield obj, instancers
+        elif instances_collection(obj) and obj not in instancers:
+            inner = obj.instance_collection.all_objects
+            waiting.extend((one, (*instancers, obj)) for one in reversed(list(inner)))
+
+
+def instances_collection(obj: bpy.types.Object) -> bool:
+    """Whether an object instances a collection."""
+    return obj.instance_type == "COLLECTION" and obj.instance_collection is not None

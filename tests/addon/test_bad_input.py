@@ -36,7 +36,7 @@ def generates():
 def test_no_armature(shot, served):
     served()
     bpy.data.objects.remove(bpy.data.objects["Rig"])
-    assert "Select an armature" in refusal()
+    assert "Add an armature" in refusal()
     make_rig()
     generates()
 

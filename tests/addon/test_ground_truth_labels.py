@@ -243,7 +243,7 @@ def test_an_armature_without_a_mesh_has_no_labels_and_says_so(clean_scene):
     add_camera()
     clip = export([rig], **SIZE)
     assert clip.first_labels is None and clip.part_maps is None and clip.subject_mask is None
-    assert "No mesh that can be seen is bound to the armature" in clip.warnings[0]
+    assert "No mesh that renders is bound to the armature" in clip.warnings[0]
 
 
 def test_instanced_subjects_are_labelled_where_they_are(clean_scene):

@@ -1,0 +1,190 @@
+"""What is keyed, and what moves what: actions, NLA strips, constraints, drivers, other armatures,
+instancers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+
+import bpy
+
+FOLLOWING = frozenset({"LATTICE", "CURVE", "HOOK", "ARMATURE", "SURFACE_DEFORM", "MESH_DEFORM", "NODES"})
+"""Modifiers that make a surface follow another object."""
+LOOKING = frozenset({"TRACK_TO", "DAMPED_TRACK", "LOCKED_TRACK", "LIMIT_DISTANCE", "SHRINKWRAP"})
+"""Constraints that aim at another object without following it."""
+
+
+def action_curves(action: bpy.types.Action, slot=None) -> Iterator[bpy.types.FCurve]:
+    """The curves of an action, of one slot where actions have slots (Blender 4.4 on) and one is given."""
+    if not hasattr(action, "layers"):
+        yield from action.fcurves
+        return
+    for layer in action.layers:
+        for strip in layer.strips:
+            for bag in strip.channelbags:
+                if slot is None or bag.slot == slot:
+                    yield from bag.fcurves
+
+
+def all_curves(block: bpy.types.ID) -> Iterator[bpy.types.FCurve]:
+    """Every curve that animates a block: of its action and of the strips in its NLA; drivers too."""
+    animation = getattr(block, "animation_data", None)
+    if animation is None:
+        return
+    if animation.action is not None:
+        yield from action_curves(animation.action, getattr(animation, "action_slot", None))
+    for strip in _strips(animation):
+        yield from action_curves(strip.action, getattr(strip, "action_slot", None))
+    yield from animation.drivers
+
+
+def keyed_frames(block: bpy.types.ID) -> Iterator[float]:
+    """The scene frames at which a block is keyed, in its action and through the NLA."""
+    animation = getattr(block, "animation_data", None)
+    if animation is None:
+        return
+    if animation.action is not None:
+        for curve in action_curves(animation.action, getattr(animation, "action_slot", None)):
+            if not curve.mute:
+                yield from (key.co.x for key in curve.keyframe_points)
+    if not animation.use_nla:
+        return
+    for strip in _strips(animation):
+        frames = {
+            key.co.x
+            for curve in action_curves(strip.action, getattr(strip, "action_slot", None))
+            for key in curve.keyframe_points
+        }
+        yield from _through_strip(strip, frames)
+
+
+def _strips(animation: bpy.types.AnimData) -> Iterator[bpy.types.NlaStrip]:
+    """The strips that play an action, those inside meta strips included, without muted ones."""
+    solo = any(track.is_solo for track in animation.nla_tracks)
+    for track in animation.nla_tracks:
+        if track.mute or (solo and not track.is_solo):
+            continue
+        waiting = list(track.strips)
+        while waiting:
+            strip = waiting.pop()
+            waiting.extend(getattr(strip, "strips", ()))
+            if strip.action is not None and not strip.mute:
+                yield strip
+
+
+def _through_strip(strip: bpy.types.NlaStrip, frames: set[float]) -> Iterator[float]:
+    """Scene frames at which an NLA strip plays frames of its action, repeated, scaled or reversed."""
+    first, last = strip.action_frame_start, strip.action_frame_end
+    length = max(last - first, 1e-6)
+    for frame in frames:
+        if not first <= frame <= last:
+            continue
+        along = last - frame if strip.use_reverse else frame - first
+        for turn in range(math.ceil(strip.repeat - 1e-6)):
+            placed = strip.frame_start + (turn * length + along) * strip.scale
+            if strip.frame_start - 1e-3 <= placed <= strip.frame_end + 1e-3:
+                yield placed
+
+
+def movers(blocks: Iterable[bpy.types.ID]) -> list[bpy.types.ID]:
+    """The blocks and everything that moves them: parents, targets of constraints, what drivers read,
+    whatever those depend on in turn."""
+    found: dict[bpy.types.ID, None] = {}
+    waiting = list(blocks)
+    while waiting:
+        block = waiting.pop()
+        if block is None or block in found:
+            continue
+        found[block] = None
+        waiting.extend(_depends_on(block))
+    return list(found)
+
+
+def _depends_on(block: bpy.types.ID) -> Iterator[bpy.types.ID]:
+    for curve in getattr(getattr(block, "animation_data", None), "drivers", ()):
+        for variable in curve.driver.variables:
+            yield from (target.id for target in variable.targets if target.id is not None)
+    if not isinstance(block, bpy.types.Object):
+        return
+    yield block.parent
+    if block.type in {"ARMATURE", "LATTICE", "CURVE"}:
+        yield block.data
+    constraints = list(block.constraints)
+    for bone in block.pose.bones if block.pose is not None else ():
+        constraints.extend(bone.constraints)
+    for constraint in constraints:
+        if not constraint.mute:
+            yield from constraint_targets(constraint)
+
+
+def constraint_targets(constraint: bpy.types.Constraint) -> Iterator[bpy.types.Object]:
+    """The objects that a constraint follows or aims at."""
+    if constraint.type == "ARMATURE":
+        yield from (target.target for target in constraint.targets)
+    else:
+        yield getattr(constraint, "target", None)
+        yield getattr(constraint, "pole_target", None)
+
+
+def followers(leader: bpy.types.Object, objects: Iterable[bpy.types.Object]) -> dict[bpy.types.Object, None]:
+    """Of the objects, those that go where a leader goes, directly or through others, in order: its children,
+    what it deforms, what is bound to an armature that copies it."""
+    found = {leader: None}
+    objects = [obj for obj in objects if obj != leader]
+    grown = True
+    while grown:
+        grown = False
+        for obj in objects:
+            if obj not in found and any(link in found for link in followed(obj)):
+                found[obj] = None
+                grown = True
+    del found[leader]
+    return found
+
+
+def followed(obj: bpy.types.Object) -> Iterator[bpy.types.Object]:
+    """The objects that an object goes along with."""
+    if obj.parent is not None:
+        yield obj.parent
+    for constraint in obj.constraints:
+        if not constraint.mute and constraint.type not in LOOKING:
+            yield from (target for target in constraint_targets(constraint) if target is not None)
+    for modifier in obj.modifiers:
+        if modifier.type in FOLLOWING:
+            yield from modifier_objects(modifier)
+    if obj.pose is not None:
+        yield from _copied(obj)
+
+
+def modifier_objects(modifier: bpy.types.Modifier) -> Iterator[bpy.types.Object]:
+    """The objects that a modifier refers to; those of a Geometry Nodes modifier are its inputs and what its
+    nodes name."""
+    for prop in modifier.bl_rna.properties:
+        if prop.type == "POINTER" and isinstance(getattr(modifier, prop.identifier), bpy.types.Object):
+            yield getattr(modifier, prop.identifier)
+    if modifier.type == "NODES" and modifier.node_group is not None:
+        for key in modifier.keys():
+            if isinstance(modifier[key], bpy.types.Object):
+                yield modifier[key]
+        for node in modifier.node_group.nodes:
+            for socket in node.inputs:
+                if socket.type == "OBJECT" and socket.default_value is not None:
+                    yield socket.default_value
+
+
+def _copied(armature: bpy.types.Object) -> Iterator[bpy.types.Object]:
+    """Other armatures that most of an armature's bones follow."""
+    counts: dict[bpy.types.Object, int] = {}
+    for bone in armature.pose.bones:
+        targets = {
+            target
+            for constraint in bone.constraints
+            if not constraint.mute and constraint.type not in LOOKING
+            for target in constraint_targets(constraint)
+            if target is not None and target != armature
+        }
+        for target in targets:
+            counts[target] = counts.get(target, 0) + 1
+    for target, count in counts.items():
+        if 2 * count >= len(armature.pose.bones):
+            yield target
