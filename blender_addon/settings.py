@@ -96,19 +96,19 @@ class PoseAnythingSettings(bpy.types.PropertyGroup):
 
     subjects: EnumProperty(
         name="Subjects",
-        description="Which armatures are drawn",
+        description="Which armatures are sent as skeletons",
         items=(
             (
                 "SELECTED",
                 "Selected",
                 "Selected armatures and those that deform selected meshes; the scene's only one if none is",
             ),
-            ("VISIBLE", "Visible", "Every armature that can be seen in the viewport"),
+            ("VISIBLE", "Visible", "Every armature that is visible in the viewport"),
             ("COLLECTION", "Collection", "Every armature in a collection"),
         ),
     )
     collection: PointerProperty(
-        name="Collection", description="The armatures in it are drawn", type=bpy.types.Collection
+        name="Collection", description="The armatures in it are sent as skeletons", type=bpy.types.Collection
     )
     show_limbs: BoolProperty(
         name="Show in Viewport",
@@ -147,7 +147,7 @@ class PoseAnythingSettings(bpy.types.PropertyGroup):
     )
     view: EnumProperty(
         name="View",
-        description="What the clip is seen through",
+        description="Where the clip is seen from",
         items=(
             ("CAMERA", "Camera", "The scene's camera, with its animation"),
             ("VIEWPORT", "Viewport", "The 3D view as it is when Generate is pressed"),
@@ -210,15 +210,15 @@ class PoseAnythingSettings(bpy.types.PropertyGroup):
 
     # Prompt
 
-    prompt: StringProperty(name="Prompt", description="What is to be seen")
-    negative_prompt: StringProperty(name="Negative Prompt", description="What is not to be seen")
+    prompt: StringProperty(name="Prompt", description="Describe the video")
+    negative_prompt: StringProperty(name="Negative Prompt", description="Describe what to avoid")
 
     # Guidance
 
     engine_name: StringProperty(options={"HIDDEN"})
     engine: EnumProperty(
         name="Engine",
-        description="What makes the clip",
+        description="The program that generates the clip",
         **_stored_choice("engine", "engine_name", _engine_items, unset="AUTO"),
     )
     num_inference_steps: IntProperty(

@@ -205,7 +205,7 @@ class Progress(Checked):
 
 @dataclass(frozen=True, eq=False)
 class Preview(Checked):
-    """A rough picture of frame `index` while the clip is in the making: RGB uint8 [h, w, 3], small."""
+    """A rough picture of frame `index` while the clip is generated: RGB uint8 [h, w, 3], small."""
 
     job: str = declare(JobId)
     index: int = declare(Integer(0, MAX_FRAMES - 1))

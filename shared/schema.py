@@ -48,7 +48,7 @@ class Text(Kind):
         try:
             value.encode()
         except UnicodeEncodeError:  # half of a surrogate pair, as in file names that are not UTF-8
-            raise MessageError(f"{name} holds a character that can't be sent; type it anew.") from None
+            raise MessageError(f"{name} holds a character that can't be sent; type it again.") from None
         if not self.least <= len(value) <= self.limit:
             raise MessageError(
                 f"{name} is {len(value)} characters long; between {self.least} and {self.limit} are allowed."

@@ -4,6 +4,10 @@ Part 0 is a msgpack table: `type`, `version` and the message's fields. The parts
 (pictures, arrays) that the fields refer to by index; they are sent and read in place. Nothing is ever
 unpickled, no object is ever made that is not declared in `shared.messages`, and sizes, counts and depth are
 bounded before memory is spent on them.
+
+    socket.send_multipart(wire.encode(messages.Hello(client="my client")), copy=False)
+    welcome = wire.decode(socket.recv_multipart(), messages.SERVER_MESSAGES)
+    print([engine.label for engine in welcome.engines])
 """
 
 from __future__ import annotations

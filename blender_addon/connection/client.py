@@ -92,6 +92,19 @@ class BridgeClient:
 
     Every method may be called from any thread and returns at once. Connects and reconnects by itself; a
     request submitted while no server answers waits for one.
+
+        client = BridgeClient("tcp://127.0.0.1:47847")
+        client.start()
+        client.submit(request, TakeWriter(folder, "fox_001", request.num_frames))
+        ended = False
+        while not ended:
+            for event in client.poll():
+                ended |= isinstance(event, messages.ENDINGS)
+        client.close()
+
+    Args:
+        address: `tcp://HOST:PORT`.
+        version: the extension's, for the server's log.
     """
 
     def __init__(self, address: str, version: str = ""):
@@ -361,7 +374,7 @@ class _Connection:
     def _take(self, message: object) -> None:
         if isinstance(message, Welcome):
             if self.broken_at is not None and not message.jobs:
-                self._lose("The server was started anew", send_again=True)
+                self._lose("The server was restarted", send_again=True)
             self.broken_at = None
             self.client.welcome = message
             self.client._set_link(CONNECTED)

@@ -16,7 +16,7 @@ ENDED = (DONE, FAILED, CANCELLED)
 
 @dataclass
 class Job:
-    """One clip in the making.
+    """One clip that is being generated, or was.
 
     state: one of the names above. `ENCODING` and the `DONE` after it are told by whoever encodes a movie.
     frames: how many are on disk.

@@ -131,7 +131,7 @@ def parse_address(text: str) -> Address:
 def _checkout(folder: str) -> Path:
     if not folder:
         raise ServerError(
-            "Say in the extension's preferences which folder the server is in, or start it yourself."
+            "Set the Server Folder in the extension's preferences, or start the server yourself."
         )
     home = Path(folder)
     if not (home / "inference_server").is_dir():
@@ -149,9 +149,7 @@ def _interpreter(home: Path) -> str:
         path for path in (home / ".venv").glob(f"python3.*/{name}") if "-" not in path.parent.parent.name
     ]
     if not found:
-        raise ServerError(
-            f"The server's environment is not there yet; run 'python build.py setup' in {home}."
-        )
+        raise ServerError(f"The server is not set up yet; run 'python build.py setup' in {home}.")
     # The lowest version: the neural engine's packages are there first.
     return str(min(found, key=lambda path: int(path.parent.parent.name.partition(".")[2])))
 

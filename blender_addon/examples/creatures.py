@@ -235,7 +235,8 @@ def _paint(body: bpy.types.Object, build: Build) -> None:
 
 def _coat() -> bpy.types.Material:
     material = bpy.data.materials.new("Coat")
-    material.use_nodes = True
+    if material.node_tree is None:  # it always has one from Blender 5.0 on
+        material.use_nodes = True
     nodes, links = material.node_tree.nodes, material.node_tree.links
     principled = next(node for node in nodes if node.type == "BSDF_PRINCIPLED")
     colour = nodes.new("ShaderNodeVertexColor")

@@ -78,7 +78,8 @@ def _boxes(context: bpy.types.Context, rig: bpy.types.Object) -> np.ndarray:
 def _light(scene: bpy.types.Scene, shuffle: random.Random | None) -> None:
     world = bpy.data.worlds.new("Sky")
     scene.world = world
-    world.use_nodes = True
+    if world.node_tree is None:  # it always has one from Blender 5.0 on
+        world.use_nodes = True
     background = next(node for node in world.node_tree.nodes if node.type == "BACKGROUND")
     background.inputs["Color"].default_value = (0.50, 0.66, 0.90, 1)
     background.inputs["Strength"].default_value = 0.75
@@ -171,7 +172,8 @@ def _add(
 def _material(name: str, dark, light, scale: float) -> bpy.types.Material:
     """Two colours mottled by noise; `scale` in spots per metre."""
     material = bpy.data.materials.new(name)
-    material.use_nodes = True
+    if material.node_tree is None:  # it always has one from Blender 5.0 on
+        material.use_nodes = True
     nodes, links = material.node_tree.nodes, material.node_tree.links
     principled = next(node for node in nodes if node.type == "BSDF_PRINCIPLED")
     principled.inputs["Roughness"].default_value = 0.9

@@ -29,7 +29,7 @@ from ..takes.take import claim_folder, read_take, write_take
 from .stepped import SteppedOperator
 
 START_PATIENCE = 120.0
-"""Seconds that a server of ours may take to start."""
+"""Seconds that a server started from here may take to start."""
 
 
 def generate(context, remade: str = "") -> Generator[ExportStep, None, Job]:
@@ -137,7 +137,7 @@ class POSEANYTHING_OT_generate(SteppedOperator, bpy.types.Operator):
 class POSEANYTHING_OT_cancel(bpy.types.Operator):
     bl_idname = "poseanything.cancel"
     bl_label = "Cancel"
-    bl_description = "End this clip; the frames that have arrived are kept"
+    bl_description = "Cancel this clip; the frames that have arrived are kept"
     bl_options = {"INTERNAL"}
 
     job: StringProperty(options={"HIDDEN", "SKIP_SAVE"})

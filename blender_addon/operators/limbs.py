@@ -1,4 +1,4 @@
-"""Say of many bones at once whether they are drawn."""
+"""Set for many bones at once whether they are drawn."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from bpy.props import EnumProperty
 class POSEANYTHING_OT_set_limb(bpy.types.Operator):
     bl_idname = "poseanything.set_limb"
     bl_label = "Set Limb"
-    bl_description = "Draw or skip the selected bones, or let the rig's make-up decide"
+    bl_description = "Draw or skip the selected bones, or decide from the rig's structure"
     bl_options = {"REGISTER", "UNDO"}
 
     limb: EnumProperty(
         name="Limb",
-        description="What becomes of the selected bones",
+        description="Whether the selected bones are drawn",
         items=(
-            ("AUTO", "Automatic", "Let the rig's make-up decide"),
-            ("DRAW", "Draw", "Always a limb of the drawing"),
-            ("SKIP", "Skip", "Never a limb of the drawing"),
+            ("AUTO", "Automatic", "Decide from the rig's structure"),
+            ("DRAW", "Draw", "Always draw them"),
+            ("SKIP", "Skip", "Never draw them"),
         ),
     )
 

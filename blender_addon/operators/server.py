@@ -12,7 +12,7 @@ class POSEANYTHING_OT_start_server(bpy.types.Operator):
     bl_idname = "poseanything.start_server"
     bl_label = "Start Server"
     bl_description = (
-        "Start the generation server from the folder that the preferences name; it ends with Blender"
+        "Start the generation server from the Server Folder in the preferences; it ends with Blender"
     )
 
     @classmethod
@@ -21,7 +21,7 @@ class POSEANYTHING_OT_start_server(bpy.types.Operator):
             cls.poll_message_set("The server is running")
             return False
         if not preferences.get(context).server_folder:
-            cls.poll_message_set("Say in the extension's preferences which folder the server is in")
+            cls.poll_message_set("Set the Server Folder in the extension's preferences")
             return False
         return True
 
@@ -40,7 +40,9 @@ class POSEANYTHING_OT_start_server(bpy.types.Operator):
 class POSEANYTHING_OT_stop_server(bpy.types.Operator):
     bl_idname = "poseanything.stop_server"
     bl_label = "Stop Server"
-    bl_description = "Stop the server that was started here; clips in the making end, their frames are kept"
+    bl_description = (
+        "Stop the server that this Blender started. Clips that are being generated end; their frames are kept"
+    )
 
     @classmethod
     def poll(cls, context):
@@ -57,7 +59,7 @@ class POSEANYTHING_OT_stop_server(bpy.types.Operator):
 class POSEANYTHING_OT_show_server_log(bpy.types.Operator):
     bl_idname = "poseanything.show_server_log"
     bl_label = "Show Log"
-    bl_description = "Put what the server printed into a text, for reading or for a bug report"
+    bl_description = "Copy the server's output into a text data-block, for reading or for a bug report"
 
     @classmethod
     def poll(cls, context):
@@ -69,7 +71,7 @@ class POSEANYTHING_OT_show_server_log(bpy.types.Operator):
     def execute(self, context):
         text = bpy.data.texts.get("PoseAnything Server Log") or bpy.data.texts.new("PoseAnything Server Log")
         text.from_string("\n".join(session.get().bridge.server.log_tail(200)) + "\n")
-        self.report({"INFO"}, f"See the text '{text.name}' in the text editor")
+        self.report({"INFO"}, f"The log is in the text '{text.name}'; open it in a Text Editor")
         return {"FINISHED"}
 
 

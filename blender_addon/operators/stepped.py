@@ -73,7 +73,7 @@ class SteppedOperator:
             self._leave(context)
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
-        except Exception:  # a fault of ours: Blender shows it, and the next press must not be refused for it
+        except Exception:  # a bug: Blender shows it, and the next press must not be refused for it
             self._leave(context)
             raise
         self._waiting = step.fraction == 0.0

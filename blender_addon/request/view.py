@@ -1,4 +1,4 @@
-"""What a clip is seen through: the scene's camera, a 3D view, or the view of an earlier take."""
+"""Where a clip is seen from: the scene's camera, a 3D view, or the view of an earlier take."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def find_viewport(context):
 
 
 def find_view(context, settings) -> SceneCamera | Viewport:
-    """What the clip is seen through. Raises `ExportError`."""
+    """The view that the settings name. Raises `ExportError`."""
     if settings.view == "CAMERA":
         return SceneCamera()
     viewport = find_viewport(context)

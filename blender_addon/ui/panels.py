@@ -1,5 +1,4 @@
-"""The panels. In the 3D view: what is drawn, when, how, whereto. In the sequencer: the take that is
-selected, and the same button."""
+"""The panels in the sidebars of the 3D view and the sequencer."""
 
 from __future__ import annotations
 
@@ -197,9 +196,9 @@ class POSEANYTHING_PT_prompt(_Sub, bpy.types.Panel):
         layout, settings = self.layout, context.scene.poseanything
         engine = session.get().bridge.engine(settings.engine_name)
         if engine is not None and not engine.uses_prompt:
-            layout.label(text=f"{engine.label} does not read it", icon="INFO")
-        layout.prop(settings, "prompt", text="", placeholder="What is to be seen")
-        layout.prop(settings, "negative_prompt", text="", placeholder="What is not to be seen")
+            layout.label(text=f"{engine.label} does not use the prompt", icon="INFO")
+        layout.prop(settings, "prompt", text="", placeholder="Describe the video")
+        layout.prop(settings, "negative_prompt", text="", placeholder="Describe what to avoid")
 
 
 class POSEANYTHING_PT_guidance(_Sub, bpy.types.Panel):
@@ -214,7 +213,7 @@ class POSEANYTHING_PT_guidance(_Sub, bpy.types.Panel):
         layout.prop(settings, "seed")
         layout.prop(settings, "new_seed")
         if engine is not None and not engine.guiders:
-            layout.label(text=f"{engine.label} has no guidance", icon="INFO")
+            layout.label(text=f"{engine.label} has no guidance options", icon="INFO")
             return
         layout.prop(settings, "guider")
         if settings.guider_name == "none":

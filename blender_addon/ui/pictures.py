@@ -1,4 +1,4 @@
-"""Rough pictures of clips in the making, as icons that a panel can show large."""
+"""Previews of clips that are being generated, as icons that a panel can show large."""
 
 from __future__ import annotations
 

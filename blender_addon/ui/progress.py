@@ -1,4 +1,4 @@
-"""Clips in the making and clips made."""
+"""Clips that are being generated, and finished ones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from ..connection.jobs import DONE, FAILED, RUNNING, Job
 from . import pictures
 from .text import light, paragraph
 
-ANIMATIC = "Neural-free animatic"
+ANIMATIC = "Animatic, no neural network"
 
 
 def draw_progress(layout, context) -> None:

@@ -291,7 +291,7 @@ class Broker:
                 self._describe(wire.decode([part.buffer for part in parts]), now)
                 return
         except MessageError as error:
-            log.error("The engine's process has lost its senses (%s); ending it", error)
+            log.error("The engine's process sent a malformed message (%s); ending it", error)
             self._worker.kill()
             return
         job = self._running

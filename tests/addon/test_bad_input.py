@@ -60,7 +60,9 @@ def test_empty_frame_range(shot, served):
     served()
     settings = shot.poseanything
     settings.use_custom_range, settings.frame_start, settings.frame_end = True, 10, 5
-    assert refusal() == "The frame range is empty: its end (5) comes before its start (10); set it anew."
+    assert (
+        refusal() == "The frame range is empty: its end (5) comes before its start (10); change one of them."
+    )
     settings.frame_end = 12
     generates()
 
@@ -139,7 +141,7 @@ def test_no_server_and_no_folder_to_start_one_from(shot, preferences):
     with socket.create_server(("127.0.0.1", 0)) as free:
         preferences.address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
     preferences.autostart = True
-    assert "Say in the extension's preferences which folder the server is in" in refusal()
+    assert "Set the Server Folder in the extension's preferences" in refusal()
 
 
 def test_server_elsewhere_while_blender_is_offline(shot, preferences):

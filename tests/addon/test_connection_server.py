@@ -101,7 +101,7 @@ def test_port_in_use(server, server_python):
 @pytest.mark.parametrize(
     ("folder", "python", "address", "words"),
     [
-        ("", "", "tcp://127.0.0.1:0", "which folder the server is in"),
+        ("", "", "tcp://127.0.0.1:0", "Set the Server Folder in the extension's preferences"),
         ("{tmp}", "", "tcp://127.0.0.1:0", "has no folder inference_server"),
         ("{tmp}/checkout", "", "tcp://127.0.0.1:0", "run 'python build.py setup' in"),
         ("{tmp}/checkout", "{tmp}/nowhere", "tcp://127.0.0.1:0", "can't be started: No such file"),

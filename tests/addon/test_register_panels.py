@@ -114,16 +114,16 @@ def test_clip_in_the_making_and_made(shot, served):
         return job.ended
 
     wait_for(look)
-    assert "Scene_001: neural-free animatic" in seen and "Draft: neural-free animatic" in seen
+    assert "Scene_001: animatic, no neural network" in seen and "Draft: animatic, no neural network" in seen
     assert any(text.startswith("Frame ") and text.endswith(" left") for text in seen)
     assert "Connected" in seen and any("Its weights are not" in text for text in seen)
     shot.view_settings.view_transform = "AgX"
     texts = draw_all()
     assert any(text.startswith("AgX changes the colours") for text in texts)
-    assert "12 of 12 frames, neural-free animatic" in texts
+    assert "12 of 12 frames, animatic, no neural network" in texts
     settle(job)
     shot.sequence_editor.active_strip = strip_of(job)
-    assert "Neural-free animatic" in draw_all(), "on the strip's own panel"
+    assert "Animatic, no neural network" in draw_all(), "on the strip's own panel"
 
 
 def test_crop_of_the_picture_is_told_before_anything_is_made(shot, addon, tmp_path):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 
 from shared.messages import GenerationRequest
 
+from ...poseanything.conditioning.conditions import InputError
+from ...poseanything.conditioning.files import decode_picture
 from ..base import EngineError
 from . import regions, segmentation
 from .background import Background
@@ -104,7 +105,7 @@ def _limbs(limbs):
 
 def decode(picture: bytes) -> np.ndarray:
     """RGB uint8 [height, width, 3] from a picture file; raises `EngineError` when it can't be read."""
-    image = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)
-    if image is None:
-        raise EngineError("The first frame's picture is damaged; choose another picture.", code="invalid")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    try:
+        return decode_picture(picture)
+    except InputError as error:
+        raise EngineError(str(error), code="invalid") from error
