@@ -42,14 +42,14 @@ def camera_path(moves: Mapping[str, float], num_frames: int, width: int, height:
     Raises `MessageError` for an unknown move, an amount that is not a number from 0 to 10, or no
     frames.
     """
-    for name, amount in moves.items():
+    for name, value in moves.items():
         if name not in MOVES:
             raise MessageError(
                 f"There is no camera move {str(name)[:40]!r}; choose among {', '.join(MOVES)}."
             )
-        if not 0 <= amount <= 10:
+        if not 0 <= value <= 10:
             raise MessageError(
-                f"The camera move {name} has the amount {amount}; choose a number from 0 to 10."
+                f"The camera move {name} has the amount {value}; choose a number from 0 to 10."
             )
     if num_frames < 1:
         raise MessageError("A camera move needs at least one frame.")
@@ -57,9 +57,8 @@ def camera_path(moves: Mapping[str, float], num_frames: int, width: int, height:
     t = np.linspace(0, 1, num_frames)
     t = t * t * (3 - 2 * t)
     zoom = np.exp(t * (math.log1p(amount["zoom_in"]) - math.log1p(amount["zoom_out"])))
-    angle = (
-        2 * math.pi * t * (amount["roll_counterclockwise"] - amount["roll_clockwise"])
-    )  # clockwise on the screen
+    turns = amount["roll_counterclockwise"] - amount["roll_clockwise"]
+    angle = 2 * math.pi * t * turns  # clockwise on the screen
     path = np.zeros((num_frames, 3, 3))
     path[:, 0, 0] = path[:, 1, 1] = zoom * np.cos(angle)
     path[:, 1, 0] = zoom * np.sin(angle)

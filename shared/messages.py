@@ -225,7 +225,7 @@ class Frame(Checked):
     width: int = declare(Integer(1, MAX_SIDE))
     height: int = declare(Integer(1, MAX_SIDE))
     format: str = declare(Choice(("png", "jpeg", "raw")))
-    data: bytes = declare(Blob(3 * MAX_PIXELS + 65536))
+    data: bytes | memoryview = declare(Blob(3 * MAX_PIXELS + 65536))
 
     def validate(self):
         if self.format == "raw" and memoryview(self.data).nbytes != 3 * self.width * self.height:

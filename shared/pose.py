@@ -85,8 +85,8 @@ class PoseSequence(Checked):
         frames: Iterable[Iterable[Polyline]],
     ) -> PoseSequence:
         """Pack lists of polylines, one list a frame."""
-        frames = [list(frame) for frame in frames]
-        polylines = [polyline for frame in frames for polyline in frame]
+        packed = [list(frame) for frame in frames]
+        polylines = [polyline for frame in packed for polyline in frame]
         points = [np.asarray(polyline.points, np.float32).reshape(-1, 3) for polyline in polylines]
         if not all(0 <= polyline.limb < len(limbs) for polyline in polylines):
             raise MessageError("The pose has a polyline that belongs to no limb of its table.")
@@ -98,7 +98,7 @@ class PoseSequence(Checked):
             points=np.concatenate(points) if points else np.zeros((0, 3), np.float32),
             lengths=np.array([len(p) for p in points], np.int32),
             owners=np.array([polyline.limb for polyline in polylines], np.uint8),
-            offsets=np.cumsum([0] + [len(frame) for frame in frames], dtype=np.int32),
+            offsets=np.cumsum([0] + [len(frame) for frame in packed], dtype=np.int32),
         )
 
     @property

@@ -38,7 +38,7 @@ def read_request(path: str | os.PathLike[str]) -> GenerationRequest:
     with open(path, "rb") as file:
         if file.read(len(_FIRST_LINE)) != _FIRST_LINE:
             raise MessageError(f"{name} is no request of this bridge; choose a file that it has written.")
-        parts = []
+        parts: list[bytes] = []
         while length := file.read(8):
             size = int.from_bytes(length, "little")
             part = file.read(min(size, wire.MAX_PART + 1))

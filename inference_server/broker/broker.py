@@ -113,9 +113,9 @@ class Broker:
                 parts = None if self._choked else self._worker.receive()
                 if parts is None:
                     break
-                self._hear_worker(parts, now)
+                self._hear_worker(self._worker, parts, now)
         if self._worker and self._worker.exit_code is not None:
-            self._bury_worker(now)
+            self._bury_worker(self._worker, self._worker.exit_code, now)
         if self._frontend.socket in ready:
             for _ in range(MESSAGES_PER_TURN):
                 received = self._frontend.receive(now)
@@ -231,11 +231,11 @@ class Broker:
         if surplus > 0:
             for client in sorted(clients, key=lambda client: client.heard)[:surplus]:
                 self._forget(client)
-        job = self._running
-        stalled_since = self._client(job).blocked_since if job else None
-        if stalled_since is not None and now - stalled_since > settings.stall_timeout and len(self._queue):
-            reason = "Blender took no more frames while others were waiting; generate this clip again."
-            self._cancel(job, Failed(job=job.id, code="full", message=reason), now)
+        if (job := self._running) and len(self._queue):
+            stalled_since = self._client(job).blocked_since
+            if stalled_since is not None and now - stalled_since > settings.stall_timeout:
+                reason = "Blender took no more frames while others were waiting; generate this clip again."
+                self._cancel(job, Failed(job=job.id, code="full", message=reason), now)
 
     def _lose(self, client: Client, now: float) -> None:
         client.gone = True
@@ -254,10 +254,11 @@ class Broker:
 
     def _dispatch(self) -> None:
         """Give an idle worker the next job, and tell the others how many come before them now."""
-        job = self._queue.first() if self._worker and self._worker.idle else None
-        if job and self._worker.send(job.parts):
+        worker = self._worker
+        job = self._queue.first() if worker and worker.idle else None
+        if job and worker and worker.send(job.parts):
             self._queue.take(job)
-            self._worker.idle = False
+            worker.idle = False
             self._running = job
             job.parts = ()
         for position, job in enumerate(self._queue, start=1 if self._running else 0):
@@ -273,7 +274,8 @@ class Broker:
         elif job.verdict is None:
             job.verdict = verdict
             self._kill_at = now + self.settings.cancel_grace
-            self._worker.send(wire.encode(Cancel(job=job.id)))
+            if self._worker:
+                self._worker.send(wire.encode(Cancel(job=job.id)))
             self._frontend.discard(self._client(job), job.id)
 
     def _end(self, job: Job, parts: Sequence) -> None:
@@ -284,15 +286,15 @@ class Broker:
 
     # What the worker says
 
-    def _hear_worker(self, parts: Sequence[zmq.Frame], now: float) -> None:
+    def _hear_worker(self, worker: WorkerProcess, parts: Sequence[zmq.Frame], now: float) -> None:
         try:
             kind = wire.read_header([part.buffer for part in parts])["type"]
             if kind == Welcome.__name__:
-                self._describe(wire.decode([part.buffer for part in parts]), now)
+                self._describe(worker, wire.decode([part.buffer for part in parts]), now)
                 return
         except MessageError as error:
             log.error("The engine's process sent a malformed message (%s); ending it", error)
-            self._worker.kill()
+            worker.kill()
             return
         job = self._running
         if job and kind in _ENDINGS:
@@ -301,11 +303,11 @@ class Broker:
         elif job and job.verdict is None:
             self._frontend.forward(self._client(job), parts, job.id, keep=kind == Frame.__name__)
 
-    def _describe(self, welcome: Welcome, now: float) -> None:
+    def _describe(self, worker: WorkerProcess, welcome: Welcome, now: float) -> None:
         """The worker tells what it can do, and that it is idle unless it is at a job."""
         self._engines = {engine.name: engine for engine in welcome.engines}
         self._device, self._described = welcome.device, now
-        self._worker.reported, self._worker.idle = True, self._running is None
+        worker.reported, worker.idle = True, self._running is None
         self._failed_starts = 0
 
     def _keep_worker(self) -> None:
@@ -316,7 +318,7 @@ class Broker:
                 self._worker = WorkerProcess(
                     self._context, self.settings.engines, self._folder.name, self._ring
                 )
-        elif self._kill_at and now >= self._kill_at:
+        elif self._running and self._kill_at and now >= self._kill_at:
             log.warning("Job %r does not stop; ending the process of its engine", self._running.id)
             self._kill_at = None
             self._worker.kill()
@@ -324,14 +326,13 @@ class Broker:
             log.warning("The engine's process does not get ready; ending it")
             self._worker.kill()
 
-    def _bury_worker(self, now: float) -> None:
+    def _bury_worker(self, worker: WorkerProcess, exit_code: int, now: float) -> None:
         """The worker's process has ended: so does its job. Raises `ServerError` if none gets ready at all."""
-        worker = self._worker
         while worker.socket.poll(20) and (parts := worker.receive()) is not None:
-            self._hear_worker(parts, now)  # its last words
+            self._hear_worker(worker, parts, now)  # its last words
         self._worker = None
         worker.close()
-        (reason, remedy), job = explain_exit(worker.exit_code), self._running
+        (reason, remedy), job = explain_exit(exit_code), self._running
         if job:
             log.warning("Job %r: the engine's process ended (%s)", job.id, reason)
             message = f"The engine's process ended unexpectedly ({reason}); {remedy}"

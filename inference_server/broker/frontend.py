@@ -88,7 +88,7 @@ class Frontend:
             identity = self.socket.recv(zmq.DONTWAIT)
         except zmq.Again:
             return None
-        parts = []
+        parts: list[zmq.Frame] = []
         while self.socket.rcvmore:
             part = self.socket.recv(copy=False)
             if len(parts) <= wire.MAX_PARTS:

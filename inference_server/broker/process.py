@@ -69,11 +69,13 @@ class WorkerProcess:
             stdout=sys.stderr.fileno(),
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [os.getcwd(), *sys.path]))},
         )
+        assert self._process.stdin
+        self._stdin = self._process.stdin
         self._on_exit = on_exit
         threading.Thread(target=self._watch, daemon=True).start()
         try:
-            self._process.stdin.write(json.dumps(order).encode() + b"\n")
-            self._process.stdin.flush()
+            self._stdin.write(json.dumps(order).encode() + b"\n")
+            self._stdin.flush()
         except OSError:
             pass  # it has ended already, which the watch tells
 
@@ -110,7 +112,7 @@ class WorkerProcess:
     def close(self) -> None:
         """End the process, kindly at first."""
         try:
-            self._process.stdin.close()
+            self._stdin.close()
         except OSError:
             pass  # what the pipe still held can't be written: the process has ended
         try:
@@ -128,7 +130,7 @@ def explain_exit(code: int) -> tuple[str, str]:
         name = f"exit code {code:#x}" if cause else f"exit code {code}"
     else:
         names = {number.value: number.name for number in signal.Signals}
-        cause = _CAUSES.get(names.get(-code))
+        cause = _CAUSES.get(names.get(-code, ""))
         name = f"signal {-code}"
     if cause and "memory" in cause:
         remedy = "choose a smaller size or fewer frames and generate again."

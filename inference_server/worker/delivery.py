@@ -50,8 +50,9 @@ class Delivery:
         if isinstance(event, Picture):
             self._check(event)
             self.frames += 1
-            event = self._encoders.submit(self._encode, event)
-        self._events.put(event)
+            self._events.put(self._encoders.submit(self._encode, event))
+        else:
+            self._events.put(event)
 
     def _check(self, picture: Picture) -> None:
         shape = (self._request.height, self._request.width, 3)
