@@ -3,6 +3,7 @@ passes in front."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -57,9 +58,9 @@ def paint(random: np.random.Generator, bones: list[Bone], motion: Motion, size: 
     """Paint a clip of (width, height)."""
     width, height = size
     num_frames, count = motion.angles.shape
-    skins = [_Skin(random, bone, motion.scale.max()) for bone in _with_palette(random, bones)]
+    skins = [_Skin(random, bone, float(motion.scale.max())) for bone in _with_palette(random, bones)]
     world = _Background(random, size)
-    light, contrast = random.uniform(0, 2 * np.pi), random.uniform(0.1, 0.5)
+    light, contrast = random.uniform(0, 2 * math.pi), random.uniform(0.1, 0.5)
     ambient = random.uniform(0.9, 1.1, 3).astype(np.float32)
     shadow = _Shadow(random, size)
     occluder = _Occluder(random, size) if random.random() < 0.12 else None
@@ -73,10 +74,8 @@ def paint(random: np.random.Generator, bones: list[Bone], motion: Motion, size: 
         for index in order:
             layer = skins[index].seen(
                 motion.heads[frame, index],
-                motion.angles[frame, index],
-                motion.scale[frame],
-                motion.stretch[frame, index],
-                motion.roll[frame, index],
+                *(float(each[frame, index]) for each in (motion.angles, motion.stretch, motion.roll)),
+                float(motion.scale[frame]),
                 light,
                 contrast,
                 size,
@@ -122,6 +121,7 @@ class _Skin:
         self.facing = np.sqrt(1 - self.across**2)
         around = int(np.ceil(2 * np.pi * widest))
         self.around = pattern(random, around, shape[1], palette)
+        self.around = np.concatenate([self.around, self.around[:1]]).astype(np.float32)  # closed
         self.column = x
         self.turn = np.arcsin(self.across) * (around / (2 * np.pi))
         self.circumference = around
@@ -130,11 +130,17 @@ class _Skin:
 
     def _surface(self, roll: float) -> np.ndarray:
         row = (self.turn + (roll / (2 * np.pi) + 0.5) * self.circumference) % self.circumference
-        return cv2.remap(self.around, self.column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+        return cv2.remap(
+            self.around,
+            self.column,
+            row.astype(np.float32),
+            cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
 
-    def seen(self, head, angle, scale, stretch, roll, light, contrast, size):
+    def seen(self, head, angle, stretch, roll, scale, light, contrast, size):
         """(area, colour [h, w, 3], alpha [h, w]) where it lies in the picture; None when it is out of it."""
-        cos, sin, k = np.cos(angle), np.sin(angle), scale / self.scale
+        cos, sin, k = math.cos(angle), math.sin(angle), scale / self.scale
         matrix = np.array([[cos * stretch * k, -sin * k], [sin * stretch * k, cos * k]])
         ends = (
             head
@@ -147,7 +153,7 @@ class _Skin:
         if (high <= low).any():
             return None
         surface = self.still if abs(roll) < 0.02 else self._surface(roll)
-        side = np.cos(light) * -sin + np.sin(light) * cos
+        side = math.cos(light) * -sin + math.sin(light) * cos
         shade = 1 - contrast + contrast * 1.35 * (self.across * side + self.facing * 0.65)
         colour = surface * shade[..., None]
         if self.gloss:

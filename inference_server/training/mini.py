@@ -11,6 +11,7 @@ killed goes on from its last checkpoint where the scratch folder is still there.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import os
 import shutil
@@ -59,6 +60,7 @@ ROADS: dict[str, dict] = {
         },
     },
 }
+BEGAN = time.time()
 TEXT_DIM = 32
 FIRST_SEED = 1_000_000
 RESERVE_SHARE, SHORTEST_RESERVE = 0.1, 12.0
@@ -118,7 +120,7 @@ def main(words: list[str] | None = None) -> int:
 
 
 def run_all(options: argparse.Namespace, words: list[str]) -> int:
-    deadline = psutil.Process().create_time() + 60 * options.minutes
+    deadline = BEGAN + 60 * options.minutes
     options.output.mkdir(parents=True, exist_ok=True)
     roads = options.roads.split(",")
     settings = ClipSettings(options.width, options.height, options.frames)
@@ -320,8 +322,7 @@ def train_road(options: argparse.Namespace) -> int:
         }
         (folder / "results.json").write_text(json.dumps(result, indent=1))
         trainer.export(folder / "transformer")
-        vae.half().save_pretrained(folder / "vae-half")
-        vae.float()
+        copy.deepcopy(vae).half().save_pretrained(folder / "vae-half")  # the next batch is in the making
         pack(options.output / f"{road}.tar.gz", folder)
         if sheet is not None:
             import cv2

@@ -158,7 +158,7 @@ class PoolBatches:
         pose_shift: take the poses (and drawn parts) of the clips so many places further, another creature's.
         kept: bool [F], the frames that keep their pose; None for all.
         """
-        places = np.argsort(self._places, kind="stable")[: self.held_out]
+        places = self._held_out_places()
         index = places[start : start + size]
         poses = places[(np.arange(start, start + len(index)) + pose_shift) % len(places)]
         ones = np.ones((len(index), self.pool.settings.num_frames), bool)
@@ -173,15 +173,17 @@ class PoolBatches:
         self, start: int, size: int
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """uint8 frames, subjects and drafts of the held out clips from `start` on."""
-        index = torch.from_numpy(
-            np.argsort(self._places, kind="stable")[: self.held_out][start : start + size]
-        ).to(self.device)
+        index = torch.from_numpy(self._held_out_places()[start : start + size]).to(self.device)
         arrays = self._device_arrays
         return (
             arrays["frames"][index],
             arrays["subjects"][index],
             arrays["drafts"][index] if self.drafts else None,
         )
+
+    def _held_out_places(self) -> np.ndarray:
+        order = np.argsort(self._places, kind="stable")
+        return order[self._places[order] < self.held_out]
 
     def _make(self, index, flipped, colours, kept, known, weighted=False, poses=None, whole=False) -> Batch:
         # The parts first: what follows only waits in the device's queue.
