@@ -25,7 +25,8 @@ from .takes.take import Take
 class Session:
     """Made by `register`, ended by `unregister`; `get` gives it.
 
-    `exporting` is how far an export is that runs in the window, or None. `sentence` is what went wrong
+    `exporting` is how far an export is that runs in the window, or None. `findings` are what the last export
+    found wrong with its clip (`request.review.Finding`). `sentence` is what went wrong
     without anybody having asked for it.
     """
 
@@ -34,6 +35,7 @@ class Session:
         self.bridge = Bridge(version)
         self.arrival = Arrival()
         self.exporting = None
+        self.findings: tuple = ()
         self.sentence = ""
         self._address: str | None = None
 

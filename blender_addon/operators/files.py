@@ -18,6 +18,7 @@ from ..request.build import build_request, export_options
 from ..request.export import ExportStep, export_clip, under_step
 from ..request.output import output_folder
 from ..request.range import clip_range
+from ..request.review import review_keys, sentences
 from ..shared.raster import draw_pose
 from ..shared.release import RELEASE
 from ..shared.request_file import SUFFIX, write_request
@@ -33,7 +34,10 @@ def export_files(context, output: Path) -> Generator[ExportStep, None, Path]:
     settings = context.scene.poseanything
     engine = session.get().bridge.engine(settings.engine_name) or RELEASE
     planned = clip_range(context, settings, engine)
-    clip = yield from export_clip(context, export_options(context, settings, planned))
+    options = export_options(context, settings, planned)
+    session.get().findings = ()
+    clip = yield from export_clip(context, options)
+    session.get().findings = (*clip.findings, *review_keys(settings, planned, options.pose_frames))
     request = build_request(uuid.uuid4().hex, clip, planned, settings, engine)
     folder, _ = claim_folder(output, f"{settings.take_name or context.scene.name} skeleton")
     try:
@@ -90,6 +94,8 @@ class POSEANYTHING_OT_export_skeleton(SteppedOperator, bpy.types.Operator):
         return export_files(context, output)
 
     def finish(self, context, folder):
+        for sentence in sentences(session.get().findings):
+            self.report({"WARNING"}, sentence)
         self.report({"INFO"}, f"Exported to {folder}")
         return {"FINISHED"}
 

@@ -23,8 +23,9 @@ from ..request.export import ExportStep, export_clip
 from ..request.output import output_folder
 from ..request.range import clip_range
 from ..request.record import make_record, take_for
+from ..request.review import review_frame_rate, review_keys, sentences
 from ..request.view import recorded_view
-from ..sequencer.strips import show_in_sequencer
+from ..sequencer.strips import sequencer_scene, show_in_sequencer
 from ..takes.take import claim_folder, read_take, write_take
 from .stepped import SteppedOperator
 
@@ -58,14 +59,21 @@ def generate(context, remade: str = "") -> Generator[ExportStep, None, Job]:
         raise ExportError(f"{engine.label} can't run: {engine.reason}")
     planned = clip_range(context, settings, engine, view)
     options = export_options(context, settings, planned, again)
+    current.findings = ()
     clip = yield from export_clip(context, options)
+    edit = sequencer_scene(context)
+    current.findings = (
+        *clip.findings,
+        *review_frame_rate(scene, edit, planned.duration),
+        *review_keys(settings, planned, options.pose_frames),
+    )
 
     request = build_request(uuid.uuid4().hex, clip, planned, settings, engine)
     record = make_record(context, settings, planned, engine, options, current.version)
     take = take_for(*claim_folder(folder, settings.take_name or scene.name), planned, record)
     write_take(take, clip.first_frame)
     return current.submit(
-        request, take, show_in_sequencer(context), engine, settings.make_movie, clip.warnings
+        request, take, show_in_sequencer(context), engine, settings.make_movie, sentences(current.findings)
     )
 
 

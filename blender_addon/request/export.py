@@ -23,6 +23,7 @@ from ..shared.pose import MAX_FRAMES, MAX_LIMBS, Limb, PoseSequence
 from ..view import SceneCamera, Viewport, clip_size, fit
 from ..view.motion import camera_motion, faces_start, moves
 from ..view.projection import Projector
+from .review import Finding, Reviewed, review
 
 __all__ = ("ExportError", "ExportOptions", "ExportStep", "ExportedClip", "clip_size", "export_clip", "fit")
 
@@ -65,7 +66,7 @@ class ExportedClip:
     """What `shared.messages.GenerationRequest` needs of the scene.
 
     Without a mesh on any armature, `subject_mask`, `first_labels` and `part_maps` are None; without a
-    moving camera `camera_motion` is. `warnings` are sentences the user should see.
+    moving camera `camera_motion` is. `findings` are what the user should know.
     """
 
     pose: PoseSequence
@@ -75,7 +76,12 @@ class ExportedClip:
     part_maps: np.ndarray | None
     camera_motion: np.ndarray | None
     pose_frames: tuple[int, ...] | None
-    warnings: tuple[str, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The findings' sentences."""
+        return tuple(finding.sentence for finding in self.findings)
 
 
 def export_clip(
@@ -130,7 +136,7 @@ class _Export:
         self._scene = context.scene
         self._view_layer = context.view_layer
         context.evaluated_depsgraph_get()  # makes sure that there is one
-        self._warnings: list[str] = []
+        self._findings: list[Finding] = []
         self._own: set[bpy.types.Object] = set()
         self._step = ExportStep(0.01, "Looking at the rigs")
 
@@ -148,11 +154,12 @@ class _Export:
         limbs, parts = self._tables()
         yield self._step
 
-        lenses, joints, maps = [], [], []
+        lenses, joints, maps, cameras = [], [], [], []
         labeller = labels = picture = None
         for index in range(options.num_frames):
             depsgraph = self._go_to(index)
             lenses.append(options.view.lens(self._scene, depsgraph))
+            cameras.append(options.view.name(self._scene))
             joints.append(self._sampler.sample(depsgraph))
             projector = Projector(lenses[-1:], self._fit)
             if index == 0:
@@ -173,7 +180,18 @@ class _Export:
         projector = Projector(lenses, self._fit)
         strokes = projector.strokes(np.stack(joints), self._sampler.counts, limbs, parts)
         pose = yield from self._show(strokes, 0.9, "Drawing the limbs")
-        self._warn(pose)
+        part_maps = np.stack(maps) if maps else None
+        looked_at = Reviewed(
+            self._subjects,
+            pose,
+            projector,
+            np.stack(joints),
+            cameras,
+            part_maps,
+            options.frame_start,
+            options.frame_step,
+        )
+        self._findings.extend(review(looked_at))
         motion = yield from self._show(self._camera_motion(projector), 0.92, "Following the camera")
         first_frame = yield from self._show(encode_png(picture), 0.98, "Packing the first frame")
         return ExportedClip(
@@ -181,10 +199,10 @@ class _Export:
             first_frame=first_frame,
             subject_mask=(labels > 0).astype(np.uint8) if labels is not None else None,
             first_labels=labels,
-            part_maps=np.stack(maps) if maps else None,
+            part_maps=part_maps,
             camera_motion=motion,
             pose_frames=options.pose_frames,
-            warnings=tuple(self._warnings),
+            findings=tuple(self._findings),
         )
 
     def _watch(self) -> Generator[ExportStep, None, dict[bpy.types.Object, Motion]]:
@@ -267,8 +285,8 @@ class _Export:
         surfaces = find_surfaces(self._subjects, self._evaluated())
         yield
         if not surfaces:
-            self._warnings.append(
-                "No mesh that renders is bound to the armature, so the server must guess its parts."
+            self._findings.append(
+                Finding("No mesh that renders is bound to the armature, so the server must guess its parts.")
             )
             return None
         self._reader = SurfaceReader(self._first_limb, joints, self._sampler.counts)
@@ -276,13 +294,6 @@ class _Export:
             yield from self._reader.read(surface, self._evaluated)
         self._own = {surface.obj for surface in surfaces}
         return Labeller(surfaces, self._reader, self._evaluated())
-
-    def _warn(self, pose: PoseSequence) -> None:
-        subjects = {limb.subject for limb in pose.limbs}
-        seen = {pose.limbs[polyline.limb].subject for polyline in pose.frame(0)}
-        for number in sorted(subjects - seen):
-            name = self._subjects[number].armature.name
-            self._warnings.append(f"The armature {name} is out of view in the first frame.")
 
     def _camera_motion(self, projector: Projector) -> Iterator[None]:
         if not moves(projector):
@@ -295,8 +306,10 @@ class _Export:
         followed = faces_start(projector)
         if not followed.all():
             lost = self._options.frame_start + int(np.argmin(followed)) * self._options.frame_step
-            self._warnings.append(
-                f"The camera turns away from what the first frame shows: from frame {lost} on the background "
-                "stands still until it is in view again."
+            self._findings.append(
+                Finding(
+                    f"The camera turns away from what the first frame shows: from frame {lost} on the background "
+                    "stands still until it is in view again."
+                )
             )
         return path[np.maximum.accumulate(np.where(followed, np.arange(len(path)), 0))]

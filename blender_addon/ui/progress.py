@@ -20,6 +20,7 @@ def draw_progress(layout, context) -> None:
         row.progress(factor=step.fraction, text=f"{step.text} (Esc cancels)")
     for job in bridge.active():
         _draw_active(layout, context, job)
+    draw_findings(layout, context, current.findings)
     ended = [job for job in bridge.jobs.values() if job.ended]
     if ended and ended[-1].state != DONE:
         last = ended[-1]
@@ -27,6 +28,17 @@ def draw_progress(layout, context) -> None:
         paragraph(
             layout, context, f"{last.take.name}: {last.sentence}", "ERROR" if failed else "INFO", alert=failed
         )
+
+
+def draw_findings(layout, context, findings) -> None:
+    """What is wrong with the last clip that was exported, with a button where one helps."""
+    for finding in findings:
+        box = layout.box()
+        paragraph(box, context, finding.sentence, "ERROR")
+        if finding.operator:
+            button = box.operator(finding.operator, text=finding.label)
+            for name, value in finding.properties:
+                setattr(button, name, value)
 
 
 def _draw_active(layout, context, job: Job) -> None:
@@ -41,8 +53,6 @@ def _draw_active(layout, context, job: Job) -> None:
     else:
         row.label(text=job.describe(), icon="SORTTIME")
     row.operator("poseanything.cancel", text="", icon="X").job = job.id
-    for warning in job.warnings:
-        paragraph(box, context, warning, "ERROR")
 
 
 def draw_takes(layout, context, most: int = 5) -> None:

@@ -57,6 +57,10 @@ class SceneCamera:
             )
         return camera
 
+    def name(self, scene: bpy.types.Scene) -> str:
+        """What the clip is seen through at the scene's current frame."""
+        return self.find(scene).name
+
     def lens(self, scene: bpy.types.Scene, depsgraph: bpy.types.Depsgraph) -> Lens:
         """The lens at the scene's current frame, sensor fit, shift and pixel aspect included. Raises as
         `find` does."""

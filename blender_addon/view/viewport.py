@@ -62,6 +62,9 @@ class Viewport:
     def frame_size(self, scene: bpy.types.Scene) -> tuple[float, float]:
         return float(self.width), float(self.height)
 
+    def name(self, scene: bpy.types.Scene) -> str:
+        return "the viewport"
+
     def lens(self, scene: bpy.types.Scene, depsgraph: bpy.types.Depsgraph) -> Lens:
         return self.frozen
 

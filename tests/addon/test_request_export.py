@@ -192,11 +192,10 @@ def test_an_armature_that_goes_away_meanwhile_is_one_sentence(rig):
         export_.PAUSE = pause
 
 
-def test_an_armature_out_of_view_is_a_warning(rig):
+def test_an_armature_out_of_view_all_along_is_refused(rig):
     bpy.context.scene.camera.location = (0, 0, -50)
-    clip = export([rig])
-    assert clip.warnings == ("The armature Rig is out of view in the first frame.",)
-    assert clip.pose.frame(0) == [] and not clip.first_labels.any()
+    with pytest.raises(error(), match="No limb of Rig is in view in any frame from 1 to 3; move the camera"):
+        export([rig])
 
 
 @pytest.mark.parametrize(
@@ -239,4 +238,4 @@ def test_bones_beyond_the_edge_are_cut_not_dropped(rig):
     clip = export([rig])
     assert len(clip.pose.frame(0)) >= 3
     assert np.abs(clip.pose.points[:, :2]).max() < 256 + 33
-    assert clip.warnings == ()
+    assert "Only 2 of 7 limbs are in view in the first frame" in clip.warnings[0]

@@ -1,0 +1,43 @@
+"""What the buttons beside a finding do."""
+
+from __future__ import annotations
+
+import bpy
+from bpy.props import IntProperty, StringProperty
+
+
+class POSEANYTHING_OT_use_range(bpy.types.Operator):
+    bl_idname = "poseanything.use_range"
+    bl_label = "Use Range"
+    bl_description = "Generate these frames only, up to the camera's cut"
+    bl_options = {"REGISTER", "UNDO", "INTERNAL"}
+
+    start: IntProperty(name="Start", options={"SKIP_SAVE"})
+    end: IntProperty(name="End", options={"SKIP_SAVE"})
+
+    def execute(self, context):
+        settings = context.scene.poseanything
+        settings.use_custom_range, settings.frame_start, settings.frame_end = True, self.start, self.end
+        return {"FINISHED"}
+
+
+class POSEANYTHING_OT_draw_digits(bpy.types.Operator):
+    bl_idname = "poseanything.draw_digits"
+    bl_label = "Draw Fingers and Toes"
+    bl_description = "Draw each finger and toe of this armature as one limb"
+    bl_options = {"REGISTER", "UNDO", "INTERNAL"}
+
+    armature: StringProperty(name="Armature", options={"SKIP_SAVE"})
+
+    def execute(self, context):
+        rig = bpy.data.objects.get(self.armature)
+        if rig is None or rig.type != "ARMATURE":
+            self.report({"ERROR"}, f"There is no armature {self.armature} any more; export again.")
+            return {"CANCELLED"}
+        rig.data.poseanything.digits = "MERGE"
+        return {"FINISHED"}
+
+
+register, unregister = bpy.utils.register_classes_factory(
+    (POSEANYTHING_OT_use_range, POSEANYTHING_OT_draw_digits)
+)

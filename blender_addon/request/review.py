@@ -1,0 +1,284 @@
+"""What is wrong with a clip, told before it is sent: what the server would make of it is known only much
+later."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import bpy
+import numpy as np
+
+from ..errors import ExportError
+from ..rig.subjects import Subject
+from ..shared.pose import PoseSequence
+from ..view.projection import Projector
+from .range import ClipRange
+
+SMALL = 0.12
+"""A subject smaller than this fraction of the picture's shorter side is hardly drawn by any engine."""
+HIDDEN = 0.25
+"""Labels lie under at least this fraction of the limbs of a subject that is seen."""
+CUT = 0.2
+"""A camera that moves the subject by this fraction of the picture from one frame to the next, and by `JERK`
+times as much as in the frames around, cuts."""
+JERK = 6.0
+BAKED = 0.9
+"""A subject that is keyed on this fraction of the frames is baked."""
+FINGERS = 0.002
+"""Fingers that move this fraction of the picture by themselves are worth a word."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One sentence, and, where a button helps, the operator it presses, its label and its properties."""
+
+    sentence: str
+    operator: str = ""
+    label: str = ""
+    properties: tuple[tuple[str, object], ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Reviewed:
+    """What is looked at: clip frame i is scene frame `first` + i * `step`; `joints` [F, K, 3] are the limbs'
+    joints in world space; `part_maps` [F, h, w] are as in a request, or None."""
+
+    subjects: Sequence[Subject]
+    pose: PoseSequence
+    projector: Projector
+    joints: np.ndarray
+    cameras: Sequence[str]
+    part_maps: np.ndarray | None
+    first: int
+    step: int
+
+    def scene_frame(self, index: int) -> int:
+        return self.first + int(index) * self.step
+
+
+def review(clip: Reviewed) -> Iterator[Finding]:
+    """What is wrong with an exported clip. Raises `ExportError` when no frame has a limb in view."""
+    yield from _out_of_view(clip)
+    yield from _size(clip)
+    yield from _cuts(clip)
+    yield from _stillness(clip)
+    yield from _coverage(clip)
+    yield from _fingers(clip)
+
+
+def _boxes(clip: Reviewed) -> np.ndarray:
+    """[F, 2, 2] least and greatest x and y of the strokes within the picture; not a number where there are
+    none."""
+    pose = clip.pose
+    boxes = np.full((pose.num_frames, 2, 2), np.nan)
+    for index in range(pose.num_frames):
+        points, _ = pose.frame_points(index)
+        inside = ((points[:, :2] >= 0) & (points[:, :2] <= (pose.width, pose.height))).all(axis=1)
+        if inside.any():
+            clipped = np.clip(points[:, :2], 0, (pose.width, pose.height))
+            boxes[index] = clipped.min(axis=0), clipped.max(axis=0)
+    return boxes
+
+
+def _out_of_view(clip: Reviewed) -> Iterator[Finding]:
+    names = ", ".join(subject.armature.name for subject in clip.subjects)
+    seen = np.isfinite(_boxes(clip)[:, 0, 0])
+    if not seen.any():
+        raise ExportError(
+            f"No limb of {names} is in view in any frame from {clip.scene_frame(0)} to "
+            f"{clip.scene_frame(len(seen) - 1)}; move the camera or choose other frames."
+        )
+    limbs = clip.pose.limbs
+    shown = {limbs[line.limb].subject for line in clip.pose.frame(0)}
+    for number, subject in enumerate(clip.subjects):
+        if number not in shown:
+            yield Finding(f"The armature {subject.armature.name} is out of view in the first frame.")
+    if seen[0] and not seen.all():
+        away = np.flatnonzero(~seen)
+        yield Finding(
+            f"{names} is out of view in {len(away)} of {len(seen)} frames, from frame {clip.scene_frame(away[0])} on."
+        )
+    drawn = {line.limb for line in clip.pose.frame(0) if _touches(clip.pose, line.points)}
+    own = {limb for limb, made in enumerate(limbs) if made.subject in shown}
+    if drawn and len(drawn & own) <= len(own) / 2:
+        yield Finding(
+            f"Only {len(drawn & own)} of {len(own)} limbs are in view in the first frame; the engine does not know "
+            "what the others look like."
+        )
+
+
+def _touches(pose: PoseSequence, points: np.ndarray) -> bool:
+    return bool(((points[:, :2] >= 0) & (points[:, :2] <= (pose.width, pose.height))).all(axis=1).any())
+
+
+def _size(clip: Reviewed) -> Iterator[Finding]:
+    boxes = _boxes(clip)
+    sizes = np.linalg.norm(boxes[:, 1] - boxes[:, 0], axis=1)
+    sizes = sizes[np.isfinite(sizes)]
+    typical = float(np.median(sizes))
+    if typical < SMALL * min(clip.pose.width, clip.pose.height):
+        yield Finding(
+            f"The subject is only {typical:.0f} pixels large in a picture of {clip.pose.width} x {clip.pose.height}; "
+            "move the camera nearer."
+        )
+
+
+def _cuts(clip: Reviewed) -> Iterator[Finding]:
+    count = clip.pose.num_frames
+    if count < 2:
+        return
+    switched = [i for i in range(1, count) if clip.cameras[i] != clip.cameras[i - 1]]
+    jumps = [] if switched else _jumps(clip)
+    cuts = switched or jumps
+    if not cuts:
+        return
+    frames = [clip.scene_frame(index) for index in cuts]
+    if switched:
+        what = f"The camera changes to {clip.cameras[cuts[0]]} at frame {frames[0]}"
+    else:
+        what = f"The camera jumps at frame {frames[0]}"
+    more = f" (and at {', '.join(map(str, frames[1:4]))})" if len(frames) > 1 else ""
+    yield Finding(
+        f"{what}{more}: a clip can't follow a cut, so the picture smears; generate the frames before and after it one "
+        "by one.",
+        "poseanything.use_range",
+        f"Use {clip.scene_frame(0)} to {clip.scene_frame(cuts[0] - 1)}",
+        (("start", clip.scene_frame(0)), ("end", clip.scene_frame(cuts[0] - 1))),
+    )
+
+
+def _jumps(clip: Reviewed) -> list[int]:
+    """Clip frames at which the camera alone takes the subject far across the picture, all at once."""
+    projector, joints = clip.projector, clip.joints
+    if len(joints) < 3:
+        return []
+    # The joints of one frame through the lenses of this and of the next.
+    homogeneous = np.concatenate([joints[:-1], np.ones((*joints.shape[:2], 1))[:-1]], axis=2)
+    now = np.einsum("frc,fkc->fkr", projector.pixels[:-1], homogeneous)
+    then = np.einsum("frc,fkc->fkr", projector.pixels[1:], homogeneous)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        moved = np.linalg.norm(then[..., :2] / then[..., 2:] - now[..., :2] / now[..., 2:], axis=2)
+    moved = np.where(np.isfinite(moved), moved, 1e6)
+    turned = (then[..., 2] <= 0).mean(axis=1) > 0.5
+    step = np.median(np.minimum(moved, 1e6), axis=1)
+    step[turned] = 1e6
+    longer = max(clip.pose.width, clip.pose.height)
+    found = []
+    for index in np.flatnonzero(step > CUT * longer).tolist():
+        around = np.concatenate([step[max(index - 2, 0) : index], step[index + 1 : index + 3]])
+        if step[index] > JERK * max(float(np.median(around)), 1.0):
+            found.append(index + 1)
+    return found
+
+
+def _stillness(clip: Reviewed) -> Iterator[Finding]:
+    joints, pixels = clip.joints, clip.projector.pixels
+    size = np.linalg.norm(np.ptp(joints.reshape(-1, 3), axis=0))
+    still = np.abs(joints - joints[0]).max() <= 1e-5 * max(size, 1e-9)
+    fixed = np.abs(pixels - pixels[0]).max() <= 1e-5 * np.abs(pixels[0]).max()
+    if len(joints) > 1 and still and fixed:
+        yield Finding(
+            f"Nothing moves from frame {clip.scene_frame(0)} to {clip.scene_frame(len(joints) - 1)}; is the animation "
+            "elsewhere, muted or on another armature?"
+        )
+
+
+def _coverage(clip: Reviewed) -> Iterator[Finding]:
+    maps, pose = clip.part_maps, clip.pose
+    if maps is None:
+        return
+    shares = np.full(pose.num_frames, np.nan)
+    cells = maps > 0
+    # A stroke may run along the edge of its flesh: the cells beside count too.
+    grown = cells.copy()
+    for axis in (1, 2):
+        grown |= np.roll(grown, 1, axis) | np.roll(grown, -1, axis)
+    height, width = maps.shape[1:]
+    for index in range(pose.num_frames):
+        lines = [_along(line.points[:, :2]) for line in pose.frame(index)]
+        if not lines:
+            continue
+        points = np.concatenate(lines)
+        inside = ((points >= 0) & (points < (pose.width, pose.height))).all(axis=1)
+        if not inside.any():
+            continue
+        column = (points[inside, 0] * width / pose.width).astype(int)
+        row = (points[inside, 1] * height / pose.height).astype(int)
+        shares[index] = grown[index, row, column].mean()
+    bad = np.flatnonzero(shares < HIDDEN)
+    if not len(bad):
+        return
+    if bad[0] == 0:
+        yield Finding(
+            f"The subject's mesh covers only {shares[0]:.0%} of its limbs in the first frame: something stands in "
+            "front of it, or it is not bound to this armature."
+        )
+    else:
+        yield Finding(
+            f"The subject is hardly seen in {len(bad)} of {pose.num_frames} frames, from frame "
+            f"{clip.scene_frame(bad[0])} on: something stands in front of it, or its mesh is hidden."
+        )
+
+
+def _along(points: np.ndarray) -> np.ndarray:
+    """Points along a polyline, eight a segment."""
+    shares = np.linspace(0, 1, 8)[:, None, None]
+    return (points[:-1] + (points[1:] - points[:-1]) * shares).reshape(-1, 2)
+
+
+def _fingers(clip: Reviewed) -> Iterator[Finding]:
+    for subject in clip.subjects:
+        if subject.choice.unsent > FINGERS:
+            yield Finding(
+                f"Fingers and toes of {subject.armature.name} move {subject.choice.unsent:.1%} of the picture but are "
+                "not drawn.",
+                "poseanything.draw_digits",
+                "Draw Them",
+                (("armature", subject.armature.name),),
+            )
+
+
+# What the scene and the settings tell without an export
+
+
+def review_frame_rate(scene: bpy.types.Scene, edit: bpy.types.Scene, duration: int) -> Iterator[Finding]:
+    """Whether a strip of the scene's frames lasts as long in the scene whose sequencer shows it."""
+    here, there = (one.render.fps / one.render.fps_base for one in (scene, edit))
+    if abs(here - there) > 0.01:
+        yield Finding(
+            f"The sequencer shows the scene {edit.name} at {there:g} frames per second, but {scene.name} runs at "
+            f"{here:g}: its {duration} frames last {duration / there:.2f} s there instead of {duration / here:.2f} s; "
+            "give both one frame rate."
+        )
+
+
+def review_keys(settings, planned: ClipRange, pose_frames: tuple[int, ...] | None) -> Iterator[Finding]:
+    """Whether poses at keyframes are what the user may expect of them."""
+    first, step, count = planned.frame_start, planned.frame_step, planned.num_frames
+    if settings.pose_density != "KEYS" or pose_frames is None or count < 3:
+        return
+    every = ("wm.context_set_enum", "Every n-th Frame", _density("NTH"))
+    if len(pose_frames) >= BAKED * count:
+        yield Finding(
+            f"The subject is keyed on {len(pose_frames)} of {count} frames (baked), so Keyframes sends as many poses as "
+            "Every Frame.",
+            *every,
+        )
+    elif len(pose_frames) <= 2:
+        yield Finding(
+            f"No keyframe lies between frame {first} and {first + (count - 1) * step}, so only the first and the last "
+            "pose are sent and what happens between them is lost.",
+            "wm.context_set_enum",
+            "Every Frame",
+            _density("ALL"),
+        )
+
+
+def sentences(findings: Sequence[Finding]) -> tuple[str, ...]:
+    """What the findings say."""
+    return tuple(finding.sentence for finding in findings)
+
+
+def _density(value: str) -> tuple[tuple[str, object], ...]:
+    return (("data_path", "scene.poseanything.pose_density"), ("value", value))
