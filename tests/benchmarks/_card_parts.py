@@ -215,9 +215,8 @@ def machine(bench: Bench) -> None:
     taken = _repeat(bench, lambda: target.copy_(source), 10)
     bench.row("rates", rate="copy on the card, read and written", **{"GB/s": 2 * size / taken / 1e9})
     if bench.on_card:
-        block = torch.empty(
-            400 * 2**20, dtype=torch.uint8, pin_memory=True
-        )  # as large as a block of the model
+        # As large as a block of the model.
+        block = torch.empty(min(400 * 2**20, size), dtype=torch.uint8, pin_memory=True)
         taken = _repeat(bench, lambda: target[: block.numel()].copy_(block, non_blocking=True), 5)
         bench.row("rates", rate="pinned host to card", **{"GB/s": block.numel() / taken / 1e9})
 

@@ -49,7 +49,8 @@ class RandomTensors(LazyTensors):
         shape = self.shapes[name]
         fan_in = math.prod(shape[1:])
         std = fan_in**-0.5 if fan_in > 1 else 0.02
-        tensor = torch.empty(shape, device=self._device, dtype=self._dtype).normal_(std=std)
+        # In float32, as what is drawn from a seed differs from one precision to another.
+        tensor = torch.empty(shape, device=self._device).normal_(std=std).to(self._dtype)
         scales = name.endswith(".gamma") or ("norm" in name and name.endswith(".weight"))
         return tensor.add_(1) if scales else tensor
 
