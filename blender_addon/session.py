@@ -13,12 +13,13 @@ from pathlib import Path
 import bpy
 from bpy.app.handlers import persistent
 
-from . import preferences
+from . import engine_settings, preferences
 from .connection.bridge import Bridge
 from .connection.jobs import Job
 from .connection.server import ServerError
 from .sequencer.arrival import Arrival
-from .shared.messages import EngineDescription, GenerationRequest
+from .shared.engines import EngineDescription, find_engine
+from .shared.messages import GenerationRequest
 from .takes.take import Take
 
 
@@ -65,6 +66,15 @@ class Session:
         else:
             self.sentence = ""
 
+    @property
+    def engines(self) -> tuple[EngineDescription, ...]:
+        """The server's engines; while none answers, those of the last one that did."""
+        return self.bridge.engines or engine_settings.described()
+
+    def engine(self, name: str) -> EngineDescription | None:
+        """One of `engines` by name; "" is the best that is ready."""
+        return find_engine(self.engines, name)
+
     def submit(
         self,
         request: GenerationRequest,
@@ -93,6 +103,8 @@ class Session:
         """Bring what happened since into Blender, for about `budget` seconds; returns whether there was
         anything."""
         heard = self.bridge.poll()
+        if self.bridge.engines:
+            engine_settings.follow(self.bridge.engines)
         return self.arrival.poll(budget) or heard
 
     def close(self) -> None:

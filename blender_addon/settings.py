@@ -22,19 +22,6 @@ BEST_ENGINE = (
     "Best Available",
     "The neural engine where the server has it ready, else the draft animatic",
 )
-_GUIDERS = {
-    "none": ("None", "One evaluation a step, the release's default"),
-    "classifier_free": ("Classifier-Free", "Push away from a branch without the text, the pose, or both"),
-    "subject_camera": (
-        "Subject and Camera",
-        "Decouple the camera's movement from the subject's, with one strength",
-    ),
-    "subject_camera_separate": (
-        "Subject and Camera, Separate",
-        "Decouple them, each with a strength of its own",
-    ),
-}
-
 _MOVES = {
     "pan_left": "The background goes to the right",
     "pan_right": "The background goes to the left",
@@ -52,21 +39,14 @@ _items: dict[str, list] = {}
 
 def _engine_items(self, context):
     names = [BEST_ENGINE]
-    for engine in session.get().bridge.engines:
-        names.append((engine.name, engine.label, engine.summary if engine.ready else engine.reason))
+    for engine in session.get().engines:
+        ready = "" if engine.ready else " (not ready)"
+        names.append(
+            (engine.name, f"{engine.label}{ready}", engine.summary if engine.ready else engine.reason)
+        )
     if self.engine_name and all(name != self.engine_name for name, _, _ in names):
         names.append((self.engine_name, self.engine_name, "The server that is connected does not have it"))
     return _keep("engine", names)
-
-
-def _guider_items(self, context):
-    engine = session.get().bridge.engine(self.engine_name)
-    words = [guider.name for guider in engine.guiders] or ["none"] if engine is not None else tuple(_GUIDERS)
-    names = [(word, *_GUIDERS.get(word, (word, ""))) for word in words]
-    if all(name != self.guider_name for name, _, _ in names):
-        label, text = _GUIDERS.get(self.guider_name, (self.guider_name, ""))
-        names.append((self.guider_name, label, f"{text} (not offered by the chosen engine)"))
-    return _keep("guider", names)
 
 
 def _keep(key, names):
@@ -213,7 +193,7 @@ class PoseAnythingSettings(bpy.types.PropertyGroup):
     prompt: StringProperty(name="Prompt", description="Describe the video")
     negative_prompt: StringProperty(name="Negative Prompt", description="Describe what to avoid")
 
-    # Guidance
+    # Engine
 
     engine_name: StringProperty(options={"HIDDEN"})
     engine: EnumProperty(
@@ -221,59 +201,10 @@ class PoseAnythingSettings(bpy.types.PropertyGroup):
         description="The program that generates the clip",
         **_stored_choice("engine", "engine_name", _engine_items, unset="AUTO"),
     )
-    num_inference_steps: IntProperty(
-        name="Steps",
-        description="Denoising steps; more take longer and come out finer",
-        default=50,
-        min=1,
-        max=1000,
-    )
     seed: IntProperty(
         name="Seed", description="The same seed and settings give the same clip", min=0, max=2**31 - 1
     )
     new_seed: BoolProperty(name="New Each Time", description="Draw another seed for every take", default=True)
-    guider_name: StringProperty(options={"HIDDEN"}, default="none")
-    guider: EnumProperty(
-        name="Guidance",
-        description="How evaluations of the model are combined",
-        **_stored_choice("guider", "guider_name", _guider_items),
-    )
-    guidance_scale: FloatProperty(
-        name="Strength",
-        description="Strength of the text's and the pose's guidance",
-        default=3.0,
-        min=0.0,
-        max=30.0,
-    )
-    camera_guidance_scale: FloatProperty(
-        name="Camera Strength",
-        description="Strength of the camera's guidance",
-        default=1.0,
-        min=0.0,
-        max=30.0,
-    )
-    negative_text: BoolProperty(
-        name="Text", description="The negative branch goes without the text", default=True
-    )
-    negative_pose: BoolProperty(
-        name="Pose", description="The negative branch holds the first pose", default=True
-    )
-    guidance_start: FloatProperty(
-        name="From",
-        description="Part of the steps after which guidance sets in",
-        min=0.0,
-        max=1.0,
-        subtype="FACTOR",
-    )
-    guidance_stop: FloatProperty(
-        name="To",
-        description="Part of the steps after which guidance ends",
-        default=1.0,
-        min=0.0,
-        max=1.0,
-        subtype="FACTOR",
-    )
-
     # Output
 
     output_folder: StringProperty(
@@ -294,7 +225,7 @@ class PoseAnythingSettings(bpy.types.PropertyGroup):
     )
 
 
-_NOT_KEPT = {"rna_type", "name", "engine", "guider", "show_limbs"}
+_NOT_KEPT = {"rna_type", "name", "engine", "show_limbs"}
 
 
 def record(settings: PoseAnythingSettings) -> dict:

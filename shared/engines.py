@@ -146,7 +146,8 @@ class Guidance(Checked):
 
 @dataclass(frozen=True)
 class Preset(Checked):
-    """A named set of values. An option that it does not name has its default, and so has every parameter.
+    """A named set of values: the number of steps, the guidance, and each option that any preset of the engine
+    names. What is left out has its default; options that no preset names are left as they are.
 
     num_inference_steps: None is the engine's default.
     """
@@ -208,6 +209,14 @@ class EngineDescription(Checked):
 
     def preset(self, name: str) -> Preset | None:
         return _named(self.presets, name)
+
+
+def find_engine(engines: Sequence[EngineDescription], name: str) -> EngineDescription | None:
+    """The engine of a name; "" is the best that is ready, the neural one before the others."""
+    if name:
+        return _named(engines, name)
+    ready = [engine for engine in engines if engine.ready]
+    return next((engine for engine in ready if engine.neural), ready[0] if ready else None)
 
 
 def check_request(request: GenerationRequest, engine: EngineDescription) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import time
 
-from ..shared.messages import EngineDescription, Failed, GenerationRequest, Preview
+from ..shared.engines import EngineDescription, find_engine
+from ..shared.messages import Failed, GenerationRequest, Preview
 from ..takes.take import Take
 from ..takes.writer import TakeWriter
 from . import server as server_process
@@ -100,10 +101,7 @@ class Bridge:
 
     def engine(self, name: str) -> EngineDescription | None:
         """An engine of the server by name; "" is the best that is ready."""
-        ready = [engine for engine in self.engines if engine.ready]
-        if name:
-            return next((engine for engine in self.engines if engine.name == name), None)
-        return next((engine for engine in ready if engine.neural), ready[0] if ready else None)
+        return find_engine(self.engines, name)
 
     def submit(
         self,

@@ -1,8 +1,8 @@
 """Everything the buttons do."""
 
-from . import colour, example, files, findings, generate, limbs, server, takes
+from . import colour, engine, example, files, findings, generate, limbs, server, takes
 
-_MODULES = (generate, server, takes, colour, files, limbs, findings, example)
+_MODULES = (generate, server, takes, engine, colour, files, limbs, findings, example)
 
 
 def register() -> None:

@@ -19,6 +19,7 @@ from ..request.export import ExportStep, export_clip, under_step
 from ..request.output import output_folder
 from ..request.range import clip_range
 from ..request.review import review_keys, sentences
+from ..shared.engines import EngineDescription
 from ..shared.raster import draw_pose
 from ..shared.release import RELEASE
 from ..shared.request_file import SUFFIX, write_request
@@ -32,13 +33,13 @@ def export_files(context, output: Path) -> Generator[ExportStep, None, Path]:
 
     The value is the folder. Raises one of `stepped.BAD_INPUT`."""
     settings = context.scene.poseanything
-    engine = session.get().bridge.engine(settings.engine_name) or RELEASE
+    engine = _engine_to_export_for(settings)
     planned = clip_range(context, settings, engine)
     options = export_options(context, settings, planned)
     session.get().findings = ()
     clip = yield from export_clip(context, options)
     session.get().findings = (*clip.findings, *review_keys(settings, planned, options.pose_frames))
-    request = build_request(uuid.uuid4().hex, clip, planned, settings, engine)
+    request = build_request(uuid.uuid4().hex, clip, planned, context.scene, engine)
     folder, _ = claim_folder(output, f"{settings.take_name or context.scene.name} skeleton")
     try:
         (folder / "skeleton").mkdir()
@@ -60,6 +61,15 @@ def export_files(context, output: Path) -> Generator[ExportStep, None, Path]:
             f"{folder} can't be written to: {error.strerror}; choose another folder."
         ) from error
     return folder
+
+
+def _engine_to_export_for(settings) -> EngineDescription:
+    """The chosen engine; the released model where none is chosen and no neural one is ready."""
+    current = session.get()
+    engine = current.engine(settings.engine_name)
+    if engine is None or not (settings.engine_name or engine.neural):
+        return current.engine(RELEASE.name) or RELEASE
+    return engine
 
 
 class POSEANYTHING_OT_export_skeleton(SteppedOperator, bpy.types.Operator):

@@ -10,7 +10,7 @@ from pathlib import Path
 import bpy
 from bpy.props import BoolProperty, StringProperty
 
-from .. import session
+from .. import engine_settings, session
 from ..connection import server
 from ..connection.bridge import PATIENCE
 from ..connection.client import CONNECTED, REFUSED
@@ -22,7 +22,7 @@ from ..request.build import build_request, export_options
 from ..request.export import ExportStep, export_clip
 from ..request.output import output_folder
 from ..request.range import clip_range
-from ..request.record import make_record, take_for
+from ..request.record import make_record, restore_engine, take_for
 from ..request.review import review_frame_rate, review_keys, sentences
 from ..request.view import recorded_view
 from ..sequencer.strips import sequencer_scene, show_in_sequencer
@@ -51,12 +51,14 @@ def generate(context, remade: str = "") -> Generator[ExportStep, None, Job]:
     if reason := export_blocker(context):
         raise ExportError(f"{reason}, then generate again.")
     folder = output_folder(context, settings)
-    engine = current.bridge.engine(settings.engine_name)
+    engine = current.engine(settings.engine_name)
     if engine is None:
         wanted = settings.engine_name or "usable"
-        raise ExportError(f"The server has no {wanted} engine; choose another engine in the Guidance panel.")
+        raise ExportError(f"The server has no {wanted} engine; choose another in the Engine panel.")
     if not engine.ready:
         raise ExportError(f"{engine.label} can't run: {engine.reason}")
+    notices = restore_engine(scene, engine, again) if again is not None else []
+    notices += engine_settings.unavailable(scene, engine)
     planned = clip_range(context, settings, engine, view)
     options = export_options(context, settings, planned, again)
     current.findings = ()
@@ -68,12 +70,17 @@ def generate(context, remade: str = "") -> Generator[ExportStep, None, Job]:
         *review_keys(settings, planned, options.pose_frames),
     )
 
-    request = build_request(uuid.uuid4().hex, clip, planned, settings, engine)
+    request = build_request(uuid.uuid4().hex, clip, planned, scene, engine)
     record = make_record(context, settings, planned, engine, options, current.version)
     take = take_for(*claim_folder(folder, settings.take_name or scene.name), planned, record)
     write_take(take, clip.first_frame)
     return current.submit(
-        request, take, show_in_sequencer(context), engine, settings.make_movie, sentences(current.findings)
+        request,
+        take,
+        show_in_sequencer(context),
+        engine,
+        settings.make_movie,
+        (*notices, *sentences(current.findings)),
     )
 
 

@@ -11,6 +11,7 @@ from bpy.props import StringProperty
 
 from .. import session
 from .. import settings as scene_settings
+from ..request.record import restore_engine
 from ..rig import properties
 from ..sequencer import strips
 from ..takes.take import Take, TakeError, read_take
@@ -57,10 +58,12 @@ class POSEANYTHING_OT_use_take_settings(_TakeOperator, bpy.types.Operator):
     def execute(self, context):
         try:
             take = chosen_take(context, self.take_id)
-            adopt(context, take)
+            notices = adopt(context, take)
         except TakeError as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
+        for notice in notices:
+            self.report({"WARNING"}, notice)
         self.report({"INFO"}, f"Settings of {take.name}")
         return {"FINISHED"}
 
@@ -101,9 +104,9 @@ class POSEANYTHING_OT_make_again(_TakeOperator, bpy.types.Operator):
             return {"CANCELLED"}
 
 
-def adopt(context, take: Take) -> None:
-    """Make the scene's settings, selection and camera those of a take. Raises `TakeError` when something
-    of it is gone."""
+def adopt(context, take: Take) -> list[str]:
+    """Make the scene's settings, selection and camera those of a take; gives a sentence for each setting that
+    can't be what it was. Raises `TakeError` when something of the take is gone."""
     record, scene = take.record, context.scene
     armatures = [scene.objects.get(name) for name in record.get("armatures", ())]
     if not armatures or None in armatures:
@@ -115,8 +118,11 @@ def adopt(context, take: Take) -> None:
     settings = scene.poseanything
     scene_settings.restore(settings, record.get("settings", {}))
     settings.new_seed = False
-    settings.seed = record.get("seed", settings.seed)
+    seed = record.get("seed")
+    settings.seed = settings.seed if seed is None else seed
     settings.engine_name = record.get("engine", "")
+    engine = session.get().engine(settings.engine_name)
+    notices = restore_engine(scene, engine, take) if engine is not None else []
     settings.use_custom_range = True
     settings.frame_start, settings.frame_end = take.frame_start, take.frame_start + take.duration - 1
     for obj in armatures:
@@ -130,6 +136,7 @@ def adopt(context, take: Take) -> None:
     camera = scene.objects.get(record.get("camera", ""))
     if settings.view == "CAMERA" and camera is not None:
         scene.camera = camera
+    return notices
 
 
 class POSEANYTHING_OT_open_take(_TakeOperator, bpy.types.Operator):

@@ -8,9 +8,10 @@ import random
 import bpy
 import numpy as np
 
+from .. import engine_settings
 from ..errors import ExportError
 from ..shared.camera import camera_path
-from ..shared.engines import EngineDescription, Guidance
+from ..shared.engines import EngineDescription, check_request
 from ..shared.messages import GenerationRequest
 from ..takes.take import FIRST_FRAME, Take
 from .export import ExportedClip, ExportOptions
@@ -52,10 +53,12 @@ def choose_seed(settings) -> int:
 
 
 def build_request(
-    job: str, clip: ExportedClip, clip_range: ClipRange, settings, engine: EngineDescription
+    job: str, clip: ExportedClip, clip_range: ClipRange, scene: bpy.types.Scene, engine: EngineDescription
 ) -> GenerationRequest:
-    """Raises `shared.schema.MessageError` when something exported breaks the contract."""
-    return GenerationRequest(
+    """Raises `shared.schema.MessageError` when something exported breaks the contract, or the engine can't
+    serve the request."""
+    settings = scene.poseanything
+    request = GenerationRequest(
         job=job,
         engine=engine.name,
         width=clip_range.width,
@@ -66,34 +69,18 @@ def build_request(
         pose=clip.pose,
         prompt=settings.prompt,
         negative_prompt=settings.negative_prompt,
-        seed=choose_seed(settings),
-        num_inference_steps=settings.num_inference_steps if engine.neural else engine.default_steps,
-        guidance=_guidance(settings, engine),
+        seed=choose_seed(settings) if engine.uses_seed else 0,
+        num_inference_steps=engine_settings.num_inference_steps(scene, engine),
+        guidance=engine_settings.guidance(scene, engine),
         pose_frames=clip.pose_frames,
         subject_mask=clip.subject_mask,
         first_labels=clip.first_labels,
         part_maps=clip.part_maps,
         camera_motion=_camera_motion(clip, clip_range, settings, engine),
+        engine_options=engine_settings.options(scene, engine),
     )
-
-
-def _guidance(settings, engine: EngineDescription) -> Guidance:
-    guider = engine.guider(settings.guider_name)
-    if guider is None:
-        return Guidance()
-    set_to = {
-        "guidance_scale": settings.guidance_scale,
-        "camera_guidance_scale": settings.camera_guidance_scale,
-        "text_negative": settings.negative_text,
-        "pose_negative": settings.negative_pose,
-    }
-    names = [parameter.name for parameter in guider.parameters]
-    return Guidance(
-        guider.name,
-        {name: value for name, value in set_to.items() if name in names},
-        min(settings.guidance_start, settings.guidance_stop),
-        settings.guidance_stop,
-    )
+    check_request(request, engine)
+    return request
 
 
 def _camera_motion(

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import bpy
+
+from .. import engine_settings
 from .. import settings as scene_settings
 from ..rig import properties
-from ..shared.messages import EngineDescription
+from ..shared.engines import EngineDescription
 from ..takes.take import Take
 from ..view import Viewport
 from .export import ExportOptions
@@ -29,13 +32,22 @@ def make_record(
             obj.name: properties.record(obj.data) for obj in options.armatures if obj.type == "ARMATURE"
         },
         "engine": engine.name,
+        "engine_settings": engine_settings.record(scene, engine),
         "engine_label": engine.label,
         "neural": engine.neural,
         "width": clip_range.width,
         "height": clip_range.height,
         "fps": clip_range.fps,
-        "seed": settings.seed,
+        "seed": settings.seed if engine.uses_seed else None,
     }
+
+
+def restore_engine(scene: bpy.types.Scene, engine: EngineDescription, take: Take) -> list[str]:
+    """Set the engine's values to those that the take was made with; gives a sentence for each that can't be
+    set."""
+    kept = take.record.get("engine_settings", {})
+    same = take.record.get("engine") == engine.name and isinstance(kept, dict)
+    return engine_settings.restore(scene, engine, kept) if same else []
 
 
 def take_for(folder: Path, name: str, clip_range: ClipRange, record: dict) -> Take:

@@ -14,6 +14,7 @@ from ..sequencer import strips
 from ..takes.take import TakeError
 from ..view import fit
 from . import limbs, pictures
+from .engine import draw_advanced, draw_engine, has_advanced
 from .progress import ANIMATIC, draw_progress, draw_takes
 from .refresh import TAB
 from .server import draw_server
@@ -53,7 +54,7 @@ class _Main:
         row = layout.row()
         row.scale_y = 1.6
         row.operator("poseanything.generate", icon="RENDER_ANIMATION")
-        engine = session.get().bridge.engine(settings.engine_name)
+        engine = session.get().engine(settings.engine_name)
         try:
             planned = clip_range(context, settings, engine)
         except ExportError as error:
@@ -157,7 +158,7 @@ class POSEANYTHING_PT_shot(_Sub, bpy.types.Panel):
         layout.prop(settings, "pose_density")
         if settings.pose_density == "NTH":
             layout.prop(settings, "pose_interval")
-        engine = session.get().bridge.engine(settings.engine_name)
+        engine = session.get().engine(settings.engine_name)
         if engine is None or engine.uses_camera:
             layout.prop(settings, "camera_source")
             if settings.camera_source == "MOVE":
@@ -174,7 +175,7 @@ def _draw_crop(layout, context, settings):
     if size is None:
         return
     try:
-        planned = clip_range(context, settings, session.get().bridge.engine(settings.engine_name))
+        planned = clip_range(context, settings, session.get().engine(settings.engine_name))
     except ExportError:
         return  # the main panel says what is wrong
     left, top, right, bottom = fit(*size, planned.width, planned.height).shown
@@ -194,41 +195,31 @@ class POSEANYTHING_PT_prompt(_Sub, bpy.types.Panel):
 
     def draw(self, context):
         layout, settings = self.layout, context.scene.poseanything
-        engine = session.get().bridge.engine(settings.engine_name)
+        engine = session.get().engine(settings.engine_name)
         if engine is not None and not engine.uses_prompt:
             layout.label(text=f"{engine.label} does not use the prompt", icon="INFO")
         layout.prop(settings, "prompt", text="", placeholder="Describe the video")
         layout.prop(settings, "negative_prompt", text="", placeholder="Describe what to avoid")
 
 
-class POSEANYTHING_PT_guidance(_Sub, bpy.types.Panel):
-    bl_label = "Guidance"
+class POSEANYTHING_PT_engine(_Sub, bpy.types.Panel):
+    bl_label = "Engine"
 
     def draw(self, context):
-        layout, settings = self.split(), context.scene.poseanything
-        layout.prop(settings, "engine")
-        engine = session.get().bridge.engine(settings.engine_name)
-        if engine is None or engine.neural:
-            layout.prop(settings, "num_inference_steps")
-        layout.prop(settings, "seed")
-        layout.prop(settings, "new_seed")
-        if engine is not None and not engine.guiders:
-            layout.label(text=f"{engine.label} has no guidance options", icon="INFO")
-            return
-        layout.prop(settings, "guider")
-        if settings.guider_name == "none":
-            return
-        column = layout.column(align=True)
-        column.prop(settings, "guidance_scale")
-        if settings.guider_name == "subject_camera_separate":
-            column.prop(settings, "camera_guidance_scale")
-        if settings.guider_name == "classifier_free":
-            row = layout.row(heading="Without")
-            row.prop(settings, "negative_text", toggle=True)
-            row.prop(settings, "negative_pose", toggle=True)
-        column = layout.column(align=True)
-        column.prop(settings, "guidance_start")
-        column.prop(settings, "guidance_stop")
+        draw_engine(self.split(), context)
+
+
+class POSEANYTHING_PT_advanced(_View3D, bpy.types.Panel):
+    bl_label = "Advanced"
+    bl_parent_id = "POSEANYTHING_PT_engine"
+    bl_options = {"DEFAULT_CLOSED"}
+
+    @classmethod
+    def poll(cls, context):
+        return has_advanced(context)
+
+    def draw(self, context):
+        draw_advanced(self.split(), context)
 
 
 class POSEANYTHING_PT_output(_Sub, bpy.types.Panel):
@@ -282,7 +273,9 @@ class POSEANYTHING_PT_strip(_Sequencer, bpy.types.Panel):
             return
         record = take.record
         layout.label(text=take.name, icon="SEQUENCE")
-        layout.label(text=f"{record.get('engine_label', '')}, seed {record.get('seed', '')}")
+        layout.label(text=record.get("engine_label", ""))
+        if (seed := record.get("seed")) is not None:
+            layout.label(text=f"Seed {seed}")
         if not record.get("neural", True):
             layout.label(text=ANIMATIC, icon="INFO")
         if prompt := record.get("settings", {}).get("prompt"):
@@ -313,7 +306,8 @@ register, unregister = bpy.utils.register_classes_factory(
         POSEANYTHING_PT_bones,
         POSEANYTHING_PT_shot,
         POSEANYTHING_PT_prompt,
-        POSEANYTHING_PT_guidance,
+        POSEANYTHING_PT_engine,
+        POSEANYTHING_PT_advanced,
         POSEANYTHING_PT_output,
         POSEANYTHING_PT_server,
         POSEANYTHING_PT_takes,

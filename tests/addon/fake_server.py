@@ -13,6 +13,7 @@ import argparse
 import os
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +22,20 @@ import zmq
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from shared import messages, wire  # noqa: E402
+from shared.engines import (  # noqa: E402
+    EngineDescription,
+    Guidance,
+    GuiderDescription,
+    OptionDescription,
+    Preset,
+    describe_options,
+    option,
+)
 from shared.messages import (  # noqa: E402
     Accepted,
     Cancel,
     Cancelled,
     Done,
-    EngineDescription,
     Failed,
     Frame,
     GenerationRequest,
@@ -37,8 +46,45 @@ from shared.messages import (  # noqa: E402
     Welcome,
 )
 
+
+@dataclass(frozen=True)
+class Options:
+    """An option of each type."""
+
+    cache: str = option(
+        "none", "Cache", "What is left out", choices={"none": ("None", ""), "all": ("All", "Everything")}
+    )
+    loras: dict = option({}, "LoRAs", "Files with a strength each", minimum=-2, maximum=2)
+    threshold: float = option(
+        0.1, "Threshold", "How much", minimum=0, maximum=0.3, advanced=True, group="Speed"
+    )
+    parts: int = option(6, "Parts", "How many", minimum=0, maximum=50, advanced=True, group="Parts")
+    compile: bool = option(False, "Compile", "Compile the blocks", advanced=True, group="Speed")
+    note: str = option("", "Note", "Anything", advanced=True)
+
+
+SCALE = OptionDescription("guidance_scale", "float", "Strength", "How far", 2.0, 0, 30)
+TEXT = OptionDescription("text_negative", "bool", "Text", "Negate the text", True)
+CHOICES = {
+    "guiders": (
+        GuiderDescription("none", "None", "One evaluation"),
+        GuiderDescription("push", "Push", "Away from a branch", 2, parameters=(SCALE, TEXT)),
+        GuiderDescription("turn", "Turn", "By the camera", 3, needs_camera=True, parameters=(SCALE,)),
+    ),
+    "options": describe_options(Options, {"loras": ["film.safetensors", "fur.safetensors"]}),
+    "presets": (
+        Preset("release", "Release", "As released"),
+        Preset("fast", "Fast", "Few steps", {"cache": "all"}, num_inference_steps=20),
+        Preset("close", "Close", "Near the pose", guidance=Guidance("push", {"guidance_scale": 3.0})),
+    ),
+    "uses_steps": True,
+    "default_steps": 50,
+}
 ENGINES = (
     EngineDescription("draft", "Draft", "Moves the parts of the first frame.", neural=False),
+    EngineDescription(
+        "studio", "Studio", "Takes every option.", neural=False, runs_on="Runs well.", **CHOICES
+    ),
     EngineDescription(
         "poseanything",
         "PoseAnything",
@@ -47,9 +93,9 @@ ENGINES = (
         size_multiple=32,
         frame_step=4,
         max_frames=121,
-        default_steps=50,
         ready=False,
         reason="Its weights are not here.",
+        **CHOICES,
     ),
 )
 

@@ -11,6 +11,9 @@ from importlib import import_module
 
 import numpy as np
 
+from shared import wire
+from shared.messages import Welcome
+
 SERVER_PYTHON = os.environ.get("POSEANYTHING_SERVER_PYTHON", sys.executable)
 """The Python of the environment that can run servers; Blender's own has only what the extension brings along."""
 PACKAGE = "bl_ext.user_default.poseanything_bridge"
@@ -19,6 +22,13 @@ PACKAGE = "bl_ext.user_default.poseanything_bridge"
 def module(name: str):
     """A module of the installed extension."""
     return import_module(f"{PACKAGE}.{name}")
+
+
+def described_there(engines):
+    """Descriptions of engines as they reach the extension, whose classes are its own."""
+    there = module("shared.messages").Welcome
+    parts = wire.encode(Welcome(server_version="", engines=tuple(engines)))
+    return module("shared.wire").decode(parts, (there,)).engines
 
 
 def png(image: np.ndarray) -> bytes:

@@ -10,7 +10,8 @@ import pytest
 
 import inference_server
 import shared
-from tests.addon.servers import module
+from inference_server.engines import ENGINES, describe_engine
+from tests.addon.servers import described_there, module
 
 
 def state():
@@ -77,7 +78,11 @@ def test_every_property_and_operator_explains_itself(addon):
     settings = bpy.types.Scene.bl_rna.properties["poseanything"].fixed_type
     preferences = bpy.types.AddonPreferences.bl_rna_get_subclass_py("BridgePreferences").bl_rna
     missing = []
-    for group in (settings, preferences):
+    engine_settings = module("engine_settings")
+    engine_settings.follow(described_there(map(describe_engine, ENGINES)))
+    groups = [cls.bl_rna for made in engine_settings._classes.values() for cls in made]
+    assert len(groups) > len(ENGINES)
+    for group in (settings, preferences, *groups):
         for prop in group.properties:
             own = prop.identifier not in ("rna_type", "name", "bl_idname")
             if own and not prop.is_hidden and not prop.description:

@@ -40,9 +40,10 @@ class CheckedLayout:
         self.texts.append(str(given.get("text", "")))
         if function.identifier == "prop":
             assert given["property"] in given["data"].bl_rna.properties
-        if function.identifier == "operator":
+        if function.identifier in ("operator", "operator_menu_enum"):
             category, name = given["operator"].split(".")
             rna = getattr(getattr(bpy.ops, category), name).get_rna_type()
+            assert given.get("property") is None or given["property"] in rna.properties
             return types.SimpleNamespace(**{prop.identifier: None for prop in rna.properties})
         return CheckedLayout(self.texts)
 
@@ -93,12 +94,34 @@ def test_every_choice_is_drawn(shot, served):
             setattr(settings, attribute, item.identifier)
             draw_all()
         settings.property_unset(attribute)
-    settings.engine = "poseanything"
-    for guider in ("none", "classifier_free", "subject_camera", "subject_camera_separate"):
-        settings.guider_name = guider
-        draw_all()
     settings.use_custom_range, settings.frame_start, settings.frame_end = True, 9, 5
     assert any("comes before" in text for text in draw_all())
+
+
+def test_the_engine_is_drawn_from_what_it_says_of_itself(shot, served):
+    served()
+    bpy.ops.poseanything.generate(wait=True)
+    settings, engine_settings = shot.poseanything, module("engine_settings")
+    texts = draw_all()
+    assert "Chosen: Draft" in texts and "Seed" not in texts
+    assert any("PoseAnything can't run: Its weights" in text for text in texts), "why not the better one"
+    settings.engine = "studio"
+    studio = engine_settings.group_of(shot, "studio")
+    assert {"Preset", "Release", "Add to LoRAs", "Runs well."} <= set(draw_all())
+    for guider, evaluations in (("none", 1), ("push", 2), ("turn", 3)):
+        studio.guider = guider
+        assert (f"{evaluations} evaluations a step" in draw_all()) == (evaluations > 1)
+    bpy.ops.poseanything.use_preset(preset="fast")
+    assert "Fast" in draw_all()
+    studio.steps = 21
+    assert "Fast (modified)" in draw_all()
+    for name in ("fur.safetensors", "film.safetensors"):
+        bpy.ops.poseanything.add_strength(engine="studio", option="loras", choice=name)
+    assert {"film.safetensors", "fur.safetensors"} <= set(draw_all())
+    settings.engine = "poseanything"
+    assert any("PoseAnything can't run: Its weights are not here." in text for text in draw_all())
+    shot.poseanything.engine_name = "gone"
+    draw_all()
 
 
 def test_clip_in_the_making_and_made(shot, served):

@@ -159,7 +159,7 @@ def room_of(module: str) -> str:
 EXTENSION = (
     {"errors", "takes"},
     {"connection", "examples", "view"},
-    {"rig", "sequencer", "preferences"},
+    {"rig", "sequencer", "preferences", "engine_settings"},
     {"ground_truth", "session"},
     {"settings"},
     {"request"},

@@ -1,0 +1,120 @@
+"""The engine and everything that it lets the user choose, drawn from what it says of itself."""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+from .. import engine_settings, session
+from ..engine_settings import GUIDER, START, STEPS, STOP
+from ..shared.engines import EngineDescription, OptionDescription
+from .text import paragraph
+
+
+def draw_engine(layout, context) -> None:
+    """The engine, its preset, steps, guidance and the options that most users want."""
+    settings = context.scene.poseanything
+    layout.prop(settings, "engine")
+    engine = session.get().engine(settings.engine_name)
+    _draw_state(layout, context, engine)
+    if engine is None:
+        return
+    group = engine_settings.group_of(context.scene, engine.name)
+    if group is None:
+        return
+    if engine.presets:
+        _draw_preset(layout, context, engine)
+    if engine.uses_steps:
+        layout.prop(group, STEPS)
+    if engine.uses_seed:
+        layout.prop(settings, "seed")
+        layout.prop(settings, "new_seed")
+    _draw_options(layout, group, engine, advanced=False)
+    if engine.guiders:
+        _draw_guidance(layout, context, engine, group)
+    for sentence in engine_settings.unavailable(context.scene, engine):
+        paragraph(layout, context, sentence, "ERROR")
+
+
+def has_advanced(context) -> bool:
+    """Whether the chosen engine has advanced options."""
+    engine = session.get().engine(context.scene.poseanything.engine_name)
+    return engine is not None and any(option.advanced for option in engine.options)
+
+
+def draw_advanced(layout, context) -> None:
+    """The options that most users leave alone, by their groups."""
+    engine = session.get().engine(context.scene.poseanything.engine_name)
+    group = engine_settings.group_of(context.scene, engine.name)
+    if group is not None:
+        _draw_options(layout, group, engine, advanced=True)
+
+
+def _draw_state(layout, context, engine: EngineDescription | None) -> None:
+    """Which engine it is, what it runs on, and why a better one is not used."""
+    settings, engines = context.scene.poseanything, session.get().engines
+    if engine is not None and not engine.ready:
+        paragraph(layout, context, f"{engine.label} can't run: {engine.reason}", "ERROR", alert=True)
+        return
+    if not settings.engine_name and engine is not None:
+        layout.label(text=f"Chosen: {engine.label}", icon="CHECKMARK")
+        for other in engines:
+            if other.neural and not other.ready and not engine.neural:
+                paragraph(layout, context, f"{other.label} can't run: {other.reason}", "INFO")
+    if engine is not None and engine.runs_on:
+        paragraph(layout, context, engine.runs_on, "MEMORY")
+    if engine is None:
+        text = "No engine is ready" if engines else "The engines are known once a server answers"
+        layout.label(text=text, icon="INFO")
+
+
+def _draw_preset(layout, context, engine: EngineDescription) -> None:
+    preset, changed = engine_settings.current_preset(context.scene, engine)
+    label = "Custom" if preset is None else f"{preset.label} (modified)" if changed else preset.label
+    split = layout.split(factor=0.4)
+    row = split.row()
+    row.alignment = "RIGHT"
+    row.label(text="Preset")
+    split.operator_menu_enum("poseanything.use_preset", "preset", text=label)
+
+
+def _draw_guidance(layout, context, engine: EngineDescription, group) -> None:
+    layout.prop(group, GUIDER)
+    guider = engine_settings.chosen_guider(context.scene, engine)
+    if not guider.parameters:
+        return
+    column = layout.column(align=True)
+    for parameter in guider.parameters:
+        column.prop(group, engine_settings.parameter_property(guider.name, parameter.name))
+    column = layout.column(align=True)
+    column.prop(group, START)
+    column.prop(group, STOP)
+    layout.label(text=f"{guider.evaluations} evaluations a step", icon="TIME")
+
+
+def _draw_options(layout, group, engine: EngineDescription, advanced: bool) -> None:
+    chosen = [option for option in engine.options if option.advanced == advanced]
+    for name, options in groupby(
+        sorted(chosen, key=lambda option: option.group), lambda option: option.group
+    ):
+        column = layout.column(heading=name) if advanced else layout
+        for option in options:
+            if option.type == "strengths":
+                _draw_strengths(column, group, engine, option)
+            else:
+                column.prop(group, engine_settings.option_property(option.name))
+
+
+def _draw_strengths(layout, group, engine: EngineDescription, option: OptionDescription) -> None:
+    column = layout.column(align=True)
+    names = {choice.name: choice.label for choice in option.choices}
+    for index, item in enumerate(getattr(group, engine_settings.option_property(option.name))):
+        row = column.row(align=True)
+        row.alert = item.name not in names
+        row.prop(item, "strength", text=names.get(item.name, item.name))
+        remove = row.operator("poseanything.remove_strength", text="", icon="X")
+        remove.engine, remove.option, remove.index = engine.name, option.name, index
+    if option.choices:
+        add = column.operator_menu_enum(
+            "poseanything.add_strength", "choice", text=f"Add to {option.label}", icon="ADD"
+        )
+        add.engine, add.option = engine.name, option.name
