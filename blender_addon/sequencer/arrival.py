@@ -110,6 +110,7 @@ class Arrival:
             placement.stale = True
 
     def after_load(self) -> None:
+        strips.heal()
         for name, placement in self.placements.items():
             same_file = bool(placement.file) and placement.file == bpy.data.filepath
             placement.present = same_file or strips.find_strip(name) is not None

@@ -17,11 +17,10 @@ def encode(output: str, fps: int, fps_base: float, pictures: list[Path]) -> None
     editor = scene.sequence_editor_create()
     strips = editor.strips if hasattr(editor, "strips") else editor.sequences
     strip = strips.new_image("take", str(pictures[0]), channel=1, frame_start=1, fit_method="ORIGINAL")
+    render, size = scene.render, strip.elements[0]
+    render.resolution_x, render.resolution_y = size.orig_width, size.orig_height
     for picture in pictures[1:]:
         strip.elements.append(picture.name)
-    size = strip.elements[0]
-    render = scene.render
-    render.resolution_x, render.resolution_y = size.orig_width, size.orig_height
     render.resolution_percentage = 100
     render.fps, render.fps_base = fps, fps_base
     scene.frame_start, scene.frame_end = 1, len(pictures)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import bpy
 
+from ..shared.pose import MAX_SIDE
 from ..takes.take import Take, TakeError, from_json, to_json
 
 TAKE_ID = "poseanything_job"
@@ -93,11 +94,50 @@ def show_frames(scene: bpy.types.Scene, take_id: str, take: Take, num_frames: in
         _read_as_srgb(strip)
     else:
         scene, strip = found
-    if len(names) > len(strip.elements):
-        _make_room(scene, strip, len(names) - len(strip.elements))
-        for name in names[len(strip.elements) :]:
-            strip.elements.append(name)
+    growth = len(names) - len(strip.elements)
+    if growth > 0:
+        _make_room(scene, strip, growth)
+        end = _end(strip) + growth
+        set_elements(scene, strip, names)
+        _set_end(strip, end)
     return found is None
+
+
+def set_elements(scene: bpy.types.Scene, strip: bpy.types.Strip, names: list[str]) -> None:
+    """Give an image strip its files; it keeps its place and its length.
+
+    `strip.elements.append()` leaves whatever memory held in the size of a new element, and Blender ends when
+    it wants to show that such a file is missing. The operator writes sizes of zero.
+    """
+    editor = scene.sequence_editor
+    active = editor.active_strip
+    editor.active_strip = strip
+    shown = (
+        {"scene": scene, "sequencer_scene": scene}
+        if hasattr(bpy.context, "sequencer_scene")
+        else {"scene": scene}
+    )
+    try:
+        with bpy.context.temp_override(**shown):
+            bpy.ops.sequencer.change_path(
+                directory=strip.directory, files=[{"name": name} for name in names], relative_path=False
+            )
+    finally:
+        editor.active_strip = active
+
+
+def heal() -> None:
+    """Set right the strips that earlier releases made with `elements.append()`."""
+    for scene in bpy.data.scenes:
+        for strip in all_strips(scene):
+            if strip.type == "IMAGE" and TAKE_ID in strip and scene.library is None and _has_odd_sizes(strip):
+                set_elements(scene, strip, [element.filename for element in strip.elements])
+
+
+def _has_odd_sizes(strip: bpy.types.Strip) -> bool:
+    """Whether the sizes of a strip's frames can't all be true: those not known are zero, others alike."""
+    sizes = {(element.orig_width, element.orig_height) for element in strip.elements} - {(0, 0)}
+    return len(sizes) > 1 or any(min(size) < 0 or max(size) > MAX_SIDE for size in sizes)
 
 
 def add_movie(scene: bpy.types.Scene, take_id: str, take: Take, path: Path) -> None:
@@ -197,3 +237,10 @@ def _start(strip: bpy.types.Strip) -> int:
 
 def _end(strip: bpy.types.Strip) -> int:
     return strip.right_handle if hasattr(strip, "right_handle") else strip.frame_final_end
+
+
+def _set_end(strip: bpy.types.Strip, end: int) -> None:
+    if hasattr(strip, "right_handle"):
+        strip.right_handle = end
+    else:
+        strip.frame_final_end = end

@@ -63,6 +63,57 @@ def test_strip_grows_with_the_frames(clean_scene, strips, take):
     assert len(strips.strips_of(clean_scene)) == 1
 
 
+def sizes(strip):
+    return {(element.orig_width, element.orig_height) for element in strip.elements}
+
+
+def test_sizes_of_frames_are_never_left_to_chance(clean_scene, strips, take):
+    """Blender ends when it shows a missing frame of a garbled size; it is what `elements.append()` leaves."""
+    for count in range(1, 6):
+        strips.show_frames(clean_scene, "job", take, count)
+        assert sizes(strips.find_strip("job")[1]) <= {(0, 0), (80, 48)}
+
+
+def test_strips_of_earlier_releases_are_healed_at_load(clean_scene, strips, take, tmp_path):
+    strips.show_frames(clean_scene, "job", take, 1)
+    strip = strips.find_strip("job")[1]
+    for number in range(200):  # garbled sizes come by chance: of many elements some have them
+        strip.elements.append(f"fox_001_{2 + number // 50:04d}.png")
+    before = names(strip), span(strip), strip.channel
+    assert any(not size <= (8192, 8192) or min(size) < 0 for size in sizes(strip)) or len(sizes(strip)) > 2
+    clean_scene.sequence_editor.active_strip = None
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "film.blend"))
+    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "film.blend"))
+    scene, strip = strips.find_strip("job")
+    assert sizes(strip) == {(0, 0)}
+    assert (names(strip), span(strip), strip.channel) == before
+    assert scene.sequence_editor.active_strip is None
+
+
+def test_trimmed_strip_goes_on_growing_with_its_trims(clean_scene, strips, take):
+    strips.show_frames(clean_scene, "job", take, 3)
+    strip = strips.find_strip("job")[1]
+    if hasattr(strip, "left_handle"):
+        strip.left_handle, strip.right_handle = 11, 12
+    else:
+        strip.frame_final_start, strip.frame_final_end = 11, 12
+    strips.show_frames(clean_scene, "job", take, 5)
+    assert span(strips.find_strip("job")[1]) == (11, 14)
+
+
+def test_strip_in_a_meta_strip_grows_there(clean_scene, strips, take):
+    strips.show_frames(clean_scene, "job", take, 2)
+    meta = strips.strips_of(clean_scene).new_meta("Meta", channel=1, frame_start=1)
+    strips.find_strip("job")[1].move_to_meta(meta)
+    strips.show_frames(clean_scene, "job", take, 5)
+    strip = strips.find_strip("job")[1]
+    assert names(strip) == take.element_names(5) and strip.name in [inner.name for inner in strips_in(meta)]
+
+
+def strips_in(meta):
+    return meta.strips if hasattr(meta, "strips") else meta.sequences
+
+
 def test_frame_step_keeps_the_length_of_the_range(clean_scene, strips, take):
     sparse = make_take(take.folder, frame_step=3, duration=14)
     strips.show_frames(clean_scene, "job", sparse, 2)
