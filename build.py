@@ -554,6 +554,13 @@ def extension(arguments) -> None:
     print(*made, sep="\n")
 
 
+def docs(arguments) -> None:
+    """Build the documentation site, which fails on a link that leads nowhere."""
+    environment = Environment("docs", "docs").ensure("docs")
+    environment.run("-m", "mkdocs", "build", "--quiet", "-f", ".mkdocs.yml", NO_MKDOCS_2_WARNING="1")
+    print(DIST / "site" / "index.html")
+
+
 def serve(arguments) -> None:
     environment = BlenderEnvironment().ensure("server")
     command = environment.command("-m", "inference_server", "serve", *arguments.server)
@@ -622,6 +629,7 @@ def parse(words: list[str]) -> argparse.Namespace:
         help="make an extension repository, for any web server to serve and Blender to subscribe to "
         "(default folder: dist/repository)",
     )
+    command(docs, "build the documentation site into dist/site")
     for function, text in (
         (serve, "run the inference server in the foreground"),
         (weights, "get the neural engine's weights, or check those that are there"),

@@ -1,0 +1,94 @@
+"""What the documentation says is there: pages, pictures, headings, commands."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+import build
+from inference_server.cli import COMMANDS
+
+ROOT = Path(__file__).resolve().parents[1]
+GUIDES = sorted([*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md")])
+PAGES = [*GUIDES, *sorted((ROOT / "tests").rglob("README.md"))]
+
+
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=name_of)
+
+
+def prose_of(page: Path) -> str:
+    """A page without its blocks of code."""
+    return re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors_of(page: Path) -> set[str]:
+    """The fragments that a page's headings make."""
+    headings = re.findall(r"^#+ (.+)$", prose_of(page), re.MULTILINE)
+    return {re.sub(r"\s+", "-", re.sub(r"[^\w\s-]", "", heading.lower()).strip()) for heading in headings}
+
+
+def dead_links(page: Path) -> list[str]:
+    dead = []
+    for link in re.findall(r"\]\(<?([^)\s>]+)", prose_of(page)):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, fragment = unquote(link).partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if not target.exists() or (fragment and fragment not in anchors_of(target)):
+            dead.append(link)
+    return dead
+
+
+@every_page
+def test_every_link_leads_somewhere(page):
+    assert not dead_links(page)
+
+
+def test_dead_links_are_found(tmp_path):
+    (tmp_path / "there.md").write_text("# A heading, with `code`\n")
+    page = tmp_path / "page.md"
+    page.write_text(
+        "[1](there.md) [2](there.md#a-heading-with-code) [3](#here) ![4](gone.png) [5](there.md#gone)\n"
+        "[6](https://example.org/gone)\n\n# Here\n\n```\n[7](in-code.md)\n```\n"
+    )
+    assert dead_links(page) == ["gone.png", "there.md#gone"]
+
+
+def test_the_site_has_every_page():
+    settings = (ROOT / ".mkdocs.yml").read_text()
+    listed = re.findall(r"^ +- .+: (\S+\.md)$", settings, re.MULTILINE)
+    there = [path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")]
+    assert sorted(listed) == sorted(there)
+
+
+def commands_in(page: Path) -> list[str]:
+    lines = re.findall(r"^ {4}(python build\.py .+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return [line.partition("  #")[0] for line in lines]
+
+
+@pytest.mark.parametrize(
+    "line", sorted({line for page in PAGES for line in commands_in(page)}), ids=lambda line: line[16:60]
+)
+def test_every_command_is_one(line):
+    words = shlex.split(line)[2:]
+    arguments = build.parse(words)
+    if words[0] == "test":
+        assert all((ROOT / word).exists() for word in arguments.pytest if "/" in word)
+    if arguments.run in build.PASSING_ON:
+        assert words[0] in COMMANDS
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=name_of)
+def test_files_that_are_named_exist(page):
+    named = re.findall(
+        r"`((?:shared|blender_addon|inference_server|tests|docs|\.github)/[\w./-]+)`", page.read_text()
+    )
+    assert not [name for name in named if not (ROOT / name).exists() and "*" not in name]
