@@ -1,7 +1,8 @@
 """A fox: Rigify's wolf metarig generated to a full control rig, skinned with a body of our own, walking.
 
-Rigify's rig is what animators pose: some eight hundred bones of which a few dozen deform. The body is a union of tapered
-capsules along the bones, remeshed to one surface; weights fall off with the distance to the bones.
+Rigify's rig is what animators pose: some eight hundred bones of which a few dozen deform. The body is a
+union of tapered capsules along the bones, remeshed to one surface; weights fall off with the distance to the
+bones.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ class Creature:
 
 @dataclass(frozen=True)
 class Build:
-    """How a fox looks and walks: colours linear RGB, `bulk` a factor on its girth, `cycle` in frames, `stride`
-    in metres."""
+    """How a fox looks and walks: colours linear RGB, `bulk` a factor on its girth, `cycle` in frames,
+    `stride` in metres."""
 
     coat: tuple[float, float, float] = ORANGE
     light: tuple[float, float, float] = CREAM
@@ -182,8 +183,32 @@ def _capsule(head: Vector, tail: Vector, near: float, far: float, around: int = 
     return vertices, [tuple(reversed(range(around))), *faces, tuple(range(last, last + around))]
 
 
+def dress(
+    context: bpy.types.Context, rig: bpy.types.Object, tubes: Iterable[tuple[str, Vector, Vector, float]]
+) -> bpy.types.Object:
+    """A body for a rig that has none: a tube each, of a bone, two ends in armature space and a radius, that
+    moves with that bone alone, so that nothing webs together however the rig is folded."""
+    vertices, faces, owners = [], [], {}
+    for bone, start, end, radius in tubes:
+        ring_vertices, ring_faces = _capsule(start, end, radius, radius * 0.8)
+        faces += [tuple(i + len(vertices) for i in face) for face in ring_faces]
+        owners.setdefault(bone, []).extend(range(len(vertices), len(vertices) + len(ring_vertices)))
+        vertices += ring_vertices
+    mesh = bpy.data.meshes.new("Body")
+    mesh.from_pydata(vertices, [], faces)
+    mesh.polygons.foreach_set("use_smooth", np.ones(len(mesh.polygons), bool))
+    body = bpy.data.objects.new("Body", mesh)
+    context.scene.collection.objects.link(body)
+    for bone, chosen in owners.items():
+        body.vertex_groups.new(name=bone).add(chosen, 1.0, "REPLACE")
+    body.parent = rig
+    body.modifiers.new("Armature", "ARMATURE").object = rig
+    return body
+
+
 def bind(body: bpy.types.Object, rig: bpy.types.Object, sharpness: float = 6.0) -> None:
-    """Weight every vertex to its four nearest deform bones, falling off with distance, and add the Armature modifier.
+    """Weight every vertex to its four nearest deform bones, falling off with distance, and add the Armature
+    modifier.
 
     The body has the rig's rest pose and neither is transformed against the other.
     """

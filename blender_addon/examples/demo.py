@@ -73,7 +73,10 @@ def film(bpy, arguments, say) -> None:
             rig = rig_files.import_rig(bpy.context, arguments.rig, arguments.action)
         except rig_files.RigFileError as error:
             raise DemoError(str(error)) from error
-        scenes.stage(bpy.context, rig)
+        try:
+            scenes.stage(bpy.context, rig)
+        except scenes.ExportError as error:
+            raise DemoError(str(error)) from error
     else:
         rig = scenes.example_shot(bpy.context)
     scene, output = bpy.context.scene, arguments.output
@@ -90,6 +93,9 @@ def film(bpy, arguments, say) -> None:
     )
     bpy.ops.poseanything.export_skeleton(directory=str(output / "skeletons"))
     exported = max((output / "skeletons").iterdir(), key=lambda folder: folder.stat().st_mtime_ns)
+
+    for finding in import_module(f"{MODULE}.session").get().findings:
+        say(f"    look out: {finding.sentence}", stamp=False)
 
     settings.first_frame_source, settings.first_frame_path = (
         "PICTURE",

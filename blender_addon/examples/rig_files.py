@@ -6,11 +6,18 @@ import math
 from pathlib import Path
 
 import bpy
+from mathutils import Vector
 
-from .creatures import bind, wrap
+from ..errors import ExportError
+from ..rig.animation import followers, keyed_frames, movers
+from ..rig.limbs import choose_limbs
+from ..rig.skin import FLESH_TYPES
+from .creatures import dress
 
 MAX_FRAMES = 81
 """Of a longer action only so much is played."""
+THICKNESS = 0.025
+"""Radius of the tubes around a rig without a mesh, as a fraction of the skeleton's size."""
 
 
 class RigFileError(Exception):
@@ -34,27 +41,57 @@ def import_rig(context: bpy.types.Context, path: Path, action: str | None = None
         raise RigFileError(
             f"{path.name} is of a kind that can't be imported; choose a .glb, .gltf, .fbx, .blend or .bvh."
         )
-    loaders[path.suffix.lower()]()
-    rigs = [item for item in context.scene.objects if item.type == "ARMATURE"]
+    try:
+        loaders[path.suffix.lower()]()
+    except Exception as error:  # an importer is somebody else's code and raises what it likes
+        raise RigFileError(
+            f"{path.name} can't be read: {_reason(error, path)}; choose another file."
+        ) from error
+    rigs = [item for item in context.scene.objects if item.type == "ARMATURE" and item.data.bones]
     if not rigs:
-        raise RigFileError(f"{path.name} holds no armature; choose a file with a rig in it.")
+        raise RigFileError(f"{path.name} holds no armature with bones; choose a file with a rig in it.")
     rig = max(rigs, key=lambda item: len(item.data.bones))
     _play(context.scene, rig, path, action)
     if not bodies_of(context.scene, rig):
-        height = max((rig.matrix_world @ bone.head_local).z for bone in rig.data.bones) or 1.0
-        bones = [
-            (bone.head_local.copy(), bone.tail_local.copy()) for bone in rig.data.bones if bone.length > 1e-4
-        ]
-        radius = 0.035 * height / (rig.matrix_world.median_scale or 1.0)
-        body = wrap(
-            context,
-            ((head, tail, radius, radius * 0.8) for head, tail in bones),
-            voxel=radius / 2,
-            name="Body",
-        )
-        bind(body, rig)
-        body.matrix_parent_inverse.identity()
+        try:
+            dress(context, rig, _tubes(rig))
+        except ExportError as error:
+            raise RigFileError(f"{path.name} can't be used: {error}") from error
     return rig
+
+
+def _reason(error: Exception, path: Path) -> str:
+    """The last line of what an importer said, without the file's place."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[-1] if lines else type(error).__name__
+    for prefix in ("Error: ", "RuntimeError: ", "Exception: "):
+        text = text.removeprefix(prefix)
+    return text.replace(str(path), path.name).rstrip(".;")
+
+
+def _tubes(rig: bpy.types.Object) -> list[tuple[str, Vector, Vector, float]]:
+    """Bone, ends and radius of a tube around each stroke of a rig's figure at rest."""
+    choice = choose_limbs(rig)
+    bones = rig.data.bones
+    tubes, begin = [], 0
+    joints = [
+        bones[bone].matrix_local @ Vector(offset)
+        for bone, offset in zip(choice.joint_bones.tolist(), choice.joint_offsets)
+    ]
+    low, high = (Vector(map(reduce, zip(*joints))) for reduce in (min, max))
+    size = (high - low).length
+    for limb, count in zip(choice.limbs, choice.counts.tolist()):
+        path = joints[begin : begin + count]
+        # What ties a limb to the one it hangs on is no flesh.
+        tied = count > 2 and bones[int(choice.joint_bones[begin])].name not in limb.bones
+        segments = list(zip(path, path[1:]))[int(tied) :]
+        for index, (start, end) in enumerate(segments):
+            length = (end - start).length
+            radius = min(max(0.3 * length, 0.3 * THICKNESS * size), THICKNESS * size)
+            if length > 1e-4 * size:
+                tubes.append((limb.bones[min(index, len(limb.bones) - 1)], start, end, radius))
+        begin += count
+    return tubes
 
 
 def _import_fbx(path: Path) -> None:
@@ -69,11 +106,16 @@ def _append(context: bpy.types.Context, path: Path) -> None:
     """Bring in the file's rigs and what they deform; control shapes and other people's stages stay out."""
     with bpy.data.libraries.load(str(path)) as (source, target):
         target.objects = source.objects
-    rigs = {item for item in target.objects if item is not None and item.type == "ARMATURE"}
-    for item in target.objects:
-        if item in rigs or (
-            item is not None and item.type == "MESH" and rigs & {item.parent, item.find_armature()}
-        ):
+    items = [item for item in target.objects if item is not None]
+    rigs = [item for item in items if item.type == "ARMATURE"]
+    wanted = dict.fromkeys(rigs)
+    for rig in rigs:
+        along = followers(rig, items)
+        wanted |= dict.fromkeys(item for item in along if item.type in FLESH_TYPES and not item.hide_render)
+    wanted |= dict.fromkeys(item for item in movers(wanted) if item in items)
+    shapes = {bone.custom_shape for rig in rigs for bone in rig.pose.bones}
+    for item in wanted:
+        if item not in shapes:
             context.scene.collection.objects.link(item)
 
 
@@ -92,17 +134,13 @@ def _play(scene: bpy.types.Scene, rig: bpy.types.Object, path: Path, name: str |
         rig.animation_data.action = matching[0]
         if getattr(rig.animation_data, "action_suitable_slots", None):
             rig.animation_data.action_slot = rig.animation_data.action_suitable_slots[0]
-    playing = rig.animation_data and rig.animation_data.action
-    if playing:
-        first, last = playing.frame_range
-        scene.frame_start = math.floor(first)
-        scene.frame_end = min(math.ceil(last), scene.frame_start + MAX_FRAMES - 1)
+    frames = [frame for block in movers([rig]) for frame in keyed_frames(block)]
+    if frames:
+        scene.frame_start = math.floor(min(frames))
+        scene.frame_end = min(math.ceil(max(frames)), scene.frame_start + MAX_FRAMES - 1)
 
 
 def bodies_of(scene: bpy.types.Scene, rig: bpy.types.Object) -> list[bpy.types.Object]:
-    """The meshes that a rig deforms."""
-    return [
-        item
-        for item in scene.objects
-        if item.type == "MESH" and any(m.type == "ARMATURE" and m.object == rig for m in item.modifiers)
-    ]
+    """What renders and goes where a rig goes: meshes and curves that it deforms or carries."""
+    along = followers(rig, scene.objects)
+    return [item for item in along if item.type in FLESH_TYPES and not item.hide_render]

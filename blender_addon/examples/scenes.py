@@ -11,10 +11,17 @@ import bpy
 import numpy as np
 from mathutils import Vector
 
+from ..errors import ExportError
+from ..ground_truth.surfaces import evaluated_mesh
+from ..rig.skin import read_points
 from .creatures import animate_walk, build_fox
 from .rig_files import bodies_of
 
 WIDTH, HEIGHT, FPS, FRAMES = 832, 480, 24, 81
+MARGIN = 0.04
+"""The part of the picture, from its middle to an edge, that stays free around the subject."""
+WAY = 4.0
+"""How many times its own size a subject may move across the picture."""
 PROMPT = "A red fox walks through a sunlit meadow, firs and hills behind it, the camera follows gently."
 
 
@@ -65,12 +72,12 @@ def _boxes(context: bpy.types.Context, rig: bpy.types.Object) -> np.ndarray:
         depsgraph = context.evaluated_depsgraph_get()
         clouds = []
         for body in bodies_of(scene, rig):
-            evaluated = body.evaluated_get(depsgraph)
-            points = np.empty(len(evaluated.data.vertices) * 3, np.float32)
-            evaluated.data.vertices.foreach_get("co", points)
-            matrix = np.array(evaluated.matrix_world)
-            clouds.append(points.reshape(-1, 3) @ matrix[:3, :3].T + matrix[:3, 3])
+            matrix = np.array(body.evaluated_get(depsgraph).matrix_world)
+            with evaluated_mesh(body, depsgraph) as mesh:
+                clouds.append(read_points(mesh) @ matrix[:3, :3].T + matrix[:3, 3])
         cloud = np.concatenate(clouds)
+        if not len(cloud):
+            raise ExportError(f"Nothing of {rig.name} can be seen in frame {frame}; choose another file.")
         boxes.append((cloud.min(0), cloud.max(0)))
     return np.array(boxes)
 
@@ -190,10 +197,14 @@ def _material(name: str, dark, light, scale: float) -> bpy.types.Material:
 
 
 def _camera(scene: bpy.types.Scene, boxes: np.ndarray, shuffle: random.Random | None) -> None:
-    """From the subject's left and a little ahead of it, panning along with a third of its way, wide enough for
-    all of it."""
+    """From the subject's left and a little ahead of it, panning along with a third of its way, wide enough
+    for all of it."""
     centres, size = boxes.mean(1), (boxes[:, 1] - boxes[:, 0]).max(0)
-    targets = 0.7 * centres.mean(0) + 0.3 * np.linspace(centres[0], centres[-1], len(centres))
+    # A short way is panned along with; of a long one so much that what is left of it still fits the picture.
+    way = float(np.ptp(centres, axis=0).max())
+    share = max(0.3, 1 - WAY * float(size.max()) / way) if way > 0 else 0.3
+    path = np.linspace(centres[0], centres[-1], len(centres)) if share == 0.3 else centres
+    targets = (1 - share) * centres.mean(0) + share * path
     stray = np.abs(centres - targets).max(0)
     across = max(size[1] + 0.5 * size[0] + 2 * stray[1], size[2] * 1.35 * WIDTH / HEIGHT)
     camera = bpy.data.cameras.new("Camera")
@@ -206,11 +217,30 @@ def _camera(scene: bpy.types.Scene, boxes: np.ndarray, shuffle: random.Random | 
             shuffle.uniform(0.05, 0.35),
         )
     distance = across * 1.35 * camera.lens / camera.sensor_width + size[0] / 2
+    away = np.array([-1.0, -ahead, above])
+    while not _all_in_view(boxes, targets, targets.mean(0) + away * distance, camera):
+        distance *= 1.05
+    camera.clip_end = max(camera.clip_end, 10 * distance)
     item = bpy.data.objects.new("Camera", camera)
     scene.collection.objects.link(item)
     scene.camera = item
-    item.location = Vector(targets.mean(0)) + Vector((-distance, -ahead * distance, above * distance))
+    item.location = Vector(targets.mean(0) + away * distance)
     item.rotation_mode = "QUATERNION"
-    for frame, target in ((scene.frame_start, targets[0]), (scene.frame_end, targets[-1])):
-        item.rotation_quaternion = (Vector(target) - item.location).to_track_quat("-Z", "Y")
-        item.keyframe_insert("rotation_quaternion", frame=frame)
+    frames = np.linspace(scene.frame_start, scene.frame_end, len(targets)).round().astype(int)
+    chosen = [0, -1] if share == 0.3 else range(len(targets))
+    for index in chosen:
+        item.rotation_quaternion = (Vector(targets[index]) - item.location).to_track_quat("-Z", "Y")
+        item.keyframe_insert("rotation_quaternion", frame=int(frames[index]))
+
+
+def _all_in_view(boxes: np.ndarray, targets: np.ndarray, place: np.ndarray, camera: bpy.types.Camera) -> bool:
+    """Whether the boxes [n, 2, 3] are within a camera's picture at a place, with a margin, while it looks at
+    the targets [n, 3] one after the other."""
+    half = camera.sensor_width / 2 / camera.lens * (1 - MARGIN)
+    for (low, high), target in zip(boxes, targets):
+        corners = np.stack(np.meshgrid(*np.stack([low, high], axis=1)), axis=-1).reshape(-1, 3) - place
+        turn = np.array((Vector(target) - Vector(place)).to_track_quat("-Z", "Y").to_matrix())
+        x, y, z = (corners @ turn).T
+        if (z >= 0).any() or (np.abs(x) > half * -z).any() or (np.abs(y) > half * HEIGHT / WIDTH * -z).any():
+            return False
+    return True

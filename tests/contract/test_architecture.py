@@ -158,10 +158,10 @@ def room_of(module: str) -> str:
 
 EXTENSION = (
     {"errors", "takes"},
-    {"connection", "examples", "view"},
+    {"connection", "view"},
     {"rig", "sequencer", "preferences", "engine_settings"},
     {"ground_truth", "session"},
-    {"settings"},
+    {"settings", "examples"},
     {"request"},
     {"operators"},
     {"ui"},
