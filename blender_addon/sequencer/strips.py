@@ -109,7 +109,7 @@ def set_elements(scene: bpy.types.Scene, strip: bpy.types.Strip, names: list[str
     `strip.elements.append()` leaves whatever memory held in the size of a new element, and Blender ends when
     it wants to show that such a file is missing. The operator writes sizes of zero.
     """
-    editor = scene.sequence_editor
+    editor, folder = scene.sequence_editor, strip.directory
     active = editor.active_strip
     editor.active_strip = strip
     shown = (
@@ -120,10 +120,12 @@ def set_elements(scene: bpy.types.Scene, strip: bpy.types.Strip, names: list[str
     try:
         with bpy.context.temp_override(**shown):
             bpy.ops.sequencer.change_path(
-                directory=strip.directory, files=[{"name": name} for name in names], relative_path=False
+                directory=bpy.path.abspath(folder),
+                files=[{"name": name} for name in names],
+                relative_path=False,
             )
     finally:
-        editor.active_strip = active
+        strip.directory, editor.active_strip = folder, active
 
 
 def heal() -> None:

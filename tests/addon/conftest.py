@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.addon.servers import SERVER_PYTHON, module
-
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = "bl_ext.user_default.poseanything_bridge"
 
@@ -35,6 +33,8 @@ def _pack() -> Path:
 # Before any test module is imported: zmq and msgpack may be there only as the extension's own wheels.
 _zip = _pack()
 bpy.ops.extensions.package_install_files(filepath=str(_zip), repo="user_default", enable_on_install=True)
+
+from tests.addon.servers import SERVER_PYTHON, module  # noqa: E402
 
 
 @pytest.fixture(scope="session")
