@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
-"""The one door to PoseAnything Bridge: sets up what is needed, then runs the demo, the tests, the server, or packs the extension.
+"""The one door to PoseAnything Bridge: sets up what is needed, then runs the demo, the tests, the server, or
+packs the extension.
 
-Needs Python and git, nothing else. Everything is installed into `.venv/` inside this folder, nothing elsewhere.
+Needs Python and git, nothing else. Everything is installed into `.venv/` inside this folder, nothing
+elsewhere.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import hashlib
 import json
 import os
@@ -31,7 +34,8 @@ CONSTRAINTS = ROOT / ".constraints"
 DIST = ROOT / "dist"
 CAN_EXEC = os.name == "posix"
 
-# Which Blender each Python can hold as a module: the first is the one used, the others are for the compatibility tests.
+# Which Blender each Python can hold as a module: the first is the one used, the others are for the
+# compatibility tests.
 BLENDERS = {(3, 11): ("5.0", "4.5", "4.2"), (3, 13): ("5.2",)}
 
 TORCH_INDEX = "https://download.pytorch.org/whl/"
@@ -40,8 +44,8 @@ TORCH_BUILDS = (
     ("cu130", (13, 0), (7, 5), (99, 0)),
     ("cu126", (12, 0), (5, 0), (9, 9)),
 )
-"""PyTorch's builds, the best first, from its release matrix for 2.12 to 2.14: name, the least CUDA a driver must
-run (a build for 12.6 runs on any driver for 12.x), and the compute capabilities it has code for."""
+"""PyTorch's builds, the best first, from its release matrix for 2.12 to 2.14: name, the least CUDA a driver
+must run (a build for 12.6 runs on any driver for 12.x), and the compute capabilities it has code for."""
 TORCH_OWN = ("nvidia-", "cuda-", "triton==")
 """Packages whose versions each build of torch sets itself."""
 ON_PROCESSOR = "python build.py setup --model --torch cpu"
@@ -55,7 +59,8 @@ def say(text: str) -> None:
     print(f"\033[1m·\033[0m {text}" if sys.stdout.isatty() else f"· {text}", flush=True)
 
 
-# --- environments ----------------------------------------------------------------------------------------------------
+# --- environments
+# ----------------------------------------------------------------------------------------------------
 
 
 def read_project() -> dict:
@@ -89,7 +94,8 @@ class Environment:
         self._stamp = self.folder / "setup.json"
 
     def ensure(self, *groups: str, torch: str | None = None) -> Environment:
-        """Install the named groups of pyproject.toml unless they are there; the environment is made when missing.
+        """Install the named groups of pyproject.toml unless they are there; the environment is made when
+        missing.
 
         The group `model` comes with the build of torch named by `torch` (see `choose_torch`); by default with
         the one installed before, or else the one that suits the machine.
@@ -183,7 +189,8 @@ class Environment:
         return [str(self.python), *map(str, arguments)]
 
     def run(self, *arguments: object, check: bool = True, **environ: str) -> int:
-        """Run the environment's Python in the project's root; its exit code, or with `check` an end of the build."""
+        """Run the environment's Python in the project's root; its exit code, or with `check` an end of the
+        build."""
         code = subprocess.call(self.command(*arguments), cwd=ROOT, env={**os.environ, **environ})
         if code and check:
             raise SystemExit(code)
@@ -191,7 +198,8 @@ class Environment:
 
 
 class BlenderEnvironment(Environment):
-    """Holds Blender as a module: `.venv/pythonX.Y` the first of the Python's series, `pythonX.Y-bpyZ` another."""
+    """Holds Blender as a module: `.venv/pythonX.Y` the first of the Python's series, `pythonX.Y-bpyZ`
+    another."""
 
     def __init__(self, blender: str | None = None):
         python = "python{}.{}".format(*sys.version_info[:2])
@@ -229,7 +237,8 @@ def become(command: list[str], folder: Path, lifeline: Sequence[str] = ()) -> No
     """Go on as another program, so that no signal and no kill leaves it behind.
 
     Where a process can't become another (Windows), the program runs as a child, with the further words
-    `lifeline` that make it end when its standard input closes: it does when this process ends, however it ends.
+    `lifeline` that make it end when its standard input closes: it does when this process ends, however it
+    ends.
     """
     if CAN_EXEC:
         os.chdir(folder)
@@ -244,7 +253,8 @@ def become(command: list[str], folder: Path, lifeline: Sequence[str] = ()) -> No
                 child.stdin.close()
 
 
-# --- the right torch -------------------------------------------------------------------------------------------------
+# --- the right torch
+# -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -285,8 +295,8 @@ def read_cards(table: str, capabilities: str, names: str) -> list[Card]:
             return []
         said = " ".join(table.split())[:200] or "nothing"
         raise BuildError(
-            f"The NVIDIA driver does not answer (nvidia-smi says: {said}). Restart the machine or install the "
-            f"driver anew, then run this again; `{ON_PROCESSOR}` goes on without the card."
+            f"The NVIDIA driver does not answer (nvidia-smi says: {said}). Restart the machine or install "
+            f"the driver anew, then run this again; `{ON_PROCESSOR}` goes on without the card."
         )
     found = re.findall(r"^(\d+)\.(\d+), (.+)$", capabilities, re.MULTILINE)
     found = found or [
@@ -350,7 +360,8 @@ def torch_is_offered(build: str, version: str) -> bool:
     return False
 
 
-# --- the extension ---------------------------------------------------------------------------------------------------
+# --- the extension
+# ---------------------------------------------------------------------------------------------------
 
 
 def build_extension(environment: BlenderEnvironment) -> Path:
@@ -441,7 +452,8 @@ def fetch_wheel(environment: Environment, name: str) -> Path:
     return wheel
 
 
-# --- the commands ----------------------------------------------------------------------------------------------------
+# --- the commands
+# ----------------------------------------------------------------------------------------------------
 
 
 def setup(arguments) -> None:
@@ -492,11 +504,8 @@ def demo(arguments) -> None:
 
 def test(arguments) -> None:
     series = BLENDERS[sys.version_info[:2]]
-    main = (
-        BlenderEnvironment()
-        .ensure("server", "test", *([] if arguments.without_model else ["model"]))
-        .for_blender()
-    )
+    extras = [] if arguments.without_model else list(read_project()["project"]["optional-dependencies"])
+    main = BlenderEnvironment().ensure("server", "test", *extras).for_blender()
     extension = build_extension(main)
     environ = {"POSEANYTHING_EXTENSION": str(extension), "POSEANYTHING_SERVER_PYTHON": str(main.python)}
     if arguments.blender or arguments.pytest:
@@ -536,12 +545,22 @@ def bench(arguments) -> None:
     for name in arguments.names:
         if name not in names:
             raise BuildError(f"There is no benchmark named {name!r}; choose from {', '.join(names)}.")
-    environment = BlenderEnvironment().ensure("server", "test", "model").for_blender()
+    extras = read_project()["project"]["optional-dependencies"]
+    environment = BlenderEnvironment().ensure("server", "test", *extras).for_blender()
     environ = {"POSEANYTHING_EXTENSION": str(build_extension(environment))}
     environ["POSEANYTHING_SERVER_PYTHON"] = str(environment.python)
     for name in arguments.names or [name for name in names if name != "card"]:
         say(f"measuring {name}")
         environment.run("-m", f"tests.benchmarks.{name}", *arguments.rest, **environ)
+        say(left_out_of(folder / f"{name}.py"))
+    if not arguments.names:
+        say("left out altogether: card, which needs a CUDA card; run `python build.py bench card` there")
+
+
+def left_out_of(benchmark: Path) -> str:
+    """What a benchmark says that it does not measure: the paragraph "Left out: ..." of its docstring."""
+    text = ast.get_docstring(ast.parse(benchmark.read_text(encoding="utf-8"))) or ""
+    return " ".join(next(part for part in text.split("\n\n") if part.startswith("Left out: ")).split())
 
 
 def extension(arguments) -> None:
@@ -614,8 +633,8 @@ def parse(words: list[str]) -> argparse.Namespace:
     )
     measure = command(
         bench,
-        "measure the figures of the README: the named ones, or all but card, which needs one; words that follow"
-        " go to them",
+        "measure the figures of the README: the named ones, or all but card, which needs one; words that "
+        "follow go to them",
     )
     measure.add_argument("names", nargs="*", metavar="NAME")
     pack = command(extension, "pack the extension into dist/, ready to install in Blender")

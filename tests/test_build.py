@@ -51,6 +51,14 @@ def test_a_benchmark_that_is_not_there_is_one_sentence():
     assert "Traceback" not in done.stderr
 
 
+BENCHMARKS = sorted(p for p in (ROOT / "tests" / "benchmarks").glob("*.py") if not p.stem.startswith("_"))
+
+
+@pytest.mark.parametrize("benchmark", BENCHMARKS, ids=lambda path: path.stem)
+def test_every_benchmark_says_what_it_leaves_out(benchmark):
+    assert re.fullmatch(r"Left out: .+\.", build.left_out_of(benchmark))
+
+
 def test_words_after_test_go_to_pytest_untouched():
     arguments = build.parse(["test", "tests/contract", "-k", "raster", "--blender", "4.5", "-x"])
     assert arguments.blender == "4.5"
@@ -86,7 +94,7 @@ def wheel(folder: Path, version: str) -> None:
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A project that needs the package `tiny`, with 1.0 and 2.0 on its shelf; 1.0 is what its constraints say."""
+    """A project that needs the package `tiny`: 1.0 and 2.0 are on its shelf, 1.0 in its constraints."""
     shelf = tmp_path / "shelf"
     shelf.mkdir()
     wheel(shelf, "1.0")
@@ -175,7 +183,7 @@ def table(driver: str, cuda: str) -> str:
         head = f"| NVIDIA-SMI {driver:22} KMD Version: {driver:14} CUDA UMD Version: {cuda:9}|"
     else:
         head = f"| NVIDIA-SMI {driver:22} Driver Version: {driver:14} CUDA Version: {cuda:9}|"
-    return f"Sun Jun  7 08:16:57 2026\n+----+\n{head}\n+----+\n|   0  NVIDIA B200    On | 00000000:63:00.0 Off |\n"
+    return f"Sun Jun  7 08:16:57 2026\n+---+\n{head}\n+---+\n|  0  NVIDIA B200  On | 00000000:63:00.0 Off |\n"
 
 
 NO_CAPABILITY = 'Field "compute_cap" is not a valid field to query.\n\n'
@@ -300,7 +308,8 @@ def python_in(folder: Path) -> None:
 
 def test_setup_installs_the_chosen_build_and_keeps_to_it(project, index, monkeypatch):
     (project / "pyproject.toml").write_text(
-        '[project]\ndependencies = []\noptional-dependencies = {model = ["torch>=2,<3"]}\n[dependency-groups]\n'
+        "[project]\ndependencies = []\n[project.optional-dependencies]\n"
+        'model = ["torch>=2,<3"]\n[dependency-groups]\n'
     )
     (project / ".constraints" / "all.txt").write_text("torch==2.13.0\n")
     asked = []

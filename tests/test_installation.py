@@ -21,7 +21,7 @@ PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
-    """The project's wheel, built from a copy of its sources: setuptools leaves its own folders beside them."""
+    """The project's wheel, built from a copy of its sources: setuptools leaves folders beside them."""
     sources = tmp_path_factory.mktemp("sources")
     for folder in ("shared", "inference_server", "blender_addon", "tests"):
         shutil.copytree(ROOT / folder, sources / folder, ignore=shutil.ignore_patterns("__pycache__", "data"))

@@ -4,9 +4,9 @@ Guidance is on in the first fifth of the steps. The target is the first share: a
 arithmetic of the release's own sample, which has no guidance. The arithmetic is that of the full size: an
 evaluation that is left out costs what the cache still computes of it.
 
-How many are left out, and the PSNR against the uncached frames, are of a tiny model with random weights. They
-show that the caches work, not how well they do with the real weights, by whose changes from step to step
-MagCache and first-block caching decide.
+Left out: the real weights. How many evaluations a cache saves, and the PSNR against the uncached frames, are
+of a tiny model with random weights. They show that the caches work, not how well they do with the real
+weights, by whose changes from step to step MagCache and first-block caching decide.
 """
 
 from __future__ import annotations

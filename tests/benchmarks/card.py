@@ -1,16 +1,18 @@
 """Proves the neural engine on a CUDA card, in one run of about five minutes.
 
-The model has the full 5B shape and random weights made on the card: nothing is downloaded, and no figure here
-says how good the pictures are. Results are written to card.json and card.md in the output folder after every
-number, so a run that is cut off keeps what it measured. A part that fails, hangs or takes the process down
-with it is recorded, and the next one goes on in a fresh process. The exit code is 0 when every promise was
-kept, 1 when one was broken, 2 for wrong arguments.
+The model has the full 5B shape and random weights made on the card: nothing is downloaded. Results are
+written to card.json and card.md in the output folder after every number, so a run that is cut off keeps what
+it measured. A part that fails, hangs or takes the process down with it is recorded, and the next one goes on
+in a fresh process. The exit code is 0 when every promise was kept, 1 when one was broken, 2 for wrong
+arguments.
 
 Run it with `python build.py bench card`, or, where the environment of build.py can't be made, with
 `python -m tests.benchmarks.card` under a Python 3.11 or newer that has torch 2.10 or newer, transformers 5,
 accelerate, peft, safetensors, huggingface-hub 1.32 or newer, numpy, opencv, scikit-image, scipy, msgpack,
 psutil, pytest and hypothesis. These may have to be brought along as wheels (`pip download --no-deps`):
 diffusers 0.42.1, gguf, ftfy, importlib_metadata and wcwidth.
+
+Left out: the real weights, so no figure here says how good the pictures are.
 """
 
 from __future__ import annotations

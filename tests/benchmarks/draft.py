@@ -1,5 +1,9 @@
-"""From the click on Generate to the strip with the draft engine: 81 frames at 832 x 480 of the demo's fox, server up and first
-frame given. Beside it, the time the clip takes to play."""
+"""From the click on Generate to the strip with the draft engine: 81 frames at 832 x 480 of the demo's fox,
+server up and first frame given. Beside it, the time the clip takes to play.
+
+Left out: rendering the first frame, which is given, and starting the server. The creature is one of many, and
+light to deform.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,8 @@ ROUNDS = 3
 
 
 def shoot(bpy) -> tuple[float, float, float]:
-    """Seconds from the click to the request's leaving, to the first frame on the strip, and to the last one."""
+    """Seconds from the click to the request's leaving, to the first frame on the strip, and to the last
+    one."""
     session = module("session").get()
     clicked = time.perf_counter()
     steps = module("operators.generate").generate(bpy.context)

@@ -2,6 +2,9 @@
 size and the first picture, beside Workbench rendering the same frames. Rendering takes so long that a few
 frames stand for all; medians. Of the main thread it tells the longest stretch, beside the scene's own
 change of frame.
+
+Left out: rendering the first frame by a final-frame engine, and reading files from disk. Two rigs stand for
+all.
 """
 
 from __future__ import annotations

@@ -4,6 +4,9 @@ side.
 First the arithmetic of a whole sample, counted on torch's meta device at full size, against the release's.
 Then, with a CUDA card, seconds a step and peak memory, eager and compiled; without one, times on this CPU at
 a reduced size.
+
+Left out: the text encoder, the VAE and the time to load them. Without a CUDA card it measures arithmetic and
+a reduced size on the processor, and says nothing about seconds a clip; for those see the benchmark `card`.
 """
 
 from __future__ import annotations

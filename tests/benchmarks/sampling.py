@@ -1,5 +1,7 @@
 """Reading all limbs of 81 frames off the evaluated pose and projecting them, beside changing the scene's
 frame alone, which neither can do without. They take turns; medians.
+
+Left out: rigs that need the evaluated mesh, drivers in Python and simulations, whose scene change costs more.
 """
 
 from __future__ import annotations

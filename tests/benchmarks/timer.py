@@ -1,5 +1,7 @@
 """How long the client's timer holds up Blender while 81 frames of 832 x 480 stream in as fast as they come,
 with the strip growing in a scene's sequencer. Only ticks that found something to do count.
+
+Left out: other extensions and a busy viewport, which share the main thread with it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """What the contract costs: messages and pose pictures, beside copying the same bytes once with numpy.
 
-A result frame is raw at 832 x 480; the request is for 81 of them, with 30 limbs, part maps at 1/8 and full-size labels
-of the first frame. Copies and runs take turns; medians.
+A result frame is raw at 832 x 480; the request is for 81 of them, with 30 limbs, part maps at 1/8 and
+full-size labels of the first frame. Copies and runs take turns; medians.
+
+Left out: sockets: messages are encoded and decoded in one process. See `bridge` for the whole way.
 """
 
 from __future__ import annotations
