@@ -17,6 +17,7 @@ from . import engine_settings, preferences
 from .connection.bridge import Bridge
 from .connection.jobs import Job
 from .connection.server import ServerError
+from .rig.motion import Motion
 from .sequencer.arrival import Arrival
 from .shared.engines import EngineDescription, find_engine
 from .shared.messages import GenerationRequest
@@ -27,7 +28,8 @@ class Session:
     """Made by `register`, ended by `unregister`; `get` gives it.
 
     `exporting` is how far an export is that runs in the window, or None. `findings` are what the last export
-    found wrong with its clip (`request.review.Finding`). `sentence` is what went wrong
+    found wrong with its clip (`request.review.Finding`), `motions` how each
+    armature, by its `session_uid`, moved when it was last looked at. `sentence` is what went wrong
     without anybody having asked for it.
     """
 
@@ -37,6 +39,7 @@ class Session:
         self.arrival = Arrival()
         self.exporting = None
         self.findings: tuple = ()
+        self.motions: dict[int, Motion] = {}
         self.sentence = ""
         self._address: str | None = None
 
@@ -89,6 +92,10 @@ class Session:
         self.arrival.forget(self.bridge.jobs)
         self.arrival.expect(job, scene, make_movie)
         return job
+
+    def keep_motions(self, motions: dict[bpy.types.Object, Motion]) -> None:
+        """Remember how armatures move, for what the panels say of their bones."""
+        self.motions |= {armature.session_uid: motion for armature, motion in motions.items()}
 
     def cancel(self, job: Job) -> None:
         """End a job, or the encoding of its movie; its frames are kept."""

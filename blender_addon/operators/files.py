@@ -38,6 +38,7 @@ def export_files(context, output: Path) -> Generator[ExportStep, None, Path]:
     options = export_options(context, settings, planned)
     session.get().findings = ()
     clip = yield from export_clip(context, options)
+    session.get().keep_motions(clip.motions)
     session.get().findings = (*clip.findings, *review_keys(settings, planned, options.pose_frames))
     request = build_request(uuid.uuid4().hex, clip, planned, context.scene, engine)
     folder, _ = claim_folder(output, f"{settings.take_name or context.scene.name} skeleton")

@@ -63,6 +63,7 @@ def generate(context, remade: str = "") -> Generator[ExportStep, None, Job]:
     options = export_options(context, settings, planned, again)
     current.findings = ()
     clip = yield from export_clip(context, options)
+    current.keep_motions(clip.motions)
     edit = sequencer_scene(context)
     current.findings = (
         *clip.findings,

@@ -5,6 +5,13 @@ from __future__ import annotations
 import bpy
 from bpy.props import EnumProperty
 
+from .. import session
+from ..request.blockers import export_blocker
+from ..request.build import export_options
+from ..request.export import watch_range
+from ..request.range import clip_range
+from .stepped import SteppedOperator
+
 
 class POSEANYTHING_OT_set_limb(bpy.types.Operator):
     bl_idname = "poseanything.set_limb"
@@ -35,4 +42,29 @@ class POSEANYTHING_OT_set_limb(bpy.types.Operator):
         return {"FINISHED"}
 
 
-register, unregister = bpy.utils.register_classes_factory((POSEANYTHING_OT_set_limb,))
+class POSEANYTHING_OT_look_at_motion(SteppedOperator, bpy.types.Operator):
+    bl_idname = "poseanything.look_at_motion"
+    bl_label = "Look at the Motion"
+    bl_description = "Look at a few frames of the range to see how much of the picture each bone moves; every export does so too"
+    bl_options = {"REGISTER"}
+
+    @classmethod
+    def poll(cls, context):
+        reason = export_blocker(context) if session.get().exporting is None else "Wait for the export to end"
+        if reason:
+            cls.poll_message_set(reason)
+        return not reason
+
+    def steps(self, context):
+        settings = context.scene.poseanything
+        planned = clip_range(context, settings, session.get().bridge.engine(settings.engine_name))
+        return watch_range(context, export_options(context, settings, planned))
+
+    def finish(self, context, result):
+        session.get().keep_motions(result)
+        return {"FINISHED"}
+
+
+register, unregister = bpy.utils.register_classes_factory(
+    (POSEANYTHING_OT_set_limb, POSEANYTHING_OT_look_at_motion)
+)

@@ -66,7 +66,8 @@ class ExportedClip:
     """What `shared.messages.GenerationRequest` needs of the scene.
 
     Without a mesh on any armature, `subject_mask`, `first_labels` and `part_maps` are None; without a
-    moving camera `camera_motion` is. `findings` are what the user should know.
+    moving camera `camera_motion` is. `findings` are what the user should know,
+    `motions` how each armature moves.
     """
 
     pose: PoseSequence
@@ -77,6 +78,7 @@ class ExportedClip:
     camera_motion: np.ndarray | None
     pose_frames: tuple[int, ...] | None
     findings: tuple[Finding, ...]
+    motions: dict[bpy.types.Object, Motion]
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -120,6 +122,19 @@ def export_clip(
             scene.camera = camera
 
 
+def watch_range(
+    context: bpy.types.Context, options: ExportOptions
+) -> Generator[ExportStep, None, dict[bpy.types.Object, Motion]]:
+    """How the armatures move through the picture over the range, from a few of its frames, step by step. The
+    scene's frame is put back at the end. Raises `ExportError`."""
+    scene = context.scene
+    frame, subframe = scene.frame_current, scene.frame_subframe
+    try:
+        return (yield from _Export(context, options).watch())
+    finally:
+        scene.frame_set(frame, subframe=subframe)
+
+
 def under_step(step: ExportStep, work: Iterator[None]) -> Generator[ExportStep, None, object]:
     """Run work that pauses now and then under a step's name, and hand on what it returns."""
     while True:
@@ -145,8 +160,7 @@ class _Export:
         self._check()
         yield self._step
         self._subjects = []
-        self._fit = fit(*options.view.frame_size(self._scene), options.width, options.height)
-        motions = yield from self._watch()
+        motions = yield from self.watch()
         for subject in find_subjects(options.armatures, motions):
             self._subjects.append(subject)
             yield self._step
@@ -203,11 +217,13 @@ class _Export:
             camera_motion=motion,
             pose_frames=options.pose_frames,
             findings=tuple(self._findings),
+            motions=motions,
         )
 
-    def _watch(self) -> Generator[ExportStep, None, dict[bpy.types.Object, Motion]]:
+    def watch(self) -> Generator[ExportStep, None, dict[bpy.types.Object, Motion]]:
         """How the armatures move through the picture, from a few frames over the range."""
         options, found = self._options, {}
+        self._fit = fit(*options.view.frame_size(self._scene), options.width, options.height)
         indices = spread_frames(options.num_frames)
         for index in indices:
             depsgraph = self._go_to(index)

@@ -10,11 +10,13 @@ import numpy as np
 from bpy.app.handlers import persistent
 from gpu_extras.batch import batch_for_shader
 
+from .. import session
 from ..errors import ExportError
-from ..request.subjects import find_subjects as find_armatures
+from ..request.subjects import find_subjects as chosen_subjects
 from ..rig.limbs import LimbChoice
+from ..rig.motion import Motion
 from ..rig.sampling import Sampler
-from ..rig.subjects import Subject, find_subjects
+from ..rig.subjects import Subject, find_armatures, find_subjects
 
 COLOUR = (1.0, 0.55, 0.1, 1.0)
 WIDTH = 3.0
@@ -32,12 +34,13 @@ def choices(objects: Sequence[bpy.types.Object]) -> list[tuple[bpy.types.Object,
 
 def _look_up(objects) -> tuple[list[Subject], Sampler]:
     global _bound
-    key = tuple((obj.session_uid, obj.mode) for obj in objects)
+    motions = _motions(objects)
+    key = tuple((obj.session_uid, obj.mode) for obj in objects), tuple(map(id, motions.values()))
     if key not in _kept:
         _kept.clear()
         _bound = _bindings()
         try:
-            subjects = list(find_subjects(objects))
+            subjects = list(find_subjects(objects, motions))
             _kept[key] = subjects, Sampler(subjects)
         except ExportError as error:
             _kept[key] = str(error)
@@ -47,8 +50,20 @@ def _look_up(objects) -> tuple[list[Subject], Sampler]:
     return found
 
 
+def _motions(objects) -> dict[bpy.types.Object, Motion]:
+    """How the armatures moved when they were last looked at."""
+    known = session.get().motions
+    found = {armature: known.get(armature.session_uid) for armature, _ in find_armatures(objects)}
+    return {
+        armature: motion
+        for armature, motion in found.items()
+        if motion is not None and motion.poses.shape[1] == len(armature.data.bones)
+    }
+
+
 def _bindings() -> tuple:
-    """What moves what. Objects are updated whenever they move; only when this changes are limbs chosen anew."""
+    """What moves what. Objects are updated whenever they move; only when this changes are limbs chosen
+    anew."""
     return tuple(
         (
             obj.session_uid,
@@ -71,7 +86,7 @@ def _draw() -> None:
     settings = context.scene.poseanything
     if not settings.show_limbs or not context.space_data.overlay.show_overlays:
         return
-    objects = find_armatures(context, settings)
+    objects = chosen_subjects(context, settings)
     if not objects:
         return
     try:
@@ -107,13 +122,20 @@ def _forget(*_) -> None:
     _kept.clear()
 
 
+@persistent
+def _forget_all(*_) -> None:
+    """The numbers by which armatures are known begin anew in another file."""
+    _kept.clear()
+    session.get().motions.clear()
+
+
 _HANDLERS = {
     "depsgraph_update_post": _after_change,
     "undo_pre": _forget,
     "redo_pre": _forget,
     "undo_post": _forget,
     "redo_post": _forget,
-    "load_pre": _forget,
+    "load_pre": _forget_all,
 }
 
 

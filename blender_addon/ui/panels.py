@@ -20,6 +20,9 @@ from .refresh import TAB
 from .server import draw_server
 from .text import paragraph
 
+REASONS = 8
+"""Bones of which the panel says why they are drawn or not."""
+
 
 class _Panel:
     bl_region_type = "UI"
@@ -129,9 +132,27 @@ class POSEANYTHING_PT_bones(_View3D, bpy.types.Panel):
             row = layout.row(heading="Selected Bones", align=True)
             for word in ("AUTO", "DRAW", "SKIP"):
                 row.operator("poseanything.set_limb", text=word.capitalize()).limb = word
+            _draw_reasons(layout, context)
+        layout.operator("poseanything.look_at_motion", icon="HIDE_OFF")
         column = layout.column(align=True)
         for collection in context.object.data.collections_all:
             column.prop(collection.poseanything, "limb", text=collection.name)
+
+
+def _draw_reasons(layout, context):
+    """Why each selected bone is drawn or not, the active one's first."""
+    try:
+        [(_, choice)] = limbs.choices([context.object])
+    except ExportError:
+        return  # the Rig panel says what is wrong
+    bones = [context.active_pose_bone, *context.selected_pose_bones]
+    chosen = list(dict.fromkeys(bone.name for bone in bones if bone is not None))
+    for name in chosen[:REASONS]:
+        reason = choice.reasons.get(name, "")
+        icon = "CHECKMARK" if reason.startswith("drawn") else "X"
+        paragraph(layout, context, f"{name}: {reason}", icon)
+    if len(chosen) > REASONS:
+        layout.label(text=f"and {len(chosen) - REASONS} more bones")
 
 
 class POSEANYTHING_PT_shot(_Sub, bpy.types.Panel):

@@ -10,6 +10,7 @@ import bpy
 import numpy as np
 import pytest
 
+from tests.addon.rigs import LEGGED, add_camera, flesh, make_armature
 from tests.addon.scenes import newest_job, settle, strip_of
 from tests.addon.servers import module, png, wait_for
 
@@ -231,7 +232,7 @@ def test_a_rig_without_limbs_is_read_once(shot, monkeypatch):
         bone.poseanything.limb = "SKIP"
     bpy.context.view_layer.update()
     find, reads = limbs.find_subjects, []
-    monkeypatch.setattr(limbs, "find_subjects", lambda objects: reads.append(1) or find(objects))
+    monkeypatch.setattr(limbs, "find_subjects", lambda *given: reads.append(1) or find(*given))
     for _ in range(3):
         with pytest.raises(module("errors").ExportError):
             limbs.choices([rig])
@@ -245,3 +246,38 @@ def test_icons_go_when_their_job_ends(addon):
     pictures.drop_all_but({"b": None})
     assert set(pictures._icons) == set(pictures._shown) == {"b"}
     pictures.drop_all_but(())
+
+
+def test_the_panel_says_why_bones_are_drawn(clean_scene):
+    rig = make_armature("Rig", LEGGED | {"steer": ((1, 0, 1), (1, 0, 2), "")})
+    flesh(rig, bones=LEGGED)
+    head = rig.pose.bones["head"]
+    head.rotation_mode = "XYZ"
+    for frame, angle in ((1, 0.0), (9, 1.0)):
+        head.rotation_euler.x = angle
+        head.keyframe_insert("rotation_euler", frame=frame)
+    add_camera()
+    clean_scene.frame_end = 9
+    bpy.ops.object.mode_set(mode="POSE")
+    try:
+        for bone in rig.data.bones:
+            select(rig, bone.name, bone.name in ("head", "steer", "chest"))
+        rig.data.bones.active = rig.data.bones["head"]
+        before = draw_all(object=rig, active_object=rig)
+        assert any(text.startswith("steer: skipped: it moves no flesh") for text in before)
+        assert any(text.startswith("head: drawn: has") for text in before)
+        assert bpy.ops.poseanything.look_at_motion() == {"FINISHED"}
+        assert clean_scene.frame_current == 1
+        after = draw_all(object=rig, active_object=rig)
+        assert any(text.startswith("head: drawn: moves") for text in after)
+        assert any(text.startswith("chest: drawn: covers") for text in after)
+    finally:
+        bpy.ops.object.mode_set(mode="OBJECT")
+
+
+def select(rig, name, on):
+    bone = rig.pose.bones[name]
+    if hasattr(bone, "select"):  # from Blender 5.0 on
+        bone.select = on
+    else:
+        bone.bone.select = on
