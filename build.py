@@ -596,7 +596,30 @@ def generate(arguments) -> None:
     become(environment.command("-m", "inference_server", "generate", *arguments.server), ROOT)
 
 
-PASSING_ON = (serve, weights, generate)
+def synthesise(arguments) -> None:
+    """Draw a data set; with `--blender FIRST LAST` render these seeds' example scenes first and pack them instead."""
+    environment = BlenderEnvironment().ensure("server", "model", "training")
+    words = list(arguments.server)
+    if "--blender" in words:
+        at = words.index("--blender")
+        seeds = words[at + 1 : at + 3]
+        if len(seeds) != 2 or not all(seed.isdigit() for seed in seeds):
+            raise BuildError("Name the first and the last seed to render: --blender 1 40.")
+        del words[at : at + 3]
+        folder = DIST / "rendered"
+        extension = build_extension(environment.for_blender())
+        script = ROOT / "blender_addon" / "examples" / "synthesise.py"
+        environment.run(script, "--extension", extension, "--output", folder, "--seeds", *seeds)
+        words += ["--rendered", str(folder)]
+    become(environment.command("-m", "inference_server", "synthesise", *words), ROOT)
+
+
+def train(arguments) -> None:
+    environment = BlenderEnvironment().ensure("server", "model", "training")
+    become(environment.command("-m", "inference_server", "train", *arguments.server), ROOT)
+
+
+PASSING_ON = (serve, weights, generate, synthesise, train)
 """Commands whose words all go to the server's command line."""
 
 
@@ -653,6 +676,8 @@ def parse(words: list[str]) -> argparse.Namespace:
         (serve, "run the inference server in the foreground"),
         (weights, "get the neural engine's weights, or check those that are there"),
         (generate, "make a clip from files, without Blender"),
+        (synthesise, "make a data set to train on, drawn or rendered by Blender"),
+        (train, "train a model by a file of settings"),
     ):
         command(function, f"{text}; words that follow go to it")
     prepare = command(setup, "install what the others need, without doing anything else")

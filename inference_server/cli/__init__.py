@@ -16,6 +16,8 @@ COMMANDS = {
     "serve": ("inference_server.cli.serve", "answer requests of Blender"),
     "generate": ("inference_server.cli.generate", "make a clip from files"),
     "weights": ("inference_server.poseanything.checkpoints.weights", "get the model's weights"),
+    "synthesise": ("inference_server.cli.synthesise", "make a data set to train on"),
+    "train": ("inference_server.cli.train", "train a model"),
     "convert": ("inference_server.poseanything.checkpoints.conversion", "change a checkpoint's format"),
 }
 

@@ -86,7 +86,8 @@ def _strokes(example: Example) -> np.ndarray:
         for line in request.pose.frame(frame):
             points = np.rint((line.points[:, :2] - 0.5) * 16).clip(-1e6, 1e6).astype(np.int32)
             part = request.pose.limbs[line.limb].part
-            cv2.polylines(strokes[frame - 1, part], [points], False, 1, LINE_WIDTH, shift=4)
+            if part < MAX_LIMBS:
+                cv2.polylines(strokes[frame - 1, part], [points], False, 1, LINE_WIDTH, shift=4)
     return strokes.astype(bool)
 
 

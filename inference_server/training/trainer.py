@@ -17,6 +17,7 @@ from diffusers.training_utils import EMAModel
 
 from ..poseanything.models.transformer import PoseAnythingTransformer3DModel
 from .errors import TrainingError
+from .extension import start_part_attention
 from .objective import Batch, Objective
 from .settings import TrainingSettings
 
@@ -325,7 +326,4 @@ def initialise(transformer: PoseAnythingTransformer3DModel) -> None:
     """Begin with a model that predicts nothing, and with part-aware attention that adds nothing."""
     torch.nn.init.zeros_(transformer.proj_out.weight)
     torch.nn.init.zeros_(transformer.proj_out.bias)
-    if transformer.config.part_attention:
-        for block in transformer.blocks:
-            torch.nn.init.zeros_(block.part_attn.to_out[0].weight)
-            torch.nn.init.zeros_(block.part_attn.to_out[0].bias)
+    start_part_attention(transformer)

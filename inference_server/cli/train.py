@@ -1,0 +1,132 @@
+"""`train`: a model of any size by a file of settings; the paper's three stages are `stage = "base"`,
+`"mixed"` and `"parts"`. Killed and run again, it goes on where it was."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from ..training.errors import TrainingError
+
+
+def add_parser(subparsers) -> argparse.ArgumentParser:
+    parser = subparsers.add_parser("train", help="train a model", description=__doc__)
+    parser.add_argument("settings", type=Path, metavar="SETTINGS.toml", help="see training/settings.py")
+    parser.add_argument("--data", type=Path, nargs="+", required=True, metavar="FOLDER", help="data sets")
+    parser.add_argument("--output", type=Path, required=True, help="folder for checkpoints and the model")
+    parser.add_argument("--vae", type=Path, required=True, help="file or folder of the VAE")
+    parser.add_argument("--text-encoder", type=Path, help="needed where the model is trained with prompts")
+    parser.add_argument("--cache", type=Path, help="for latents; default: cache/ in the output folder")
+    parser.add_argument("--steps", type=int, help="instead of the settings'")
+    parser.add_argument("--cpu", action="store_true", help="train on the processor")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    try:
+        _train(args)
+    except TrainingError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _train(args: argparse.Namespace) -> None:
+    import torch
+
+    from ..poseanything.checkpoints import CheckpointError, load_vae
+    from ..training.settings import TrainingSettings
+    from ..training.shard_batches import LatentCache, ShardBatches
+    from ..training.trainer import Trainer
+
+    changes = {} if args.steps is None else {"steps": args.steps}
+    settings = TrainingSettings.read(args.settings, **changes)
+    device = torch.device("cuda" if torch.cuda.is_available() and not args.cpu else "cpu")
+    try:
+        vae = load_vae(args.vae, torch_dtype=torch.float32).requires_grad_(False)
+        transformer = _transformer(settings)
+        encode_prompt = _text(transformer, args.text_encoder, device)
+    except CheckpointError as error:
+        raise TrainingError(str(error)) from error
+    cache = LatentCache(
+        args.cache or args.output / "cache", args.data, vae, device, progress=_counter("encoding examples")
+    )
+    drafts = transformer.config.init == "draft"
+    batches = ShardBatches(cache, settings, transformer.config.patch_size, encode_prompt, drafts)
+    trainer = Trainer(args.output, settings, transformer, batches, _report, cpu=args.cpu)
+    trainer.run()
+    trainer.export(args.output / "transformer", torch.bfloat16)
+    print(f"\n{trainer.step} steps; the averaged weights are in {args.output / 'transformer'}")
+
+
+def _transformer(settings):
+    """The model that the settings begin with, in float32. Raises `TrainingError`, `CheckpointError`."""
+    import json
+
+    import torch
+    from diffusers import WanTransformer3DModel
+
+    from ..poseanything.checkpoints import load_transformer
+    from ..poseanything.models.transformer import PoseAnythingTransformer3DModel
+    from ..training.extension import extend_wan
+    from ..training.trainer import initialise
+
+    if not settings.checkpoint:
+        torch.manual_seed(settings.seed)
+        try:
+            transformer = PoseAnythingTransformer3DModel(**settings.transformer)
+        except (TypeError, ValueError) as error:
+            raise TrainingError(f"The settings' transformer can't be made: {error}") from error
+        initialise(transformer)
+        return transformer
+    path = Path(settings.checkpoint)
+    config = path / "config.json"
+    if config.exists() and json.loads(config.read_text())["_class_name"] == "WanTransformer3DModel":
+        wan = WanTransformer3DModel.from_pretrained(path, torch_dtype=torch.float32)
+        if wan.config.in_channels == wan.config.out_channels:
+            return extend_wan(wan, **settings.transformer)
+    transformer = load_transformer(path, torch_dtype=torch.float32).requires_grad_(True)
+    if settings.transformer.get("part_attention") and not transformer.config.part_attention:
+        return _with_part_attention(transformer, settings.transformer)
+    return transformer
+
+
+def _with_part_attention(transformer, changes: dict):
+    """A model of stage 1 or 2 with the part-aware attention that stage 3 trains."""
+    from ..poseanything.models.transformer import PoseAnythingTransformer3DModel
+    from ..training.extension import start_part_attention
+
+    extended = PoseAnythingTransformer3DModel.from_config({**transformer.config, **changes})
+    extended.load_state_dict(transformer.state_dict(), strict=False)
+    start_part_attention(extended)
+    return extended
+
+
+def _text(transformer, path: Path | None, device):
+    from ..poseanything.checkpoints import load_text_encoder
+    from ..poseanything.conditioning.prompts import encode_prompts
+    from ..training.shard_batches import no_text
+
+    if not transformer.config.text_conditioning:
+        return no_text(transformer.config.text_dim)
+    if path is None:
+        raise TrainingError("The model is trained with prompts; name its text encoder by --text-encoder.")
+    text_encoder, tokenizer = load_text_encoder(path, device=device)
+    return lambda prompt: encode_prompts(text_encoder, tokenizer, [prompt], device)
+
+
+def _counter(what: str):
+    def show(done: int, total: int) -> None:
+        print(f"\r{what}: {done} of {total}", end="", file=sys.stderr, flush=True)
+
+    return show
+
+
+def _report(line: dict) -> None:
+    if "note" in line:
+        print(f"\n{line['note']}", file=sys.stderr)
+        return
+    minutes, seconds = divmod(int(line["seconds_left"]), 60)
+    text = f"step {line['step']}, loss {line['loss']:.4f}, {line['examples_per_second']:.2f} examples/s"
+    print(f"\r\033[K{text}, {minutes}:{seconds:02d} left", end="", file=sys.stderr, flush=True)

@@ -1,0 +1,41 @@
+"""Examples that Blender rendered: `blender_addon/examples/synthesise.py` leaves them as requests and
+pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from shared.request_file import read_request
+
+from ..training.errors import TrainingError
+from ..training.examples import Example
+from .clips import PART_MAP_SCALE
+
+
+def read_rendered(folder: Path | str) -> Iterator[Example]:
+    """The examples of the seeds that are whole, in their order. Raises `TrainingError` for a picture that is
+    missing."""
+    for index in sorted(Path(folder).glob("seed-*/clips.json")):
+        for clip in json.loads(index.read_text()):
+            request = read_request(index.parent / clip["request"])
+            pictures = [cv2.imread(str(index.parent / name), cv2.IMREAD_COLOR) for name in clip["frames"]]
+            if any(picture is None for picture in pictures):
+                raise TrainingError(
+                    f"{index.parent} lacks pictures that its clips.json names;"
+                    " delete the folder and synthesise it again."
+                )
+            frames = np.stack([picture[..., ::-1] for picture in pictures])
+            # The first picture was rendered twice at most; the request's is what a model gets to see.
+            frames[0] = cv2.imdecode(np.frombuffer(request.first_frame, np.uint8), cv2.IMREAD_COLOR)[
+                ..., ::-1
+            ]
+            labels = request.part_maps
+            coarse = labels[:, PART_MAP_SCALE // 2 :: PART_MAP_SCALE, PART_MAP_SCALE // 2 :: PART_MAP_SCALE]
+            request = dataclasses.replace(request, part_maps=np.ascontiguousarray(coarse))
+            yield Example(request, frames, clip["subject"], labels)

@@ -1,0 +1,202 @@
+"""Batches from data sets, whose latents are made once and kept on disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+
+from shared.raster import condition_images
+from shared.request_file import SUFFIX, read_request, write_request
+
+from ..poseanything.conditioning.parts.matching import FRAMES_PER_LATENT
+from ..poseanything.conditioning.parts.truth import parts_from_truth
+from ..poseanything.models.part_tokens import PartTokens
+from ..poseanything.models.streaming_vae import encode_frames, to_video
+from .dataset import read_examples, read_index
+from .errors import TrainingError
+from .objective import Batch
+from .settings import TrainingSettings
+from .sparse_poses import sample_pose_frames
+
+EncodePrompt = Callable[[str], torch.Tensor]
+"""From a prompt to float `[1, T, text_dim]`."""
+
+
+def no_text(text_dim: int) -> EncodePrompt:
+    """The text of models that were trained without: one token of zeros."""
+    return lambda prompt: torch.zeros(1, 1, text_dim)
+
+
+class LatentCache:
+    """The training split of data sets as latents in files of their own, made when they are first asked for.
+
+    Args:
+        folder: where the cache is kept; one VAE's latents never meet another's.
+        datasets: folders of data sets.
+        vae: codes the pictures.
+        device: where that is done.
+        split: which subjects.
+        progress: called with (done, total) while the cache is filled.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        datasets: Sequence[Path],
+        vae,
+        device: torch.device,
+        split: str = "train",
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ):
+        config = json.dumps(dict(vae.config), sort_keys=True, default=str)
+        sample = next(vae.parameters()).detach().float().flatten()[:4096].cpu().numpy().tobytes()
+        digest = hashlib.sha256(config.encode() + sample).hexdigest()[:12]
+        self.vae, self.device, self.keys = vae.to(device), device, []
+        total = sum(read_index(dataset)["statistics"]["examples"] for dataset in datasets)
+        done = 0
+        for dataset in datasets:
+            shards = [entry["sha256"] for entry in read_index(dataset)["shards"]]
+            name = hashlib.sha256("".join(shards).encode()).hexdigest()[:12]
+            place = Path(folder) / digest / f"{name}-{split}"
+            if not (place / "whole").exists():
+                place.mkdir(parents=True, exist_ok=True)
+                for number, example in enumerate(read_examples(dataset, split)):
+                    stem = place / f"{number:07d}"
+                    if not stem.with_suffix(".safetensors").exists():
+                        self._encode(example, stem)
+                    done += 1
+                    progress(done, total)
+                (place / "whole").touch()
+            self.keys += [path.with_suffix("") for path in sorted(place.glob("*.safetensors"))]
+        if not self.keys:
+            names = ", ".join(map(str, datasets))
+            raise TrainingError(f"There is no example of the split {split} in {names}; add examples.")
+
+    @torch.no_grad()
+    def latents(self, images: np.ndarray) -> torch.Tensor:
+        """float32 `[C, F, h, w]` of uint8 images `[F, H, W, 3]` or grey ones."""
+        video = to_video(images)[None].to(self.device)
+        return torch.cat(list(encode_frames(self.vae, video)), 2)[0].cpu()
+
+    def _encode(self, example, stem: Path) -> None:
+        tensors = {"clean": self.latents(example.frames).half()}
+        if example.draft is not None:
+            tensors["draft"] = self.latents(example.draft).half()
+        if example.labels is not None:
+            subject = torch.from_numpy((example.labels > 0).astype(np.float32))[None, 1:]
+            size = tensors["clean"].shape[1] - 1, *tensors["clean"].shape[2:]
+            tensors["subject"] = F.adaptive_avg_pool3d(subject, size).half()
+        write_request(stem.with_suffix(SUFFIX), example.request)
+        growing = stem.with_suffix(".part")
+        save_file(tensors, growing)
+        growing.rename(stem.with_suffix(".safetensors"))
+
+
+class ShardBatches:
+    """Batches by number from a cache; each is of one size and length.
+
+    Args:
+        cache: see `LatentCache`.
+        patch_size: (frames, rows, columns) of latents to a token, the transformer's.
+        encode_prompt: see `EncodePrompt`; each prompt is encoded once.
+        drafts: whether drafts are needed, by a model whose flow starts there.
+    """
+
+    def __init__(
+        self,
+        cache: LatentCache,
+        settings: TrainingSettings,
+        patch_size: Sequence[int],
+        encode_prompt: EncodePrompt,
+        drafts: bool = False,
+    ):
+        self.cache, self.settings, self.patch_size, self.drafts = cache, settings, patch_size, drafts
+        self._encode_prompt, self._texts = encode_prompt, {}
+        self._by_shape: dict[tuple, list[Path]] = defaultdict(list)
+        for key in cache.keys:
+            tensors = load_file(key.with_suffix(".safetensors"))
+            if drafts and "draft" not in tensors:
+                raise TrainingError(
+                    "The data set has no drafts, from which this model starts; synthesise it with --drafts."
+                )
+            self._by_shape[tuple(tensors["clean"].shape)].append(key)
+        self._shape_of = {key: shape for shape, keys in self._by_shape.items() for key in keys}
+
+    def batch(self, number: int, size: int) -> Batch:
+        random, settings = np.random.default_rng([self.settings.seed, number]), self.settings
+        leader = self.cache.keys[random.integers(len(self.cache.keys))]
+        alike = self._by_shape[self._shape_of[leader]]
+        keys = [leader, *(alike[random.integers(len(alike))] for _ in range(size - 1))]
+        tensors = [load_file(key.with_suffix(".safetensors")) for key in keys]
+        requests = [read_request(key.with_suffix(SUFFIX)) for key in keys]
+
+        poses = []
+        for request in requests:
+            kept = np.isin(np.arange(request.num_frames), request.conditioned_frames())
+            if random.random() < settings.sparse_poses:
+                kept &= sample_pose_frames(random, request.num_frames)
+            kept &= random.random() >= settings.pose_dropout
+            frames = np.flatnonzero(kept)
+            poses.append(condition_images(request.pose, request.width, request.height, frames))
+        clean, pose, draft = (
+            self._stack(tensors, "clean"),
+            torch.stack(list(map(self.cache.latents, poses))),
+            None,
+        )
+        if self.drafts:
+            draft = self._stack(tensors, "draft")
+        weight = None
+        if settings.subject_weight and all("subject" in each for each in tensors):
+            share = self._stack(tensors, "subject")
+            weight = 1 + settings.subject_weight * (2 * share).clamp(max=1)
+        prompts = ["" if random.random() < settings.text_dropout else r.prompt for r in requests]
+        text = torch.cat([self._text(prompt) for prompt in prompts])
+        parts = None
+        if settings.part_masks != "none" and random.random() >= settings.part_dropout:
+            parts = self._parts(requests, clean.shape)
+        batch = Batch(clean, pose, text, draft, parts, weight)
+        moved = {
+            field.name: value.to(self.cache.device)
+            for field in dataclasses.fields(batch)
+            if (value := getattr(batch, field.name)) is not None
+        }
+        return Batch(**moved)
+
+    @staticmethod
+    def _stack(tensors: list[dict], name: str) -> torch.Tensor:
+        return torch.stack([each[name] for each in tensors]).float()
+
+    def _text(self, prompt: str) -> torch.Tensor:
+        if prompt not in self._texts:
+            self._texts[prompt] = self._encode_prompt(prompt).float().cpu()
+        return self._texts[prompt]
+
+    def _parts(self, requests, shape) -> PartTokens | None:
+        """The parts known from the scenes, as many for each example: those that it lacks are empty."""
+        height, width = shape[3] // self.patch_size[1], shape[4] // self.patch_size[2]
+        known = []
+        for request in requests:
+            if request.part_maps is None:
+                return None
+            lookup = request.pose.part_lookup()
+            first = None if request.first_labels is None else lookup[request.first_labels]
+            known.append(parts_from_truth(lookup[request.part_maps], height, width, first))
+        count = max(len(first) for first, _ in known)
+        if not count:
+            return None
+        firsts = np.zeros((len(known), count, height, width), bool)
+        later = np.zeros(
+            (len(known), (requests[0].num_frames - 1) // FRAMES_PER_LATENT, count, height, width), bool
+        )
+        for index, (first, frames) in enumerate(known):
+            firsts[index, : len(first)], later[index, :, : len(first)] = first, frames
+        return PartTokens.from_masks(torch.from_numpy(firsts), torch.from_numpy(later))

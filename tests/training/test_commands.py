@@ -1,0 +1,163 @@
+"""The commands as a user types them: a data set, then the paper's three stages on it, one killed on the way."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("webdataset")
+torch = pytest.importorskip("torch")
+pytest.importorskip("accelerate")
+
+from diffusers import WanTransformer3DModel  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
+
+from inference_server.cli import main  # noqa: E402
+from inference_server.poseanything.checkpoints import load_transformer  # noqa: E402
+from inference_server.poseanything.models.linear_vae import AutoencoderLinear  # noqa: E402
+from inference_server.training.extension import extend_wan  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[2]
+MODEL = """
+[transformer]
+patch_size = [1, 1, 1]
+num_attention_heads = 1
+attention_head_dim = 32
+in_channels = 48
+out_channels = 24
+text_dim = 8
+ffn_dim = 64
+num_layers = 2
+rope_max_seq_len = 32
+text_conditioning = false
+part_attention_empty = "excluded"
+"""
+RUN = """
+steps = 4
+warmup_steps = 1
+log_steps = 1
+mixed_precision = "no"
+learning_rate = 0.003
+batch_size = 2
+checkpoint_seconds = 0.0
+"""
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory):
+    """A folder with a data set and a VAE."""
+    folder = tmp_path_factory.mktemp("workshop")
+    command = "synthesise --clips 24 --size 64 64 --frames 5 --processes 1 --drafts --output"
+    sheet = ["--sheet", str(folder / "sheet.png")]
+    assert main([*command.split(), str(folder / "set"), *sheet]) == 0
+    assert (folder / "sheet.png").stat().st_size > 10_000
+    torch.manual_seed(0)
+    vae = AutoencoderLinear(z_dim=24)
+    vae.set_basis(torch.linalg.qr(torch.randn(768, 24))[0].T, torch.zeros(768))
+    vae.save_pretrained(folder / "vae")
+    return folder
+
+
+def command(workshop, name, settings, *more):
+    file = workshop / f"{name}.toml"
+    file.write_text(settings)
+    words = ["train", str(file), "--data", str(workshop / "set"), "--vae", str(workshop / "vae")]
+    return [*words, "--output", str(workshop / name), "--cache", str(workshop / "cache"), "--cpu", *more]
+
+
+def weights(folder):
+    return load_file(folder / "transformer" / "diffusion_pytorch_model.safetensors")
+
+
+def test_the_three_stages_follow_one_another(workshop, capsys):
+    base = 'stage = "base"' + RUN + MODEL + "part_attention = false"
+    assert main(command(workshop, "base", base)) == 0
+    assert "examples/s" in capsys.readouterr().err
+    mixed = 'stage = "mixed"' + RUN + f'checkpoint = "{workshop}/base/transformer"'
+    assert main(command(workshop, "mixed", mixed)) == 0
+    parts = 'stage = "parts"' + RUN + f'checkpoint = "{workshop}/mixed/transformer"\n'
+    parts += '[transformer]\npart_attention = true\npart_attention_empty = "excluded"'
+    assert main(command(workshop, "parts", parts)) == 0
+
+    before, after = weights(workshop / "mixed"), weights(workshop / "parts")
+    added = after.keys() - before.keys()
+    assert added and all("part_attn" in name or "norm_part" in name for name in added)
+    assert all(torch.equal(before[name], after[name]) for name in before)  # all else is frozen
+    moved = [name for name in added if "to_out.0.weight" in name]
+    assert all(after[name].abs().max() > 0 for name in moved)  # masks were passed
+    assert load_transformer(workshop / "parts" / "transformer").config.part_attention
+
+
+def test_a_process_that_is_killed_goes_on_bit_for_bit(workshop):
+    settings = 'stage = "base"' + RUN.replace("steps = 4", "steps = 12") + MODEL + "part_attention = false"
+    assert main(command(workshop, "whole", settings)) == 0
+    words = [sys.executable, "-m", "inference_server", *command(workshop, "killed", settings)]
+    process = subprocess.Popen(
+        words, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL
+    )
+    checkpoints = workshop / "killed" / "checkpoints"
+    while process.poll() is None and not list(checkpoints.glob("step-*/state.json")):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert main(command(workshop, "killed", settings)) == 0
+    whole, killed = weights(workshop / "whole"), weights(workshop / "killed")
+    assert whole.keys() == killed.keys() and all(torch.equal(whole[name], killed[name]) for name in whole)
+    steps = [
+        json.loads(line)["step"] for line in (workshop / "killed" / "log.jsonl").read_text().splitlines()
+    ]
+    assert steps[-1] == 12
+
+
+def test_a_plain_wan_is_extended_and_gives_the_same_flow_at_first(workshop, tmp_path):
+    torch.manual_seed(0)
+    size = {"num_attention_heads": 1, "attention_head_dim": 32, "ffn_dim": 64, "num_layers": 2, "text_dim": 8}
+    wan = WanTransformer3DModel(
+        in_channels=24, out_channels=24, freq_dim=32, patch_size=(1, 1, 1), **size
+    ).eval()
+    extended = extend_wan(wan, part_attention_empty="excluded").eval()
+    video, text = torch.randn(1, 24, 2, 4, 4), torch.randn(1, 3, 8)
+    timestep = torch.full((1, 2 * 4 * 4), 500.0)
+    with torch.no_grad():
+        plain = wan(video, timestep, text, return_dict=False)[0]
+        ours = extended(video, timestep, text, torch.randn(1, 24, 2, 4, 4), return_dict=False)[0]
+    assert ours == pytest.approx(plain, abs=1e-5)
+
+    wan.save_pretrained(tmp_path / "wan")
+    settings = (
+        'stage = "base"' + RUN + f'checkpoint = "{tmp_path}/wan"\n[transformer]\ntext_conditioning = false'
+    )
+    assert main(command(workshop, "extended", settings)) == 0
+    assert load_transformer(workshop / "extended" / "transformer").config.in_channels == 48
+
+
+@pytest.mark.parametrize(
+    "settings, sentence",
+    [
+        (MODEL.replace('"excluded"', '"no"'), "transformer can't be made"),
+        (MODEL.replace("text_conditioning = false", ""), "name its text encoder by --text-encoder"),
+        (MODEL + 'init = "draft"\nin_chanels = 3', "transformer can't be made"),
+        ("steps = 0", "must be 1 or more"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_sentence(workshop, settings, sentence, capsys):
+    assert main(command(workshop, "wrong", settings)) == 1
+    assert sentence in capsys.readouterr().err
+
+
+def test_a_truncated_shard_ends_training_in_a_sentence(workshop, tmp_path, capsys):
+    (tmp_path / "set").mkdir()
+    for path in (workshop / "set").iterdir():
+        (tmp_path / "set" / path.name).write_bytes(
+            path.read_bytes()[: 20_000 if path.suffix == ".tar" else None]
+        )
+    words = command(workshop, "truncated", MODEL)
+    words[words.index(str(workshop / "set"))] = str(tmp_path / "set")
+    words[words.index(str(workshop / "cache"))] = str(tmp_path / "cache")
+    assert main(words) == 1
+    assert "copy it again" in capsys.readouterr().err
