@@ -9,7 +9,12 @@ from hypothesis import strategies as st
 
 pytest.importorskip("skimage")
 
-from inference_server.poseanything.conditioning.parts import PartPlan, match_parts, parts_from_truth  # noqa: E402
+from inference_server.poseanything.conditioning.parts import (
+    PartPlan,
+    match_parts,
+    merge_parts,
+    parts_from_truth,
+)  # noqa: E402
 from tests.golden import recordings  # noqa: E402
 
 HEIGHT, WIDTH = 3, 4
@@ -124,3 +129,30 @@ def test_a_finer_first_map_replaces_the_first_frame_of_the_part_maps():
 def test_part_maps_that_do_not_fill_latent_frames_are_refused():
     with pytest.raises(ValueError, match="give 5"):
         parts_from_truth(np.zeros((7, HEIGHT, WIDTH), np.uint8), HEIGHT, WIDTH)
+
+
+def body_map(legs_apart: int) -> np.ndarray:
+    """uint8 [40, 40]: a trunk 1, a head 2, arms 3 and 4, each with a hand 5 and 6, legs 7 and 8."""
+    image = np.zeros((40, 40), np.uint8)
+    image[10:25, 15:25] = 1
+    image[4:10, 17:23] = 2
+    image[11:14, 6:15], image[11:14, 25:34] = 3, 4
+    image[11:14, 3:6], image[11:14, 34:37] = 5, 6
+    image[25:38, 15 - legs_apart : 19 - legs_apart], image[25:38, 21 + legs_apart : 25 + legs_apart] = 7, 8
+    image[24:26, 13:27][image[24:26, 13:27] == 0] = 1
+    return image
+
+
+def test_parts_are_merged_along_the_body_and_left_stays_apart_from_right():
+    """In the first frame the legs touch, and hands are nearer to nothing than to their arms."""
+    first = body_map(0)
+    first[25:38, 19:21] = 7
+    maps = np.stack([first, *(body_map(apart) for apart in (1, 2, 1, 0))])
+    merged = merge_parts(maps, first, 5)
+    groups = {}
+    for part in range(1, 9):
+        groups.setdefault(merged[part], set()).add(part)
+    assert sorted(map(sorted, groups.values())) == [[1, 2], [3, 5], [4, 6], [7], [8]]
+    assert merged[0] == 0 and merged[200] == 200
+    assert np.array_equal(merge_parts(maps, first, 8), np.arange(256))
+    assert len(set(merge_parts(maps, first, 1)[1:9])) == 1

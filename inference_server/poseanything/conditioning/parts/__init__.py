@@ -2,6 +2,7 @@
 
 from .dilation import dilate, dilation_alpha
 from .matching import match_parts
+from .merging import merge_parts
 from .plan import PartPlan, plan_parts
 from .segments import split_segments, squash, subject_from_cutout
 from .tokens import token_masks
@@ -12,6 +13,7 @@ __all__ = [
     "dilate",
     "dilation_alpha",
     "match_parts",
+    "merge_parts",
     "parts_from_truth",
     "plan_parts",
     "split_segments",
