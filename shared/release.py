@@ -4,11 +4,6 @@ from __future__ import annotations
 
 from .engines import EngineDescription
 
-WINDOW_FRAMES = 81
-"""Frames of a clip in training; longer clips are chained from windows of as many."""
-PART_ATTENTION_STEPS = 6
-"""The release's steps with part-aware attention, the first ones."""
-
 RELEASE = EngineDescription(
     name="poseanything",
     label="PoseAnything",

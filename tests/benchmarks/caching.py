@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from inference_server.poseanything.models.transformer import PoseAnythingTransformer3DModel
-from inference_server.poseanything.sampling.denoising import Settings
 from inference_server.poseanything.sampling.guiders import ClassifierFreePoseGuidance
+from inference_server.poseanything.sampling.options import Settings
 from tests.benchmarks.model import FULL, FULL_GRID, random_model, release_flops, runs
 from tests.benchmarks.ptcm import flops
 from tests.model.tiny_pipeline import psnr, tiny_clip, tiny_pipeline
@@ -60,9 +60,9 @@ def main() -> None:
     for cache in ("none", "first_block", "mag", "taylorseer"):
         settings = Settings(num_inference_steps=STEPS, cache=cache)
         if cache == "mag":
-            pipeline(clip, guider=guider, settings=settings)  # measures its ratios
+            pipeline.sample(clip, guider=guider, settings=settings)  # measures its ratios
         counter.all = counter.whole = 0
-        made = pipeline(clip, guider=guider, settings=settings)
+        made = pipeline.sample(clip, guider=guider, settings=settings)
         reference = made if reference is None else reference
         left_out = (counter.all - counter.whole) * COMPUTED_WHEN_LEFT_OUT[cache]
         total = plain * (counter.whole + left_out) + 2 * PART_STEPS * parts

@@ -163,8 +163,9 @@ def test_a_seed_gives_the_same_clip_and_the_model_stays_loaded(engine):
         {"part_maps": None, "first_labels": None, "subject_mask": None},
         {"engine_options": {"scheduler": "unipc"}},
         {"engine_options": {"cache": "first_block"}, "num_inference_steps": 8},
-        {"engine_options": {"window_frames": 5}, "num_inference_steps": 1},
-        {"engine_options": {"part_attention_steps": 0}},
+        {"engine_options": {"shift": 2.0}},
+        {"engine_options": {"scheduler": "lcm"}},
+        {"engine_options": {"part_attention_threshold": 1000.0}},
         {"guidance": Guidance("classifier_free", {"scale_by_density": True}), "pose_frames": (0, 4)},
     ],
     ids=str,
@@ -539,9 +540,11 @@ def test_the_command_line_says_that_memory_ran_out(from_poses, tmp_path, monkeyp
 def test_the_official_sample_is_read_as_the_release_reads_it():
     from inference_server.poseanything.conditioning.files import read_conditions
     from inference_server.poseanything.conditioning.parts import dilation_alpha
+    from inference_server.poseanything.conditioning.windows import plan_windows
 
     clip = read_conditions(DEER / "first_frame.png", DEER / "skeleton", subject=DEER / "subject.png")
     assert clip.size == (448, 832) and clip.num_frames == 81 and len(clip.pose_frames) == 81
     assert dilation_alpha(clip.pose_images[0], clip.subject_mask) == 66
     long = read_conditions(DEER / "first_frame.png", DEER / "skeleton", num_frames=145)
-    assert [(start, window.num_frames) for start, window in long.windows()] == [(0, 73), (72, 73)]
+    windows = plan_windows(37, 21)
+    assert [len(long.of_window(window, 4).pose_frames) for window in windows] == [81, 81]

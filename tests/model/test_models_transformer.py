@@ -235,6 +235,7 @@ TRAINING = {
     "sample_frames": 17,
     "sample_size": 64,
     "pose_canvas": None,
+    "pose_look": "bones",
 }
 
 

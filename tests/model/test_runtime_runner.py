@@ -189,17 +189,17 @@ UNKNOWN = np.zeros((5, 4, 4), np.uint8)
 
 
 @pytest.mark.parametrize(
-    "clip, steps, said",
+    "clip, threshold, said",
     [
-        ({}, 1, None),
-        ({"pose_frames": ()}, 1, "The first frame has no pose"),
-        ({"pose_frames": (2,)}, 1, "The first frame has no pose"),
-        ({"pose_frames": (), "part_maps": UNKNOWN}, 1, None),
-        ({"pose_frames": ()}, 0, None),
+        ({}, 975.0, None),
+        ({"pose_frames": ()}, 975.0, "The first frame has no pose"),
+        ({"pose_frames": (2,)}, 975.0, "The first frame has no pose"),
+        ({"pose_frames": (), "part_maps": UNKNOWN}, 975.0, None),
+        ({"pose_frames": ()}, 1000.0, None),
     ],
 )
-def test_the_note_says_why_there_was_no_part_aware_attention(maker, clip, steps, said):
-    note = make(maker, order(clip=clip, part_attention_steps=steps))[1]
+def test_the_note_says_why_there_was_no_part_aware_attention(maker, clip, threshold, said):
+    note = make(maker, order(clip=clip, part_attention_threshold=threshold))[1]
     assert ("part-aware" in note) == (said is not None) and (said or "") in note
 
 

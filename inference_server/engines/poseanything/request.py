@@ -8,7 +8,7 @@ from shared.camera import rectangle_condition
 from shared.messages import GenerationRequest
 from shared.raster import condition_images
 
-from ...poseanything.conditioning.conditions import Conditions, InputError, check_size
+from ...poseanything.conditioning.conditions import Conditions, InputError
 from ...poseanything.conditioning.files import decode_picture
 from ...poseanything.sampling.guiders import make_guider
 from ...poseanything.sampling.options import Options
@@ -36,7 +36,6 @@ def conditions_from_request(
 ) -> Conditions:
     """Draw the request's conditions at its size, the camera's only where it is wanted. Raises `InputError`."""
     width, height = request.width, request.height
-    check_size(width, height, request.num_frames)
     lookup = request.pose.part_lookup()
     subject = request.first_labels if request.subject_mask is None else request.subject_mask
     known = request.part_maps is not None and parts == "scene"

@@ -1,31 +1,23 @@
-"""What a clip is made from, and how a long one is divided into windows the model can make at once."""
+"""What a clip is made from, and what of it belongs to a window that the model makes at once."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
-from shared.release import WINDOW_FRAMES
+from .latent_grid import InputError, LatentGrid
+from .parts.merging import merge_parts
+from .windows import Window
 
-from .parts.dilation import dilate, dilation_alpha
-from .parts.matching import FRAMES_PER_LATENT
-from .parts.segments import is_line
-
-STRIDE = 32
-"""Pixels to a token: 16 to a latent pixel, 2 of these to a patch."""
-
-
-class InputError(ValueError):
-    """What was asked for can't be made. Its text is one sentence that says what is wrong and what to do."""
+__all__ = ["Conditions", "InputError", "LatentGrid"]
 
 
 @dataclass(frozen=True, eq=False)
 class Conditions:
-    """The conditions of one clip of F = 1 + 4 n frames, all pictures at its size.
+    """The conditions of one clip of F frames, all pictures at its size.
 
     first_frame: uint8 [H, W, 3].
     pose_images: uint8 [F, H, W], white lines on black; black where a frame has no pose (paper, section F).
@@ -36,8 +28,10 @@ class Conditions:
         knows them. Without them parts are found in the pose images and matched by attention.
     first_part_map: uint8 [H, W], `part_maps[0]` in more detail.
     camera_images: uint8 [F, H, W], the rectangle that moves against the camera (section 4.3).
+    draft: uint8 [F, H, W, 3], a draft of the clip, for checkpoints whose flow starts from one.
 
-    Raises `InputError` where these don't fit each other.
+    Which sizes and lengths a model can make is the `LatentGrid`'s to say. Raises `InputError` where these
+    don't fit each other.
     """
 
     first_frame: np.ndarray
@@ -49,9 +43,9 @@ class Conditions:
     part_maps: np.ndarray | None = None
     first_part_map: np.ndarray | None = None
     camera_images: np.ndarray | None = None
+    draft: np.ndarray | None = None
 
     def __post_init__(self):
-        check_size(self.size[1], self.size[0], self.num_frames)
         if self.pose_frames is None:
             object.__setattr__(self, "pose_frames", range(self.num_frames))
         size = self.pose_images.shape[1:]
@@ -60,6 +54,7 @@ class Conditions:
             "subject_mask": size,
             "first_part_map": size,
             "camera_images": (self.num_frames, *size),
+            "draft": (self.num_frames, *size, 3),
         }
         for name, shape in expected.items():
             found = getattr(self, name)
@@ -82,62 +77,32 @@ class Conditions:
         """(height, width) in pixels."""
         return self.pose_images.shape[1:]
 
-    def windows(self, num_frames: int = WINDOW_FRAMES) -> Iterator[tuple[int, Conditions]]:
-        """Clips of at most `num_frames`, as equal in length as can be, and the frame each begins at, which is
-        also the last of the one before.
+    def with_merged_parts(self, max_parts: int) -> Conditions:
+        """The same with part maps of at most `max_parts` parts; see `merge_parts`."""
+        if self.part_maps is None:
+            return self
+        first = self.part_maps[0] if self.first_part_map is None else self.first_part_map
+        merged = merge_parts(self.part_maps, first, max_parts)
+        return dataclasses.replace(
+            self,
+            part_maps=merged[self.part_maps],
+            first_part_map=None if self.first_part_map is None else merged[first],
+        )
 
-        Those after the first have the first frame's picture still, to be replaced by the one that gets
-        generated.
-        """
-        later = (self.num_frames - 1) // FRAMES_PER_LATENT  # latent frames after the first
-        count = -(-later // max((num_frames - 1) // FRAMES_PER_LATENT, 1))
-        starts = [-(-later * window // count) * FRAMES_PER_LATENT for window in range(count + 1)]
-        for start, end in pairwise(starts):
-            yield start, self._cut(start, end + 1)
+    def of_window(self, window: Window, frames_per_latent: int) -> Conditions:
+        """The conditions of a window's pixel frames: the clip's first, and those of its later latent frames."""
+        begin, end = (1 + frames_per_latent * (latent - 1) for latent in (window.start, window.stop))
+        frames = np.array([0, *range(begin, end)])
 
-    def _cut(self, start: int, stop: int) -> Conditions:
-        frames = slice(start, stop)
-        clip = dataclasses.replace(
+        def pick(images: np.ndarray | None) -> np.ndarray | None:
+            return None if images is None else images[frames]
+
+        posed = set(self.pose_frames or ())
+        return dataclasses.replace(
             self,
             pose_images=self.pose_images[frames],
-            pose_frames=[frame - start for frame in self.pose_frames if start <= frame < stop],
-            part_maps=None if self.part_maps is None else self.part_maps[frames],
-            camera_images=None if self.camera_images is None else self.camera_images[frames],
+            pose_frames=[place for place, frame in enumerate(frames.tolist()) if frame in posed],
+            part_maps=pick(self.part_maps),
+            camera_images=pick(self.camera_images),
+            draft=pick(self.draft),
         )
-        if start:
-            subject = self._subject_around(clip.pose_images[0])
-            clip = dataclasses.replace(clip, subject_mask=subject, first_part_map=None)
-        return clip
-
-    def _subject_around(self, pose_image: np.ndarray) -> np.ndarray | None:
-        """bool [H, W]: where the subject may be in a later frame: as far from its lines as in the first
-        frame."""
-        if self.subject_mask is None:
-            return None
-        alpha = dilation_alpha(self.pose_images[0], self.subject_mask)
-        return dilate(is_line(pose_image)[None], alpha - 1)[0]
-
-
-def check_size(width: int, height: int, num_frames: int) -> None:
-    """Raise `InputError`, naming the nearest sizes, for a clip that the model can't make."""
-    if width % STRIDE or height % STRIDE:
-        fitting = " x ".join(str(max(round(side / STRIDE), 1) * STRIDE) for side in (width, height))
-        raise InputError(
-            f"The clip is {width} x {height} pixels and the model makes multiples of {STRIDE};"
-            f" choose {fitting}."
-        )
-    surplus = (num_frames - 1) % FRAMES_PER_LATENT
-    if surplus or num_frames < 2:
-        below = num_frames - surplus
-        nearest = sorted({max(n, 1 + FRAMES_PER_LATENT) for n in (below, below + FRAMES_PER_LATENT)})
-        raise InputError(
-            f"The clip has {num_frames} frames and the model makes 5, 9, 13 and so on;"
-            f" choose {' or '.join(map(str, nearest))}."
-        )
-
-
-def fit_size(width: int, height: int, longer_side: int = 832) -> tuple[int, int]:
-    """(width, height) by the release's rule: the longer side is scaled to 832, both are cut down to multiples
-    of 32."""
-    longest = max(width, height)
-    return tuple(max(int(side * longer_side / longest) // STRIDE, 1) * STRIDE for side in (width, height))

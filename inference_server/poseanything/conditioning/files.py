@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from .conditions import FRAMES_PER_LATENT, STRIDE, WINDOW_FRAMES, Conditions, InputError, check_size, fit_size
+from .conditions import Conditions, InputError, LatentGrid
 from .parts import squash, subject_from_cutout
 from .parts.segments import is_line
 
@@ -23,30 +23,32 @@ def read_conditions(
     longer_side: int = 832,
     prompt: str = "",
     negative_prompt: str = "",
+    grid: LatentGrid = LatentGrid(),
+    most_frames: int = 81,
 ) -> Conditions:
-    """A clip of the release's size for its first pose image, to which everything is squashed.
+    """The conditions of a clip of the release's size for its first pose image, to which everything is squashed.
 
     Args:
         first_frame: a picture.
         poses: a folder of pictures, white lines on black, one a frame in the order of their names; black is
             no pose.
         subject: the first frame's subject cut out on white.
-        num_frames: 1 + 4 n; by default as many as there are poses for, at most 81.
+        num_frames: by default as many as there are poses for, at most `most_frames`.
+        grid: of the model that is to make it; the released one's sizes are multiples of 32, of 1 + 4 n frames.
 
     Raises `InputError`.
     """
     if num_frames is not None:
-        check_size(STRIDE, STRIDE, num_frames)
+        grid.check_size(grid.stride, grid.stride, num_frames)
     if not poses.is_dir():
         raise InputError(f"There is no folder {poses}; name the one with the pose images.")
     files = sorted(path for path in poses.iterdir() if path.suffix.lower() in SUFFIXES)
     if num_frames is None:
-        fitting = len(files) - (len(files) - 1) % FRAMES_PER_LATENT
-        num_frames = min(fitting, WINDOW_FRAMES)
+        num_frames = grid.num_frames(grid.latent_frames(min(len(files), most_frames)))
     if not files or len(files) < num_frames:
         raise InputError(f"{poses} holds {len(files)} pose images; {max(num_frames, 5)} are needed.")
     images = [cv2.cvtColor(read_picture(file), cv2.COLOR_RGB2GRAY) for file in files[:num_frames]]
-    width, height = fit_size(images[0].shape[1], images[0].shape[0], longer_side)
+    width, height = grid.fit_size(images[0].shape[1], images[0].shape[0], longer_side)
     pose_images = np.stack([squash(image, width, height) for image in images])
     return Conditions(
         first_frame=squash_photo(read_picture(first_frame), width, height),

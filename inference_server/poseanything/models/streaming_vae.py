@@ -59,15 +59,31 @@ def decode_frames(vae: AutoencoderKLWan, latents: torch.Tensor) -> Iterator[torc
     Yields:
         `[B, 3, 1, H, W]` and then `[B, 3, 4, H, W]`, in [-1, 1].
     """
-    mean, std = statistics(vae, latents.device)
-    tiles = Tiles(vae, *latents.shape[-2:])
-    features = [feature_cache(vae.decoder) for _ in tiles.places]
-    for index, frame in enumerate((latents.float() * std + mean).to(vae.dtype).split(1, dim=2)):
-        decoded = [
-            vae.decoder(vae.post_quant_conv(tile), feat_cache=cache, feat_idx=[0], first_chunk=index == 0)
-            for tile, cache in zip(tiles.cut(frame), features)
-        ]
-        yield unpatchify(tiles.join(decoded), vae.config.patch_size or 1).clamp(-1, 1)
+    return FrameDecoder(vae).decode(latents)
+
+
+class FrameDecoder:
+    """Decodes the latent frames of one clip as they come: however they are divided, the pictures are the same."""
+
+    def __init__(self, vae: AutoencoderKLWan):
+        self._vae = vae
+        self._tiles: Tiles | None = None
+        self._features: list[list[torch.Tensor | None]] = []
+
+    def decode(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
+        """As `decode_frames`, from where the last call ended."""
+        vae = self._vae
+        mean, std = statistics(vae, latents.device)
+        for frame in (latents.float() * std + mean).to(vae.dtype).split(1, dim=2):
+            first = self._tiles is None
+            if self._tiles is None:
+                self._tiles = Tiles(vae, *latents.shape[-2:])
+                self._features = [feature_cache(vae.decoder) for _ in self._tiles.places]
+            decoded = [
+                vae.decoder(vae.post_quant_conv(tile), feat_cache=cache, feat_idx=[0], first_chunk=first)
+                for tile, cache in zip(self._tiles.cut(frame), self._features)
+            ]
+            yield unpatchify(self._tiles.join(decoded), vae.config.patch_size or 1).clamp(-1, 1)
 
 
 def statistics(vae: AutoencoderKLWan, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

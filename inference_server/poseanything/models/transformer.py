@@ -46,6 +46,7 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
     "prediction_type": ("flow_prediction", "sample"),
     "prediction_base": (None, "first_frame", "draft"),
     "init": ("noise", "draft"),
+    "pose_look": ("trained", "bones"),
 }
 """The words that an entry of the configuration may have."""
 TRAINED_WITH = (
@@ -62,6 +63,7 @@ TRAINED_WITH = (
     "sample_frames",
     "sample_size",
     "pose_canvas",
+    "pose_look",
 )
 """Entries of the configuration that no tensor tells: how the checkpoint was trained."""
 
@@ -178,8 +180,10 @@ class PoseAnythingTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, 
         sample_size: pixels of the longer side it was trained at.
         pose_canvas: pixels of the longer side at which pose images are drawn, to be scaled to the clip's; None where
             they are drawn at the clip's own size.
+        pose_look: what the pose images show: `"trained"`, as the release's, people by OpenPose's points and animals
+            by the middle lines of their bodies; `"bones"`, a rig's bones as they lie.
 
-    The last thirteen tell how the checkpoint was trained. Nothing in `forward` depends on them; the pipeline reads
+    The last fourteen tell how the checkpoint was trained. Nothing in `forward` depends on them; the pipeline reads
     them from `transformer.config`, so a folder saved by `save_pretrained` carries all it takes to sample from it.
 
     Raises:
@@ -190,7 +194,7 @@ class PoseAnythingTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, 
         ...     patch_size=(1, 1, 1), num_attention_heads=4, attention_head_dim=64, in_channels=1536, out_channels=768,
         ...     text_dim=32, ffn_dim=1024, num_layers=4, part_attention_empty="excluded", part_attention_threshold=0.0,
         ...     max_parts=10, init="draft", num_inference_steps=4, text_conditioning=False, sample_frames=17,
-        ...     sample_size=64, pose_canvas=None,
+        ...     sample_size=64, pose_canvas=None, pose_look="bones",
         ... )
         >>> transformer.save_pretrained("weights/small/transformer")
     """
@@ -250,6 +254,7 @@ class PoseAnythingTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, 
         sample_frames: int = 81,
         sample_size: int = 832,
         pose_canvas: int | None = 512,
+        pose_look: str = "trained",
     ) -> None:
         super().__init__()
         inner_dim = num_attention_heads * attention_head_dim

@@ -20,6 +20,7 @@ from torch.nn import functional
 from ..checkpoints.float8 import FLOAT8
 from ..checkpoints.folder import WeightSet
 from ..checkpoints.loading import REPEATED_BLOCK, Opened, Quantization
+from ..conditioning.latent_grid import LatentGrid
 
 GIB = 2**30
 
@@ -92,6 +93,10 @@ class ModelSizes:
     """Pixels along a side of the square that becomes one latent pixel."""
     patch_pixels: int = 2
     """Latent pixels along a side of the square that becomes one token."""
+    frames_per_latent: int = 4
+    """Pixel frames to each latent frame after the first."""
+    sample_frames: int = 81
+    """Pixel frames that the checkpoint makes at once where nothing else is asked for."""
     vae: int = 704_688_668
     text_layers: int = 4_630_761_472
     """Of the text encoder without its token embedding, which stays with the host."""
@@ -99,6 +104,10 @@ class ModelSizes:
     """How the transformer's file keeps its weights."""
     stored_bytes_per_value: float = 2.0
     """Of a quantised file's weights."""
+
+    @property
+    def grid(self) -> LatentGrid:
+        return LatentGrid(self.latent_pixels, self.frames_per_latent, self.patch_pixels)
 
     @classmethod
     def of(cls, weights: WeightSet) -> ModelSizes:
@@ -119,6 +128,8 @@ class ModelSizes:
             dim=config.num_attention_heads * config.attention_head_dim,
             ffn_dim=config.ffn_dim,
             latent_pixels=vae.spatial_compression_ratio,
+            frames_per_latent=vae.config.scale_factor_temporal,
+            sample_frames=config.sample_frames,
             patch_pixels=config.patch_size[1],
             vae=_count(vae),
             text_layers=_count(text_encoder) - text_encoder.shared.weight.numel(),
@@ -313,13 +324,8 @@ class MemoryPlan:
     @property
     def _denoising_bytes(self) -> int:
         sizes, shape = self.sizes, self.shape
-        side = sizes.latent_pixels * sizes.patch_pixels
-        tokens = (
-            (1 + (shape.num_frames - 1) // 4)
-            * (shape.width // side)
-            * (shape.height // side)
-            * shape.batch_size
-        )
+        rows, columns = sizes.grid.tokens(shape.height, shape.width)
+        tokens = sizes.grid.latent_frames(shape.num_frames) * rows * columns * shape.batch_size
         features = TRANSFORMER_FFN_ROWS * sizes.ffn_dim + TRANSFORMER_DIM_ROWS * sizes.dim
         # A quantised layer's weight is expanded while it computes: the feed-forward's is the largest.
         expanded = (

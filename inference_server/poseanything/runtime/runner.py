@@ -26,7 +26,7 @@ from ..sampling.decoding import Check, Frames
 from ..sampling.options import Options
 from ..sampling.pipeline import Event, PoseAnythingPipeline, Step
 from ..sampling.request import SamplingRequest
-from ..sampling.schedulers import make_scheduler
+from ..sampling.schedulers import make_scheduler, scheduler_for
 from .acceleration import compile_blocks, set_attention_backend
 from .memory import RESERVE_BYTES, Card, MemoryPlan, ModelSizes, Shape, plan
 
@@ -70,7 +70,9 @@ class ClipRunner:
         """
         self._choose(request.options.transformer)
         height, width = request.clip.size
-        shape = Shape(width, height, min(request.clip.num_frames, request.options.window_frames))
+        self.sizes.grid.check_size(width, height, request.clip.num_frames)
+        window_frames = request.options.window_frames or self.sizes.sample_frames
+        shape = Shape(width, height, min(request.clip.num_frames, window_frames))
         card = Card.of(self.device, self._plan)
         chosen = plan(card, self.sizes, shape, self._plan)
         if shape in self._ran_out:
@@ -118,13 +120,13 @@ class ClipRunner:
             [request.seed],
             request.guider,
             request.settings,
-            request.options.window_frames,
+            request.options.window_frames or None,
             check=check,
         )
 
     def _without_parts(self, request: SamplingRequest) -> Iterator[str]:
         """Why there was no part-aware attention, where it was asked for."""
-        if not request.options.part_attention_steps:
+        if request.options.part_attention_threshold >= 1000:
             return
         clip = request.clip
         if not self.pipeline.transformer.config.part_attention:
@@ -177,7 +179,7 @@ class ClipRunner:
     def _adapt(self, options: Options) -> None:
         """Bring the model into the state that the options ask for."""
         transformer = self.pipeline.transformer
-        self.pipeline.scheduler = make_scheduler(options.scheduler)
+        self.pipeline.scheduler = scheduler_for(transformer.config, options.scheduler, options.shift)
         if self._loras != options.loras:
             files = {name: _lora_file(self.weights.folder, name) for name in options.loras}
             if self._loras:

@@ -1,15 +1,15 @@
-"""Windows of latents to frames, one window after the other."""
+"""Latents to frames, as soon as latents are final."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKLWan
 
-from ..models.streaming_vae import decode_frames, to_images
+from ..models.streaming_vae import FrameDecoder, to_images
 from .cancellation import interruptible
 
 Check = Callable[[], None] | None
@@ -23,48 +23,40 @@ class Frames:
     images: np.ndarray
 
 
-def decode_images(vae: AutoencoderKLWan, latents: torch.Tensor, check: Check = None) -> Iterator[np.ndarray]:
-    """uint8 [B, n, H, W, 3], 1 and then 4 frames at a time, from latents `[B, C, F, h, w]`.
+class ClipDecoder:
+    """Decodes a clip's latent frames in order, as its windows are finished.
 
-    Where the card's memory runs out it goes on in tiles, which differ slightly from the whole picture; the
-    VAE's tiling is then on for good, by which the caller can tell.
-    """
-    done = 0
-    while True:
-        try:
-            with interruptible([vae.decoder.mid_block, *vae.decoder.up_blocks], check):
-                for index, video in enumerate(decode_frames(vae, latents)):
-                    if index >= done:
-                        yield to_images(video)
-                        done = index + 1
-            return
-        except torch.OutOfMemoryError:
-            if vae.use_tiling:
-                raise
-        torch.cuda.empty_cache()
-        vae.enable_tiling()
-
-
-class WindowDecoder:
-    """Decodes window after window, each of which may begin with frames that the one before has shown.
-
-    A window is decoded before the next is denoised, which begins with its last picture. Decoding beside the
-    denoising would have to guess that picture, and what comes of a seed would depend on the card's memory.
+    The VAE remembers what it has seen across windows, so the frames are those of the whole clip decoded at once.
+    Where the card's memory runs out it begins anew in tiles, which differ slightly from the whole picture, and goes
+    on after the last frame shown; the VAE's tiling is then on for good, by which the caller can tell.
     """
 
     def __init__(self, vae: AutoencoderKLWan, check: Check = None):
         self._vae, self._check = vae, check
-        self._shown = 0
+        self._decoder = FrameDecoder(vae)
+        self._latents: list[torch.Tensor] = []
+        self._decoded = self._shown = 0
 
-    def decode(self, latents: torch.Tensor, start: int) -> Generator[Frames, None, np.ndarray]:
-        """Decode a window `[B, C, F, h, w]` that begins at frame `start`; yields the frames not shown yet.
-
-        Returns its last picture, uint8 [B, H, W, 3].
-        """
-        for images in decode_images(self._vae, latents, self._check):
-            fresh = images[:, max(self._shown - start, 0) :]
-            if fresh.shape[1]:
-                yield Frames(self._shown, fresh)
-                self._shown += fresh.shape[1]
-            start += images.shape[1]
-        return images[:, -1]
+    def decode(self, latents: torch.Tensor) -> Iterator[Frames]:
+        """Decode the clip's next latent frames, `[B, C, n, h, w]`; yields the frames they make, 1 and then as many at
+        a time as a latent frame holds."""
+        vae = self._vae
+        self._latents.append(latents)
+        while True:
+            try:
+                with interruptible([vae.decoder.mid_block, *vae.decoder.up_blocks], self._check):
+                    for video in self._decoder.decode(latents):
+                        images, start = to_images(video), self._decoded
+                        self._decoded += images.shape[1]
+                        if self._decoded > self._shown:
+                            fresh = images[:, max(self._shown - start, 0) :]
+                            yield Frames(self._decoded - fresh.shape[1], fresh)
+                            self._shown = self._decoded
+                return
+            except torch.OutOfMemoryError:
+                if vae.use_tiling:
+                    raise
+            torch.cuda.empty_cache()
+            vae.enable_tiling()
+            self._decoder, self._decoded = FrameDecoder(vae), 0
+            latents = torch.cat(self._latents, dim=2)

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from shared.engines import Guidance, OptionDescription, Preset, check_values, describe_options, option
-from shared.release import PART_ATTENTION_STEPS, RELEASE, WINDOW_FRAMES
+from shared.release import RELEASE
 from shared.schema import MessageError
 
 SCHEDULERS = {
+    "auto": ("As Trained", "Euler, the release's, or LCM for a checkpoint distilled to a few steps"),
     "euler": ("Euler", "The release's solver"),
     "unipc": ("UniPC", "A solver of higher order, which gets by with fewer steps"),
+    "lcm": ("LCM", "Clean frames in every step and fresh noise for the next, for distilled checkpoints"),
 }
 CACHES = {
     "none": ("None", "Evaluate the model in every step, as the release does"),
@@ -27,7 +29,11 @@ CACHES = {
 }
 MATCHINGS = {
     "paper": ("Paper", "Match parts by attention while denoising goes on, as the paper describes"),
-    "release": ("Release", "Match them in five steps of their own first, with the official code's slips"),
+    "two_pass": (
+        "Two Passes",
+        "Match them in steps of their own first, so that every part-aware step has them",
+    ),
+    "release": ("Release", "In two passes, with the official code's slips"),
 }
 ATTENTION_BACKENDS = {
     "native": ("PyTorch", "PyTorch's own kernel, which is always there"),
@@ -46,12 +52,16 @@ SPEED, PARTS, MODEL = "Speed", "Parts", "Model"
 class Settings:
     """How a clip is denoised: the options of the sampling loop, and the number of steps.
 
+    num_inference_steps: None for as many as the checkpoint was trained for.
+    timesteps: given ones, descending from at most 1000, in place of so many along the schedule.
     cache_threshold: 0 is each cache's own default.
+    part_attention_threshold: below 0 is the checkpoint's.
 
     Raises `shared.schema.MessageError` for a value that an option can't have.
     """
 
-    num_inference_steps: int = RELEASE.default_steps
+    num_inference_steps: int | None = None
+    timesteps: Sequence[float] | None = None
     cache: str = option(
         "none",
         "Cache",
@@ -68,12 +78,12 @@ class Settings:
         advanced=True,
         group=SPEED,
     )
-    part_attention_steps: int = option(
-        PART_ATTENTION_STEPS,
-        "Part-Aware Steps",
-        "How many of the first steps have part-aware attention. 0 is none",
-        minimum=0,
-        maximum=1000,
+    part_attention_threshold: float = option(
+        -1.0,
+        "Part-Aware Above",
+        "Part-aware attention is on at the timesteps above, of 1000 to 0. 1000 is never, -1 as in training",
+        minimum=-1.0,
+        maximum=1000.0,
         advanced=True,
         group=PARTS,
     )
@@ -98,13 +108,22 @@ class Options(Settings):
     """All options of the engine. Those of its own say what is sampled, and on which model.
 
     parts: "scene" takes the request's part maps where it has them, "images" always finds and matches parts.
-    window_frames: longer clips are chained from windows of as many frames.
+    shift, window_frames: 0 is the checkpoint's.
     transformer: a file or folder within the weights' folder; "" where it holds one.
     loras: files of the folder `loras` within it, and the strength of each.
     """
 
     scheduler: str = option(
-        "euler", "Scheduler", "The solver of the denoising", choices=SCHEDULERS, group=SPEED
+        "auto", "Scheduler", "The solver of the denoising", choices=SCHEDULERS, group=SPEED
+    )
+    shift: float = option(
+        0.0,
+        "Shift",
+        "How far the schedule leans towards noise. 0 is as in training: 5 for the release",
+        minimum=0.0,
+        maximum=100.0,
+        advanced=True,
+        group=SPEED,
     )
     loras: Mapping[str, float] = option(
         {},
@@ -149,10 +168,10 @@ class Options(Settings):
         group=SPEED,
     )
     window_frames: int = option(
-        WINDOW_FRAMES,
+        0,
         "Window",
-        "How many frames are made at once. Longer clips are chained from windows of as many",
-        minimum=5,
+        "How many frames are made at once, longer clips window by window. 0 is as many as in training",
+        minimum=0,
         maximum=1024,
         advanced=True,
         group=MODEL,

@@ -9,7 +9,7 @@ from concurrent.futures import Executor
 import numpy as np
 import torch
 
-from ..conditioning.conditions import STRIDE, Conditions
+from ..conditioning.conditions import Conditions, LatentGrid
 from ..conditioning.parts import PartPlan, match_parts, parts_from_truth, plan_parts
 from ..models.transformer import FirstFrameAttention, PartTokens, PoseAnythingTransformer3DModel
 
@@ -17,28 +17,36 @@ MATCHING_BLOCK = 27
 MATCHING_TIMESTEP = 975
 """At later steps, as in deeper blocks, attention spreads evenly and tells parts apart no more (paper, section
 C)."""
+TWO_PASS = ("two_pass", "release")
 
 
 class PartTracker:
     """The parts of one window of a clip.
 
-    Where the clip has part maps they are all there is to it. Otherwise parts are found in the pose images,
-    and every step above timestep 975 records how the first frame's parts attend to the others; the next step
-    has the matches by that. Nothing is denoised only to be thrown away, but the first step has no parts yet.
+    Where the clip has part maps they are all there is to it. Otherwise parts are found in the pose images and matched by how the first frame's attend to
+    the others:
+
+    - "paper": every step above timestep 975 records it, and the next step has the matches by that. Nothing is
+      denoised only to be thrown away, but the first step has no parts yet.
+    - "two_pass": the steps above 975 are made once without parts, the last of them records it, and the window is
+      begun anew with the matches. All part-aware steps have parts, at the cost of as many evaluations again.
+    - "release": as "two_pass", with the official code's slips (see `parts.match_parts`): it records on the block's
+      own output, and files what it finds a latent frame too early.
 
     Args:
-        clip: the window.
+        conditions: the window's.
+        grid: the model's.
         transformer: the model that is to take the parts.
         batch_size: samples made of the clip at once.
-        matching: "paper" or "release", see `parts.match_parts`. The release also records on the block's own
-            output.
+        matching: one of these.
         executor: finds the parts beside what else there is to do.
         check: called there for each frame; what it raises ends the search.
     """
 
     def __init__(
         self,
-        clip: Conditions,
+        conditions: Conditions,
+        grid: LatentGrid,
         transformer: PoseAnythingTransformer3DModel,
         batch_size: int,
         matching: str,
@@ -46,20 +54,30 @@ class PartTracker:
         check: Callable[[], None] | None = None,
     ):
         self._matching, self._batch_size = matching, batch_size
-        self._height, self._width = (side // STRIDE for side in clip.size)
-        self._beside_pose = transformer.config.pose_injection == "width"
-        self._block = min(MATCHING_BLOCK, transformer.config.num_layers - 1)
+        self._frames_per_latent = grid.frames_per_latent
+        height, width = conditions.size
+        rows, self._columns = grid.tokens(height, width)
+        config = transformer.config
+        self._beside_pose = config.pose_injection == "width"
+        self._block = min(MATCHING_BLOCK, config.num_layers - 1)
         self._parts: PartTokens | None = None
         self._plan: Callable[[], PartPlan] | None = None
-        if not transformer.config.part_attention:
+        if not config.part_attention:
             return
-        if clip.part_maps is not None:
-            self._set(*parts_from_truth(clip.part_maps, self._height, self._width, clip.first_part_map))
+        if conditions.part_maps is not None:
+            maps, first = conditions.part_maps, conditions.first_part_map
+            self._set(*parts_from_truth(maps, rows, self._columns, first, grid.frames_per_latent))
         else:
-            height, width = clip.size
-            images = {frame: clip.pose_images[frame] for frame in clip.pose_frames}
+            images = {frame: conditions.pose_images[frame] for frame in conditions.pose_frames}
             self._plan = executor.submit(
-                plan_parts, images, clip.subject_mask, width, height, STRIDE, check
+                plan_parts,
+                images,
+                conditions.subject_mask,
+                width,
+                height,
+                grid.stride,
+                config.max_parts,
+                check,
             ).result
 
     @property
@@ -73,13 +91,18 @@ class PartTracker:
             self._parts = self._parts.to(device)
         return self._parts
 
+    @staticmethod
+    def tells(timestep: float) -> bool:
+        """Whether attention at this timestep still tells parts apart."""
+        return timestep > MATCHING_TIMESTEP
+
     def recorder(self, timestep: float) -> FirstFrameAttention | None:
         """What is to record the attention of a step; None where it is of no use."""
-        if timestep <= MATCHING_TIMESTEP or not self.has_to_match:
+        if not self.tells(timestep) or not self.has_to_match:
             return None
         rows = self._plan().rows
         if self._beside_pose:
-            rows = rows // self._width * 2 * self._width + rows % self._width
+            rows = rows // self._columns * 2 * self._columns + rows % self._columns
         return FirstFrameAttention(
             self._block, torch.from_numpy(rows), on="own_output" if self._matching == "release" else "input"
         )
@@ -90,9 +113,10 @@ class PartTracker:
             return
         plan, weights = self._plan(), recorder.weights.cpu().numpy()
         if self._beside_pose:
-            halves = weights.reshape(*weights.shape[:2], -1, 2, self._width)
+            halves = weights.reshape(*weights.shape[:2], -1, 2, self._columns)
             weights = halves[:, :, :, 0].reshape(*weights.shape[:2], -1)
-        matched = [match_parts(plan, sample, plan.rows, self._matching) for sample in weights]
+        mode = "release" if self._matching == "release" else "paper"
+        matched = [match_parts(plan, sample, plan.rows, mode, self._frames_per_latent) for sample in weights]
         self._set(np.stack([plan.first] * len(matched)), np.stack(matched))
         if final:
             self._plan = None

@@ -6,12 +6,13 @@ import numpy as np
 
 from .plan import PartPlan
 
-FRAMES_PER_LATENT = 4
-"""Pixel frames to each latent frame after the first."""
-
 
 def match_parts(
-    plan: PartPlan, weights: np.ndarray, rows: np.ndarray | None = None, mode: str = "paper"
+    plan: PartPlan,
+    weights: np.ndarray,
+    rows: np.ndarray | None = None,
+    mode: str = "paper",
+    frames_per_latent: int = 4,
 ) -> np.ndarray:
     """Match every part of the first frame in all later latent frames.
 
@@ -25,9 +26,10 @@ def match_parts(
         rows: int [R], the first-frame token that each row of `weights` belongs to, `plan.rows` at least.
             None: all in order.
         mode: "paper" reads the weights of the latent frame that holds the pixel frame and unites the matches
-            of its four pixel frames. "release" repeats the official code's slips: it reads the latent frame
+            of its pixel frames. "release" repeats the official code's slips: it reads the latent frame
             before, files the result one frame before its own (the first wraps round to the last), and of the
             four keeps the last match, united with what lies under its own frame by then.
+        frames_per_latent: pixel frames to each latent frame after the first (the VAE's).
 
     Returns:
         bool [F_latent - 1, P, h, w]: the matched masks of latent frames 1 and later.
@@ -44,7 +46,7 @@ def match_parts(
     if (
         length % num_tokens
         or num_rows != (num_tokens if rows is None else len(rows))
-        or max(plan.candidates, default=0) > FRAMES_PER_LATENT * (num_frames - 1)
+        or max(plan.candidates, default=0) > frames_per_latent * (num_frames - 1)
     ):
         raise ValueError(
             f"Attention weights {tuple(weights.shape)} do not fit parts of {height} x {width} tokens; "
@@ -58,7 +60,7 @@ def match_parts(
     attention = (recorded @ np.asarray(weights, np.float64)).reshape(num_parts, num_frames, num_tokens)
     matched = np.zeros((num_frames - 1, num_parts, height, width), bool)
     for frame in sorted(plan.candidates):
-        slot = (frame - 1) // FRAMES_PER_LATENT
+        slot = (frame - 1) // frames_per_latent
         if mode == "paper":
             choice, part = best_candidates(attention[:, slot + 1], plan.candidates[frame], queries)
             matched[slot, part] |= choice

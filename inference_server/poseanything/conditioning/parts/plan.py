@@ -8,8 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from .dilation import dilate, dilation_alpha
-from .segments import split_segments, squash
+from .segments import MAX_SEGMENTS, MIN_SEGMENT_PIXELS, split_segments, squash
 from .tokens import token_masks
+
+RELEASE_SIDE = 832
+"""Pixels of the longer side in the release, by which the shortest segment's length is scaled."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +41,7 @@ def plan_parts(
     width: int,
     height: int,
     stride: int = 32,
+    max_parts: int = MAX_SEGMENTS,
     check: Callable[[], None] | None = None,
 ) -> PartPlan:
     """Part masks of every posed frame, as the release makes them (paper Eq. 6 and 7).
@@ -48,18 +52,20 @@ def plan_parts(
             they don't.
         width, height: the clip's size in pixels.
         stride: pixels to a token.
+        max_parts: how many parts a frame has at most, as the checkpoint was trained.
         check: called before each frame; what it raises ends it all.
     """
     tokens = height // stride, width // stride
     if 0 not in pose_images:
         return PartPlan(np.zeros((0, *tokens), bool), {})
 
+    shortest = MIN_SEGMENT_PIXELS * max(width, height) / RELEASE_SIDE
     alpha = dilation_alpha(squash(pose_images[0], width, height), subject_mask)
     masks = {}
     for frame, image in pose_images.items():
         if check is not None:
             check()
-        dilated = dilate(split_segments(squash(image, width, height)), alpha)
+        dilated = dilate(split_segments(squash(image, width, height), max_parts, shortest), alpha)
         if frame == 0 and subject_mask is not None:
             dilated &= subject_mask
         masks[frame] = token_masks(dilated, *tokens)

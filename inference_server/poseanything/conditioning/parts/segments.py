@@ -32,21 +32,23 @@ def subject_from_cutout(cutout: np.ndarray, width: int, height: int) -> np.ndarr
     return cv2.cvtColor(squash(cutout, width, height), cv2.COLOR_RGB2GRAY) <= WHITE
 
 
-def split_segments(pose_image: np.ndarray) -> np.ndarray:
+def split_segments(
+    pose_image: np.ndarray, max_segments: int = MAX_SEGMENTS, min_pixels: float = MIN_SEGMENT_PIXELS
+) -> np.ndarray:
     """Split a pose image into segments, one pixel wide.
 
     The drawing is thinned to its skeleton and loses its junctions and end points; what then hangs together
-    over edges and corners is a piece, unless it is a single pixel. While there are more than 5 pieces or the
-    shortest has under 20 pixels, the shortest joins the nearest (the release's rules; a lone short piece
-    stays).
+    over edges and corners is a piece, unless it is a single pixel. While there are more than `max_segments`
+    pieces or the shortest has under `min_pixels`, the shortest joins the nearest (the release's rules, with 5
+    and 20; a lone short piece stays).
 
     Args:
         pose_image: uint8 [H, W], white lines on black, at the clip's size.
 
     Returns:
-        bool [S, H, W], 0 <= S <= 5, disjoint, in the order in which the top row first scan meets the pieces.
+        bool [S, H, W], 0 <= S <= `max_segments`, disjoint, in the order in which the top row first scan meets the pieces.
     """
-    pieces = merge_pieces(split_pieces(skeletonize(is_line(pose_image))))
+    pieces = merge_pieces(split_pieces(skeletonize(is_line(pose_image))), max_segments, min_pixels)
     segments = np.zeros((len(pieces), *pose_image.shape), bool)
     for segment, piece in zip(segments, pieces):
         segment[tuple(piece.T)] = True
@@ -70,11 +72,13 @@ def split_pieces(skeleton: np.ndarray) -> list[np.ndarray]:
     return [points[labels == label] for label in in_scan_order]
 
 
-def merge_pieces(pieces: list[np.ndarray]) -> list[np.ndarray]:
-    """Join the shortest piece to the nearest until at most 5 are left, none under 20 pixels; the first of
-    equals counts."""
+def merge_pieces(
+    pieces: list[np.ndarray], max_segments: int = MAX_SEGMENTS, min_pixels: float = MIN_SEGMENT_PIXELS
+) -> list[np.ndarray]:
+    """Join the shortest piece to the nearest until at most `max_segments` are left, none under `min_pixels`; the
+    first of equals counts."""
     pieces = list(pieces)
-    while len(pieces) > 1 and (len(pieces) > MAX_SEGMENTS or min(map(len, pieces)) < MIN_SEGMENT_PIXELS):
+    while len(pieces) > 1 and (len(pieces) > max_segments or min(map(len, pieces)) < min_pixels):
         shortest = pieces.pop(int(np.argmin([len(piece) for piece in pieces])))
         distances, _ = KDTree(shortest).query(np.concatenate(pieces))
         starts = np.cumsum([0] + [len(piece) for piece in pieces[:-1]])

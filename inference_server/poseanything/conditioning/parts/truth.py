@@ -5,20 +5,22 @@ from __future__ import annotations
 
 import numpy as np
 
-from .matching import FRAMES_PER_LATENT
-
 
 def parts_from_truth(
-    part_maps: np.ndarray, height_tokens: int, width_tokens: int, first_map: np.ndarray | None = None
+    part_maps: np.ndarray,
+    height_tokens: int,
+    width_tokens: int,
+    first_map: np.ndarray | None = None,
+    frames_per_latent: int = 4,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Masks of the same parts in all latent frames.
 
     A token belongs to every part that has a pixel in it, so that masks cover the subject, which is what
-    dilation is after in Eq. 7; a later latent frame has the parts of all its four pixel frames. Parts that
+    dilation is after in Eq. 7; a later latent frame has the parts of all its pixel frames. Parts that
     the first frame does not show are left out: there is nothing in it to be coherent with.
 
     Args:
-        part_maps: uint8 [F, H, W] with F = 1 + 4 n, of any size: part index + 1, 0 where there is none.
+        part_maps: uint8 [F, H, W] with F = 1 + `frames_per_latent` n, of any size: part index + 1, 0 where there is none.
         height_tokens, width_tokens: tokens of a latent frame.
         first_map: uint8 [H, W], frame 0 in more detail than `part_maps` has it.
 
@@ -26,11 +28,13 @@ def parts_from_truth(
         first bool [P, h, w] and frames bool [n, P, h, w].
 
     Raises:
-        ValueError: F is not 1 + 4 n.
+        ValueError: the frames after the first don't fill their latent frames.
     """
-    num_later, surplus = divmod(len(part_maps) - 1, FRAMES_PER_LATENT)
+    num_later, surplus = divmod(len(part_maps) - 1, frames_per_latent)
     if surplus:
-        raise ValueError(f"{len(part_maps)} part maps do not fill latent frames; give {1 + 4 * num_later}.")
+        raise ValueError(
+            f"{len(part_maps)} part maps do not fill latent frames; give {len(part_maps) - surplus}."
+        )
     first_map = part_maps[0] if first_map is None else first_map
     ids = np.setdiff1d(first_map, [0])
     first = np.zeros((len(ids), height_tokens, width_tokens), bool)
@@ -38,7 +42,7 @@ def parts_from_truth(
     for index, part in enumerate(ids):
         first[index] = cover_tokens(first_map == part, height_tokens, width_tokens)
         later = cover_tokens(part_maps[1:] == part, height_tokens, width_tokens)
-        frames[:, index] = later.reshape(num_later, FRAMES_PER_LATENT, *first.shape[1:]).any(1)
+        frames[:, index] = later.reshape(num_later, frames_per_latent, *first.shape[1:]).any(1)
     return first, frames
 
 
