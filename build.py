@@ -619,7 +619,12 @@ def train(arguments) -> None:
     become(environment.command("-m", "inference_server", "train", *arguments.server), ROOT)
 
 
-PASSING_ON = (serve, weights, generate, synthesise, train)
+def evaluate(arguments) -> None:
+    environment = BlenderEnvironment().ensure("server", "model", "training")
+    become(environment.command("-m", "inference_server", "evaluate", *arguments.server), ROOT)
+
+
+PASSING_ON = (serve, weights, generate, synthesise, train, evaluate)
 """Commands whose words all go to the server's command line."""
 
 
@@ -678,6 +683,7 @@ def parse(words: list[str]) -> argparse.Namespace:
         (generate, "make a clip from files, without Blender"),
         (synthesise, "make a data set to train on, drawn or rendered by Blender"),
         (train, "train a model by a file of settings"),
+        (evaluate, "measure engines or folders of clips against the truth"),
     ):
         command(function, f"{text}; words that follow go to it")
     prepare = command(setup, "install what the others need, without doing anything else")

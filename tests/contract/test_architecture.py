@@ -189,8 +189,9 @@ SERVER = {
     "broker": ("", "engines", "engines.base"),
     **{
         room: (*LIBRARY_ALONE, "training*", "synthesis*", "xpose*", "evaluation*")
-        for room in ("training", "xpose", "evaluation")
+        for room in ("training", "xpose")
     },
+    "evaluation": (*LIBRARY_ALONE, "training*", "synthesis*", "xpose*", "engines.base"),
     "synthesis": (*LIBRARY_ALONE, "training*", "evaluation*", "engines.base", "engines.draft*"),
     "cli": ("*",),
     "__main__": ("cli",),

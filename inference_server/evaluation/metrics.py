@@ -1,0 +1,172 @@
+"""What is measured of a generated clip. Each measure takes frames 1 and on: frame 0 is given.
+
+Clips are uint8 RGB [F, H, W, 3]; label maps uint8 [F, H, W], 0 where there is no limb.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from skimage.metrics import structural_similarity
+
+from shared.messages import GenerationRequest
+from shared.raster import draw_pose
+
+PCK_SHARE = 0.05
+"""A part is in its place when it lies no farther from it than this share of the subject's larger side."""
+SMALLEST_PART = 12
+"""Pixels below which a part is too small to be found again."""
+FOREGROUND = 24.0
+"""Difference from the background, in grey levels, from which on a pixel is the subject's."""
+
+
+def pixel_measures(
+    frames: np.ndarray, truth: np.ndarray, labels: np.ndarray | None = None
+) -> dict[str, float]:
+    """PSNR in dB, SSIM, and L1 on a scale of 0 to 1 over whole frames; with labels PSNR on the subject as
+    well."""
+    difference = frames[1:].astype(np.float32) - truth[1:].astype(np.float32)
+    error = np.square(difference).mean(-1)
+    measures = {
+        "psnr": _decibels(error.mean()),
+        "ssim": float(
+            np.mean([structural_similarity(a, b, channel_axis=2) for a, b in zip(frames[1:], truth[1:])])
+        ),
+        "l1": float(np.abs(difference).mean() / 255),
+    }
+    if labels is not None:
+        inside = labels[1:] > 0
+        measures["psnr_subject"] = _decibels(error[inside].mean()) if inside.any() else float("nan")
+    return measures
+
+
+def _decibels(mean_squared: float) -> float:
+    return float(10 * np.log10(255.0**2 / max(float(mean_squared), 1e-6)))
+
+
+def part_pck(frames: np.ndarray, truth: np.ndarray, labels: np.ndarray) -> float:
+    """Share of the parts that lie where the truth has them (PCK), over all frames.
+
+    Where a part lies in the result is found by dense optical flow from the true frame to the generated one,
+    averaged over the part's pixels. NaN without parts.
+    """
+    flow_of, hits = _flow(), []
+    for index in range(1, len(frames)):
+        rows, columns = np.nonzero(labels[index])
+        if not len(rows):
+            continue
+        limit = PCK_SHARE * max(np.ptp(rows) + 1, np.ptp(columns) + 1)
+        flow = flow_of.calc(_grey(truth[index]), _grey(frames[index]), None)
+        for part in np.unique(labels[index]):
+            inside = labels[index] == part
+            if part and inside.sum() >= SMALLEST_PART:
+                hits.append(np.hypot(*np.median(flow[inside], 0)) <= limit)
+    return float(np.mean(hits)) if hits else float("nan")
+
+
+def part_colour_drift(frames: np.ndarray, labels: np.ndarray) -> float:
+    """How much the mean colour of a part moves away from what it is in frame 0: CIE Lab distance, over parts
+    and frames.
+
+    Light makes true frames drift, too: compare with the truth's.
+    """
+    lab = np.stack([cv2.cvtColor(frame.astype(np.float32) / 255, cv2.COLOR_RGB2LAB) for frame in frames])
+    drifts = []
+    for part in np.unique(labels[0]):
+        first = labels[0] == part
+        if not part or first.sum() < SMALLEST_PART:
+            continue
+        colour = lab[0][first].mean(0)
+        for index in range(1, len(frames)):
+            inside = labels[index] == part
+            if inside.sum() >= SMALLEST_PART:
+                drifts.append(np.linalg.norm(lab[index][inside].mean(0) - colour))
+    return float(np.mean(drifts)) if drifts else float("nan")
+
+
+def background_flow(frames: np.ndarray, request: GenerationRequest, labels: np.ndarray) -> dict[str, float]:
+    """The background's flow from frame to frame against the camera that was asked for.
+
+    Returns the mean distance of the two in pixels a frame, and where the camera moves the cosine between
+    their means (NaN where it is still).
+    """
+    size, flow_of = frames.shape[1:3], _flow()
+    camera = request.camera_motion
+    camera = np.tile(np.eye(3), (len(frames), 1, 1)) if camera is None else camera.astype(float)
+    y, x = np.mgrid[: size[0], : size[1]] + 0.5
+    pixels = np.stack([x, y, np.ones_like(x)], -1)
+    distances, cosines = [], []
+    for index in range(1, len(frames)):
+        free = (
+            cv2.dilate(((labels[index - 1] > 0) | (labels[index] > 0)).astype(np.uint8), np.ones((9, 9))) == 0
+        )
+        if not free.any():
+            continue
+        step = camera[index] @ np.linalg.inv(camera[index - 1])
+        moved = pixels @ step.T
+        asked = moved[..., :2] / moved[..., 2:] - pixels[..., :2]
+        found = flow_of.calc(_grey(frames[index - 1]), _grey(frames[index]), None)
+        distances.append(np.linalg.norm(found - asked, axis=-1)[free].mean())
+        a, b = found[free].mean(0), asked[free].mean(0)
+        if np.linalg.norm(b) > 0.1:
+            cosines.append(float(a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-9)))
+    return {
+        "background_flow_error": float(np.mean(distances)) if distances else float("nan"),
+        "camera_cosine": float(np.mean(cosines)) if cosines else float("nan"),
+    }
+
+
+def pose_adherence(frames: np.ndarray, request: GenerationRequest, labels: np.ndarray) -> float:
+    """Share of the pose's strokes that lie on the generated subject; needs no truth but frame 0's labels.
+
+    The subject is what differs from the background, which is frame 0 without its subject, moved by the
+    camera. NaN where no stroke lies on known background or subject.
+    """
+    height, width = frames.shape[1:3]
+    subject = cv2.dilate((labels[0] > 0).astype(np.uint8), np.ones((5, 5), np.uint8))
+    background = cv2.inpaint(np.ascontiguousarray(frames[0]), subject, 3, cv2.INPAINT_TELEA)
+    camera = request.camera_motion
+    centre = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
+    shares = []
+    for index in range(1, len(frames)):
+        stroke = draw_pose(request.pose, index, width, height) > 0
+        behind = background
+        if camera is not None:
+            moved = np.linalg.inv(centre) @ camera[index].astype(float) @ centre
+            behind = cv2.warpPerspective(background, moved, (width, height), borderMode=cv2.BORDER_REPLICATE)
+        different = np.abs(frames[index].astype(np.float32) - behind).max(-1) > FOREGROUND
+        different = cv2.dilate(different.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+        if stroke.any():
+            shares.append(different[stroke].mean())
+    return float(np.mean(shares)) if shares else float("nan")
+
+
+def _grey(frame: np.ndarray) -> np.ndarray:
+    return cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY)
+
+
+def _flow() -> cv2.DISOpticalFlow:
+    return cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+
+
+def absent_measures() -> dict[str, str]:
+    """The paper's measures that need networks that are not at hand, and why."""
+    from importlib.util import find_spec
+    from pathlib import Path
+
+    absent = {}
+    cached = Path.home() / ".cache" / "torch" / "hub" / "checkpoints"
+    if find_spec("torchmetrics") is None or not list(cached.glob("alexnet-*.pth")):
+        absent["lpips"] = f"needs torchmetrics and AlexNet's weights in {cached}"
+    absent["fvd"] = "needs the I3D network's weights, which none of the packages here brings"
+    return absent
+
+
+def lpips(frames: np.ndarray, truth: np.ndarray) -> float:
+    """LPIPS with AlexNet; only where `absent_measures` doesn't name it."""
+    import torch
+    from torchmetrics.functional.image.lpips import learned_perceptual_image_patch_similarity
+
+    a, b = (torch.from_numpy(clip[1:].copy()).movedim(-1, 1).float() / 127.5 - 1 for clip in (frames, truth))
+    with torch.no_grad():
+        return float(learned_perceptual_image_patch_similarity(a, b, net_type="alex"))
