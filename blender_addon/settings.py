@@ -218,6 +218,19 @@ class PoseAnythingSettings(bpy.types.PropertyGroup):
     take_name: StringProperty(
         name="Name", description="Takes are called <name>_001 and so on; empty uses the scene's name"
     )
+    strips_go_to: EnumProperty(
+        name="Strips",
+        description="Which scene's sequencer takes are added to",
+        items=(
+            (
+                "AUTO",
+                "Automatic",
+                "This scene's sequencer where it has strips already, else an edit scene named Shots",
+            ),
+            ("EDIT_SCENE", "Edit Scene", "An edit scene named Shots, so that F12 renders this scene"),
+            ("SCENE", "This Scene", "This scene's own sequencer. F12 then renders the strips, not the scene"),
+        ),
+    )
     make_movie: BoolProperty(
         name="Also as Movie",
         description="When all frames are there, encode them as a movie in the background and put it above "

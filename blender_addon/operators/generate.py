@@ -25,7 +25,7 @@ from ..request.range import clip_range
 from ..request.record import make_record, restore_engine, take_for
 from ..request.review import review_frame_rate, review_keys, sentences
 from ..request.view import recorded_view
-from ..sequencer.strips import sequencer_scene, show_in_sequencer
+from ..sequencer.edit_scene import target_scene
 from ..takes.take import claim_folder, read_take, write_take
 from .stepped import SteppedOperator
 
@@ -64,7 +64,7 @@ def generate(context, remade: str = "") -> Generator[ExportStep, None, Job]:
     current.findings = ()
     clip = yield from export_clip(context, options)
     current.keep_motions(clip.motions)
-    edit = sequencer_scene(context)
+    edit = target_scene(context, settings.strips_go_to)
     current.findings = (
         *clip.findings,
         *review_frame_rate(scene, edit, planned.duration),
@@ -78,7 +78,7 @@ def generate(context, remade: str = "") -> Generator[ExportStep, None, Job]:
     return current.submit(
         request,
         take,
-        show_in_sequencer(context),
+        edit,
         engine,
         settings.make_movie,
         (*notices, *sentences(current.findings)),

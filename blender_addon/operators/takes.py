@@ -14,6 +14,7 @@ from .. import settings as scene_settings
 from ..request.record import restore_engine
 from ..rig import properties
 from ..sequencer import strips
+from ..sequencer.edit_scene import target_scene
 from ..takes.take import Take, TakeError, read_take
 
 
@@ -176,7 +177,9 @@ class POSEANYTHING_OT_add_take(bpy.types.Operator):
             frames = take.frames_on_disk()
             if not frames:
                 raise TakeError(f"{take.name} has no frames yet.")
-            strips.show_frames(strips.show_in_sequencer(context), uuid.uuid4().hex, take, frames)
+            strips.show_frames(
+                target_scene(context, context.scene.poseanything.strips_go_to), uuid.uuid4().hex, take, frames
+            )
         except TakeError as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}

@@ -9,7 +9,7 @@ import bpy
 
 from ..connection.jobs import DONE, ENCODING, Job
 from ..takes.take import TakeError
-from . import strips
+from . import edit_scene, strips
 from .movie import MovieEncoding
 
 
@@ -19,6 +19,7 @@ class Placement:
 
     scene_uid, scene_name, file: where the strip belongs: the scene's `session_uid` holds through undo and
         renaming, its name through loading; `file` is the .blend's path, "" before it is saved.
+    in_edit_scene: whether that is the file's edit scene.
     make_movie: whether a movie is wanted that has not been begun.
     present: whether that .blend is the open one.
     shown: how many frames the strip has been given.
@@ -31,6 +32,7 @@ class Placement:
     scene_uid: int
     scene_name: str
     file: str
+    in_edit_scene: bool
     make_movie: bool
     present: bool = True
     shown: int = 0
@@ -55,7 +57,12 @@ class Arrival:
     def expect(self, job: Job, scene: bpy.types.Scene, make_movie: bool = False) -> None:
         """Show a job's frames in a scene from now on; with a movie of them at its end."""
         self.placements[job.id] = Placement(
-            job, scene.session_uid, scene.name, bpy.data.filepath, make_movie=make_movie
+            job,
+            scene.session_uid,
+            scene.name,
+            bpy.data.filepath,
+            in_edit_scene=edit_scene.MARK in scene,
+            make_movie=make_movie,
         )
 
     def forget(self, known: dict[str, Job]) -> None:
@@ -139,6 +146,9 @@ class Arrival:
         except (TakeError, RuntimeError) as error:
             job.sentence = f"The strip can't be made ({error}); the frames are in {job.take.folder}."
             return
+        found = strips.find_strip(job.id)
+        if found is not None:
+            edit_scene.make_room(found[0], *strips.span(found[1]))
         if made:
             placement.in_undo = False
             if first:
@@ -196,4 +206,8 @@ def _scene_of(placement: Placement) -> bpy.types.Scene:
     for scene in bpy.data.scenes:
         if scene.session_uid == placement.scene_uid:
             return scene
-    return bpy.data.scenes.get(placement.scene_name) or strips.sequencer_scene(bpy.context)
+    found = bpy.data.scenes.get(placement.scene_name)
+    if found is None and placement.in_edit_scene:  # undone together with what came after it
+        found = edit_scene.find_edit_scene() or edit_scene.make_edit_scene(bpy.context.scene)
+        edit_scene.show(bpy.context, found)
+    return found or strips.sequencer_scene(bpy.context)

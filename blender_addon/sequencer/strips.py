@@ -27,15 +27,6 @@ def sequencer_scene(context) -> bpy.types.Scene:
     return getattr(context, "sequencer_scene", None) or context.scene
 
 
-def show_in_sequencer(context) -> bpy.types.Scene:
-    """The same; a workspace that shows none yet is made to show the window's scene, or the user would see
-    no strip."""
-    workspace = context.workspace
-    if workspace is not None and hasattr(workspace, "sequencer_scene") and workspace.sequencer_scene is None:
-        workspace.sequencer_scene = context.scene
-    return sequencer_scene(context)
-
-
 def strips_of(scene: bpy.types.Scene):
     """The top-level strips of a scene, whose sequencer is made when it has none."""
     editor = scene.sequence_editor_create()
@@ -92,6 +83,7 @@ def show_frames(scene: bpy.types.Scene, take_id: str, take: Take, num_frames: in
         _label(strip, take_id, take)
         _square_pixels(scene, strip)
         _read_as_srgb(strip)
+        make_active(scene, strip)
     else:
         scene, strip = found
     growth = len(names) - len(strip.elements)
@@ -101,6 +93,14 @@ def show_frames(scene: bpy.types.Scene, take_id: str, take: Take, num_frames: in
         set_elements(scene, strip, names)
         _set_end(strip, end)
     return found is None
+
+
+def make_active(scene: bpy.types.Scene, strip: bpy.types.Strip) -> None:
+    """Select a strip alone and make it the active one, as adding a strip by hand does."""
+    for other in all_strips(scene):
+        other.select = False
+    strip.select = True
+    scene.sequence_editor.active_strip = strip
 
 
 def set_elements(scene: bpy.types.Scene, strip: bpy.types.Strip, names: list[str]) -> None:
@@ -231,6 +231,11 @@ def _make_room(scene: bpy.types.Scene, strip: bpy.types.Strip, growth: int) -> N
         other.channel == strip.channel and _start(other) < end and _end(other) > start for other in others
     ):
         strip.channel = free_channel(others, start, end - start)
+
+
+def span(strip: bpy.types.Strip) -> tuple[int, int]:
+    """The first scene frame that shows a strip, and the first after it."""
+    return _start(strip), _end(strip)
 
 
 def _start(strip: bpy.types.Strip) -> int:

@@ -71,7 +71,14 @@ class _Main:
         if engine is not None and not engine.neural:
             layout.label(text=f"{engine.label}: {ANIMATIC.lower()}", icon="INFO")
         draw_progress(layout, context)
-        scene = strips.sequencer_scene(context)
+        scene, shown = context.scene, strips.sequencer_scene(context)
+        if scene.render.use_sequencer and any(strips.TAKE_ID in strip for strip in strips.all_strips(scene)):
+            box = layout.box()
+            paragraph(
+                box, context, "F12 renders the takes in this scene's sequencer, not the scene.", "ERROR"
+            )
+            box.prop(scene.render, "use_sequencer", text="Render the Sequencer")
+        scene = shown
         if changes_colours(scene) and session.get().bridge.jobs:
             view = scene.view_settings.view_transform
             paragraph(
@@ -251,6 +258,7 @@ class POSEANYTHING_PT_output(_Sub, bpy.types.Panel):
         layout.prop(settings, "output_folder", placeholder=preferences.get(context).output_folder)
         layout.prop(settings, "take_name", placeholder=context.scene.name)
         layout.prop(settings, "make_movie")
+        layout.prop(settings, "strips_go_to")
         try:
             folder = output_folder(context, settings)
         except ExportError as error:

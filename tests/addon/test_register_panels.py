@@ -127,6 +127,7 @@ def test_the_engine_is_drawn_from_what_it_says_of_itself(shot, served):
 
 def test_clip_in_the_making_and_made(shot, served):
     served(pace=60)
+    shot.poseanything.strips_go_to = "SCENE"
     bpy.ops.poseanything.generate()
     job = newest_job()
     session = module("session").get()
@@ -144,6 +145,7 @@ def test_clip_in_the_making_and_made(shot, served):
     shot.view_settings.view_transform = "AgX"
     texts = draw_all()
     assert any(text.startswith("AgX changes the colours") for text in texts)
+    assert any(text.startswith("F12 renders the takes") for text in texts)
     assert "12 of 12 frames, animatic, no neural network" in texts
     settle(job)
     shot.sequence_editor.active_strip = strip_of(job)

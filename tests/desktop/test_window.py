@@ -170,7 +170,7 @@ def test_button_to_strip_while_the_user_works_on(desktop):
     desktop.keys("ctrl+z")
     assert desktop.jobs()[0]["shown"] == 60, "undoing something else does not lose the strip"
     desktop.photograph("after.png")
-    assert desktop.ask("answer = bpy.context.workspace.sequencer_scene == bpy.context.scene")
+    assert desktop.ask("answer = bpy.context.workspace.sequencer_scene.name == 'Shots'")
 
 
 def test_button_in_the_sequencer_and_rendering_meanwhile(desktop):
