@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -62,11 +65,40 @@ def test_the_wheel_holds_the_server_and_the_contract_alone(wheel):
     assert f"{information}licenses/LICENSE" in names
 
 
-def test_the_installed_server_makes_a_clip(scripts, tmp_path):
-    with ServerProcess(program=[scripts / "poseanything-server"], folder=tmp_path) as server:
+WITHOUT = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {missing}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Missing())
+"""
+
+
+@pytest.fixture
+def bare(scripts, tmp_path, monkeypatch):
+    """The scripts, in a Python that has what the package depends on and nothing else."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = {re.split(r"[\s<>=!~;]", listed)[0] for listed in project["dependencies"]}
+    missing = {module for module, owners in packages_distributions().items() if needed.isdisjoint(owners)} - {
+        "pip",
+        "setuptools",
+        "pkg_resources",
+        "_distutils_hack",
+    }
+    assert "torch" not in needed and not missing & {"numpy", "cv2", "zmq", "msgpack"}
+    (tmp_path / "sitecustomize.py").write_text(WITHOUT.format(missing=missing))
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{scripts.parent}")
+    return scripts
+
+
+def test_the_installed_server_makes_a_clip_with_its_dependencies_alone(bare, tmp_path):
+    with ServerProcess(program=[bare / "poseanything-server"], folder=tmp_path) as server:
         with server.client() as client:
             client.send(request("job", "draft", num_frames=3))
-            assert isinstance(client.ending("job"), Done)
+            assert isinstance(client.ending("job"), Done), client.events[-1]
             assert len(client.of(Frame, job="job")) == 3
 
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from shared.messages import GenerationRequest
 
-from ...poseanything.conditioning.conditions import InputError
-from ...poseanything.conditioning.files import decode_picture
+from ...poseanything.conditioning.latent_grid import InputError
+from ...poseanything.conditioning.pictures import decode_picture
 from ..base import EngineError
 from . import regions, segmentation
 from .background import Background

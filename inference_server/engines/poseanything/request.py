@@ -9,7 +9,7 @@ from shared.messages import GenerationRequest
 from shared.raster import condition_images
 
 from ...poseanything.conditioning.conditions import Conditions, InputError
-from ...poseanything.conditioning.files import decode_picture
+from ...poseanything.conditioning.pictures import decode_picture
 from ...poseanything.sampling.guiders import make_guider
 from ...poseanything.sampling.options import Options
 from ...poseanything.sampling.request import SamplingRequest

@@ -10,6 +10,7 @@ import numpy as np
 from .conditions import Conditions, InputError, LatentGrid
 from .parts import squash, subject_from_cutout
 from .parts.segments import is_line
+from .pictures import decode_picture
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
@@ -68,15 +69,6 @@ def read_picture(file: Path) -> np.ndarray:
         raise InputError(
             f"The picture {file} can't be read; look whether it is there, and save it again."
         ) from error
-
-
-def decode_picture(data: bytes | memoryview) -> np.ndarray:
-    """uint8 [H, W, 3], RGB, of a picture file's bytes. Raises `InputError`."""
-    data = np.frombuffer(data, np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    if image is None:
-        raise InputError("The first frame can't be read; save the picture again, or choose another.")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def squash_photo(image: np.ndarray, width: int, height: int) -> np.ndarray:
