@@ -171,7 +171,7 @@ class EngineDescription(Checked):
     frame_step, max_frames: the number of frames n has (n - 1) % `frame_step` == 0, and is at most `max_frames`.
     pose_look: how the poses look that it was trained on: "bones" as the rig's bones lie, or "trained" as the
         release's are drawn, people as OpenPose's 18 points and animals as the middle lines of their bodies.
-    num_parts: the largest number of parts it was trained with; None where it does not matter.
+    max_parts: the largest number of parts it was trained with; None where it does not matter.
     live: whether it offers live sessions.
     """
 
@@ -191,7 +191,7 @@ class EngineDescription(Checked):
     uses_seed: bool = declare(Flag(), True)
     uses_camera: bool = declare(Flag(), True)
     pose_look: str = declare(Choice(("bones", "trained")), "bones")
-    num_parts: int | None = declare(Optional(Integer(1, MAX_LIMBS)), None)
+    max_parts: int | None = declare(Optional(Integer(1, MAX_LIMBS)), None)
     live: bool = declare(Flag(), False)
     guiders: tuple[GuiderDescription, ...] = declare(Many(Struct(GuiderDescription), 32), ())
     options: tuple[OptionDescription, ...] = declare(Many(Struct(OptionDescription), 64), ())

@@ -14,6 +14,6 @@ RELEASE = EngineDescription(
     default_steps=50,
     uses_steps=True,
     pose_look="trained",
-    num_parts=5,
+    max_parts=5,
 )
 """What the model takes. The engine adds to it what depends on the machine, its guiders and its options."""

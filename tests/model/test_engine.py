@@ -3,10 +3,14 @@ command line."""
 
 from __future__ import annotations
 
+import ast
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -20,7 +24,11 @@ from safetensors.torch import save_file  # noqa: E402
 from inference_server.cli import main  # noqa: E402
 from inference_server.engines import ENGINES, find_engine  # noqa: E402
 from inference_server.engines.base import EngineError, JobCancelled, Picture  # noqa: E402
+from inference_server.engines.poseanything import engine as engine_module  # noqa: E402
+from inference_server.engines.poseanything import machine  # noqa: E402
 from inference_server.engines.poseanything.request import draw_camera  # noqa: E402
+from inference_server.poseanything.compat import diffusers as compat  # noqa: E402
+from inference_server.poseanything.models.transformer import PoseAnythingTransformer3DModel  # noqa: E402
 from inference_server.poseanything.runtime.memory import MemoryPlan  # noqa: E402
 from inference_server.poseanything.sampling.guiders import (  # noqa: E402
     ClassifierFreePoseGuidance,
@@ -33,6 +41,7 @@ from shared.camera import camera_path  # noqa: E402
 from shared.engines import Guidance  # noqa: E402
 from shared.messages import Cancelled, Done, Failed, Frame, GenerationRequest, Preview, Progress  # noqa: E402
 from shared.pose import Limb, Polyline, PoseSequence  # noqa: E402
+from shared.release import RELEASE  # noqa: E402
 from shared.request_file import write_request  # noqa: E402
 from tests.golden import DEER  # noqa: E402
 from tests.server.client import ServerProcess  # noqa: E402
@@ -73,17 +82,22 @@ def engine(weights):
 
 
 def request(**fields) -> GenerationRequest:
-    """A rig of two limbs that turns, with all that the scene knows."""
+    """A cross of two limbs that turns, with all that the scene knows."""
     num_frames, (height, width) = (
         fields.get("num_frames", FRAMES),
         (fields.get("height", HEIGHT), fields.get("width", WIDTH)),
     )
-    frames = []
+    frames, centre = [], np.array([WIDTH, HEIGHT]) / 2
     for frame in range(num_frames):
-        reach = np.array([np.cos(0.1 * frame), np.sin(0.1 * frame)]) * 24
-        centre = np.array([WIDTH, HEIGHT]) / 2
-        ends = [np.append(centre + sign * reach, 3.0) for sign in (-1, 1)]
-        frames.append([Polyline(limb, [np.append(centre, 3.0), end]) for limb, end in enumerate(ends)])
+        polylines = []
+        for limb in range(2):
+            angle = 0.1 * frame + np.pi / 2 * limb
+            along = np.array([np.cos(angle), np.sin(angle)])
+            for aside in (-1, 0, 1):  # three strokes beside each other: one would pale at this size
+                middle = centre + aside * along[::-1] * (-1, 1)
+                ends = [np.append(middle + sign * 0.45 * HEIGHT * along, 3.0) for sign in (-1, 1)]
+                polylines.append(Polyline(limb, ends))
+        frames.append(polylines)
     pose = PoseSequence.from_frames(
         WIDTH, HEIGHT, ["body", "tail"], [Limb("spine", 0), Limb("tail", 1)], frames
     )
@@ -151,32 +165,207 @@ def test_a_seed_gives_the_same_clip_and_the_model_stays_loaded(engine):
     assert not [event for event in again if isinstance(event, Progress) and event.stage == "loading"]
 
 
+class Watched:
+    """What the model was asked for while a clip was made.
+
+    calls: of the transformer, each whether with parts and whether its attention was recorded.
+    blocks: how often the last block was computed.
+    """
+
+    def __init__(self, engine, **fields):
+        self.calls, self.blocks = [], 0
+        model = PoseAnythingTransformer3DModel
+        forward = model.forward
+
+        def watch(transformer, *inputs, **options):
+            given = options["parts"] is not None, options["attention_recorder"] is not None
+            self.calls.append(given)
+            handle = transformer.blocks[-1].attn1.register_forward_hook(self._count)
+            try:
+                return forward(transformer, *inputs, **options)
+            finally:
+                handle.remove()
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(model, "forward", watch)
+            events, self.note = generate(engine, request(**fields))
+        self.clip = pictures(events)
+        self.scheduler = engine._runner.pipeline.scheduler
+        self.sigmas = self.scheduler.sigmas.tolist()
+        assert self.clip.shape == (fields.get("num_frames", FRAMES), HEIGHT, WIDTH, 3)
+
+    def _count(self, *_):
+        self.blocks += 1
+
+    @property
+    def with_parts(self) -> int:
+        return sum(parts for parts, _ in self.calls)
+
+    @property
+    def recorded(self) -> int:
+        return sum(recorded for _, recorded in self.calls)
+
+
+def options_say(engine, options, **fields) -> tuple[Watched, Watched]:
+    """A clip without these options, and one with them."""
+    return Watched(engine, **fields), Watched(engine, engine_options=options, **fields)
+
+
+def cache_leaves_steps_out(engine, weights):
+    """Each cache computes fewer blocks, in the steps after the 3 part-aware ones alone."""
+    plain = Watched(engine, num_inference_steps=20)
+    for name in ("first_block", "taylorseer", "mag"):
+        asked = {"cache": name, "cache_threshold": 1.0}
+        if name == "mag":
+            assert Watched(engine, num_inference_steps=20, engine_options=asked).blocks == 20, (
+                "it is measured"
+            )
+        made = Watched(engine, num_inference_steps=20, engine_options=asked)
+        assert 3 < made.blocks < 0.8 * plain.blocks, name
+        assert not np.array_equal(made.clip, plain.clip)
+
+
+def cache_threshold_is_how_much(engine, weights):
+    """A higher one leaves out more."""
+    strict, lax = (
+        Watched(
+            engine,
+            num_inference_steps=20,
+            engine_options={"cache": "first_block", "cache_threshold": threshold},
+        )
+        for threshold in (1e-6, 1.0)
+    )
+    assert lax.blocks < strict.blocks == 20
+
+
+def part_attention_is_on_above_the_threshold(engine, weights):
+    """The timesteps are 1000, 909 and 714."""
+    for threshold, steps in ((-1.0, 1), (0.0, 3), (800.0, 2), (1000.0, 0)):
+        made = Watched(engine, engine_options={"part_attention_threshold": threshold})
+        assert made.with_parts == steps and len(made.calls) == 3
+
+
+def matching_in_passes_begins_anew(engine, weights):
+    """The release denoises five steps first only to match the parts; two passes have them from the start."""
+    paper, two_pass, release = (
+        Watched(engine, num_inference_steps=50, engine_options={"parts": "images", "matching": matching})
+        for matching in ("paper", "two_pass", "release")
+    )
+    assert len(paper.calls) == 50 and len(release.calls) == 6 + 50 and len(two_pass.calls) > 50
+    assert paper.recorded >= 1 and two_pass.recorded >= 1 and release.recorded == 1
+    assert release.calls[5] == (False, True) and not any(parts for parts, _ in release.calls[:6])
+    assert paper.with_parts == 5 and two_pass.with_parts == release.with_parts == 6
+
+
+def scheduler_is_the_named_one(engine, weights):
+    classes = {
+        "auto": "FlowMatchEulerDiscreteScheduler",
+        "euler": "FlowMatchEulerDiscreteScheduler",
+        "unipc": "UniPCMultistepScheduler",
+        "lcm": "FlowMatchLCMScheduler",
+    }
+    (option,) = [about for about in engine.describe().options if about.name == "scheduler"]
+    made = {
+        choice.name: Watched(engine, engine_options={"scheduler": choice.name}) for choice in option.choices
+    }
+    assert {name: type(watched.scheduler).__name__ for name, watched in made.items()} == classes
+    assert len({watched.clip.tobytes() for watched in made.values()}) == 3
+
+
+def shift_moves_the_schedule(engine, weights):
+    trained, shifted, higher = (Watched(engine, engine_options={"shift": shift}) for shift in (0.0, 5.0, 9.0))
+    assert np.array_equal(trained.clip, shifted.clip) and not np.array_equal(trained.clip, higher.clip)
+    assert higher.sigmas[1] == pytest.approx(9 * (2 / 3) / (1 + 8 * (2 / 3)))
+
+
+def parts_of_images_are_matched(engine, weights):
+    """By the attention that is recorded; the scene's are known from the first step on."""
+    scene, images = options_say(engine, {"parts": "images"}, num_inference_steps=50)
+    assert scene.recorded == 0 and scene.with_parts == 6
+    assert images.recorded >= 1 and images.with_parts == 5
+
+
+def transformer_is_the_named_one(engine, weights):
+    Watched(engine, num_inference_steps=1, engine_options={"transformer": "PoseAnything"})
+    assert engine._runner.weights.transformer == weights / "PoseAnything"
+    with pytest.raises(EngineError, match="no transformer 'elsewhere'"):
+        generate(engine, request(engine_options={"transformer": "elsewhere"}))
+
+
+def attention_is_diffusers_own(engine, weights):
+    """A kernel whose package is not installed is refused by diffusers; every choice is a backend of its."""
+    (option,) = [about for about in engine.describe().options if about.name == "attention"]
+    backends = {backend.value for backend in compat.AttentionBackendName}
+    assert {choice.name for choice in option.choices} <= backends
+    with pytest.raises(EngineError, match="'sage' can't be used here .*choose native"):
+        generate(engine, request(engine_options={"attention": "sage"}))
+
+
+def compile_compiles_every_block(engine, weights):
+    compiled = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "compile", lambda forward, **_: compiled.append(forward) or forward)
+        made = Watched(engine, engine_options={"compile": True})
+    assert len(compiled) == len(engine._runner.pipeline.transformer.blocks) and made.note
+
+
+def windows_are_chained(engine, weights):
+    """Each is denoised on its own."""
+    whole, windows = options_say(engine, {"window_frames": 9}, num_frames=13)
+    assert (len(whole.calls), len(windows.calls)) == (3, 2 * 3)
+    assert not np.array_equal(whole.clip, windows.clip)
+
+
+SAYS = {
+    "cache": cache_leaves_steps_out,
+    "cache_threshold": cache_threshold_is_how_much,
+    "part_attention_threshold": part_attention_is_on_above_the_threshold,
+    "matching": matching_in_passes_begins_anew,
+    "shift": shift_moves_the_schedule,
+    "scheduler": scheduler_is_the_named_one,
+    "parts": parts_of_images_are_matched,
+    "transformer": transformer_is_the_named_one,
+    "attention": attention_is_diffusers_own,
+    "compile": compile_compiles_every_block,
+    "window_frames": windows_are_chained,
+    "loras": None,  # test_loras_of_the_weights_folder_are_offered_put_on_together_and_taken_off
+}
+
+
+@pytest.mark.parametrize("name", [option.name for option in find_engine("poseanything").describe().options])
+def test_each_option_does_what_it_says(engine, weights, name):
+    check = SAYS[name]
+    if check is not None:
+        check(engine, weights)
+
+
 @pytest.mark.parametrize(
-    "fields",
+    ("fields", "evaluations"),
     [
-        {"pose_frames": (0, 4)},
-        {"guidance": Guidance("classifier_free", {"guidance_scale": 2.0})},
-        {"guidance": Guidance("subject_camera")},
-        {"guidance": Guidance("subject_camera_separate", {"camera_guidance_scale": 0.5})},
-        {"engine_options": {"parts": "images"}},
-        {"engine_options": {"parts": "images", "matching": "release"}},
-        {"part_maps": None, "first_labels": None, "subject_mask": None},
-        {"engine_options": {"scheduler": "unipc"}},
-        {"engine_options": {"cache": "first_block"}, "num_inference_steps": 8},
-        {"engine_options": {"shift": 2.0}},
-        {"engine_options": {"scheduler": "lcm"}},
-        {"engine_options": {"part_attention_threshold": 1000.0}},
-        {"guidance": Guidance("classifier_free", {"scale_by_density": True}), "pose_frames": (0, 4)},
+        ({"pose_frames": (0, 4)}, 3),
+        ({"part_maps": None, "first_labels": None, "subject_mask": None}, 3 + 1),  # to match the parts
+        ({"guidance": Guidance("classifier_free", {"guidance_scale": 2.0})}, 6),
+        ({"guidance": Guidance("classifier_free", {"guidance_scale": 4.0})}, 6),
+        ({"guidance": Guidance("classifier_free", {"guidance_scale": 4.0, "text_negative": False})}, 6),
+        ({"guidance": Guidance("classifier_free", {"guidance_scale": 4.0, "pose_negative": False})}, 6),
+        ({"guidance": Guidance("classifier_free", {"scale_by_density": True}), "pose_frames": (0, 4)}, 6),
+        ({"guidance": Guidance("classifier_free", {"guidance_scale": 4.0}, stop=0.4)}, 4),
+        ({"guidance": Guidance("subject_camera")}, 6),
+        ({"guidance": Guidance("subject_camera_separate", {"camera_guidance_scale": 0.5})}, 9),
     ],
     ids=str,
 )
-def test_whatever_is_asked_for_has_a_say(engine, fields):
-    plain, _ = generate(engine, request(num_inference_steps=fields.get("num_inference_steps", 3)))
-    events, _ = generate(engine, request(**fields))
-    made = pictures(events)
-    assert made.shape == (FRAMES, HEIGHT, WIDTH, 3)
-    if fields.get("engine_options", {}).get("cache") is None:
-        assert not np.array_equal(made, pictures(plain))
+def test_what_guides_has_a_say_and_costs_its_evaluations(engine, said, fields, evaluations):
+    made = Watched(engine, negative_prompt="blur", **fields)
+    assert len(made.calls) == evaluations
+    assert made.clip.tobytes() not in said, "it is like none before"
+    said.add(made.clip.tobytes())
+
+
+@pytest.fixture(scope="module")
+def said(engine) -> set[bytes]:
+    """The clips that were made so far."""
+    return {Watched(engine, negative_prompt="blur").clip.tobytes()}
 
 
 @pytest.mark.parametrize(
@@ -212,6 +401,7 @@ def test_what_can_not_be_made_is_said_in_a_sentence(engine, fields, sentence):
 
 def test_what_mag_cache_measured_is_kept_beside_the_weights(weights, monkeypatch):
     monkeypatch.setenv("POSEANYTHING_WEIGHTS", str(weights))
+    (weights / "mag_ratios.json").unlink(missing_ok=True)  # another test's
     asked = request(engine_options={"cache": "mag"}, num_inference_steps=12)
     evaluations = []
     for _ in range(3):  # as in three processes
@@ -291,8 +481,6 @@ def test_cancelling_leaves_within_a_step_and_the_next_job_runs(engine):
 
 
 def test_when_memory_runs_out_it_goes_on_a_rung_lower(weights, monkeypatch):
-    from inference_server.poseanything.models.transformer import PoseAnythingTransformer3DModel
-
     monkeypatch.setenv("POSEANYTHING_WEIGHTS", str(weights))
     engine = find_engine("poseanything")()
     list(engine.load())
@@ -321,6 +509,127 @@ def test_when_memory_runs_out_it_goes_on_a_rung_lower(weights, monkeypatch):
     monkeypatch.setattr(PoseAnythingTransformer3DModel, "dtype", torch.float32)
     with pytest.raises(torch.OutOfMemoryError):
         generate(engine, asked)
+
+
+def test_a_checkpoint_says_how_it_was_trained(weights, tmp_path, monkeypatch):
+    monkeypatch.setenv("POSEANYTHING_WEIGHTS", str(shutil.copytree(weights, tmp_path / "weights")))
+    describe = find_engine("poseanything").describe
+    released = describe()
+    assert released.ready and released.guiders and released.presets
+    assert (released.default_steps, released.max_parts, released.pose_look) == (50, 5, "trained")
+    (folder,) = [path.parent for path in (tmp_path / "weights").rglob("diffusion*00001-of*.safetensors")]
+    trained = {"num_inference_steps": 4, "max_parts": 12, "text_conditioning": False, "pose_look": "bones"}
+    (folder / "config.json").write_text(json.dumps(trained))
+    about = describe()
+    assert (about.default_steps, about.max_parts, about.uses_prompt, about.pose_look) == (
+        4,
+        12,
+        False,
+        "bones",
+    )
+
+
+def test_an_engine_of_the_same_classes_with_other_weights_is_a_few_lines(weights, tmp_path, monkeypatch):
+    class Small(find_engine("poseanything")):
+        about = replace(RELEASE, name="small", label="Small")
+
+        @classmethod
+        def weights_folder(cls):
+            return tmp_path
+
+    monkeypatch.setenv("POSEANYTHING_WEIGHTS", str(weights))
+    about = Small.describe()
+    assert (about.name, about.ready) == ("small", False) and str(tmp_path) in about.reason
+    shutil.copytree(weights, tmp_path, dirs_exist_ok=True)
+    assert Small.describe().ready
+    small = Small()
+    list(small.load())
+    assert small._runner.weights.folder == tmp_path
+    assert len(pictures(generate(small, request(engine="small", num_inference_steps=1))[0])) == FRAMES
+
+
+def imported_by_the_model() -> set[str]:
+    """The packages that the model's modules import as they are imported."""
+    files = (ROOT / "inference_server" / "poseanything").rglob("*.py")
+    found = set()
+    for file in files:
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                found.add(node.module.split(".")[0])
+    return found - set(sys.stdlib_module_names) - {"shared", "inference_server"}
+
+
+def test_the_engine_is_ready_only_with_all_that_it_imports(weights, monkeypatch):
+    monkeypatch.setenv("POSEANYTHING_WEIGHTS", str(weights))
+    fetching = {"httpx2", "huggingface_hub"}  # for the weights command
+    needed = imported_by_the_model() - fetching - {"numpy"}  # the server's own
+    assert needed <= set(engine_module.PACKAGES), "a package is imported that nobody looks for"
+    find = engine_module.find_spec
+    for name, package in engine_module.PACKAGES.items():
+        monkeypatch.setattr(
+            engine_module, "find_spec", lambda asked, name=name: None if asked == name else find(asked)
+        )
+        about = find_engine("poseanything").describe()
+        assert not about.ready and f"PoseAnything needs {package}; install" in about.reason
+    monkeypatch.setattr(engine_module, "find_spec", lambda name: None)
+    reason = find_engine("poseanything").describe().reason
+    assert all(package in reason for package in engine_module.PACKAGES.values())
+
+
+REPORT = b"""<?xml version="1.0" ?>
+<!DOCTYPE nvidia_smi_log SYSTEM "nvsmi_device_v12.dtd">
+<nvidia_smi_log><driver_version>525.85</driver_version><cuda_version>%s</cuda_version>
+<gpu id="0"><product_name>NVIDIA GeForce RTX 4090</product_name>
+<fb_memory_usage><total>24564 MiB</total></fb_memory_usage></gpu></nvidia_smi_log>"""
+
+
+@pytest.mark.parametrize(
+    ("cuda", "torch_cuda", "ready", "words"),
+    [
+        (b"12.8", (12, 6), True, "Runs on NVIDIA GeForce RTX 4090, 26 GB."),
+        (b"12.0", (12, 8), True, "Runs on NVIDIA"),
+        (
+            b"12.4",
+            (13, 0),
+            False,
+            "needs CUDA 13.0 but the driver of NVIDIA GeForce RTX 4090 supports 12.4; update",
+        ),
+        (
+            b"12.4",
+            None,
+            False,
+            "PyTorch can't use NVIDIA GeForce RTX 4090; run python build.py setup --model",
+        ),
+        (None, None, True, "Runs on the processor: a clip takes hours."),
+        (None, (12, 8), True, "Runs on the processor"),
+        (b"damaged", (12, 8), True, "Runs on the processor"),
+    ],
+)
+def test_it_says_what_it_runs_on_and_refuses_a_card_that_can_not_be_used(
+    weights, monkeypatch, cuda, torch_cuda, ready, words
+):
+    monkeypatch.setenv("POSEANYTHING_WEIGHTS", str(weights))
+    card = machine.read_report(REPORT % cuda) if cuda else None
+    monkeypatch.setattr(machine, "find_card", lambda: card)
+    monkeypatch.setattr(machine, "torch_cuda", lambda: torch_cuda)
+    about = find_engine("poseanything").describe()
+    assert about.ready == ready and words in (about.runs_on if ready else about.reason)
+
+
+def test_a_hidden_card_is_not_looked_for(monkeypatch):
+    asked = []
+    monkeypatch.setattr(machine.subprocess, "run", lambda *words, **_: asked.append(words))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    machine.find_card.cache_clear()
+    assert machine.find_card() is None and not asked
+    machine.find_card.cache_clear()
+
+
+def test_the_build_of_torch_is_told_without_importing_it():
+    told = machine.torch_cuda()
+    assert told == (tuple(map(int, torch.version.cuda.split("."))) if torch.version.cuda else None)
 
 
 def test_it_says_what_it_lacks_and_needs_nothing_heavy_to_say_it(weights, tmp_path):
@@ -503,7 +812,7 @@ def test_the_command_line_guides_as_it_is_told(from_poses, tmp_path, monkeypatch
         ("--preset slow", "no preset 'slow'; choose one of release, fast, follow_pose"),
         ("--option cache=all", "Cache is 'all'; choose one of none, first_block"),
         ("--option compile=perhaps", "Compile must be true or false"),
-        ("--option window_frames=4", "Window is 4; it must lie between 5 and 1024"),
+        ("--option window_frames=1025", "Window is 1025; it must lie between 0 and 1024"),
         ("--option loras=gone.safetensors:0.5", "LoRAs has no 'gone.safetensors'"),
         ("--engine draft", "needs limbs, which pose images don't tell"),
     ],
@@ -528,12 +837,21 @@ def test_the_command_line_names_packages_that_are_missing(from_poses, tmp_path, 
 
 
 def test_the_command_line_says_that_memory_ran_out(from_poses, tmp_path, monkeypatch, capsys):
-    def run_out(*inputs, **options):
+    """The clip is tried down the ladder, until there is no rung below."""
+    tried = []
+
+    def run_out(self, *inputs, **options):
+        tried.append(self.dtype)
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(find_engine("poseanything"), "make", run_out)
+    monkeypatch.setattr(PoseAnythingTransformer3DModel, "forward", run_out)
     assert main([*from_poses, "--output", str(tmp_path / "clip.mp4")]) == 1
-    assert "Memory ran out; choose a smaller size" in capsys.readouterr().err
+    assert len(tried) > 1 and tried[0] == torch.float32 and tried[-1] != torch.float32
+    said = capsys.readouterr()
+    assert said.err.strip().endswith(
+        "Memory ran out; choose a smaller size or fewer frames, or close other programs."
+    )
+    assert "Traceback" not in said.err and not (tmp_path / "clip.mp4").exists()
 
 
 @pytest.mark.skipif(not DEER.exists(), reason="the official sample is not there")

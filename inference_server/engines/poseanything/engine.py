@@ -30,12 +30,22 @@ PACKAGES = {
     "safetensors": "safetensors",
     "psutil": "psutil",
     "cv2": "opencv-python-headless",
+    "PIL": "pillow",
     "skimage": "scikit-image",
     "scipy": "scipy",
     "ftfy": "ftfy",
     "sentencepiece": "sentencepiece",
 }
 """What the model imports, and the name under which it is installed."""
+
+
+TRAINED_WITH = {
+    "default_steps": "num_inference_steps",
+    "uses_prompt": "text_conditioning",
+    "max_parts": "max_parts",
+    "pose_look": "pose_look",
+}
+"""What a checkpoint's configuration tells of the engine, by field of its description."""
 
 
 class PoseAnythingEngine(Engine):
@@ -57,8 +67,11 @@ class PoseAnythingEngine(Engine):
     def describe(cls) -> EngineDescription:
         weights, reason = cls._look()
         transformers = weights.transformer_names if weights and len(weights.transformers) > 1 else ()
+        config = weights.config if weights is not None else {}
+        trained = {field: config[entry] for field, entry in TRAINED_WITH.items() if entry in config}
         return replace(
             cls.about,
+            **trained,
             ready=not reason,
             reason=reason[:1024],
             runs_on=machine.runs_on(),

@@ -67,6 +67,11 @@ class WeightSet:
         return replace(self, transformers=(path,))
 
     @property
+    def config(self) -> dict[str, object]:
+        """The `config.json` beside the first transformer, which says how it was trained; empty without one."""
+        return read_config(self.transformers[0])
+
+    @property
     def transformer_names(self) -> list[str]:
         """The transformers as `choose` takes them."""
         return [path.relative_to(self.folder).as_posix() for path in self.transformers]
@@ -137,6 +142,16 @@ def find_weights(folder: Path | str | None = None, *, transformer: Path | str | 
         )
     del found["transformer"]
     return WeightSet(folder, tuple(transformers), **found)
+
+
+def read_config(transformer: Path) -> dict[str, object]:
+    """The `config.json` of a transformer's folder, or beside its file; empty where there is none to be read."""
+    folder = transformer if transformer.is_dir() else transformer.parent
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return config if isinstance(config, dict) else {}
 
 
 def checkpoint_families(folder: Path) -> dict[str, list[Path]]:
