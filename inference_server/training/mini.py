@@ -320,7 +320,8 @@ def train_road(options: argparse.Namespace) -> int:
             "history": history,
             "log": read_log(folder / "log.jsonl"),
         }
-        (folder / "results.json").write_text(json.dumps(result, indent=1))
+        for place in (folder / "results.json", options.output / f"{road}.json"):
+            place.write_text(json.dumps(result, indent=1))
         trainer.export(folder / "transformer")
         copy.deepcopy(vae).half().save_pretrained(folder / "vae-half")  # the next batch is in the making
         pack(options.output / f"{road}.tar.gz", folder)
