@@ -39,6 +39,8 @@ STRAY = 0.01
 """An aim of inverse kinematics with less than this fraction of the flesh has it by mistake."""
 
 
+ENDING = 0.7
+"""Where only heads are known, a limb goes on with a bone that begins this far along its flesh."""
 TRACE = 1e-4
 """A bone that moves less than this fraction of the flesh moves none."""
 FEATHER = 0.3
@@ -376,7 +378,7 @@ class Choice:
             if gap <= 0.05 * length + skeleton.near:
                 return True
             return gap < 0.4 * length and len(siblings) == 1
-        if away < 0.4 * self._own[parent]:
+        if away < ENDING * self._own[parent]:
             return False
         return len(siblings) == 1 or bone == max(
             siblings, key=lambda child: self._straightness(parent, child)
@@ -469,7 +471,10 @@ class Choice:
         # A body that reaches back to where the bone begins (feet on the floor) does not grow out of it.
         axis = skeleton.heads[below[0]] - skeleton.heads[bone]
         span = float(axis @ axis)
-        joints = skeleton.heads[self._branch(below[0])]
+        branch = self._branch(below[0])
+        joints = np.concatenate(
+            [skeleton.heads[branch], skeleton.tails[branch][: len(branch) * self._trusted]]
+        )
         along = (joints - skeleton.heads[bone]) @ axis / max(span, 1e-18)
         branching = len(self._anatomy.children.get(below[0], ())) > 1
         return branching and bool(along.min() < 0.5)

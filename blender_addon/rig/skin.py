@@ -12,7 +12,7 @@ from .skeleton import Skeleton
 
 SAMPLES = 6000
 """Vertices looked at to learn where a bone's flesh is: reading weights takes about a microsecond each."""
-FLESH_TYPES = frozenset({"MESH", "CURVE", "SURFACE", "META", "FONT"})
+FLESH_TYPES = frozenset({"MESH", "CURVE", "SURFACE", "FONT"})
 """Types of objects that have a surface to render."""
 
 
@@ -45,6 +45,8 @@ def carrying_bone(obj: bpy.types.Object, armature: bpy.types.Object) -> str:
 
 def read_points(mesh: bpy.types.Mesh) -> np.ndarray:
     """[V, 3] float32 vertices in object space. The attribute is copied as a block, `vertices` one by one."""
+    if not len(mesh.vertices):  # it may lack the attribute
+        return np.zeros((0, 3), np.float32)
     points = np.empty(len(mesh.vertices) * 3, np.float32)
     mesh.attributes["position"].data.foreach_get("vector", points)
     return points.reshape(-1, 3)
@@ -155,9 +157,13 @@ def _read_flesh(armature, skeleton, index, obj, bone: int) -> _Flesh | None:
         mesh = obj.data
         points, triangles = read_points(mesh), read_triangles(mesh)
     else:
-        mesh = obj.to_mesh()
+        evaluated = obj.evaluated_get(bpy.context.view_layer.depsgraph)
+        source = evaluated if evaluated.is_evaluated else obj
+        mesh = source.to_mesh()
+        if mesh is None:
+            return None
         points, triangles = read_points(mesh), read_triangles(mesh)
-        obj.to_mesh_clear()
+        source.to_mesh_clear()
     if not len(triangles):
         return None
     if bone < 0 and (obj.type != "MESH" or not any(group.name in index for group in obj.vertex_groups)):

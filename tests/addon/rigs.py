@@ -203,6 +203,12 @@ def export(armatures, **given):
     return run(module("request.export").export_clip(bpy.context, options(armatures, **given)))[0]
 
 
+def watch(rig, frames=9):
+    """How a rig moves in a shot of some frames."""
+    steps = module("request.export").watch_range(bpy.context, options([rig], num_frames=frames))
+    return run(steps)[0][rig]
+
+
 def run(steps):
     """What a generator returns, and how often it paused on the way."""
     pauses = 0

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from bpy_extras.object_utils import world_to_camera_view
 
+from tests.addon.rigs import LEGGED, flesh, make_armature
 from tests.addon.scenes import newest_job, settle, strip_of
 from tests.addon.servers import module, png
 
@@ -108,3 +109,71 @@ def test_contact_sheet_shows_every_picture_unchanged(clean_scene, tmp_path):
     assert [tuple(pixels[row, x]) for x in across] == [colours[0]] + [colours[1]] * 5
     assert [tuple(pixels[row + height + margin, x]) for x in across[1:]] == [colours[2]] * 5
     assert bpy.data.scenes.get("Contact Sheet") is None
+
+
+def bone_tree(path, offset_of):
+    """A motion capture file of a body without a mesh; `offset_of` turns offsets into the file's axes."""
+
+    def joint(word, name, offset, *below, end=(0, 10, 0)):
+        place = "Xposition Yposition Zposition " if word == "ROOT" else ""
+        inner = "".join(below) or "End Site\n{{\nOFFSET {} {} {}\n}}\n".format(*offset_of(end))
+        channels = f"CHANNELS {6 if place else 3} {place}Zrotation Xrotation Yrotation\n"
+        return (
+            "{} {}\n{{\nOFFSET {} {} {}\n".format(word, name, *offset_of(offset)) + channels + inner + "}\n"
+        )
+
+    legs = [
+        joint(
+            "JOINT", f"{side}Leg", (8 * x, 0, 0), joint("JOINT", f"{side}Shin", (0, -40, 0), end=(0, -40, 0))
+        )
+        for side, x in (("Left", 1), ("Right", -1))
+    ]
+    spine = joint("JOINT", "Spine", (0, 10, 0), joint("JOINT", "Head", (0, 45, 0), end=(0, 20, 0)))
+    root = joint("ROOT", "Hips", (0, 0, 0), *legs, spine)
+    rows = "\n".join(" ".join(["0"] * 6 + [str(4 * i)] + ["0"] * 17) for i in range(9))
+    path.write_text(f"HIERARCHY\n{root}MOTION\nFrames: 9\nFrame Time: 0.04\n{rows}\n")
+    return path
+
+
+@pytest.mark.parametrize("up", ["y", "z"])
+def test_a_rig_without_a_mesh_gets_a_body_as_thick_as_its_skeleton_is_large(clean_scene, tmp_path, up):
+    path = bone_tree(tmp_path / "walk.bvh", (lambda o: o) if up == "y" else (lambda o: (o[0], o[2], o[1])))
+    rig = module("examples.rig_files").import_rig(bpy.context, path)
+    [body] = module("examples.rig_files").bodies_of(clean_scene, rig)
+    points = np.array([vertex.co for vertex in body.data.vertices])
+    bones = np.array([bone.head_local for bone in rig.data.bones] + [b.tail_local for b in rig.data.bones])
+    size = np.linalg.norm(np.ptp(bones, axis=0))
+    thin = min(np.ptp(points, axis=0)) / size
+    assert 0.03 < thin < 0.3
+    assert all(len(vertex.groups) == 1 for vertex in body.data.vertices), "nothing webs between limbs"
+
+
+@pytest.mark.parametrize("way", [(0, 0, 9), (0, 9, 0), (9, 0, 0), (0, 60, 0)])
+def test_the_camera_keeps_the_whole_motion_in_view(clean_scene, way):
+    rig = make_armature("Rig", LEGGED)
+    flesh(rig)
+    for frame, share in ((1, 1.0), (24, 0.0)):
+        rig.location = tuple(share * value for value in way)
+        rig.keyframe_insert("location", frame=frame)
+    scenes = module("examples.scenes")
+    scenes.set_format(clean_scene)
+    clean_scene.frame_end = 24
+    scenes.stage(bpy.context, rig)
+    for frame in range(1, 25):
+        clean_scene.frame_set(frame)
+        for bone in rig.pose.bones:
+            seen = world_to_camera_view(clean_scene, clean_scene.camera, rig.matrix_world @ bone.head)
+            assert 0 < seen.x < 1 and 0 < seen.y < 1 and seen.z > 0
+
+
+@pytest.mark.parametrize("kind", ["blend", "glb", "fbx", "bvh"])
+@pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com/spec/v1\n"])
+def test_a_broken_rig_file_is_one_sentence(clean_scene, tmp_path, kind, content):
+    path = tmp_path / f"broken.{kind}"
+    path.write_bytes(content)
+    rig_files = module("examples.rig_files")
+    with pytest.raises(rig_files.RigFileError) as raised:
+        rig_files.import_rig(bpy.context, path)
+    sentence = str(raised.value)
+    assert sentence.startswith("broken.") and sentence.endswith(".") and "\n" not in sentence
+    assert str(tmp_path) not in sentence and "Traceback" not in sentence

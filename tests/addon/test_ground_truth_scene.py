@@ -1,0 +1,205 @@
+"""What renders is labelled, whatever the viewport shows and whatever it is made of."""
+
+from __future__ import annotations
+
+import bpy
+import numpy as np
+import pytest
+
+from tests.addon.rigs import LEGGED, add_camera, export, flesh, make_armature
+from tests.addon.servers import module
+
+SIZE = {"width": 256, "height": 160}
+
+
+@pytest.fixture
+def rig(clean_scene):
+    rig = make_armature("Rig", LEGGED)
+    add_camera(target=(0, 0, 1), direction=(0, -1, 0), distance=5)
+    return rig
+
+
+def labelled(clip, limb=None, frame=None):
+    """How many cells of a frame's part map, or pixels of the first labels, a limb has, or all together."""
+    labels = clip.first_labels if frame is None else clip.part_maps[frame]
+    if limb is None:
+        return int((labels > 0).sum())
+    return int((labels == [made.name for made in clip.pose.limbs].index(limb) + 1).sum())
+
+
+def hide(obj, frames, *properties):
+    for frame, off in frames:
+        for name in properties:
+            setattr(obj, name, off)
+            obj.keyframe_insert(name, frame=frame)
+    bpy.context.scene.frame_set(1)
+
+
+def carried(rig, bone, obj):
+    obj.parent, obj.parent_type, obj.parent_bone = rig, "BONE", bone
+    return obj
+
+
+def cube(size, bone, rig):
+    bpy.ops.mesh.primitive_cube_add(size=size)
+    return carried(rig, bone, bpy.context.object)
+
+
+@pytest.mark.parametrize("properties", [("hide_render",), ("hide_render", "hide_viewport")])
+@pytest.mark.parametrize("first", [False, True])
+def test_a_prop_is_labelled_in_the_frames_that_show_it(rig, properties, first):
+    flesh(rig)
+    hide(cube(0.5, "head", rig), ((1, first), (3, not first)), *properties)
+    clip = export([rig], num_frames=4, **SIZE)
+    with_prop, without = (3, 1) if first else (1, 3)
+    assert labelled(clip, "head", with_prop) > 1.5 * labelled(clip, "head", without) > 0
+    assert labelled(clip, "head", 0) == labelled(clip, "head", 1)
+
+
+@pytest.mark.parametrize("how", ["screen", "eye", "collection", "modifier"])
+def test_the_render_decides_and_not_the_viewport(rig, how):
+    body, proxy = flesh(rig), flesh(rig, thickness=0.6, name="proxy")
+    proxy.hide_render = True
+    shown = export([rig], **SIZE)
+    if how == "screen":
+        body.hide_viewport = True
+    elif how == "eye":
+        body.hide_set(True)
+    elif how == "collection":
+        kept = bpy.data.collections.new("Render")
+        bpy.context.scene.collection.children.link(kept)
+        bpy.context.scene.collection.objects.unlink(body)
+        kept.objects.link(body)
+        kept.hide_viewport = True
+    else:
+        body.modifiers[0].show_viewport = False
+        rig.pose.bones["thigh.L"].rotation_mode = "XYZ"
+    hidden = export([rig], **SIZE)
+    assert (hidden.first_labels == shown.first_labels).all() and labelled(hidden) > 0
+    assert body.hide_viewport == (how == "screen") and body.hide_get() == (how == "eye")
+    assert body.modifiers[0].show_viewport == (how != "modifier")
+
+
+def curve(bone, rig):
+    data = bpy.data.curves.new(bone, "CURVE")
+    data.dimensions, data.bevel_depth = "3D", 0.08
+    spline = data.splines.new("POLY")
+    spline.points.add(1)
+    length = rig.data.bones[bone].length
+    spline.points[1].co = (0, length, 0, 1)
+    part = bpy.data.objects.new(bone, data)
+    bpy.context.scene.collection.objects.link(part)
+    carried(rig, bone, part).location.y = -length
+
+
+def test_curves_and_texts_on_bones_are_labelled(rig):
+    for bone in ("chest", "thigh.L"):
+        curve(bone, rig)
+    text = bpy.data.objects.new("text", bpy.data.curves.new("text", "FONT"))
+    text.data.body, text.data.extrude, text.rotation_euler = "OO", 0.1, (1.57, 0, 0)
+    bpy.context.scene.collection.objects.link(text)
+    carried(rig, "shin.R", text)
+    clip = export([rig], **SIZE)
+    for limb in ("chest", "thigh.L", "shin.R"):
+        assert labelled(clip, limb) > 20
+    assert not clip.warnings or "No mesh" not in clip.warnings[0]
+
+
+def test_a_body_in_a_lattice_is_labelled_by_the_nearest_limb(rig):
+    body = flesh(rig)
+    straight = export([rig], **SIZE)
+    body.modifiers.clear()
+    body.parent = None
+    body.vertex_groups.clear()
+    cage = bpy.data.objects.new("Cage", bpy.data.lattices.new("Cage"))
+    bpy.context.scene.collection.objects.link(cage)
+    cage.location, cage.scale, cage.parent = (0, 0, 1), (3, 3, 3), rig
+    cage.modifiers.new("Armature", "ARMATURE").object = rig
+    body.modifiers.new("Lattice", "LATTICE").object = cage
+    caged = export([rig], **SIZE)
+    both = straight.first_labels > 0
+    assert (caged.first_labels > 0)[both].mean() > 0.95
+    assert (caged.first_labels == straight.first_labels)[both].mean() > 0.8
+
+
+def instancing_nodes(instance):
+    """A node group that puts an object on each point."""
+    group = bpy.data.node_groups.new("Instances", "GeometryNodeTree")
+    for way in ("INPUT", "OUTPUT"):
+        group.interface.new_socket("Geometry", in_out=way, socket_type="NodeSocketGeometry")
+    first, last = group.nodes.new("NodeGroupInput"), group.nodes.new("NodeGroupOutput")
+    on_points, info = (
+        group.nodes.new("GeometryNodeInstanceOnPoints"),
+        group.nodes.new("GeometryNodeObjectInfo"),
+    )
+    info.inputs["Object"].default_value = instance
+    group.links.new(first.outputs[0], on_points.inputs["Points"])
+    group.links.new(info.outputs["Geometry"], on_points.inputs["Instance"])
+    group.links.new(on_points.outputs[0], last.inputs[0])
+    return group
+
+
+def test_instances_of_geometry_nodes_are_labelled_with_what_carries_them(rig):
+    bpy.ops.mesh.primitive_cube_add(size=0.3, location=(50, 0, 0))
+    group = instancing_nodes(bpy.context.object)
+    for bone in ("head", "shin.L"):
+        mesh = bpy.data.meshes.new(bone)
+        mesh.from_pydata([(0, 0, 0), (0, -0.2, 0)], [], [])
+        points = bpy.data.objects.new(bone, mesh)
+        bpy.context.scene.collection.objects.link(points)
+        carried(rig, bone, points).modifiers.new("Nodes", "NODES").node_group = group
+    clip = export([rig], **SIZE)
+    assert labelled(clip, "head") > 50 and labelled(clip, "shin.L") > 50
+    assert labelled(clip) == labelled(clip, "head") + labelled(clip, "shin.L")
+
+
+def test_an_instanced_thing_in_front_hides(rig):
+    flesh(rig)
+    free = export([rig], **SIZE)
+    bpy.ops.mesh.primitive_cube_add(size=1, location=(0.5, 0, 0.5))
+    store = bpy.data.collections.new("Store")
+    block = bpy.context.object
+    bpy.context.scene.collection.objects.unlink(block)
+    store.objects.link(block)
+    place = bpy.data.objects.new("Place", None)
+    place.instance_type, place.instance_collection, place.location = "COLLECTION", store, (0, -1, 0)
+    bpy.context.scene.collection.objects.link(place)
+    hidden = export([rig], **SIZE)
+    assert labelled(free, "shin.L") > 0 and labelled(hidden, "shin.L") == 0
+    assert labelled(hidden, "shin.R") == labelled(free, "shin.R")
+
+
+def test_a_nested_instance_is_drawn_where_it_stands(rig):
+    body = flesh(rig)
+    alone = export([rig], **SIZE)
+    inner, outer = bpy.data.collections.new("Character"), bpy.data.collections.new("Set")
+    for obj in (rig, body):
+        bpy.context.scene.collection.objects.unlink(obj)
+        inner.objects.link(obj)
+    for name, holds, home in (("One", inner, outer), ("Two", outer, bpy.context.scene.collection)):
+        empty = bpy.data.objects.new(name, None)
+        empty.instance_type, empty.instance_collection = "COLLECTION", holds
+        home.objects.link(empty)
+    bpy.data.objects["One"].location.x, bpy.data.objects["Two"].location.x = 0.3, -0.3
+    bpy.context.view_layer.update()
+    nested = export([bpy.data.objects["Two"]], **SIZE)
+    assert (nested.first_labels == alone.first_labels).all() and labelled(nested) > 0
+    bpy.data.objects["One"].location.x = 0.9
+    bpy.context.view_layer.update()
+    moved = export([bpy.data.objects["Two"]], **SIZE)
+    columns = [np.flatnonzero(clip.first_labels.any(axis=0))[0] for clip in (alone, moved)]
+    assert columns[1] > columns[0] + 10
+    assert moved.pose.points[:, 0].min() > alone.pose.points[:, 0].min() + 10
+
+
+def test_an_excluded_collection_is_named(clean_scene):
+    rig = make_armature("Rig", LEGGED)
+    kept = bpy.data.collections.new("Characters")
+    clean_scene.collection.children.link(kept)
+    clean_scene.collection.objects.unlink(rig)
+    kept.objects.link(rig)
+    add_camera()
+    bpy.context.view_layer.layer_collection.children["Characters"].exclude = True
+    bpy.context.view_layer.update()
+    reason = module("request.blockers").export_blocker(bpy.context)
+    assert "Rig lies in the collection Characters, which is excluded" in reason

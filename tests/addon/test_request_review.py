@@ -1,0 +1,94 @@
+"""A clip is judged before it is sent."""
+
+from __future__ import annotations
+
+import bpy
+import pytest
+
+from tests.addon.rigs import LEGGED, add_camera, export, flesh, make_armature
+from tests.addon.servers import module
+
+
+@pytest.fixture
+def rig(clean_scene):
+    rig = make_armature("Rig", LEGGED)
+    flesh(rig)
+    head = rig.pose.bones["head"]
+    head.rotation_mode = "XYZ"
+    for frame, angle in ((1, 0.0), (20, 1.0)):
+        head.rotation_euler.x = angle
+        head.keyframe_insert("rotation_euler", frame=frame)
+    add_camera(direction=(0, -1, 0), distance=5)
+    return rig
+
+
+def said(rig, **given):
+    return " ".join(export([rig], **{"num_frames": 9, **given}).warnings)
+
+
+def key(obj, path, keys, index=0):
+    for frame, value in keys:
+        getattr(obj, path)[index] = value
+        obj.keyframe_insert(path, index=index, frame=frame)
+
+
+def test_a_good_clip_is_not_spoken_of(rig):
+    assert said(rig) == ""
+
+
+def test_a_subject_that_leaves_the_picture(rig):
+    key(rig, "location", ((1, 0.0), (9, 30.0)))
+    assert "out of view in 7 of 9 frames" in said(rig) or "out of view in" in said(rig)
+
+
+def test_a_small_subject(rig):
+    bpy.context.scene.camera.location.y = -150
+    assert "pixels large in a picture of 256 x 160; move the camera nearer" in said(rig)
+
+
+def test_a_cut_at_a_marker_comes_with_a_button(rig, clean_scene):
+    first, other = clean_scene.camera, add_camera(direction=(1, 0, 0), distance=5)
+    for frame, camera in ((1, first), (5, other)):
+        clean_scene.timeline_markers.new("cut", frame=frame).camera = camera
+    clean_scene.camera = first
+    clip = export([rig], num_frames=9)
+    [cut] = [finding for finding in clip.findings if finding.operator]
+    assert "changes to Camera.001 at frame 5" in cut.sentence
+    assert bpy.ops.poseanything.use_range(**dict(cut.properties)) == {"FINISHED"}
+    settings = clean_scene.poseanything
+    assert (settings.use_custom_range, settings.frame_start, settings.frame_end) == (True, 1, 4)
+    assert not [f for f in export([rig], num_frames=4).findings if f.operator]
+
+
+def test_a_camera_that_jumps_cuts_and_one_that_flies_does_not(rig, clean_scene):
+    camera = clean_scene.camera
+    key(camera, "location", ((1, 0.0), (9, 1.0)))
+    assert "jumps" not in said(rig)
+    camera.animation_data_clear()
+    key(camera, "location", ((1, 0.0), (4, 0.0), (5, 1.2), (9, 1.2)))
+    assert "The camera jumps at frame 5" in said(rig)
+
+
+def test_nothing_that_moves(rig):
+    rig.animation_data.action = None
+    assert "Nothing moves from frame 1 to 9" in said(rig)
+
+
+def test_a_subject_behind_a_wall(rig):
+    bpy.ops.mesh.primitive_plane_add(size=20, location=(0, -2, 0), rotation=(1.5708, 0, 0))
+    wall = bpy.context.object
+    assert "covers only 0% of its limbs in the first frame" in said(rig)
+    for frame, hidden in ((1, True), (4, False)):
+        wall.hide_render = hidden
+        wall.keyframe_insert("hide_render", frame=frame)
+    assert "hardly seen in 6 of 9 frames, from frame 4 on" in said(rig)
+
+
+def test_the_findings_of_an_export_are_kept_for_the_panel(rig, clean_scene, tmp_path):
+    bpy.context.scene.camera.location.y = -150
+    clean_scene.frame_end = 3
+    clean_scene.render.engine = "BLENDER_WORKBENCH"
+    bpy.context.view_layer.objects.active = rig
+    assert bpy.ops.poseanything.export_skeleton(directory=str(tmp_path)) == {"FINISHED"}
+    [finding] = module("session").get().findings
+    assert "move the camera nearer" in finding.sentence

@@ -1,0 +1,140 @@
+"""Keys are found wherever they are: in the NLA, on controls, in other armatures, on instancers."""
+
+from __future__ import annotations
+
+import types
+
+import bpy
+import pytest
+
+from tests.addon.rigs import LEGGED, add_camera, make_armature
+from tests.addon.servers import module
+
+WAVE = ((1, 0.0), (9, 1.2), (17, -1.0), (25, 1.2), (33, 0.0))
+
+
+def wave(owner, path="rotation_euler", index=0, keys=WAVE):
+    if hasattr(owner, "rotation_mode"):
+        owner.rotation_mode = "XYZ"
+    for frame, value in keys:
+        getattr(owner, path)[index] = value
+        owner.keyframe_insert(path, index=index, frame=frame)
+
+
+def posed(scene, frames=33):
+    """The clip frames that carry a pose when those at keyframes do."""
+    scene.frame_start, scene.frame_end = 1, frames
+    scene.poseanything.pose_density = "KEYS"
+    ranges = module("request.range")
+    planned = ranges.clip_range(bpy.context, scene.poseanything, None)
+    return ranges.pose_frames(bpy.context, scene.poseanything, planned)
+
+
+@pytest.fixture
+def rig(clean_scene):
+    add_camera()
+    return make_armature("Rig", LEGGED)
+
+
+def pushed_down(rig, name="Wave", start=1):
+    data = rig.animation_data
+    strip = data.nla_tracks.new().strips.new(name, start, data.action)
+    data.action = None
+    return strip
+
+
+def test_in_the_nla(rig, clean_scene):
+    wave(rig.pose.bones["head"])
+    strip = pushed_down(rig)
+    assert posed(clean_scene) == (0, 8, 16, 24, 32)
+    strip.frame_start_ui = 5
+    assert posed(clean_scene) == (0, 4, 12, 20, 28, 32)
+    strip.frame_start_ui = 1
+    strip.scale = 0.5
+    assert posed(clean_scene) == (0, 4, 8, 12, 16, 32)
+    strip.repeat = 2
+    assert posed(clean_scene) == (0, 4, 8, 12, 16, 20, 24, 28, 32)
+    rig.animation_data.nla_tracks[0].mute = True
+    assert posed(clean_scene) == (0, 32)
+
+
+def test_a_reversed_strip_is_read_backwards(rig, clean_scene):
+    wave(rig.pose.bones["head"], keys=((1, 0.0), (5, 1.0), (33, 0.0)))
+    pushed_down(rig).use_reverse = True
+    assert posed(clean_scene) == (0, 28, 32)
+
+
+def test_on_a_target_of_inverse_kinematics(rig, clean_scene):
+    target = bpy.data.objects.new("Target", None)
+    clean_scene.collection.objects.link(target)
+    wave(target, "location")
+    constraint = rig.pose.bones["shin.L"].constraints.new("IK")
+    constraint.target = target
+    assert posed(clean_scene) == (0, 8, 16, 24, 32)
+    constraint.mute = True
+    assert posed(clean_scene) == (0, 32)
+
+
+@pytest.mark.parametrize("how", ["constraints", "driver"])
+def test_in_another_armature_that_moves_this_one(rig, clean_scene, how):
+    other = make_armature("Other", LEGGED)
+    bpy.context.view_layer.objects.active = rig
+    rig.select_set(True)
+    wave(other.pose.bones["head"])
+    head = rig.pose.bones["head"]
+    if how == "constraints":
+        copy = head.constraints.new("COPY_ROTATION")
+        copy.target, copy.subtarget = other, "head"
+    else:
+        head.rotation_mode = "XYZ"
+        variable = head.driver_add("rotation_euler", 0).driver.variables.new()
+        variable.type, variable.targets[0].id, variable.targets[0].bone_target = "TRANSFORMS", other, "head"
+    assert posed(clean_scene) == (0, 8, 16, 24, 32)
+
+
+def test_on_what_a_rig_stands_on_and_on_its_instancer(rig, clean_scene):
+    cart = bpy.data.objects.new("Cart", None)
+    clean_scene.collection.objects.link(cart)
+    rig.parent = cart
+    wave(cart, "location", keys=((1, 0.0), (7, 1.0), (33, 0.0)))
+    assert posed(clean_scene) == (0, 6, 32)
+    store = bpy.data.collections.new("Store")
+    for obj in (rig, cart):
+        clean_scene.collection.objects.unlink(obj)
+        store.objects.link(obj)
+    instancer = bpy.data.objects.new("Instancer", None)
+    instancer.instance_type, instancer.instance_collection = "COLLECTION", store
+    clean_scene.collection.objects.link(instancer)
+    wave(instancer, "location", keys=((1, 0.0), (21, 1.0), (33, 0.0)))
+    instancer.select_set(True)
+    assert posed(clean_scene) == (0, 6, 20, 32)
+
+
+def findings(scene):
+    ranges, review = module("request.range"), module("request.review")
+    scene.frame_end = 33
+    planned = ranges.clip_range(bpy.context, scene.poseanything, None)
+    return list(review.review_keys(scene.poseanything, planned, posed(scene)))
+
+
+def test_baked_keys_and_missing_ones_are_told(rig, clean_scene):
+    [lost] = findings(clean_scene)
+    assert "No keyframe lies between frame 1 and 33" in lost.sentence
+    assert dict(lost.properties)["value"] == "ALL"
+    wave(rig.pose.bones["head"], keys=[(frame, 0.1 * frame) for frame in range(1, 34)])
+    [baked] = findings(clean_scene)
+    assert "keyed on 33 of 33 frames (baked)" in baked.sentence
+    assert bpy.ops.wm.context_set_enum(**dict(baked.properties)) == {"FINISHED"}
+    assert clean_scene.poseanything.pose_density == "NTH"
+
+
+def test_an_edit_at_another_frame_rate_is_told(clean_scene):
+    review = module("request.review")
+    edit = types.SimpleNamespace(name="Edit", render=types.SimpleNamespace(fps=50, fps_base=1.0))
+    clean_scene.render.fps = 25
+    [finding] = review.review_frame_rate(clean_scene, edit, 25)
+    assert (
+        "Edit at 50 frames per second" in finding.sentence
+        and "0.50 s there instead of 1.00 s" in finding.sentence
+    )
+    assert not list(review.review_frame_rate(clean_scene, clean_scene, 25))

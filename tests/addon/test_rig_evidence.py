@@ -1,0 +1,342 @@
+"""Bones count by the flesh that they move and by their motion, then by structure, then by name."""
+
+from __future__ import annotations
+
+import bpy
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mathutils import Vector
+
+from tests.addon.rigs import LEGGED, add_camera, export, flesh, make_armature, watch
+from tests.addon.servers import module
+
+HUMAN = {
+    "hips": ((0, 0, 1), (0, 0, 1.2), ""),
+    "spine": ((0, 0, 1.2), (0, 0, 1.5), "hips"),
+    "head": ((0, 0, 1.5), (0, 0, 1.8), "spine"),
+    **{
+        f"{name}.{side}": (
+            (x * head[0], 0, head[1]),
+            (x * tail[0], 0, tail[1]),
+            f"{parent}.{side}" if parent in ("arm", "thigh") else parent,
+        )
+        for side, x in (("L", 1), ("R", -1))
+        for name, head, tail, parent in (
+            ("arm", (0.15, 1.45), (0.45, 1.45), "spine"),
+            ("fore", (0.45, 1.45), (0.75, 1.45), "arm"),
+            ("thigh", (0.1, 1), (0.12, 0.5), "hips"),
+            ("shin", (0.12, 0.5), (0.12, 0.05), "thigh"),
+        )
+    },
+}
+
+
+def swing(rig, bone, axis=0, angle=0.8, frames=9):
+    pose_bone = rig.pose.bones[bone]
+    pose_bone.rotation_mode = "XYZ"
+    for frame, value in ((1, 0.0), (frames, angle)):
+        pose_bone.rotation_euler[axis] = value
+        pose_bone.keyframe_insert("rotation_euler", index=axis, frame=frame)
+
+
+def drawn(rig, **shot):
+    """The limbs that are drawn of a rig in a shot of nine frames."""
+    if bpy.context.scene.camera is None:
+        add_camera(**{"target": (0, 0, 1), "direction": (0, -1, 0.1), "distance": 6, **shot})
+    motion = watch(rig)
+    choice = module("rig.limbs").choose_limbs(rig, motion)
+    return {limb.name for limb in choice.limbs}, choice
+
+
+def test_tails_that_an_importer_guessed_do_not_count(clean_scene):
+    """Tails a hundred times too long, or next to none: sizes come from heads and flesh."""
+    body = HUMAN | {
+        "hand.L": ((0.75, 0, 1.45), (0.85, 0, 1.45), "fore.L"),
+        "foot.L": ((0.12, 0, 0.05), (0.12, -0.15, 0.02), "shin.L"),
+    }
+    for scale in (100.0, 0.01):
+        guessed = {
+            name: (head, tuple(np.array(head) + (np.array(tail) - head) * scale), parent)
+            for name, (head, tail, parent) in body.items()
+        }
+        rig, shape = make_armature("Rig", guessed), make_armature("Shape", body)
+        mesh = flesh(shape)
+        mesh.modifiers[0].object = mesh.parent = rig
+        bpy.data.objects.remove(shape)
+        names, choice = drawn(rig)
+        assert names == set(body)
+        ends = {limb.name: limb for limb in choice.limbs}
+        assert len(ends) == len(body)
+
+
+def test_vertex_groups_that_weigh_nothing_are_no_flesh(clean_scene):
+    controls = {
+        "kneeIK.L": ((0.1, -0.6, 0.5), (0.1, -0.6, 0.7), ""),
+        "FK copy": ((0.5, 0, 1), (0.5, 0, 1.4), ""),
+    }
+    rig = make_armature("Rig", HUMAN | controls)
+    mesh = flesh(rig, bones=HUMAN)
+    for name in controls:
+        mesh.vertex_groups.new(name=name)
+    names, choice = drawn(rig)
+    assert names == set(HUMAN)
+    assert choice.reasons["FK copy"] == "skipped: it moves no flesh"
+
+
+def test_a_root_that_is_joined_to_the_hips_is_no_third_leg(clean_scene):
+    bones = {name: (head, tail, parent or "origin") for name, (head, tail, parent) in HUMAN.items()}
+    for name in ("origin", "joint7"):
+        renamed = {bone: (h, t, name if p == "origin" else p) for bone, (h, t, p) in bones.items()}
+        rig = make_armature("Rig", {name: ((0, 0, 0), (0, 0, 1), "")} | renamed)
+        assert {limb.name for limb in module("rig.limbs").choose_limbs(rig).limbs} == set(HUMAN)
+
+
+INSECT = {
+    "abdomen": ((-1.2, 0, 0.5), (-0.2, 0, 0.5), ""),
+    "thorax": ((-0.2, 0, 0.5), (0.8, 0, 0.5), "abdomen"),
+    "head": ((0.8, 0, 0.5), (1.2, 0, 0.5), "thorax"),
+    **{
+        f"leg{i}_{part}.{side}": (
+            (x, y * (0.2 if part == "a" else 0.5), 0.5),
+            (x, y * (0.5 if part == "a" else 0.9), 0.55 if part == "a" else 0),
+            "thorax" if part == "a" else f"leg{i}_a.{side}",
+        )
+        for side, y in (("L", -1), ("R", 1))
+        for i, x in enumerate((0, 0.3, 0.6))
+        for part in "ab"
+    },
+}
+
+
+def test_three_equal_chains_are_fingers_only_at_a_limbs_end_and_when_they_are_small(clean_scene):
+    rig = make_armature("Rig", INSECT)
+    flesh(rig, thickness=0.3)
+    assert drawn(rig, target=(0, 0, 0.5))[0] == set(INSECT)
+
+
+def test_wheels_that_turn_are_limbs_and_a_door_that_does_not_is_rigid_with_its_car(clean_scene):
+    wheels = {
+        f"wheel{place}.{side}": ((0.8 * x, y, 0.35), (1.0 * x, y, 0.35), "chassis")
+        for side, x in (("L", 1), ("R", -1))
+        for place, y in (("F", -1.2), ("B", 1.2))
+    }
+    car = {
+        "chassis": ((0, 1.8, 0.5), (0, -1.8, 0.5), ""),
+        "door.L": ((0.85, -0.2, 0.7), (0.85, 0.2, 0.7), "chassis"),
+    }
+    rig = make_armature("Rig", car | wheels)
+    flesh(rig, bones=["chassis"], thickness=0.3, name="body")
+    flesh(rig, bones=wheels, thickness=2.0, name="wheels")
+    flesh(rig, bones=["door.L"], name="door")
+    for wheel in list(wheels)[:3]:
+        swing(rig, wheel, axis=1, angle=6)
+    names, choice = drawn(rig, direction=(1, -1, 0.4), target=(0, 0, 0.5), distance=7)
+    assert names == {"chassis", *wheels}, choice.reasons
+    assert choice.reasons["door.L"] == "skipped: rigid with chassis"
+    assert "drawn: moves" in choice.reasons["wheelF.L"] and "of the picture" in choice.reasons["wheelF.L"]
+
+
+@pytest.mark.parametrize("name", ["tail_tip", "claw.L", "Hebel_Ende", "twist_left"])
+def test_a_name_does_not_drop_a_bone_that_moves_flesh_as_long_as_others(clean_scene, name):
+    bones = {
+        "body": ((0, 0, 1), (1, 0, 1), ""),
+        "base": ((0, 0, 1), (-0.5, 0, 1), "body"),
+        "mid": ((-0.5, 0, 1), (-1, 0, 1), "base"),
+        name: ((-1, 0, 1), (-1.5, 0, 1.1), "mid"),
+    }
+    rig = make_armature("Rig", bones)
+    flesh(rig)
+    swing(rig, name)
+    names, choice = drawn(rig)
+    assert name in names or name in {b for limb in choice.limbs for b in limb.bones}
+
+
+DETAILS = {
+    "bicep.L": ((0.3, -0.05, 1.45), (0.38, -0.08, 1.45), "arm.L"),
+    "knee_fix.L": ((0.12, -0.05, 0.52), (0.12, -0.12, 0.52), "shin.L"),
+    "X17": ((0.1, 0.05, 1.3), (0.16, 0.1, 1.3), "spine"),
+    "arm_twist.L": ((0.25, 0, 1.45), (0.35, 0, 1.45), "arm.L"),
+}
+
+
+def test_correctives_are_rigid_with_what_carries_them_whatever_their_names(clean_scene):
+    rig = make_armature("Rig", HUMAN | DETAILS)
+    flesh(rig)
+    swing(rig, "arm.L")
+    names, choice = drawn(rig)
+    assert names == set(HUMAN)
+    assert choice.reasons["X17"] == "skipped: rigid with spine"
+    rig.data.bones["X17"].poseanything.limb = "DRAW"
+    again, choice = drawn(rig)
+    assert "X17" in again and choice.reasons["X17"] == "drawn: as you say"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("左目", "右胸", "前髪1", "スカート_0_1"),
+        ("Auge.L", "Brust.L breast", "Haare", "Rock"),
+        ("ojo_izq", "bust.R", "cabello", "falda"),
+        ("eye_l", "breast_l", "ponytail", "scarf.001"),
+        ("глаз.L", "грудь", "волосы1", "юбка2"),
+    ],
+)
+def test_faces_hair_and_cloth_are_known_in_other_languages(clean_scene, words):
+    eye, breast, hair, skirt = words
+    extra = {
+        eye: ((0.04, -0.08, 1.65), (0.04, -0.12, 1.65), "head"),
+        breast: ((0.07, -0.08, 1.35), (0.07, -0.14, 1.34), "spine"),
+        hair: ((0, 0.1, 1.7), (0, 0.14, 1.3), "head"),
+        skirt: ((0, 0.15, 0.95), (0, 0.25, 0.6), "hips"),
+    }
+    rig = make_armature("Rig", HUMAN | extra)
+    flesh(rig)
+    swing(rig, "arm.L")
+    assert drawn(rig)[0] == set(HUMAN)
+
+
+def hand():
+    bones = {"wrist": ((0, 0, 0.6), (0, 0, 0.8), "")}
+    for number, finger in enumerate(("thumb", "index", "middle", "ring", "pinky")):
+        parent, x = "wrist", (number - 2) * 0.12
+        for joint, (low, high) in enumerate(((0.8, 1.1), (1.1, 1.3), (1.3, 1.5))):
+            name = f"{finger}_{joint}"
+            bones[name] = ((x, 0, low), (x, 0, high), parent)
+            parent = name
+    return bones
+
+
+def test_fingers_that_are_the_subject_are_drawn(clean_scene):
+    rig = make_armature("Rig", hand())
+    flesh(rig)
+    names, _ = drawn(rig, target=(0, 0, 1), distance=3)
+    assert names == set(hand())
+    rig.data.poseanything.digits = "SKIP"
+    assert drawn(rig)[0] == {"wrist"}
+
+
+def test_fingers_that_move_but_are_not_drawn_are_told(clean_scene):
+    bones = dict(HUMAN)
+    for number in range(4):
+        y = -0.03 + 0.02 * number
+        bones[f"finger{number}.L"] = ((0.75, y, 1.45), (0.85, y, 1.45), "fore.L")
+    rig = make_armature("Rig", bones)
+    flesh(rig, thickness=0.3)
+    for number in range(4):
+        swing(rig, f"finger{number}.L", frames=3)
+    add_camera(target=(0.75, 0, 1.45), direction=(0, -1, 0), distance=1.2)
+    clip = export([rig])
+    assert any("Fingers and toes of Rig move" in finding.sentence for finding in clip.findings)
+    [finding] = [one for one in clip.findings if one.operator == "poseanything.draw_digits"]
+    assert bpy.ops.poseanything.draw_digits(**dict(finding.properties)) == {"FINISHED"}
+    assert "finger0.L" in {limb.name for limb in export([rig]).pose.limbs}
+
+
+def test_a_rope_of_more_bones_than_labels_is_drawn_over_its_whole_length(clean_scene):
+    bones = {
+        f"b{i:03}": ((i * 0.02, 0, 1), (i * 0.02 + 0.02, 0, 1), f"b{i - 1:03}" if i else "")
+        for i in range(300)
+    }
+    rig = make_armature("Rope", bones)
+    choice = module("rig.limbs").choose_limbs(rig)
+    assert len(choice.limbs) <= 255 and sum(len(limb.bones) for limb in choice.limbs) == 300
+    rest = [
+        rig.data.bones[int(bone)].matrix_local @ Vector(offset)
+        for bone, offset in zip(choice.joint_bones, choice.joint_offsets)
+    ]
+    assert min(p.x for p in rest) == pytest.approx(0, abs=1e-4)
+    assert max(p.x for p in rest) == pytest.approx(6, abs=1e-4)
+
+
+# Any rig, spoilt in any way
+
+
+def branch(draw, bones, parent, head, length, depth):
+    """Grow a chain of bones from a place, with branches."""
+    direction = np.array([draw(st.floats(-1, 1)) for _ in range(3)])
+    direction[draw(st.integers(0, 2))] += 2
+    direction /= np.linalg.norm(direction)
+    for _ in range(draw(st.integers(1, 3))):
+        name = f"bone{len(bones)}"
+        tail = head + direction * length
+        bones[name] = (tuple(head), tuple(tail), parent)
+        if depth and draw(st.booleans()):
+            branch(draw, bones, name, tail, length * 0.8, depth - 1)
+        parent, head = name, tail
+
+
+@st.composite
+def skeletons(draw):
+    bones = {}
+    branch(draw, bones, "", np.array([0.0, 0.0, 1.0]), 0.5, 2)
+    return bones
+
+
+SPOILS = ("guessed tails", "empty groups", "controls", "names", "corrective", "scale")
+
+
+def spoil(bones, how, draw):
+    """The bones as an importer or a rigger leaves them; what is added moves no flesh or next to none."""
+    names, extra = list(bones), {}
+    if "guessed tails" in how:
+        scale = draw(st.sampled_from((0.02, 30.0)))
+        bones = {n: (h, tuple(np.array(h) + (np.array(t) - h) * scale), p) for n, (h, t, p) in bones.items()}
+    if "controls" in how:
+        head, tail, _ = bones[names[-1]]
+        extra |= {
+            f"extra_{i}": (tuple(np.array(tail) + i + 1), tuple(np.array(tail) + i + 1.2), "")
+            for i in range(3)
+        }
+        extra["extra_root"] = ((0, 0, 0), (0, 0, 0.3), "")
+        first = names[0]
+        bones[first] = (*bones[first][:2], "extra_root")
+    if "corrective" in how:
+        chosen = draw(st.sampled_from(names))
+        head = np.array(bones[chosen][0])
+        extra["extra_fix"] = (tuple(head + 0.01), tuple(head + 0.03), chosen)
+    return {**extra, **bones} if "controls" in how else {**bones, **extra}, list(extra)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.data(), skeletons(), st.sets(st.sampled_from(SPOILS), max_size=4))
+def test_what_moves_visible_flesh_is_drawn_and_nothing_else(addon, data, bones, how):
+    bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=False)
+    real = list(bones)
+    spoilt, extra = spoil(dict(bones), how, data.draw)
+    rig, shape = make_armature("Rig", spoilt), make_armature("Shape", bones)
+    mesh = flesh(shape)
+    mesh.modifiers[0].object = mesh.parent = rig
+    bpy.data.objects.remove(shape)
+    if "empty groups" in how:
+        for name in extra:
+            mesh.vertex_groups.new(name=name)
+    if "names" in how:
+        for number, name in enumerate(real):
+            rig.data.bones[name].name = f"{'クソ骨zq'[number % 3 :]}{number:02}"
+            real[number] = f"{'クソ骨zq'[number % 3 :]}{number:02}"
+    if "scale" in how:
+        rig.scale = (0.01,) * 3
+    bpy.context.view_layer.update()
+    for bone in real:
+        swing(rig, bone, axis=0, angle=0.4, frames=3)
+    corners = np.array([rig.matrix_world @ bone.head_local for bone in rig.data.bones if bone.name in real])
+    size = np.linalg.norm(np.ptp(corners, axis=0)) + (0.01 if "scale" in how else 1)
+    distance = 2.5 * float(size)
+    add_camera(corners.mean(axis=0), direction=(1, -1, 0.5), distance=distance, clip_start=distance / 100)
+    clip = export([rig])
+    subject = next(iter(module("rig.subjects").find_subjects([rig], {rig: watch(rig, frames=3)})))
+    bones_drawn = {bone for limb in subject.choice.limbs for bone in limb.bones}
+    assert bones_drawn == set(real)
+    assert {limb.name for limb in clip.pose.limbs} <= set(real)
+    # Labels cover what is rendered, and every pixel of the flesh has the label of a limb.
+    assert (clip.first_labels > 0).any() and all((labels > 0).any() for labels in clip.part_maps)
+
+
+def test_what_is_said_of_every_bone_begins_with_what_becomes_of_it(clean_scene):
+    rig = make_armature("Rig", LEGGED)
+    flesh(rig)
+    _, choice = drawn(rig)
+    assert set(choice.reasons) == set(LEGGED)
+    assert all(reason.startswith(("drawn: ", "skipped: ")) for reason in choice.reasons.values())
