@@ -271,5 +271,5 @@ def test_masks_that_make_no_sense(first: tuple, frames: tuple, message: str):
 
 
 def test_an_unknown_choice_for_empty_tokens():
-    with pytest.raises(ValueError, match="'shared' or 'excluded'"):
+    with pytest.raises(ValueError, match="'shared', 'excluded'"):
         make_block("dropped")

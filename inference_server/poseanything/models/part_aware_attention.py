@@ -62,7 +62,7 @@ class PartAttnProcessor:
             closing = rows[parts.queries.offsets[1:] - 1]
             per_part = value[-1].flatten().float().repeat(parts.first_masks.shape[:2].numel(), 1)
             shared = per_part.index_copy(0, parts.shown, closing).unflatten(0, (parts.batch_size, -1)).sum(1)
-            summed = shared[parts.token_samples] + parts.sum_rows(rows - closing[parts.queries.groups])
+            summed = torch.addmm(parts.sum_rows(rows), parts.outside, torch.cat([shared, closing]))
         to_out = attn.to_out[0]
         return to_out(summed.type_as(tokens)), None if shared is None else to_out(shared.type_as(tokens))
 
@@ -81,9 +81,9 @@ class PartAttnProcessor:
         )
         if not weigh_empty:
             return out
-        logit = (rows.float() * key[-1].float()).sum(-1) * rows.shape[-1] ** -0.5
+        logit = (rows * key[-1].float()).sum(-1) * rows.shape[-1] ** -0.5
         share = torch.sigmoid(logit + parts.log_outside[parts.queries.groups, None] - log_sum.T)
-        return torch.lerp(out.float(), value[-1].float(), share.unsqueeze(-1))
+        return out + share.unsqueeze(-1) * (value[-1].float() - out)
 
     def _attend_padded(
         self, rows: torch.Tensor, key: torch.Tensor, value: torch.Tensor, parts: PartTokens, weigh_empty: bool
