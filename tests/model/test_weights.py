@@ -13,6 +13,7 @@ import pytest
 
 from inference_server.poseanything.checkpoints import CheckpointError, default_folder, find_weights
 from inference_server.poseanything.checkpoints.folder import CHECKSUMS
+from inference_server.poseanything.checkpoints.inspection import inspect_weights
 from inference_server.poseanything.checkpoints.weights import check
 from tests.model.checkpoint_files import random_tensors, save_release, save_shards, transformer_shapes
 from tests.model.hub_server import Hub
@@ -256,3 +257,37 @@ def test_the_environment_names_the_folder(monkeypatch, tmp_path):
     assert default_folder() == tmp_path
     monkeypatch.delenv("POSEANYTHING_WEIGHTS")
     assert default_folder() == Path.home() / ".poseanything" / "weights"
+
+
+def save_small(folder: Path) -> Path:
+    """A checkpoint without prompts, saved with a VAE of its own."""
+    from inference_server.poseanything.models.linear_vae import AutoencoderLinear
+    from tests.model.tiny_transformer import tiny_transformer
+
+    tiny_transformer(text_conditioning=False).save_pretrained(folder / "transformer")
+    AutoencoderLinear(z_dim=4, patch_size=8).save_pretrained(folder / "vae")
+    return folder / "transformer"
+
+
+def test_a_checkpoint_with_its_own_vae_and_without_prompts_needs_nothing_else(tmp_path):
+    transformer = save_small(tmp_path / "small")
+    found = find_weights(tmp_path)
+    assert found.transformer == transformer and found.vae == tmp_path / "small" / "vae"
+    assert found.text_encoder is None and found.tokenizer is None
+    assert [line.partition(":")[0] for line in inspect_weights(found)] == ["transformer", "VAE"]
+
+
+def test_beside_the_released_one_each_has_its_own(tmp_path):
+    folder = save_release(tmp_path / "weights")
+    small = save_small(folder / "small")
+    found = find_weights(folder)
+    assert set(found.transformers) == {folder / "PoseAnything", small}
+    assert found.choose("small/transformer").vae == small.parent / "vae"
+    released = found.choose("PoseAnything")
+    assert released.vae.name == "Wan2.2_VAE.pth" and released.text_encoder and released.tokenizer
+    assert len(inspect_weights(found)) == 6
+
+    released.vae.unlink()
+    assert find_weights(folder).transformer == small
+    with pytest.raises(CheckpointError, match="the vae .Wan2.2_VAE.pth"):
+        find_weights(folder).choose("PoseAnything")

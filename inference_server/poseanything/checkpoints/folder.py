@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
@@ -27,19 +28,28 @@ TOKENIZER_NAMES = ("google/umt5-xxl", "tokenizer")
 OWN_NAMES = ("cross_attn_instance", "part_attn", "condition_proj", "pose_proj")  # parts that no plain Wan has
 CHECKSUMS = "SHA256SUMS"  # kept beside fetched files
 TRANSFORMER_FILES = "diffusion_pytorch_model*.safetensors or a .gguf file"
+LOOKED_FOR = {
+    "transformer": TRANSFORMER_FILES,
+    "vae": " or ".join(VAE_NAMES),
+    "text_encoder": " or ".join(TEXT_ENCODER_NAMES),
+    "tokenizer": " or ".join(TOKENIZER_NAMES),
+}
 
 
 @dataclass(frozen=True)
 class WeightSet:
     """Where each component of the model lies within `folder`: a file, or a folder with one checkpoint in
-    it."""
+    it.
+
+    A transformer saved as a pipeline of diffusers is, in a folder `transformer`, has the VAE in the folder `vae` beside
+    it. One without text conditioning, by its config.json, has neither text encoder nor tokenizer.
+    """
 
     folder: Path
     transformers: tuple[Path, ...]
     """The one there is, or those to choose from."""
-    vae: Path
-    text_encoder: Path
-    tokenizer: Path
+    shared: Mapping[str, Path | None]
+    """The VAE, text encoder and tokenizer of those that don't have their own."""
 
     @property
     def transformer(self) -> Path:
@@ -64,7 +74,34 @@ class WeightSet:
             raise CheckpointError(
                 f"There is no transformer {transformer!r} in {self.folder}; choose among {self._names}."
             )
-        return replace(self, transformers=(path,))
+        chosen = replace(self, transformers=(path,))
+        if missing := chosen.missing(path):
+            raise CheckpointError(_lack(self.folder, missing))
+        return chosen
+
+    @property
+    def vae(self) -> Path:
+        """The chosen transformer's."""
+        return _own_vae(self.transformer) or self.shared["vae"]
+
+    @property
+    def text_encoder(self) -> Path | None:
+        """The chosen transformer's; None where it reads no prompts."""
+        return self.shared["text_encoder"] if _reads_prompts(self.transformer) else None
+
+    @property
+    def tokenizer(self) -> Path | None:
+        return self.shared["tokenizer"] if _reads_prompts(self.transformer) else None
+
+    def missing(self, transformer: Path | None) -> list[str]:
+        """Names of the components that a transformer needs and that are not there."""
+        needs = {
+            "transformer": transformer is None,
+            "vae": transformer is None or _own_vae(transformer) is None,
+            "text_encoder": transformer is None or _reads_prompts(transformer),
+        }
+        needs["tokenizer"] = needs["text_encoder"]
+        return [name for name, is_needed in needs.items() if is_needed and self.shared.get(name) is None]
 
     @property
     def config(self) -> dict[str, object]:
@@ -99,7 +136,8 @@ def lora_names(folder: Path | None = None) -> list[str]:
 
 def find_weights(folder: Path | str | None = None, *, transformer: Path | str | None = None) -> WeightSet:
     """Find the model's components in `folder` (`default_folder()` when None) and in the folders right inside
-    it.
+    it, which may be pipelines as diffusers saves them. Transformers that lack a component are left out where there
+    is another.
 
     `transformer`, a path absolute or within `folder`, chooses one of several transformers (the release's
     `tiktok`). Raises `CheckpointError` naming what is missing, and under which names and where it was looked
@@ -110,38 +148,63 @@ def find_weights(folder: Path | str | None = None, *, transformer: Path | str | 
         raise CheckpointError(
             f"There is no folder {folder}; get the weights into it with python build.py weights."
         )
-    places = [
-        folder,
-        *sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")),
-    ]
-    transformers = _find_transformers(places) if transformer is None else [folder / transformer]
-    found: dict[str, Path | None] = {
-        "transformer": next(iter(transformers), None),
-        "vae": _find_named(places, VAE_NAMES),
+    places = _places(folder)
+    if transformer is None:
+        saved = [place / "transformer" for place in places[1:]]
+        transformers = _find_transformers(places + [path for path in saved if path.is_dir()])
+    elif not (folder / transformer).exists():
+        raise CheckpointError(
+            f"The weights in {folder}, and in the folders right inside it, lack the transformer ({transformer})."
+            " Get them with python build.py weights."
+        )
+    else:
+        transformers = [folder / transformer]
+    shared = {
+        # A VAE that was saved together with a transformer inside is that one's alone.
+        "vae": _find_named(
+            [folder, *(path for path in places[1:] if not (path / "transformer").is_dir())], VAE_NAMES
+        ),
         "text_encoder": _find_named(places, TEXT_ENCODER_NAMES),
         "tokenizer": _find_named(places, TOKENIZER_NAMES),
     }
-    looked_for = {
-        "transformer": TRANSFORMER_FILES if transformer is None else str(transformer),
-        "vae": " or ".join(VAE_NAMES),
-        "text_encoder": " or ".join(TEXT_ENCODER_NAMES),
-        "tokenizer": " or ".join(TOKENIZER_NAMES),
-    }
-    missing = [name for name, path in found.items() if path is None or not path.exists()]
-    if missing:
-        wanted = "; ".join(f"the {name.replace('_', ' ')} ({looked_for[name]})" for name in missing)
-        plain = (
-            next((place for place in places if _is_plain_wan(place)), None)
-            if "transformer" in missing
-            else None
-        )
-        aside = f" {plain} holds the plain Wan transformer, which is not it." if plain else ""
-        raise CheckpointError(
-            f"The weights in {folder}, and in the folders right inside it, lack {wanted}.{aside}"
-            " Get them with python build.py weights."
-        )
-    del found["transformer"]
-    return WeightSet(folder, tuple(transformers), **found)
+    found = WeightSet(folder, tuple(transformers), shared)
+    complete = tuple(one for one in transformers if not found.missing(one))
+    if not complete:
+        raise CheckpointError(_lack(folder, found.missing(next(iter(transformers), None))))
+    return replace(found, transformers=complete)
+
+
+def _lack(folder: Path, missing: list[str]) -> str:
+    """A sentence on components that a folder lacks."""
+    wanted = "; ".join(f"the {name.replace('_', ' ')} ({LOOKED_FOR[name]})" for name in missing)
+    plain = next(filter(_is_plain_wan, _places(folder)), None) if "transformer" in missing else None
+    aside = f" {plain} holds the plain Wan transformer, which is not it." if plain else ""
+    return (
+        f"The weights in {folder}, and in the folders right inside it, lack {wanted}.{aside}"
+        " Get them with python build.py weights."
+    )
+
+
+def _places(folder: Path) -> list[Path]:
+    """Where weights are looked for."""
+    inside = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return [folder, *inside]
+
+
+def _own_vae(transformer: Path) -> Path | None:
+    """The VAE that was saved together with a transformer."""
+    vae = transformer.parent / "vae"
+    return vae if transformer.name == "transformer" and _is_component_folder(vae) else None
+
+
+def _reads_prompts(transformer: Path) -> bool:
+    """Whether a transformer was trained with prompts, as its config.json says."""
+    folder = transformer if transformer.is_dir() else transformer.parent
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+        return not isinstance(config, dict) or config.get("text_conditioning") is not False
+    except (OSError, ValueError):
+        return True
 
 
 def read_config(transformer: Path) -> dict[str, object]:

@@ -3,6 +3,8 @@ fill."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from .folder import WeightSet
 from .text_encoder import load_tokenizer, open_text_encoder
 from .transformer import open_transformer
@@ -15,6 +17,7 @@ def inspect_weights(weights: WeightSet) -> list[str]:
     Raises `CheckpointError` for the first that can't be used.
     """
     lines = []
+    every = [replace(weights, transformers=(path,)) for path in weights.transformers]
     for transformer in map(open_transformer, weights.transformers):
         parts = "with" if transformer.model.config.part_attention else "without"
         billions = sum(parameter.numel() for parameter in transformer.model.parameters()) / 1e9
@@ -22,12 +25,10 @@ def inspect_weights(weights: WeightSet) -> list[str]:
             f"transformer: {transformer.tensors.where}, {billions:.2f} billion parameters,"
             f" {parts} part-aware attention"
         )
-    vae = open_vae(weights.vae)
-    text_encoder = open_text_encoder(weights.text_encoder)
-    load_tokenizer(weights.tokenizer)
-    return [
-        *lines,
-        f"VAE: {vae.tensors.where}",
-        f"text encoder: {text_encoder.tensors.where}",
-        f"tokenizer: {weights.tokenizer}",
-    ]
+    lines += [f"VAE: {open_vae(path).tensors.where}" for path in dict.fromkeys(one.vae for one in every)]
+    for encoder, tokenizer in dict.fromkeys((one.text_encoder, one.tokenizer) for one in every):
+        if encoder is not None and tokenizer is not None:
+            lines.append(f"text encoder: {open_text_encoder(encoder).tensors.where}")
+            load_tokenizer(tokenizer)
+            lines.append(f"tokenizer: {tokenizer}")
+    return lines

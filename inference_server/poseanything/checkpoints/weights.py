@@ -100,7 +100,7 @@ def describe(folder: Path) -> str:
         found = find_weights(folder)
         lines += ["Found:", *(f"  transformer: {path}" for path in found.transformers)]
         for component in ("vae", "text_encoder", "tokenizer"):
-            lines.append(f"  {component.replace('_', ' ')}: {getattr(found, component)}")
+            lines.append(f"  {component.replace('_', ' ')}: {found.shared[component]}")
     except CheckpointError as error:
         lines.append(str(error))
     return "\n".join(lines)

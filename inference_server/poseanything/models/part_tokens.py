@@ -54,7 +54,7 @@ class PartTokens:
     later_masks: torch.Tensor  # bool [B, P, L - N], over those of the frames after it
     first_length: int  # tokens of frame 0 in this rank's piece of the sequence, N on a single one
     tokens: torch.Tensor  # [T], the gathered tokens of later frames
-    outside: torch.Tensor  # float32 [T, B + S], what each gets of the samples' shared outputs and of the closing rows
+    outside: torch.Tensor  # float32 [T, B + S], what each gets of the shared outputs and of the closing rows
     token_rows: torch.Tensor  # [R - S], the query rows of one such token after the other
     token_offsets: torch.Tensor  # [T], where each one's begin in `token_rows`
     queries: Ragged  # [R] by part, into the gathered tokens; T in the closing rows
