@@ -20,13 +20,13 @@ from torch import nn
 from transformers import UMT5Config, UMT5EncoderModel
 
 from inference_server.poseanything.checkpoints.folder import WeightSet, find_weights
+from inference_server.poseanything.checkpoints.lazy_tensors import LazyTensors
 from inference_server.poseanything.checkpoints.loading import Opened, fill
-from inference_server.poseanything.checkpoints.readers import LazyTensors
 from inference_server.poseanything.checkpoints.text_encoder import WAN_T5_KEYS, config_from_shapes
 from inference_server.poseanything.checkpoints.vae import config_from_wan
 from inference_server.poseanything.models.transformer import PoseAnythingTransformer3DModel
 from inference_server.poseanything.runtime import runner as runner_module
-from inference_server.poseanything.runtime.memory import ModelSizes
+from inference_server.poseanything.runtime.requirements import ModelSizes
 from inference_server.poseanything.runtime.runner import ClipRunner
 from tests.model.checkpoint_files import save_release, wan_t5_shapes, wan_vae_shapes
 from tests.model.tiny_pipeline import WordTokenizer
@@ -101,6 +101,7 @@ class ModelShape:
             ffn_dim=config.ffn_dim,
             vae=count(self.open_vae()),
             text_layers=count(encoder) - encoder.shared.weight.numel(),
+            text_blocks=len(encoder.encoder.block),
         )
 
 

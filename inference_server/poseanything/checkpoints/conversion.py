@@ -19,9 +19,10 @@ from torch import nn
 from .errors import CheckpointError
 from .gguf_files import is_quantized
 from .keymap import KeyMap
+from .lazy_tensors import Renamed
 from .loading import FLOAT8_MARK, Opened
 from .official import OFFICIAL_KEYS, wan_config
-from .readers import Renamed, open_tensors
+from .readers import open_tensors
 from .text_encoder import WAN_T5_KEYS, open_text_encoder, with_one_embedding
 from .transformer import open_transformer, without_prefix
 from .vae import WAN_VAE_KEYS, open_vae

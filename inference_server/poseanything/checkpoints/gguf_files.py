@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from .errors import CheckpointError
-from .readers import LazyTensors
+from .lazy_tensors import LazyTensors
 
 ORIGINAL_SHAPE_FIELD = "comfy.gguf.orig_shape."  # GGUF knows four dimensions; a patch embedding has five
 

@@ -13,7 +13,7 @@ from torch import nn
 from .errors import CheckpointError, require_same_names
 from .float8 import FLOAT8, FLOAT8_FORMATS, Float8Linear, expand, quantize_weight
 from .gguf_files import dequantize, gguf_linear, is_quantized
-from .readers import LazyTensors, Renamed
+from .lazy_tensors import LazyTensors, Renamed
 
 Quantization = Literal["fp8", "none"] | None
 """How linear layers are kept: None as the file has them, "none" expanded to the planned precision, "fp8"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import pickle
 import zipfile
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -13,24 +12,8 @@ from safetensors import SafetensorError, safe_open
 
 from .errors import CheckpointError, name_some
 from .folder import SHARD, checkpoint_families
-
-
-class LazyTensors(Mapping[str, torch.Tensor]):
-    """The tensors of a checkpoint by name; reading one reads it from disk. `shapes` and `where` cost
-    nothing."""
-
-    where: str
-    """What to call the checkpoint in messages."""
-    shapes: dict[str, tuple[int, ...]]
-    """Shape of every tensor."""
-    paths: list[Path]
-    """The files it is made of."""
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.shapes)
-
-    def __len__(self) -> int:
-        return len(self.shapes)
+from .gguf_files import GGUFFile
+from .lazy_tensors import LazyTensors
 
 
 class SafetensorsFiles(LazyTensors):
@@ -112,20 +95,6 @@ class TorchFile(LazyTensors):
         return self._tensors[name]
 
 
-class Renamed(LazyTensors):
-    """Another checkpoint's tensors under new names; `names` maps new name to old."""
-
-    def __init__(self, source: LazyTensors, names: Mapping[str, str]):
-        self.paths = source.paths
-        self.where = source.where
-        self.shapes = {new: source.shapes[old] for new, old in names.items()}
-        self._source = source
-        self._names = names
-
-    def __getitem__(self, name: str) -> torch.Tensor:
-        return self._source[self._names[name]]
-
-
 def open_tensors(path: Path) -> LazyTensors:
     """Open a checkpoint: a file of any known kind, or a folder with one checkpoint in it.
 
@@ -137,8 +106,6 @@ def open_tensors(path: Path) -> LazyTensors:
     if not path.exists():
         raise CheckpointError(f"There is no {path}; give the file or folder of the weights.")
     if path.suffix == ".gguf":
-        from .gguf_files import GGUFFile
-
         return GGUFFile(path)
     if path.suffix in (".pth", ".pt", ".bin", ".ckpt"):
         return TorchFile(path)

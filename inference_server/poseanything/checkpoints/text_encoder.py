@@ -12,8 +12,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, UMT5Config, UMT
 
 from .errors import CheckpointError
 from .keymap import KeyMap
+from .lazy_tensors import LazyTensors, Renamed
 from .loading import Opened, Quantization, fill, split_float8_scales
-from .readers import LazyTensors, Renamed, open_tensors
+from .readers import open_tensors
 
 WAN_T5_KEYS = KeyMap(
     [

@@ -12,9 +12,10 @@ from accelerate import init_empty_weights
 
 from ..models.transformer import PoseAnythingTransformer3DModel
 from .errors import CheckpointError
+from .lazy_tensors import LazyTensors, Renamed
 from .loading import Opened, Quantization, fill, split_float8_scales
 from .official import OFFICIAL_KEYS, OFFICIAL_PREFIXES, config_from_official
-from .readers import LazyTensors, Renamed, open_tensors
+from .readers import open_tensors
 
 DIFFUSERS_CLASSES = ("PoseAnythingTransformer3DModel", "WanTransformer3DModel")
 

@@ -14,8 +14,9 @@ from diffusers import AutoencoderKLWan
 from ..models.linear_vae import AutoencoderLinear
 from .errors import CheckpointError
 from .keymap import KeyMap
+from .lazy_tensors import LazyTensors, Renamed
 from .loading import Opened, fill
-from .readers import LazyTensors, Renamed, open_tensors
+from .readers import open_tensors
 
 _RESIDUAL = [
     ("norm1", "residual.0"),
