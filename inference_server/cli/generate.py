@@ -17,8 +17,7 @@ from shared.request_file import SUFFIX, read_request
 from shared.schema import MessageError
 
 from ..engines import ENGINES, describe_engine, find_engine
-from ..engines.base import Engine, EngineError, Picture
-from ..out_of_memory import is_out_of_memory
+from ..engines.base import Engine, EngineError, Picture, is_out_of_memory
 from ..worker.time_left import TimeLeft
 from .output import open_output
 from .values import add_parameters, chosen_parameters, describe_values, parse_assignments

@@ -10,15 +10,20 @@ import numpy as np
 
 from shared.messages import EngineDescription, GenerationRequest, Preview, Progress
 
+from ..poseanything.runtime.out_of_memory import is_out_of_memory
+
+__all__ = ["Engine", "EngineError", "JobCancelled", "Picture", "is_out_of_memory"]
+
 
 class EngineError(Exception):
     """The engine can't serve this request. Its text is one sentence that says what is wrong and what to do.
 
-    `code` is one of `shared.messages.Failed`'s."""
+    `code` is one of `shared.messages.Failed`'s. After one with `needs_restart` the process is replaced: what
+    it computes on can't be used from it any more."""
 
-    def __init__(self, message: str, code: str = "engine"):
+    def __init__(self, message: str, code: str = "engine", needs_restart: bool = False):
         super().__init__(message)
-        self.code = code
+        self.code, self.needs_restart = code, needs_restart
 
 
 class JobCancelled(Exception):

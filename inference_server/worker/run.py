@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from shared import wire
 from shared.messages import Cancelled, Done, Failed, GenerationRequest, Preview, Progress
 
-from ..engines.base import EngineError, JobCancelled, Picture
-from ..out_of_memory import is_out_of_memory
+from ..engines.base import EngineError, JobCancelled, Picture, is_out_of_memory
 from .delivery import Delivery, EngineFault
 from .host import EngineHost
 from .link import Link, WorkItem
@@ -37,7 +36,8 @@ def run(host: EngineHost, item: WorkItem, link: Link, encoders: Executor) -> End
     except JobCancelled:
         return Ending(Cancelled(job=item.job))
     except EngineError as error:
-        return Ending(Failed(job=item.job, code=error.code, message=str(error)[:2048]))
+        failed = Failed(job=item.job, code=error.code, message=str(error)[:2048])
+        return Ending(failed, error.needs_restart)
     except Exception as error:  # by the contract of engines, a fault of theirs that ends their process
         log.exception("Job %r ended in a fault", item.job)
         if is_out_of_memory(error):

@@ -27,9 +27,9 @@ from torch import nn
 from inference_server.poseanything.conditioning.conditions import InputError
 from inference_server.poseanything.models.streaming_vae import decode_frames, encode_frames
 from inference_server.poseanything.models.transformer import PoseAnythingTransformer3DModel
-from inference_server.poseanything.runtime import memory
 from inference_server.poseanything.runtime.acceleration import compile_blocks, set_attention_backend
-from inference_server.poseanything.runtime.memory import GIB, Card, Shape
+from inference_server.poseanything.runtime.card import GIB, Card
+from inference_server.poseanything.runtime.requirements import Shape
 from inference_server.poseanything.runtime.runner import ClipRunner
 from shared.messages import Guidance
 from tests.benchmarks._card_jobs import job, play
@@ -550,7 +550,7 @@ def memory_ladder(bench: Bench) -> None:
             card = honest(device, *loaded)
             return dataclasses.replace(card, free_bytes=int(told["GiB"] * GIB - HELD_BY_OTHERS))
 
-        until_end.enter_context(mock.patch.object(memory.Card, "of", card_of))
+        until_end.enter_context(mock.patch.object(Card, "of", card_of))
         if bench.on_card:
             until_end.callback(torch.cuda.set_per_process_memory_fraction, 1.0, bench.device)
         with bench.runner() as runner:
@@ -590,7 +590,7 @@ def _on_small_card(bench: Bench, runner: ClipRunner, gigabytes: int, believed: i
         "cards",
         **{"GiB": gigabytes, "believed in": believed},
         **{"transformer": f"{plan.transformer} {plan.quantization or ''}".strip()},
-        **{"text encoder": f"{plan.text_encoder} {plan.text_quantization or ''}".strip()},
+        **{"blocks on the card": plan.resident_blocks, "text encoder": plan.text_encoder},
         **_estimate(bench, plan.peak_bytes),
         **{"a step": (played.seconds["last step"] - played.seconds["first step"]) / 2},
         **{"all": played.seconds["all"], "frames": played.num_frames},

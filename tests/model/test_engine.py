@@ -29,7 +29,7 @@ from inference_server.engines.poseanything import machine  # noqa: E402
 from inference_server.engines.poseanything.request import draw_camera  # noqa: E402
 from inference_server.poseanything.compat import diffusers as compat  # noqa: E402
 from inference_server.poseanything.models.transformer import PoseAnythingTransformer3DModel  # noqa: E402
-from inference_server.poseanything.runtime.memory import MemoryPlan  # noqa: E402
+from inference_server.poseanything.runtime.placement import MemoryPlan  # noqa: E402
 from inference_server.poseanything.sampling.guiders import (  # noqa: E402
     ClassifierFreePoseGuidance,
     NoGuidance,
@@ -505,10 +505,21 @@ def test_when_memory_runs_out_it_goes_on_a_rung_lower(weights, monkeypatch):
     events, note = generate(engine, asked)
     assert calls == [torch.bfloat16] * 4 and "ran out" not in note
 
-    monkeypatch.setattr(MemoryPlan, "step_down", lambda self: None)
+    monkeypatch.setattr(MemoryPlan, "step_down", lambda self, where: None)
     monkeypatch.setattr(PoseAnythingTransformer3DModel, "dtype", torch.float32)
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(EngineError, match="takes at least") as caught:
         generate(engine, asked)
+    assert caught.value.code == "memory" and not caught.value.needs_restart
+
+
+def test_a_card_that_is_lost_asks_for_another_process(engine, monkeypatch):
+    def fail(self, *inputs, **options):
+        raise RuntimeError("CUDA error: unspecified launch failure")
+
+    monkeypatch.setattr(PoseAnythingTransformer3DModel, "forward", fail)
+    with pytest.raises(EngineError, match="stopped answering") as caught:
+        generate(engine, request())
+    assert caught.value.needs_restart
 
 
 def test_a_checkpoint_says_how_it_was_trained(weights, tmp_path, monkeypatch):

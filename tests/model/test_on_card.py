@@ -25,7 +25,9 @@ from inference_server.poseanything.runtime.acceleration import (  # noqa: E402
     compile_blocks,
     set_attention_backend,
 )
-from inference_server.poseanything.runtime.memory import Card, Shape, ladder  # noqa: E402
+from inference_server.poseanything.runtime.card import Card  # noqa: E402
+from inference_server.poseanything.runtime.placement import MemoryPlan, Rung  # noqa: E402
+from inference_server.poseanything.runtime.requirements import Shape  # noqa: E402
 from inference_server.poseanything.sampling.decoding import Frames  # noqa: E402
 from inference_server.poseanything.sampling.options import Settings  # noqa: E402
 from tests.benchmarks._random_weights import TOY, filled  # noqa: E402
@@ -87,15 +89,9 @@ def predict(model, device=CARD, parts: bool = True, recorder: FirstFrameAttentio
 
 def placed(transformer: str, quantization=None):
     """The plan of the card with the transformer kept otherwise."""
-    rung = ladder(Card.of(CARD), TOY.sizes, Shape(64, 64, 5))[0]
-    return dataclasses.replace(
-        rung,
-        transformer=transformer,
-        text_encoder=transformer,
-        quantization=quantization,
-        text_quantization=quantization,
-        dtype=HALF,
-    )
+    rung = Rung("all" if transformer == "resident" else "none", transformer, quantization, dtype=HALF)
+    blocks = TOY.sizes.blocks if transformer == "resident" else 0
+    return MemoryPlan(Card.of(CARD), TOY.sizes, Shape(64, 64, 5), rung, resident_blocks=blocks)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from inference_server.broker.process import explain_exit
-from inference_server.out_of_memory import is_out_of_memory
+from inference_server.engines.base import is_out_of_memory
 from shared.messages import Cancelled, Done, Failed, Frame, Progress
 
 from .client import ServerProcess, request

@@ -96,11 +96,12 @@ class PoseAnythingEngine(Engine):
 
     def load(self) -> Iterator[Progress]:
         """Look at the weights. They are read with the first job, whose size decides how."""
+        from ...poseanything.runtime.card import DeviceError
         from ...poseanything.runtime.runner import ClipRunner
 
         try:
             self._runner = ClipRunner(find_weights(self.weights_folder()))
-        except CheckpointError as error:
+        except (CheckpointError, DeviceError) as error:
             raise EngineError(str(error)) from error
         yield Progress(job="load", stage="loading", step=0, total=1)
 
@@ -125,6 +126,8 @@ class PoseAnythingEngine(Engine):
     ) -> Iterator[Progress | Preview | Picture]:
         """As `generate`, from a request in the model's own terms."""
         from ...poseanything.conditioning.conditions import InputError
+        from ...poseanything.runtime.card import DeviceError
+        from ...poseanything.runtime.out_of_memory import NotEnoughMemory
         from ...poseanything.sampling.pipeline import DenoisingStep, Frames
 
         def check() -> None:
@@ -154,5 +157,9 @@ class PoseAnythingEngine(Engine):
             raise EngineError(str(error), code="invalid") from error
         except CheckpointError as error:
             raise EngineError(str(error)) from error
+        except NotEnoughMemory as error:
+            raise EngineError(str(error), code="memory") from error
+        except DeviceError as error:
+            raise EngineError(str(error), needs_restart=True) from error
         finally:
             events.close()

@@ -16,6 +16,7 @@ _HOMES = {
     "load_text_encoder": ".text_encoder",
     "load_transformer": ".transformer",
     "load_vae": ".vae",
+    "unload_loras": ".lora",
 }
 
 __all__ = [

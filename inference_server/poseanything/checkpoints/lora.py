@@ -1,31 +1,56 @@
-"""LoRAs for the transformer, under any of the names they are trained with; attaching them is PEFT's work."""
+"""LoRAs for the transformer, under any of the names they are trained or extracted with.
+
+Pairs of low-rank matrices become PEFT's adapters. What such files hold besides (whole differences of norms,
+biases, modulation and the patch embedding, as step-distilled ones do) is added to the weights, and taken off
+again with the adapters.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import torch
 from diffusers.utils import is_peft_available
 from torch import nn
 
-from ..compat.diffusers import reapply_offloading
 from ..models.transformer import PoseAnythingTransformer3DModel
 from .errors import CheckpointError, name_some
 from .official import OFFICIAL_KEYS
 from .readers import open_tensors
 
 # Trainers' prefixes: diffusers, PEFT, ComfyUI, DiffSynth; kohya's also flattens the dots of the layer's name.
-PREFIXES = ("transformer.", "base_model.model.", "diffusion_model.", "pipe.dit.", "model.")
+PREFIXES = ("base_model.model.", "transformer.", "diffusion_model.", "pipe.dit.", "model.")
 KOHYA_PREFIX = "lora_unet_"
 
 PIECE = re.compile(
     r"(?P<layer>.+)\.(?:"
     r"(?P<down>lora_A|lora_down|lora\.down)(?:\.\w+)?\.weight|"
     r"(?P<up>lora_B|lora_up|lora\.up)(?:\.\w+)?\.weight|"
-    r"(?P<alpha>alpha))"
+    r"(?P<alpha>alpha)|"
+    r"(?P<weight>diff|w_norm)|"
+    r"(?P<bias>diff_b|b_norm|(?:lora_B|lora_up)(?:\.\w+)?\.bias)|"
+    r"(?P<modulation>diff_m))"
 )
+WHOLE_WEIGHT = re.compile(r"blocks\.\d+\.(?:self_attn|attn1)\.(?:q|to_q)\.weight")
+
+_originals: WeakKeyDictionary[nn.Module, dict[str, torch.Tensor]] = WeakKeyDictionary()
+"""By transformer, what its parameters were before differences were added to them, on the host."""
+
+
+@dataclass
+class Changes:
+    """What a LoRA file changes, under our names.
+
+    pairs: by linear layer, its down and up matrix `[rank, in]`, `[out, rank]`, alpha within the latter.
+    differences: by parameter, what is to be added to it.
+    """
+
+    pairs: dict[str, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
+    differences: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 def load_lora(
@@ -38,83 +63,183 @@ def load_lora(
     """Attach a LoRA file to the transformer as the adapter `name`, active together with those attached
     before.
 
-    `strength` becomes part of the adapter's weights. `transformer.unload_lora()` takes all of them off again.
+    `strength` becomes part of the adapter's weights. `unload_loras` takes all of them off again. Adapters
+    stay on the device of the patch embedding, where the blocks stream too.
+
     Raises `CheckpointError` for a damaged file, a LoRA of other layers or sizes (it names them), or without
-    PEFT.
+    PEFT; the transformer is then as it was.
     """
     if not is_peft_available():
         raise CheckpointError(
             "Using a LoRA needs the Python package peft; install it with: pip install peft."
         )
     tensors = open_tensors(Path(path))
-    pieces = collect_pieces(transformer, tensors, tensors.where, strength)
-    transformer.load_lora_adapter(pieces, prefix=None, adapter_name=name)
+    changes = read_changes(transformer, tensors, tensors.where)
+    for parameter, difference in changes.differences.items():
+        _add(transformer, parameter, strength * difference.float())
+    if not changes.pairs:
+        return
+    state_dict = {}
+    for layer, (down, up) in changes.pairs.items():
+        state_dict[f"{layer}.lora_A.weight"] = down
+        state_dict[f"{layer}.lora_B.weight"] = strength * up
+    transformer.load_lora_adapter(state_dict, prefix=None, adapter_name=name)
     transformer.set_adapters(list(transformer.peft_config))
-    dtype = transformer.patch_embedding.weight.dtype
-    for layer, parameter in transformer.named_parameters():
-        if ".lora_" in layer:
-            parameter.data = parameter.data.to(dtype)
+    kind = transformer.patch_embedding.weight
+    for parameter_name, parameter in transformer.named_parameters():
+        if ".lora_" in parameter_name:
+            parameter.data = parameter.data.to(kind.device, kind.dtype)
             parameter.requires_grad_(False)
-    # Streaming (memory.MemoryPlan) has to learn of the new tensors.
-    reapply_offloading(transformer)
 
 
-def collect_pieces(
-    transformer: nn.Module, tensors: Mapping[str, torch.Tensor], where: str, strength: float = 1.0
-) -> dict[str, torch.Tensor]:
-    """A LoRA's tensors under PEFT's names for our layers, each layer's alpha and the strength within its up
-    weight.
+def unload_loras(transformer: PoseAnythingTransformer3DModel) -> None:
+    """Take off every LoRA that `load_lora` attached; the weights are what they were, bit for bit."""
+    if getattr(transformer, "peft_config", None):
+        transformer.unload_lora()
+    for name, original in _originals.pop(transformer, {}).items():
+        transformer.get_parameter(name).data.copy_(original)
 
-    Raises `CheckpointError` naming what has no place in this transformer or lacks its other half.
+
+def read_changes(transformer: nn.Module, tensors: Mapping[str, torch.Tensor], where: str) -> Changes:
+    """What a LoRA's tensors change in this transformer.
+
+    A patch embedding of the video's channels alone, as plain Wan's is, changes that half of ours. Raises
+    `CheckpointError` naming what has no place in this transformer or lacks its other half.
     """
-    layers = {
-        layer.removesuffix(".base_layer"): module  # as PEFT calls a layer that has a LoRA already
-        for layer, module in transformer.named_modules()
-        if isinstance(module, nn.Linear) and ".lora_" not in layer
-    }
-    flattened = {(OFFICIAL_KEYS.to_theirs(layer) or layer).replace(".", "_"): layer for layer in layers}
+    places = _Places(transformer)
     found: dict[str, dict[str, torch.Tensor]] = {}
     unknown = []
     for key in tensors:
         match = PIECE.fullmatch(key)
-        layer = _layer_of(match["layer"], layers, flattened) if match else None
-        if layer is None:
+        layer = places.find(match["layer"]) if match else None
+        if match is None or layer is None or not places.takes(layer, str(match.lastgroup)):
             unknown.append(key)
         else:
-            found.setdefault(layer, {})[match.lastgroup] = tensors[key]
+            found.setdefault(layer, {})[str(match.lastgroup)] = tensors[key]
+    if any(WHOLE_WEIGHT.search(key) for key in unknown):
+        raise CheckpointError(
+            f"{where} is a whole model, not a LoRA; make a LoRA of what it changes in the plain"
+            " Wan2.2-TI2V-5B with python build.py extract."
+        )
     if unknown:
         raise CheckpointError(
             f"{where} has {len(unknown)} tensor(s) that are no LoRA of this transformer's layers"
             f" ({name_some(unknown)}); choose a LoRA made for Wan2.2-TI2V-5B or PoseAnything."
         )
-    pieces = {}
+    changes = Changes()
     for layer, parts in found.items():
-        _require_fit(layer, layers[layer], parts, where)
-        scale = parts["alpha"].item() / parts["down"].shape[0] if "alpha" in parts else 1.0
-        pieces[f"{layer}.lora_A.weight"] = parts["down"]
-        pieces[f"{layer}.lora_B.weight"] = parts["up"].float() * (scale * strength)
-    return pieces
+        _collect(changes, places, layer, parts, where)
+    return changes
 
 
-def _layer_of(name: str, layers: Mapping[str, nn.Linear], flattened: Mapping[str, str]) -> str | None:
-    """Our name of the layer a trainer calls `name`, None when the transformer has none of the kind."""
-    if name.startswith(KOHYA_PREFIX):
-        return flattened.get(name.removeprefix(KOHYA_PREFIX))
-    for prefix in PREFIXES:
-        name = name.removeprefix(prefix)
-    ours = name if name in layers else OFFICIAL_KEYS.to_ours(name)
-    return ours if ours in layers else None
-
-
-def _require_fit(layer: str, module: nn.Linear, parts: Mapping[str, torch.Tensor], where: str) -> None:
+def _collect(
+    changes: Changes, places: _Places, layer: str, parts: Mapping[str, torch.Tensor], where: str
+) -> None:
+    """Add what a file says of one layer to the changes. Raises `CheckpointError`."""
+    for kind in ("weight", "bias", "modulation"):
+        if kind in parts:
+            parameter = places.parameter(layer, kind)
+            if not places.dtypes[parameter].is_floating_point:
+                raise CheckpointError(
+                    f"{where} changes the whole weight of {layer}, which is quantised here;"
+                    " choose a LoRA of pairs alone, or a model that isn't quantised."
+                )
+            changes.differences[parameter] = _fitted(places, parameter, parts[kind], where)
+    if not parts.keys() & {"down", "up"}:
+        return
     if "down" not in parts or "up" not in parts:
         raise CheckpointError(
             f"{where} has only half of the LoRA of {layer}; the file is damaged, get it again."
         )
-    shape = (parts["up"].shape[0], parts["down"].shape[1])
-    if parts["up"].shape[1] != parts["down"].shape[0] or shape != (module.out_features, module.in_features):
-        raise CheckpointError(
-            f"{where} changes {layer} as {shape[0]} x {shape[1]} where it is {module.out_features} x"
-            f" {module.in_features}; it is another model's LoRA,"
-            " choose one for Wan2.2-TI2V-5B or PoseAnything."
-        )
+    down, up = parts["down"], parts["up"]
+    up = up.float() * (parts["alpha"].item() / down.shape[0] if "alpha" in parts else 1.0)
+    module = places.modules[layer]
+    if isinstance(module, nn.Linear):
+        shape = (up.shape[0], down.shape[1])
+        if up.shape[1] != down.shape[0] or shape != (module.out_features, module.in_features):
+            ours = (module.out_features, module.in_features)
+            raise CheckpointError(_of_another_shape(layer, shape, ours, where))
+        changes.pairs[layer] = down, up
+        return
+    # The patch embedding: few values, so that the product itself is added.
+    product = (up.flatten(1) @ down.float().flatten(1)).unflatten(1, down.shape[1:])
+    parameter = places.parameter(layer, "weight")
+    product = _fitted(places, parameter, product, where)
+    changes.differences[parameter] = product + changes.differences.get(parameter, 0)
+
+
+def _fitted(places: _Places, parameter: str, difference: torch.Tensor, where: str) -> torch.Tensor:
+    """A difference in the parameter's shape. Raises `CheckpointError`."""
+    shape = places.shapes[parameter]
+    if parameter == "patch_embedding.weight" and difference.ndim == len(shape):
+        video = places.video_channels
+        if difference.shape[1] == video < shape[1] and difference.shape[:1] == shape[:1]:
+            whole = difference.new_zeros(shape)
+            whole[:, :video] = difference
+            return whole
+    if _without_ones(difference.shape) != _without_ones(shape):
+        raise CheckpointError(_of_another_shape(parameter, difference.shape, shape, where))
+    return difference.reshape(shape)
+
+
+def _without_ones(shape: Sequence[int]) -> list[int]:
+    return [size for size in shape if size != 1]
+
+
+def _of_another_shape(what: str, theirs: Sequence[int], ours: Sequence[int], where: str) -> str:
+    words = [" x ".join(map(str, shape)) for shape in (theirs, ours)]
+    return (
+        f"{where} changes {what} as {words[0]} where it is {words[1]}; it is another model's LoRA,"
+        " choose one for Wan2.2-TI2V-5B or PoseAnything."
+    )
+
+
+class _Places:
+    """The layers and parameters of a transformer under the names of every trainer."""
+
+    def __init__(self, transformer: nn.Module):
+        # As PEFT calls a layer that has a LoRA already.
+        plain = {name.replace(".base_layer", ""): name for name, _ in transformer.named_modules()}
+        self._inside = {name: inner for name, inner in plain.items() if ".lora_" not in name}
+        self.modules = {name: transformer.get_submodule(inner) for name, inner in self._inside.items()}
+        parameters = dict(transformer.named_parameters())
+        kept = {name: parameter for name, parameter in parameters.items() if ".lora_" not in name}
+        self.shapes = {name: parameter.shape for name, parameter in kept.items()}
+        self.dtypes = {name: parameter.dtype for name, parameter in kept.items()}
+        self.video_channels = transformer.config.out_channels
+        self._flattened: dict[str, str] = {}
+        for name in self.modules:
+            official = OFFICIAL_KEYS.to_theirs(name) or name
+            self._flattened |= {name.replace(".", "_"): name, official.replace(".", "_"): name}
+        self._flattened["head"] = ""
+
+    def find(self, name: str) -> str | None:
+        """Our name of what a trainer calls `name`, None when the transformer has none of the kind."""
+        if name.startswith(KOHYA_PREFIX):
+            return self._flattened.get(name.removeprefix(KOHYA_PREFIX))
+        for prefix in PREFIXES:
+            name = name.removeprefix(prefix)
+        if name == "head":
+            return ""
+        ours = name if name in self.modules else OFFICIAL_KEYS.to_ours(name)
+        return ours if ours in self.modules else None
+
+    def takes(self, layer: str, kind: str) -> bool:
+        """Whether a layer can be changed by a piece of this kind."""
+        if kind in ("weight", "bias", "modulation"):
+            return self.parameter(layer, kind) in self.shapes
+        return isinstance(self.modules[layer], (nn.Linear, nn.Conv3d))
+
+    def parameter(self, layer: str, kind: str) -> str:
+        """The name of the parameter that a difference of this kind is added to."""
+        leaf = "scale_shift_table" if kind == "modulation" else kind
+        return ".".join(filter(None, [self._inside[layer], leaf]))
+
+
+def _add(transformer: nn.Module, name: str, difference: torch.Tensor) -> None:
+    """Add a difference to a parameter, and remember what it was. Written in place: a streamed block's weights
+    lie in memory that is copied from."""
+    parameter = transformer.get_parameter(name)
+    originals = _originals.setdefault(transformer, {})
+    originals.setdefault(name.replace(".base_layer", ""), parameter.data.to("cpu", copy=True))
+    parameter.data.copy_(parameter.data.float() + difference.to(parameter.device))

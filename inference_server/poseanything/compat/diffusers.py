@@ -8,7 +8,6 @@ from diffusers import CacheMixin
 from diffusers.hooks import HookRegistry
 from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
 from diffusers.hooks.context_parallel import PartitionAnythingSharder
-from diffusers.hooks.group_offloading import _maybe_remove_and_reapply_group_offloading
 from diffusers.hooks.mag_cache import _MAG_CACHE_LEADER_BLOCK_HOOK
 from diffusers.models._modeling_parallel import ContextParallelInput, ContextParallelOutput, ParallelConfig
 from diffusers.models.attention_dispatch import (
@@ -42,6 +41,7 @@ __all__ = [
     # bias (tests/model/test_models_part_aware_attention.py).
     "AttentionBackendName",
     "active_attention_backend",
+    "attention_backends",
     "dispatch_attention_fn",
     # What caches and context parallelism have to know of our blocks (tests/model/test_sampling_pipeline.py,
     # test_models_transformer.py).
@@ -55,7 +55,6 @@ __all__ = [
     "parallel_group",
     "replace_forward",
     "reset_cache",
-    "reapply_offloading",
     # The VAE frame by frame. Watch the order in which its convolutions take their entry of the cache
     # (tests/model/test_sampling_pipeline.py).
     "WanCausalConv3d",
@@ -71,6 +70,13 @@ __all__ = [
 def active_attention_backend() -> AttentionBackendName:
     """The backend of attention layers that have none of their own; one for the whole process."""
     return _AttentionBackendRegistry.get_active_backend()[0]
+
+
+def attention_backends(model: nn.Module) -> set[str]:
+    """The backends that a model's attention layers use by now, the process's own included."""
+    processors = [module.processor for module in model.modules() if hasattr(module, "processor")]
+    own = {getattr(processor, "_attention_backend", None) for processor in processors}
+    return {(backend or active_attention_backend()).value for backend in own | {active_attention_backend()}}
 
 
 def parallel_mesh(config: ParallelConfig | None) -> DeviceMesh | None:
@@ -99,11 +105,6 @@ def mag_cache_state(block: nn.Module) -> object | None:
 def reset_cache(model: CacheMixin) -> None:
     """Let a model's cache forget every context; `disable_cache` alone leaves what it holds alive."""
     model._reset_stateful_cache()
-
-
-def reapply_offloading(model: nn.Module) -> None:
-    """Let group offloading, where it is on, learn of parameters that were added or removed."""
-    _maybe_remove_and_reapply_group_offloading(model)
 
 
 def replace_forward(module: nn.Module, change: Callable[[Callable], Callable]) -> None:

@@ -6,7 +6,7 @@ import functools
 
 import torch
 
-from ..compat.diffusers import replace_forward
+from ..compat.diffusers import attention_backends, replace_forward
 from ..conditioning.conditions import InputError
 from ..models.transformer import PoseAnythingTransformer3DModel
 
@@ -39,8 +39,12 @@ def _compiled_without_parts(eager, compiled):
 def set_attention_backend(transformer: PoseAnythingTransformer3DModel, name: str) -> None:
     """Choose one of diffusers' attention backends ("native", "flash", "_flash_3_hub", "sage", ...).
 
+    diffusers sets it for the whole process as well, so that another model's choice changes this one's.
+
     Raises `InputError` where there is none of that name or it can't run here.
     """
+    if attention_backends(transformer) == {name}:
+        return
     try:
         transformer.set_attention_backend(name)
     except (ValueError, RuntimeError, ImportError) as error:

@@ -1,16 +1,17 @@
-"""Orders to frames on this machine: the weights read as its memory allows, and once more, smaller, where it
-runs out."""
+"""Sampling requests to frames on this machine: the weights read as its memory allows, and once more, smaller,
+where it runs out."""
 
 from __future__ import annotations
 
+import dataclasses
+import gc
 import logging
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from ...out_of_memory import is_out_of_memory
 from ..checkpoints import (
     WeightSet,
     load_lora,
@@ -19,6 +20,7 @@ from ..checkpoints import (
     load_vae,
     lora_folder,
     lora_names,
+    unload_loras,
 )
 from ..conditioning.conditions import InputError
 from ..sampling.caching import MagRatiosFile
@@ -28,7 +30,11 @@ from ..sampling.pipeline import Event, PoseAnythingPipeline, Step
 from ..sampling.request import SamplingRequest
 from ..sampling.schedulers import make_scheduler, scheduler_for
 from .acceleration import compile_blocks, set_attention_backend
-from .memory import RESERVE_BYTES, Card, MemoryPlan, ModelSizes, Shape, plan
+from .card import Card, DeviceError, default_device, explain, is_device_fault
+from .out_of_memory import NotEnoughMemory, Place, is_out_of_memory, where_memory_ran_out
+from .placement import RESERVE_BYTES, MemoryPlan, plan
+from .requirements import ModelSizes, Shape
+from .streaming import BlockStream
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +46,16 @@ class Loading(Step):
     note: str
 
 
+@dataclass(frozen=True)
+class Shortage:
+    """Memory that ran out while clips of a shape were made."""
+
+    free_bytes: int
+    """What was free then."""
+    lower: MemoryPlan
+    """What was gone on with."""
+
+
 class ClipRunner:
     """Keeps the model as the last request needed it, and reads it anew only where the next one needs it
     otherwise.
@@ -48,81 +64,120 @@ class ClipRunner:
         weights: where the model's files lie; of several transformers each request chooses one.
         device: by default CUDA's where there is one.
 
-    Raises `CheckpointError` where the files are another model's.
+    Raises:
+        CheckpointError: the files are another model's.
+        DeviceError: there is a card, and it can't be used.
     """
 
     def __init__(self, weights: WeightSet, device: torch.device | str | None = None):
-        self._found, self.weights = weights, None
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self._found = weights
+        self.weights: WeightSet | None = None
+        self.device = default_device() if device is None else torch.device(device)
         self.pipeline = PoseAnythingPipeline(None, None, None, None, make_scheduler())
-        self._ran_out: dict[Shape, tuple[int, MemoryPlan]] = {}
-        """What was free when memory ran out, and the plan that was gone on with."""
-        self._forget()
+        self._shortages: dict[Shape, Shortage] = {}
+        self._streams: list[BlockStream] = []
+        self._plan: MemoryPlan | None = None
+        self._loras: dict[str, float] = {}
+        self._compiled = False
         if len(weights.transformers) == 1:
             self._choose("")
 
     def make(self, request: SamplingRequest, check: Check = None) -> Generator[Event, None, str]:
-        """The pipeline's events of an request, and before them those of loading; returns a note for the user.
+        """The pipeline's events of a request, and before them those of loading; returns a note for the user.
 
         Where memory runs out the clip is begun anew on the plan's next rung, and goes on after the last frame
-        shown. Raises `InputError`, `CheckpointError`, what
-        `check` raises, and below the last rung what says that memory ran out (see `is_out_of_memory`).
+        shown.
+
+        Raises:
+            InputError: what is asked for can't be made.
+            CheckpointError: the files can't be used.
+            NotEnoughMemory: memory ran out on the last rung too.
+            DeviceError: the card stopped working; this process can't use it any more.
+            Exception: what `check` raises.
         """
         self._choose(request.options.transformer)
+        loras = {
+            _lora_file(self.weights.folder, name): strength
+            for name, strength in request.options.loras.items()
+        }
+        self.sizes = dataclasses.replace(
+            self.sizes, adapter_bytes=sum(path.stat().st_size for path in loras if loras[path])
+        )
         height, width = request.clip.size
         self.sizes.grid.check_size(width, height, request.clip.num_frames)
         window_frames = request.options.window_frames or self.sizes.sample_frames
         shape = Shape(width, height, min(request.clip.num_frames, window_frames))
-        card = Card.of(self.device, self._plan)
-        chosen = plan(card, self.sizes, shape, self._plan)
-        if shape in self._ran_out:
-            free_bytes, lower = self._ran_out[shape]
-            if card.free_bytes < free_bytes + RESERVE_BYTES:
-                chosen = lower
-            else:  # another program has ended
-                del self._ran_out[shape]
+        chosen = self._plan_for(shape)
         shown, remarks = 0, []
         known_ratios = self.pipeline.mag_ratios
         while True:
             try:
-                for event in self._attempt(request, chosen, check):
+                for event in self._attempt(request, chosen, loras, check):
                     if isinstance(event, Frames):
                         event = Frames(shown, event.images[:, max(shown - event.index, 0) :])
                         shown += event.images.shape[1]
                         if not event.images.shape[1]:
                             continue
                     yield event
-                if self.pipeline.mag_ratios is not known_ratios:
-                    MagRatiosFile(self.weights.transformer).write(self.pipeline.mag_ratios)
-                if request.settings.cache == "mag" and known_ratios is None:
-                    remarks.append("MagCache was calibrated; from now on it leaves steps out.")
-                return " ".join([_sentence(chosen), *remarks, *self._without_parts(request)])
+                break
             except Exception as error:
                 if not is_out_of_memory(error):
+                    if is_device_fault(error):
+                        raise DeviceError(explain(error)) from error
                     raise
-                lower = chosen.step_down()
-                if lower is None:
-                    raise
-            log.warning("Memory ran out; now %s", lower.reason)
+                where = where_memory_ran_out(error)
+            # Only here, where the error has let go of what the attempt held, does anything come free.
+            lower = self._step_down(chosen, where)
+            log.warning("The %s's memory ran out; now %s", where, lower.reason)
             remarks.insert(0, "Memory ran out with more at once.")
-            self._ran_out[shape] = card.free_bytes, lower
-            if lower.placement != chosen.placement:
-                self._forget()
-            elif self.device.type == "cuda":
-                torch.cuda.empty_cache()
             chosen = lower
+        if self.pipeline.mag_ratios is not known_ratios:
+            MagRatiosFile(self.weights.transformer).write(self.pipeline.mag_ratios)
+        if request.settings.cache == "mag" and known_ratios is None:
+            remarks.append("MagCache was calibrated; from now on it leaves steps out.")
+        if self.pipeline.vae.use_tiling and not chosen.vae_tiling:
+            remarks.append("Memory ran out while decoding, so the last frames were decoded in tiles.")
+        return " ".join([_sentence(chosen), *remarks, *self._without_parts(request)])
 
-    def _attempt(self, request: SamplingRequest, chosen: MemoryPlan, check: Check) -> Iterator[Event]:
+    def _attempt(
+        self, request: SamplingRequest, chosen: MemoryPlan, loras: Mapping[Path, float], check: Check
+    ) -> Iterator[Event]:
         yield from self._load(chosen, check)
-        self._adapt(request.options)
-        yield from self.pipeline.stream(
-            request.clip,
-            [request.seed],
-            request.guider,
-            request.settings,
-            request.options.window_frames or None,
-            check=check,
-        )
+        self._adapt(request.options, loras)
+        try:
+            yield from self.pipeline.stream(
+                request.clip,
+                [request.seed],
+                request.guider,
+                request.settings,
+                request.options.window_frames or None,
+                check=check,
+            )
+        finally:
+            for stream in self._streams:
+                stream.park()
+
+    def _plan_for(self, shape: Shape) -> MemoryPlan:
+        held = self._plan.held_bytes if self._plan else 0
+        card = Card.of(self.device, held)
+        if (shortage := self._shortages.get(shape)) is not None:
+            if card.free_bytes < shortage.free_bytes + RESERVE_BYTES:
+                return dataclasses.replace(shortage.lower, card=card, sizes=self.sizes)
+            del self._shortages[shape]  # another program has ended
+        return plan(card, self.sizes, shape, self._plan)
+
+    def _step_down(self, chosen: MemoryPlan, where: Place) -> MemoryPlan:
+        """The plan to go on with where memory ran out; what it can't keep is let go of. Raises
+        `NotEnoughMemory`."""
+        lower = chosen.step_down(where)
+        if lower is None or lower.placement != chosen.placement:
+            self._forget()
+        self._release()
+        card = Card.of(self.device, self._plan.held_bytes if self._plan else 0)
+        if lower is None:
+            raise NotEnoughMemory(dataclasses.replace(chosen, card=card).shortage)
+        self._shortages[chosen.shape] = Shortage(chosen.card.free_bytes, lower)
+        return lower
 
     def _without_parts(self, request: SamplingRequest) -> Iterator[str]:
         """Why there was no part-aware attention, where it was asked for."""
@@ -139,7 +194,7 @@ class ClipRunner:
         if weights != self.weights:
             self._forget()
             self.sizes, self.weights = ModelSizes.of(weights), weights
-            self._ran_out.clear()
+            self._shortages.clear()
             self.pipeline.mag_ratios = MagRatiosFile(weights.transformer).read()
 
     def _load(self, chosen: MemoryPlan, check: Check) -> Iterator[Step]:
@@ -164,33 +219,42 @@ class ClipRunner:
                 weights.transformer, check=check, **chosen.load_options("transformer")
             )
         )
-        chosen.apply(pipeline.components)
+        self._streams = chosen.apply(pipeline.components)
         self._plan = chosen
         yield Step("loading", 3, 3)
 
     def _forget(self) -> None:
+        """Let go of the model, at once."""
+        for stream in self._streams:
+            stream.park()
+        self._streams = []
         self.pipeline.register_modules(text_encoder=None, tokenizer=None, vae=None, transformer=None)
-        self._plan: MemoryPlan | None = None
-        self._loras: dict[str, float] = {}
-        self._attention, self._compiled = "native", False
+        self._plan = None
+        self._loras, self._compiled = {}, False
+        self._release()
+
+    def _release(self) -> None:
+        """Give back what nothing holds any more.
+
+        Hooks and compiled forwards hold their modules in cycles, which otherwise stay until the collector
+        happens to run: too late for what is loaded next.
+        """
+        gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _adapt(self, options: Options) -> None:
+    def _adapt(self, options: Options, loras: Mapping[Path, float]) -> None:
         """Bring the model into the state that the options ask for."""
         transformer = self.pipeline.transformer
         self.pipeline.scheduler = scheduler_for(transformer.config, options.scheduler, options.shift)
-        if self._loras != options.loras:
-            files = {name: _lora_file(self.weights.folder, name) for name in options.loras}
-            if self._loras:
-                transformer.unload_lora()
-                self._loras = {}
-            for number, (name, strength) in enumerate(options.loras.items()):
-                load_lora(transformer, files[name], name=f"lora_{number}", strength=strength)
-                self._loras[name] = strength
-        if self._attention != options.attention:
-            set_attention_backend(transformer, options.attention)
-            self._attention = options.attention
+        if self._loras != loras:
+            unload_loras(transformer)
+            self._loras = {}
+            for number, (path, strength) in enumerate(loras.items()):
+                load_lora(transformer, path, name=f"lora{number}", strength=strength)
+            self._loras = dict(loras)
+        # Every time: diffusers keeps it for the whole process, and another model's job may have changed it.
+        set_attention_backend(transformer, options.attention)
         if options.compile and not self._compiled:
             compile_blocks(transformer)
             self._compiled = True
