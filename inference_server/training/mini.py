@@ -27,6 +27,7 @@ import psutil
 
 from ..synthesis.clips import ClipSettings
 from ..synthesis.pool import Filling, Pool, bytes_per_clip, wait_for_rows
+from .errors import TrainingError
 
 ROADS: dict[str, dict] = {
     "bridge": {
@@ -102,7 +103,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--shards", type=Path, help="folder of rendered examples to train on as well")
     parser.add_argument(
-        "--shards-share", type=float, default=0.2, help="of the training batches; default: %(default)s"
+        "--shards-share", type=float, default=0.1, help="of the training batches; default: %(default)s"
     )
     parser.add_argument("--road", choices=ROADS, help=argparse.SUPPRESS)
     parser.add_argument("--deadline", type=float, help=argparse.SUPPRESS)
@@ -120,6 +121,11 @@ def main(words: list[str] | None = None) -> int:
 
 
 def run_all(options: argparse.Namespace, words: list[str]) -> int:
+    try:
+        rendered = rendered_count(options)
+    except (ImportError, TrainingError) as error:
+        say(f"Without rendered examples: {error}")
+        options.shards, rendered = None, 0
     deadline = BEGAN + 60 * options.minutes
     options.output.mkdir(parents=True, exist_ok=True)
     roads = options.roads.split(",")
@@ -131,17 +137,20 @@ def run_all(options: argparse.Namespace, words: list[str]) -> int:
     pool = Pool(scratch / "pool", "r+")
     say(f"{pool.size} clips of {bytes_per_clip(settings) / 1e6:.2f} MB at most in {scratch}")
     began, before = time.monotonic(), int(pool.ready.sum())
-    filling = Filling(pool, options.workers, FIRST_SEED, skip=(options.held_out, rendered_count(options)))
+    filling = Filling(pool, options.workers, FIRST_SEED, skip=(options.held_out, rendered))
     processes: dict[str, subprocess.Popen] = {}
     try:
         for road in roads:
             passed = [*words, "--road", road, "--deadline", str(deadline), "--scratch", str(scratch)]
-            passed += ["--rendered", str(rendered_count(options))]
+            passed += ["--rendered", str(rendered)]
             processes[road] = subprocess.Popen(
                 [sys.executable, "-m", "inference_server.training.mini", *passed]
             )
         if options.shards:
-            add_rendered(pool, options)
+            try:
+                add_rendered(pool, options)
+            except TrainingError as error:  # there are the drawn ones
+                say(str(error))
         while any(process.poll() is None for process in processes.values()) and time.time() < deadline + 4:
             time.sleep(1.0)
             if int(time.monotonic() - began) % 15 == 0:
@@ -197,18 +206,22 @@ def training_deadline(deadline: float, options: argparse.Namespace) -> float:
 
 def rendered_count(options: argparse.Namespace) -> int:
     """How many rendered examples there are, which get the rows after the held out ones."""
-    if not options.shards:
-        return 0
     from .dataset import read_index
 
-    return sum(entry["examples"] for entry in read_index(options.shards)["shards"])
+    return sum(entry["examples"] for entry in read_index(options.shards)["shards"]) if options.shards else 0
 
 
 def add_rendered(pool: Pool, options: argparse.Namespace) -> None:
     from .dataset import read_examples
 
+    expected = options.height, options.width
     row = options.held_out
     for example in read_examples(options.shards):
+        if example.frames.shape[:3] != (options.frames, *expected):
+            raise TrainingError(
+                f"The examples in {options.shards} are {example.frames.shape[:3]} where the clips are"
+                f" {(options.frames, *expected)} frames, rows and columns; render them at this size."
+            )
         if not pool.ready[row]:
             pool.write(row, example)
         row += 1
@@ -227,7 +240,6 @@ def train_road(options: argparse.Namespace) -> int:
 
     from ..poseanything.models.linear_vae import AutoencoderLinear
     from ..poseanything.models.transformer import PoseAnythingTransformer3DModel
-    from .errors import TrainingError
     from .pool_batches import PoolBatches, fit_vae
     from .settings import TrainingSettings
     from .trainer import Trainer, initialise
