@@ -321,7 +321,8 @@ def describe_options(
         if "option" not in field.metadata:
             continue
         about = field.metadata["option"]
-        found = tuple(OptionChoice(name, name) for name in (choices or {}).get(field.name, ()))
+        names = (choices or {}).get(field.name, ())
+        found = tuple(OptionChoice(name, name.removesuffix(".safetensors")) for name in names)
         default = field.default if field.default is not dataclasses.MISSING else field.default_factory()
         described.append(
             OptionDescription(

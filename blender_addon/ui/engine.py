@@ -28,9 +28,9 @@ def draw_engine(layout, context) -> None:
     if engine.uses_seed:
         layout.prop(settings, "seed")
         layout.prop(settings, "new_seed")
-    _draw_options(layout, group, engine, advanced=False)
     if engine.guiders:
         _draw_guidance(layout, context, engine, group)
+    _draw_options(layout, group, engine, advanced=False)
     for sentence in engine_settings.unavailable(context.scene, engine):
         paragraph(layout, context, sentence, "ERROR")
 
@@ -70,11 +70,16 @@ def _draw_state(layout, context, engine: EngineDescription | None) -> None:
 def _draw_preset(layout, context, engine: EngineDescription) -> None:
     preset, changed = engine_settings.current_preset(context.scene, engine)
     label = "Custom" if preset is None else f"{preset.label} (modified)" if changed else preset.label
+    _menu_row(layout, "Preset").operator_menu_enum("poseanything.use_preset", "preset", text=label)
+
+
+def _menu_row(layout, label: str):
+    """A row with a label where properties have theirs; gives the layout for what stands beside it."""
     split = layout.split(factor=0.4)
     row = split.row()
     row.alignment = "RIGHT"
-    row.label(text="Preset")
-    split.operator_menu_enum("poseanything.use_preset", "preset", text=label)
+    row.label(text=label)
+    return split
 
 
 def _draw_guidance(layout, context, engine: EngineDescription, group) -> None:
@@ -93,10 +98,12 @@ def _draw_guidance(layout, context, engine: EngineDescription, group) -> None:
 
 def _draw_options(layout, group, engine: EngineDescription, advanced: bool) -> None:
     chosen = [option for option in engine.options if option.advanced == advanced]
-    for name, options in groupby(
-        sorted(chosen, key=lambda option: option.group), lambda option: option.group
-    ):
-        column = layout.column(heading=name) if advanced else layout
+    if advanced:
+        chosen.sort(key=lambda option: option.group)
+    for name, options in groupby(chosen, lambda option: option.group):
+        column = layout.column()
+        if advanced and name:
+            column.label(text=name)
         for option in options:
             if option.type == "strengths":
                 _draw_strengths(column, group, engine, option)
@@ -107,14 +114,14 @@ def _draw_options(layout, group, engine: EngineDescription, advanced: bool) -> N
 def _draw_strengths(layout, group, engine: EngineDescription, option: OptionDescription) -> None:
     column = layout.column(align=True)
     names = {choice.name: choice.label for choice in option.choices}
+    if option.choices:
+        add = _menu_row(column, option.label).operator_menu_enum(
+            "poseanything.add_strength", "choice", text="Add", icon="ADD"
+        )
+        add.engine, add.option = engine.name, option.name
     for index, item in enumerate(getattr(group, engine_settings.option_property(option.name))):
         row = column.row(align=True)
         row.alert = item.name not in names
         row.prop(item, "strength", text=names.get(item.name, item.name))
         remove = row.operator("poseanything.remove_strength", text="", icon="X")
         remove.engine, remove.option, remove.index = engine.name, option.name, index
-    if option.choices:
-        add = column.operator_menu_enum(
-            "poseanything.add_strength", "choice", text=f"Add to {option.label}", icon="ADD"
-        )
-        add.engine, add.option = engine.name, option.name

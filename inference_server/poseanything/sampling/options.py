@@ -71,7 +71,7 @@ class Settings:
     )
     cache_threshold: float = option(
         0.0,
-        "Threshold",
+        "Cache Threshold",
         "The change up to which First Block and MagCache leave a step out. 0 is each one's default",
         minimum=0.0,
         maximum=1.0,
@@ -80,7 +80,7 @@ class Settings:
     )
     part_attention_threshold: float = option(
         -1.0,
-        "Part-Aware Above",
+        "Parts Above",
         "Part-aware attention is on at the timesteps above, of 1000 to 0. 1000 is never, -1 as in training",
         minimum=-1.0,
         maximum=1000.0,

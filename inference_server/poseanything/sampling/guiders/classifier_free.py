@@ -34,8 +34,8 @@ class ClassifierFreePoseGuidance(Guider):
     guidance_scale: float = option(
         5.0, "Strength", "How far to push. 1 is no guidance", minimum=0.0, maximum=30.0
     )
-    text_negative: bool = option(True, "Text", "The negative branch has the negative prompt")
-    pose_negative: bool = option(True, "Pose", "The negative branch has the first pose in every frame")
+    text_negative: bool = option(True, "Negate Text", "The negative branch has the negative prompt")
+    pose_negative: bool = option(True, "Negate Pose", "The negative branch has the first pose in every frame")
     scale_by_density: bool = option(
         False,
         "Strength by Poses",
