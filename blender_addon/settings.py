@@ -3,6 +3,8 @@ take."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import bpy
 from bpy.props import (
     BoolProperty,
@@ -137,7 +139,17 @@ class PoseAnythingSettings(bpy.types.PropertyGroup):
         name="First Frame",
         description="The picture that the clip begins with and takes its looks from",
         items=(
-            ("RENDER", "Render", "Render the clip's first frame with the scene's render engine"),
+            (
+                "RENDER",
+                "Render",
+                "Render the clip's first frame with the scene's render engine; Blender stays usable meanwhile",
+            ),
+            ("VIEWPORT", "Viewport", "The 3D view's own shading, drawn at once"),
+            (
+                "LAST_RENDER",
+                "Last Render",
+                "The last F12 render, if it shows the clip's first frame through the same camera",
+            ),
             (
                 "PICTURE",
                 "Picture",
@@ -249,6 +261,32 @@ def record(settings: PoseAnythingSettings) -> dict:
             value = getattr(settings, prop.identifier)
             values[prop.identifier] = value.name if isinstance(value, bpy.types.ID) else value
     return values
+
+
+def recorded(values: dict) -> SimpleNamespace:
+    """A record of settings, to be read as the settings are; what it does not know has its default."""
+    known = {}
+    for prop in PoseAnythingSettings.bl_rna.properties:
+        name = prop.identifier
+        if name in ("rna_type", "name", "engine"):
+            continue
+        if prop.type == "POINTER":
+            known[name] = bpy.data.collections.get(values.get(name) or "")
+        else:
+            known[name] = values.get(name, prop.default)
+    return SimpleNamespace(**known)
+
+
+def changed(settings: PoseAnythingSettings, values: dict) -> list[str]:
+    """The names of the settings that are not as in a record."""
+    now = record(settings)
+    return [
+        prop.name or prop.identifier.replace("_", " ").capitalize()
+        for prop in settings.bl_rna.properties
+        if prop.identifier in now
+        and prop.identifier in values
+        and now[prop.identifier] != values[prop.identifier]
+    ]
 
 
 def restore(settings: PoseAnythingSettings, values: dict) -> None:

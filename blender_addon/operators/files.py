@@ -14,20 +14,23 @@ from .. import session
 from ..errors import ExportError
 from ..ground_truth.png import encode_png
 from ..request.blockers import export_blocker
-from ..request.build import build_request, export_options
-from ..request.export import ExportStep, export_clip, under_step
+from ..request.build import build_request
+from ..request.export import ExportStep, under_step
 from ..request.output import output_folder
 from ..request.range import clip_range
-from ..request.review import review_keys, sentences
+from ..request.review import sentences
+from ..request.subjects import find_subjects
+from ..request.view import find_view
 from ..shared.engines import EngineDescription
 from ..shared.raster import draw_pose
 from ..shared.release import RELEASE
 from ..shared.request_file import SUFFIX, write_request
 from ..takes.take import FIRST_FRAME, claim_folder
+from .exporting import export_range
 from .stepped import SteppedOperator
 
 
-def export_files(context, output: Path) -> Generator[ExportStep, None, Path]:
+def export_files(context, output: Path, interactive: bool = False) -> Generator[ExportStep, None, Path]:
     """Write a clip into a new folder within `output`: `skeleton/000.png` and so on, the first frame, and the
     request file.
 
@@ -35,11 +38,8 @@ def export_files(context, output: Path) -> Generator[ExportStep, None, Path]:
     settings = context.scene.poseanything
     engine = _engine_to_export_for(settings)
     planned = clip_range(context, settings, engine)
-    options = export_options(context, settings, planned)
-    session.get().findings = ()
-    clip = yield from export_clip(context, options)
-    session.get().keep_motions(clip.motions)
-    session.get().findings = (*clip.findings, *review_keys(settings, planned, options.pose_frames))
+    armatures, view = find_subjects(context, settings), find_view(context, settings)
+    clip, _ = yield from export_range(context, settings, planned, armatures, view, interactive)
     request = build_request(uuid.uuid4().hex, clip, planned, context.scene, engine)
     folder, _ = claim_folder(output, f"{settings.take_name or context.scene.name} skeleton")
     try:
@@ -102,7 +102,7 @@ class POSEANYTHING_OT_export_skeleton(SteppedOperator, bpy.types.Operator):
         output = (
             Path(bpy.path.abspath(self.directory)) if self.directory else output_folder(context, settings)
         )
-        return export_files(context, output)
+        return export_files(context, output, self.interactive)
 
     def finish(self, context, folder):
         for sentence in sentences(session.get().findings):

@@ -1,141 +1,114 @@
-"""Generate: export the clip, send it, let the frames come."""
+"""Generate: export the clip, send it, let the frames come. Retake and Repeat Exactly do it with a take's settings
+and with a take's whole request."""
 
 from __future__ import annotations
 
+import dataclasses
 import time
 import uuid
 from collections.abc import Generator
-from pathlib import Path
 
 import bpy
 from bpy.props import BoolProperty, StringProperty
 
 from .. import engine_settings, session
-from ..connection import server
-from ..connection.bridge import PATIENCE
-from ..connection.client import CONNECTED, REFUSED
+from .. import settings as scene_settings
 from ..connection.jobs import DONE, Job
-from ..connection.server import ServerError
 from ..errors import ExportError
+from ..ground_truth.scene_render import discard_leftovers
 from ..request.blockers import export_blocker
-from ..request.build import build_request, export_options
-from ..request.export import ExportStep, export_clip
+from ..request.build import build_request, rebuild_request
+from ..request.export import ExportStep
 from ..request.output import output_folder
-from ..request.range import clip_range
-from ..request.record import make_record, restore_engine, take_for
-from ..request.review import review_frame_rate, review_keys, sentences
-from ..request.view import recorded_view
+from ..request.range import ClipRange, clip_range
+from ..request.record import make_record, range_of, recorded_armatures, take_for
+from ..request.review import review_frame_rate, sentences
+from ..request.subjects import find_subjects
+from ..request.view import find_view, recorded_view
 from ..sequencer.edit_scene import target_scene
-from ..takes.take import claim_folder, read_take, write_take
+from ..shared.engines import check_request
+from ..shared.messages import GenerationRequest
+from ..takes.take import Take, claim_folder, read_take_request, write_take
+from .exporting import export_range
+from .serving import await_server, usable_engine
 from .stepped import SteppedOperator
-
-START_PATIENCE = 120.0
-"""Seconds that a server started from here may take to start."""
+from .takes import TakeOperator, chosen_take
 
 
-def generate(context, remade: str = "") -> Generator[ExportStep, None, Job]:
-    """Step by step: reach the server, export, send; `remade` is the folder of a take whose first frame and
-    viewport are used. The last value is the job. Raises one of `stepped.BAD_INPUT`."""
-    again = read_take(Path(remade)) if remade else None
-    current, chosen = session.get(), context.scene.session_uid
+def generate(context, interactive: bool = False) -> Generator[ExportStep, None, Job]:
+    """Step by step: reach the server, make the first frame, export, send. The last value is the job. Raises one
+    of `stepped.BAD_INPUT`."""
     output_folder(context, context.scene.poseanything)
-    view = recorded_view(again)
-    clip_range(context, context.scene.poseanything, None, view)
-    current.reach_server(context)
-    yield from _await_server(context, current)
+    clip_range(context, context.scene.poseanything, None)
+    yield from await_server(context)
 
-    # Blender was the user's meanwhile.
     scene, settings = context.scene, context.scene.poseanything
-    if scene.session_uid != chosen:
-        raise ExportError("Another scene was opened while the server was awaited; generate again.")
     if reason := export_blocker(context):
         raise ExportError(f"{reason}, then generate again.")
-    folder = output_folder(context, settings)
-    engine = current.engine(settings.engine_name)
-    if engine is None:
-        wanted = settings.engine_name or "usable"
-        raise ExportError(f"The server has no {wanted} engine; choose another in the Engine panel.")
-    if not engine.ready:
-        raise ExportError(f"{engine.label} can't run: {engine.reason}")
-    notices = restore_engine(scene, engine, again) if again is not None else []
-    notices += engine_settings.unavailable(scene, engine)
-    planned = clip_range(context, settings, engine, view)
-    options = export_options(context, settings, planned, again)
-    current.findings = ()
-    clip = yield from export_clip(context, options)
-    current.keep_motions(clip.motions)
-    edit = target_scene(context, settings.strips_go_to)
-    current.findings = (
-        *clip.findings,
-        *review_frame_rate(scene, edit, planned.duration),
-        *review_keys(settings, planned, options.pose_frames),
+    engine = usable_engine(settings.engine_name)
+    notices = engine_settings.unavailable(scene, engine)
+    planned, view = clip_range(context, settings, engine), find_view(context, settings)
+    clip, options = yield from export_range(
+        context, settings, planned, find_subjects(context, settings), view, interactive
     )
-
     request = build_request(uuid.uuid4().hex, clip, planned, scene, engine)
-    record = make_record(context, settings, planned, engine, options, current.version)
-    take = take_for(*claim_folder(folder, settings.take_name or scene.name), planned, record)
-    write_take(take, clip.first_frame)
+    record = make_record(context, settings, planned, engine, options, session.get().version)
+    return _submit(context, request, planned, record, notices)
+
+
+def retake(context, take: Take, interactive: bool = False) -> Generator[ExportStep, None, Job]:
+    """Step by step: the take's settings, seed, range and armatures with the present animation and a new first
+    frame. Nothing in the scene is set. Raises as `generate` does."""
+    old, settings = read_take_request(take), scene_settings.recorded(take.record.get("settings", {}))
+    armatures = recorded_armatures(context.scene, take)
+    output_folder(context, context.scene.poseanything)
+    yield from await_server(context)
+
+    engine = usable_engine(old.engine)
+    planned = range_of(take, old)
+    view = recorded_view(take) or find_view(context, settings)
+    clip, _ = yield from export_range(context, settings, planned, armatures, view, interactive)
+    request = rebuild_request(uuid.uuid4().hex, clip, planned, settings, engine, old)
+    return _submit(context, request, planned, take.record, [])
+
+
+def repeat(context, take: Take) -> Generator[ExportStep, None, Job]:
+    """Step by step: ask for exactly what a take was asked for. Raises as `generate` does."""
+    old = read_take_request(take)
+    output_folder(context, context.scene.poseanything)
+    yield from await_server(context)
+
+    request = dataclasses.replace(old, job=uuid.uuid4().hex)
+    check_request(request, usable_engine(old.engine))
+    changed = scene_settings.changed(context.scene.poseanything, take.record.get("settings", {}))
+    notices = [f"{take.name} is repeated as it was; changed since: {', '.join(changed)}."] if changed else []
+    session.get().findings = ()
+    return _submit(context, request, range_of(take, old), take.record, notices)
+
+
+def _submit(context, request: GenerationRequest, planned: ClipRange, record: dict, notices: list[str]) -> Job:
+    current, settings = session.get(), context.scene.poseanything
+    folder, name = claim_folder(output_folder(context, settings), settings.take_name or context.scene.name)
+    take = take_for(folder, name, planned, record)
+    write_take(take, request)
+    edit = target_scene(context, settings.strips_go_to)
+    current.findings += tuple(review_frame_rate(context.scene, edit, planned.duration))
     return current.submit(
         request,
         take,
         edit,
-        engine,
+        current.engine(request.engine),
         settings.make_movie,
         (*notices, *sentences(current.findings)),
     )
 
 
-def _await_server(context, current: session.Session) -> Generator[ExportStep, None, None]:
-    bridge, began = current.bridge, time.monotonic()
-    was_running = bridge.server.state == server.RUNNING
-    while bridge.link.state != CONNECTED or not bridge.engines:
-        if bridge.link.state == REFUSED:
-            raise ServerError(bridge.link.sentence)
-        if bridge.server.state == server.FAILED:
-            if not was_running:
-                raise ServerError(bridge.server.sentence)
-            was_running = False  # it had just ended, unnoticed: another may take its place
-            current.reach_server(context)
-        if bridge.client is None and not bridge.server.is_up:
-            raise ServerError("The server was stopped; generate again.")
-        starting = bridge.server.state == server.STARTING
-        if time.monotonic() - began > (START_PATIENCE if starting else PATIENCE):
-            where = f"at {bridge.client.address}" if bridge.client is not None else "yet"
-            raise ServerError(f"No server answers {where}; start it in the Server panel.")
-        yield ExportStep(0.0, "Starting the server" if starting else "Looking for the server")
-        current.poll()
-
-
-class POSEANYTHING_OT_generate(SteppedOperator, bpy.types.Operator):
-    bl_idname = "poseanything.generate"
-    bl_label = "Generate"
-    bl_description = (
-        "Export the range, send it to the server, and put the frames into the sequencer while they arrive. "
-        "Blender stays usable; another clip may be generated meanwhile and is queued"
-    )
-    bl_options = {"REGISTER"}
-
+class _GeneratingOperator(SteppedOperator):
     wait: BoolProperty(
         name="Wait",
         description="Return when all frames are there; for scripts",
         options={"HIDDEN", "SKIP_SAVE"},
     )
-
-    again: StringProperty(
-        name="Again",
-        description="Folder of a take whose first frame and viewport are used",
-        options={"HIDDEN", "SKIP_SAVE"},
-    )
-
-    @classmethod
-    def poll(cls, context):
-        reason = export_blocker(context) if session.get().exporting is None else "Wait for the export to end"
-        if reason:
-            cls.poll_message_set(reason)
-        return not reason
-
-    def steps(self, context):
-        return generate(context, self.again)
 
     def finish(self, context, job):
         for warning in job.warnings:
@@ -148,6 +121,52 @@ class POSEANYTHING_OT_generate(SteppedOperator, bpy.types.Operator):
             self.report({"ERROR"}, job.sentence)
             return {"CANCELLED"}
         return {"FINISHED"}
+
+
+class POSEANYTHING_OT_generate(_GeneratingOperator, bpy.types.Operator):
+    bl_idname = "poseanything.generate"
+    bl_label = "Generate"
+    bl_description = (
+        "Export the range, send it to the server, and put the frames into the sequencer while they arrive. "
+        "Blender stays usable; another clip may be generated meanwhile and is queued"
+    )
+    bl_options = {"REGISTER"}
+
+    @classmethod
+    def poll(cls, context):
+        reason = export_blocker(context) if session.get().exporting is None else "Wait for the export to end"
+        if reason:
+            cls.poll_message_set(reason)
+        return not reason
+
+    def steps(self, context):
+        return generate(context, self.interactive)
+
+
+class POSEANYTHING_OT_retake(TakeOperator, _GeneratingOperator, bpy.types.Operator):
+    bl_idname = "poseanything.retake"
+    bl_label = "Retake"
+    bl_description = (
+        "Generate the take once more from the present animation, with a new first frame and all of its own "
+        "settings and its seed. The scene's settings stay as they are"
+    )
+    bl_options = {"REGISTER"}
+
+    def steps(self, context):
+        return (yield from retake(context, chosen_take(context, self.take_id), self.interactive))
+
+
+class POSEANYTHING_OT_make_again(TakeOperator, _GeneratingOperator, bpy.types.Operator):
+    bl_idname = "poseanything.make_again"
+    bl_label = "Repeat Exactly"
+    bl_description = (
+        "Generate the take once more exactly as it was: its animation, first frame, settings and seed. What has "
+        "changed in the scene since plays no part, and nothing in the scene is set"
+    )
+    bl_options = {"REGISTER"}
+
+    def steps(self, context):
+        return (yield from repeat(context, chosen_take(context, self.take_id)))
 
 
 class POSEANYTHING_OT_cancel(bpy.types.Operator):
@@ -165,4 +184,24 @@ class POSEANYTHING_OT_cancel(bpy.types.Operator):
         return {"FINISHED"}
 
 
-register, unregister = bpy.utils.register_classes_factory((POSEANYTHING_OT_generate, POSEANYTHING_OT_cancel))
+@bpy.app.handlers.persistent
+def _discard_leftovers(*_) -> None:
+    discard_leftovers()
+
+
+_HANDLERS = ("load_post", "undo_post", "redo_post")
+_register, _unregister = bpy.utils.register_classes_factory(
+    (POSEANYTHING_OT_generate, POSEANYTHING_OT_retake, POSEANYTHING_OT_make_again, POSEANYTHING_OT_cancel)
+)
+
+
+def register() -> None:
+    _register()
+    for name in _HANDLERS:
+        getattr(bpy.app.handlers, name).append(_discard_leftovers)
+
+
+def unregister() -> None:
+    for name in _HANDLERS:
+        getattr(bpy.app.handlers, name).remove(_discard_leftovers)
+    _unregister()

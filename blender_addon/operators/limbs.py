@@ -10,6 +10,8 @@ from ..request.blockers import export_blocker
 from ..request.build import export_options
 from ..request.export import watch_range
 from ..request.range import clip_range
+from ..request.subjects import find_subjects
+from ..request.view import find_view
 from .stepped import SteppedOperator
 
 
@@ -58,7 +60,12 @@ class POSEANYTHING_OT_look_at_motion(SteppedOperator, bpy.types.Operator):
     def steps(self, context):
         settings = context.scene.poseanything
         planned = clip_range(context, settings, session.get().bridge.engine(settings.engine_name))
-        return watch_range(context, export_options(context, settings, planned))
+        return watch_range(
+            context,
+            export_options(
+                context, settings, planned, find_subjects(context, settings), find_view(context, settings), ""
+            ),
+        )
 
     def finish(self, context, result):
         session.get().keep_motions(result)

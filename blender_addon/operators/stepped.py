@@ -21,10 +21,11 @@ BUDGET = 0.05
 class SteppedOperator:
     """Base of operators whose work is a generator, `steps(context)`; its value is handed to `finish`.
 
-    Pressed as a button, it takes the window's events while it works, and leaves them to Blender while it
-    waits for somebody else (a step of the fraction 0); Esc cancels it. Called from a script, it runs
-    through.
+    Pressed as a button (`interactive`), it takes the window's events while it works, and leaves them to
+    Blender while it waits for somebody else; Esc cancels it. Called from a script, it runs through.
     """
+
+    interactive = False
 
     def steps(self, context) -> Generator[ExportStep, None, object]:
         """Raises one of `BAD_INPUT`."""
@@ -38,8 +39,8 @@ class SteppedOperator:
         try:
             while True:
                 step = next(steps)
-                if step.fraction == 0.0:
-                    time.sleep(0.01)  # it waits for somebody else
+                if step.waiting:
+                    time.sleep(0.01)
         except StopIteration as finished:
             return self.finish(context, finished.value)
         except BAD_INPUT as error:
@@ -47,10 +48,11 @@ class SteppedOperator:
             return {"CANCELLED"}
 
     def invoke(self, context, event):
+        self.interactive = True
         self._steps, self._waiting = self.steps(context), True
         self._timer = context.window_manager.event_timer_add(0.01, window=context.window)
         context.window_manager.modal_handler_add(self)
-        session.get().exporting = ExportStep(0.0, "Starting")
+        session.get().exporting = ExportStep(0.0, "Starting", waiting=True)
         return {"RUNNING_MODAL"}
 
     def modal(self, context, event):
@@ -64,7 +66,7 @@ class SteppedOperator:
         try:
             while time.perf_counter() < end:
                 step = next(self._steps)
-                if step.fraction == 0.0:
+                if step.waiting:
                     break
         except StopIteration as finished:
             self._leave(context)
@@ -76,7 +78,7 @@ class SteppedOperator:
         except Exception:  # a bug: Blender shows it, and the next press must not be refused for it
             self._leave(context)
             raise
-        self._waiting = step.fraction == 0.0
+        self._waiting = step.waiting
         session.get().exporting = step
         context.workspace.status_text_set(f"{step.text} ({step.fraction:.0%})   Esc: Cancel")
         if context.area is not None:

@@ -1,5 +1,4 @@
-"""What can be done with a take: make it again, take its settings, open its folder, put it back into the
-sequencer."""
+"""What can be done with a take: use its settings, open its folder, put it back into the sequencer."""
 
 from __future__ import annotations
 
@@ -11,10 +10,10 @@ from bpy.props import StringProperty
 
 from .. import session
 from .. import settings as scene_settings
-from ..request.record import restore_engine
+from ..request.record import recorded_armatures, restore_engine
 from ..rig import properties
 from ..sequencer import strips
-from ..sequencer.edit_scene import target_scene
+from ..sequencer.edit_scene import find_edit_scene, target_scene
 from ..takes.take import Take, TakeError, read_take
 
 
@@ -26,16 +25,19 @@ def chosen_take(context, take_id: str = "") -> Take:
             return jobs[take_id].take
         if (found := strips.find_strip(take_id)) is not None:
             return strips.take_of(found[1])
-    editor = strips.sequencer_scene(context).sequence_editor
-    active = editor.active_strip if editor is not None else None
-    if active is not None and strips.TAKE_ID in active:
-        return strips.take_of(active)
+    if (strip := strips.active_take_strip(strips.sequencer_scene(context))) is not None:
+        return strips.take_of(strip)
     if jobs:
         return list(jobs.values())[-1].take
+    edit = find_edit_scene()
+    if edit is not None and (strip := strips.active_take_strip(edit)) is not None:
+        return strips.take_of(strip)
     raise TakeError("Select a generated strip in the sequencer")
 
 
-class _TakeOperator:
+class TakeOperator:
+    """Base of operators that do something with one take."""
+
     take_id: StringProperty(options={"HIDDEN", "SKIP_SAVE"})
 
     @classmethod
@@ -48,9 +50,9 @@ class _TakeOperator:
         return True
 
 
-class POSEANYTHING_OT_use_take_settings(_TakeOperator, bpy.types.Operator):
+class POSEANYTHING_OT_use_take_settings(TakeOperator, bpy.types.Operator):
     bl_idname = "poseanything.use_take_settings"
-    bl_label = "Use Its Settings"
+    bl_label = "Use Take Settings"
     bl_description = (
         "Set this scene's prompt, seed, range and all other settings to those the take was made with"
     )
@@ -69,53 +71,11 @@ class POSEANYTHING_OT_use_take_settings(_TakeOperator, bpy.types.Operator):
         return {"FINISHED"}
 
 
-class POSEANYTHING_OT_make_again(_TakeOperator, bpy.types.Operator):
-    bl_idname = "poseanything.make_again"
-    bl_label = "Make Again"
-    bl_description = (
-        "Generate the take once more with its own settings, seed and first frame, as a new take. The "
-        "scene's settings become the take's"
-    )
-    bl_options = {"REGISTER", "UNDO"}
-
-    def execute(self, context):
-        return self._again(context, "EXEC_DEFAULT")
-
-    def invoke(self, context, event):
-        return self._again(context, "INVOKE_DEFAULT")
-
-    def _again(self, context, how):
-        try:
-            take = chosen_take(context, self.take_id)
-            adopt(context, take)
-        except TakeError as error:
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
-        if not bpy.ops.poseanything.generate.poll():
-            self.report(
-                {"ERROR"},
-                "The settings are the take's again, but it can't be generated now; see the Generate button.",
-            )
-            return {"FINISHED"}
-        try:
-            outcome = bpy.ops.poseanything.generate(how, again=str(take.folder))
-            return {"CANCELLED"} if outcome == {"CANCELLED"} else {"FINISHED"}
-        except RuntimeError as error:  # which is how the report of an operator called from Python comes back
-            self.report({"ERROR"}, str(error).removeprefix("Error: ").strip())
-            return {"CANCELLED"}
-
-
 def adopt(context, take: Take) -> list[str]:
     """Make the scene's settings, selection and camera those of a take; gives a sentence for each setting that
     can't be what it was. Raises `TakeError` when something of the take is gone."""
     record, scene = take.record, context.scene
-    armatures = [scene.objects.get(name) for name in record.get("armatures", ())]
-    if not armatures or None in armatures:
-        missing = [name for name, obj in zip(record.get("armatures", ()), armatures) if obj is None]
-        raise TakeError(
-            f"{take.name} was made of {', '.join(missing) or 'an armature'}, which is not in this scene "
-            "any more."
-        )
+    armatures = recorded_armatures(scene, take)
     settings = scene.poseanything
     scene_settings.restore(settings, record.get("settings", {}))
     settings.new_seed = False
@@ -140,7 +100,7 @@ def adopt(context, take: Take) -> list[str]:
     return notices
 
 
-class POSEANYTHING_OT_open_take(_TakeOperator, bpy.types.Operator):
+class POSEANYTHING_OT_open_take(TakeOperator, bpy.types.Operator):
     bl_idname = "poseanything.open_take"
     bl_label = "Open Folder"
     bl_description = "Open the take's folder in the file browser of the system"
@@ -190,7 +150,6 @@ class POSEANYTHING_OT_add_take(bpy.types.Operator):
 register, unregister = bpy.utils.register_classes_factory(
     (
         POSEANYTHING_OT_use_take_settings,
-        POSEANYTHING_OT_make_again,
         POSEANYTHING_OT_open_take,
         POSEANYTHING_OT_add_take,
     )

@@ -2,45 +2,39 @@
 
 from __future__ import annotations
 
-import os
+import dataclasses
 import random
 
 import bpy
 import numpy as np
 
 from .. import engine_settings
-from ..errors import ExportError
 from ..shared.camera import camera_path
 from ..shared.engines import EngineDescription, check_request
 from ..shared.messages import GenerationRequest
-from ..takes.take import FIRST_FRAME, Take
+from ..view import SceneCamera, Viewport
 from .export import ExportedClip, ExportOptions
 from .range import ClipRange, pose_frames
-from .subjects import find_subjects
-from .view import find_view, recorded_view
 
 
-def export_options(context, settings, clip_range: ClipRange, again: Take | None = None) -> ExportOptions:
-    """What the exporter is to do; with the first frame and the viewport of a take that is made `again`.
-    Raises `ExportError`."""
-    picture = str(again.folder / FIRST_FRAME) if again is not None else ""
-    if not os.path.isfile(picture):
-        picture = ""
-    if not picture and settings.first_frame_source == "PICTURE":
-        picture = bpy.path.abspath(settings.first_frame_path)
-        if not settings.first_frame_path:
-            raise ExportError(
-                "Choose the picture that the clip begins with, or let its first frame be rendered."
-            )
+def export_options(
+    context,
+    settings,
+    clip_range: ClipRange,
+    armatures: tuple[bpy.types.Object, ...],
+    view: SceneCamera | Viewport,
+    first_frame: str,
+) -> ExportOptions:
+    """What the exporter is to do; `first_frame` is the path of its picture, "" to have it rendered."""
     return ExportOptions(
-        armatures=find_subjects(context, settings),
+        armatures=armatures,
         frame_start=clip_range.frame_start,
         num_frames=clip_range.num_frames,
         frame_step=clip_range.frame_step,
         width=clip_range.width,
         height=clip_range.height,
-        view=recorded_view(again) or find_view(context, settings),
-        first_frame=picture,
+        view=view,
+        first_frame=first_frame,
         pose_frames=pose_frames(context, settings, clip_range),
     )
 
@@ -65,22 +59,43 @@ def build_request(
         height=clip_range.height,
         num_frames=clip_range.num_frames,
         fps=clip_range.fps,
-        first_frame=clip.first_frame,
-        pose=clip.pose,
         prompt=settings.prompt,
         negative_prompt=settings.negative_prompt,
         seed=choose_seed(settings) if engine.uses_seed else 0,
         num_inference_steps=engine_settings.num_inference_steps(scene, engine),
         guidance=engine_settings.guidance(scene, engine),
-        pose_frames=clip.pose_frames,
-        subject_mask=clip.subject_mask,
-        first_labels=clip.first_labels,
-        part_maps=clip.part_maps,
-        camera_motion=_camera_motion(clip, clip_range, settings, engine),
         engine_options=engine_settings.options(scene, engine),
+        **_exported(clip, clip_range, settings, engine),
     )
     check_request(request, engine)
     return request
+
+
+def rebuild_request(
+    job: str,
+    clip: ExportedClip,
+    clip_range: ClipRange,
+    settings,
+    engine: EngineDescription,
+    old: GenerationRequest,
+) -> GenerationRequest:
+    """A request that asks for the same as an old one, of what was exported now. Raises as `build_request`."""
+    request = dataclasses.replace(old, job=job, **_exported(clip, clip_range, settings, engine))
+    check_request(request, engine)
+    return request
+
+
+def _exported(clip: ExportedClip, clip_range: ClipRange, settings, engine: EngineDescription) -> dict:
+    """The fields of a request that come from the scene."""
+    return {
+        "first_frame": clip.first_frame,
+        "pose": clip.pose,
+        "pose_frames": clip.pose_frames,
+        "subject_mask": clip.subject_mask,
+        "first_labels": clip.first_labels,
+        "part_maps": clip.part_maps,
+        "camera_motion": _camera_motion(clip, clip_range, settings, engine),
+    }
 
 
 def _camera_motion(

@@ -11,9 +11,10 @@ import bpy
 import numpy as np
 
 from ..errors import ExportError
-from ..ground_truth.first_frame import fit_picture, render_frame
+from ..ground_truth.first_frame import fit_picture
 from ..ground_truth.labels import Labeller
 from ..ground_truth.png import encode_png
+from ..ground_truth.scene_render import render_frame
 from ..ground_truth.surfaces import SurfaceReader, find_surfaces
 from ..ground_truth.visibility import as_rendered
 from ..rig.motion import Motion, read_poses, spread_frames
@@ -55,10 +56,12 @@ class ExportOptions:
 
 @dataclass(frozen=True)
 class ExportStep:
-    """How far the export is, from 0 to 1, and what it does."""
+    """How far an operator is, from 0 to 1, and what it does."""
 
     fraction: float
     text: str
+    waiting: bool = False
+    """Whether it waits for somebody else, so that Blender is the user's meanwhile."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -295,7 +298,7 @@ class _Export:
         if options.first_frame:
             return (yield from fit_picture(options.first_frame, options.width, options.height))
         yield
-        return render_frame(self._scene, options.view, self._fit)
+        return render_frame(self._scene, options.view, self._fit, self._frame)
 
     def _labeller(self, joints: np.ndarray) -> Iterator[None]:
         surfaces = find_surfaces(self._subjects, self._evaluated())

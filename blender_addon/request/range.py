@@ -9,9 +9,8 @@ from ..errors import ExportError
 from ..rig.animation import keyed_frames, movers
 from ..rig.subjects import find_armatures
 from ..shared.messages import MAX_CLIP_PIXELS, MAX_PIXELS, EngineDescription
-from ..view import SceneCamera, Viewport, clip_size
+from ..view import clip_size
 from .subjects import find_subjects
-from .view import find_view
 
 
 @dataclass(frozen=True)
@@ -44,11 +43,9 @@ def frame_range(scene, settings) -> tuple[int, int]:
     return first, last
 
 
-def clip_range(
-    context, settings, engine: EngineDescription | None, view: SceneCamera | Viewport | None = None
-) -> ClipRange:
-    """What an engine can take of the range; without an engine, the range as it is. `view` is used instead of
-    what the settings say. Raises `ExportError`."""
+def clip_range(context, settings, engine: EngineDescription | None) -> ClipRange:
+    """What an engine can take of the range; without an engine, the range as it is. The clip has the scene's
+    aspect, whatever it is seen through. Raises `ExportError`."""
     scene = context.scene
     first, last = frame_range(scene, settings)
     duration = last - first + 1
@@ -62,7 +59,7 @@ def clip_range(
             f"The range has {frames} frames but {engine.label} makes at most {most}; shorten the range or "
             "raise the step."
         )
-    width, height = clip_size(scene, settings.long_side, multiple, view or find_view(context, settings))
+    width, height = clip_size(scene, settings.long_side, multiple)
     if width * height > MAX_PIXELS or frames * width * height > MAX_CLIP_PIXELS:
         raise ExportError(
             f"A clip of {frames} frames at {width} x {height} is too large; choose a smaller size or fewer "

@@ -10,7 +10,8 @@ from .. import engine_settings
 from .. import settings as scene_settings
 from ..rig import properties
 from ..shared.engines import EngineDescription
-from ..takes.take import Take
+from ..shared.messages import GenerationRequest
+from ..takes.take import Take, TakeError
 from ..view import Viewport
 from .export import ExportOptions
 from .range import ClipRange
@@ -40,6 +41,29 @@ def make_record(
         "fps": clip_range.fps,
         "seed": settings.seed if engine.uses_seed else None,
     }
+
+
+def recorded_armatures(scene: bpy.types.Scene, take: Take) -> tuple[bpy.types.Object, ...]:
+    """The armatures that a take was made of. Raises `TakeError` when one is not in the scene."""
+    names = take.record.get("armatures", ())
+    found = [scene.objects.get(name) for name in names]
+    if not found or None in found:
+        missing = ", ".join(name for name, obj in zip(names, found) if obj is None) or "an armature"
+        raise TakeError(f"{take.name} was made of {missing}, which is not in this scene any more.")
+    return tuple(found)
+
+
+def range_of(take: Take, request: GenerationRequest) -> ClipRange:
+    """The range that a take was made of."""
+    return ClipRange(
+        take.frame_start,
+        take.frame_step,
+        take.duration,
+        take.num_frames,
+        request.width,
+        request.height,
+        request.fps,
+    )
 
 
 def restore_engine(scene: bpy.types.Scene, engine: EngineDescription, take: Take) -> list[str]:

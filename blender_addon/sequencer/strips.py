@@ -50,6 +50,13 @@ def find_strip(take_id: str, kind: str = "IMAGE") -> tuple[bpy.types.Scene, bpy.
     return None
 
 
+def active_take_strip(scene: bpy.types.Scene) -> bpy.types.Strip | None:
+    """The active strip of a scene's sequencer, if it is a take's."""
+    editor = scene.sequence_editor
+    strip = editor.active_strip if editor is not None else None
+    return strip if strip is not None and TAKE_ID in strip else None
+
+
 def take_of(strip: bpy.types.Strip) -> Take:
     """What a strip was made with. Raises `TakeError`."""
     text = strip.get(TAKE)

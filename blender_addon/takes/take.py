@@ -7,8 +7,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..shared.messages import GenerationRequest
+from ..shared.request_file import SUFFIX, read_request, write_request
+from ..shared.schema import MessageError
+
 RECORD = "take.json"
 FIRST_FRAME = "first_frame.png"
+REQUEST = f"request{SUFFIX}"
 
 
 class TakeError(Exception):
@@ -78,14 +83,30 @@ def claim_folder(output: Path, stem: str) -> tuple[Path, str]:
         ) from error
 
 
-def write_take(take: Take, first_frame: bytes | memoryview) -> None:
-    """Lay down what the clip is made with, before its first frame comes. Raises `TakeError`."""
+def write_take(take: Take, request: GenerationRequest) -> None:
+    """Write what the clip is made with, before its first frame comes. Raises `TakeError`."""
     try:
-        (take.folder / FIRST_FRAME).write_bytes(first_frame)
+        (take.folder / FIRST_FRAME).write_bytes(request.first_frame)
+        write_request(take.folder / REQUEST, request)
         (take.folder / RECORD).write_text(to_json(take), encoding="utf-8")
     except OSError as error:
         raise TakeError(
             f"{take.folder} can't be written to: {error.strerror}; choose another output folder."
+        ) from error
+
+
+def read_take_request(take: Take) -> GenerationRequest:
+    """What was asked for, exactly. Raises `TakeError`."""
+    try:
+        return read_request(take.folder / REQUEST)
+    except FileNotFoundError:
+        raise TakeError(
+            f"There is no {REQUEST} in {take.folder}, so {take.name} can't be made again; use its settings and "
+            "generate."
+        ) from None
+    except (OSError, MessageError) as error:
+        raise TakeError(
+            f"What {take.name} was made with can't be read ({error}); use its settings and generate."
         ) from error
 
 

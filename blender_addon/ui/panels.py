@@ -291,12 +291,12 @@ class POSEANYTHING_PT_strip(_Sequencer, bpy.types.Panel):
 
     @classmethod
     def poll(cls, context):
-        return _active_take_strip(context) is not None
+        return strips.active_take_strip(strips.sequencer_scene(context)) is not None
 
     def draw(self, context):
         layout = self.layout
         try:
-            take = strips.take_of(_active_take_strip(context))
+            take = strips.take_of(strips.active_take_strip(strips.sequencer_scene(context)))
         except TakeError as error:
             paragraph(layout, context, str(error), "ERROR", alert=True)
             return
@@ -309,7 +309,9 @@ class POSEANYTHING_PT_strip(_Sequencer, bpy.types.Panel):
             layout.label(text=ANIMATIC, icon="INFO")
         if prompt := record.get("settings", {}).get("prompt"):
             paragraph(layout, context, prompt)
-        layout.operator("poseanything.make_again", icon="FILE_REFRESH")
+        row = layout.row(align=True)
+        row.operator("poseanything.retake", icon="FILE_REFRESH")
+        row.operator("poseanything.make_again", icon="LOOP_BACK")
         layout.operator("poseanything.use_take_settings", icon="IMPORT")
         layout.operator("poseanything.open_take", icon="FILE_FOLDER")
 
@@ -320,12 +322,6 @@ class POSEANYTHING_PT_sequencer_takes(_Sequencer, bpy.types.Panel):
 
     def draw(self, context):
         draw_takes(self.layout, context)
-
-
-def _active_take_strip(context):
-    editor = strips.sequencer_scene(context).sequence_editor
-    strip = editor.active_strip if editor is not None else None
-    return strip if strip is not None and strips.TAKE_ID in strip else None
 
 
 register, unregister = bpy.utils.register_classes_factory(

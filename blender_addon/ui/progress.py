@@ -62,7 +62,8 @@ def draw_takes(layout, context, most: int = 5) -> None:
         box = layout.box().column(align=True)
         row = box.row(align=True)
         row.label(text=job.take.name, icon=light("green" if job.state == DONE else "red"))
-        row.operator("poseanything.make_again", text="", icon="FILE_REFRESH").take_id = job.id
+        row.operator("poseanything.retake", text="", icon="FILE_REFRESH").take_id = job.id
+        row.operator("poseanything.make_again", text="", icon="LOOP_BACK").take_id = job.id
         row.operator("poseanything.use_take_settings", text="", icon="IMPORT").take_id = job.id
         row.operator("poseanything.open_take", text="", icon="FILE_FOLDER").take_id = job.id
         kind = "" if job.neural else f", {ANIMATIC.lower()}"

@@ -166,10 +166,9 @@ def test_settings_are_put_back_when_rendering_fails(film):
     scene.frame_set(7)
     before = settings_of(scene)
 
-    def fail(*_):
-        scene.camera = None
+    def fail(rendered, *_):
+        rendered.camera = None
 
-    camera = scene.camera
     bpy.app.handlers.render_pre.append(fail)
     try:
         with pytest.raises(module("errors").ExportError, match="first frame"):
@@ -178,7 +177,6 @@ def test_settings_are_put_back_when_rendering_fails(film):
         pytest.skip("this Blender renders without a camera")
     finally:
         bpy.app.handlers.render_pre.remove(fail)
-        scene.camera = camera
     assert settings_of(scene) == before
 
 
@@ -216,3 +214,49 @@ def test_the_sequencer_does_not_stand_in_for_the_scene(film):
     strip = strips.new_effect("c", "COLOR", channel=1, frame_start=1, **given)
     strip.color = (1, 0, 0)
     assert export([rig], first_frame="", num_frames=1).first_frame == plain.first_frame
+
+
+def test_no_trace_is_left_of_a_render(film):
+    """Not of its scene, nor of the camera that stands in for a viewport, nor of what a compositor became."""
+    scene, rig = film
+    if hasattr(scene, "compositing_node_group"):
+        tree = bpy.data.node_groups.new("Compositing", "CompositorNodeTree")
+        tree.interface.new_socket("Image", in_out="OUTPUT", socket_type="NodeSocketColor")
+        layers, output = tree.nodes.new("CompositorNodeRLayers"), tree.nodes.new("NodeGroupOutput")
+        tree.links.new(layers.outputs["Image"], output.inputs["Image"])
+        scene.compositing_node_group = tree
+    else:
+        scene.use_nodes = True
+    before = [
+        len(blocks) for blocks in (bpy.data.scenes, bpy.data.cameras, bpy.data.node_groups, bpy.data.objects)
+    ]
+    export([rig], first_frame="", num_frames=1)
+    after = [
+        len(blocks) for blocks in (bpy.data.scenes, bpy.data.cameras, bpy.data.node_groups, bpy.data.objects)
+    ]
+    assert after == before
+    scene_render = module("ground_truth.scene_render")
+    leftover = scene.copy()
+    leftover[scene_render.MARK] = True
+    scene_render.discard_leftovers()
+    assert [len(bpy.data.scenes), len(bpy.data.cameras)] == before[:2]
+
+
+def test_the_last_render_is_taken_if_it_shows_what_the_clip_begins_with(film):
+    scene, _ = film
+    last = module("ground_truth.last_render")
+    error = module("errors").ExportError
+    camera = scene.camera
+    with pytest.raises(error, match="has no render yet; press F12"):
+        last.read_last_render(scene, camera, 7)
+    scene.render.use_border = False
+    scene.frame_set(7)
+    bpy.ops.render.render()
+    before = settings_of(scene)
+    assert last.read_last_render(scene, camera, 7).shape == (150, 300, 3)
+    assert settings_of(scene) == before
+    with pytest.raises(error, match="shows frame 7 of Scene through Camera, the clip begins with frame 8"):
+        last.read_last_render(scene, camera, 8)
+    other = bpy.data.objects.new("Other", camera.data)
+    with pytest.raises(error, match="through Other; go there and press F12"):
+        last.read_last_render(scene, other, 7)

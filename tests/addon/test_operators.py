@@ -91,31 +91,69 @@ def test_second_generate_while_one_runs_is_queued(shot, served):
     assert len(strip_of(first).elements) == len(strip_of(second).elements) == 12
 
 
-def test_make_again_makes_the_same_request_of_a_changed_scene(shot, served, sent):
+def standing(scene):
+    """What neither of the two ways to make a take again may change."""
+    settings = scene.poseanything
+    return (
+        module("settings").record(settings),
+        [obj.name for obj in bpy.context.selected_objects],
+        scene.camera,
+        scene.frame_current,
+    )
+
+
+@pytest.fixture
+def made(shot, served):
+    """A take, and after it everything about it changed in the scene."""
     served()
     settings = shot.poseanything
     settings.prompt = "a fox"
     bpy.ops.poseanything.generate(wait=True)
-    old = newest_job()
-
-    settings.prompt, settings.seed, settings.frame_step = "a cat", 1, 5
+    settings.prompt, settings.seed, settings.frame_step, settings.new_seed = "a cat", 1, 5, True
     shot.frame_start, shot.frame_end = 1, 3
     bpy.ops.object.select_all(action="DESELECT")
-    other = bpy.data.objects.new("Other", bpy.data.cameras.new("Other"))
-    shot.collection.objects.link(other)
-    shot.camera = other
-    bpy.ops.poseanything.make_again(take_id=old.id)
-    new = newest_job()
-    settle(new)
-
-    assert new.take.folder != old.take.folder and old.take.frames_on_disk() == 12
-    a, b = sent
-    assert (a.prompt, a.seed, a.num_frames, a.first_frame) == (b.prompt, b.seed, b.num_frames, b.first_frame)
-    assert np.array_equal(a.pose.points, b.pose.points)
-    assert span(strip_of(new)) == span(strip_of(old))
+    rig = bpy.data.objects["Rig"]
+    rig.pose.bones["bone0"].rotation_euler = (0, 0, -0.6)
+    rig.pose.bones["bone0"].keyframe_insert("rotation_euler", frame=1)
+    shot.display.shading.color_type = "OBJECT"
+    bpy.data.objects["Rig body"].color = (1, 0, 0, 1)
+    return newest_job()
 
 
-def test_make_again_from_a_file_opened_later(shot, served, tmp_path):
+def test_repeat_exactly_asks_for_the_same_whatever_has_changed(shot, made, sent):
+    first = module("takes.take").read_take_request(made.take)
+    bpy.data.objects["Rig"].name = "Renamed"
+    before = standing(shot)
+    assert bpy.ops.poseanything.make_again(take_id=made.id, wait=True) == {"FINISHED"}
+    assert standing(shot) == before
+    new, request = newest_job(), sent[-1]
+    assert new.take.folder != made.take.folder and made.take.frames_on_disk() == 12
+    assert request.job != first.job
+    for name in ("prompt", "seed", "num_frames", "width", "guidance", "engine_options", "first_frame"):
+        assert getattr(request, name) == getattr(first, name), name
+    for name in ("pose.points", "part_maps", "first_labels"):
+        old, now = first, request
+        for word in name.split("."):
+            old, now = getattr(old, word), getattr(now, word)
+        assert np.array_equal(old, now), name
+    assert span(strip_of(new)) == span(strip_of(made))
+    assert "changed since: Step, Prompt, Seed" in " ".join(new.warnings)
+
+
+def test_retake_asks_for_the_present_animation_with_a_new_first_frame(shot, made, sent):
+    first = module("takes.take").read_take_request(made.take)
+    before = standing(shot)
+    assert bpy.ops.poseanything.retake(take_id=made.id, wait=True) == {"FINISHED"}
+    assert standing(shot) == before
+    new, request = newest_job(), sent[-1]
+    for name in ("prompt", "seed", "num_frames", "width", "height", "fps", "guidance", "engine_options"):
+        assert getattr(request, name) == getattr(first, name), name
+    assert not np.array_equal(request.pose.points, first.pose.points), "the animation has changed"
+    assert request.first_frame != first.first_frame, "and so has the picture"
+    assert span(strip_of(new)) == span(strip_of(made))
+
+
+def test_a_take_is_made_again_from_a_file_opened_later(shot, served, tmp_path):
     served()
     bpy.ops.poseanything.generate(wait=True)
     job = newest_job()
@@ -123,19 +161,18 @@ def test_make_again_from_a_file_opened_later(shot, served, tmp_path):
     session().bridge.jobs.clear()
     bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "film.blend"))
     scene = bpy.context.scene
-    scene.sequence_editor.active_strip = strip_of(job)
     scene.poseanything.prompt = "something else"
-    bpy.ops.poseanything.use_take_settings()
+    bpy.ops.poseanything.use_take_settings(take_id=job.id)
     assert scene.poseanything.prompt == "" and scene.poseanything.new_seed is False
-    bpy.ops.poseanything.make_again()
+    bpy.ops.poseanything.make_again(take_id=job.id)
     again = newest_job()
     poll_until(lambda: again.ended)
     assert again.state == "DONE" and again.take.record["seed"] == job.take.record["seed"]
 
 
-def test_make_again_keeps_first_frame_limbs_and_viewport(shot, served, sent, monkeypatch):
+def test_retake_through_the_viewport_of_the_take(shot, served, sent, monkeypatch):
     served()
-    rig, view = bpy.data.objects["Rig"].data, module("view").Viewport
+    view = module("view").Viewport
     lens = shot.camera.matrix_world.normalized().inverted()
     size, projection = (640, 320), [[2, 0, 0, 0], [0, 4, 0, 0], [0, 0, -1.002, -0.2], [0, 0, -1, 0]]
     kept = {"view": [list(row) for row in lens], "projection": projection, "near": 0.1, "perspective": True}
@@ -143,34 +180,30 @@ def test_make_again_keeps_first_frame_limbs_and_viewport(shot, served, sent, mon
     monkeypatch.setattr(module("request.view"), "find_viewport", lambda context: (None, None))
     monkeypatch.setattr(view, "from_context", lambda *_: seen)
     shot.poseanything.view = "VIEWPORT"
-    rig.poseanything.digits, rig.bones["bone2"].poseanything.limb = "DRAW", "SKIP"
     bpy.ops.poseanything.generate(wait=True)
     old = newest_job()
-
-    rig.poseanything.digits, rig.bones["bone2"].poseanything.limb = "SKIP", "AUTO"
-    rig.bones["bone0"].poseanything.limb = "SKIP"
-    shot.display.shading.light = "FLAT"
-    bpy.data.objects["Rig body"].color = (1, 0, 0, 1)
-    shot.display.shading.color_type = "OBJECT"  # rendered now, the first frame would be another
     monkeypatch.setattr(
         view, "from_context", lambda *_: view.from_record({**kept, "width": 320, "height": 320})
     )
-    bpy.ops.poseanything.make_again(take_id=old.id)
-    new = newest_job()
-    settle(new)
+    shot.poseanything.view = "CAMERA"
+    bpy.ops.poseanything.retake(take_id=old.id, wait=True)
     a, b = sent
-    assert a.first_frame == b.first_frame and (a.width, a.height) == (b.width, b.height) == (128, 64)
-    assert a.pose.limbs == b.pose.limbs and np.array_equal(a.pose.points, b.pose.points)
-    assert rig.poseanything.digits == "DRAW" and rig.bones["bone0"].poseanything.limb == "AUTO"
+    assert a.first_frame == b.first_frame and np.array_equal(a.pose.points, b.pose.points)
+    assert (a.width, a.height) == (b.width, b.height) == (128, 72), "the scene's aspect, not the region's"
 
 
-def test_make_again_without_the_rig_says_which(shot, served):
+def test_making_a_take_again_that_lacks_something_says_what(shot, served):
     served()
     bpy.ops.poseanything.generate(wait=True)
+    job = newest_job()
     bpy.data.objects.remove(bpy.data.objects["Rig"])
     make_rig("Another")
     with pytest.raises(RuntimeError, match="was made of Rig, which is not in this scene any more"):
-        bpy.ops.poseanything.make_again()
+        bpy.ops.poseanything.retake(take_id=job.id)
+    (job.take.folder / module("takes.take").REQUEST).unlink()
+    for operator in (bpy.ops.poseanything.retake, bpy.ops.poseanything.make_again):
+        with pytest.raises(RuntimeError, match="use its settings and generate"):
+            operator(take_id=job.id)
 
 
 def test_two_armatures_make_one_clip(shot, served, sent):
@@ -295,7 +328,7 @@ def test_blender_is_the_users_while_the_server_is_awaited(addon):
         report = print
 
         def steps(self, context):
-            yield step(0.0, "Looking for the server")
+            yield step(0.0, "Looking for the server", waiting=True)
             while True:
                 time.sleep(stepped.BUDGET)
                 yield step(0.5, "Frame 5 of 10")

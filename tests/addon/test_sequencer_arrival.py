@@ -22,7 +22,7 @@ class Live:
         request = make_request(num_frames=num_frames, **fields)
         folder, name = takes.claim_folder(self.output, stem)
         take = takes.Take(folder, name, num_frames, 1, 1, num_frames, {"seed": 1})
-        takes.write_take(take, request.first_frame)
+        takes.write_take(take, request)
         engine = poll_until(lambda: self.session.bridge.engine("draft"))
         return self.session.submit(request, take, bpy.context.scene, engine, make_movie)
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.addon.scenes import make_take
-from tests.addon.servers import module
+from tests.addon.servers import make_request, module
 
 
 def test_each_take_gets_a_folder_of_its_own(addon, tmp_path):
@@ -59,9 +59,15 @@ def test_each_scene_frame_shows_the_clip_frame_of_its_time(addon, num_frames, st
 def test_take_comes_back_from_its_folder(addon, tmp_path):
     takes = module("takes.take")
     take = make_take(tmp_path, record={"settings": {"prompt": "ein Fuchs, 狐"}, "seed": 7})
-    takes.write_take(take, b"picture")
+    request = make_request(num_frames=5)
+    takes.write_take(take, request)
     assert takes.read_take(tmp_path) == take
-    assert (tmp_path / takes.FIRST_FRAME).read_bytes() == b"picture"
+    assert (tmp_path / takes.FIRST_FRAME).read_bytes() == request.first_frame
+    kept = takes.read_take_request(take)
+    assert (kept.job, kept.width, kept.num_frames) == (request.job, request.width, 5)
+    (tmp_path / takes.REQUEST).write_bytes(b"nonsense")
+    with pytest.raises(takes.TakeError, match="use its settings and generate"):
+        takes.read_take_request(take)
 
 
 WRONG = '{"name": 1, "num_frames": 1, "frame_start": 1, "frame_step": 1, "duration": 1, "record": {}}'

@@ -1,0 +1,40 @@
+"""The export that every operator shares: first frame, clip, and what is wrong with it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Generator
+from pathlib import Path
+
+import bpy
+
+from .. import session
+from ..request.build import export_options
+from ..request.export import ExportedClip, ExportOptions, ExportStep, export_clip
+from ..request.first_frame import make_first_frame
+from ..request.range import ClipRange
+from ..request.review import review_keys
+from ..view import SceneCamera, Viewport
+
+
+def export_range(
+    context,
+    settings,
+    planned: ClipRange,
+    armatures: tuple[bpy.types.Object, ...],
+    view: SceneCamera | Viewport,
+    interactive: bool,
+) -> Generator[ExportStep, None, tuple[ExportedClip, ExportOptions]]:
+    """Step by step: the clip and what was exported; the session's findings become those of this clip.
+
+    interactive: whether the window's events are handled between two steps. Raises `ExportError`.
+    """
+    current = session.get()
+    current.findings = ()
+    with tempfile.TemporaryDirectory(prefix="poseanything-") as scratch:
+        picture = yield from make_first_frame(context, settings, planned, view, Path(scratch), interactive)
+        options = export_options(context, settings, planned, armatures, view, picture)
+        clip = yield from export_clip(context, options)
+    current.keep_motions(clip.motions)
+    current.findings = (*clip.findings, *review_keys(settings, planned, options.pose_frames))
+    return clip, options

@@ -1,0 +1,89 @@
+"""The first frame from the source that the user chose, as a picture file for the export."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+
+import bpy
+import numpy as np
+
+from ..errors import ExportError
+from ..ground_truth.last_render import read_last_render
+from ..ground_truth.png import encode_png
+from ..ground_truth.scene_render import FrameRender, render_frame
+from ..ground_truth.viewport_picture import draw_viewport
+from ..view import SceneCamera, Viewport, fit
+from .export import ExportStep, under_step
+from .range import ClipRange
+from .view import find_viewport
+
+RENDER, VIEWPORT, LAST_RENDER, PICTURE = "RENDER", "VIEWPORT", "LAST_RENDER", "PICTURE"
+
+
+def make_first_frame(
+    context,
+    settings,
+    clip_range: ClipRange,
+    view: SceneCamera | Viewport,
+    scratch: Path,
+    interactive: bool,
+) -> Generator[ExportStep, None, str]:
+    """Step by step: the path of the first frame's picture, which is written into the folder `scratch` unless
+    it is the user's own file.
+
+    interactive: whether the window's events are handled between two steps, so that Blender can render
+        beside its user. Raises `ExportError`.
+    """
+    if settings.first_frame_source == PICTURE:
+        if not settings.first_frame_path:
+            raise ExportError(
+                "Choose the picture that the clip begins with, or another source of the first frame."
+            )
+        return bpy.path.abspath(settings.first_frame_path)
+    if settings.first_frame_source == LAST_RENDER:
+        if not isinstance(view, SceneCamera):
+            raise ExportError("The last render is seen through a camera; set the view to Camera.")
+        pixels = read_last_render(context.scene, view.find(context.scene), clip_range.frame_start)
+    elif settings.first_frame_source == VIEWPORT:
+        yield ExportStep(0.02, "Drawing the first frame")
+        pixels = _draw(context, clip_range, view)
+    else:
+        pixels = yield from _render(context.scene, clip_range, view, interactive)
+    path = scratch / "first_frame.png"
+    path.write_bytes((yield from under_step(ExportStep(0.04, "Saving the first frame"), encode_png(pixels))))
+    return str(path)
+
+
+def _render(
+    scene: bpy.types.Scene, clip_range: ClipRange, view: SceneCamera | Viewport, interactive: bool
+) -> Generator[ExportStep, None, np.ndarray]:
+    placed = fit(*view.frame_size(scene), clip_range.width, clip_range.height)
+    yield ExportStep(0.0, "Rendering the first frame")
+    if not interactive:
+        return render_frame(scene, view, placed, clip_range.frame_start)
+    job = FrameRender(scene, view, placed, clip_range.frame_start)
+    try:
+        while not job.ended:
+            yield ExportStep(job.fraction, "Rendering the first frame", waiting=True)
+        return job.result()
+    finally:
+        job.close()
+
+
+def _draw(context, clip_range: ClipRange, view: SceneCamera | Viewport) -> np.ndarray:
+    scene = context.scene
+    found = find_viewport(context)
+    if found is None:
+        raise ExportError(
+            "There is no 3D view to take the picture from; choose another source of the first frame."
+        )
+    frame, subframe, camera = scene.frame_current, scene.frame_subframe, scene.camera
+    try:
+        scene.frame_set(clip_range.frame_start)
+        lens = view.lens(scene, context.evaluated_depsgraph_get())
+        placed = fit(*view.frame_size(scene), clip_range.width, clip_range.height)
+        return draw_viewport(scene, context.view_layer, *found, lens, placed)
+    finally:
+        scene.frame_set(frame, subframe=subframe)
+        scene.camera = camera
