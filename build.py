@@ -581,47 +581,47 @@ def docs(arguments) -> None:
 
 
 def serve(arguments) -> None:
-    environment = BlenderEnvironment().ensure("server")
-    command = environment.command("-m", "inference_server", "serve", *arguments.server)
-    become(command, ROOT, lifeline=["--exit-with-stdin"])
+    server_command(arguments, lifeline=["--exit-with-stdin"])
 
 
 def weights(arguments) -> None:
-    environment = BlenderEnvironment().ensure("server", "model")
-    become(environment.command("-m", "inference_server", "weights", *arguments.server), ROOT)
+    server_command(arguments, "model")
 
 
 def generate(arguments) -> None:
-    environment = BlenderEnvironment().ensure("server", "model")
-    become(environment.command("-m", "inference_server", "generate", *arguments.server), ROOT)
-
-
-def synthesise(arguments) -> None:
-    """Draw a data set; with `--blender FIRST LAST` render these seeds' example scenes first and pack them instead."""
-    environment = BlenderEnvironment().ensure("server", "model", "training")
-    words = list(arguments.server)
-    if "--blender" in words:
-        at = words.index("--blender")
-        seeds = words[at + 1 : at + 3]
-        if len(seeds) != 2 or not all(seed.isdigit() for seed in seeds):
-            raise BuildError("Name the first and the last seed to render: --blender 1 40.")
-        del words[at : at + 3]
-        folder = DIST / "rendered"
-        extension = build_extension(environment.for_blender())
-        script = ROOT / "blender_addon" / "examples" / "synthesise.py"
-        environment.run(script, "--extension", extension, "--output", folder, "--seeds", *seeds)
-        words += ["--rendered", str(folder)]
-    become(environment.command("-m", "inference_server", "synthesise", *words), ROOT)
+    server_command(arguments, "model")
 
 
 def train(arguments) -> None:
-    environment = BlenderEnvironment().ensure("server", "model", "training")
-    become(environment.command("-m", "inference_server", "train", *arguments.server), ROOT)
+    server_command(arguments, "model", "training")
 
 
 def evaluate(arguments) -> None:
-    environment = BlenderEnvironment().ensure("server", "model", "training")
-    become(environment.command("-m", "inference_server", "evaluate", *arguments.server), ROOT)
+    server_command(arguments, "model", "training")
+
+
+def server_command(arguments, *extras: str, lifeline: Sequence[str] = ()) -> None:
+    """Go on as the server's command of the same name, with all that was said after it."""
+    environment = BlenderEnvironment().ensure("server", *extras)
+    words = ["-m", "inference_server", arguments.run.__name__, *arguments.server]
+    become(environment.command(*words), ROOT, lifeline)
+
+
+def synthesise(arguments) -> None:
+    if arguments.blender:
+        environment = BlenderEnvironment().ensure("server", "model", "training").for_blender()
+        folder = DIST / "rendered"
+        words = [
+            "--extension",
+            build_extension(environment),
+            "--output",
+            folder,
+            "--seeds",
+            *arguments.blender,
+        ]
+        environment.run(ROOT / "blender_addon" / "examples" / "synthesise.py", *words)
+        arguments.server += ["--rendered", str(folder)]
+    server_command(arguments, "model", "training")
 
 
 PASSING_ON = (serve, weights, generate, synthesise, train, evaluate)
@@ -681,11 +681,17 @@ def parse(words: list[str]) -> argparse.Namespace:
         (serve, "run the inference server in the foreground"),
         (weights, "get the neural engine's weights, or check those that are there"),
         (generate, "make a clip from files, without Blender"),
-        (synthesise, "make a data set to train on, drawn or rendered by Blender"),
+        (
+            synthesise,
+            "make a data set to train on; with --blender FIRST LAST, render the example scenes of these "
+            "seeds for it",
+        ),
         (train, "train a model by a file of settings"),
         (evaluate, "measure engines or folders of clips against the truth"),
     ):
-        command(function, f"{text}; words that follow go to it")
+        added = command(function, f"{text}; words that follow go to it")
+        if function is synthesise:
+            added.add_argument("--blender", nargs=2, type=int)
     prepare = command(setup, "install what the others need, without doing anything else")
     prepare.add_argument(
         "--model",

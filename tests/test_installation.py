@@ -102,7 +102,10 @@ def test_the_installed_server_makes_a_clip_with_its_dependencies_alone(bare, tmp
             assert len(client.of(Frame, job="job")) == 3
 
 
-@pytest.mark.parametrize("script", ["poseanything-server", "poseanything-generate"])
+SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_a_script_tells_how_it_is_used_by_its_own_name(script, scripts, tmp_path):
     done = subprocess.run([scripts / script, "--help"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""The console scripts that an installation puts on the path: `poseanything-server`, `poseanything-generate`."""
+"""The console scripts that an installation puts on the path: `poseanything-server` and others."""
 
 from __future__ import annotations
 
@@ -19,6 +19,21 @@ def server() -> int:
 def generate() -> int:
     """`poseanything-generate`: the command `generate` as a program of its own."""
     return _run_alone("generate")
+
+
+def synthesise() -> int:
+    """`poseanything-synthesise`: the command `synthesise` as a program of its own."""
+    return _run_alone("synthesise")
+
+
+def train() -> int:
+    """`poseanything-train`: the command `train` as a program of its own."""
+    return _run_alone("train")
+
+
+def evaluate() -> int:
+    """`poseanything-evaluate`: the command `evaluate` as a program of its own."""
+    return _run_alone("evaluate")
 
 
 class _Program:
