@@ -56,15 +56,21 @@ def draw_poses(
 
 
 def condition_images(
-    pose: PoseSequence, width: int, height: int, frames: Iterable[int] | None = None
+    pose: PoseSequence,
+    width: int,
+    height: int,
+    frames: Iterable[int] | None = None,
+    canvas: int | None = NATIVE_SIDE,
 ) -> np.ndarray:
     """[num_frames, height, width] uint8: the pose pictures as the model was trained to see them.
 
-    Drawn with 512 pixels on the longer side and scaled bilinearly to the model's size, so strokes have grey
-    edges. The model takes them as RGB in [-1, 1] (`image / 127.5 - 1` in all three channels); frames without
+    Drawn with `canvas` pixels on the longer side and scaled bilinearly to the model's size, so strokes have grey
+    edges; None draws them at the model's size, without grey. The model takes them as RGB in [-1, 1] (`image / 127.5 - 1` in all three channels); frames without
     a pose are black (paper F).
     """
-    scale = NATIVE_SIDE / max(width, height)
+    if canvas is None:
+        return draw_poses(pose, width, height, frames)
+    scale = canvas / max(width, height)
     native = draw_poses(pose, max(int(width * scale), 1), max(int(height * scale), 1), frames)
     images = np.zeros((pose.num_frames, height, width), np.uint8)
     for image, drawn in zip(images, native):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +20,8 @@ from ..base import Engine, EngineError, JobCancelled, Picture
 from . import machine
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ...poseanything.sampling.request import SamplingRequest
 
 PACKAGES = {
@@ -69,6 +71,8 @@ class PoseAnythingEngine(Engine):
         transformers = weights.transformer_names if weights and len(weights.transformers) > 1 else ()
         config = weights.config if weights is not None else {}
         trained = {field: config[entry] for field, entry in TRAINED_WITH.items() if entry in config}
+        if weights is not None and (grid := weights.grid) is not None:
+            trained |= {"size_multiple": grid.stride, "frame_step": grid.frames_per_latent}
         return replace(
             cls.about,
             **trained,
@@ -112,10 +116,32 @@ class PoseAnythingEngine(Engine):
         from .request import sampling_request
 
         try:
-            sampling = sampling_request(request)
+            config = self._runner.config(request.engine_options.get("transformer", ""))
+            starts_from_draft = "draft" in (config.get("init"), config.get("prediction_base"))
+            draft = (yield from self._draft(request, cancelled)) if starts_from_draft else None
+            sampling = sampling_request(request, config, draft)
         except InputError as error:
             raise EngineError(str(error), code="invalid") from error
+        except CheckpointError as error:
+            raise EngineError(str(error)) from error
         return (yield from self.make(sampling, cancelled, request.job, request.preview_interval))
+
+    @staticmethod
+    def _draft(
+        request: GenerationRequest, cancelled: Callable[[], bool]
+    ) -> Generator[Progress, None, np.ndarray]:
+        """The draft engine's frames of a request, uint8 [F, H, W, 3]."""
+        import numpy as np
+
+        from ..draft.clip import Clip
+
+        clip, frames = Clip(request), []
+        for index in range(request.num_frames):
+            if cancelled():
+                raise JobCancelled
+            frames.append(clip.frame(index))
+            yield Progress(request.job, "drawing", index + 1, request.num_frames)
+        return np.stack(frames)
 
     def make(
         self,

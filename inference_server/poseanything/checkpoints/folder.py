@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
+from ..conditioning.latent_grid import LatentGrid
 from .errors import CheckpointError, name_some
 
 SHARD = re.compile(r"(?P<stem>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.safetensors")
@@ -107,6 +108,18 @@ class WeightSet:
     def config(self) -> dict[str, object]:
         """The `config.json` beside the first transformer, which says how it was trained; empty without one."""
         return read_config(self.transformers[0])
+
+    @property
+    def grid(self) -> LatentGrid | None:
+        """How the first transformer and its VAE divide a clip, as their `config.json` say; None without them."""
+        vae = _own_vae(self.transformers[0]) or self.shared["vae"]
+        found = read_config(vae) if vae is not None else {}
+        if (
+            not {"scale_factor_spatial", "scale_factor_temporal"} <= found.keys()
+            or "patch_size" not in self.config
+        ):
+            return None
+        return LatentGrid.of(found, self.config)
 
     @property
     def transformer_names(self) -> list[str]:

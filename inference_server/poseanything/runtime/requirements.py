@@ -55,7 +55,7 @@ class ModelSizes:
     """Pixel frames that the checkpoint makes at once where nothing else is asked for."""
     vae: int = 704_688_668
     text_layers: int = 4_630_761_472
-    """Of the text encoder without its token embedding, which stays with the host."""
+    """Of the text encoder without its token embedding, which stays with the host; 0 where there is none."""
     text_blocks: int = 24
     stored: Literal["plain", "fp8", "gguf"] = "plain"
     """How the transformer's file keeps its weights."""
@@ -77,7 +77,7 @@ class ModelSizes:
 
         transformer = open_transformer(weights.transformer)
         vae = open_vae(weights.vae).model
-        text_encoder = open_text_encoder(weights.text_encoder).model
+        text_encoder = None if weights.text_encoder is None else open_text_encoder(weights.text_encoder).model
         config = transformer.model.config
         stored, bytes_per_value = _stored(transformer)
         return cls(
@@ -91,8 +91,10 @@ class ModelSizes:
             sample_frames=config.sample_frames,
             patch_pixels=config.patch_size[1],
             vae=_count(vae),
-            text_layers=_count(text_encoder) - text_encoder.shared.weight.numel(),
-            text_blocks=len(text_encoder.encoder.block),
+            text_layers=0
+            if text_encoder is None
+            else _count(text_encoder) - text_encoder.shared.weight.numel(),
+            text_blocks=1 if text_encoder is None else len(text_encoder.encoder.block),
             stored=stored,
             stored_bytes_per_value=bytes_per_value,
         )

@@ -82,6 +82,13 @@ class ClipRunner:
         if len(weights.transformers) == 1:
             self._choose("")
 
+    def config(self, transformer: str = "") -> dict[str, object]:
+        """What the configuration of a transformer, or of the only one, says; see `PoseAnythingTransformer3DModel`.
+
+        Raises `CheckpointError`.
+        """
+        return self._found.choose(transformer).config
+
     def make(self, request: SamplingRequest, check: Check = None) -> Generator[Event, None, str]:
         """The pipeline's events of a request, and before them those of loading; returns a note for the user.
 
@@ -204,13 +211,14 @@ class ClipRunner:
         self._forget()
         weights, pipeline = self.weights, self.pipeline
         yield Loading("loading", 0, 3, _sentence(chosen))
-        text_encoder, tokenizer = load_text_encoder(
-            weights.text_encoder,
-            tokenizer=weights.tokenizer,
-            check=check,
-            **chosen.load_options("text_encoder"),
-        )
-        pipeline.register_modules(text_encoder=text_encoder, tokenizer=tokenizer)
+        if weights.text_encoder is not None:
+            text_encoder, tokenizer = load_text_encoder(
+                weights.text_encoder,
+                tokenizer=weights.tokenizer,
+                check=check,
+                **chosen.load_options("text_encoder"),
+            )
+            pipeline.register_modules(text_encoder=text_encoder, tokenizer=tokenizer)
         yield Step("loading", 1, 3)
         pipeline.register_modules(vae=load_vae(weights.vae, check=check, **chosen.load_options("vae")))
         yield Step("loading", 2, 3)

@@ -1,0 +1,84 @@
+"""The engine on a small checkpoint saved as a pipeline of diffusers: from a draft, on a grid of its own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from inference_server.engines.base import EngineError, JobCancelled, Picture  # noqa: E402
+from inference_server.engines.draft.clip import Clip  # noqa: E402
+from inference_server.engines.poseanything.engine import PoseAnythingEngine  # noqa: E402
+from inference_server.engines.poseanything.request import sampling_request  # noqa: E402
+from shared.messages import Progress  # noqa: E402
+from shared.raster import draw_poses  # noqa: E402
+from tests.model.tiny_pipeline import linear_vae  # noqa: E402
+from tests.model.tiny_transformer import tiny_transformer  # noqa: E402
+
+from .test_engine import request  # noqa: E402
+
+SIZE = {"width": 80, "height": 56, "num_frames": 9, "num_inference_steps": 1}
+
+
+@pytest.fixture
+def bridge(tmp_path, monkeypatch) -> PoseAnythingEngine:
+    """One whose flow is nothing, so that it gives the draft back."""
+    transformer = tiny_transformer(
+        patch_size=(1, 1, 1),
+        in_channels=384,
+        out_channels=192,
+        text_conditioning=False,
+        init="draft",
+        sample_frames=9,
+        num_inference_steps=1,
+        pose_canvas=None,
+        pose_look="bones",
+    )
+    torch.nn.init.zeros_(transformer.proj_out.weight)
+    torch.nn.init.zeros_(transformer.proj_out.bias)
+    transformer.save_pretrained(tmp_path / "small" / "transformer")
+    vae = linear_vae(z_dim=192, patch_size=8, scale_factor_temporal=1, latents_std=None)
+    vae.save_pretrained(tmp_path / "small" / "vae")
+    monkeypatch.setenv("POSEANYTHING_WEIGHTS", str(tmp_path))
+    engine = PoseAnythingEngine()
+    list(engine.load())
+    return engine
+
+
+def test_it_describes_itself_as_it_was_trained(bridge):
+    about = bridge.describe()
+    assert about.ready, about.reason
+    assert (about.size_multiple, about.frame_step, about.default_steps) == (8, 1, 1)
+    assert not about.uses_prompt and about.pose_look == "bones"
+
+
+def test_the_engine_makes_the_draft_that_the_checkpoint_starts_from(bridge):
+    asked = request(**SIZE)
+    events = list(bridge.generate(asked, lambda: False))
+    made = np.stack([event.image for event in events if isinstance(event, Picture)])
+    draft = Clip(asked)
+    expected = np.stack([draft.frame(index) for index in range(9)])
+    assert np.abs(made.astype(int) - expected).max() <= 3  # the VAE's rounding
+    stages = list(dict.fromkeys(event.stage for event in events if isinstance(event, Progress)))
+    assert stages == ["drawing", "loading", "encoding", "denoising", "decoding"]
+
+
+def test_poses_are_drawn_as_in_training(bridge):
+    asked = request(**SIZE)
+    config = bridge._runner.config()
+    drawn = sampling_request(asked, config).clip.pose_images
+    assert np.array_equal(drawn, draw_poses(asked.pose, 80, 56))
+    assert not np.array_equal(drawn, sampling_request(asked).clip.pose_images)
+
+
+def test_a_cancelled_draft_ends_the_job(bridge):
+    looks = []
+    with pytest.raises(JobCancelled):
+        list(bridge.generate(request(**SIZE), lambda: len(looks) > 3 or looks.append(1)))
+    assert len(looks) == 4
+
+
+def test_sizes_of_another_grid_are_named(bridge):
+    with pytest.raises(EngineError, match="multiples of 8; choose 80 x 56"):
+        list(bridge.generate(request(**SIZE | {"width": 78}), lambda: False))
