@@ -323,7 +323,8 @@ def describe_options(
         about = field.metadata["option"]
         names = (choices or {}).get(field.name, ())
         found = tuple(OptionChoice(name, name.removesuffix(".safetensors")) for name in names)
-        default = field.default if field.default is not dataclasses.MISSING else field.default_factory()
+        table = field.default_factory
+        default = field.default if table is dataclasses.MISSING else table()
         described.append(
             OptionDescription(
                 name=field.name, default=default, **about | {"choices": about["choices"] + found}

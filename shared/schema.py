@@ -340,6 +340,7 @@ def declare(
     )
 
 
+@dataclass(frozen=True)
 class Checked:
     """Base of every declared dataclass: making one checks every field, then `validate` what fields mean together."""
 

@@ -37,7 +37,6 @@ class Job:
     frames: int = 0
     sentence: str = ""
     began: float = field(default_factory=time.monotonic)
-    first_frame_at: float | None = None
     deadline: float | None = None
 
     @property
@@ -58,7 +57,6 @@ class Job:
             self.sentence = event.note or self.sentence
         elif isinstance(event, FramesSaved):
             self.state, self.frames = RUNNING, event.count
-            self.first_frame_at = self.first_frame_at or time.monotonic()
         elif isinstance(event, Done):
             self.state, self.frames, self.sentence = DONE, event.num_frames, event.note
         elif isinstance(event, Failed):
@@ -77,13 +75,8 @@ class Job:
         return min(self.step / self.total, 1.0) if self.total else 0.0
 
     def seconds_left(self) -> float | None:
-        """Until its end: the server's estimate, else from the pace at which frames come."""
-        now = time.monotonic()
-        if self.deadline is not None:
-            return max(self.deadline - now, 0.0)
-        if self.first_frame_at is not None and self.frames > 1:
-            return (now - self.first_frame_at) / (self.frames - 1) * (self.take.num_frames - self.frames)
-        return None
+        """Until its end, as the server estimates it; None where it has nothing to tell from."""
+        return None if self.deadline is None else max(self.deadline - time.monotonic(), 0.0)
 
     def describe(self) -> str:
         """Where it stands, in a few words."""

@@ -37,7 +37,7 @@ from . import ServerError
 from .frontend import OUTBOX_LIMIT, OUTBOX_ROOM, Client, Frontend
 from .limits import Refusal, check_request
 from .process import WorkerProcess, explain_exit, private_folder
-from .queue import FairQueue, Job, QueueFull
+from .queue import FairQueue, PendingRequest, QueueFull
 from .settings import Settings
 
 log = logging.getLogger(__name__)
@@ -68,8 +68,8 @@ class Broker:
         self._bell, self._bell_pull = socket.socketpair()
         self._bell.setblocking(False)
         self._queue = FairQueue(settings.max_jobs, settings.max_jobs_per_client, settings.max_queue_bytes)
-        self._jobs: dict[tuple[bytes, str], Job] = {}
-        self._running: Job | None = None
+        self._jobs: dict[tuple[bytes, str], PendingRequest] = {}
+        self._running: PendingRequest | None = None
         self._kill_at: float | None = None
         self._folder = private_folder()
         self._worker: WorkerProcess | None = None
@@ -140,11 +140,15 @@ class Broker:
     @property
     def _choked(self) -> bool:
         """Whether the running job's client must take frames before more can be made."""
-        job = self._running
-        return job is not None and job.verdict is None and len(self._client(job).outbox) >= OUTBOX_ROOM
+        pending = self._running
+        return (
+            pending is not None
+            and pending.verdict is None
+            and len(self._client(pending).outbox) >= OUTBOX_ROOM
+        )
 
-    def _client(self, job: Job) -> Client:
-        return self._frontend.clients[job.client]
+    def _client(self, pending: PendingRequest) -> Client:
+        return self._frontend.clients[pending.client]
 
     # What clients say
 
@@ -187,29 +191,37 @@ class Broker:
         welcome = Welcome(
             server_version=__version__, engines=engines, device=self._device, jobs=len(self._jobs)
         )
-        if all(letter.job is not None for letter in client.outbox):  # else one waits there already
+        if all(message.job is not None for message in client.outbox):  # else one waits there already
             self._frontend.send(client, welcome)
         if self._worker and self._worker.idle and now - self._described > REFRESH_AFTER:
             self._described = now
             self._worker.send(wire.encode(Hello()))
 
     def _accept(self, client: Client, request: GenerationRequest, parts: Sequence[zmq.Frame]) -> None:
-        job = Job(client.identity, request.job, request.engine, parts, sum(len(part) for part in parts))
-        if (job.client, job.id) in self._jobs:
-            reason = f"The job {job.id!r} is at work already; give each job an id of its own."
+        pending = PendingRequest(
+            client.identity, request.job, request.engine, parts, sum(len(part) for part in parts)
+        )
+        if (pending.client, pending.job) in self._jobs:
+            reason = f"The job {pending.job!r} is at work already; give each job an id of its own."
             self._refuse(client, "", "invalid", reason)
             return
         try:
             check_request(request, self._engines)
-            self._queue.add(job)
+            self._queue.add(pending)
         except Refusal as error:
-            self._refuse(client, job.id, error.code, str(error))
+            self._refuse(client, pending.job, error.code, str(error))
         except QueueFull as error:
-            self._refuse(client, job.id, "full", str(error))
+            self._refuse(client, pending.job, "full", str(error))
         else:
-            self._jobs[job.client, job.id] = job
-            log.info("Job %r of client %s: %d frames by %s", job.id, client, request.num_frames, job.engine)
-            self._frontend.send(client, Accepted(job=job.id))
+            self._jobs[pending.client, pending.job] = pending
+            log.info(
+                "Job %r of client %s: %d frames by %s",
+                pending.job,
+                client,
+                request.num_frames,
+                pending.engine,
+            )
+            self._frontend.send(client, Accepted(job=pending.job))
 
     def _look_after_clients(self, now: float) -> None:
         """Once a second: end the jobs of clients that are gone or stand in others' way."""
@@ -231,19 +243,19 @@ class Broker:
         if surplus > 0:
             for client in sorted(clients, key=lambda client: client.heard)[:surplus]:
                 self._forget(client)
-        if (job := self._running) and len(self._queue):
-            stalled_since = self._client(job).blocked_since
+        if (pending := self._running) and len(self._queue):
+            stalled_since = self._client(pending).blocked_since
             if stalled_since is not None and now - stalled_since > settings.stall_timeout:
                 reason = "Blender took no more frames while others were waiting; generate this clip again."
-                self._cancel(job, Failed(job=job.id, code="full", message=reason), now)
+                self._cancel(pending, Failed(job=pending.job, code="full", message=reason), now)
 
     def _lose(self, client: Client, now: float) -> None:
         client.gone = True
         self._frontend.trim(client)
         seconds = round(self.settings.client_timeout)
         reason = f"Nothing was heard from this Blender for {seconds} s; generate this clip again."
-        for job in [job for job in self._jobs.values() if job.client == client.identity]:
-            self._cancel(job, Failed(job=job.id, code="internal", message=reason), now)
+        for pending in [pending for pending in self._jobs.values() if pending.client == client.identity]:
+            self._cancel(pending, Failed(job=pending.job, code="internal", message=reason), now)
 
     def _forget(self, client: Client) -> None:
         if all(identity != client.identity for identity, _ in self._jobs):
@@ -255,34 +267,36 @@ class Broker:
     def _dispatch(self) -> None:
         """Give an idle worker the next job, and tell the others how many come before them now."""
         worker = self._worker
-        job = self._queue.first() if worker and worker.idle else None
-        if job and worker and worker.send(job.parts):
-            self._queue.take(job)
+        pending = self._queue.first() if worker and worker.idle else None
+        if pending and worker and worker.send(pending.parts):
+            self._queue.take(pending)
             worker.idle = False
-            self._running = job
-            job.parts = ()
-        for position, job in enumerate(self._queue, start=1 if self._running else 0):
-            if job.position != position:
-                job.position = position
-                self._frontend.send(self._client(job), Queued(job=job.id, position=position), keep=False)
+            self._running = pending
+            pending.parts = ()
+        for position, pending in enumerate(self._queue, start=1 if self._running else 0):
+            if pending.position != position:
+                pending.position = position
+                self._frontend.send(
+                    self._client(pending), Queued(job=pending.job, position=position), keep=False
+                )
 
-    def _cancel(self, job: Job, verdict: Cancelled | Failed, now: float) -> None:
+    def _cancel(self, pending: PendingRequest, verdict: Cancelled | Failed, now: float) -> None:
         """End a job, waiting or running, with `verdict`; what it has made and is not sent yet is dropped."""
-        if job is not self._running:
-            self._queue.remove(job)
-            self._end(job, wire.encode(verdict))
-        elif job.verdict is None:
-            job.verdict = verdict
+        if pending is not self._running:
+            self._queue.remove(pending)
+            self._end(pending, wire.encode(verdict))
+        elif pending.verdict is None:
+            pending.verdict = verdict
             self._kill_at = now + self.settings.cancel_grace
             if self._worker:
-                self._worker.send(wire.encode(Cancel(job=job.id)))
-            self._frontend.discard(self._client(job), job.id)
+                self._worker.send(wire.encode(Cancel(job=pending.job)))
+            self._frontend.discard(self._client(pending), pending.job)
 
-    def _end(self, job: Job, parts: Sequence) -> None:
-        if job is self._running:
+    def _end(self, pending: PendingRequest, parts: Sequence) -> None:
+        if pending is self._running:
             self._running = self._kill_at = None
-        del self._jobs[job.client, job.id]
-        self._frontend.forward(self._client(job), parts, job.id, keep=True)
+        del self._jobs[pending.client, pending.job]
+        self._frontend.forward(self._client(pending), parts, pending.job, keep=True)
 
     # What the worker says
 
@@ -296,12 +310,12 @@ class Broker:
             log.error("The engine's process sent a malformed message (%s); ending it", error)
             worker.kill()
             return
-        job = self._running
-        if job and kind in _ENDINGS:
-            log.info("Job %r: %s", job.id, type(job.verdict).__name__ if job.verdict else kind)
-            self._end(job, wire.encode(job.verdict) if job.verdict else parts)
-        elif job and job.verdict is None:
-            self._frontend.forward(self._client(job), parts, job.id, keep=kind == Frame.__name__)
+        pending = self._running
+        if pending and kind in _ENDINGS:
+            log.info("Job %r: %s", pending.job, type(pending.verdict).__name__ if pending.verdict else kind)
+            self._end(pending, wire.encode(pending.verdict) if pending.verdict else parts)
+        elif pending and pending.verdict is None:
+            self._frontend.forward(self._client(pending), parts, pending.job, keep=kind == Frame.__name__)
 
     def _describe(self, worker: WorkerProcess, welcome: Welcome, now: float) -> None:
         """The worker tells what it can do, and that it is idle unless it is at a job."""
@@ -319,7 +333,7 @@ class Broker:
                     self._context, self.settings.engines, self._folder.name, self._ring
                 )
         elif self._running and self._kill_at and now >= self._kill_at:
-            log.warning("Job %r does not stop; ending the process of its engine", self._running.id)
+            log.warning("Job %r does not stop; ending the process of its engine", self._running.job)
             self._kill_at = None
             self._worker.kill()
         elif not self._worker.reported and now - self._worker.started > self.settings.start_timeout:
@@ -332,11 +346,14 @@ class Broker:
             self._hear_worker(worker, parts, now)  # its last words
         self._worker = None
         worker.close()
-        (reason, remedy), job = explain_exit(exit_code), self._running
-        if job:
-            log.warning("Job %r: the engine's process ended (%s)", job.id, reason)
+        (reason, remedy), pending = explain_exit(exit_code), self._running
+        if pending:
+            log.warning("Job %r: the engine's process ended (%s)", pending.job, reason)
             message = f"The engine's process ended unexpectedly ({reason}); {remedy}"
-            self._end(job, wire.encode(job.verdict or Failed(job=job.id, code="worker", message=message)))
+            self._end(
+                pending,
+                wire.encode(pending.verdict or Failed(job=pending.job, code="worker", message=message)),
+            )
         else:
             log.info("The engine's process ended (%s)", reason)
         if not worker.reported:
@@ -348,9 +365,12 @@ class Broker:
     def _close(self) -> None:
         """Tell every client how its jobs ended, and end the worker."""
         reason = "The server was stopped before this clip was done; start it and generate again."
-        for job in list(self._jobs.values()):
-            self._frontend.discard(self._client(job), job.id)
-            self._end(job, wire.encode(job.verdict or Failed(job=job.id, code="worker", message=reason)))
+        for pending in list(self._jobs.values()):
+            self._frontend.discard(self._client(pending), pending.job)
+            self._end(
+                pending,
+                wire.encode(pending.verdict or Failed(job=pending.job, code="worker", message=reason)),
+            )
         if self._worker:
             self._worker.close()
         deadline = time.monotonic() + 1.0

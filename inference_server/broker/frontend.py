@@ -109,11 +109,11 @@ class Frontend:
 
     def discard(self, client: Client, job: str) -> None:
         """Take back what is unsent of a job."""
-        client.outbox = deque(letter for letter in client.outbox if letter.job != job)
+        client.outbox = deque(message for message in client.outbox if message.job != job)
 
     def trim(self, client: Client) -> None:
-        """Drop the letters to a client that need not be kept, and of the others all but the latest."""
-        client.outbox = deque([letter for letter in client.outbox if letter.keep][-OUTBOX_ANSWERS:])
+        """Drop the messages to a client that need not be kept, and of the others all but the latest."""
+        client.outbox = deque([message for message in client.outbox if message.keep][-OUTBOX_ANSWERS:])
 
     def flush(self, now: float) -> None:
         """Send what connected clients take by now; one that is away is tried again when it has spoken."""
@@ -140,7 +140,7 @@ class Frontend:
 
     @property
     def blocked(self) -> bool:
-        """Whether a connected client has letters waiting for room in its pipe."""
+        """Whether a connected client has messages waiting for room in its pipe."""
         return any(client.outbox and not client.away for client in self.clients.values())
 
     def forget(self, client: Client) -> None:

@@ -140,8 +140,14 @@ def test_two_clients_of_one_identity_harm_nobody_else(server):
 
 
 def test_many_clients_that_come_and_go(server):
+    """Each is answered, what some of them leave behind ends, and the server works on."""
     for number in range(300):
         with server.client(identity=f"passer-by {number}".encode()) as client:
-            speak(client)
+            assert client.welcome().jobs <= 30
+            if number % 10 == 0:
+                client.send(request("left", "plain", num_frames=1000, engine_options={"pause": 0.05}))
+                client.wait_for(Accepted)
     with server.client() as client:
-        assert client.welcome()
+        wait_until(lambda: client.welcome().jobs == 0)
+        client.send(request("mine", "plain"))
+        assert client.ending("mine").num_frames == 5

@@ -6,17 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference_server.broker.queue import FairQueue, Job, QueueFull
+from inference_server.broker.queue import FairQueue, PendingRequest, QueueFull
 
 
-def fill(queue: FairQueue, clients: str) -> list[Job]:
-    jobs = [Job(client.encode(), str(i), "plain", (), 1) for i, client in enumerate(clients)]
+def fill(queue: FairQueue, clients: str) -> list[PendingRequest]:
+    jobs = [PendingRequest(client.encode(), str(i), "plain", (), 1) for i, client in enumerate(clients)]
     for job in jobs:
         queue.add(job)
     return jobs
 
 
-def drain(queue: FairQueue) -> list[Job]:
+def drain(queue: FairQueue) -> list[PendingRequest]:
     taken = []
     while job := queue.first():
         queue.take(job)
