@@ -340,7 +340,7 @@ def declare(
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Checked:
     """Base of every declared dataclass: making one checks every field, then `validate` what fields mean together."""
 
