@@ -451,7 +451,7 @@ def clips(bench: Bench) -> None:
             if played.num_frames != bench.clip.num_frames:
                 bench.promise(f"frames of {name}", played.num_frames, "all", False)
         _cancel(bench, runner, again.seconds)
-        guided = {"guider": "classifier_free", "guidance_scale": 2.0, "stop": 0.2}
+        guidance = Guidance("classifier_free", {"guidance_scale": 2.0}, stop=0.2)
         runner.pipeline.mag_ratios = [0.995] * steps
         bench.note("MagCache went by made-up ratios (0.995 a step); random weights have none of their own.")
         guided = _clip(
@@ -460,7 +460,7 @@ def clips(bench: Bench) -> None:
             f"{steps} steps, guidance in a fifth of them, MagCache",
             steps,
             seed=2,
-            guidance=Guidance(**guided),
+            guidance=guidance,
             cache="mag",
         )
         if bench.hopper:
