@@ -23,6 +23,7 @@ from inference_server.poseanything.runtime.card import GIB, DeviceError
 from inference_server.poseanything.runtime.out_of_memory import NotEnoughMemory
 from inference_server.poseanything.runtime.requirements import ModelSizes
 from inference_server.poseanything.runtime.runner import ClipRunner
+from inference_server.poseanything.runtime.streaming import HostEmbedding
 from inference_server.poseanything.sampling.decoding import Frames
 from inference_server.poseanything.sampling.request import SamplingRequest
 from shared.engines import Guidance
@@ -269,6 +270,18 @@ def test_of_several_transformers_the_request_chooses_one(runner, monkeypatch):
     _, _, dancers = make(runner, request(transformer="dancers"))
     assert not np.array_equal(animals, dancers)
     assert np.array_equal(make(runner, request(transformer="PoseAnything"))[2], animals)
+
+
+def test_the_token_table_gives_its_room_up_before_the_transformer_is_loaded(runner, monkeypatch):
+    load, seen = runner_module.load_transformer, []
+
+    def look_and_load(*arguments, **options):
+        seen.append(type(runner.pipeline.text_encoder.shared))
+        return load(*arguments, **options)
+
+    monkeypatch.setattr(runner_module, "load_transformer", look_and_load)
+    make(runner, request())
+    assert seen == [HostEmbedding]
 
 
 def test_loading_says_at_once_how_the_memory_is_used(runner, monkeypatch):

@@ -34,7 +34,7 @@ from .card import Card, DeviceError, default_device, explain, is_device_fault
 from .out_of_memory import NotEnoughMemory, Place, is_out_of_memory, where_memory_ran_out
 from .placement import RESERVE_BYTES, MemoryPlan, plan
 from .requirements import ModelSizes, Shape
-from .streaming import BlockStream
+from .streaming import BlockStream, keep_embedding_on_host
 
 log = logging.getLogger(__name__)
 
@@ -218,6 +218,8 @@ class ClipRunner:
                 check=check,
                 **chosen.load_options("text_encoder"),
             )
+            # At once: the transformer needs the room that the table would take of the card.
+            keep_embedding_on_host(text_encoder)
             pipeline.register_modules(text_encoder=text_encoder, tokenizer=tokenizer)
         yield Step("loading", 1, 3)
         pipeline.register_modules(vae=load_vae(weights.vae, check=check, **chosen.load_options("vae")))
