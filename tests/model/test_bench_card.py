@@ -18,7 +18,7 @@ from tests.benchmarks._card_report import Report
 ROOT = Path(__file__).resolve().parents[2]
 TABLES = {
     "machine": {"rates": 2},
-    "tests": {"tests": 14},
+    "tests": {"tests": 16},
     "evaluations": {"by attention backend": 8, "memory": 4},
     "profile": {"kernels": 10},
     "vae": {"passes": 5},

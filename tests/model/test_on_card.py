@@ -7,6 +7,8 @@ instead, so that they are known to be sound before a card is at hand.
 from __future__ import annotations
 
 import dataclasses
+import gc
+import weakref
 from unittest import mock
 
 import numpy as np
@@ -30,7 +32,7 @@ from inference_server.poseanything.runtime.placement import MemoryPlan, Rung  # 
 from inference_server.poseanything.runtime.requirements import Shape  # noqa: E402
 from inference_server.poseanything.sampling.decoding import Frames  # noqa: E402
 from inference_server.poseanything.sampling.options import Settings  # noqa: E402
-from tests.benchmarks._random_weights import TOY, filled  # noqa: E402
+from tests.benchmarks._random_weights import TOY, filled, random_runner  # noqa: E402
 from tests.model.tiny_pipeline import tiny_clip, tiny_pipeline, tiny_vae  # noqa: E402
 
 pytestmark = pytest.mark.gpu
@@ -244,3 +246,20 @@ def test_cancelling_ends_a_clip_and_the_next_is_as_if_it_had_not_been():
         cancel_at, looks = 0, all_looks
         pipeline.register_modules(vae=tiny_vae().to(CARD, HALF))  # whose latents are not kept yet
     assert np.array_equal(frames(pipeline, clip), wanted)
+
+
+def test_nothing_of_a_model_stays_on_the_card_once_it_is_let_go(tmp_path):
+    from tests.benchmarks._card_jobs import job, play
+
+    def held() -> int:
+        gc.collect()
+        return torch.cuda.memory_allocated() if CARD.type == "cuda" else 0
+
+    before = held()
+    with random_runner(TOY, CARD, tmp_path) as runner:
+        play(runner, job(64, 64, 5, steps=2))
+        transformer = weakref.ref(runner.pipeline.transformer)
+        runner._forget()
+        assert transformer() is None
+    del runner
+    assert held() <= before + 2**20
