@@ -27,6 +27,7 @@ from inference_server.engines.base import EngineError, JobCancelled, Picture  # 
 from inference_server.engines.poseanything import engine as engine_module  # noqa: E402
 from inference_server.engines.poseanything import machine  # noqa: E402
 from inference_server.engines.poseanything.request import draw_camera  # noqa: E402
+from inference_server.poseanything.checkpoints.float8 import Float8Linear  # noqa: E402
 from inference_server.poseanything.compat import diffusers as compat  # noqa: E402
 from inference_server.poseanything.models.transformer import PoseAnythingTransformer3DModel  # noqa: E402
 from inference_server.poseanything.runtime.placement import MemoryPlan  # noqa: E402
@@ -296,7 +297,7 @@ def attention_is_diffusers_own(engine, weights):
     """A kernel whose package is not installed is refused by diffusers; every choice is a backend of its."""
     (option,) = [about for about in engine.describe().options if about.name == "attention"]
     backends = {backend.value for backend in compat.AttentionBackendName}
-    assert {choice.name for choice in option.choices} <= backends
+    assert {choice.name for choice in option.choices} <= backends | {"auto"}
     with pytest.raises(EngineError, match="'sage' can't be used here .*choose native"):
         generate(engine, request(engine_options={"attention": "sage"}))
 
@@ -305,8 +306,20 @@ def compile_compiles_every_block(engine, weights):
     compiled = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "compile", lambda forward, **_: compiled.append(forward) or forward)
-        made = Watched(engine, engine_options={"compile": True})
+        made = Watched(engine, engine_options={"compile": "on"})
     assert len(compiled) == len(engine._runner.pipeline.transformer.blocks) and made.note
+
+
+def precision_is_of_weights_and_products(engine, weights):
+    plain, rounded = (
+        Watched(engine, engine_options={"precision": precision}) for precision in ("auto", "float8")
+    )
+    layers = [m for m in engine._runner.pipeline.transformer.blocks.modules() if isinstance(m, Float8Linear)]
+    assert layers and all(layer.multiplies_in_float8 for layer in layers)
+    assert "float8" in rounded.note and "float8" not in plain.note
+    assert not np.array_equal(plain.clip, rounded.clip)
+    Watched(engine)
+    assert not any(isinstance(m, Float8Linear) for m in engine._runner.pipeline.transformer.modules())
 
 
 def windows_are_chained(engine, weights):
@@ -327,6 +340,7 @@ SAYS = {
     "transformer": transformer_is_the_named_one,
     "attention": attention_is_diffusers_own,
     "compile": compile_compiles_every_block,
+    "precision": precision_is_of_weights_and_products,
     "window_frames": windows_are_chained,
     "loras": None,  # test_loras_of_the_weights_folder_are_offered_put_on_together_and_taken_off
 }
@@ -379,7 +393,7 @@ def said(engine) -> set[bytes]:
             {"engine_options": {"loras": {"../../secret.safetensors": 1.0}}},
             "no LoRA '../../secret.safetensors'",
         ),
-        ({"engine_options": {"attention": "telepathy"}}, "Attention is 'telepathy'; choose one of native"),
+        ({"engine_options": {"attention": "telepathy"}}, "Attention is 'telepathy'; choose one of auto"),
         (
             {"guidance": Guidance("subject_camera"), "camera_motion": None},
             "camera's motion",
@@ -822,7 +836,7 @@ def test_the_command_line_guides_as_it_is_told(from_poses, tmp_path, monkeypatch
         ("--guider strong", "no guidance 'strong'; choose one of none, classifier_free"),
         ("--preset slow", "no preset 'slow'; choose one of release, fast, follow_pose"),
         ("--option cache=all", "Cache is 'all'; choose one of none, first_block"),
-        ("--option compile=perhaps", "Compile must be true or false"),
+        ("--option compile=perhaps", "Compile is 'perhaps'; choose one of auto, on, off"),
         ("--option window_frames=1025", "Window is 1025; it must lie between 0 and 1024"),
         ("--option loras=gone.safetensors:0.5", "LoRAs has no 'gone.safetensors'"),
         ("--engine draft", "needs limbs, which pose images don't tell"),

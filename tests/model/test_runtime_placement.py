@@ -182,6 +182,17 @@ def test_a_shortage_says_what_to_do(total, free, host, said):
     assert said in last.shortage and last.shortage.startswith("A clip of 1280 x 704 x 81 takes")
 
 
+def test_float8_that_was_asked_for_goes_with_the_next_request():
+    asked = plan(cuda_card(80), RELEASED, CLIP, float8=True)
+    assert asked.quantization == "fp8" and asked.load_options("text_encoder")["quantization"] is None
+    assert rounds_nothing(plan(cuda_card(80), RELEASED, CLIP, asked))
+    assert plan(cuda_card(80), RELEASED, CLIP, asked, float8=True).placement == asked.placement
+    lower = asked
+    while lower:
+        assert lower.quantization == "fp8"
+        lower = lower.step_down()
+
+
 def test_what_is_loaded_stays_while_other_programs_take_a_little():
     loaded = plan(cuda_card(16), RELEASED, CLIP)
     for gigabytes in (15.9, 18, 40):

@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ..compat.torch import float8_product
+
 FLOAT8 = torch.float8_e4m3fn
 FLOAT8_FORMATS = (FLOAT8, torch.float8_e5m2)  # what files come in; e5m2 is only read, never kept
 FLOAT8_MAX = torch.finfo(FLOAT8).max  # 448
@@ -32,10 +34,25 @@ class Float8Linear(nn.Linear):
         # Scales that are powers of two, as `quantize_weight` makes them, multiply exactly in any precision.
         self._scale_is_exact = bool((torch.frexp(self.scale).mantissa == 0.5).all())
 
+    multiplies_in_float8 = False
+    """Whether the input is rounded to float8 too, a scale for each token, and the product computed in it."""
+
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        if self.multiplies_in_float8:
+            return self._multiply_in_float8(hidden_states)
         dtype = hidden_states.dtype if self._scale_is_exact else torch.float32
         weight = self.weight.view(FLOAT8).to(dtype) * self.scale.to(dtype)
         return functional.linear(hidden_states, weight.to(hidden_states.dtype), self.bias)
+
+    def _multiply_in_float8(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        rows = hidden_states.flatten(0, -2)
+        largest = rows.abs().amax(dim=1, keepdim=True).float().clamp_min(1e-12)
+        scale = largest / FLOAT8_MAX
+        rows = (rows / scale).clamp(-FLOAT8_MAX, FLOAT8_MAX).to(FLOAT8)
+        weight_scale = self.scale.expand(self.out_features, 1).contiguous()
+        product = float8_product(rows, scale, self.weight.view(FLOAT8), weight_scale)
+        product = product.unflatten(0, hidden_states.shape[:-1]).to(hidden_states.dtype)
+        return product if self.bias is None else product + self.bias
 
 
 def quantize_weight(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -13,6 +13,7 @@ from diffusers.models._modeling_parallel import ContextParallelInput, ContextPar
 from diffusers.models.attention_dispatch import (
     AttentionBackendName,
     _AttentionBackendRegistry,
+    _check_attention_backend_requirements,
     dispatch_attention_fn,
 )
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, patchify, unpatchify
@@ -42,6 +43,7 @@ __all__ = [
     "AttentionBackendName",
     "active_attention_backend",
     "attention_backends",
+    "check_attention_backend",
     "dispatch_attention_fn",
     # What caches and context parallelism have to know of our blocks (tests/model/test_sampling_pipeline.py,
     # test_models_transformer.py).
@@ -70,6 +72,12 @@ __all__ = [
 def active_attention_backend() -> AttentionBackendName:
     """The backend of attention layers that have none of their own; one for the whole process."""
     return _AttentionBackendRegistry.get_active_backend()[0]
+
+
+def check_attention_backend(name: str) -> None:
+    """Raises `ValueError` for a backend that there isn't, `RuntimeError` or `ImportError` for one whose
+    package is not installed."""
+    _check_attention_backend_requirements(AttentionBackendName(name))
 
 
 def attention_backends(model: nn.Module) -> set[str]:

@@ -1,39 +1,115 @@
-"""Faster blocks: another attention kernel, and compilation."""
+"""Faster blocks: another attention kernel, compilation, and matrix products in float8."""
 
 from __future__ import annotations
 
 import functools
+import logging
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
 
 import torch
+from torch import nn
 
-from ..compat.diffusers import attention_backends, replace_forward
+from ..checkpoints.float8 import Float8Linear
+from ..compat.diffusers import (
+    AttentionBackendName,
+    attention_backends,
+    check_attention_backend,
+    dispatch_attention_fn,
+    replace_forward,
+)
 from ..conditioning.conditions import InputError
 from ..models.transformer import PoseAnythingTransformer3DModel
+from .out_of_memory import is_out_of_memory
+from .remembered import Remembered, cache_folder
+
+log = logging.getLogger(__name__)
+
+EXACT_BACKENDS = ("native", "_native_cudnn", "_flash_3", "flash")
+"""Backends that `fastest_attention` chooses among; those that can't run here drop out."""
+ROUNDING_BACKENDS = ("sage",)
+"""And those that round to 8 bits, for cards of Ada's generation, where their packages are installed."""
+ADA = (8, 9)
+GAIN = 0.97
+"""How much of the native backend's time another one may take: nothing changes for less."""
 
 
 def compile_blocks(transformer: PoseAnythingTransformer3DModel, **options) -> None:
     """Compile the blocks' forward; blocks that are alike share what is compiled. `options` go to
     `torch.compile`.
 
-    Unlike `compile_repeated_blocks` this leaves diffusers' hooks (caches, offloading) outside of what is
-    compiled, those there are and those to come, so that it lasts when they are taken off and put on again, as
-    for a LoRA. Steps with parts, whose lengths differ from clip to clip, or with a recorder are not compiled:
-    they are few.
+    Unlike `compile_repeated_blocks` this leaves hooks (caches, streaming) outside of what is compiled, those
+    there are and those to come, so that it lasts when they are taken off and put on again. Steps with parts,
+    whose lengths differ from clip to clip, or with a recorder are not compiled: they are few. Where compiling
+    fails the blocks go on as they were.
+
+    What is compiled is kept across starts, in the cache folder unless TORCHINDUCTOR_CACHE_DIR names another.
     """
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor"))
+    failure = _Failure()
     for block in transformer.blocks:
         replace_forward(
-            block, lambda forward: _compiled_without_parts(forward, torch.compile(forward, **options))
+            block,
+            lambda forward: _compiled_without_parts(forward, torch.compile(forward, **options), failure),
         )
 
 
-def _compiled_without_parts(eager, compiled):
+class _Failure:
+    """Whether compiling failed in one of a model's blocks, after which none is tried."""
+
+    happened = False
+
+    def note(self, error: Exception) -> None:
+        """Raises the error where it is none of compiling."""
+        if is_out_of_memory(error) or not type(error).__module__.startswith(
+            ("torch._dynamo", "torch._inductor")
+        ):
+            raise error
+        log.warning("The blocks can't be compiled here: %s", str(error).partition("\n")[0])
+        self.happened = True
+
+
+def _compiled_without_parts(eager: Callable, compiled: Callable, failure: _Failure) -> Callable:
     @functools.wraps(eager)
     def forward(hidden_states, encoder_hidden_states, temb, rotary_emb, parts=None, recorder=None):
-        if parts is not None or recorder is not None:
-            return eager(hidden_states, encoder_hidden_states, temb, rotary_emb, parts, recorder)
-        return compiled(hidden_states, encoder_hidden_states, temb, rotary_emb)
+        if parts is None and recorder is None and not failure.happened:
+            try:
+                return compiled(hidden_states, encoder_hidden_states, temb, rotary_emb)
+            except Exception as error:
+                failure.note(error)
+        return eager(hidden_states, encoder_hidden_states, temb, rotary_emb, parts, recorder)
 
     return forward
+
+
+class CompileChoice:
+    """Whether compiling pays: once a model makes its second clip here, and in every first one after that,
+    since what was compiled is kept across starts.
+
+    Args:
+        device: what computes.
+        model: what tells this model's blocks from another's.
+    """
+
+    def __init__(self, device: torch.device, model: str):
+        self._known = Remembered("compiled")
+        self._key = f"{_machine(device)}, {model}"
+        self._possible = (
+            device.type == "cuda" and platform.system() == "Linux" and find_spec("triton") is not None
+        )
+        self._clips = 0
+
+    def pays(self) -> bool:
+        return self._possible and (self._clips > 0 or bool(self._known.get(self._key)))
+
+    def clip_made(self, compiled: bool) -> None:
+        self._clips += 1
+        if compiled and self._possible and not self._known.get(self._key):
+            self._known.set(self._key, True)
 
 
 def set_attention_backend(transformer: PoseAnythingTransformer3DModel, name: str) -> None:
@@ -52,3 +128,89 @@ def set_attention_backend(transformer: PoseAnythingTransformer3DModel, name: str
             f"The attention backend {name!r} can't be used here ({str(error).splitlines()[0]});"
             " choose native."
         ) from error
+
+
+def fastest_attention(
+    device: torch.device, dtype: torch.dtype, heads: int, head_dim: int, tokens: int
+) -> str:
+    """The backend that computes self-attention of such a shape fastest on this card, by a short trial.
+
+    It is remembered, so that a seed gives the same frames after the next start too.
+    """
+    if device.type != "cuda":
+        return "native"
+    installed = [name for name in candidates(torch.cuda.get_device_capability(device)) if _is_usable(name)]
+    length = 1 << (tokens - 1).bit_length()
+    key = f"{_machine(device)}, {dtype}, {heads} x {head_dim}, {length} tokens, {' '.join(installed)}"
+    known = Remembered("attention")
+    if (name := known.get(key)) in installed:
+        return str(name)
+    seconds = {name: _trial(name, device, dtype, heads, head_dim, tokens) for name in installed}
+    name = choose(seconds)
+    log.info("Attention by %s: %s", name, seconds)
+    known.set(key, name)
+    return name
+
+
+def candidates(capability: tuple[int, int]) -> tuple[str, ...]:
+    """The backends worth a trial on a card of this compute capability."""
+    return EXACT_BACKENDS + (ROUNDING_BACKENDS if capability == ADA else ())
+
+
+def choose(seconds: dict[str, float | None]) -> str:
+    """The fastest by the seconds each took, None where it failed; the native one where little is gained."""
+    ran = {name: taken for name, taken in seconds.items() if taken is not None}
+    fastest = min(ran, key=lambda name: ran[name], default="native")
+    native = ran.get("native")
+    return fastest if native is None or ran.get(fastest, native) < GAIN * native else "native"
+
+
+def _is_usable(name: str) -> bool:
+    try:
+        check_attention_backend(name)
+    except (ImportError, RuntimeError, ValueError):
+        return False
+    return True
+
+
+def _trial(
+    name: str, device: torch.device, dtype: torch.dtype, heads: int, head_dim: int, tokens: int, runs: int = 5
+) -> float | None:
+    """Median seconds; None where the backend fails."""
+    query = torch.randn(1, tokens, heads, head_dim, device=device, dtype=dtype)
+    taken = []
+    try:
+        for _ in range(runs + 1):
+            torch.cuda.synchronize(device)
+            started = time.perf_counter()
+            dispatch_attention_fn(query, query, query, backend=AttentionBackendName(name))
+            torch.cuda.synchronize(device)
+            taken.append(time.perf_counter() - started)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        log.info("Attention by %s fails here: %s", name, str(error).partition("\n")[0])
+        return None
+    return statistics.median(taken[1:])
+
+
+def set_float8_products(transformer: nn.Module, enabled: bool) -> None:
+    """Let layers whose weights are float8 multiply in float8 too, or in the input's precision.
+
+    It is about twice as fast where the card has such units (compute capability 8.9 and newer), and rounds
+    the inputs as well as the weights. Raises `InputError` where the card can't.
+    """
+    layers = [module for module in transformer.modules() if isinstance(module, Float8Linear)]
+    if enabled and layers:
+        device = layers[0].scale.device
+        if device.type == "cuda" and torch.cuda.get_device_capability(device) < ADA:
+            raise InputError(
+                f"{torch.cuda.get_device_name(device)} has no float8 units; choose another precision."
+            )
+    for layer in layers:
+        layer.multiplies_in_float8 = enabled
+
+
+def _machine(device: torch.device) -> str:
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
+    return f"{name}, torch {torch.__version__}"

@@ -63,6 +63,8 @@ CUDA_RUNGS = (
     Rung("most", "streamed", "fp8", vae_tiling=True),
     Rung("none", "streamed", "fp8", vae_tiling=True),
 )
+FLOAT8_RUNGS = (Rung("all", "resident", "fp8"), *(rung for rung in CUDA_RUNGS if rung.quantization == "fp8"))
+"""Where float8 is asked for."""
 CPU_RUNGS = (
     Rung("all", "resident", dtype=torch.float32),
     Rung("all", "resident", dtype=torch.bfloat16),
@@ -86,6 +88,8 @@ class MemoryPlan:
     rung: Rung
     resident_blocks: int
     """Of the transformer's, how many stay on the card."""
+    float8: bool = False
+    """Whether float8 is asked for, and not only where memory is short."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -198,8 +202,8 @@ class MemoryPlan:
     def step_down(self, where: Place = "card") -> MemoryPlan | None:
         """The next rung that takes less of the memory that ran out and that the other can carry; None below
         the last."""
-        rungs = ladder(self.card, self.sizes, self.shape)
-        order = CPU_RUNGS if self.card.device.type == "cpu" else CUDA_RUNGS
+        rungs = ladder(self.card, self.sizes, self.shape, self.float8)
+        order = rungs_for(self.card, self.sizes, self.float8)
         below = [plan for plan in rungs if order.index(plan.rung) > order.index(self.rung)]
         if where == "card" or self.card.device.type == "cpu":
             return next((p for p in below if p.peak_bytes < self.peak_bytes and p._host_carries), None)
@@ -250,7 +254,7 @@ class MemoryPlan:
 
     @property
     def _text_quantization(self) -> Quantization:
-        return self.quantization if self.text_encoder == "resident" else None
+        return self.quantization if self.card.device.type == "cpu" else None
 
     @property
     def _vae_dtype(self) -> torch.dtype:
@@ -297,14 +301,17 @@ class MemoryPlan:
         return (TEXT_BYTES // 2 + block) * self.dtype.itemsize
 
 
-def plan(card: Card, sizes: ModelSizes, shape: Shape, loaded: MemoryPlan | None = None) -> MemoryPlan:
+def plan(
+    card: Card, sizes: ModelSizes, shape: Shape, loaded: MemoryPlan | None = None, float8: bool = False
+) -> MemoryPlan:
     """The first rung of the ladder that the card and its host carry; the last one where none does.
 
+    `float8` asks for the transformer's blocks in float8, for its products.
     Weights that are `loaded` stay as they are while the shape fits beside them: what other programs take or
     free in between costs no reading, and changes no frame of a seed.
     """
-    rungs = ladder(card, sizes, shape)
-    kept = [] if loaded is None else _as_loaded(rungs, loaded)
+    rungs = ladder(card, sizes, shape, float8)
+    kept = _as_loaded(rungs, loaded) if loaded is not None and loaded.float8 == float8 else []
     return next((rung for rung in [*kept, *rungs] if rung.fits), rungs[-1])
 
 
@@ -315,14 +322,22 @@ def _as_loaded(rungs: list[MemoryPlan], loaded: MemoryPlan) -> list[MemoryPlan]:
     ]
 
 
-def ladder(card: Card, sizes: ModelSizes, shape: Shape) -> list[MemoryPlan]:
+def rungs_for(card: Card, sizes: ModelSizes, float8: bool) -> tuple[Rung, ...]:
+    """The rungs for this card and file, in their order. What the file has quantised stays as it is."""
+    every = CPU_RUNGS if card.device.type == "cpu" else CUDA_RUNGS
+    if sizes.stored != "plain":
+        return tuple(rung for rung in every if rung.quantization is None)
+    if not float8:
+        return every
+    return tuple(rung for rung in CPU_RUNGS if rung.quantization) if every is CPU_RUNGS else FLOAT8_RUNGS
+
+
+def ladder(card: Card, sizes: ModelSizes, shape: Shape, float8: bool = False) -> list[MemoryPlan]:
     """Every way to keep the model on this card, from the fastest and nearest to the release down to the
     smallest."""
     rungs = []
-    for rung in CPU_RUNGS if card.device.type == "cpu" else CUDA_RUNGS:
-        if rung.quantization is not None and sizes.stored != "plain":
-            continue  # what the file has quantised stays as it is
-        least = MemoryPlan(card, sizes, shape, rung, resident_blocks=0)
+    for rung in rungs_for(card, sizes, float8):
+        least = MemoryPlan(card, sizes, shape, rung, resident_blocks=0, float8=float8)
         if rung.blocks == "none":
             rungs.append(least)
         elif rung.blocks == "all":

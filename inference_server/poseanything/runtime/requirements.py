@@ -115,13 +115,18 @@ class Shape:
         return self.width * self.height * self.batch_size
 
 
+def tokens(sizes: ModelSizes, shape: Shape) -> int:
+    """How many the transformer attends over, of one sample."""
+    rows, columns = sizes.grid.tokens(shape.height, shape.width)
+    return sizes.grid.latent_frames(shape.num_frames) * rows * columns
+
+
 def denoising_bytes(sizes: ModelSizes, shape: Shape, itemsize: int, expands: bool) -> int:
     """Beside the weights, for a step. `expands`: a quantised layer's weight is expanded while it computes."""
-    rows, columns = sizes.grid.tokens(shape.height, shape.width)
-    tokens = sizes.grid.latent_frames(shape.num_frames) * rows * columns * shape.batch_size
     features = TRANSFORMER_FFN_ROWS * sizes.ffn_dim + TRANSFORMER_DIM_ROWS * sizes.dim
     expanded = 2 * sizes.dim * sizes.ffn_dim if expands else 0  # the feed-forward's is the largest
-    return round((tokens * features + expanded) * itemsize)
+    count = tokens(sizes, shape) * shape.batch_size
+    return round((count * features + expanded) * itemsize)
 
 
 def decoding_bytes(shape: Shape, itemsize: int, tiling: bool) -> int:

@@ -29,11 +29,17 @@ from ..sampling.options import Options
 from ..sampling.pipeline import Event, PoseAnythingPipeline, Step
 from ..sampling.request import SamplingRequest
 from ..sampling.schedulers import make_scheduler, scheduler_for
-from .acceleration import compile_blocks, set_attention_backend
+from .acceleration import (
+    CompileChoice,
+    compile_blocks,
+    fastest_attention,
+    set_attention_backend,
+    set_float8_products,
+)
 from .card import Card, DeviceError, default_device, explain, is_device_fault
 from .out_of_memory import NotEnoughMemory, Place, is_out_of_memory, where_memory_ran_out
 from .placement import RESERVE_BYTES, MemoryPlan, plan
-from .requirements import ModelSizes, Shape
+from .requirements import ModelSizes, Shape, tokens
 from .streaming import BlockStream, keep_embedding_on_host
 
 log = logging.getLogger(__name__)
@@ -114,7 +120,7 @@ class ClipRunner:
         self.sizes.grid.check_size(width, height, request.clip.num_frames)
         window_frames = request.options.window_frames or self.sizes.sample_frames
         shape = Shape(width, height, min(request.clip.num_frames, window_frames))
-        chosen = self._plan_for(shape)
+        chosen = self._plan_for(shape, request.options.precision == "float8")
         shown, remarks = 0, []
         known_ratios = self.pipeline.mag_ratios
         while True:
@@ -138,6 +144,7 @@ class ClipRunner:
             log.warning("The %s's memory ran out; now %s", where, lower.reason)
             remarks.insert(0, "Memory ran out with more at once.")
             chosen = lower
+        self._compile_choice.clip_made(self._compiled)
         if self.pipeline.mag_ratios is not known_ratios:
             MagRatiosFile(self.weights.transformer).write(self.pipeline.mag_ratios)
         if request.settings.cache == "mag" and known_ratios is None:
@@ -150,7 +157,7 @@ class ClipRunner:
         self, request: SamplingRequest, chosen: MemoryPlan, loras: Mapping[Path, float], check: Check
     ) -> Iterator[Event]:
         yield from self._load(chosen, check)
-        self._adapt(request.options, loras)
+        self._adapt(request.options, loras, chosen.shape)
         try:
             yield from self.pipeline.stream(
                 request.clip,
@@ -164,14 +171,17 @@ class ClipRunner:
             for stream in self._streams:
                 stream.park()
 
-    def _plan_for(self, shape: Shape) -> MemoryPlan:
+    def _plan_for(self, shape: Shape, float8: bool) -> MemoryPlan:
+        if float8 and self.sizes.stored == "gguf":
+            raise InputError("A GGUF file's weights can't be float8; choose another file or precision.")
         held = self._plan.held_bytes if self._plan else 0
         card = Card.of(self.device, held)
-        if (shortage := self._shortages.get(shape)) is not None:
+        shortage = self._shortages.get(shape)
+        if shortage is not None and shortage.lower.float8 == float8:
             if card.free_bytes < shortage.free_bytes + RESERVE_BYTES:
                 return dataclasses.replace(shortage.lower, card=card, sizes=self.sizes)
             del self._shortages[shape]  # another program has ended
-        return plan(card, self.sizes, shape, self._plan)
+        return plan(card, self.sizes, shape, self._plan, float8)
 
     def _step_down(self, chosen: MemoryPlan, where: Place) -> MemoryPlan:
         """The plan to go on with where memory ran out; what it can't keep is let go of. Raises
@@ -202,6 +212,8 @@ class ClipRunner:
             self._forget()
             self.sizes, self.weights = ModelSizes.of(weights), weights
             self._shortages.clear()
+            about = f"{self.sizes.dim} features, {self.sizes.blocks} blocks"
+            self._compile_choice = CompileChoice(self.device, about)
             self.pipeline.mag_ratios = MagRatiosFile(weights.transformer).read()
 
     def _load(self, chosen: MemoryPlan, check: Check) -> Iterator[Step]:
@@ -253,7 +265,7 @@ class ClipRunner:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _adapt(self, options: Options, loras: Mapping[Path, float]) -> None:
+    def _adapt(self, options: Options, loras: Mapping[Path, float], shape: Shape) -> None:
         """Bring the model into the state that the options ask for."""
         transformer = self.pipeline.transformer
         self.pipeline.scheduler = scheduler_for(transformer.config, options.scheduler, options.shift)
@@ -264,10 +276,22 @@ class ClipRunner:
                 load_lora(transformer, path, name=f"lora{number}", strength=strength)
             self._loras = dict(loras)
         # Every time: diffusers keeps it for the whole process, and another model's job may have changed it.
-        set_attention_backend(transformer, options.attention)
-        if options.compile and not self._compiled:
+        set_attention_backend(transformer, self._attention(options.attention, shape))
+        set_float8_products(transformer, options.precision == "float8")
+        if not self._compiled and (
+            options.compile == "on" or options.compile == "auto" and self._compile_choice.pays()
+        ):
             compile_blocks(transformer)
             self._compiled = True
+
+    def _attention(self, name: str, shape: Shape) -> str:
+        """The backend of this name, or the fastest for the shape."""
+        if name != "auto":
+            return name
+        config, sizes = self.pipeline.transformer.config, self.sizes
+        heads, head_dim = config.num_attention_heads, config.attention_head_dim
+        dtype = self.pipeline.transformer.dtype
+        return fastest_attention(self.device, dtype, heads, head_dim, tokens(sizes, shape))
 
 
 def _lora_file(weights: Path, name: str) -> Path:

@@ -35,7 +35,17 @@ MATCHINGS = {
     ),
     "release": ("Release", "In two passes, with the official code's slips"),
 }
+PRECISIONS = {
+    "auto": ("Automatic", "As the release computes; float8 weights only where memory is short"),
+    "float8": ("Float8", "Weights and products in float8: faster on Ada, Hopper and newer, and less exact"),
+}
+COMPILES = {
+    "auto": ("Automatic", "On Linux with a card, from the second clip on"),
+    "on": ("On", "From the first clip on, which takes minutes longer once"),
+    "off": ("Off", "Never"),
+}
 ATTENTION_BACKENDS = {
+    "auto": ("Automatic", "The fastest that is installed, by a short trial which is remembered"),
     "native": ("PyTorch", "PyTorch's own kernel, which is always there"),
     "_native_cudnn": ("cuDNN", "cuDNN's kernel, through PyTorch"),
     "flash": ("FlashAttention 2", "Needs the package flash-attn"),
@@ -152,18 +162,27 @@ class Options(Settings):
         advanced=True,
         group=MODEL,
     )
+    precision: str = option(
+        "auto",
+        "Precision",
+        "What the transformer's blocks compute in",
+        choices=PRECISIONS,
+        advanced=True,
+        group=SPEED,
+    )
     attention: str = option(
-        "native",
+        "auto",
         "Attention",
         "The kernel that computes attention",
         choices=ATTENTION_BACKENDS,
         advanced=True,
         group=SPEED,
     )
-    compile: bool = option(
-        False,
+    compile: str = option(
+        "auto",
         "Compile",
-        "Compile the blocks, which takes minutes and pays from the second clip on",
+        "Whether the blocks are compiled. What was compiled is kept across starts",
+        choices=COMPILES,
         advanced=True,
         group=SPEED,
     )
