@@ -1,7 +1,7 @@
 """What an engine says of itself: its guiders, options, presets and limits.
 
-Panel and command line are drawn from an `EngineDescription`, and `check_request` holds a request against it: in
-the extension before it is sent, in the broker before it is queued, and on the command line.
+Panel and command line are drawn from an `EngineDescription`, and `check_request` holds a request against it:
+in the extension before it is sent, in the broker before it is queued, and on the command line.
 
 An engine declares its options as fields of a dataclass, each beside what it means:
 
@@ -168,7 +168,8 @@ class EngineDescription(Checked):
     ready, reason: whether it can run here, and if not, why, in a sentence.
     runs_on: a sentence that says on what it runs, and what that means for the user.
     size_multiple: width and height are multiples of it.
-    frame_step, max_frames: the number of frames n has (n - 1) % `frame_step` == 0, and is at most `max_frames`.
+    frame_step, max_frames: the number of frames n has (n - 1) % `frame_step` == 0, and is at most
+        `max_frames`.
     pose_look: how the poses look that it was trained on: "bones" as the rig's bones lie, or "trained" as the
         release's are drawn, people as OpenPose's 18 points and animals as the middle lines of their bodies.
     max_parts: the largest number of parts it was trained with; None where it does not matter.
@@ -240,12 +241,14 @@ def check_size(engine: EngineDescription, width: int, height: int, num_frames: i
     if width % multiple or height % multiple:
         near = " x ".join(str(max(multiple, round(side / multiple) * multiple)) for side in (width, height))
         raise MessageError(
-            f"{engine.label} takes sizes that are multiples of {multiple}, not {width} x {height}; choose {near}."
+            f"{engine.label} takes sizes that are multiples of {multiple}, not {width} x {height}; choose "
+            f"{near}."
         )
 
 
 def check_guidance(engine: EngineDescription, guidance: Guidance, has_camera: bool) -> dict[str, Any]:
-    """All parameters of the guider, by name. Raises `MessageError` for a guidance that the engine does not have.
+    """All parameters of the guider, by name. Raises `MessageError` for a guidance that the engine does not
+    have.
 
     An engine without guiders has only "none".
     """

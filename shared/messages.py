@@ -107,12 +107,13 @@ class GenerationRequest(Checked):
             raise MessageError("The first frame is not a PNG picture; choose another picture.")
         if found != (self.width, self.height):
             raise MessageError(
-                f"The first frame is {found[0]} x {found[1]} pixels but the clip is {self.width} x {self.height}; "
-                "fit the picture to the clip's size."
+                f"The first frame is {found[0]} x {found[1]} pixels but the clip is {self.width} x "
+                f"{self.height}; fit the picture to the clip's size."
             )
         if self.pose.num_frames != self.num_frames:
             raise MessageError(
-                f"The pose has {self.pose.num_frames} frames but the clip has {self.num_frames}; export the pose again."
+                f"The pose has {self.pose.num_frames} frames but the clip has {self.num_frames}; export the "
+                "pose again."
             )
         if self.pose_frames is not None:
             if not self.pose_frames or max(self.pose_frames) >= self.num_frames:
@@ -127,8 +128,8 @@ class GenerationRequest(Checked):
             plane = getattr(self, name)
             if plane is not None and plane.shape != size:
                 raise MessageError(
-                    f"{name} is {plane.shape[1]} x {plane.shape[0]} but the clip is {self.width} x {self.height}; "
-                    "export the request again."
+                    f"{name} is {plane.shape[1]} x {plane.shape[0]} but the clip is {self.width} x "
+                    f"{self.height}; export the request again."
                 )
         for labels in (self.first_labels, self.part_maps):
             if labels is not None and labels.size and int(labels.max()) > len(self.pose.limbs):
@@ -139,7 +140,8 @@ class GenerationRequest(Checked):
             stack = getattr(self, name)
             if stack is not None and len(stack) != self.num_frames:
                 raise MessageError(
-                    f"{name} has {len(stack)} frames but the clip has {self.num_frames}; export the request again."
+                    f"{name} has {len(stack)} frames but the clip has {self.num_frames}; export the request "
+                    "again."
                 )
         if self.part_maps is not None and not self.part_maps.size:
             raise MessageError("The part maps have no pixels; export them again or leave them out.")
@@ -161,7 +163,8 @@ class Hello(Checked):
 
 @dataclass(frozen=True)
 class Cancel(Checked):
-    """End a job, waiting or running. Answered with `Cancelled`, or not at all when the job has already ended."""
+    """End a job, waiting or running. Answered with `Cancelled`, or not at all when the job has already
+    ended."""
 
     job: str = declare(JobId)
 
@@ -193,7 +196,8 @@ class Queued(Checked):
 
 @dataclass(frozen=True)
 class Progress(Checked):
-    """Step `step` of `total` in `stage` ("loading", "encoding", "denoising", "decoding", "drawing", ...) is done."""
+    """Step `step` of `total` in `stage` ("loading", "encoding", "denoising", "decoding", "drawing", ...) is
+    done."""
 
     job: str = declare(JobId)
     stage: str = declare(Text(64))
@@ -234,7 +238,8 @@ class Frame(Checked):
 
 @dataclass(frozen=True)
 class Done(Checked):
-    """All frames have been sent. `note` says what the engine wants known (precision chosen, guidance left out, ...)."""
+    """All frames have been sent. `note` says what the engine wants known (precision chosen, guidance left
+    out, ...)."""
 
     job: str = declare(JobId)
     num_frames: int = declare(Integer(0, MAX_FRAMES))
@@ -244,7 +249,8 @@ class Done(Checked):
 
 @dataclass(frozen=True)
 class Failed(Checked):
-    """The job, or with an empty `job` the message itself, could not be served: what is wrong, and what to do."""
+    """The job, or with an empty `job` the message itself, could not be served: what is wrong, and what to
+    do."""
 
     job: str = declare(Text(64), "")
     code: str = declare(

@@ -13,7 +13,7 @@ import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -23,7 +23,8 @@ class MessageError(ValueError):
 
 
 class Kind:
-    """What a field may hold. `pack` and `unpack` are inverse; `check` returns the value in its canonical type."""
+    """What a field may hold. `pack` and `unpack` are inverse; `check` returns the value in its canonical
+    type."""
 
     def check(self, value: Any, name: str) -> Any:
         raise NotImplementedError
@@ -221,7 +222,8 @@ class Struct(Kind):
 
 @dataclass(frozen=True)
 class Blob(Kind):
-    """Raw bytes of at most `limit`, carried as a part of its own, neither copied when sent nor when received."""
+    """Raw bytes of at most `limit`, carried as a part of its own, neither copied when sent nor when
+    received."""
 
     limit: int
 
@@ -342,7 +344,10 @@ def declare(
 
 @dataclass(frozen=True, eq=False)
 class Checked:
-    """Base of every declared dataclass: making one checks every field, then `validate` what fields mean together."""
+    """Base of every declared dataclass: making one checks every field, then `validate` what fields mean
+    together."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     def __post_init__(self):
         for field in dataclasses.fields(self):

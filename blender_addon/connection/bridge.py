@@ -110,7 +110,12 @@ class Bridge:
         engine: EngineDescription,
         warnings: tuple[str, ...] = (),
     ) -> Job:
-        """Send a request; its frames go to the take's folder. `warnings` are what the user should know."""
+        """Send a request; its frames go to the take's folder. `warnings` are what the user should know.
+
+        There must be a connection, which `reach` or `connect` makes.
+        """
+        if self.client is None:
+            raise RuntimeError("submit before connect")
         job = Job(
             id=request.job, take=take, engine_label=engine.label, neural=engine.neural, warnings=warnings
         )
@@ -161,19 +166,19 @@ class Bridge:
         elif state == server_process.FAILED:
             for job in self.active():
                 if job.state == WAITING:
-                    self.client.cancel(job.id)
+                    self.cancel(job)
                     job.hear(Failed(job=job.id, message=self.server.sentence))
         return True
 
     def _give_up_waiting(self) -> None:
-        if self.link.state == CONNECTED or self.server.state == server_process.STARTING:
+        client = self.client
+        if client is None or self.link.state == CONNECTED or self.server.state == server_process.STARTING:
             return
         for job in self.active():
             if job.state == WAITING and time.monotonic() - job.began > PATIENCE:
-                self.client.cancel(job.id)
+                client.cancel(job.id)
                 message = (
-                    f"No server answers at {self.client.address}; start it in the Server panel and "
-                    "generate again."
+                    f"No server answers at {client.address}; start it in the Server panel and generate again."
                 )
                 job.hear(Failed(job=job.id, message=message))
 

@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
+from typing import Any
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
@@ -77,7 +78,8 @@ class Unsent:
 
 
 class _Submission:
-    """A request in the thread's keeping, until its job ends; the message itself until a server is at work on it."""
+    """A request in the thread's keeping, until its job ends; the message itself until a server is at work on
+    it."""
 
     def __init__(self, request: GenerationRequest, writer: TakeWriter):
         self.request: GenerationRequest | None = request
@@ -371,7 +373,7 @@ class _Connection:
         else:
             self._take(message)
 
-    def _take(self, message: object) -> None:
+    def _take(self, message: Any) -> None:
         if isinstance(message, Welcome):
             if self.broken_at is not None and not message.jobs:
                 self._lose("The server was restarted", send_again=True)
@@ -432,7 +434,8 @@ class _Connection:
         submission = self.submissions[done.job]
         if submission.writer.written < submission.num_frames:
             message = (
-                f"The server ended the clip after {submission.writer.written} of {submission.num_frames} frames (they "
+                f"The server ended the clip after {submission.writer.written} of {submission.num_frames} "
+                f"frames (they "
                 "are kept); "
                 "generate again."
             )
@@ -465,6 +468,6 @@ class _Connection:
         self._send(Cancel(job=name))
         self._end(Failed(job=name, code="internal", message=sentence))
 
-    def _end(self, ending: object) -> None:
+    def _end(self, ending: Done | Failed | Cancelled) -> None:
         self.submissions.pop(ending.job, None)
         self.client._post(ending)

@@ -71,7 +71,7 @@ class ServerProcess:
                 stderr=subprocess.STDOUT,
                 encoding="utf-8",
                 errors="replace",
-                creationflags=subprocess.CREATE_NO_WINDOW if sys.platform == "win32" else 0,
+                creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),  # on Windows
             )
         except OSError as error:
             raise ServerError(
@@ -93,7 +93,8 @@ class ServerProcess:
             return
         self.state, self._process = STOPPED, None
         try:
-            process.stdin.close()
+            if process.stdin:
+                process.stdin.close()
         except OSError:
             pass  # it has ended by itself meanwhile
         reaper = threading.Thread(target=_reap, args=(process,), name="poseanything-reaper", daemon=True)
@@ -107,7 +108,7 @@ class ServerProcess:
 
     def _follow(self, process: subprocess.Popen) -> None:
         """In a thread of its own: keep the log, notice the start and the end."""
-        for line in process.stdout:
+        for line in process.stdout or ():
             line = line.rstrip()
             self._log.append(line)
             if self.state == STARTING and process is self._process and (found := _LISTENING.search(line)):

@@ -29,7 +29,8 @@ def find_engine(name: str, engines: Mapping[str, str] = ENGINES) -> type[Engine]
 
 
 def describe_engine(name: str, engines: Mapping[str, str] = ENGINES) -> EngineDescription:
-    """What an engine says of itself. One that can't be imported is described as not ready, with the reason."""
+    """What an engine says of itself. One that can't be imported is described as not ready, with the
+    reason."""
     try:
         return find_engine(name, engines).describe()
     except Exception as error:  # whatever keeps an engine from being imported, the others work on

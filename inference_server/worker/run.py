@@ -23,7 +23,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Ending:
-    """The last message of a job. After one with `needs_restart` this process can't be trusted with another."""
+    """The last message of a job. After one with `needs_restart` this process can't be trusted with
+    another."""
 
     message: Done | Failed | Cancelled
     needs_restart: bool = False

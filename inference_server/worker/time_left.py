@@ -9,8 +9,8 @@ class TimeLeft:
     """Estimates from the pace so far.
 
     A clip of several windows goes back and forth between its stages. The stage that is not finished yet gives
-    the time, with all that comes between its steps; a stage that is left unfinished is forgotten at the time at
-    which it should have ended.
+    the time, with all that comes between its steps; a stage that is left unfinished is forgotten at the time
+    at which it should have ended.
     """
 
     def __init__(self):
@@ -19,8 +19,8 @@ class TimeLeft:
         self._since = 0.0
 
     def __call__(self, progress: Progress, now: float) -> float | None:
-        """Seconds, at the time `now`; the engine's own estimate where it gives one, None where there is nothing
-        to tell from."""
+        """Seconds, at the time `now`; the engine's own estimate where it gives one, None where there is
+        nothing to tell from."""
         if progress.seconds_left is not None:
             return progress.seconds_left
         if progress.stage != self._stage and not self._finished and self._end is not None and now < self._end:

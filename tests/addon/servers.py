@@ -15,7 +15,8 @@ from shared import wire
 from shared.messages import Welcome
 
 SERVER_PYTHON = os.environ.get("POSEANYTHING_SERVER_PYTHON", sys.executable)
-"""The Python of the environment that can run servers; Blender's own has only what the extension brings along."""
+"""The Python of the environment that can run servers; Blender's own has only what the extension brings
+along."""
 PACKAGE = "bl_ext.user_default.poseanything_bridge"
 
 

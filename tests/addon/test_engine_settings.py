@@ -1,4 +1,5 @@
-"""What is set for each engine: made of what the engine says of itself, kept in the file, sent, and taken back from takes."""
+"""What is set for each engine: made of what the engine says of itself, kept in the file, sent, and taken back
+from takes."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A real Blender window, clicked and typed at as an animator does. Skipped unless the environment says how to
 open one:
 
-- POSEANYTHING_DESKTOP_BLENDER: the command that opens Blender in a window of 1600 x 1000 pixels that fills its
+- POSEANYTHING_DESKTOP_BLENDER: the command that opens Blender in a window of 1600 x 1000 pixels that fills
   display; Blender's arguments are put after it.
 - POSEANYTHING_DESKTOP_DISPLAY: that display's name, like :1.
 - POSEANYTHING_DESKTOP_RUN: what is put before xdotool and import (of ImageMagick) when they run beside that

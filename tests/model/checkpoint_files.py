@@ -1,7 +1,7 @@
 """Tiny checkpoints with random weights, in the very forms users have them.
 
-The names here are written down from the originals (Wan2.2's wan/modules/vae2_2.py and t5.py, the release's list of
-keys), not made with the maps under test.
+The names here are written down from the originals (Wan2.2's wan/modules/vae2_2.py and t5.py, the release's
+list of keys), not made with the maps under test.
 """
 
 from __future__ import annotations

@@ -20,7 +20,8 @@ from tests.model.tiny_transformer import tiny_inputs, tiny_parts, tiny_transform
 
 
 def check_unequal_pieces(transformer: PoseAnythingTransformer3DModel) -> None:
-    """Of part-aware attention alone: gloo gathers no unequal pieces, so Ulysses Anything doesn't run on it whole."""
+    """Of part-aware attention alone: gloo gathers no unequal pieces, so Ulysses Anything doesn't run on it
+    whole."""
     parts = tiny_parts(frames=3, batch_size=2)
     hidden_states = torch.randn(2, parts.sequence_length, 24, generator=torch.Generator().manual_seed(3))
     share = sequence_share(parts.sequence_length, dist.group.WORLD)

@@ -1,4 +1,5 @@
-"""A hub on 127.0.0.1: what huggingface_hub asks of the real one for listing and getting a repository's files."""
+"""A hub on 127.0.0.1: what huggingface_hub asks of the real one for listing and getting a repository's
+files."""
 
 from __future__ import annotations
 
@@ -20,8 +21,8 @@ def git_blob_id(content: bytes) -> str:
 
 
 class Hub:
-    """Serves the folders under `root` as repositories `owner/name`. Large files are redirected to another address,
-    as the real hub hands them to its CDN."""
+    """Serves the folders under `root` as repositories `owner/name`. Large files are redirected to another
+    address, as the real hub hands them to its CDN."""
 
     LARGE = 20_000
 
@@ -60,7 +61,8 @@ class Hub:
                 server.server_close()
 
     def ranges(self, name: str) -> list[str | None]:
-        """The byte ranges that were asked for of a file, None for all of it, in order; of the CDN where it is there."""
+        """The byte ranges that were asked for of a file, None for all of it, in order; of the CDN where it is
+        there."""
         asked = [(path, headers.get("range")) for method, path, headers in self.requests if method == "GET"]
         return [asked_range for path, asked_range in asked if path.endswith(f"{name}?cdn") or
                 (path.endswith(f"/{name}") and not self._is_large(path))]  # fmt: skip

@@ -13,7 +13,8 @@ from torch.utils._pytree import tree_leaves
 
 
 class LiveBytes(TorchDispatchMode):
-    """While it is entered, `peak` is the most bytes of tensors held at once, those of `known` tensors not counted.
+    """While it is entered, `peak` is the most bytes of tensors held at once, those of `known` tensors not
+    counted.
 
     Attention is taken to need no more than its result, as the fused kernels do.
     """

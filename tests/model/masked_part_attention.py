@@ -1,6 +1,8 @@
-"""Part-aware attention as the release computes it: masks times features, every token in every part's attention.
+"""Part-aware attention as the release computes it: masks times features, every token in every part's
+attention.
 
-`MaskedParts` in place of `PartTokens` and `MaskedPartProcessor` in place of `PartAttnProcessor` make a block run so.
+`MaskedParts` in place of `PartTokens` and `MaskedPartProcessor` in place of `PartAttnProcessor` make a block
+run so.
 """
 
 from __future__ import annotations

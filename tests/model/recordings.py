@@ -1,4 +1,5 @@
-"""The recorded runs of the official code: every `NAME*_io.npz` with the weights `NAME.safetensors` beside it."""
+"""The recorded runs of the official code: every `NAME*_io.npz` with the weights `NAME.safetensors` beside
+it."""
 
 from __future__ import annotations
 

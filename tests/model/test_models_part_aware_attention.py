@@ -1,4 +1,5 @@
-"""Part-aware attention over gathered tokens: the release's output, whatever the masks, at a fraction of the work."""
+"""Part-aware attention over gathered tokens: the release's output, whatever the masks, at a fraction of the
+work."""
 
 from __future__ import annotations
 
@@ -194,7 +195,8 @@ def test_every_backend_gives_the_same(backend: str):
 @pytest.mark.parametrize("empty", ["shared", "excluded"])
 @pytest.mark.parametrize("densities", [[0.3, 0.1, 0.6], [1.0, 0.3], [0.0, 0.2]])
 def test_the_ragged_kernel_gives_the_same(empty: str, densities: list[float]):
-    """The kernel runs on CUDA alone: here its contract stands in for it, the merging of the weighted key is ours."""
+    """The kernel runs on CUDA alone: here its contract stands in for it, the merging of the weighted key is
+    ours."""
 
     def varlen_attn(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, return_aux):
         assert return_aux.lse
@@ -248,7 +250,8 @@ def test_moves_to_another_device_whole():
 
 
 def test_costs_at_most_four_percent_of_a_block():
-    """At the size of 832x480x81, five parts over a third of the tokens; the release's own way costs a third more."""
+    """At the size of 832x480x81, five parts over a third of the tokens; the release's own way costs a third
+    more."""
     with torch.no_grad():
         counted = {name: flops(run) for name, run in runs(3072, 14336, "meta").items()}
     assert counted["ours"] <= 1.04 * counted["without"]

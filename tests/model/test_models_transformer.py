@@ -1,4 +1,5 @@
-"""The transformer: the official code's numbers, Wan's where there is no pose, and all that diffusers does to models."""
+"""The transformer: the official code's numbers, Wan's where there is no pose, and all that diffusers does to
+models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Checkpoints of other kinds than the released one: from drafts, of few steps, of other grids, without prompts."""
+"""Checkpoints of other kinds than the released one: from drafts, of few steps, of other grids, without
+prompts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The commands as a user types them: a data set, then the paper's three stages on it, one killed on the way."""
+"""The commands as a user types them: a data set, then the paper's three stages on it, one killed on the
+way."""
 
 import json
 import os
