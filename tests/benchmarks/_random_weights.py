@@ -35,17 +35,31 @@ PLAIN_WAN = {"patch_size": (1, 2, 2), "in_channels": 48, "out_channels": 48, "ep
 
 
 class RandomTensors(LazyTensors):
-    """A checkpoint of a model's shapes, each tensor drawn on `device` when it is asked for.
+    """A checkpoint of a model's shapes, each tensor drawn on `device` when it is asked for; those in `kept`, by
+    name, come from there, like those of a file in the host's memory.
 
     Weights have the variance that keeps a layer's output as large as its input; norms scale by about 1.
     """
 
-    def __init__(self, model: nn.Module, device: torch.device, dtype: torch.dtype):
+    def __init__(
+        self,
+        model: nn.Module,
+        device: torch.device,
+        dtype: torch.dtype,
+        kept: dict[str, torch.Tensor] | None = None,
+    ):
         self.where, self.paths = "random weights", [Path("random.safetensors")]
         self.shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-        self._device, self._dtype = device, dtype
+        self._device, self._dtype, self._kept = device, dtype, kept
 
     def __getitem__(self, name: str) -> torch.Tensor:
+        if self._kept is None:
+            return self._draw(name)
+        if name not in self._kept:
+            self._kept[name] = self._draw(name).cpu()
+        return self._kept[name]
+
+    def _draw(self, name: str) -> torch.Tensor:
         shape = self.shapes[name]
         fan_in = math.prod(shape[1:])
         std = fan_in**-0.5 if fan_in > 1 else 0.02
@@ -117,27 +131,42 @@ TOY = ModelShape(
 )
 
 
-def filled(model: nn.Module, device: torch.device, torch_dtype: torch.dtype, source: torch.device, **options):
-    """A model without storage, given random weights by the loader of files; they are drawn on `source`."""
+def filled(
+    model: nn.Module,
+    device: torch.device,
+    torch_dtype: torch.dtype,
+    source: torch.device,
+    kept: dict[str, torch.Tensor] | None = None,
+    **options,
+):
+    """A model without storage, given random weights by the loader of files; they are drawn on `source`, or are
+    those `kept`."""
     diffusion = isinstance(model, (PoseAnythingTransformer3DModel, WanTransformer3DModel))
     keep = tuple(model._keep_in_fp32_modules) if diffusion else ()
-    tensors = RandomTensors(model, source, torch_dtype)
+    tensors = RandomTensors(model, source, torch_dtype, kept)
     return fill(Opened(model, tensors), torch_dtype=torch_dtype, device=device, keep_in_fp32=keep, **options)
 
 
 @contextmanager
 def random_runner(shape: ModelShape, device: torch.device, folder: Path) -> Iterator[ClipRunner]:
     """A `ClipRunner` that loads random weights wherever it would read the files; `folder` gets tiny ones,
-    which are only looked for."""
+    which are only looked for. What is loaded to the host is drawn once."""
+    kept: dict[str, dict[str, torch.Tensor]] = {"transformer": {}, "text_encoder": {}}
+
+    def of_host(name: str, device: torch.device) -> dict[str, torch.Tensor] | None:
+        return kept[name] if torch.device(device).type == "cpu" else None
 
     def load_transformer(path, *, torch_dtype, device: torch.device, **options):
-        return filled(shape.open_transformer(), device, torch_dtype, source, **options)
+        tensors = of_host("transformer", device)
+        return filled(shape.open_transformer(), device, torch_dtype, source, tensors, **options)
 
     def load_vae(path, *, torch_dtype, device: torch.device, **options):
         return filled(shape.open_vae(), device, torch_dtype, source, **options)
 
     def load_text_encoder(path, *, torch_dtype, device: torch.device, tokenizer=None, **options):
-        return filled(shape.open_text_encoder(), device, torch_dtype, source, **options), WordTokenizer()
+        tensors = of_host("text_encoder", device)
+        encoder = filled(shape.open_text_encoder(), device, torch_dtype, source, tensors, **options)
+        return encoder, WordTokenizer()
 
     source = torch.device(device)
     with ExitStack() as patches:
