@@ -15,7 +15,7 @@ import bpy
 import numpy as np
 from mathutils import Matrix
 
-from ..errors import ExportError
+from ..errors import ExportCancelled, ExportError
 from ..view import Fit, SceneCamera, Viewport
 from .first_frame import read_picture
 
@@ -81,9 +81,7 @@ class FrameRender:
     def result(self) -> np.ndarray:
         """[H, W, 3] uint8 sRGB. Raises `ExportError` when there is none."""
         if self._state != "complete":
-            raise ExportError(
-                "Rendering the first frame was cancelled; generate again or choose another source."
-            )
+            raise ExportCancelled("Rendering the first frame was cancelled.")
         return _result(self._copy, self._placed)
 
     def close(self) -> None:
@@ -191,7 +189,7 @@ def _call_render(how: str, copy: bpy.types.Scene) -> None:
     finally:
         preferences.render_display_type = display
     if outcome == {"CANCELLED"}:
-        raise ExportError("Rendering the first frame was cancelled; generate again or choose another source.")
+        raise ExportCancelled("Rendering the first frame was cancelled.")
 
 
 def _result(copy: bpy.types.Scene, placed: Fit) -> np.ndarray:

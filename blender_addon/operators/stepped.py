@@ -7,7 +7,7 @@ from collections.abc import Generator
 
 from .. import session
 from ..connection.server import ServerError
-from ..errors import ExportError
+from ..errors import ExportCancelled, ExportError
 from ..request.export import ExportStep
 from ..shared.schema import MessageError
 from ..takes.take import TakeError
@@ -44,8 +44,7 @@ class SteppedOperator:
         except StopIteration as finished:
             return self.finish(context, finished.value)
         except BAD_INPUT as error:
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
+            return self._refuse(error)
 
     def invoke(self, context, event):
         self.interactive = True
@@ -73,8 +72,7 @@ class SteppedOperator:
             return self.finish(context, finished.value)
         except BAD_INPUT as error:
             self._leave(context)
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
+            return self._refuse(error)
         except Exception:  # a bug: Blender shows it, and the next press must not be refused for it
             self._leave(context)
             raise
@@ -84,6 +82,10 @@ class SteppedOperator:
         if context.area is not None:
             context.area.tag_redraw()
         return {"PASS_THROUGH"}
+
+    def _refuse(self, error: Exception) -> set[str]:
+        self.report({"INFO" if isinstance(error, ExportCancelled) else "ERROR"}, str(error))
+        return {"CANCELLED"}
 
     def cancel(self, context):
         self._leave(context)

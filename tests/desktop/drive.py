@@ -52,6 +52,12 @@ def exporting():
     return import_module(f"{MODULE}.session").get().exporting is not None
 
 
+def step():
+    """What an operator is doing and how far it is."""
+    exporting = import_module(f"{MODULE}.session").get().exporting
+    return (exporting.text, exporting.fraction) if exporting is not None else ("", 0.0)
+
+
 def lay_out():
     scene = bpy.context.scene
     with bpy.context.temp_override(window=window()):

@@ -185,9 +185,57 @@ def test_button_in_the_sequencer_and_rendering_meanwhile(desktop):
     assert desktop.jobs()[1]["state"] == "DONE"
 
 
+def test_a_long_first_frame_is_rendered_beside_the_user(desktop):
+    """Cycles with far more samples than anybody waits for: the window lives, and Esc ends it."""
+    known, size = (
+        len(desktop.jobs()),
+        "answer = [bpy.context.scene.render.resolution_x, bpy.context.scene.frame_current]",
+    )
+    before = desktop.ask(size)
+    desktop.ask(
+        "scene = bpy.context.scene\n"
+        "scene.render.engine, scene.cycles.samples = 'CYCLES', 100000\n"
+        "scene.cycles.use_adaptive_sampling = scene.cycles.use_denoising = False\n"
+    )
+    desktop.press_generate("VIEW_3D")
+    wait_for(lambda: "Rendering" in desktop.ask("answer = step()[0]"), 60)
+    wait_for(lambda: desktop.ask("answer = step()[1]") > 0, 60)
+    began = time.monotonic()
+    desktop.ask("bpy.data.objects['Light'].location.x += 1")
+    assert time.monotonic() - began < 5, "Blender answers while it renders"
+    desktop.photograph("rendering.png")
+    display("xdotool", "key", "Escape")
+    wait_for(lambda: not desktop.ask("answer = exporting()"), 60)
+    assert len(desktop.jobs()) == known
+    assert desktop.ask("answer = [scene.name for scene in bpy.data.scenes if 'First' in scene.name]") == []
+    assert desktop.ask(size) == before, "nothing of the scene was set"
+    assert not desktop.ask("answer = bpy.app.is_job_running('RENDER')")
+
+
+def test_the_viewport_s_picture_is_the_first_frame(desktop):
+    known = len(desktop.jobs())
+    desktop.ask(
+        "scene = bpy.context.scene\n"
+        "scene.poseanything.first_frame_source = 'VIEWPORT'\n"
+        "scene.poseanything.take_name = 'viewport'\n"
+    )
+    desktop.press_generate("VIEW_3D")
+    wait_for(lambda: len(desktop.jobs()) > known and desktop.jobs()[known]["frames"], 60)
+    picture = (desktop.folder / "takes" / "viewport_001" / "first_frame.png").read_bytes()
+    assert picture.startswith(b"\x89PNG") and len(picture) > 2000, "a cube in the light, not one colour"
+    assert desktop.ask("answer = area_of('VIEW_3D').spaces.active.overlay.show_overlays")
+    desktop.ask("bpy.ops.poseanything.cancel()")
+    desktop.ask(
+        "bpy.context.scene.poseanything.first_frame_source = 'RENDER'\n"
+        "bpy.context.scene.render.engine = 'BLENDER_WORKBENCH'\n"
+        "bpy.context.scene.poseanything.take_name = ''\n"
+    )
+
+
 def test_closing_in_the_middle(desktop):
+    known = len(desktop.jobs())
     desktop.ask("with bpy.context.temp_override(window=window()): bpy.ops.poseanything.generate()")
-    wait_for(lambda: desktop.jobs()[2]["frames"], 90)
+    wait_for(lambda: desktop.jobs()[known]["frames"], 90)
     frames = desktop.folder / "takes" / "Scene_003"
     (desktop.folder / "ask.py").write_text("bpy.ops.wm.quit_blender()")
     assert desktop.process.wait(60) == 0, (desktop.folder / "blender.log").read_text()[-2000:]
