@@ -327,7 +327,7 @@ def describe_options(
         names = (choices or {}).get(field.name, ())
         found = tuple(OptionChoice(name, name.removesuffix(".safetensors")) for name in names)
         table = field.default_factory
-        default = field.default if table is dataclasses.MISSING else table()
+        default: Any = field.default if table is dataclasses.MISSING else table()
         described.append(
             OptionDescription(
                 name=field.name, default=default, **about | {"choices": about["choices"] + found}

@@ -64,9 +64,9 @@ def condition_images(
 ) -> np.ndarray:
     """[num_frames, height, width] uint8: the pose pictures as the model was trained to see them.
 
-    Drawn with `canvas` pixels on the longer side and scaled bilinearly to the model's size, so strokes have grey
-    edges; None draws them at the model's size, without grey. The model takes them as RGB in [-1, 1] (`image / 127.5 - 1` in all three channels); frames without
-    a pose are black (paper F).
+    Drawn with `canvas` pixels on the longer side and scaled bilinearly to the model's size, so strokes have
+    grey edges; None draws them at the model's size, without grey. The model takes them as RGB in [-1, 1]
+    (`image / 127.5 - 1` in all three channels); frames without a pose are black (paper F).
     """
     if canvas is None:
         return draw_poses(pose, width, height, frames)
