@@ -143,7 +143,7 @@ def use_preset(scene: bpy.types.Scene, engine: EngineDescription, preset: Preset
         setattr(group, STEPS, preset.num_inference_steps or engine.default_steps)
     _set_guidance(group, engine, preset.guidance)
     for option in engine.options:
-        if option.name in _scope(engine):
+        if option.name in engine.preset_options:
             _set(group, option_property(option.name), option, preset.options.get(option.name, option.default))
     setattr(group, PRESET, preset.name)
 
@@ -165,12 +165,8 @@ def current_preset(scene: bpy.types.Scene, engine: EngineDescription) -> tuple[P
 def _of_preset(engine: EngineDescription, values: Mapping[str, Any], guided: Guidance) -> tuple:
     guider = engine.guider(guided.guider)
     defaults = {} if guider is None else {about.name: about.default for about in guider.parameters}
-    values = {name: values[name] for name in _scope(engine) if name in values}
+    values = {name: values[name] for name in engine.preset_options if name in values}
     return values, guided.guider, defaults | guided.parameters, guided.start, guided.stop
-
-
-def _scope(engine: EngineDescription) -> set[str]:
-    return {name for preset in engine.presets for name in preset.options}
 
 
 # Takes

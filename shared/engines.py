@@ -202,6 +202,11 @@ class EngineDescription(Checked):
         for what in ("guider", "option", "preset"):
             _require_unique(getattr(self, f"{what}s"), f"The engine {self.name}", what)
 
+    @property
+    def preset_options(self) -> frozenset[str]:
+        """The names of the options that a preset sets."""
+        return frozenset(name for preset in self.presets for name in preset.options)
+
     def guider(self, name: str) -> GuiderDescription | None:
         return _named(self.guiders, name)
 

@@ -8,7 +8,9 @@ import dataclasses
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from shared.camera import MOVES, camera_path
 from shared.engines import EngineDescription, Guidance, check_guidance, check_request, check_values
@@ -18,6 +20,7 @@ from shared.schema import MessageError
 
 from ..engines import ENGINES, describe_engine, find_engine
 from ..engines.base import Engine, EngineError, Picture, is_out_of_memory
+from ..engines.poseanything.engine import PoseAnythingEngine
 from ..worker.time_left import TimeLeft
 from .output import open_output
 from .values import add_parameters, chosen_parameters, describe_values, parse_assignments
@@ -125,13 +128,29 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+@dataclass(frozen=True)
+class Choices:
+    """How a clip is to be sampled."""
+
+    guidance: Guidance
+    options: dict[str, Any]
+    num_inference_steps: int
+    seed: int
+
+
 def _from_request(args: argparse.Namespace) -> tuple[float, Iterator]:
     request = read_request(args.request)
     engine, about = _ready_engine(args.engine or request.engine)
-    changed = {"engine": about.name} | _changes(args, about, request.guidance)
-    options = changed.pop("engine_options")
-    kept = {} if args.preset else request.engine_options
-    request = dataclasses.replace(request, engine_options=kept | options, **changed)
+    asked = Choices(request.guidance, request.engine_options, request.num_inference_steps, request.seed)
+    chosen = _choose(args, about, asked)
+    request = dataclasses.replace(
+        request,
+        engine=about.name,
+        guidance=chosen.guidance,
+        engine_options=chosen.options,
+        num_inference_steps=chosen.num_inference_steps,
+        seed=chosen.seed,
+    )
     check_request(request, about)
     return request.fps, _after_loading(engine, lambda: engine.generate(request, lambda: False))
 
@@ -140,14 +159,13 @@ def _from_poses(args: argparse.Namespace) -> tuple[float, Iterator]:
     if args.first_frame is None:
         raise ValueError("Name the first frame that goes with the pose images.")
     engine, about = _ready_engine(args.engine or "poseanything")
-    if not hasattr(engine, "make"):
+    if not isinstance(engine, PoseAnythingEngine):
         raise ValueError(f"{about.label} needs limbs, which pose images don't tell; give it a request file.")
-    default = Guidance("subject_camera" if args.camera else "none")
-    changes = {"num_inference_steps": about.default_steps, "seed": 0} | _changes(args, about, default)
     fps = _as_in_a_request("fps", args.fps)
-    guidance, options = changes["guidance"], changes["engine_options"]
-    check_guidance(about, guidance, has_camera=bool(args.camera))
-    check_values(options, about.options, about.label)
+    default = Guidance("subject_camera" if args.camera else "none")
+    chosen = _choose(args, about, Choices(default, {}, about.default_steps, 0))
+    check_guidance(about, chosen.guidance, has_camera=bool(args.camera))
+    check_values(chosen.options, about.options, about.label)
     from ..engines.poseanything.request import draw_camera
     from ..poseanything.conditioning.files import read_conditions
     from ..poseanything.sampling.request import SamplingRequest
@@ -168,7 +186,9 @@ def _from_poses(args: argparse.Namespace) -> tuple[float, Iterator]:
         height, width = clip.size
         path = camera_path(dict(args.camera), clip.num_frames, width, height)
         clip = dataclasses.replace(clip, camera_images=draw_camera(path, width, height))
-    sampling = SamplingRequest.of(clip, guidance, changes["seed"], changes["num_inference_steps"], options)
+    sampling = SamplingRequest.of(
+        clip, chosen.guidance, chosen.seed, chosen.num_inference_steps, chosen.options
+    )
     return fps, _after_loading(engine, lambda: engine.make(sampling, lambda: False))
 
 
@@ -182,22 +202,23 @@ def _ready_engine(name: str) -> tuple[Engine, EngineDescription]:
     return found(), about
 
 
-def _changes(args: argparse.Namespace, engine: EngineDescription, guidance: Guidance) -> dict[str, object]:
-    """The fields of a request that the arguments set, the preset's first: always its guidance and options."""
-    changes: dict[str, object] = {}
-    options: dict[str, object] = {}
+def _choose(args: argparse.Namespace, engine: EngineDescription, asked: Choices) -> Choices:
+    """What was asked for, changed by the preset and then by the other arguments."""
+    guidance, options, steps = asked.guidance, dict(asked.options), asked.num_inference_steps
     if args.preset:
         preset = engine.preset(args.preset)
         if preset is None:
             names = ", ".join(preset.name for preset in engine.presets) or "none"
             raise ValueError(f"{engine.label} has no preset {args.preset!r}; choose one of {names}.")
-        guidance, options = preset.guidance, dict(preset.options)
-        changes["num_inference_steps"] = preset.num_inference_steps or engine.default_steps
-    for name, value in (("seed", args.seed), ("num_inference_steps", args.steps)):
-        if value is not None:
-            changes[name] = _as_in_a_request(name, value)
-    options |= parse_assignments(args.option, engine.options, engine.label)
-    return changes | {"guidance": _guidance(args, engine, guidance), "engine_options": options}
+        kept = {name: value for name, value in options.items() if name not in engine.preset_options}
+        guidance, options = preset.guidance, kept | preset.options
+        steps = preset.num_inference_steps or engine.default_steps
+    return Choices(
+        _guidance(args, engine, guidance),
+        options | parse_assignments(args.option, engine.options, engine.label),
+        _as_in_a_request("num_inference_steps", steps if args.steps is None else args.steps),
+        _as_in_a_request("seed", asked.seed if args.seed is None else args.seed),
+    )
 
 
 def _guidance(args: argparse.Namespace, engine: EngineDescription, base: Guidance) -> Guidance:
@@ -210,7 +231,7 @@ def _guidance(args: argparse.Namespace, engine: EngineDescription, base: Guidanc
     return Guidance(name, kept | parameters, start, stop)
 
 
-def _as_in_a_request(name: str, value: object) -> object:
+def _as_in_a_request(name: str, value: object) -> Any:
     """A value that the request's field takes; raises `MessageError`."""
     (field,) = (field for field in dataclasses.fields(GenerationRequest) if field.name == name)
     return field.metadata["kind"].check(value, field.metadata["label"])

@@ -35,8 +35,9 @@ def describe_engine(name: str, engines: Mapping[str, str] = ENGINES) -> EngineDe
         return find_engine(name, engines).describe()
     except Exception as error:  # whatever keeps an engine from being imported, the others work on
         log.debug("The engine %s can't be imported", name, exc_info=True)
-        missing = isinstance(error, ModuleNotFoundError)
-        reason = f"{error.name} is not installed" if missing else f"{type(error).__name__}: {error}"
+        reason = f"{type(error).__name__}: {error}"
+        if isinstance(error, ModuleNotFoundError):
+            reason = f"{error.name} is not installed"
         return EngineDescription(
             name=name,
             label=name,

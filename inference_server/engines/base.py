@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,7 +42,15 @@ class Picture:
 
 
 class Engine(ABC):
-    """Makes clips. It lives in the worker process: made once, loaded before its first job, asked for many."""
+    """Makes clips. It lives in the worker process: made once, loaded before its first job, asked for many.
+
+    engine = find_engine("draft")()
+    for _ in engine.load():
+        pass
+    for event in engine.generate(request, cancelled=lambda: False):
+        if isinstance(event, Picture):
+            show(event.image)
+    """
 
     @classmethod
     @abstractmethod
@@ -60,13 +68,13 @@ class Engine(ABC):
     @abstractmethod
     def generate(
         self, request: GenerationRequest, cancelled: Callable[[], bool]
-    ) -> Iterator[Progress | Preview | Picture]:
+    ) -> Generator[Progress | Preview | Picture, None, str | None]:
         """Make the clip of a request, yielding pictures as soon as they are final.
 
         Calls `cancelled()` between steps (at least once a second of work) and raises `JobCancelled` once it
         is true. Raises `EngineError` for what can't be served; anything else counts as a fault of the engine.
         `MemoryError` and CUDA's out-of-memory are reported as such by the host. After any of these but
         `EngineError` and `JobCancelled` the process is replaced, as its memory and devices may be in any
-        state. May return (StopIteration.value) a note for the user. `seconds_left` of progress may be None:
-        the host then estimates it for the stage.
+        state. The value that it returns is a note for the user. `seconds_left` of progress may be None: the
+        host then estimates it.
         """

@@ -8,7 +8,7 @@ does not show.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 
 from shared.engines import EngineDescription
 from shared.messages import GenerationRequest, Preview, Progress
@@ -39,7 +39,7 @@ class DraftEngine(Engine):
 
     def generate(
         self, request: GenerationRequest, cancelled: Callable[[], bool]
-    ) -> Iterator[Progress | Preview | Picture]:
+    ) -> Generator[Progress | Preview | Picture, None, str]:
         from .clip import Clip, decode
 
         total = request.num_frames

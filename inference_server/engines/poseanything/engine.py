@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from shared.engines import EngineDescription, Preset
 from shared.messages import GenerationRequest, Preview, Progress
@@ -70,7 +70,9 @@ class PoseAnythingEngine(Engine):
         weights, reason = cls._look()
         transformers = weights.transformer_names if weights and len(weights.transformers) > 1 else ()
         config = weights.config if weights is not None else {}
-        trained = {field: config[entry] for field, entry in TRAINED_WITH.items() if entry in config}
+        trained: dict[str, Any] = {
+            field: config[entry] for field, entry in TRAINED_WITH.items() if entry in config
+        }
         if weights is not None and (grid := weights.grid) is not None:
             trained |= {"size_multiple": grid.stride, "frame_step": grid.frames_per_latent}
         return replace(
@@ -111,7 +113,7 @@ class PoseAnythingEngine(Engine):
 
     def generate(
         self, request: GenerationRequest, cancelled: Callable[[], bool]
-    ) -> Iterator[Progress | Preview | Picture]:
+    ) -> Generator[Progress | Preview | Picture, None, str]:
         from ...poseanything.conditioning.conditions import InputError
         from .request import sampling_request
 
@@ -149,12 +151,12 @@ class PoseAnythingEngine(Engine):
         cancelled: Callable[[], bool],
         job: str = "clip",
         preview_interval: float = 0.0,
-    ) -> Iterator[Progress | Preview | Picture]:
+    ) -> Generator[Progress | Preview | Picture, None, str]:
         """As `generate`, from a request in the model's own terms."""
         from ...poseanything.conditioning.conditions import InputError
         from ...poseanything.runtime.card import DeviceError
         from ...poseanything.runtime.out_of_memory import NotEnoughMemory
-        from ...poseanything.sampling.pipeline import DenoisingStep, Frames
+        from ...poseanything.sampling.pipeline import DenoisingStep, Frames, Step
 
         def check() -> None:
             if cancelled():
@@ -173,9 +175,9 @@ class PoseAnythingEngine(Engine):
                         yield Picture(index, image)
                     done, total = event.index + event.images.shape[1], sampling.clip.num_frames
                     yield Progress(job, "decoding", done, total)
-                    continue
-                note = getattr(event, "note", "")
-                yield Progress(job, event.stage, event.step, event.total, note=note)
+                elif isinstance(event, Step):
+                    note = getattr(event, "note", "")
+                    yield Progress(job, event.stage, event.step, event.total, note=note)
                 if isinstance(event, DenoisingStep) and preview_interval and time.monotonic() >= next_preview:
                     yield Preview(job, *event.preview())
                     next_preview = time.monotonic() + preview_interval

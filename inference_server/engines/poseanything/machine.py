@@ -64,11 +64,10 @@ def read_report(xml: bytes) -> NvidiaCard | None:
     """The first card in the report of `nvidia-smi -q -x`; None where it has none or can't be read."""
     try:
         root = ElementTree.fromstring(xml)
-        gpu = root.find("gpu")
+        name, memory = root.findtext("gpu/product_name", ""), root.findtext("gpu/fb_memory_usage/total", "")
         major, minor = root.findtext("cuda_version", "").split(".")[:2]
-        mebibytes = gpu.findtext("fb_memory_usage/total").split()[0]
-        return NvidiaCard(gpu.findtext("product_name"), int(mebibytes) << 20, (int(major), int(minor)))
-    except (ElementTree.ParseError, AttributeError, ValueError):
+        return NvidiaCard(name, int(memory.split()[0]) << 20, (int(major), int(minor)))
+    except (ElementTree.ParseError, IndexError, ValueError):
         return None
 
 
