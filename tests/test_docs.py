@@ -92,3 +92,23 @@ def test_files_that_are_named_exist(page):
         r"`((?:shared|blender_addon|inference_server|tests|docs|\.github)/[\w./-]+)`", page.read_text()
     )
     assert not [name for name in named if not (ROOT / name).exists() and "*" not in name]
+
+
+def test_the_memory_that_is_told_is_the_planners():
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("diffusers")
+    from inference_server.poseanything.runtime.card import GIB, Card
+    from inference_server.poseanything.runtime.placement import plan
+    from inference_server.poseanything.runtime.requirements import ModelSizes, Shape
+
+    def planned(gib: int):
+        free = int((gib - 0.75) * GIB)
+        card = Card("card", torch.device("cuda"), free, 60 * GIB, total_bytes=gib * GIB)
+        return plan(card, ModelSizes(), Shape(832, 480, 81))
+
+    plans = {gib: planned(gib) for gib in (32, 24, 16, 12, 8)}
+    assert f"{plans[32].peak_bytes / GIB:.1f} GiB" in (ROOT / "README.md").read_text()
+    assert [plan.text_encoder for plan in plans.values()] == ["resident", *["streamed"] * 4]
+    resident = [plan.resident_blocks for plan in plans.values()]
+    assert resident[:2] == [30, 30] and 30 > resident[2] > resident[3] > resident[4] == 0
+    assert all(plan.quantization is None and plan.fits for plan in plans.values())
