@@ -173,7 +173,7 @@ def _from_poses(args: argparse.Namespace) -> tuple[float, Iterator]:
     prompt = (
         Path(args.prompt).read_text(encoding="utf-8").strip() if args.prompt.endswith(".txt") else args.prompt
     )
-    clip = read_conditions(
+    conditions = read_conditions(
         args.first_frame,
         args.poses,
         subject=args.subject,
@@ -183,11 +183,11 @@ def _from_poses(args: argparse.Namespace) -> tuple[float, Iterator]:
         negative_prompt=args.negative_prompt,
     )
     if args.camera:
-        height, width = clip.size
-        path = camera_path(dict(args.camera), clip.num_frames, width, height)
-        clip = dataclasses.replace(clip, camera_images=draw_camera(path, width, height))
+        height, width = conditions.size
+        path = camera_path(dict(args.camera), conditions.num_frames, width, height)
+        conditions = dataclasses.replace(conditions, camera_images=draw_camera(path, width, height))
     sampling = SamplingRequest.of(
-        clip, chosen.guidance, chosen.seed, chosen.num_inference_steps, chosen.options
+        conditions, chosen.guidance, chosen.seed, chosen.num_inference_steps, chosen.options
     )
     return fps, _after_loading(engine, lambda: engine.make(sampling, lambda: False))
 

@@ -808,7 +808,7 @@ def test_the_command_line_guides_as_it_is_told(from_poses, tmp_path, monkeypatch
     assert main([*from_poses, *words.split(), "--output", str(tmp_path / "frames")]) == 0
     (order,) = orders
     assert order.guider == guider
-    camera = order.clip.camera_images
+    camera = order.conditions.camera_images
     if "camera" not in words:
         assert camera is None
     else:

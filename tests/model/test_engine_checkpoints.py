@@ -67,9 +67,9 @@ def test_the_engine_makes_the_draft_that_the_checkpoint_starts_from(bridge):
 def test_poses_are_drawn_as_in_training(bridge):
     asked = request(**SIZE)
     config = bridge._runner.config()
-    drawn = sampling_request(asked, config).clip.pose_images
+    drawn = sampling_request(asked, config).conditions.pose_images
     assert np.array_equal(drawn, draw_poses(asked.pose, 80, 56))
-    assert not np.array_equal(drawn, sampling_request(asked).clip.pose_images)
+    assert not np.array_equal(drawn, sampling_request(asked).conditions.pose_images)
 
 
 def test_a_cancelled_draft_ends_the_job(bridge):

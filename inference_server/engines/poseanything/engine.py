@@ -173,7 +173,7 @@ class PoseAnythingEngine(Engine):
                 if isinstance(event, Frames):
                     for index, image in enumerate(event.images[0], event.index):
                         yield Picture(index, image)
-                    done, total = event.index + event.images.shape[1], sampling.clip.num_frames
+                    done, total = event.index + event.images.shape[1], sampling.conditions.num_frames
                     yield Progress(job, "decoding", done, total)
                 elif isinstance(event, Step):
                     note = getattr(event, "note", "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from diffusers import CacheMixin
 from diffusers.hooks import HookRegistry
@@ -100,7 +101,7 @@ def parallel_group(config: ParallelConfig | None) -> ProcessGroup | None:
     return None if mesh is None else mesh.get_group()
 
 
-def mag_cache_state(block: nn.Module) -> object | None:
+def mag_cache_state(block: nn.Module) -> Any:
     """What MagCache remembers in the current cache context, from the first block; None where it is off.
 
     Its `step_index` counts the context's evaluations.

@@ -36,7 +36,7 @@ class Conditions:
 
     first_frame: np.ndarray
     pose_images: np.ndarray
-    pose_frames: Sequence[int] | None = None
+    pose_frames: Sequence[int] = None  # type: ignore[assignment]  # a sequence once it is made
     prompt: str = ""
     negative_prompt: str = ""
     subject_mask: np.ndarray | None = None
@@ -97,7 +97,7 @@ class Conditions:
         def pick(images: np.ndarray | None) -> np.ndarray | None:
             return None if images is None else images[frames]
 
-        posed = set(self.pose_frames or ())
+        posed = set(self.pose_frames)
         return dataclasses.replace(
             self,
             pose_images=self.pose_images[frames],

@@ -116,10 +116,10 @@ class ClipRunner:
         self.sizes = dataclasses.replace(
             self.sizes, adapter_bytes=sum(path.stat().st_size for path in loras if loras[path])
         )
-        height, width = request.clip.size
-        self.sizes.grid.check_size(width, height, request.clip.num_frames)
+        height, width = request.conditions.size
+        self.sizes.grid.check_size(width, height, request.conditions.num_frames)
         window_frames = request.options.window_frames or self.sizes.sample_frames
-        shape = Shape(width, height, min(request.clip.num_frames, window_frames))
+        shape = Shape(width, height, min(request.conditions.num_frames, window_frames))
         chosen = self._plan_for(shape, request.options.precision == "float8")
         shown, remarks = 0, []
         known_ratios = self.pipeline.mag_ratios
@@ -160,7 +160,7 @@ class ClipRunner:
         self._adapt(request.options, loras, chosen.shape)
         try:
             yield from self.pipeline.stream(
-                request.clip,
+                request.conditions,
                 [request.seed],
                 request.guider,
                 request.settings,
@@ -200,10 +200,10 @@ class ClipRunner:
         """Why there was no part-aware attention, where it was asked for."""
         if request.options.part_attention_threshold >= 1000:
             return
-        clip = request.clip
+        conditions = request.conditions
         if not self.pipeline.transformer.config.part_attention:
             yield "The checkpoint is one without part-aware attention."
-        elif clip.part_maps is None and (not clip.pose_frames or clip.pose_frames[0] > 0):
+        elif conditions.part_maps is None and (not conditions.pose_frames or conditions.pose_frames[0] > 0):
             yield "The first frame has no pose, so there was no part-aware attention."
 
     def _choose(self, transformer: str) -> None:

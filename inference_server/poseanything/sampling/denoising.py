@@ -3,7 +3,7 @@ for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 
@@ -91,7 +91,7 @@ class Denoiser:
         batch_size = len(self.start.latents)
         return condition.to(self.transformer.dtype).expand(batch_size, *condition.shape[1:])
 
-    def steps(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def steps(self) -> Generator[tuple[torch.Tensor, torch.Tensor], torch.Tensor | None, None]:
         """Denoise.
 
         Yields after each step the latents `[B, C, F, h, w]`, and the clean ones that the model expects at the end. A
@@ -154,9 +154,9 @@ class Denoiser:
         guider, transformer = self.guider, self.transformer
         timestep = torch.full((len(latents), latents.shape[2]), self.timestep(index), device=latents.device)
         timestep[:, self._clean] = 0
-        parts = self.tracker.parts_on(latents.device) if with_parts else None
+        known = self.tracker.parts_on(latents.device) if with_parts else None
         guider.set_state(index, self.num_steps, timestep[0, -1])
-        parts = tuple(parts if name in SUBJECT_CONDITIONS else None for name in guider.pose_conditions)
+        parts = tuple(known if name in SUBJECT_CONDITIONS else None for name in guider.pose_conditions)
         batches = guider.prepare_inputs(self._conditions | {"parts": parts})
         for batch in batches:
             name = getattr(batch, guider._identifier_key)

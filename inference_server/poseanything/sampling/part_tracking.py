@@ -85,6 +85,10 @@ class PartTracker:
         """Whether there are parts, and they are to be matched by attention."""
         return self._plan is not None and bool(len(self._plan().rows))
 
+    def _planned(self) -> PartPlan:
+        assert self._plan is not None
+        return self._plan()
+
     def parts_on(self, device: torch.device) -> PartTokens | None:
         """The parts as far as they are known, their indices on a device."""
         if self._parts is not None and self._parts.tokens.device != device:
@@ -100,7 +104,7 @@ class PartTracker:
         """What is to record the attention of a step; None where it is of no use."""
         if not self.tells(timestep) or not self.has_to_match:
             return None
-        rows = self._plan().rows
+        rows = self._planned().rows
         if self._beside_pose:
             rows = rows // self._columns * 2 * self._columns + rows % self._columns
         return FirstFrameAttention(
@@ -111,7 +115,7 @@ class PartTracker:
         """Match the parts anew by what a step's recorder has; for the last time where this is `final`."""
         if recorder is None or recorder.weights is None:
             return
-        plan, weights = self._plan(), recorder.weights.cpu().numpy()
+        plan, weights = self._planned(), recorder.weights.cpu().numpy()
         if self._beside_pose:
             halves = weights.reshape(*weights.shape[:2], -1, 2, self._columns)
             weights = halves[:, :, :, 0].reshape(*weights.shape[:2], -1)

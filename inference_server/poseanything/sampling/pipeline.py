@@ -169,7 +169,7 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         draft: Sequence[Image] | np.ndarray | torch.Tensor | None = None,
         output_type: str = "np",
         return_dict: bool = True,
-        callback_on_step_end: Callable[[PoseAnythingPipeline, int, int, dict], dict | None] | None = None,
+        callback_on_step_end: Callable[[PoseAnythingPipeline, int, float, dict], dict | None] | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         settings: Settings | None = None,
     ) -> PoseAnythingPipelineOutput | tuple:
@@ -304,7 +304,7 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         preview = partial(self._fitted_preview, conditions.first_frame)
         text = yield from self._encode_text(conditions, guider, check)
         encoded: dict[str, torch.Tensor] = {}
-        latents: torch.Tensor | None = None
+        shared: torch.Tensor | None = None
         decoder, done = ClipDecoder(self.vae, check), 0
 
         with ThreadPoolExecutor(1) as executor:
@@ -324,7 +324,7 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                     self.transformer,
                     self.scheduler,
                     guider,
-                    self._start(window, encoded, latents, generators),
+                    self._start(window, encoded, shared, generators),
                     text,
                     {name: encoded[name][:, :, window.frames] for name in guider.pose_conditions},
                     tracker,
@@ -357,7 +357,7 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                     yield from decoder.decode(final)
                 else:
                     yield Latents(final)
-                latents = None if following is None else latents[:, :, window.place(following.start) :]
+                shared = None if following is None else latents[:, :, window.place(following.start) :]
 
     def _check_inputs(self, conditions: Conditions, guider: Guider) -> None:
         height, width = conditions.size
@@ -456,9 +456,10 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         config, device, vae = self.transformer.config, self._execution_device, self.vae
         bases = [config.prediction_base, "draft" if config.init == "draft" else None]
         names = dict.fromkeys(["first", *guider.pose_conditions, *filter(None, bases)])
-        images = {name: make[name]() for name in names}
-        encoded = {name: self._latents.get(vae, images[name]) for name in names}
-        missing = [name for name in names if encoded[name] is None]
+        images = {name: pictures for name in names if (pictures := make[name]()) is not None}
+        kept = {name: self._latents.get(vae, pictures) for name, pictures in images.items()}
+        encoded = {name: latents for name, latents in kept.items() if latents is not None}
+        missing = [name for name in images if name not in encoded]
         total, done = sum(self.grid.latent_frames(len(images[name])) for name in missing), 0
         with interruptible([*vae.encoder.down_blocks, vae.encoder.mid_block], check):
             for name in missing:

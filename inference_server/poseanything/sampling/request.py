@@ -17,7 +17,7 @@ from .options import Options, Settings
 class SamplingRequest:
     """One clip to be sampled: its conditions, and how."""
 
-    clip: Conditions
+    conditions: Conditions
     guider: Guider
     seed: int
     options: Options
@@ -30,7 +30,7 @@ class SamplingRequest:
     @classmethod
     def of(
         cls,
-        clip: Conditions,
+        conditions: Conditions,
         guidance: Guidance,
         seed: int,
         num_inference_steps: int,
@@ -39,7 +39,8 @@ class SamplingRequest:
         """Raises `InputError`."""
         try:
             options = Options.parse(engine_options, num_inference_steps)
-            guider = make_guider(guidance).for_poses(len(clip.pose_frames) / clip.num_frames)
+            posed_ratio = len(conditions.pose_frames) / conditions.num_frames
+            guider = make_guider(guidance).for_poses(posed_ratio)
         except (MessageError, ValueError) as error:
             raise InputError(str(error)) from error
-        return cls(clip, guider, seed, options)
+        return cls(conditions, guider, seed, options)

@@ -26,7 +26,7 @@ class Guider(ABC):
     the interval it is taken alone.
 
         guider = ClassifierFreePoseGuidance(3.0, stop=0.5)
-        frames = pipeline(clip, guider=guider)
+        frames = pipeline.sample(conditions, guider=guider)
 
     Args:
         start, stop: fractions of the denoising steps between which guidance is on.
