@@ -111,8 +111,8 @@ def read_changes(transformer: nn.Module, tensors: Mapping[str, torch.Tensor], wh
     unknown = []
     for key in tensors:
         match = PIECE.fullmatch(key)
-        layer = places.find(match["layer"]) if match else None
-        if match is None or layer is None or not places.takes(layer, str(match.lastgroup)):
+        layer = places.find(match["layer"], str(match.lastgroup)) if match else None
+        if match is None or layer is None:
             unknown.append(key)
         else:
             found.setdefault(layer, {})[str(match.lastgroup)] = tensors[key]
@@ -207,22 +207,22 @@ class _Places:
         self.shapes = {name: parameter.shape for name, parameter in kept.items()}
         self.dtypes = {name: parameter.dtype for name, parameter in kept.items()}
         self.video_channels = transformer.config.out_channels
-        self._flattened: dict[str, str] = {}
+        self._flattened: dict[str, list[str]] = {}
         for name in self.modules:
-            official = OFFICIAL_KEYS.to_theirs(name) or name
-            self._flattened |= {name.replace(".", "_"): name, official.replace(".", "_"): name}
-        self._flattened["head"] = ""
+            official = "head" if not name else OFFICIAL_KEYS.to_theirs(name) or name
+            for spelt in {name, official}:
+                self._flattened.setdefault(spelt.replace(".", "_"), []).append(name)
 
-    def find(self, name: str) -> str | None:
-        """Our name of what a trainer calls `name`, None when the transformer has none of the kind."""
+    def find(self, name: str, kind: str) -> str | None:
+        """Our name of what a trainer calls `name`, None when the transformer has none that a piece of this
+        kind can change. Wan's `norm3` is our `norm2`, and ours of that name has no weight."""
         if name.startswith(KOHYA_PREFIX):
-            return self._flattened.get(name.removeprefix(KOHYA_PREFIX))
-        for prefix in PREFIXES:
-            name = name.removeprefix(prefix)
-        if name == "head":
-            return ""
-        ours = name if name in self.modules else OFFICIAL_KEYS.to_ours(name)
-        return ours if ours in self.modules else None
+            layers = self._flattened.get(name.removeprefix(KOHYA_PREFIX), [])
+        else:
+            for prefix in PREFIXES:
+                name = name.removeprefix(prefix)
+            layers = [name, "" if name == "head" else OFFICIAL_KEYS.to_ours(name)]
+        return next((layer for layer in layers if layer in self.modules and self.takes(layer, kind)), None)
 
     def takes(self, layer: str, kind: str) -> bool:
         """Whether a layer can be changed by a piece of this kind."""

@@ -34,7 +34,8 @@ class BlockStream:
     are (a file mapped into memory) and a block is copied when its turn comes. Memory on the device is taken
     with the first block's turn and given back by `park`.
 
-    Weights that are added to the blocks afterwards (LoRAs) don't stream.
+    Weights that are added to the blocks afterwards (LoRAs) don't stream. `park` before those that stream are
+    changed: the device may hold copies of them.
 
     Args:
         blocks: in the order in which they run; another order only costs time.
