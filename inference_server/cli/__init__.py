@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate": ("inference_server.cli.evaluate", "measure clips against the truth"),
     "train": ("inference_server.cli.train", "train a model"),
     "convert": ("inference_server.poseanything.checkpoints.conversion", "change a checkpoint's format"),
+    "extract": ("inference_server.poseanything.checkpoints.extraction", "make a LoRA of a trained model"),
 }
 
 

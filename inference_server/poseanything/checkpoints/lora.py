@@ -119,7 +119,7 @@ def read_changes(transformer: nn.Module, tensors: Mapping[str, torch.Tensor], wh
     if any(WHOLE_WEIGHT.search(key) for key in unknown):
         raise CheckpointError(
             f"{where} is a whole model, not a LoRA; make a LoRA of what it changes in the plain"
-            " Wan2.2-TI2V-5B with python build.py extract."
+            " Wan2.2-TI2V-5B with python -m inference_server extract."
         )
     if unknown:
         raise CheckpointError(

@@ -1,0 +1,163 @@
+"""The `extract` command: a LoRA of what one checkpoint changes in another of the same shapes.
+
+A whole step-distilled model can't be loaded in PoseAnything's place, which would lose what that has learnt of
+poses. What it changes in the plain model that it was made from can be added: as pairs of low rank where
+weights are large, and whole elsewhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from .errors import CheckpointError, name_some, require_same_names
+from .lazy_tensors import LazyTensors, Renamed
+from .loading import split_float8_scales
+from .official import OFFICIAL_KEYS
+from .readers import open_tensors
+from .transformer import without_prefix
+
+RANK = 128
+OVERSAMPLING = 16
+ITERATIONS = 4  # of the randomised decomposition
+PREFIX = "diffusion_model."
+WHOLE = {"weight": "diff", "bias": "diff_b", "modulation": "diff_m"}
+"""By the end of a parameter's name, what a difference of it is called."""
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """What a LoRA holds. kept: the share of all that changes (of its norm) that is in the file, up to 1."""
+
+    pairs: int
+    whole: int
+    kept: float
+
+
+def extract(
+    changed: Path | str,
+    plain: Path | str,
+    target: Path | str,
+    *,
+    rank: int = RANK,
+    device: torch.device | str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Extracted:
+    """Write what `changed` adds to `plain` as a LoRA file under ComfyUI's names.
+
+    Both are transformers of the same shapes, in any format and naming but fp8 and GGUF. `progress` is called
+    with the tensors done and their number. Raises `CheckpointError`.
+    """
+    target = Path(target)
+    if target.suffix != ".safetensors":
+        raise CheckpointError(f"{target} must end in .safetensors; name such a file.")
+    if target.exists():
+        raise CheckpointError(f"{target} is there already; name a new file.")
+    new, old = (_open(Path(path)) for path in (changed, plain))
+    require_same_names(new.shapes, old.shapes, new.where)
+    other = [name for name in new.shapes if new.shapes[name] != old.shapes[name]]
+    if other:
+        raise CheckpointError(
+            f"{new.where} and {old.where} differ in the shape of {name_some(other)};"
+            " choose the plain model that the other was made from."
+        )
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    tensors: dict[str, torch.Tensor] = {}
+    pairs = whole = 0
+    total = lost = 0.0
+    for done, name in enumerate(new.shapes, 1):
+        difference = new[name].to(device).float() - old[name].to(device).float()
+        layer, _, leaf = name.rpartition(".")
+        if difference.any():
+            total += difference.square().sum().item()
+            if leaf == "weight" and difference.ndim == 2 and min(difference.shape) > 2 * rank:
+                down, up = low_rank(difference, rank)
+                lost += (difference - up @ down).square().sum().item()
+                tensors[f"{PREFIX}{layer}.lora_down.weight"] = _kept(down)
+                tensors[f"{PREFIX}{layer}.lora_up.weight"] = _kept(up)
+                pairs += 1
+            else:
+                tensors[f"{PREFIX}{layer}.{WHOLE[leaf]}"] = _kept(difference)
+                whole += 1
+        if progress is not None:
+            progress(done, len(new.shapes))
+    if not tensors:
+        raise CheckpointError(f"{new.where} changes nothing in {old.where}; choose the changed model first.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_name(f"{target.name}.unfinished")
+    try:
+        save_file(tensors, unfinished, metadata={"format": "pt"})
+        unfinished.replace(target)
+    except OSError as error:
+        raise CheckpointError(
+            f"{target} can't be written ({error}); free some room, or name another place."
+        ) from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return Extracted(pairs, whole, math.sqrt(max(0.0, 1 - lost / total)))
+
+
+def low_rank(matrix: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The nearest product of so low a rank, nearly: down `[rank, in]` and up `[out, rank]`, of like size.
+
+    The same matrix gives the same two every time.
+    """
+    with torch.random.fork_rng(devices=[matrix.device] if matrix.is_cuda else []):
+        torch.manual_seed(0)
+        size = min(rank + OVERSAMPLING, *matrix.shape)
+        left, values, right = torch.svd_lowrank(matrix, q=size, niter=ITERATIONS)
+    root = values[:rank].sqrt()
+    return root[:, None] * right[:, :rank].T, left[:, :rank] * root
+
+
+def _open(path: Path) -> LazyTensors:
+    """A transformer's tensors under Wan's names. Raises `CheckpointError`."""
+    tensors, scales = split_float8_scales(without_prefix(open_tensors(path)))
+    if scales or any(shape == () for shape in tensors.shapes.values()):
+        raise CheckpointError(f"{tensors.where} is quantised; choose the model it was made from.")
+    if any(name.startswith("condition_embedder.") for name in tensors):
+        return Renamed(tensors, OFFICIAL_KEYS.all_to_theirs(tensors, tensors.where))
+    ours = OFFICIAL_KEYS.all_to_ours(tensors, tensors.where)
+    return Renamed(tensors, {theirs: theirs for theirs in ours.values()})
+
+
+def _kept(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to("cpu", torch.bfloat16).contiguous()
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    """Add the command to a command line; the `run` of its arguments is this module's."""
+    parser = subparsers.add_parser(
+        "extract", help="make a LoRA of what one checkpoint changes in another", description=__doc__
+    )
+    parser.add_argument("changed", type=Path, help="the transformer that was trained further, as FastWan")
+    parser.add_argument("plain", type=Path, help="the one that it was made from, plain Wan2.2-TI2V-5B")
+    parser.add_argument("target", type=Path, help="the new .safetensors file, in the weights' folder loras")
+    parser.add_argument("--rank", type=int, default=RANK, help="of the pairs (%(default)s)")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Carry out the command; the status is 0 when the LoRA is there, else 1."""
+
+    def progress(done: int, total: int) -> None:
+        print(f"\r{done} of {total} tensors", end="" if done < total else "\n", flush=True)
+
+    try:
+        made = extract(args.changed, args.plain, args.target, rank=args.rank, progress=progress)
+    except CheckpointError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(
+        f"{args.target}: {made.pairs} pairs of rank {args.rank} and {made.whole} whole differences,"
+        f" {made.kept:.1%} of what changes."
+    )
+    return 0
