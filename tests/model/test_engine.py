@@ -833,7 +833,7 @@ def test_the_command_line_guides_as_it_is_told(from_poses, tmp_path, monkeypatch
         ("--guidance-interval 0.5 0.2 --guidance-scale 2", "stops before it starts"),
         ("--guidance-scale strong", "Strength must be a number"),
         ("--guidance-scale 31", "Strength is 31; it must lie between 0 and 30"),
-        ("--guider strong", "no guidance 'strong'; choose one of none, classifier_free"),
+        ("--guider strong", "no guidance 'strong'; choose one of none, "),
         ("--preset slow", "no preset 'slow'; choose one of release, fast, follow_pose"),
         ("--option cache=all", "Cache is 'all'; choose one of none, first_block"),
         ("--option compile=perhaps", "Compile is 'perhaps'; choose one of auto, on, off"),
