@@ -147,7 +147,7 @@ def write_shards(
         shards[-1].append(name)
         size += nbytes
     count = len(shards)
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number, names in enumerate(shards, 1):
         file = f"{stem}.safetensors" if count == 1 else f"{stem}-{number:05d}-of-{count:05d}.safetensors"
         save_file(

@@ -42,8 +42,9 @@ class WeightSet:
     """Where each component of the model lies within `folder`: a file, or a folder with one checkpoint in
     it.
 
-    A transformer saved as a pipeline of diffusers is, in a folder `transformer`, has the VAE in the folder `vae` beside
-    it. One without text conditioning, by its config.json, has neither text encoder nor tokenizer.
+    A transformer saved as a pipeline of diffusers is, in a folder `transformer`, has the VAE in the folder
+    `vae` beside it. One without text conditioning, by its config.json, has neither text encoder nor
+    tokenizer.
     """
 
     folder: Path
@@ -83,7 +84,10 @@ class WeightSet:
     @property
     def vae(self) -> Path:
         """The chosen transformer's."""
-        return _own_vae(self.transformer) or self.shared["vae"]
+        found = _own_vae(self.transformer) or self.shared["vae"]
+        if found is None:
+            raise CheckpointError(_lack(self.folder, ["vae"]))
+        return found
 
     @property
     def text_encoder(self) -> Path | None:
@@ -106,12 +110,12 @@ class WeightSet:
 
     @property
     def config(self) -> dict[str, object]:
-        """The `config.json` beside the first transformer, which says how it was trained; empty without one."""
+        """The `config.json` beside the first transformer, which says how it was trained; empty without."""
         return read_config(self.transformers[0])
 
     @property
     def grid(self) -> LatentGrid | None:
-        """How the first transformer and its VAE divide a clip, as their `config.json` say; None without them."""
+        """How the first transformer and its VAE divide a clip, by their `config.json`; None without."""
         vae = _own_vae(self.transformers[0]) or self.shared["vae"]
         found = read_config(vae) if vae is not None else {}
         if (
@@ -149,8 +153,8 @@ def lora_names(folder: Path | None = None) -> list[str]:
 
 def find_weights(folder: Path | str | None = None, *, transformer: Path | str | None = None) -> WeightSet:
     """Find the model's components in `folder` (`default_folder()` when None) and in the folders right inside
-    it, which may be pipelines as diffusers saves them. Transformers that lack a component are left out where there
-    is another.
+    it, which may be pipelines as diffusers saves them. Transformers that lack a component are left out where
+    there is another.
 
     `transformer`, a path absolute or within `folder`, chooses one of several transformers (the release's
     `tiktok`). Raises `CheckpointError` naming what is missing, and under which names and where it was looked
@@ -167,8 +171,8 @@ def find_weights(folder: Path | str | None = None, *, transformer: Path | str | 
         transformers = _find_transformers(places + [path for path in saved if path.is_dir()])
     elif not (folder / transformer).exists():
         raise CheckpointError(
-            f"The weights in {folder}, and in the folders right inside it, lack the transformer ({transformer})."
-            " Get them with python build.py weights."
+            f"The weights in {folder}, and in the folders right inside it, lack the transformer"
+            f" ({transformer}). Get them with python build.py weights."
         )
     else:
         transformers = [folder / transformer]
@@ -221,7 +225,7 @@ def _reads_prompts(transformer: Path) -> bool:
 
 
 def read_config(transformer: Path) -> dict[str, object]:
-    """The `config.json` of a transformer's folder, or beside its file; empty where there is none to be read."""
+    """The `config.json` of a transformer's folder, or beside its file; empty where none can be read."""
     folder = transformer if transformer.is_dir() else transformer.parent
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))

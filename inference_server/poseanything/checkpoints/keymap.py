@@ -57,11 +57,17 @@ def _rename(key: str, rules: list[tuple[re.Pattern[str], str]]) -> str | None:
 
 
 def _rename_all(keys: Iterable[str], rename: Callable[[str], str | None], where: str) -> dict[str, str]:
-    renamed = {key: rename(key) for key in keys}
-    unknown = [key for key, new in renamed.items() if new is None]
+    renamed: dict[str, str] = {}
+    unknown = []
+    for key in keys:
+        new = rename(key)
+        if new is None:
+            unknown.append(key)
+        else:
+            renamed[new] = key
     if unknown:
         raise CheckpointError(
             f"{where} has {len(unknown)} tensor(s) this format doesn't know ({name_some(unknown)});"
             " get the file again, or one made for this model."
         )
-    return {new: key for key, new in renamed.items()}
+    return renamed

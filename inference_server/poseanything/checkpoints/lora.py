@@ -221,7 +221,7 @@ class _Places:
         else:
             for prefix in PREFIXES:
                 name = name.removeprefix(prefix)
-            layers = [name, "" if name == "head" else OFFICIAL_KEYS.to_ours(name)]
+            layers = [name, "" if name == "head" else OFFICIAL_KEYS.to_ours(name) or name]
         return next((layer for layer in layers if layer in self.modules and self.takes(layer, kind)), None)
 
     def takes(self, layer: str, kind: str) -> bool:

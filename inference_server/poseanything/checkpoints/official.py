@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -99,8 +100,8 @@ def official_fingerprint(shapes: Mapping[str, tuple[int, ...]]) -> str:
 
 
 def config_from_official(
-    shapes: Mapping[str, tuple[int, ...]], where: str, original_config: Mapping[str, object] | None = None
-) -> dict[str, object]:
+    shapes: Mapping[str, tuple[int, ...]], where: str, original_config: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """The configuration of the model that tensors of these official names and shapes belong to.
 
     `original_config` is the `config.json` in Wan's own words that may lie beside them; it alone can tell a
@@ -163,7 +164,7 @@ def config_from_official(
     }
 
 
-def wan_config(config: Mapping[str, object]) -> dict[str, object]:
+def wan_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """A transformer's configuration as the `config.json` beside its files says it: in Wan's own words, and in
     ours what Wan has no words for and no tensor tells."""
     return {

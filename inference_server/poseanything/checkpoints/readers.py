@@ -6,6 +6,7 @@ import json
 import pickle
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -28,7 +29,7 @@ class SafetensorsFiles(LazyTensors):
         self.where = str(paths[0] if len(paths) == 1 else paths[0].parent)
         self.shapes = {}
         self.metadata: dict[str, str] = {}
-        self._files = {}
+        self._files: dict[str, Any] = {}
         for path in paths:
             file = _open_safetensors(path)
             self.metadata |= file.metadata() or {}

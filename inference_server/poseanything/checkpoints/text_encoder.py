@@ -69,7 +69,7 @@ def open_text_encoder(path: Path | str) -> Opened[UMT5EncoderModel]:
     """Open an encoder's checkpoint and tell what model it is. Raises `CheckpointError`."""
     tensors, scales = split_float8_scales(open_tensors(Path(path)))
     if "token_embedding.weight" in tensors:
-        scales = {WAN_T5_KEYS.to_ours(name): scale for name, scale in scales.items()}
+        scales = {ours: scales[name] for ours, name in WAN_T5_KEYS.all_to_ours(scales, tensors.where).items()}
         tensors = Renamed(tensors, WAN_T5_KEYS.all_to_ours(tensors, tensors.where))
     else:
         tensors = with_one_embedding(tensors)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import init_empty_weights
@@ -56,7 +57,9 @@ def open_transformer(path: Path | str) -> Opened[PoseAnythingTransformer3DModel]
     if not any(name.startswith("condition_embedder.") for name in weights):
         config = config_from_official(weights.shapes, tensors.where, beside)
         weights = Renamed(weights, OFFICIAL_KEYS.all_to_ours(weights, tensors.where))
-        scales = {OFFICIAL_KEYS.to_ours(name): scale for name, scale in scales.items()}
+        scales = {
+            ours: scales[name] for ours, name in OFFICIAL_KEYS.all_to_ours(scales, tensors.where).items()
+        }
     elif beside.get("_class_name") in DIFFUSERS_CLASSES:
         config = _checked_diffusers_config(beside, tensors.where)
     else:
@@ -81,7 +84,7 @@ def without_prefix(tensors: LazyTensors) -> LazyTensors:
     return tensors
 
 
-def _config_beside(folder: Path) -> dict[str, object]:
+def _config_beside(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.exists():
         return {}
@@ -92,7 +95,7 @@ def _config_beside(folder: Path) -> dict[str, object]:
     return config if isinstance(config, dict) else {}
 
 
-def _checked_diffusers_config(config: dict[str, object], where: str) -> dict[str, object]:
+def _checked_diffusers_config(config: dict[str, Any], where: str) -> dict[str, Any]:
     """The config of a diffusers folder; a stock Wan one is welcome when its channels are PoseAnything's."""
     if config["_class_name"] == "PoseAnythingTransformer3DModel":
         return config

@@ -1,4 +1,4 @@
-"""The video VAE: Wan 2.2's own `Wan2.2_VAE.pth`, and diffusers' folders of `AutoencoderKLWan` or our linear one."""
+"""The video VAE: Wan 2.2's `Wan2.2_VAE.pth`, and diffusers' folders of `AutoencoderKLWan` or our own one."""
 
 from __future__ import annotations
 

@@ -77,19 +77,27 @@ class ClipRunner:
 
     def __init__(self, weights: WeightSet, device: torch.device | str | None = None):
         self._found = weights
-        self.weights: WeightSet | None = None
+        self._chosen: WeightSet | None = None
+        self.sizes = ModelSizes()
         self.device = default_device() if device is None else torch.device(device)
-        self.pipeline = PoseAnythingPipeline(None, None, None, None, make_scheduler())
+        # Its components are registered when they are loaded.
+        self.pipeline = PoseAnythingPipeline(None, None, None, None, make_scheduler())  # type: ignore[arg-type]
         self._shortages: dict[Shape, Shortage] = {}
         self._streams: list[BlockStream] = []
         self._plan: MemoryPlan | None = None
-        self._loras: dict[str, float] = {}
+        self._loras: dict[Path, float] = {}
         self._compiled = False
+        self._compile_choice = CompileChoice(self.device, "")
         if len(weights.transformers) == 1:
             self._choose("")
 
+    @property
+    def weights(self) -> WeightSet:
+        """Those of the transformer that was chosen last."""
+        return self._chosen or self._found
+
     def config(self, transformer: str = "") -> dict[str, object]:
-        """What the configuration of a transformer, or of the only one, says; see `PoseAnythingTransformer3DModel`.
+        """What the configuration of a transformer, or of the only one, says; see the model.
 
         Raises `CheckpointError`.
         """
@@ -121,7 +129,8 @@ class ClipRunner:
         window_frames = request.options.window_frames or self.sizes.sample_frames
         shape = Shape(width, height, min(request.conditions.num_frames, window_frames))
         chosen = self._plan_for(shape, request.options.precision == "float8")
-        shown, remarks = 0, []
+        shown = 0
+        remarks: list[str] = []
         known_ratios = self.pipeline.mag_ratios
         while True:
             try:
@@ -145,7 +154,7 @@ class ClipRunner:
             remarks.insert(0, "Memory ran out with more at once.")
             chosen = lower
         self._compile_choice.clip_made(self._compiled)
-        if self.pipeline.mag_ratios is not known_ratios:
+        if self.pipeline.mag_ratios is not None and self.pipeline.mag_ratios is not known_ratios:
             MagRatiosFile(self.weights.transformer).write(self.pipeline.mag_ratios)
         if request.settings.cache == "mag" and known_ratios is None:
             remarks.append("MagCache was calibrated; from now on it leaves steps out.")
@@ -208,9 +217,9 @@ class ClipRunner:
 
     def _choose(self, transformer: str) -> None:
         weights = self._found.choose(transformer)
-        if weights != self.weights:
+        if weights != self._chosen:
             self._forget()
-            self.sizes, self.weights = ModelSizes.of(weights), weights
+            self.sizes, self._chosen = ModelSizes.of(weights), weights
             self._shortages.clear()
             about = f"{self.sizes.dim} features, {self.sizes.blocks} blocks"
             self._compile_choice = CompileChoice(self.device, about)
