@@ -92,3 +92,62 @@ def test_a_killed_server_costs_one_clip(film):
     assert see_it_fail(job).startswith("The server went away in the middle of the clip")
     film.frame_end = 25
     assert generate_whole(25).take.folder != job.take.folder
+
+
+@pytest.fixture
+def tiny_model(tmp_path, monkeypatch) -> Path:
+    """Weights of a tiny model with two LoRAs, for the server that is started next; gives their folder."""
+    pytest.importorskip("torch", reason="the model's packages are not installed beside this Blender")
+    from tests.model.checkpoint_files import save_loras, save_sampling_release
+
+    folder = tmp_path / "weights"
+    save_sampling_release(folder)
+    save_loras(folder)
+    monkeypatch.setenv("POSEANYTHING_WEIGHTS", str(folder))
+    return folder
+
+
+def test_every_option_of_the_model_is_set_in_blender_and_reaches_it(film, tiny_model):
+    """Preset, guidance, cache, scheduler, matching and LoRAs; a take made again is the same, bit for bit."""
+    settings, engine_settings = film.poseanything, module("engine_settings")
+    film.frame_end, settings.long_side, settings.engine_name = 5, 96, "poseanything"
+    assert bpy.ops.poseanything.start_server() == {"FINISHED"}
+    session = module("session").get()
+    poll_until(lambda: session.bridge.engine("poseanything"), 60)
+    engine = session.engine("poseanything")
+    assert engine.ready and engine.runs_on, engine.reason
+
+    bpy.ops.poseanything.use_preset(preset="release")
+    group = engine_settings.group_of(film, "poseanything")
+    group.steps = 3
+    settings.new_seed = False
+    plain = generate_whole(5)
+    assert plain.neural and "processor" in plain.sentence
+
+    bpy.ops.poseanything.use_preset(preset="fast")
+    group.steps, group.guider = 3, "classifier_free"
+    wanted = {"matching": "two_pass", "parts": "images", "cache_threshold": 0.5, "attention": "native"}
+    for name, value in wanted.items():
+        setattr(group, engine_settings.option_property(name), value)
+    for name in ("fur.safetensors", "film.safetensors"):
+        bpy.ops.poseanything.add_strength(engine="poseanything", option="loras", choice=name)
+    changed = generate_whole(5)
+    kept = changed.take.record["engine_settings"]
+    wanted |= {"scheduler": "unipc", "cache": "first_block"}
+    assert kept["options"].items() >= wanted.items() and kept["guidance"]["guider"] == "classifier_free"
+    assert kept["options"]["loras"] == {"fur.safetensors": 1.0, "film.safetensors": 1.0}
+    assert last_frame(changed) != last_frame(plain)
+
+    bpy.ops.poseanything.use_preset(preset="release")
+    bpy.ops.poseanything.make_again(take_id=plain.id)
+    again = newest_job()
+    settle(again)
+    assert again is not plain and last_frame(again) == last_frame(plain)
+    bpy.ops.poseanything.make_again(take_id=changed.id)
+    again = newest_job()
+    settle(again)
+    assert last_frame(again) == last_frame(changed)
+
+
+def last_frame(job) -> bytes:
+    return read_png((job.take.folder / names(strip_of(job))[-1]).read_bytes()).tobytes()

@@ -200,3 +200,29 @@ def save_release(folder: Path, vocabulary: int = 40) -> Path:
         wan / "models_t5_umt5-xxl-enc-bf16.pth",
     )
     return folder
+
+
+def save_sampling_release(folder: Path) -> Path:
+    """As `save_release`, of a model whose parts fit each other, so that clips can be sampled."""
+    shapes = transformer_shapes(in_channels=96, out_channels=48)
+    save_shards(random_tensors(shapes, torch.bfloat16), folder / "PoseAnything")
+    wan = folder / "Wan2.2-TI2V-5B"
+    save_tokenizer(wan / "google" / "umt5-xxl")
+    torch.save(random_tensors(wan_vae_shapes(4, 4), seed=1), wan / "Wan2.2_VAE.pth")
+    torch.save(random_tensors(wan_t5_shapes(40, 16, 16, 24, 2, 2)), wan / "models_t5_umt5-xxl-enc-bf16.pth")
+    return folder
+
+
+def save_loras(folder: Path) -> tuple[str, ...]:
+    """Two LoRAs of different layers of that model, in its weights' folder; gives their names."""
+    names = ("film.safetensors", "fur.safetensors")
+    (folder / "loras").mkdir(exist_ok=True)
+    for block, name in enumerate(names):
+        generator = torch.Generator().manual_seed(block)
+        layer = f"diffusion_model.blocks.{block}.self_attn.v"
+        tensors = {
+            f"{layer}.lora_A.weight": torch.randn(4, 128, generator=generator),
+            f"{layer}.lora_B.weight": torch.randn(128, 4, generator=generator),
+        }
+        save_file(tensors, folder / "loras" / name)
+    return names

@@ -19,7 +19,6 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from safetensors.torch import save_file  # noqa: E402
 
 from inference_server.cli import main  # noqa: E402
 from inference_server.engines import ENGINES, find_engine  # noqa: E402
@@ -47,14 +46,7 @@ from shared.request_file import write_request  # noqa: E402
 from tests.golden import DEER  # noqa: E402
 from tests.server.client import ServerProcess  # noqa: E402
 
-from .checkpoint_files import (  # noqa: E402
-    random_tensors,
-    save_shards,
-    save_tokenizer,
-    transformer_shapes,
-    wan_t5_shapes,
-    wan_vae_shapes,
-)
+from .checkpoint_files import save_loras, save_sampling_release
 
 ROOT = Path(__file__).parents[2]
 WIDTH, HEIGHT, FRAMES = 96, 64, 9
@@ -63,14 +55,7 @@ WIDTH, HEIGHT, FRAMES = 96, 64, 9
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> Path:
     """Files of the names, formats and layouts that the weights command gets, of a tiny model."""
-    folder = tmp_path_factory.mktemp("weights")
-    shapes = transformer_shapes(in_channels=96, out_channels=48)
-    save_shards(random_tensors(shapes, torch.bfloat16), folder / "PoseAnything")
-    wan = folder / "Wan2.2-TI2V-5B"
-    save_tokenizer(wan / "google" / "umt5-xxl")
-    torch.save(random_tensors(wan_vae_shapes(4, 4), seed=1), wan / "Wan2.2_VAE.pth")
-    torch.save(random_tensors(wan_t5_shapes(40, 16, 16, 24, 2, 2)), wan / "models_t5_umt5-xxl-enc-bf16.pth")
-    return folder
+    return save_sampling_release(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture(scope="module")
@@ -439,20 +424,8 @@ def test_what_mag_cache_measured_is_kept_beside_the_weights(weights, monkeypatch
 
 
 @pytest.fixture(scope="module")
-def loras(weights) -> tuple[str, str]:
-    """Two LoRAs of different layers in the weights' folder."""
-    names = ("film.safetensors", "fur.safetensors")
-    (weights / "loras").mkdir(exist_ok=True)
-    for block, name in enumerate(names):
-        generator = torch.Generator().manual_seed(block)
-        pieces = {
-            "lora_A.weight": torch.randn(4, 128, generator=generator),
-            "lora_B.weight": torch.randn(128, 4, generator=generator),
-        }
-        layer = f"diffusion_model.blocks.{block}.self_attn.v"
-        tensors = {f"{layer}.{piece}": tensor for piece, tensor in pieces.items()}
-        save_file(tensors, weights / "loras" / name)
-    return names
+def loras(weights) -> tuple[str, ...]:
+    return save_loras(weights)
 
 
 def test_loras_of_the_weights_folder_are_offered_put_on_together_and_taken_off(engine, loras, monkeypatch):
