@@ -1,8 +1,8 @@
 """What the user sets for each engine: a property group for each, made of what the engine says of itself.
 
-An engine's options and its guiders' parameters become properties of Blender's own, with their ranges, defaults
-and tooltips, on every scene. Values stay in the .blend while their engine is away. What a server said of its
-engines is kept in the extension's folder, so that the panel is whole before a server answers.
+An engine's options and its guiders' parameters become properties of Blender's own, with their ranges,
+defaults and tooltips, on every scene. Values stay in the .blend while their engine is away. What a server
+said of its engines is kept in the extension's folder, so that the panel is whole before a server answers.
 
     group = engine_settings.group_of(scene, engine.name)
     request_options = engine_settings.options(scene, engine)
@@ -149,7 +149,8 @@ def use_preset(scene: bpy.types.Scene, engine: EngineDescription, preset: Preset
 
 
 def current_preset(scene: bpy.types.Scene, engine: EngineDescription) -> tuple[Preset | None, bool]:
-    """The preset whose values are set, else the one that was last chosen; and whether it was changed since."""
+    """The preset whose values are set, else the one that was last chosen; and whether it was changed
+    since."""
     set_to = _of_preset(engine, options(scene, engine), guidance(scene, engine))
     steps = num_inference_steps(scene, engine)
     group = group_of(scene, engine.name)

@@ -29,7 +29,8 @@ class Preferences:
     )
     server_folder: StringProperty(
         name="Server Folder",
-        description="The checkout of PoseAnything Bridge that holds the server (the folder with build.py in it)",
+        description="The checkout of PoseAnything Bridge that holds the server (the folder with build.py in "
+        "it)",
         subtype="DIR_PATH",
     )
     server_python: StringProperty(

@@ -142,7 +142,8 @@ class PoseAnythingSettings(bpy.types.PropertyGroup):
             (
                 "RENDER",
                 "Render",
-                "Render the clip's first frame with the scene's render engine; Blender stays usable meanwhile",
+                "Render the clip's first frame with the scene's render engine; Blender stays usable "
+                "meanwhile",
             ),
             ("VIEWPORT", "Viewport", "The 3D view's own shading, drawn at once"),
             (

@@ -89,7 +89,8 @@ def film(bpy, arguments, say) -> None:
     settings.take_name, settings.output_folder, settings.make_movie = name, "//takes/", True
     settings.prompt = scenes.PROMPT if arguments.rig is None else ""
     say(
-        f"pressing Export Skeleton: {len(rig.data.bones)} bones, frames {scene.frame_start} to {scene.frame_end}"
+        f"pressing Export Skeleton: {len(rig.data.bones)} bones, frames {scene.frame_start} to "
+        f"{scene.frame_end}"
     )
     bpy.ops.poseanything.export_skeleton(directory=str(output / "skeletons"))
     exported = max((output / "skeletons").iterdir(), key=lambda folder: folder.stat().st_mtime_ns)

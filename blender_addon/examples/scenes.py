@@ -119,7 +119,9 @@ def _landscape(scene: bpy.types.Scene, low: Vector, high: Vector, shuffle: rando
         hill = _add(
             scene,
             "Hill",
-            lambda mesh: bmesh.ops.create_uvsphere(mesh, u_segments=48, v_segments=24, radius=radius * size),
+            lambda mesh, r=radius * size: bmesh.ops.create_uvsphere(
+                mesh, u_segments=48, v_segments=24, radius=r
+            ),
             hills,
             smooth=True,
         )
@@ -137,7 +139,10 @@ def _landscape(scene: bpy.types.Scene, low: Vector, high: Vector, shuffle: rando
         radius = shuffle.uniform(0.03, 0.12) * size
         place = (centre.x + shuffle.uniform(0.9, 3) * size, centre.y + shuffle.uniform(-3, 3) * size, low.z)
         rock = _add(
-            scene, "Rock", lambda mesh: bmesh.ops.create_icosphere(mesh, subdivisions=3, radius=radius), stone
+            scene,
+            "Rock",
+            lambda mesh, r=radius: bmesh.ops.create_icosphere(mesh, subdivisions=3, radius=r),
+            stone,
         )
         rock.location, rock.scale = place, (1, shuffle.uniform(0.7, 1.3), shuffle.uniform(0.5, 0.8))
         for vertex in rock.data.vertices:
@@ -149,7 +154,9 @@ def _tree(scene: bpy.types.Scene, place: Vector, tall: float, leaves, bark) -> N
     trunk.location = place + Vector((0, 0, tall * 0.2))
     for level in range(4):
         radius, height = tall * (0.24 - 0.05 * level), tall * 0.34
-        cone = _add(scene, "Fir", lambda mesh: _cone(mesh, 22, radius, 0, height), leaves, smooth=True)
+        cone = _add(
+            scene, "Fir", lambda mesh, r=radius, h=height: _cone(mesh, 22, r, 0, h), leaves, smooth=True
+        )
         cone.location = place + Vector((0, 0, tall * (0.42 + 0.17 * level)))
 
 

@@ -37,8 +37,8 @@ def read_last_render(scene: bpy.types.Scene, camera: bpy.types.Object, frame: in
                     "The last render does not say what it shows; render the clip's first frame again."
                 )
             raise ExportError(
-                f"The last render shows frame {shown[2]} of {shown[0]} through {shown[1]}, the clip begins with "
-                f"frame {frame} of {scene.name} through {camera.name}; go there and press F12."
+                f"The last render shows frame {shown[2]} of {shown[0]} through {shown[1]}, the clip begins "
+                f"with frame {frame} of {scene.name} through {camera.name}; go there and press F12."
             )
         return read_picture(str(path))
 

@@ -1,5 +1,5 @@
-"""Generate: export the clip, send it, let the frames come. Retake and Repeat Exactly do it with a take's settings
-and with a take's whole request."""
+"""Generate: export the clip, send it, let the frames come. Retake and Repeat Exactly do it with a take's
+settings and with a take's whole request."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ from .takes import TakeOperator, chosen_take
 
 
 def generate(context, interactive: bool = False) -> Generator[ExportStep, None, Job]:
-    """Step by step: reach the server, make the first frame, export, send. The last value is the job. Raises one
-    of `stepped.BAD_INPUT`."""
+    """Step by step: reach the server, make the first frame, export, send. The last value is the job. Raises
+    one of `stepped.BAD_INPUT`."""
     output_folder(context, context.scene.poseanything)
     clip_range(context, context.scene.poseanything, None)
     yield from await_server(context)
@@ -160,8 +160,8 @@ class POSEANYTHING_OT_make_again(TakeOperator, _GeneratingOperator, bpy.types.Op
     bl_idname = "poseanything.make_again"
     bl_label = "Repeat Exactly"
     bl_description = (
-        "Generate the take once more exactly as it was: its animation, first frame, settings and seed. What has "
-        "changed in the scene since plays no part, and nothing in the scene is set"
+        "Generate the take once more exactly as it was: its animation, first frame, settings and seed. What "
+        "has changed in the scene since plays no part, and nothing in the scene is set"
     )
     bl_options = {"REGISTER"}
 

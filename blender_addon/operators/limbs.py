@@ -47,7 +47,10 @@ class POSEANYTHING_OT_set_limb(bpy.types.Operator):
 class POSEANYTHING_OT_look_at_motion(SteppedOperator, bpy.types.Operator):
     bl_idname = "poseanything.look_at_motion"
     bl_label = "Look at the Motion"
-    bl_description = "Look at a few frames of the range to see how much of the picture each bone moves; every export does so too"
+    bl_description = (
+        "Look at a few frames of the range to see how much of the picture each bone moves; every export "
+        "does so too"
+    )
     bl_options = {"REGISTER"}
 
     @classmethod

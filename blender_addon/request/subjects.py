@@ -44,8 +44,8 @@ def why_none(context, settings) -> str:
         if excluded:
             rig, collection = next(iter(excluded.items()))
             return (
-                f"The armature {rig.name} lies in the collection {collection.name}, which is excluded from the view "
-                f"layer {layer.name}; include it or use another view layer"
+                f"The armature {rig.name} lies in the collection {collection.name}, which is excluded from "
+                f"the view layer {layer.name}; include it or use another view layer"
             )
         return "Add an armature to the scene"
     return "Select an armature"

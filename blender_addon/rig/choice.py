@@ -117,7 +117,8 @@ class Choice:
                 self._explain_all(~bones, "a control")
                 return bones
         raise ExportError(
-            f"The armature {armature.name} has nothing but control bones; turn on Deform for the bones of its limbs."
+            f"The armature {armature.name} has nothing but control bones; turn on Deform for the bones of "
+            "its limbs."
         )
 
     def _measure(self, motion: Motion | None) -> None:

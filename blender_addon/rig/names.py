@@ -35,33 +35,35 @@ _FACE = _words(
 )
 _FACE_STEMS = _stems(
     "eye (?<!l)brow jaw teeth tooth tongue cheek nostril mouth nose forehead ^(upper|lower)lip mandib kiefer",
-    "目 眼 瞳 眉 口 舌 歯 顎 鼻 頬 耳 唇 牙 脸 脸 颌 눈 눈썹 입 턱 코 귀 глаз бров челюст язык рот губ нос ухо уши",
+    "目 眼 瞳 眉 口 舌 歯 顎 鼻 頬 耳 唇 牙 脸 脸 颌 눈 눈썹 입 턱 코 귀 глаз бров челюст язык рот "
+    "губ нос ухо уши",
 )
 _HAIR = _words(
-    "hair bangs bang fringe beard mane ponytail pigtail pigtails twintail braid braids bun buns ahoge moustache "
-    "mustache cabello pelo cheveux cheveu haar haare zopf cabelo capelli"
+    "hair bangs bang fringe beard mane ponytail pigtail pigtails twintail braid braids bun buns ahoge "
+    "moustache mustache cabello pelo cheveux cheveu haar haare zopf cabelo capelli"
 )
 _HAIR_STEMS = _stems(
     "hair ponytail pigtail twintail", "髪 髮 发 毛 おさげ ツインテ ポニテ 머리카락 волос коса"
 )
 _CLOTH = _words(
-    "skirt cloth clothes cape cloak ribbon ribbons scarf shawl bow tie necktie dress coat jacket sleeve sleeves "
-    "hem hood belt strap straps tassel flap frill sash veil hat cap collar robe apron earring earrings necklace "
-    "accessory accessories falda capa bufanda lazo jupe manteau echarpe noeud rock mantel schal schleife umhang "
-    "saia cachecol gonna mantello sciarpa fiocco"
+    "skirt cloth clothes cape cloak ribbon ribbons scarf shawl bow tie necktie dress coat jacket sleeve "
+    "sleeves hem hood belt strap straps tassel flap frill sash veil hat cap collar robe apron earring "
+    "earrings necklace accessory accessories falda capa bufanda lazo jupe manteau echarpe noeud rock mantel "
+    "schal schleife umhang saia cachecol gonna mantello sciarpa fiocco"
 )
 _CLOTH_STEMS = _stems(
     "skirt scarf necktie ribbon", "スカート 裙 リボン 袖 マント 裾 ネクタイ マフラー 帯 치마 юбк плащ шарф"
 )
 _DIGIT = _words(
-    "finger fingers thumb thumbs pinky pinkie palm metacarpal metacarpals phalanx digit claw claws feather feathers "
-    "dedo dedos pulgar doigt doigts pouce daumen polegar dito dita pollice"
+    "finger fingers thumb thumbs pinky pinkie palm metacarpal metacarpals phalanx digit claw claws feather "
+    "feathers dedo dedos pulgar doigt doigts pouce daumen polegar dito dita pollice"
 )
 _DIGIT_STEMS = _stems("finger thumb pinky pinkie metacarp phalan", "指 손가락 палец пальц")
 _DIGIT_AMONG_OTHERS = frozenset("index middle mid ring little toe toes big".split())
 _HELPER = _words(
-    "twist roll helper corrective correction fix adjust jiggle muscle bicep biceps tricep triceps deltoid breast "
-    "boob boobs bust belly volume socket attach attachment holder physics spring dynamic pectoral glute buttock"
+    "twist roll helper corrective correction fix adjust jiggle muscle bicep biceps tricep triceps deltoid "
+    "breast boob boobs bust belly volume socket attach attachment holder physics spring dynamic pectoral "
+    "glute buttock"
 )
 _HELPER_STEMS = _stems("twist breast corrective", "捩 補助 乳 おっぱい 가슴 груд")
 _TRUNK = _words("pelvis chest rib ribs ribcage")

@@ -15,7 +15,8 @@ _SWITCH = (
 class PoseAnythingArmature(bpy.types.PropertyGroup):
     face: BoolProperty(
         name="Face",
-        description="Draw the bones of the face, hair and cloth too; pose models are rarely trained with them",
+        description="Draw the bones of the face, hair and cloth too; pose models are rarely trained with "
+        "them",
         override={"LIBRARY_OVERRIDABLE"},
     )
     digits: EnumProperty(

@@ -101,8 +101,8 @@ def read_take_request(take: Take) -> GenerationRequest:
         return read_request(take.folder / REQUEST)
     except FileNotFoundError:
         raise TakeError(
-            f"There is no {REQUEST} in {take.folder}, so {take.name} can't be made again; use its settings and "
-            "generate."
+            f"There is no {REQUEST} in {take.folder}, so {take.name} can't be made again; use its settings "
+            "and generate."
         ) from None
     except (OSError, MessageError) as error:
         raise TakeError(

@@ -20,7 +20,8 @@ _shown: object | None = None
 
 
 def tick() -> float:
-    """Poll the session and redraw the panels when something changed; gives the seconds until the next call."""
+    """Poll the session and redraw the panels when something changed; gives the seconds until the next
+    call."""
     global _shown
     current = session.get()
     try:

@@ -35,8 +35,8 @@ PLAIN_WAN = {"patch_size": (1, 2, 2), "in_channels": 48, "out_channels": 48, "ep
 
 
 class RandomTensors(LazyTensors):
-    """A checkpoint of a model's shapes, each tensor drawn on `device` when it is asked for; those in `kept`, by
-    name, come from there, like those of a file in the host's memory.
+    """A checkpoint of a model's shapes, each tensor drawn on `device` when it is asked for; those in `kept`,
+    by name, come from there, like those of a file in the host's memory.
 
     Weights have the variance that keeps a layer's output as large as its input; norms scale by about 1.
     """
@@ -139,8 +139,8 @@ def filled(
     kept: dict[str, torch.Tensor] | None = None,
     **options,
 ):
-    """A model without storage, given random weights by the loader of files; they are drawn on `source`, or are
-    those `kept`."""
+    """A model without storage, given random weights by the loader of files; they are drawn on `source`, or
+    are those `kept`."""
     diffusion = isinstance(model, (PoseAnythingTransformer3DModel, WanTransformer3DModel))
     keep = tuple(model._keep_in_fp32_modules) if diffusion else ()
     tensors = RandomTensors(model, source, torch_dtype, kept)

@@ -17,7 +17,8 @@ HIDE_CARD = "set CUDA_VISIBLE_DEVICES=-1 to run on the processor"
 
 @dataclass(frozen=True)
 class NvidiaCard:
-    """The first card that nvidia-smi lists. cuda: the newest CUDA that its driver supports, (12, 4) for 12.4."""
+    """The first card that nvidia-smi lists. cuda: the newest CUDA that its driver supports, (12, 4) for
+    12.4."""
 
     name: str
     memory_bytes: int
@@ -50,7 +51,8 @@ def obstacle() -> str:
 
 @cache
 def find_card() -> NvidiaCard | None:
-    """The NVIDIA card, None where there is none, its driver does not answer, or CUDA_VISIBLE_DEVICES hides it."""
+    """The NVIDIA card, None where there is none, its driver does not answer, or CUDA_VISIBLE_DEVICES hides
+    it."""
     if os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1"):
         return None
     try:
@@ -73,7 +75,8 @@ def read_report(xml: bytes) -> NvidiaCard | None:
 
 @cache
 def torch_cuda() -> tuple[int, int] | None:
-    """The CUDA version that the installed torch is built for, None for a build without; read from its file."""
+    """The CUDA version that the installed torch is built for, None for a build without; read from its
+    file."""
     spec = find_spec("torch")
     if spec is None or spec.origin is None:
         return None

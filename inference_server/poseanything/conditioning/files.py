@@ -27,7 +27,8 @@ def read_conditions(
     grid: LatentGrid = LatentGrid(),
     most_frames: int = 81,
 ) -> Conditions:
-    """The conditions of a clip of the release's size for its first pose image, to which everything is squashed.
+    """The conditions of a clip of the release's size for its first pose image, to which everything is
+    squashed.
 
     Args:
         first_frame: a picture.
@@ -35,7 +36,8 @@ def read_conditions(
             no pose.
         subject: the first frame's subject cut out on white.
         num_frames: by default as many as there are poses for, at most `most_frames`.
-        grid: of the model that is to make it; the released one's sizes are multiples of 32, of 1 + 4 n frames.
+        grid: of the model that is to make it; the released one's sizes are multiples of 32, of 1 + 4 n
+            frames.
 
     Raises `InputError`.
     """

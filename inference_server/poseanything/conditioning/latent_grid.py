@@ -1,4 +1,5 @@
-"""How the pixels of a clip become latent frames and tokens. The VAE and the patch embedding own the figures."""
+"""How the pixels of a clip become latent frames and tokens. The VAE and the patch embedding own the
+figures."""
 
 from __future__ import annotations
 
@@ -43,7 +44,8 @@ class LatentGrid:
         return self.spatial_factor * self.patch_size
 
     def latent_frames(self, num_frames: int) -> int:
-        """Latent frames of a clip of `num_frames`: one for the first frame, one for each full group after it."""
+        """Latent frames of a clip of `num_frames`: one for the first frame, one for each full group after
+        it."""
         return 1 + (num_frames - 1) // self.frames_per_latent
 
     def num_frames(self, latent_frames: int) -> int:
@@ -74,8 +76,8 @@ class LatentGrid:
             )
 
     def fit_size(self, width: int, height: int, longer_side: int = 832) -> tuple[int, int]:
-        """(width, height) by the release's rule: the longer side is scaled to `longer_side`, both are cut down to
-        multiples of the stride."""
+        """(width, height) by the release's rule: the longer side is scaled to `longer_side`, both are cut
+        down to multiples of the stride."""
         longest, stride = max(width, height), self.stride
         fitted = (max(int(side * longer_side / longest) // stride, 1) * stride for side in (width, height))
         return next(fitted), next(fitted)

@@ -39,19 +39,21 @@ class Window:
 
     @property
     def weights(self) -> list[float]:
-        """By frame, how much of what is there already stays: 1 of frame 0 and the held ones, 0 of the new ones."""
+        """By frame, how much of what is there already stays: 1 of frame 0 and the held ones, 0 of the new
+        ones."""
         fade = [1 - (i + 1) / (self.blended + 1) for i in range(self.blended)]
         new = self.stop - self.start - self.held - self.blended
         return [1.0] * (1 + self.held) + fade + [0.0] * new
 
 
 def plan_windows(latent_frames: int, at_once: int, overlap: int = OVERLAP_LATENTS) -> list[Window]:
-    """Windows of at most `at_once` latent frames (3 at least), frame 0 included, as equal in length as can be.
+    """Windows of at most `at_once` latent frames (3 at least), frame 0 included, as equal in length as can
+    be.
 
     Args:
         latent_frames: of the whole clip.
-        overlap: latent frames that neighbours share, at most half of a window; the first half of them is held, the
-            others are blended.
+        overlap: latent frames that neighbours share, at most half of a window; the first half of them is
+            held, the others are blended.
     """
     later, room = latent_frames - 1, max(at_once - 1, 2)
     overlap = max(1, min(overlap, room // 2))

@@ -9,19 +9,21 @@ from ..compat.diffusers import PartitionAnythingSharder, WanAttention, apply_rot
 
 
 class FirstFrameAttention:
-    """Records the self-attention weights of frame 0's tokens in one block, while a normal forward runs through it.
+    """Records the self-attention weights of frame 0's tokens in one block, while a normal forward runs
+    through it.
 
     Of the weights only the wanted rows are computed, head by head, never the full matrix.
 
     Args:
         block: index of the block (27 for matching, at timesteps above 975).
         rows: long `[R]`, the tokens of frame 0 whose rows are wanted; all of them by default.
-        on: `"input"` for the weights that the block attends with; `"own_output"` for those it would have, were it run
-            once more on its own output, by which the release matches.
+        on: `"input"` for the weights that the block attends with; `"own_output"` for those it would have,
+            were it run once more on its own output, by which the release matches.
         reduce: `"sum"` or `"mean"` over the heads.
 
     Attributes:
-        weights: float32 `[B, R, L]` once the block has run, None before that or where a cache skips the block.
+        weights: float32 `[B, R, L]` once the block has run, None before that or where a cache skips the
+            block.
     """
 
     def __init__(self, block: int, rows: torch.Tensor | None = None, on: str = "input", reduce: str = "sum"):
@@ -41,7 +43,8 @@ class FirstFrameAttention:
     def record(
         self, attn: WanAttention, hidden_states: torch.Tensor, rotary_emb: tuple[torch.Tensor, torch.Tensor]
     ) -> None:
-        """Computes the weights of `attn` for `hidden_states`, its normed and modulated `[B, L, dim]` input."""
+        """Computes the weights of `attn` for `hidden_states`, its normed and modulated `[B, L, dim]`
+        input."""
         if (mesh := parallel_mesh(getattr(attn.processor, "_parallel_config", None))) is not None:
             hidden_states, *rotary_emb = (
                 PartitionAnythingSharder.unshard_anything(x, 1, mesh) for x in (hidden_states, *rotary_emb)

@@ -1,4 +1,5 @@
-"""A linear video VAE: the principal components of small blocks of pixels, for models trained within minutes."""
+"""A linear video VAE: the principal components of small blocks of pixels, for models trained within
+minutes."""
 
 from __future__ import annotations
 
@@ -11,13 +12,14 @@ from ..compat.diffusers import patchify
 
 
 class AutoencoderLinear(ModelMixin, ConfigMixin):
-    r"""Codes a video block by block: `scale_factor_temporal` frames of `patch_size` x `patch_size` pixels become
-    `z_dim` numbers, by a linear map each way.
+    r"""Codes a video block by block: `scale_factor_temporal` frames of `patch_size` x `patch_size` pixels
+    become `z_dim` numbers, by a linear map each way.
 
     It stands in for `AutoencoderKLWan` wherever that is asked for latents frame by frame (`encode_frames`,
     `decode_frames`): the first frame is a latent frame of its own, repeated to fill its block. Without more
-    components than `3 * scale_factor_temporal * patch_size**2` it loses nothing but by rounding; with fewer it keeps
-    what `set_basis` was given. It is saved and loaded as any of diffusers' models, `save_pretrained("vae")`.
+    components than `3 * scale_factor_temporal * patch_size**2` it loses nothing but by rounding; with fewer
+    it keeps what `set_basis` was given. It is saved and loaded as any of diffusers' models,
+    `save_pretrained("vae")`.
 
     Args:
         z_dim: channels of a latent.
@@ -27,7 +29,7 @@ class AutoencoderLinear(ModelMixin, ConfigMixin):
 
     Example:
         >>> vae = AutoencoderLinear(z_dim=192, patch_size=8)
-        >>> patches = vae.patches(video)  # float [B, 3, 1 + 4 n, H, W] in [-1, 1] -> [B, 768, 1 + n, H / 8, W / 8]
+        >>> patches = vae.patches(video)  # [B, 3, 1 + 4 n, H, W] in [-1, 1] -> [B, 768, 1 + n, H / 8, W / 8]
         >>> samples = patches.movedim(1, -1).flatten(0, -2)
         >>> _, _, components = torch.pca_lowrank(samples, q=192)
         >>> vae.set_basis(components.T, samples.mean(0))
@@ -50,8 +52,8 @@ class AutoencoderLinear(ModelMixin, ConfigMixin):
         super().__init__()
         if scale_factor_spatial not in (None, patch_size):
             raise ValueError(
-                f"A latent pixel of the linear VAE is a patch: scale_factor_spatial is {scale_factor_spatial} where"
-                f" patch_size is {patch_size}; leave it out."
+                "A latent pixel of the linear VAE is a patch: scale_factor_spatial is "
+                f"{scale_factor_spatial} where patch_size is {patch_size}; leave it out."
             )
         # Read from the configuration by whoever normalises latents and counts tokens, as of diffusers' own.
         self.register_to_config(
@@ -70,7 +72,8 @@ class AutoencoderLinear(ModelMixin, ConfigMixin):
 
     @property
     def tile_sample_min_height(self) -> int:
-        """A tile is as large as any picture: blocks of pixels know nothing of each other, so tiling saves little."""
+        """A tile is as large as any picture: blocks of pixels know nothing of each other, so tiling saves
+        little."""
         return 1 << 20
 
     tile_sample_min_width = tile_sample_stride_height = tile_sample_stride_width = tile_sample_min_height
@@ -96,7 +99,8 @@ class AutoencoderLinear(ModelMixin, ConfigMixin):
 
     @torch.no_grad()
     def set_basis(self, basis: torch.Tensor, mean: torch.Tensor) -> None:
-        """Code blocks by orthonormal `basis`, `[z_dim, D]` in the order of `patches`, about their `mean` `[D]`."""
+        """Code blocks by orthonormal `basis`, `[z_dim, D]` in the order of `patches`, about their `mean`
+        `[D]`."""
         encoder, decoder = self.encoder.mid_block, self.decoder.mid_block
         encoder.weight.copy_(basis[..., None, None, None])
         encoder.bias.copy_(-basis @ mean)
@@ -134,7 +138,8 @@ class LinearDecoder(nn.Module):
         feat_idx: list | None = None,
         first_chunk: bool = False,
     ):
-        """Patchified frames `[B, C, frames, h, w]` from `[B, z_dim, 1, h, w]`; one alone of the first latent frame."""
+        """Patchified frames `[B, C, frames, h, w]` from `[B, z_dim, 1, h, w]`; one alone of the first latent
+        frame."""
         x = self.mid_block(z).squeeze(2).unflatten(1, (self.frames, -1)).transpose(1, 2)
         return x.mean(2, keepdim=True) if first_chunk else x
 

@@ -1,10 +1,10 @@
 """The Part-aware Temporal Coherence Module (paper, section 4.2, Eq. 9), exact at the cost of its parts alone.
 
-For every part, the tokens of later frames inside the part's masks attend to the tokens of frame 0 inside its first
-mask; the parts' results are summed and projected once. Masks zero features, they take nothing out of the softmax: a
-masked-out token stays there as the key `norm_k(b_k)` with the value `b_v`, and asks with the query `norm_q(b_q)`. All
-these keys are one and the same, and so are the queries: one key weighted by their number and one query whose result
-they share stand for them exactly.
+For every part, the tokens of later frames inside the part's masks attend to the tokens of frame 0 inside its
+first mask; the parts' results are summed and projected once. Masks zero features, they take nothing out of
+the softmax: a masked-out token stays there as the key `norm_k(b_k)` with the value `b_v`, and asks with the
+query `norm_q(b_q)`. All these keys are one and the same, and so are the queries: one key weighted by their
+number and one query whose result they share stand for them exactly.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ _TAKES_BIAS = {
 class PartAttnProcessor:
     """Attention of every part's rows over that part's keys, and the sum over the parts.
 
-    Where torch has its ragged flash kernel, that runs over all parts and the weighted key is merged by log-sum-exp,
-    whichever fast backend the rest of the model has; elsewhere, with a backend that is a reference or for other
-    cards, and where gradients are wanted, parts are padded to the longest and go through diffusers' dispatch, with
-    the logarithm of the weight as a bias.
+    Where torch has its ragged flash kernel, that runs over all parts and the weighted key is merged by
+    log-sum-exp, whichever fast backend the rest of the model has; elsewhere, with a backend that is a
+    reference or for other cards, and where gradients are wanted, parts are padded to the longest and go
+    through diffusers' dispatch, with the logarithm of the weight as a bias.
     """
 
     _attention_backend = None
@@ -125,8 +125,8 @@ class PartAwareCrossAttention(WanAttention):
 
     Args:
         dim: features of a token, `heads` times `dim_head`.
-        empty: what becomes of the tokens outside a part. `"shared"`, as released: they stay, as empty keys and
-            queries. `"excluded"`, as the paper reads: they take no part.
+        empty: what becomes of the tokens outside a part. `"shared"`, as released: they stay, as empty keys
+            and queries. `"excluded"`, as the paper reads: they take no part.
     """
 
     _default_processor_cls = PartAttnProcessor
@@ -152,7 +152,7 @@ class PartAwareCrossAttention(WanAttention):
             parts: the indices they were gathered by.
 
         Returns:
-            `[T, dim]` for these tokens, and `[B, dim]`, the one output of all other tokens of the later frames
-            (None when empty tokens are excluded: they get nothing).
+            `[T, dim]` for these tokens, and `[B, dim]`, the one output of all other tokens of the later
+            frames (None when empty tokens are excluded: they get nothing).
         """
         return self.processor(self, tokens, first, parts)

@@ -44,10 +44,11 @@ class Ragged:
 class PartTokens:
     """Which tokens belong to which part: gather indices made once per clip, used by every block and step.
 
-    Tokens are counted over the flattened `[B * L]` sequence. The tokens of later frames that lie in some part, T of
-    them, are gathered, projected and written back. Each part has a group of query rows, its own of these tokens and
-    a closing row that stands for all the tokens outside of it. A part that frame 0 doesn't show gives every token
-    the same result: it has no group. S is the number of groups over the batch, R that of their rows.
+    Tokens are counted over the flattened `[B * L]` sequence. The tokens of later frames that lie in some
+    part, T of them, are gathered, projected and written back. Each part has a group of query rows, its own of
+    these tokens and a closing row that stands for all the tokens outside of it. A part that frame 0 doesn't
+    show gives every token the same result: it has no group. S is the number of groups over the batch, R that
+    of their rows.
     """
 
     first_masks: torch.Tensor  # bool [B, P, N], over the N tokens of frame 0
@@ -71,8 +72,10 @@ class PartTokens:
 
         Args:
             first: bool `[P, h, w]` or `[B, P, h, w]`, the parts in frame 0.
-            frames: bool `[F - 1, P, h, w]` or `[B, F - 1, P, h, w]`, the same parts in the later latent frames.
-            batch_size: how often masks without a batch dimension are repeated (2 where CFG runs as one batch).
+            frames: bool `[F - 1, P, h, w]` or `[B, F - 1, P, h, w]`, the same parts in the later latent
+                frames.
+            batch_size: how often masks without a batch dimension are repeated (2 where CFG runs as one
+                batch).
 
         Raises:
             ValueError: the two differ in batch, parts or grid, or there is no part.
@@ -84,8 +87,8 @@ class PartTokens:
             frames = frames.expand(batch_size, *frames.shape)
         if first.ndim != 4 or frames.ndim != 5 or first.shape != (frames.shape[0], *frames.shape[2:]):
             raise ValueError(
-                f"Part masks of shape {tuple(first.shape)} for frame 0 and {tuple(frames.shape)} for the later frames"
-                " don't belong together; give [P, h, w] and [F - 1, P, h, w]."
+                f"Part masks of shape {tuple(first.shape)} for frame 0 and {tuple(frames.shape)} for the "
+                "later frames don't belong together; give [P, h, w] and [F - 1, P, h, w]."
             )
         if first.shape[1] == 0:
             raise ValueError("There is no part in the masks; pass parts=None to run without part attention.")
@@ -151,7 +154,8 @@ class PartTokens:
         return self._index(self.first_masks, self.later_masks, group)
 
     def gather(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """From `[B, L, dim]`, the `[T, dim]` tokens of later frames that ask and the `[K, dim]` of frame 0's asked."""
+        """From `[B, L, dim]`, the `[T, dim]` tokens of later frames that ask and the `[K, dim]` of frame 0's
+        asked."""
         hidden_states = hidden_states.flatten(0, 1)
         first = hidden_states[self.first_tokens]
         if self.group is not None:
@@ -175,15 +179,16 @@ class PartTokens:
 def _outside(
     members: torch.Tensor, tokens: torch.Tensor, length: int, batch_size: int, samples: torch.Tensor
 ) -> torch.Tensor:
-    """A token gets its sample's shared output, which is that of a token outside of every part, less the closing rows of
-    the parts it is in."""
+    """A token gets its sample's shared output, which is that of a token outside of every part, less the
+    closing rows of the parts it is in."""
     token_samples = tokens // length
     inside = members[:, tokens % length].T & (samples == token_samples[:, None])
     return torch.cat([F.one_hot(token_samples, batch_size), -inside.int()], dim=1).float()
 
 
 def sequence_share(length: int, group: dist.ProcessGroup) -> slice:
-    """This rank's piece of a sequence that is split over the ranks of `group`, as `torch.tensor_split` splits."""
+    """This rank's piece of a sequence that is split over the ranks of `group`, as `torch.tensor_split`
+    splits."""
     rank, (size, longer) = dist.get_rank(group), divmod(length, dist.get_world_size(group))
     begin = rank * size + min(rank, longer)
     return slice(begin, begin + size + (rank < longer))

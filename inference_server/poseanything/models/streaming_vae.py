@@ -63,7 +63,8 @@ def decode_frames(vae: AutoencoderKLWan, latents: torch.Tensor) -> Iterator[torc
 
 
 class FrameDecoder:
-    """Decodes the latent frames of one clip as they come: however they are divided, the pictures are the same."""
+    """Decodes the latent frames of one clip as they come: however they are divided, the pictures are the
+    same."""
 
     def __init__(self, vae: AutoencoderKLWan):
         self._vae = vae

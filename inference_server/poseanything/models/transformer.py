@@ -103,7 +103,8 @@ class PoseAnythingTransformerBlock(WanTransformerBlock):
         Args:
             hidden_states: `[B, L, dim]`.
             encoder_hidden_states: `[B, text length, dim]`.
-            temb: `[B, T, 6, dim]`, modulation of T equal stretches of the sequence (1, a frame's, or a token's each).
+            temb: `[B, T, 6, dim]`, modulation of T equal stretches of the sequence (1, a frame's, or a
+                token's each).
             rotary_emb: cosine and sine, `[1, L, 1, head dim]` each.
             parts: tokens of the parts; None leaves part-aware attention out.
             recorder: takes this block's self-attention weights.
@@ -149,51 +150,57 @@ class PoseAnythingTransformerBlock(WanTransformerBlock):
 
 
 class PoseAnythingTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin, AttentionMixin):
-    r"""Wan2.2-TI2V-5B with pose injection (paper, section 4.1) and part-aware temporal coherence (section 4.2).
+    r"""Wan2.2-TI2V-5B with pose injection (paper, section 4.1) and part-aware temporal coherence (section
+    4.2).
 
-    Fields shared with `WanTransformer3DModel` mean what they mean there; the defaults are the released model's.
+    Fields shared with `WanTransformer3DModel` mean what they mean there; the defaults are the released
+    model's.
 
     Args:
-        in_channels: channels of the patch embedding; with `pose_injection="channel"` the video latents' and the pose
-            latents' together.
-        pose_injection: how pose latents come in. `"channel"`, as released: beside the video's channels (Eq. 3).
-            `"mlp"`: projected and added to the video latents (Eq. 4; the release's `condition_proj`).
+        in_channels: channels of the patch embedding; with `pose_injection="channel"` the video latents' and
+            the pose latents' together.
+        pose_injection: how pose latents come in. `"channel"`, as released: beside the video's channels (Eq.
+            3). `"mlp"`: projected and added to the video latents (Eq. 4; the release's `condition_proj`).
             `"width"`: to the right of the video, as one picture twice as wide (Eq. 5).
         part_attention: whether the blocks have the Part-aware Temporal Coherence Module.
-        part_attention_empty: what it does with the tokens outside a part: `"shared"`, as released, keeps them as empty
-            keys and queries; `"excluded"`, as the paper reads, leaves them out.
-        part_attention_threshold: part-aware attention runs at the timesteps above (0 to 1000; paper, section C: 975).
+        part_attention_empty: what it does with the tokens outside a part: `"shared"`, as released, keeps them
+            as empty keys and queries; `"excluded"`, as the paper reads, leaves them out.
+        part_attention_threshold: part-aware attention runs at the timesteps above (0 to 1000; paper, section
+            C: 975).
         max_parts: how many parts a clip had at most in training; more are merged.
-        prediction_type: what the network was trained to predict: `"flow_prediction"`, the flow from the clean latents
-            to where it starts, or `"sample"`, the clean latents.
-        prediction_base: what a prediction of the sample is counted from: `"first_frame"`, its latents in every frame,
-            or `"draft"`, the draft's; None for nothing.
-        init: where the flow starts, at timestep 1000: `"noise"`, or `"draft"`, the latents of a draft of the clip.
+        prediction_type: what the network was trained to predict: `"flow_prediction"`, the flow from the clean
+            latents to where it starts, or `"sample"`, the clean latents.
+        prediction_base: what a prediction of the sample is counted from: `"first_frame"`, its latents in
+            every frame, or `"draft"`, the draft's; None for nothing.
+        init: where the flow starts, at timestep 1000: `"noise"`, or `"draft"`, the latents of a draft of the
+            clip.
         init_noise: standard deviation of the noise that is added to the draft there.
         flow_shift: shift of the noise schedule (5 for the release).
-        distilled_timesteps: the timesteps of a few-step checkpoint, descending from 1000; None where any number of
-            steps will do.
+        distilled_timesteps: the timesteps of a few-step checkpoint, descending from 1000; None where any
+            number of steps will do.
         num_inference_steps: how many steps it is sampled in where nothing else is asked for.
-        text_conditioning: whether it was trained with prompts. Without, no text encoder is needed: the text is a
-            single token of zeros.
-        sample_frames: pixel frames of the longest clip it was trained on; longer ones are made window by window.
+        text_conditioning: whether it was trained with prompts. Without, no text encoder is needed: the text
+            is a single token of zeros.
+        sample_frames: pixel frames of the longest clip it was trained on; longer ones are made window by
+            window.
         sample_size: pixels of the longer side it was trained at.
-        pose_canvas: pixels of the longer side at which pose images are drawn, to be scaled to the clip's; None where
-            they are drawn at the clip's own size.
-        pose_look: what the pose images show: `"trained"`, as the release's, people by OpenPose's points and animals
-            by the middle lines of their bodies; `"bones"`, a rig's bones as they lie.
+        pose_canvas: pixels of the longer side at which pose images are drawn, to be scaled to the clip's;
+            None where they are drawn at the clip's own size.
+        pose_look: what the pose images show: `"trained"`, as the release's, people by OpenPose's points and
+            animals by the middle lines of their bodies; `"bones"`, a rig's bones as they lie.
 
-    The last fourteen tell how the checkpoint was trained. Nothing in `forward` depends on them; the pipeline reads
-    them from `transformer.config`, so a folder saved by `save_pretrained` carries all it takes to sample from it.
+    The last fourteen tell how the checkpoint was trained. Nothing in `forward` depends on them; the pipeline
+    reads them from `transformer.config`, so a folder saved by `save_pretrained` carries all it takes to
+    sample from it.
 
     Raises:
         ValueError: one of the choices is none of the words it has.
 
     Example:
         >>> transformer = PoseAnythingTransformer3DModel(  # a small bridge from drafts, over a linear VAE
-        ...     patch_size=(1, 1, 1), num_attention_heads=4, attention_head_dim=64, in_channels=1536, out_channels=768,
-        ...     text_dim=32, ffn_dim=1024, num_layers=4, part_attention_empty="excluded", part_attention_threshold=0.0,
-        ...     max_parts=10, init="draft", num_inference_steps=4, text_conditioning=False, sample_frames=17,
+        ...     patch_size=(1, 1, 1), num_attention_heads=4, attention_head_dim=64, in_channels=1536,
+        ...     out_channels=768, text_dim=32, ffn_dim=1024, num_layers=4, part_attention_empty="excluded",
+        ...     part_attention_threshold=0.0, max_parts=10, init="draft", num_inference_steps=4, text_conditioning=False, sample_frames=17,
         ...     sample_size=64, pose_canvas=None, pose_look="bones",
         ... )
         >>> transformer.save_pretrained("weights/small/transformer")
@@ -314,17 +321,18 @@ class PoseAnythingTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, 
     ) -> Transformer2DModelOutput | tuple[torch.Tensor]:
         """Predicts the flow of one denoising step.
 
-        L, the length of the sequence, is the number of patches: F x h x w, with w that of video and pose together
-        when poses are injected by width.
+        L, the length of the sequence, is the number of patches: F x h x w, with w that of video and pose
+        together when poses are injected by width.
 
         Args:
             hidden_states: `[B, C, F, H, W]`, noisy video latents, frame 0 clean.
-            timestep: `[B]`; or `[B, F]` for each latent frame its own; or `[B, L]` for each token. The clean frame 0
-                has 0. By frames costs next to nothing, by tokens the modulation of every token.
+            timestep: `[B]`; or `[B, F]` for each latent frame its own; or `[B, L]` for each token. The clean
+                frame 0 has 0. By frames costs next to nothing, by tokens the modulation of every token.
             encoder_hidden_states: `[B, text length, text_dim]`, text embeddings, zeros past the prompt.
             pose_hidden_states: `[B, C, F, H, W]`, pose latents. Without them the model is plain Wan, which
                 `pose_injection="channel"` doesn't allow.
-            parts: the tokens of each part on the same grid; None switches part-aware attention off for this step.
+            parts: the tokens of each part on the same grid; None switches part-aware attention off for this
+                step.
             attention_recorder: takes first-frame attention weights of one block on the way.
             attention_kwargs: `scale`, the strength of loaded LoRAs.
             return_dict: whether to return a `Transformer2DModelOutput` and not a tuple.
@@ -392,8 +400,9 @@ class PoseAnythingTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, 
         if pose_hidden_states is not None:
             if pose_hidden_states.shape != hidden_states.shape:
                 raise ValueError(
-                    f"Pose latents {tuple(pose_hidden_states.shape)} and video latents {tuple(hidden_states.shape)}"
-                    " differ in shape; encode poses and video at one size and length."
+                    f"Pose latents {tuple(pose_hidden_states.shape)} and video latents "
+                    f"{tuple(hidden_states.shape)} differ in shape; encode poses and video at one size and "
+                    "length."
                 )
             if injection == "channel":
                 hidden_states = torch.cat([hidden_states, pose_hidden_states], dim=1)
@@ -427,7 +436,8 @@ class PoseAnythingTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, 
             )
         if recorder is not None and not 0 <= recorder.block < len(self.blocks):
             raise ValueError(
-                f"There is no block {recorder.block} to record attention in; the model's last is {len(self.blocks) - 1}."
+                f"There is no block {recorder.block} to record attention in; the model's last is "
+                f"{len(self.blocks) - 1}."
             )
         if parts is None:
             return
@@ -437,8 +447,9 @@ class PoseAnythingTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, 
             )
         if (parts.batch_size, parts.sequence_length) != (batch_size, sequence_length):
             raise ValueError(
-                f"The parts were made for {parts.batch_size} x {parts.sequence_length} tokens and the latents make"
-                f" {batch_size} x {sequence_length}; make them from masks of this token grid and batch size."
+                f"The parts were made for {parts.batch_size} x {parts.sequence_length} tokens and the "
+                f"latents make {batch_size} x {sequence_length}; make them from masks of this token grid and "
+                "batch size."
             )
 
     def shard_conditions(

@@ -26,9 +26,10 @@ class Frames:
 class ClipDecoder:
     """Decodes a clip's latent frames in order, as its windows are finished.
 
-    The VAE remembers what it has seen across windows, so the frames are those of the whole clip decoded at once.
-    Where the card's memory runs out it begins anew in tiles, which differ slightly from the whole picture, and goes
-    on after the last frame shown; the VAE's tiling is then on for good, by which the caller can tell.
+    The VAE remembers what it has seen across windows, so the frames are those of the whole clip decoded at
+    once. Where the card's memory runs out it begins anew in tiles, which differ slightly from the whole
+    picture, and goes on after the last frame shown; the VAE's tiling is then on for good, by which the caller
+    can tell.
     """
 
     def __init__(self, vae: AutoencoderKLWan, check: Check = None):
@@ -38,8 +39,8 @@ class ClipDecoder:
         self._decoded = self._shown = 0
 
     def decode(self, latents: torch.Tensor) -> Iterator[Frames]:
-        """Decode the clip's next latent frames, `[B, C, n, h, w]`; yields the frames they make, 1 and then as many at
-        a time as a latent frame holds."""
+        """Decode the clip's next latent frames, `[B, C, n, h, w]`; yields the frames they make, 1 and then as
+        many at a time as a latent frame holds."""
         vae = self._vae
         self._latents.append(latents)
         while True:

@@ -16,7 +16,8 @@ MOST_BYTES = 512 * 2**20
 class LatentCache:
     """Keeps, for each VAE, the latents that it made, in the host's memory; the longest unused are forgotten.
 
-    Another prompt, seed or guidance strength, and a clip begun anew after memory ran out, encode nothing again.
+    Another prompt, seed or guidance strength, and a clip begun anew after memory ran out, encode nothing
+    again.
 
     Args:
         most_bytes: of all the latents of one VAE together.

@@ -25,8 +25,8 @@ class LinearGuidance(BaseGuidance):
     """Adds up predictions by their weights inside the guider's interval; outside, takes the first alone.
 
     A condition is evaluated only where its weight is not 0 (to rounding). The values of tuples given to
-    `prepare_inputs` follow the order of the guider's predictions. Its configuration can be saved and loaded as
-    any other guider's of diffusers.
+    `prepare_inputs` follow the order of the guider's predictions. Its configuration can be saved and loaded
+    as any other guider's of diffusers.
 
         guidance = LinearGuidance.of(ClassifierFreePoseGuidance(3.0))
 

@@ -1,5 +1,5 @@
-"""The noise schedules: the release's, s_i = 1 - i/N, sigma = 5 s / (1 + 4 s), down to 0, with any shift, or given
-timesteps; and the solvers that go along them."""
+"""The noise schedules: the release's, s_i = 1 - i/N, sigma = 5 s / (1 + 4 s), down to 0, with any shift, or
+given timesteps; and the solvers that go along them."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ def make_scheduler(name: str = "euler", shift: float = SHIFT) -> SchedulerMixin:
     """A solver of the flow.
 
     Args:
-        name: "euler", the release's; "unipc", which gets by with fewer steps; "lcm", which goes to the clean latents
-            in each step and adds fresh noise for the next, as checkpoints that were distilled by consistency or
-            distribution matching (LCM, DMD) want.
-        shift: how far the schedule leans towards noise; the release's is 5, distilled checkpoints have their own.
+        name: "euler", the release's; "unipc", which gets by with fewer steps; "lcm", which goes to the clean
+            latents in each step and adds fresh noise for the next, as checkpoints that were distilled by
+            consistency or distribution matching (LCM, DMD) want.
+        shift: how far the schedule leans towards noise; the release's is 5, distilled checkpoints have their
+            own.
 
     Raises:
         ValueError: another name, or a shift that isn't above 0.

@@ -14,7 +14,8 @@ def merge_parts(part_maps: np.ndarray, first_map: np.ndarray, max_parts: int) ->
 
     As in the release the smallest joins the nearest, until there are few enough. How near two parts are is
     measured over the whole clip: bones of one chain touch in every frame, while a left limb and a right one
-    part sooner or later, and so stay apart. Of several equally near the largest is joined, which is the trunk.
+    part sooner or later, and so stay apart. Of several equally near the largest is joined, which is the
+    trunk.
 
     Args:
         part_maps: uint8 [F, h, w], part index + 1, 0 where there is none.
@@ -41,7 +42,8 @@ def merge_parts(part_maps: np.ndarray, first_map: np.ndarray, max_parts: int) ->
 
 
 def mean_distances(part_maps: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """float [P, P]: pixels from each part to each other, city-block, on average over the frames that show both.
+    """float [P, P]: pixels from each part to each other, city-block, on average over the frames that show
+    both.
 
     Infinite for two that no frame shows together. Of long clips some frames, evenly spaced, are looked at.
     """

@@ -46,7 +46,8 @@ def split_segments(
         pose_image: uint8 [H, W], white lines on black, at the clip's size.
 
     Returns:
-        bool [S, H, W], 0 <= S <= `max_segments`, disjoint, in the order in which the top row first scan meets the pieces.
+        bool [S, H, W], 0 <= S <= `max_segments`, disjoint, in the order in which the top row first scan meets
+        the pieces.
     """
     pieces = merge_pieces(split_pieces(skeletonize(is_line(pose_image))), max_segments, min_pixels)
     segments = np.zeros((len(pieces), *pose_image.shape), bool)
@@ -75,8 +76,8 @@ def split_pieces(skeleton: np.ndarray) -> list[np.ndarray]:
 def merge_pieces(
     pieces: list[np.ndarray], max_segments: int = MAX_SEGMENTS, min_pixels: float = MIN_SEGMENT_PIXELS
 ) -> list[np.ndarray]:
-    """Join the shortest piece to the nearest until at most `max_segments` are left, none under `min_pixels`; the
-    first of equals counts."""
+    """Join the shortest piece to the nearest until at most `max_segments` are left, none under `min_pixels`;
+    the first of equals counts."""
     pieces = list(pieces)
     while len(pieces) > 1 and (len(pieces) > max_segments or min(map(len, pieces)) < min_pixels):
         shortest = pieces.pop(int(np.argmin([len(piece) for piece in pieces])))

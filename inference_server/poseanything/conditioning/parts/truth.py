@@ -20,7 +20,8 @@ def parts_from_truth(
     the first frame does not show are left out: there is nothing in it to be coherent with.
 
     Args:
-        part_maps: uint8 [F, H, W] with F = 1 + `frames_per_latent` n, of any size: part index + 1, 0 where there is none.
+        part_maps: uint8 [F, H, W] with F = 1 + `frames_per_latent` n, of any size: part index + 1, 0 where
+            there is none.
         height_tokens, width_tokens: tokens of a latent frame.
         first_map: uint8 [H, W], frame 0 in more detail than `part_maps` has it.
 

@@ -13,11 +13,11 @@ def suggest_guidance_scale(posed_ratio: float) -> float:
     advises.
 
     Scale 1 is none here and in the release; Eq. 17 counts the same strength as the scale less 1. Table 6
-    doesn't say which of the two its scales are and is read as the former, the weaker. It tries 1.2 to 5.0 with
-    a pose in every frame and in one of ten: the weakest is best in every figure but one, the FVD of sparse
-    poses, which is best at 3.0 (98.91 against 99.01). By the figures the least guidance would always do; what
-    more of it buys sparse poses is that they are met more closely, which the paper shows in pictures only. In
-    between, the scale goes with the logarithm of the ratio.
+    doesn't say which of the two its scales are and is read as the former, the weaker. It tries 1.2 to 5.0
+    with a pose in every frame and in one of ten: the weakest is best in every figure but one, the FVD of
+    sparse poses, which is best at 3.0 (98.91 against 99.01). By the figures the least guidance would always
+    do; what more of it buys sparse poses is that they are met more closely, which the paper shows in pictures
+    only. In between, the scale goes with the logarithm of the ratio.
 
     Args:
         posed_ratio: frames with a pose / all frames, above 0 and at most 1.
