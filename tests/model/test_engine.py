@@ -327,6 +327,7 @@ SAYS = {
     "compile": compile_compiles_every_block,
     "precision": precision_is_of_weights_and_products,
     "window_frames": windows_are_chained,
+    "cards": None,  # tests/model/test_runtime_team.py
     "loras": None,  # test_loras_of_the_weights_folder_are_offered_put_on_together_and_taken_off
 }
 

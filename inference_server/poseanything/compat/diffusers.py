@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
+from unittest import mock
 
-from diffusers import CacheMixin
+import torch
+from diffusers import CacheMixin, ContextParallelConfig, ModelMixin
 from diffusers.hooks import HookRegistry
 from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
 from diffusers.hooks.context_parallel import PartitionAnythingSharder
@@ -54,6 +57,7 @@ __all__ = [
     "TransformerBlockMetadata",
     "TransformerBlockRegistry",
     "mag_cache_state",
+    "enable_context_parallel",
     "parallel_mesh",
     "parallel_group",
     "replace_forward",
@@ -86,6 +90,20 @@ def attention_backends(model: nn.Module) -> set[str]:
     processors = [module.processor for module in model.modules() if hasattr(module, "processor")]
     own = {getattr(processor, "_attention_backend", None) for processor in processors}
     return {(backend or active_attention_backend()).value for backend in own | {active_attention_backend()}}
+
+
+def enable_context_parallel(model: ModelMixin, degree: int) -> None:
+    """Let so many processes share the model's sequences.
+
+    By itself diffusers counts the accelerators to find this process's, and divides by none where there are none. The
+    pieces may be unequal where the backend can gather such; gloo can't.
+    """
+    anything = torch.accelerator.is_available()
+    counted = nullcontext() if anything else mock.patch("torch.accelerator.device_count", lambda: 1)
+    with counted:
+        model.enable_parallelism(
+            config=ContextParallelConfig(ulysses_degree=degree, ulysses_anything=anything)
+        )
 
 
 def parallel_mesh(config: ParallelConfig | None) -> DeviceMesh | None:

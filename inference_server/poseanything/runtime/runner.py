@@ -8,11 +8,13 @@ import gc
 import logging
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
 
 from ..checkpoints import (
+    CheckpointError,
     WeightSet,
     load_lora,
     load_text_encoder,
@@ -26,7 +28,7 @@ from ..conditioning.conditions import InputError
 from ..sampling.caching import MagRatiosFile
 from ..sampling.decoding import Check, Frames
 from ..sampling.options import Options
-from ..sampling.pipeline import Event, PoseAnythingPipeline, Step
+from ..sampling.pipeline import DenoisingStep, Event, PoseAnythingPipeline, Step
 from ..sampling.request import SamplingRequest
 from ..sampling.schedulers import make_scheduler, scheduler_for
 from .acceleration import (
@@ -41,6 +43,7 @@ from .out_of_memory import NotEnoughMemory, Place, is_out_of_memory, where_memor
 from .placement import RESERVE_BYTES, MemoryPlan, plan
 from .requirements import ModelSizes, Shape, tokens
 from .streaming import BlockStream, keep_embedding_on_host
+from .team import Stopped, Team
 
 log = logging.getLogger(__name__)
 
@@ -69,14 +72,18 @@ class ClipRunner:
     Args:
         weights: where the model's files lie; of several transformers each request chooses one.
         device: by default CUDA's where there is one.
+        team: the cards that it shares clips with, where it is not the first of them.
 
     Raises:
         CheckpointError: the files are another model's.
         DeviceError: there is a card, and it can't be used.
     """
 
-    def __init__(self, weights: WeightSet, device: torch.device | str | None = None):
+    def __init__(
+        self, weights: WeightSet, device: torch.device | str | None = None, team: Team | None = None
+    ):
         self._found = weights
+        self._team = team
         self._chosen: WeightSet | None = None
         self.sizes = ModelSizes()
         self.device = default_device() if device is None else torch.device(device)
@@ -129,6 +136,7 @@ class ClipRunner:
         window_frames = request.options.window_frames or self.sizes.sample_frames
         shape = Shape(width, height, min(request.conditions.num_frames, window_frames))
         chosen = self._plan_for(shape, request.options.precision == "float8")
+        self._share(request, check)
         shown = 0
         remarks: list[str] = []
         known_ratios = self.pipeline.mag_ratios
@@ -165,20 +173,43 @@ class ClipRunner:
     def _attempt(
         self, request: SamplingRequest, chosen: MemoryPlan, loras: Mapping[Path, float], check: Check
     ) -> Iterator[Event]:
-        yield from self._load(chosen, check)
-        self._adapt(request.options, loras, chosen.shape)
+        team, error = self._team, None
         try:
-            yield from self.pipeline.stream(
+            yield from self._load(chosen, check)
+            self._adapt(request.options, loras, chosen.shape)
+            if team is not None:
+                team.join(self.pipeline.transformer)
+            for event in self.pipeline.stream(
                 request.conditions,
                 [request.seed],
                 request.guider,
                 request.settings,
                 request.options.window_frames or None,
-                check=check,
-            )
+                check=check if team is None else None,  # which is called before each evaluation
+                decode=team is None or team.leads,
+            ):
+                if team is not None and isinstance(event, DenoisingStep) and event.step == event.total:
+                    team.denoised()
+                yield event
+        except BaseException as left:
+            error = left
+            raise
         finally:
             for stream in self._streams:
                 stream.park()
+            if team is not None:
+                team.end(error)
+
+    def _share(self, request: SamplingRequest, check: Check) -> None:
+        """Have as many cards as are asked for work on the request."""
+        cards = request.options.cards
+        if cards != (1 if self._team is None else self._team.size):
+            self._forget()  # sharing a transformer is for good
+            if self._team is not None:
+                self._team.close()
+            self._team = Team.lead(cards, self.device, follow, self._found) if cards > 1 else None
+        if self._team is not None:
+            self._team.begin(request, check)
 
     def _plan_for(self, shape: Shape, float8: bool) -> MemoryPlan:
         if float8 and self.sizes.stored == "gguf":
@@ -301,6 +332,27 @@ class ClipRunner:
         heads, head_dim = config.num_attention_heads, config.attention_head_dim
         dtype = self.pipeline.transformer.dtype
         return fastest_attention(self.device, dtype, heads, head_dim, tokens(sizes, shape))
+
+
+def follow(
+    rank: int, size: int, port: int, connection: Connection, device_type: str, weights: WeightSet
+) -> None:
+    """The process of a card that doesn't lead its team."""
+    device = torch.device(device_type, rank) if device_type == "cuda" else torch.device(device_type)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    else:
+        torch.set_num_threads(1)
+    team = Team(rank, size, port, [connection])
+    runner = ClipRunner(weights, device, team)
+    for request in team.requests():
+        try:
+            for _ in runner.make(request):
+                pass
+        except (Stopped, InputError, CheckpointError):  # the leader says why
+            continue
+        except EOFError:  # the leader is gone
+            break
 
 
 def _lora_file(weights: Path, name: str) -> Path:

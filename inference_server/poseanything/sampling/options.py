@@ -186,6 +186,15 @@ class Options(Settings):
         advanced=True,
         group=SPEED,
     )
+    cards: int = option(
+        1,
+        "Cards",
+        "How many of the machine's cards share each clip",
+        minimum=1,
+        maximum=64,
+        advanced=True,
+        group=SPEED,
+    )
     window_frames: int = option(
         0,
         "Window",
