@@ -8,6 +8,7 @@ import torch
 from inference_server.poseanything.checkpoints import load_transformer
 from inference_server.poseanything.checkpoints.float8 import Float8Linear, quantize_weight
 from inference_server.poseanything.conditioning.conditions import InputError
+from inference_server.poseanything.models.streaming_vae import decode_frames
 from inference_server.poseanything.runtime import acceleration
 from inference_server.poseanything.runtime.acceleration import (
     CompileChoice,
@@ -15,8 +16,11 @@ from inference_server.poseanything.runtime.acceleration import (
     choose,
     compile_blocks,
     fastest_attention,
+    fastest_vae_layout,
     set_float8_products,
+    set_vae_layout,
 )
+from tests.model.tiny_pipeline import tiny_vae
 from tests.model.tiny_transformer import CONFIG, tiny_inputs, tiny_parts, tiny_transformer
 
 CARD = torch.device("cuda", 0)
@@ -169,3 +173,29 @@ def test_a_card_without_float8_units_says_so(monkeypatch):
     monkeypatch.setattr(type(layer.scale), "device", CARD, raising=False)
     with pytest.raises(InputError, match="an Ampere card has no float8 units"):
         set_float8_products(layer, True)
+
+
+def test_the_vaes_layout_is_tried_once_and_changes_no_more_than_rounding(hopper, monkeypatch):
+    tried, times = [], {"contiguous": 1.0, "channels_last": 0.8}
+
+    def trial(vae, device):
+        weight = vae.decoder.conv_in.weight
+        last = weight.is_contiguous(memory_format=torch.channels_last_3d)
+        tried.append("channels_last" if last and not weight.is_contiguous() else "contiguous")
+        return times[tried[-1]]
+
+    monkeypatch.setattr(acceleration, "_decoding_trial", trial)
+    vae, latents = tiny_vae(), torch.randn(1, 48, 2, 4, 6, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        wanted = torch.cat(list(decode_frames(vae, latents)), dim=2)
+        assert fastest_vae_layout(vae, CARD) == "channels_last"
+        assert tried == ["contiguous", "channels_last"]
+        assert fastest_vae_layout(tiny_vae(), CARD) == "channels_last" and len(tried) == 2
+        set_vae_layout(vae, "channels_last")
+        torch.testing.assert_close(torch.cat(list(decode_frames(vae, latents)), dim=2), wanted)
+        set_vae_layout(vae, "contiguous")
+        assert torch.equal(torch.cat(list(decode_frames(vae, latents)), dim=2), wanted)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "another card")
+    times["channels_last"] = 0.99
+    assert fastest_vae_layout(vae, CARD) == "contiguous"
+    assert fastest_vae_layout(vae, torch.device("cpu")) == "contiguous"

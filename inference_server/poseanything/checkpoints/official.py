@@ -3,7 +3,6 @@ the PTCM."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -88,15 +87,6 @@ def to_official_state_dict(model: nn.Module | Mapping[str, torch.Tensor]) -> dic
         theirs: state_dict[ours]
         for theirs, ours in OFFICIAL_KEYS.all_to_theirs(state_dict, "The model").items()
     }
-
-
-def official_fingerprint(shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """The md5 by which the release recognises its own checkpoints: over the sorted names, with and without
-    shape."""
-    words = []
-    for name, shape in shapes.items():
-        words += [f"{name}:{'_'.join(map(str, shape))}", name]
-    return hashlib.md5(",".join(sorted(words)).encode(), usedforsecurity=False).hexdigest()
 
 
 def config_from_official(

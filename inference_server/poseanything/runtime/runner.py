@@ -35,8 +35,10 @@ from .acceleration import (
     CompileChoice,
     compile_blocks,
     fastest_attention,
+    fastest_vae_layout,
     set_attention_backend,
     set_float8_products,
+    set_vae_layout,
 )
 from .card import Card, DeviceError, default_device, explain, is_device_fault
 from .out_of_memory import NotEnoughMemory, Place, is_out_of_memory, where_memory_ran_out
@@ -275,6 +277,7 @@ class ClipRunner:
             pipeline.register_modules(text_encoder=text_encoder, tokenizer=tokenizer)
         yield Step("loading", 1, 3)
         pipeline.register_modules(vae=load_vae(weights.vae, check=check, **chosen.load_options("vae")))
+        set_vae_layout(pipeline.vae, fastest_vae_layout(pipeline.vae, self.device))
         yield Step("loading", 2, 3)
         pipeline.register_modules(
             transformer=load_transformer(

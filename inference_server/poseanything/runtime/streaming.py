@@ -70,6 +70,8 @@ class BlockStream:
     def enter(self, index: int) -> None:
         """Let block `index` have its weights on the device, and send for the next one's."""
         slot = self._slot_of(index) or self._send(index)
+        self._slots.remove(slot)
+        self._slots.append(slot)  # used last, so that it is given to no other block now
         if slot.ready is not None:
             torch.cuda.current_stream(self.device).wait_event(slot.ready)
         self.blocks[index].to_views(slot.views)
