@@ -632,7 +632,7 @@ def compiled(bench: Bench) -> None:
     """The blocks compiled: how long that takes, and what it gains."""
     options = {} if bench.on_card else {"backend": "eager"}
     eager = bench.report.value("evaluations", "by attention backend", model=OURS).get("seconds")
-    rows = bench.report.part("evaluations")["tables"].get("by attention backend", [])
+    rows = bench.report.rows("evaluations", "by attention backend")
     timed = [row for row in rows if row["model"] == OURS]
     fastest = min(timed, key=lambda row: row["seconds"])["backend"] if timed else "native"
     best = 0.0

@@ -39,8 +39,11 @@ class Report:
 
     def value(self, part: str, table: str, **wanted: Any) -> dict[str, Any]:
         """The first row of a table with these cells; empty where there is none."""
-        rows = self.part(part)["tables"].get(table, [])
-        return next((row for row in rows if wanted.items() <= row.items()), {})
+        return next((row for row in self.rows(part, table) if wanted.items() <= row.items()), {})
+
+    def rows(self, part: str, table: str) -> list[dict[str, Any]]:
+        """Of a part that has run; else there are none."""
+        return self.content["parts"].get(part, {}).get("tables", {}).get(table, [])
 
     @property
     def broken(self) -> list[str]:
