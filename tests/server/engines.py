@@ -95,6 +95,8 @@ class Broken(Plain):
         match request.engine_options["how"]:
             case "can't":
                 raise EngineError("The prompt is too long for this engine; shorten it.", code="invalid")
+            case "lost":
+                raise EngineError("The card stopped answering; make the clip again.", needs_restart=True)
             case "raise":
                 raise ValueError("seven is not eight")
             case "memory":

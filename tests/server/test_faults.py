@@ -21,6 +21,7 @@ from .engines import ENGINES
     "how, code, sentence",
     [
         ("can't", "invalid", "The prompt is too long for this engine; shorten it."),
+        ("lost", "engine", "The card stopped answering; make the clip again."),
         ("raise", "engine", "ValueError: seven is not eight"),
         ("memory", "memory", "choose a smaller size or fewer frames"),
         ("short", "engine", "1 of 5 frames were made"),
@@ -79,13 +80,14 @@ def test_a_process_killed_from_outside(server):
 def test_a_spoilt_process_is_replaced_and_a_sound_one_kept(server):
     with server.client() as client:
         notes = []
-        for number, how in enumerate(["can't", "raise"]):
+        for number, how in enumerate(["can't", "raise", "lost"]):
             client.send(request(f"before {number}", "plain"))
             client.send(request(f"bad {number}", "broken", engine_options={"how": how}))
             client.send(request(f"after {number}", "plain"))
             notes.append((client.ending(f"before {number}").note, client.ending(f"after {number}").note))
     assert notes[0][0] == notes[0][1]
     assert notes[1][0] != notes[1][1]
+    assert notes[2][0] != notes[2][1]
 
 
 def test_an_engine_deaf_to_cancel_is_ended_after_the_grace_time(server):
