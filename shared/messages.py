@@ -52,6 +52,9 @@ class GenerationRequest(Checked):
         elsewhere.
     part_maps: [num_frames, h, w] uint8, the same labels for every frame at any smaller size (1/8 or 1/32 of
         the clip's).
+    shadow_maps: [num_frames, h, w] uint8, how much of the subject's shadow falls on each place in every
+    frame, from
+        0 to 255 for all of it, at any smaller size.
     camera_motion: [num_frames, 3, 3] float32 homographies, from pixels of the first frame to pixels of frame
         i, that the static background follows; the first is the identity.
     frame_format: how result frames travel: "png" (lossless file, ready to write), "jpeg" or "raw" (RGB,
@@ -83,6 +86,9 @@ class GenerationRequest(Checked):
         Optional(Array("uint8", (None, None), MAX_PIXELS, compress=True)), None
     )
     part_maps: np.ndarray | None = declare(
+        Optional(Array("uint8", (None, None, None), MAX_CLIP_PIXELS // 16, compress=True)), None
+    )
+    shadow_maps: np.ndarray | None = declare(
         Optional(Array("uint8", (None, None, None), MAX_CLIP_PIXELS // 16, compress=True)), None
     )
     camera_motion: np.ndarray | None = declare(
@@ -136,7 +142,7 @@ class GenerationRequest(Checked):
                 raise MessageError(
                     "A part map names a limb that the pose does not have; export the pose again."
                 )
-        for name in ("part_maps", "camera_motion"):
+        for name in ("part_maps", "shadow_maps", "camera_motion"):
             stack = getattr(self, name)
             if stack is not None and len(stack) != self.num_frames:
                 raise MessageError(
@@ -145,6 +151,8 @@ class GenerationRequest(Checked):
                 )
         if self.part_maps is not None and not self.part_maps.size:
             raise MessageError("The part maps have no pixels; export them again or leave them out.")
+        if self.shadow_maps is not None and not self.shadow_maps.size:
+            raise MessageError("The shadow maps have no pixels; export them again or leave them out.")
         if self.camera_motion is not None:
             check_path(self.camera_motion)
 

@@ -32,6 +32,7 @@ class Labeller:
     """Draws label maps of a clip: limb index + 1 for each pixel, 0 for what belongs to no limb.
 
     `surfaces` are the subjects' meshes; other meshes of the scene that are in front of them leave 0.
+    `placed` are the subjects' triangles [T, 3] and points [V, 3] in world space, as they were last drawn.
     """
 
     def __init__(self, surfaces: Sequence[Surface], reader: SurfaceReader, depsgraph: bpy.types.Depsgraph):
@@ -44,6 +45,7 @@ class Labeller:
         self._instancers -= {
             surface.subject.instancers[0] for surface in surfaces if surface.subject.instancers
         }
+        self._boxes: dict[bpy.types.Object, np.ndarray] = {}
         self._triangles: dict[bpy.types.Object, tuple[tuple[int, int], np.ndarray]] = {}
 
     def draw(self, depsgraph: bpy.types.Depsgraph, projector: Projector, stride: int = 1) -> Iterator[None]:
@@ -54,10 +56,7 @@ class Labeller:
         samples = 1 if stride == 1 else SAMPLES
         fit = projector.fit
         height, width = -(-fit.height // stride) * samples, -(-fit.width // stride) * samples
-        to_grid = np.diag([samples / stride, samples / stride, 1.0]) @ projector.pixels[0]
-        camera = _Camera(
-            to_grid, projector.depths[0], float(projector.nears[0]), projector.lenses[0].perspective
-        )
+        camera = Camera.of(projector, samples / stride)
         subjects = []
         for surface in self._surfaces:
             if not is_shown(surface.obj, depsgraph):
@@ -67,23 +66,28 @@ class Labeller:
                 for _ in self._reader.read(surface, lambda: depsgraph):
                     pass
             subjects.append((surface, shape.points, shape.world))
+        self.placed = [
+            (surface.triangles, points @ world[:3, :3].T.astype(np.float32) + world[:3, 3].astype(np.float32))
+            for surface, points, world in subjects
+        ]
         boxes = [_box(points, world) for _, points, world in subjects]
         window = camera.window(boxes, width, height) if boxes else (0, 0, 0, 0)
-        occluders = self._occluders(depsgraph, camera, window)
+        farthest = camera.farthest(np.concatenate(boxes)) if boxes else 0.0
+        occluders = self._occluders(depsgraph, camera, window, farthest)
         return self._paint(camera, subjects, occluders, ZBuffer(width, height), window, samples)
 
     def _paint(
-        self, camera: _Camera, subjects, occluders, buffer: ZBuffer, window, samples: int
+        self, camera: Camera, subjects, occluders, buffer: ZBuffer, window, samples: int
     ) -> Iterator[None]:
         yield
         drawn, number = [], 0
         for surface, points, world in subjects:
             seen = camera.see(points, world)
             drawn.append((surface, seen.homogeneous, number))
-            yield from _draw(buffer, seen, surface.triangles, number, window)
+            yield from draw_triangles(buffer, seen, surface.triangles, number, window)
             number += len(surface.triangles)
         for triangles, points, world in occluders:
-            yield from _draw(buffer, camera.see(points, world), triangles, number, window)
+            yield from draw_triangles(buffer, camera.see(points, world), triangles, number, window)
             number += len(triangles)
 
         labels = np.zeros(buffer.height * buffer.width, np.uint8)
@@ -97,17 +101,19 @@ class Labeller:
         return labels if samples == 1 else _most_frequent(labels, samples)
 
     def _occluders(
-        self, depsgraph, camera: _Camera, window
+        self, depsgraph, camera: Camera, window, farthest: float
     ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Triangles [T, 3], points [V, 3] and world matrix of what may stand in front of the subjects."""
+        """Triangles [T, 3], points [V, 3] and world matrix of what may stand in front of the subjects, whose
+        depth is `farthest` at most."""
         if window[2] <= window[0] or window[3] <= window[1]:
             return []
         shown = [obj for obj in self._others if is_shown(obj, depsgraph)]
         placed = [obj.evaluated_get(depsgraph) for obj in shown]
-        boxes = np.array([obj.bound_box for obj in placed], np.float64).reshape(-1, 8, 3)
+        boxes = np.array([self._box_of(obj, at) for obj, at in zip(shown, placed)]).reshape(-1, 8, 3)
         worlds = np.array([obj.matrix_world for obj in placed], np.float64).reshape(-1, 4, 4)
         corners = boxes @ worlds[:, :3, :3].transpose(0, 2, 1) + worlds[:, None, :3, 3]
         nearest = camera.nearest_over(corners, window)
+        nearest[nearest > farthest] = np.inf
         found, room = [], MAX_OCCLUDING
         for index in np.argsort(nearest)[: np.isfinite(nearest).sum()].tolist():
             with evaluated_mesh(shown[index], depsgraph) as mesh:
@@ -128,6 +134,16 @@ class Labeller:
                     room -= len(triangles)
                     found.append((triangles, points, np.eye(4)))
         return found
+
+    def _box_of(self, obj: bpy.types.Object, evaluated: bpy.types.Object) -> np.ndarray:
+        """[8, 3] the box around an object in its own space; asking for it takes a while, so that of one
+        without modifiers is kept."""
+        kept = self._boxes.get(obj)
+        if kept is None:
+            kept = np.array(evaluated.bound_box, np.float64)
+            if not obj.modifiers and getattr(obj.data, "shape_keys", None) is None:
+                self._boxes[obj] = kept
+        return kept
 
 
 class _Seen:
@@ -189,7 +205,9 @@ def _box(points: np.ndarray, world: np.ndarray) -> np.ndarray:
     return corners @ world[:3, :3].T + world[:3, 3]
 
 
-def _draw(buffer: ZBuffer, seen: _Seen, triangles: np.ndarray, first: int, window=None) -> Iterator[None]:
+def draw_triangles(
+    buffer: ZBuffer, seen: _Seen, triangles: np.ndarray, first: int, window=None
+) -> Iterator[None]:
     """Draw triangles numbered from `first` on."""
     for begin in range(0, len(triangles), BATCH):
         corners, numbers = seen.cover(triangles[begin : begin + BATCH])
@@ -197,13 +215,29 @@ def _draw(buffer: ZBuffer, seen: _Seen, triangles: np.ndarray, first: int, windo
         yield
 
 
-class _Camera:
-    """`pixels` [3, 4] takes world points to homogeneous pixels of the grid, `depths` [4] to depth."""
+class Camera:
+    """What a projector of one frame sees, on a grid.
+
+    `pixels` [3, 4] takes world points to homogeneous pixels of the grid, `depths` [4] to depth."""
 
     def __init__(self, pixels: np.ndarray, depths: np.ndarray, near: float, perspective: bool):
         self._matrix = np.vstack([pixels, depths])
         self._near = near
         self._perspective = perspective
+
+    @classmethod
+    def of(cls, projector, zoom: float) -> Camera:
+        """On a grid of `zoom` samples for each pixel."""
+        to_grid = np.diag([zoom, zoom, 1.0]) @ projector.pixels[0]
+        lens = projector.lenses[0]
+        return cls(to_grid, projector.depths[0], float(projector.nears[0]), lens.perspective)
+
+    def scale_at(self, place: np.ndarray) -> float:
+        """How many samples a unit of length takes at a place [3] in world space, facing the camera."""
+        row, w = self._matrix[0, :3], self._matrix[2]
+        depth = float(w[:3] @ place + w[3]) if self._perspective else 1.0
+        across = row - w[:3] * (row @ w[:3]) / max(float(w[:3] @ w[:3]), 1e-18) if self._perspective else row
+        return float(np.linalg.norm(across)) / max(abs(depth), 1e-9)
 
     def see(self, points: np.ndarray, world: np.ndarray) -> _Seen:
         """Object space points [V, 3]."""
@@ -220,6 +254,10 @@ class _Camera:
         low, high = np.floor(flat.min(axis=0)) - 1, np.ceil(flat.max(axis=0)) + 1
         (left, top), (right, bottom) = np.clip([low, high], 0, (width, height)).astype(int).tolist()
         return left, top, right, bottom
+
+    def farthest(self, corners: np.ndarray) -> float:
+        """The greatest depth of points [n, 3] in world space."""
+        return float(self._flatten(corners)[1].max())
 
     def nearest_over(self, corners: np.ndarray, window) -> np.ndarray:
         """[n] the least depth of boxes [n, 8, 3] in world space; infinite for those beside the window or

@@ -198,6 +198,12 @@ def rendered_objects(
     ]
 
 
+def rendered_lights(depsgraph: bpy.types.Depsgraph) -> list[bpy.types.Object]:
+    """The lights of the scene that render in the frame that is evaluated."""
+    rendered = _rendered(depsgraph.scene.collection)
+    return [obj for obj in rendered if obj.type == "LIGHT" and is_shown(obj, depsgraph)]
+
+
 def _rendered(collection: bpy.types.Collection) -> dict[bpy.types.Object, None]:
     """The objects of a collection and those in it, each once and in order, without collections that do not
     render."""

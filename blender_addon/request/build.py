@@ -94,6 +94,7 @@ def _exported(clip: ExportedClip, clip_range: ClipRange, settings, engine: Engin
         "subject_mask": clip.subject_mask,
         "first_labels": clip.first_labels,
         "part_maps": clip.part_maps,
+        "shadow_maps": clip.shadow_maps,
         "camera_motion": _camera_motion(clip, clip_range, settings, engine),
     }
 

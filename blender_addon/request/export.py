@@ -15,6 +15,7 @@ from ..ground_truth.first_frame import fit_picture
 from ..ground_truth.labels import Labeller
 from ..ground_truth.png import encode_png
 from ..ground_truth.scene_render import render_frame
+from ..ground_truth.shadows import ShadowDrawer
 from ..ground_truth.surfaces import SurfaceReader, find_surfaces
 from ..ground_truth.visibility import as_rendered
 from ..rig.motion import Motion, read_poses, spread_frames
@@ -28,6 +29,8 @@ from .review import Finding, Reviewed, review
 
 __all__ = ("ExportError", "ExportOptions", "ExportStep", "ExportedClip", "clip_size", "export_clip", "fit")
 
+SHADOW_STRIDE = 4
+"""Side of a shadow map's cell in pixels."""
 PAUSE = 0.015
 """Seconds of work after which the exporter lets others go on."""
 
@@ -68,7 +71,8 @@ class ExportStep:
 class ExportedClip:
     """What `shared.messages.GenerationRequest` needs of the scene.
 
-    Without a mesh on any armature, `subject_mask`, `first_labels` and `part_maps` are None; without a
+    Without a mesh on any armature, `subject_mask`, `first_labels`, `part_maps` and `shadow_maps` are None,
+    the last also where no light throws a shadow; without a
     moving camera `camera_motion` is. `findings` are what the user should know,
     `motions` how each armature moves.
     """
@@ -78,6 +82,7 @@ class ExportedClip:
     subject_mask: np.ndarray | None
     first_labels: np.ndarray | None
     part_maps: np.ndarray | None
+    shadow_maps: np.ndarray | None
     camera_motion: np.ndarray | None
     pose_frames: tuple[int, ...] | None
     findings: tuple[Finding, ...]
@@ -171,7 +176,7 @@ class _Export:
         limbs, parts = self._tables()
         yield self._step
 
-        lenses, joints, maps, cameras = [], [], [], []
+        lenses, joints, maps, shadows, cameras = [], [], [], [], []
         labeller = labels = picture = None
         for index in range(options.num_frames):
             depsgraph = self._go_to(index)
@@ -183,12 +188,15 @@ class _Export:
                 picture = yield from self._show(self._first_picture(), 0.05, "Making the first frame")
                 labeller = yield from self._show(self._labeller(joints[0]), 0.1, "Reading the skin")
                 if labeller is not None:
+                    shadow = ShadowDrawer(self._scene, self._is_own, options.num_frames)
                     drawing = labeller.draw(self._evaluated(), projector)
                     labels = yield from self._show(drawing, 0.15, "Labelling the first frame")
             if labeller is not None:
                 self._reader.move(joints[-1])
                 drawing = labeller.draw(self._evaluated(), projector, options.part_map_stride)
                 maps.append((yield from self._show(drawing)))
+                shade = shadow.draw(self._evaluated(), projector, labeller.placed, SHADOW_STRIDE)
+                shadows.append((yield from self._show(shade)))
             self._step = ExportStep(
                 0.2 + 0.7 * index / options.num_frames, f"Frame {index + 1} of {options.num_frames}"
             )
@@ -217,6 +225,7 @@ class _Export:
             subject_mask=(labels > 0).astype(np.uint8) if labels is not None else None,
             first_labels=labels,
             part_maps=part_maps,
+            shadow_maps=np.stack(shadows) if shadows and any(shade.any() for shade in shadows) else None,
             camera_motion=motion,
             pose_frames=options.pose_frames,
             findings=tuple(self._findings),
@@ -314,14 +323,15 @@ class _Export:
         self._own = {surface.obj for surface in surfaces}
         return Labeller(surfaces, self._reader, self._evaluated())
 
+    def _is_own(self, obj: bpy.types.Object) -> bool:
+        return obj.original in self._own
+
     def _camera_motion(self, projector: Projector) -> Iterator[None]:
         if not moves(projector):
             return None
         self._go_to(0)
         yield
-        path = yield from camera_motion(
-            self._scene, self._evaluated, projector, lambda obj: obj.original in self._own
-        )
+        path = yield from camera_motion(self._scene, self._evaluated, projector, self._is_own)
         followed = faces_start(projector)
         if not followed.all():
             lost = self._options.frame_start + int(np.argmin(followed)) * self._options.frame_step

@@ -134,7 +134,7 @@ def _background(scene, evaluated, projector: Projector, is_subject) -> Iterator[
     rays /= np.linalg.norm(rays, axis=1, keepdims=True)
     found = []
     for start, ray in zip(starts, rays):
-        hit = _cast(scene, evaluated(), start, ray, is_subject)
+        hit = cast_ray(scene, evaluated(), start, ray, is_subject)
         found.append(hit)
         yield
     if lens.perspective:
@@ -145,7 +145,15 @@ def _background(scene, evaluated, projector: Projector, is_subject) -> Iterator[
     return pixels, world
 
 
-def _cast(scene, depsgraph, start, ray, is_subject) -> np.ndarray | None:
+def cast_ray(
+    scene: bpy.types.Scene,
+    depsgraph: bpy.types.Depsgraph,
+    start: np.ndarray,
+    ray: np.ndarray,
+    is_subject: Callable[[bpy.types.Object], bool],
+) -> np.ndarray | None:
+    """[3] where a ray from `start` [3] along `ray` [3] first meets something that is no subject; None when
+    nothing is there."""
     for _ in range(PATIENCE):
         hit, place, _, _, obj, _ = scene.ray_cast(depsgraph, start, ray)
         if not hit:

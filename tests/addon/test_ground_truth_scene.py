@@ -6,7 +6,7 @@ import bpy
 import numpy as np
 import pytest
 
-from tests.addon.rigs import LEGGED, add_camera, export, flesh, make_armature
+from tests.addon.rigs import LEGGED, add_camera, export, flesh, make_armature, read_png
 from tests.addon.servers import module
 
 SIZE = {"width": 256, "height": 160}
@@ -203,3 +203,57 @@ def test_an_excluded_collection_is_named(clean_scene):
     bpy.context.view_layer.update()
     reason = module("request.blockers").export_blocker(bpy.context)
     assert "Rig lies in the collection Characters, which is excluded" in reason
+
+
+def lit(rig, kind="SUN", **settings):
+    """A body over a floor, under one lamp from above."""
+    flesh(rig, thickness=0.6)
+    bpy.ops.mesh.primitive_plane_add(size=20)
+    lamp = bpy.data.objects.new("Lamp", bpy.data.lights.new("Lamp", kind))
+    for name, value in settings.items():
+        setattr(lamp.data, name, value)
+    bpy.context.scene.collection.objects.link(lamp)
+    lamp.location, lamp.rotation_euler = (4, 0, 5), (0, 0.7, 0)
+    bpy.context.scene.camera.location.z += 2.5
+    bpy.context.scene.camera.rotation_euler.x -= 0.45
+    bpy.context.view_layer.update()
+    return lamp
+
+
+def darkened(rig):
+    """[160, 256] bool: where Cycles shows the floor darker with the body than without its shadow."""
+    scene = bpy.context.scene
+    scene.render.engine, scene.cycles.samples, scene.cycles.use_denoising = "CYCLES", 32, False
+    scene.cycles.device, scene.cycles.max_bounces = "CPU", 0
+    pictures = []
+    body = bpy.data.objects["flesh"]
+    for visible in (True, False):
+        body.visible_shadow = visible
+        pictures.append(read_png(export([rig], num_frames=1, first_frame="", **SIZE).first_frame).astype(int))
+    body.visible_shadow = True
+    return (pictures[1] - pictures[0]).mean(axis=2) > 20
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [("SUN", {"energy": 3.0, "angle": 0.01}), ("POINT", {"energy": 900.0, "shadow_soft_size": 0.02})],
+)
+def test_shadow_maps_are_where_cycles_shows_the_shadow(rig, kind, settings):
+    lit(rig, kind, **settings)
+    shade = darkened(rig)
+    clip = export([rig], num_frames=1, **SIZE)
+    told = np.kron(clip.shadow_maps[0] > 127, np.ones((4, 4), bool))
+    floor = clip.first_labels == 0
+    agree = (shade & told & floor).sum() / ((shade | told) & floor).sum()
+    assert shade.sum() > 300 and agree > 0.5, "cells of four pixels on a small shadow"
+    centres = [np.argwhere(where & floor).mean(axis=0) for where in (shade, told)]
+    assert np.abs(centres[0] - centres[1]).max() < 5
+
+
+def test_no_light_or_none_that_casts_shadows_gives_no_shadow_maps(rig):
+    lamp = lit(rig, energy=3.0)
+    assert export([rig], **SIZE).shadow_maps is not None
+    lamp.data.use_shadow = False
+    assert export([rig], **SIZE).shadow_maps is None
+    bpy.data.objects.remove(lamp)
+    assert export([rig], **SIZE).shadow_maps is None

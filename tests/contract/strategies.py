@@ -203,6 +203,7 @@ def requests(draw):
         subject_mask=st.none() | hnp.arrays(np.uint8, (height, width), elements=st.integers(0, 1)),
         first_labels=st.none() | hnp.arrays(np.uint8, (height, width), elements=labels),
         part_maps=st.none() | hnp.arrays(np.uint8, maps, elements=labels),
+        shadow_maps=st.none() | hnp.arrays(np.uint8, maps),
         camera_motion=st.none() | paths,
     )
     return messages.GenerationRequest(**draw(fields_of(messages.GenerationRequest, **given)))

@@ -277,6 +277,8 @@ def eyes(num_frames):
         (dict(part_maps=np.full((2, 3, 4), 2, np.uint8)), "limb that the pose does not have"),
         (dict(part_maps=np.zeros((3, 3, 4), np.uint8)), "part_maps has 3 frames"),
         (dict(part_maps=np.zeros((2, 0, 4), np.uint8)), "no pixels"),
+        (dict(shadow_maps=np.zeros((3, 3, 4), np.uint8)), "shadow_maps has 3 frames"),
+        (dict(shadow_maps=np.zeros((2, 0, 4), np.uint8)), "shadow maps have no pixels"),
         (dict(camera_motion=eyes(1)), "camera_motion has 1 frames"),
         (dict(camera_motion=eyes(2) * 0), "can't be followed"),
         (dict(camera_motion=eyes(2)[:, ::-1]), "infinity|identity"),

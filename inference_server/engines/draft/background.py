@@ -13,10 +13,19 @@ class Background:
     [F, 3, 3] between pixel positions (pixel centres at .5), or stands still (None). Beyond the picture's
     border it goes on mirrored."""
 
-    def __init__(self, image: np.ndarray, subject: np.ndarray, camera_motion: np.ndarray | None, soft: int):
+    def __init__(
+        self,
+        image: np.ndarray,
+        subject: np.ndarray,
+        camera_motion: np.ndarray | None,
+        soft: int,
+        edge: np.ndarray | None = None,
+    ):
         """`subject` [h, w] bool is taken out together with `soft` pixels around it, which its edge may have
-        coloured."""
+        coloured, and together with `edge` [h, w] bool, where its shadow's edge ran."""
         hole = cv2.dilate(subject.view(np.uint8), np.ones((2 * soft + 1,) * 2, np.uint8)) > 0
+        if edge is not None:
+            hole |= edge
         self.plate = complete(image, hole)
         self.motion = None
         if camera_motion is not None:

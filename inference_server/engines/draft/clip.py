@@ -14,6 +14,7 @@ from .background import Background
 from .layers import cut_parts, lend_parts
 from .motion import find_motion
 from .outline import Outline
+from .shadows import Shadow
 from .symmetry import find_mirrors
 from .tracks import track_limbs
 from .warping import Drawer
@@ -45,10 +46,12 @@ class Clip:
                     "The pose does not lie over the first frame, so nothing in it moves with the pose."
                 )
         exact = request.first_labels is not None or request.subject_mask is not None
-        self.background = Background(
-            self.image, owners > 0, request.camera_motion, EXACT_EDGE if exact else GUESSED_EDGE
-        )
+        self.shadow = Shadow.of(request, self.image, owners > 0)
+        plain, edge = self.shadow.remove(self.image) if self.shadow else (self.image, None)
+        soft = EXACT_EDGE if exact else GUESSED_EDGE
+        self.background = Background(plain, owners > 0, request.camera_motion, soft, edge)
         self.outline = Outline.of(request.part_maps, owners)
+        self.posed = np.array(request.conditioned_frames())
 
     def _cut(self, owners):
         request, tracks = self.request, self.tracks
@@ -68,6 +71,20 @@ class Clip:
         depth = (tracks.depth[:, tracks.heads] + tracks.depth[:, tracks.tails]) / 2
         self.depth, self.drawn = depth[:, bone], tracks.drawn[:, bone]
         return owners
+
+    def _known(self, index: int) -> list[tuple[int, float, complex]]:
+        """The frames whose maps tell of a frame, what each counts, and how far (complex pixels) the subject
+        has gone since: the frame itself, or, where it has no pose, those with one before and after it."""
+        before, after = self.posed[self.posed <= index], self.posed[self.posed >= index]
+        frames = [*before[-1:].tolist(), *after[:1].tolist()] or [index]
+        if self.tracks is None or len(set(frames)) == 1:
+            return [(frames[0], 1.0, 0j)]
+        share = (index - frames[0]) / (frames[1] - frames[0])
+        centre = self.tracks.points.mean(axis=1) @ (1, 1j)
+        return [
+            (frame, weight, complex(centre[index] - centre[frame]))
+            for frame, weight in zip(frames, (1 - share, share))
+        ]
 
     def _describe(self, owners, borrowers):
         tracks = self.tracks
@@ -89,12 +106,15 @@ class Clip:
         if self.background.still(index) and (self.drawer is None or self.tracks.still(index)):
             return self.image
         behind = self.background.seen(index)
+        if self.shadow is not None:
+            behind = self.shadow.cast(self._known(index), behind)
         if self.drawer is None:
             return behind
         canvas, coverage = behind.copy(), np.zeros(behind.shape[:2], np.uint8)
         order = np.argsort(-self.depth[index], kind="stable")
         self.drawer.draw(index, canvas, coverage, order[self.drawn[index, order]])
-        if self.outline is not None:
+        # What is known of the frames without a pose is not asked for: the clip is free there.
+        if self.outline is not None and (self.posed == index).any():
             self.outline.correct(index, canvas, coverage, behind)
         return canvas
 

@@ -1,0 +1,104 @@
+"""The subject's shadow on what is behind it: taken out where it lay in the first frame, put in where it
+falls in each frame, as dark as the picture shows it."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from shared.messages import GenerationRequest
+
+FULL, NONE = 0.8, 0.04
+"""Cells above the one lie in the shadow, below the other out of it."""
+RING = 41
+"""Pixels around the shadow within which the ground is compared with it."""
+EDGE = 2
+"""Pixels around the subject that say nothing about the ground."""
+LEAST = 0.06
+"""A shadow that takes less than this of the light can't be told from the ground's own shades."""
+TILE = 48
+AGREEING = 0.7
+"""In so many of the places along the shadow's edge the picture must be darker within."""
+
+
+class Shadow:
+    """`maps` [F, h, w] uint8 are how much of the shadow falls on each cell; `light` [3] is what it leaves of
+    each colour, `brightest` [3] how bright the ground around it gets."""
+
+    def __init__(self, maps: np.ndarray, light: np.ndarray, brightest: np.ndarray, size: tuple[int, int]):
+        self._maps, self._light, self._brightest, self._size = maps, light, brightest, size
+
+    @classmethod
+    def of(cls, request: GenerationRequest, image: np.ndarray, subject: np.ndarray) -> Shadow | None:
+        """None where the request knows of no shadow, or where the picture does not show it: a painted one
+        may have none. `subject` [H, W] bool is where the subject is in the first frame."""
+        maps = request.shadow_maps
+        if maps is None or not maps[0].any():
+            return None
+        height, width = subject.shape
+        found = _measure(image, _full(maps[0], (width, height)), subject)
+        return cls(maps, *found, (width, height)) if found is not None else None
+
+    def remove(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The picture without the first frame's shadow, and [H, W] bool where its edge runs, which its low
+        resolution leaves wrong: to be filled in."""
+        share = _full(self._maps[0], self._size)
+        lit = image / (1 - share[..., None] * (1 - self._light))
+        # What was no darker than the ground beside it would shine.
+        lit = np.where(share[..., None] > NONE, np.minimum(lit, np.maximum(image, self._brightest)), image)
+        return np.clip(np.rint(lit), 0, 255).astype(np.uint8), (share > NONE) & (share < 1 - NONE)
+
+    def cast(self, known: list[tuple[int, float, complex]], behind: np.ndarray) -> np.ndarray:
+        """A picture with the shadow that falls in a frame: a mixture of the maps of `known` frames, each
+        with its weight and with how far (complex pixels) the subject has gone since."""
+        height, width = self._maps.shape[1:]
+        cells = np.zeros((height, width), np.float32)
+        for frame, weight, moved in known:
+            part = self._maps[frame].astype(np.float32) / 255
+            if moved:
+                shift = [
+                    [1, 0, moved.real * width / self._size[0]],
+                    [0, 1, moved.imag * height / self._size[1]],
+                ]
+                part = cv2.warpAffine(part, np.array(shift, np.float32), (width, height))
+            cells += weight * part
+        if not cells.any():
+            return behind
+        factor = 255 * (1 - cells[..., None] * (1 - self._light).astype(np.float32))
+        factor = cv2.resize(factor, self._size, interpolation=cv2.INTER_LINEAR).astype(np.uint8)
+        return cv2.multiply(behind, factor, scale=1 / 255)
+
+
+def _full(cells: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    return cv2.resize(cells.astype(np.float32) / 255, size, interpolation=cv2.INTER_LINEAR)
+
+
+def _measure(
+    image: np.ndarray, share: np.ndarray, subject: np.ndarray
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """[3] what is left of each colour in the shadow, and [3] how bright the ground beside it gets; None when
+    the picture has no such shadow there."""
+    free = cv2.dilate(subject.view(np.uint8), np.ones((2 * EDGE + 1,) * 2, np.uint8)) == 0
+    around = cv2.dilate((share > NONE).view(np.uint8), np.ones((RING, RING), np.uint8)) > 0
+    inside, outside = free & (share > FULL), free & around & (share < NONE)
+    if inside.sum() < 50 or outside.sum() < 50:
+        return None
+    shades = image.astype(np.float32) + 1
+    light = np.exp(
+        [np.median(np.log(shades[inside, c])) - np.median(np.log(shades[outside, c])) for c in range(3)]
+    )
+    if light.mean() > 1 - LEAST:
+        return None
+    # Where a picture is dark there by chance, it is not so all along the shadow's edge.
+    grey = shades.mean(axis=2)
+    darker = places = 0
+    for top in range(0, image.shape[0], TILE):
+        for left in range(0, image.shape[1], TILE):
+            tile = slice(top, top + TILE), slice(left, left + TILE)
+            within, beside = inside[tile], outside[tile]
+            if within.sum() >= 20 and beside.sum() >= 20:
+                places += 1
+                darker += np.median(grey[tile][within]) < (1 - LEAST / 2) * np.median(grey[tile][beside])
+    if places and darker < AGREEING * places:
+        return None
+    return np.clip(light, 0.05, 1.0), np.percentile(image[outside], 98, axis=0)

@@ -1,0 +1,78 @@
+"""The draft engine takes the first frame's shadow along with its subject, and leaves pictures without one
+alone."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from .draft_figures import HEIGHT, WALKER, WIDTH, ask, bones, draw, ground, pose_of, shoot
+
+CELL = 8
+LIGHT = np.array([0.5, 0.55, 0.65])
+"""What the shadow leaves of each colour."""
+
+
+def shadow(x: float) -> np.ndarray:
+    """[HEIGHT, WIDTH] bool: an ellipse below the walker at x."""
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    cv2.ellipse(mask, (round(x) + 40, 215), (60, 14), 0, 0, 360, 1, -1)
+    return mask > 0
+
+
+def frames(steps, shaded: bool):
+    """Pictures, poses, labels and shadow maps of a walker that slides along."""
+    pictures, poses, labels, maps = [], [], [], []
+    for x in steps:
+        behind = ground().astype(np.float64)
+        if shaded:
+            behind[shadow(x)] *= LIGHT
+        ends = bones(WALKER, (0, -40, 90, 95, 85, 90), (x, 110))
+        picture, label = draw(WALKER, ends, behind.astype(np.uint8))
+        pictures.append(picture)
+        poses.append(ends)
+        labels.append(label)
+        size = (WIDTH // CELL, HEIGHT // CELL)
+        maps.append(cv2.resize(shadow(x).astype(np.uint8) * 255, size, interpolation=cv2.INTER_AREA))
+    return pictures, poses, labels, np.stack(maps)
+
+
+def error(picture, truth, where) -> float:
+    return float(np.abs(picture[where].astype(float) - truth[where]).mean())
+
+
+def test_a_shadow_goes_along(steps=(60, 90, 150)):
+    pictures, poses, labels, maps = frames(steps, shaded=True)
+    pose, known = pose_of(WALKER, poses), dict(first_labels=labels[0])
+    still, _ = shoot(ask(pictures[0], pose, **known))
+    along, _ = shoot(ask(pictures[0], pose, **known, shadow_maps=maps))
+    old = shadow(steps[0]) & ~shadow(steps[2]) & (labels[2] == 0)
+    new = shadow(steps[2]) & ~shadow(steps[0]) & (labels[2] == 0)
+    for where in (old, new):
+        assert error(along[2], pictures[2], where) < 0.35 * error(still[2], pictures[2], where)
+    assert (along[0] == pictures[0]).all()
+
+
+def test_a_picture_that_shows_no_shadow_is_left_alone():
+    pictures, poses, labels, maps = frames((60, 90, 150), shaded=False)
+    pose, known = pose_of(WALKER, poses), dict(first_labels=labels[0])
+    plain, _ = shoot(ask(pictures[0], pose, **known))
+    told, _ = shoot(ask(pictures[0], pose, **known, shadow_maps=maps))
+    assert all((a == b).all() for a, b in zip(plain, told))
+
+
+@pytest.mark.parametrize("field", ["part_maps", "shadow_maps"])
+def test_maps_of_frames_without_a_pose_are_not_asked_for(field):
+    pictures, poses, labels, maps = frames((60, 90, 150), shaded=True)
+    if field == "part_maps":
+        size = (WIDTH // CELL, HEIGHT // CELL)
+        maps = np.stack([cv2.resize(label, size, interpolation=cv2.INTER_NEAREST) for label in labels])
+    other = maps.copy()
+    other[1] = maps.max()
+    pose = pose_of(WALKER, poses)
+    results = [
+        shoot(ask(pictures[0], pose, first_labels=labels[0], pose_frames=(0, 2), **{field: known}))[0]
+        for known in (maps, other)
+    ]
+    assert all((a == b).all() for a, b in zip(*results))
