@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import atexit
+import time
 import tomllib
 from pathlib import Path
 
@@ -42,6 +43,7 @@ class Session:
         self.motions: dict[int, Motion] = {}
         self.sentence = ""
         self._address: str | None = None
+        self._looked_at: float | None = None
 
     def reach_server(self, context: bpy.types.Context) -> None:
         """Connect to the server, starting it where the user wants that. Raises `ServerError` when none can
@@ -62,12 +64,18 @@ class Session:
         self._follow_address(context)
         if self.bridge.client is not None:
             return
+        self._looked_at = time.monotonic()
         try:
             self.bridge.connect_if_running(preferences.get(context).address, bpy.app.online_access)
         except ServerError as error:
             self.sentence = str(error)
         else:
             self.sentence = ""
+
+    @property
+    def looking(self) -> bool:
+        """Whether a server may be about to answer: it was looked for only just now."""
+        return self._looked_at is None or time.monotonic() - self._looked_at < 1.5
 
     @property
     def engines(self) -> tuple[EngineDescription, ...]:

@@ -45,7 +45,7 @@ class ServerProcess:
             raise ServerError(
                 f"{address} is another computer; start the server there, or choose an address on this one."
             )
-        home = _checkout(folder)
+        home = find_checkout(folder)
         interpreter = python or _interpreter(home)
         if is_taken(where):
             raise ServerError(f"Port {where.port} is in use by another program; choose another address.")
@@ -129,7 +129,8 @@ def parse_address(text: str) -> Address:
         raise ServerError(str(error)) from None
 
 
-def _checkout(folder: str) -> Path:
+def find_checkout(folder: str) -> Path:
+    """The folder of the project. Raises `ServerError` when it is not one."""
     if not folder:
         raise ServerError(
             "Set the Server Folder in the extension's preferences, or start the server yourself."

@@ -1,8 +1,8 @@
 """Everything the buttons do."""
 
-from . import colour, engine, example, files, findings, generate, limbs, server, takes
+from . import camera, colour, engine, example, files, findings, generate, limbs, server, takes
 
-_MODULES = (generate, server, takes, engine, colour, files, limbs, findings, example)
+_MODULES = (generate, server, takes, engine, colour, files, limbs, findings, camera, example)
 
 
 def register() -> None:

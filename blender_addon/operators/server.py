@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import bpy
+from bpy.props import BoolProperty, StringProperty
 
 from .. import preferences, session
-from ..connection.server import ServerError
+from ..connection.server import ServerError, find_checkout
+from ..shared.address import Address, AddressError
 
 
 class POSEANYTHING_OT_start_server(bpy.types.Operator):
@@ -19,6 +21,9 @@ class POSEANYTHING_OT_start_server(bpy.types.Operator):
     def poll(cls, context):
         if session.get().bridge.server.is_up:
             cls.poll_message_set("The server is running")
+            return False
+        if not _is_here(preferences.get(context).address):
+            cls.poll_message_set("The address names another computer; start the server there")
             return False
         if not preferences.get(context).server_folder:
             cls.poll_message_set("Set the Server Folder in the extension's preferences")
@@ -34,6 +39,47 @@ class POSEANYTHING_OT_start_server(bpy.types.Operator):
         except ServerError as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
+        return {"FINISHED"}
+
+
+def _is_here(address: str) -> bool:
+    try:
+        return Address.parse(address).is_loopback
+    except AddressError:
+        return True  # starting says what is wrong with it
+
+
+class POSEANYTHING_OT_choose_server_folder(bpy.types.Operator):
+    bl_idname = "poseanything.choose_server_folder"
+    bl_label = "Choose Server Folder"
+    bl_description = (
+        "Choose the checkout of PoseAnything Bridge that holds the server (the folder with build.py in it)"
+    )
+
+    directory: StringProperty(subtype="DIR_PATH", options={"HIDDEN", "SKIP_SAVE"})
+    filter_folder: BoolProperty(default=True, options={"HIDDEN"})
+
+    def invoke(self, context, event):
+        context.window_manager.fileselect_add(self)
+        return {"RUNNING_MODAL"}
+
+    def execute(self, context):
+        try:
+            find_checkout(bpy.path.abspath(self.directory))
+        except ServerError as error:
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        preferences.get(context).server_folder = self.directory
+        return {"FINISHED"}
+
+
+class POSEANYTHING_OT_use_this_computer(bpy.types.Operator):
+    bl_idname = "poseanything.use_this_computer"
+    bl_label = "Use This Computer"
+    bl_description = "Set the server's address to the usual one on this computer"
+
+    def execute(self, context):
+        preferences.get(context).property_unset("address")
         return {"FINISHED"}
 
 
@@ -76,5 +122,11 @@ class POSEANYTHING_OT_show_server_log(bpy.types.Operator):
 
 
 register, unregister = bpy.utils.register_classes_factory(
-    (POSEANYTHING_OT_start_server, POSEANYTHING_OT_stop_server, POSEANYTHING_OT_show_server_log)
+    (
+        POSEANYTHING_OT_start_server,
+        POSEANYTHING_OT_choose_server_folder,
+        POSEANYTHING_OT_use_this_computer,
+        POSEANYTHING_OT_stop_server,
+        POSEANYTHING_OT_show_server_log,
+    )
 )

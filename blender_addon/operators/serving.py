@@ -5,14 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Generator
 
-from .. import session
+import bpy
+
+from .. import preferences, session
 from ..connection import server
 from ..connection.bridge import PATIENCE
 from ..connection.client import CONNECTED, REFUSED
 from ..connection.server import ServerError
 from ..errors import ExportError
 from ..request.export import ExportStep
-from ..shared.address import Address
+from ..request.finding import Finding, setting
+from ..shared.address import Address, AddressError
 from ..shared.engines import EngineDescription
 
 START_PATIENCE = 120.0
@@ -57,11 +60,73 @@ def _nobody_answers(bridge) -> str:
     )
 
 
+def server_blockers(context) -> list[Finding]:
+    """What keeps the server from generating, as far as it is known now."""
+    prefs, bridge = preferences.get(context), session.get().bridge
+    try:
+        address = Address.parse(prefs.address)
+    except AddressError as error:
+        return [_use_this_computer(str(error))]
+    if bridge.link.state == REFUSED:
+        return [Finding(bridge.link.sentence)]
+    if bridge.link.state == CONNECTED:
+        return _engine_blockers(context.scene.poseanything.engine_name)
+    if not address.is_loopback:
+        if not bpy.app.online_access:
+            sentence = f"Blender is set to stay offline, so {prefs.address} can't be used"
+            return [
+                setting(sentence, "Allow Online Access", "preferences.system.use_online_access", True),
+                _use_this_computer("A server on this computer needs no online access"),
+            ]
+        return []
+    if bridge.server.is_up or session.get().looking:
+        return []
+    if not prefs.server_folder:
+        return [
+            Finding(
+                "Choose the folder of PoseAnything Bridge's checkout, which holds the server",
+                "poseanything.choose_server_folder",
+                "Choose Server Folder",
+            )
+        ]
+    return (
+        [] if prefs.autostart else [Finding("No server answers", "poseanything.start_server", "Start Server")]
+    )
+
+
+def _use_this_computer(sentence: str) -> Finding:
+    return Finding(sentence, "poseanything.use_this_computer", "Use This Computer")
+
+
+def _engine_blockers(name: str) -> list[Finding]:
+    engines = session.get().engines
+    if name and session.get().engine(name) is None:
+        sentence = f"The server has no engine named {name}"
+    elif name and not session.get().engine(name).ready:
+        sentence = not_ready(session.get().engine(name))
+    elif engines and not any(engine.ready for engine in engines):
+        return [Finding(f"No engine is ready: {' '.join(not_ready(engine) for engine in engines)}")]
+    else:
+        return []
+    if not any(engine.ready for engine in engines):
+        return [Finding(sentence)]
+    return [setting(sentence, "Use the Best Available", "scene.poseanything.engine", "AUTO")]
+
+
+def not_ready(engine: EngineDescription) -> str:
+    """Why an engine can't be used, its name said once."""
+    return (
+        engine.reason
+        if engine.reason.startswith(engine.label)
+        else f"{engine.label} can't run: {engine.reason}"
+    )
+
+
 def usable_engine(name: str) -> EngineDescription:
     """An engine by name, "" for the best. Raises `ExportError` when it can't be used."""
     engine = session.get().engine(name)
     if engine is None:
         raise ExportError(f"The server has no {name or 'usable'} engine; choose another in the Engine panel.")
     if not engine.ready:
-        raise ExportError(f"{engine.label} can't run: {engine.reason}")
+        raise ExportError(not_ready(engine))
     return engine

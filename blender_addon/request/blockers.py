@@ -1,22 +1,69 @@
-"""What keeps the user from exporting."""
+"""What keeps the user from exporting, all of it at once."""
 
 from __future__ import annotations
 
+import os
+
 import bpy
 
+from ..errors import ExportError
 from . import view
+from .finding import Finding, setting
+from .range import frame_range
 from .subjects import find_subjects, why_none
+
+SETTINGS = "scene.poseanything"
+
+
+def scene_blockers(context) -> list[Finding]:
+    """What has to be put right in the scene before it can be exported; sentences without a full stop."""
+    scene, found = context.scene, []
+    settings = scene.poseanything
+    if not find_subjects(context, settings):
+        found.append(_no_subject(context, settings))
+    if settings.view == "CAMERA" and scene.camera is None:
+        found.append(
+            Finding(
+                "Add a camera to the scene, or choose the viewport as view",
+                "poseanything.frame_subject",
+                "Add Camera",
+            )
+        )
+    if settings.view == "VIEWPORT" and view.find_viewport(context) is None:
+        found.append(
+            setting(
+                "Open a 3D view, or choose the camera as view", "Use the Camera", f"{SETTINGS}.view", "CAMERA"
+            )
+        )
+    try:
+        frame_range(scene, settings)
+    except ExportError as error:
+        sentence = str(error).rstrip(".")
+        path = f"{SETTINGS}.use_custom_range"
+        custom = settings.use_custom_range
+        found.append(setting(sentence, "Use the Scene's Range", path, False) if custom else Finding(sentence))
+    if settings.first_frame_source == "PICTURE" and not _is_file(settings.first_frame_path):
+        sentence = "Choose the picture that the clip begins with, or another source of the first frame"
+        if settings.first_frame_path:
+            sentence = f"The picture {settings.first_frame_path} is not there; choose another one"
+        found.append(setting(sentence, "Render It Instead", f"{SETTINGS}.first_frame_source", "RENDER"))
+    if bpy.app.is_job_running("RENDER"):
+        found.append(Finding("Wait for the render to end"))
+    return found
 
 
 def export_blocker(context) -> str:
-    """What stands in the way of exporting, in a few words; "" when nothing does."""
-    scene = context.scene
-    if not find_subjects(context, scene.poseanything):
-        return why_none(context, scene.poseanything)
-    if scene.poseanything.view == "CAMERA" and scene.camera is None:
-        return "Add a camera to the scene, or choose the viewport as view"
-    if scene.poseanything.view == "VIEWPORT" and view.find_viewport(context) is None:
-        return "Open a 3D view, or choose the camera as view"
-    if bpy.app.is_job_running("RENDER"):
-        return "Wait for the render to end"
-    return ""
+    """The first of `scene_blockers`, "" when nothing stands in the way."""
+    found = scene_blockers(context)
+    return found[0].sentence if found else ""
+
+
+def _no_subject(context, settings) -> Finding:
+    sentence = why_none(context, settings)
+    if any(obj.type == "ARMATURE" and obj.visible_get() for obj in context.view_layer.objects):
+        return setting(sentence, "Use All Visible Armatures", f"{SETTINGS}.subjects", "VISIBLE")
+    return Finding(sentence, "poseanything.example_shot", "Example Shot")
+
+
+def _is_file(path: str) -> bool:
+    return bool(path) and os.path.isfile(bpy.path.abspath(path))

@@ -27,6 +27,11 @@ class ClipRange:
     height: int
     fps: float
 
+    @property
+    def asked(self) -> int:
+        """How many frames the range has; engines may make more of them."""
+        return (self.duration - 1) // self.frame_step + 1
+
 
 def frame_range(scene, settings) -> tuple[int, int]:
     """First and last scene frame. Raises `ExportError` when there is none between them."""

@@ -13,6 +13,7 @@ from ..errors import ExportError
 from ..rig.subjects import Subject
 from ..shared.pose import PoseSequence
 from ..view.projection import Projector
+from .finding import Finding
 from .range import ClipRange
 
 SMALL = 0.12
@@ -27,16 +28,6 @@ BAKED = 0.9
 """A subject that is keyed on this fraction of the frames is baked."""
 FINGERS = 0.002
 """Fingers that move this fraction of the picture by themselves are worth a word."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One sentence, and, where a button helps, the operator it presses, its label and its properties."""
-
-    sentence: str
-    operator: str = ""
-    label: str = ""
-    properties: tuple[tuple[str, object], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,7 @@ from itertools import groupby
 
 from .. import engine_settings, session
 from ..engine_settings import GUIDER, START, STEPS, STOP
+from ..operators.serving import not_ready
 from ..shared.engines import EngineDescription, OptionDescription
 from .text import paragraph
 
@@ -53,13 +54,13 @@ def _draw_state(layout, context, engine: EngineDescription | None) -> None:
     """Which engine it is, what it runs on, and why a better one is not used."""
     settings, engines = context.scene.poseanything, session.get().engines
     if engine is not None and not engine.ready:
-        paragraph(layout, context, f"{engine.label} can't run: {engine.reason}", "ERROR", alert=True)
+        paragraph(layout, context, not_ready(engine), "ERROR", alert=True)
         return
     if not settings.engine_name and engine is not None:
         layout.label(text=f"Chosen: {engine.label}", icon="CHECKMARK")
         for other in engines:
             if other.neural and not other.ready and not engine.neural:
-                paragraph(layout, context, f"{other.label} can't run: {other.reason}", "INFO")
+                paragraph(layout, context, not_ready(other), "INFO")
     if engine is not None and engine.runs_on:
         paragraph(layout, context, engine.runs_on, "MEMORY")
     if engine is None:

@@ -7,6 +7,8 @@ import bpy
 from .. import preferences, session
 from ..errors import ExportError
 from ..operators.colour import changes_colours
+from ..operators.serving import server_blockers
+from ..request.blockers import scene_blockers
 from ..request.output import output_folder
 from ..request.range import clip_range
 from ..request.subjects import find_subjects
@@ -15,7 +17,7 @@ from ..takes.take import TakeError
 from ..view import fit
 from . import limbs, pictures
 from .engine import draw_advanced, draw_engine, has_advanced
-from .progress import ANIMATIC, draw_progress, draw_takes
+from .progress import ANIMATIC, draw_findings, draw_progress, draw_takes
 from .refresh import TAB
 from .server import draw_server
 from .text import paragraph
@@ -57,17 +59,21 @@ class _Main:
         row = layout.row()
         row.scale_y = 1.6
         row.operator("poseanything.generate", icon="RENDER_ANIMATION")
+        if session.get().exporting is None:
+            draw_findings(layout, context, [*scene_blockers(context), *server_blockers(context)])
         engine = session.get().engine(settings.engine_name)
         try:
             planned = clip_range(context, settings, engine)
-        except ExportError as error:
-            paragraph(layout, context, str(error), "ERROR", alert=True)
+        except ExportError:
+            pass  # said above, or it is when Generate is pressed
         else:
             seconds = planned.duration * context.scene.render.fps_base / context.scene.render.fps
             layout.label(
-                text=f"{planned.num_frames} frames, {planned.width} x {planned.height}, {seconds:.1f} s",
+                text=f"{planned.asked} frames, {planned.width} x {planned.height}, {seconds:.1f} s",
                 icon="SEQUENCE",
             )
+            if planned.num_frames > planned.asked:
+                layout.label(text=f"{engine.label} makes {planned.num_frames} of them", icon="BLANK1")
         if engine is not None and not engine.neural:
             layout.label(text=f"{engine.label}: {ANIMATIC.lower()}", icon="INFO")
         draw_progress(layout, context)
@@ -102,8 +108,7 @@ class POSEANYTHING_PT_rig(_Sub, bpy.types.Panel):
         layout.prop(settings, "show_limbs")
         subjects = find_subjects(context, settings)
         if not subjects:
-            layout.label(text="No armature", icon="ERROR")
-            return
+            return  # the main panel says what to do
         try:
             choices = limbs.choices(subjects)
         except ExportError as error:
@@ -177,8 +182,7 @@ class POSEANYTHING_PT_shot(_Sub, bpy.types.Panel):
         layout.prop(settings, "frame_step")
         layout.prop(settings, "long_side")
         layout.prop(settings, "view")
-        if settings.view == "CAMERA" and scene.camera is None:
-            layout.label(text="The scene has no camera", icon="ERROR")
+        layout.operator("poseanything.frame_subject", icon="CAMERA_DATA")
         layout.prop(settings, "first_frame_source")
         if settings.first_frame_source == "PICTURE":
             layout.prop(settings, "first_frame_path")
@@ -265,6 +269,8 @@ class POSEANYTHING_PT_output(_Sub, bpy.types.Panel):
             paragraph(layout, context, str(error), "ERROR", alert=True)
         else:
             paragraph(layout, context, str(folder), "FILE_FOLDER")
+            if not bpy.data.is_saved:
+                paragraph(layout, context, "Save the file to keep takes beside it.", "INFO")
         layout.operator("poseanything.export_skeleton", icon="EXPORT")
 
 

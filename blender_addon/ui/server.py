@@ -5,6 +5,7 @@ from __future__ import annotations
 from .. import session
 from ..connection import server
 from ..connection.client import CONNECTED, REFUSED
+from ..operators.serving import not_ready
 from .text import light, paragraph
 
 
@@ -43,4 +44,4 @@ def _draw_engines(layout, context, bridge) -> None:
         if engine.ready:
             column.label(text=engine.label, icon="CHECKMARK")
         else:
-            paragraph(column, context, f"{engine.label}: {engine.reason}", "X")
+            paragraph(column, context, not_ready(engine), "X")

@@ -78,7 +78,7 @@ def test_every_camera_move_of_the_contract_can_be_chosen(shot):
 
 
 def test_second_generate_while_one_runs_is_queued(shot, served):
-    served(pace=30)
+    served(pace=6)
     bpy.ops.poseanything.generate()
     first = newest_job()
     bpy.ops.poseanything.generate()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.addon.rigs import LEGGED, add_camera, flesh, make_armature
-from tests.addon.scenes import newest_job, settle, strip_of
+from tests.addon.scenes import make_rig, newest_job, settle, strip_of
 from tests.addon.servers import module, png, wait_for
 
 LAYOUT = bpy.types.UILayout.bl_rna
@@ -79,10 +79,77 @@ class PreferencesView:
         return getattr(self._preferences, name)
 
 
-def test_with_nothing_there(clean_scene, preferences):
-    texts = draw_all()
-    assert "No armature" in texts and "The scene has no camera" in texts
-    assert any(text.startswith("Save the .blend first") for text in texts)
+def test_with_nothing_there_everything_that_is_missing_is_said_at_once(clean_scene, preferences, monkeypatch):
+    monkeypatch.setattr(type(module("session").get()), "looking", False)
+    text = " ".join(draw_all())
+    for sentence in (
+        "Add an armature to the scene Example Shot",
+        "Add a camera to the scene, or choose the viewport as view Add Camera",
+        "Choose the folder of PoseAnything Bridge's checkout",
+        "Choose Server Folder",
+        "Save the file to keep takes beside it",
+    ):
+        assert sentence in text
+
+
+def test_each_blocker_has_a_button_that_cures_it(shot, served):
+    served()
+    settings = shot.poseanything
+    blockers = module("request.blockers").scene_blockers
+
+    def press(words):
+        [found] = blockers(bpy.context)
+        assert words in found.sentence
+        category, name = found.operator.split(".")
+        assert getattr(getattr(bpy.ops, category), name)(**dict(found.properties)) == {"FINISHED"}
+        assert not blockers(bpy.context)
+
+    assert not blockers(bpy.context)
+    make_rig("Second", 5.0)
+    bpy.ops.object.select_all(action="DESELECT")
+    press("Select an armature")
+    shot.camera = None
+    press("Add a camera")
+    settings.use_custom_range, settings.frame_start, settings.frame_end = True, 9, 5
+    press("comes before its start")
+    settings.first_frame_source = "PICTURE"
+    press("Choose the picture")
+    settings.first_frame_source, settings.first_frame_path = "PICTURE", "/nowhere/fox.png"
+    press("/nowhere/fox.png is not there")
+
+
+def test_what_keeps_the_server_from_generating_is_said_before_anybody_presses(shot, served, preferences):
+    served()
+    settings, blockers = shot.poseanything, module("operators.serving").server_blockers
+    bpy.ops.poseanything.generate(wait=True)
+    assert not blockers(bpy.context)
+    settings.engine = "poseanything"
+    [found] = blockers(bpy.context)
+    assert found.sentence == "PoseAnything can't run: Its weights are not here."
+    bpy.ops.wm.context_set_enum(**dict(found.properties))
+    assert not blockers(bpy.context) and settings.engine == "AUTO"
+    module("session").get().bridge.disconnect()
+    preferences.address = "nonsense"
+    [found] = blockers(bpy.context)
+    assert "write it as tcp://127.0.0.1" in found.sentence
+    assert bpy.ops.poseanything.use_this_computer() == {"FINISHED"}
+    assert preferences.address == "tcp://127.0.0.1:47847"
+    preferences.address = "tcp://192.0.2.7:47847"
+    system = bpy.context.preferences.system
+    system.use_online_access = False
+    assert [found.label for found in blockers(bpy.context)] == ["Allow Online Access", "Use This Computer"]
+    system.use_online_access = True
+    assert not blockers(bpy.context)
+    assert not bpy.ops.poseanything.start_server.poll(), "it can't be started on another computer"
+    system.use_online_access = False
+
+
+def test_a_name_is_not_said_twice():
+    not_ready = module("operators.serving").not_ready
+    engine = types.SimpleNamespace(label="PoseAnything", reason="PoseAnything needs torch.")
+    assert not_ready(engine) == "PoseAnything needs torch."
+    engine.reason = "Its weights are not here."
+    assert not_ready(engine) == "PoseAnything can't run: Its weights are not here."
 
 
 def test_every_choice_is_drawn(shot, served):
@@ -96,7 +163,7 @@ def test_every_choice_is_drawn(shot, served):
             draw_all()
         settings.property_unset(attribute)
     settings.use_custom_range, settings.frame_start, settings.frame_end = True, 9, 5
-    assert any("comes before" in text for text in draw_all())
+    assert "comes before" in " ".join(draw_all())
 
 
 def test_the_engine_is_drawn_from_what_it_says_of_itself(shot, served):
