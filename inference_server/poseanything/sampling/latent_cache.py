@@ -44,5 +44,5 @@ class LatentCache:
 def digest(images: np.ndarray) -> bytes:
     """A fingerprint of an array's shape, type and values."""
     found = hashlib.blake2b(f"{images.shape} {images.dtype}".encode(), digest_size=16)
-    found.update(np.ascontiguousarray(images))
+    found.update(np.ascontiguousarray(images).data)
     return found.digest()
