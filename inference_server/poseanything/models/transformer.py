@@ -200,7 +200,8 @@ class PoseAnythingTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, 
         >>> transformer = PoseAnythingTransformer3DModel(  # a small bridge from drafts, over a linear VAE
         ...     patch_size=(1, 1, 1), num_attention_heads=4, attention_head_dim=64, in_channels=1536,
         ...     out_channels=768, text_dim=32, ffn_dim=1024, num_layers=4, part_attention_empty="excluded",
-        ...     part_attention_threshold=0.0, max_parts=10, init="draft", num_inference_steps=4, text_conditioning=False, sample_frames=17,
+        ...     part_attention_threshold=0.0, max_parts=10, init="draft", num_inference_steps=4,
+        ...     text_conditioning=False, sample_frames=17,
         ...     sample_size=64, pose_canvas=None, pose_look="bones",
         ... )
         >>> transformer.save_pretrained("weights/small/transformer")
