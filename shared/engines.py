@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 OPTION_TYPES = ("bool", "int", "float", "choice", "text", "strengths")
 LIMIT = 1e9
 """No number of an option is larger."""
+MAX_CHOICES = 256
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class OptionDescription(Checked):
     default: bool | int | float | str | dict = declare(Value())
     minimum: float = declare(Number(-LIMIT, LIMIT), -LIMIT)
     maximum: float = declare(Number(-LIMIT, LIMIT), LIMIT)
-    choices: tuple[OptionChoice, ...] = declare(Many(Struct(OptionChoice), 256), ())
+    choices: tuple[OptionChoice, ...] = declare(Many(Struct(OptionChoice), MAX_CHOICES), ())
     advanced: bool = declare(Flag(), False)
     group: str = declare(Text(64), "")
 
@@ -322,23 +323,34 @@ def describe_options(
 ) -> tuple[OptionDescription, ...]:
     """The options that a dataclass declares, in its order.
 
-    `choices` adds, by the option's name, those that only the machine knows, such as files.
+    `choices` adds, by the option's name, those that only the machine knows, such as files; names that can't be
+    sent, and those beyond `MAX_CHOICES`, are left out.
     """
     described = []
     for field in dataclasses.fields(cls):
         if "option" not in field.metadata:
             continue
         about = field.metadata["option"]
-        names = (choices or {}).get(field.name, ())
+        names = [name for name in (choices or {}).get(field.name, ()) if _can_be_sent(name)]
         found = tuple(OptionChoice(name, name.removesuffix(".safetensors")) for name in names)
         table = field.default_factory
         default: Any = field.default if table is dataclasses.MISSING else table()
         described.append(
             OptionDescription(
-                name=field.name, default=default, **about | {"choices": about["choices"] + found}
+                name=field.name,
+                default=default,
+                **about | {"choices": (about["choices"] + found)[:MAX_CHOICES]},
             )
         )
     return tuple(described)
+
+
+def _can_be_sent(name: str) -> bool:
+    try:
+        Text(MAX_NAME).check(name, "")
+    except MessageError:  # a file name that is not UTF-8
+        return False
+    return True
 
 
 def _named(items: Sequence, name: str) -> Any:

@@ -80,6 +80,13 @@ def test_a_dataclass_describes_its_options():
     }
 
 
+def test_files_that_can_not_be_named_in_a_message_are_left_out():
+    names = ["\udce9.safetensors", *(f"{number}.safetensors" for number in range(400))]
+    (loras,) = [about for about in describe_options(Options, {"loras": names}) if about.name == "loras"]
+    assert len(loras.choices) == 256
+    assert (loras.choices[0].name, loras.choices[0].label) == ("0.safetensors", "0")
+
+
 def test_what_is_left_out_has_its_default():
     values = check_values({"steps": 2, "loras": {"fur.safetensors": 1}}, ENGINE.options, "Plain")
     assert values == {
