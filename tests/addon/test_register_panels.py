@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import types
+from dataclasses import replace
 
 import bpy
 import numpy as np
@@ -18,7 +19,7 @@ LAYOUT = bpy.types.UILayout.bl_rna
 
 
 class CheckedLayout:
-    """Takes what a real layout takes, by its RNA, and raises for anything else; notes every text."""
+    """Takes what a real layout takes, by its RNA, and raises for anything else; notes every text, and every property as <name>."""
 
     def __init__(self, texts):
         object.__setattr__(self, "texts", texts)
@@ -41,6 +42,7 @@ class CheckedLayout:
         self.texts.append(str(given.get("text", "")))
         if function.identifier == "prop":
             assert given["property"] in given["data"].bl_rna.properties
+            self.texts.append(f"<{given['property']}>")
         if function.identifier in ("operator", "operator_menu_enum"):
             category, name = given["operator"].split(".")
             rna = getattr(getattr(bpy.ops, category), name).get_rna_type()
@@ -171,8 +173,13 @@ def test_the_engine_is_drawn_from_what_it_says_of_itself(shot, served):
     bpy.ops.poseanything.generate(wait=True)
     settings, engine_settings = shot.poseanything, module("engine_settings")
     texts = draw_all()
-    assert "Chosen: Draft" in texts and "Seed" not in texts
+    assert "Chosen: Draft" in texts and "<seed>" in texts and "<steps>" not in texts
     assert any("PoseAnything can't run: Its weights" in text for text in texts), "why not the better one"
+    bridge = module("session").get().bridge
+    offered = bridge.engines
+    bridge.engines = tuple(replace(engine, uses_seed=False) for engine in offered)
+    assert not {"<seed>", "<new_seed>"} & set(draw_all())
+    bridge.engines = offered
     settings.engine = "studio"
     studio = engine_settings.group_of(shot, "studio")
     assert {"Preset", "Release", "LoRAs", "Add", "Runs well."} <= set(draw_all())
