@@ -444,10 +444,15 @@ def clips(bench: Bench) -> None:
         bench.row("memory", **_estimate(bench, plan.peak_bytes))
         if bench.on_card and not bench.toy:
             _promise_estimate(bench, plan.peak_bytes)
-        few = _clip(bench, runner, "4 steps, another seed", 4, seed=2)
+        compiling = _clip(bench, runner, "4 steps, another seed: the blocks are compiled", 4, seed=2)
         again = _clip(bench, runner, f"{steps} steps", steps, seed=2)
-        changed = _clip(bench, runner, "4 steps, another prompt", 4, seed=2, prompt="a fox sleeps")
-        for name, played in (("first", first), ("again", again), ("few", few), ("changed", changed)):
+        few = _clip(bench, runner, "4 steps, another prompt", 4, seed=2, prompt="a fox sleeps")
+        for name, played in (
+            ("the first clip", first),
+            ("the compiling clip", compiling),
+            ("the long clip", again),
+            ("the short clip", few),
+        ):
             if played.num_frames != bench.clip.num_frames:
                 bench.promise(f"frames of {name}", played.num_frames, "all", False)
         _cancel(bench, runner, again.seconds)

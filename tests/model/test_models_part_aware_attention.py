@@ -276,3 +276,14 @@ def test_masks_that_make_no_sense(first: tuple, frames: tuple, message: str):
 def test_an_unknown_choice_for_empty_tokens():
     with pytest.raises(ValueError, match="'shared', 'excluded'"):
         make_block("dropped")
+
+
+@pytest.mark.parametrize("dim_head, fits", [(128, True), (8, True), (12, False), (264, False)])
+def test_the_ragged_kernel_is_used_for_heads_that_it_takes_only(dim_head: int, fits: bool):
+    """A card refused heads of 12 features: the kernel takes multiples of 8 up to 256."""
+    query = mock.Mock(is_cuda=True, dtype=torch.bfloat16, requires_grad=False, shape=(1, 4, 2, dim_head))
+    with (
+        mock.patch("torch.backends.cuda.is_flash_attention_available", lambda: True),
+        mock.patch("torch.cuda.get_device_capability", lambda device: (9, 0)),
+    ):
+        assert part_aware_attention.PartAttnProcessor()._has_ragged_kernel(query) is fits

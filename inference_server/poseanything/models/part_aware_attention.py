@@ -115,6 +115,8 @@ class PartAttnProcessor:
             and query.dtype in (torch.float16, torch.bfloat16)
             and not query.requires_grad
             and (self._backend == AttentionBackendName.NATIVE or self._backend not in _TAKES_BIAS)
+            and query.shape[-1] % 8 == 0
+            and query.shape[-1] <= 256
             and torch.backends.cuda.is_flash_attention_available()
             and torch.cuda.get_device_capability(query.device) >= (8, 0)
         )
