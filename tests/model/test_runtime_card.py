@@ -9,6 +9,7 @@ from inference_server.poseanything.runtime.card import (
     GIB,
     Card,
     DeviceError,
+    container_memory,
     default_device,
     explain,
     is_device_fault,
@@ -129,3 +130,36 @@ def test_a_probe_that_fails_is_a_sentence(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: raises(TAKEN)())
     with pytest.raises(DeviceError, match="Another program has taken the card"):
         Card.of("cuda")
+
+
+@pytest.mark.parametrize(
+    "files, free_and_total",
+    [
+        (
+            {
+                "memory.max": "8589934592\n",
+                "memory.current": "3221225472\n",
+                "memory.stat": "anon 1\ninactive_file 1073741824\n",
+            },
+            (6 * GIB, 8 * GIB),
+        ),
+        ({"memory.max": "max\n", "memory.current": "5\n", "memory.stat": ""}, None),
+        (
+            {
+                "memory/memory.limit_in_bytes": "4294967296",
+                "memory/memory.usage_in_bytes": "1073741824",
+                "memory/memory.stat": "cache 3",
+            },
+            (3 * GIB, 4 * GIB),
+        ),
+        ({}, None),
+    ],
+)
+def test_a_containers_limit_is_the_hosts_memory(tmp_path, files, free_and_total, monkeypatch):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert container_memory(tmp_path) == free_and_total
+    if free_and_total is not None:
+        monkeypatch.setattr("inference_server.poseanything.runtime.card.container_memory", lambda: (5, 7))
+        assert Card.of("cpu").host_bytes == 5 and Card.of("cpu", held_bytes=100).host_bytes == 7

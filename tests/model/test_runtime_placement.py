@@ -193,6 +193,18 @@ def test_float8_that_was_asked_for_goes_with_the_next_request():
         lower = lower.step_down()
 
 
+def test_a_card_that_others_hold_is_told_where_it_costs_something():
+    crowded = dataclasses.replace(cuda_card(12), total_bytes=24 * GIB)
+    assert "11.2 GiB free, while other programs hold 12.8, and" in plan(crowded, RELEASED, CLIP).reason
+    roomy = dataclasses.replace(cuda_card(80), total_bytes=96 * GIB)
+    assert "other programs" not in plan(roomy, RELEASED, CLIP).reason
+
+
+def test_memory_that_runs_out_against_the_estimate_is_not_explained_by_it():
+    chosen = plan(cuda_card(12), RELEASED, CLIP)
+    assert chosen.fits and "seemed to have enough" in chosen.shortage
+
+
 def test_what_is_loaded_stays_while_other_programs_take_a_little():
     loaded = plan(cuda_card(16), RELEASED, CLIP)
     for gigabytes in (15.9, 18, 40):

@@ -24,6 +24,7 @@ from ..compat.diffusers import (
     replace_forward,
 )
 from ..conditioning.conditions import InputError
+from ..conditioning.prompts import MAX_TOKENS as PROMPT_TOKENS
 from ..models.streaming_vae import decode_frames
 from ..models.transformer import PoseAnythingTransformer3DModel
 from .out_of_memory import is_out_of_memory
@@ -183,14 +184,16 @@ def _is_usable(name: str) -> bool:
 def _trial(
     name: str, device: torch.device, dtype: torch.dtype, heads: int, head_dim: int, tokens: int, runs: int = 5
 ) -> float | None:
-    """Median seconds; None where the backend fails."""
+    """Median seconds of attention to the clip itself and to a prompt; None where the backend fails."""
     query = torch.randn(1, tokens, heads, head_dim, device=device, dtype=dtype)
+    text = query[:, :PROMPT_TOKENS].contiguous()
     taken = []
     try:
         for _ in range(runs + 1):
             torch.cuda.synchronize(device)
             started = time.perf_counter()
-            dispatch_attention_fn(query, query, query, backend=AttentionBackendName(name))
+            for keys in (query, text):
+                dispatch_attention_fn(query, keys, keys, backend=AttentionBackendName(name))
             torch.cuda.synchronize(device)
             taken.append(time.perf_counter() - started)
     except Exception as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 import torch
@@ -41,7 +42,10 @@ class Card:
         """
         device = torch.device(device)
         memory = psutil.virtual_memory()
-        host_bytes = min(memory.available + held_bytes, memory.total)
+        available, total = memory.available, memory.total
+        if (container := container_memory()) is not None:
+            available, total = min(available, container[0]), min(total, container[1])
+        host_bytes = min(available + held_bytes, total)
         if device.type != "cuda":
             return cls("the processor", device, host_bytes, host_bytes)
         try:
@@ -57,6 +61,26 @@ class Card:
     def others_bytes(self) -> int:
         """What other programs hold of the card."""
         return max(0, self.total_bytes - self.free_bytes)
+
+
+def container_memory(root: Path = Path("/sys/fs/cgroup")) -> tuple[int, int] | None:
+    """Free and total bytes of the container that this process is in, None where no limit is set.
+
+    Without it a process is ended for what the machine has and its container may not use.
+    """
+    for limit, used, reclaimable in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        try:
+            total = int((root / limit).read_text())
+            in_use = int((root / used).read_text())
+            lines = (root / used).with_name("memory.stat").read_text().splitlines()
+        except (OSError, ValueError):  # "max" is no limit
+            continue
+        pages = dict(line.split() for line in lines if line.count(" ") == 1)
+        return max(0, total - in_use + int(pages.get(reclaimable, 0))), total
+    return None
 
 
 def default_device(initialize: Callable[[], None] = torch.cuda.init) -> torch.device:

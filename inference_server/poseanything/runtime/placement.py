@@ -32,6 +32,8 @@ RESERVE_BYTES = 768 * 2**20
 """For cuBLAS' and cuDNN's workspaces, and what the allocator can't join."""
 HOST_RESERVE_BYTES = 3 * GIB
 """For the interpreter and its libraries, and the rest of the system."""
+OTHERS_BYTES = 2 * GIB
+"""What other programs may hold of a card before it is told; a desktop and CUDA itself take some."""
 MARGIN = 0.05
 """Of the card's free memory, what blocks that stay on it only where there is room leave alone."""
 
@@ -172,9 +174,13 @@ class MemoryPlan:
             places = f"{some}, and so does the text encoder"
         tiles = ", frames are decoded in tiles" if self.vae_tiling else ""
         doubt = "" if self.fits else "; that may not be enough"
+        others = ""
+        if card.others_bytes > OTHERS_BYTES and self.text_encoder == "streamed":
+            others = f", while other programs hold {card.others_bytes / GIB:.1f},"
+        clip = f"{shape.width} x {shape.height} x {shape.num_frames}"
         return (
-            f"{card.name} has {card.free_bytes / GIB:.1f} GiB free and {shape.width} x {shape.height} x"
-            f" {shape.num_frames} takes {self.peak_bytes / GIB:.1f}: {places}{tiles}{doubt}."
+            f"{card.name} has {card.free_bytes / GIB:.1f} GiB free{others} and {clip} takes"
+            f" {self.peak_bytes / GIB:.1f}: {places}{tiles}{doubt}."
         )
 
     @property
@@ -188,6 +194,8 @@ class MemoryPlan:
                 f"{what} takes {self.host_bytes / GIB:.1f} GiB of the machine's memory, which has"
                 f" {card.host_bytes / GIB:.1f} free; close other programs, or {smaller}."
             )
+        if self.fits:
+            return f"Memory ran out though {card.name} seemed to have enough for this clip; {smaller}."
         takes = f"{what} takes at least {self.peak_bytes / GIB:.1f} GiB of {card.name}, which has"
         if card.total_bytes and self.peak_bytes > card.total_bytes:
             return f"{takes} {card.total_bytes / GIB:.1f} in all; {smaller}, or use a larger card."
