@@ -14,6 +14,7 @@ _HOMES = {
     "to_official_state_dict": ".official",
     "load_lora": ".lora",
     "load_text_encoder": ".text_encoder",
+    "load_tiny_decoder": ".vae",
     "load_transformer": ".transformer",
     "load_vae": ".vae",
     "unload_loras": ".lora",

@@ -25,6 +25,7 @@ TEXT_ENCODER_NAMES = (
     "umt5_xxl_fp16.safetensors",
     "umt5_xxl_fp8_e4m3fn_scaled.safetensors",
 )
+PREVIEW_NAMES = ("taew2_2.safetensors", "taew2_2.pth")  # a tiny decoder of Wan 2.2's latents; none is needed
 TOKENIZER_NAMES = ("google/umt5-xxl", "tokenizer")
 OWN_NAMES = ("cross_attn_instance", "part_attn", "condition_proj", "pose_proj")  # parts that no plain Wan has
 CHECKSUMS = "SHA256SUMS"  # kept beside fetched files
@@ -88,6 +89,11 @@ class WeightSet:
         if found is None:
             raise CheckpointError(_lack(self.folder, ["vae"]))
         return found
+
+    @property
+    def preview_decoder(self) -> Path | None:
+        """The tiny decoder of the VAE's latents, where there is one."""
+        return None if _own_vae(self.transformer) else self.shared.get("preview_decoder")
 
     @property
     def text_encoder(self) -> Path | None:
@@ -183,6 +189,7 @@ def find_weights(folder: Path | str | None = None, *, transformer: Path | str | 
         ),
         "text_encoder": _find_named(places, TEXT_ENCODER_NAMES),
         "tokenizer": _find_named(places, TOKENIZER_NAMES),
+        "preview_decoder": _find_named(places, PREVIEW_NAMES),
     }
     found = WeightSet(folder, tuple(transformers), shared)
     complete = tuple(one for one in transformers if not found.missing(one))

@@ -12,6 +12,7 @@ from accelerate import init_empty_weights
 from diffusers import AutoencoderKLWan
 
 from ..models.linear_vae import AutoencoderLinear
+from ..models.tiny_decoder import TinyDecoder
 from .errors import CheckpointError
 from .keymap import KeyMap
 from .lazy_tensors import LazyTensors, Renamed
@@ -87,6 +88,22 @@ def load_vae(
     sentence on what is wrong with the file, or which other VAE it is.
     """
     return fill(open_vae(path), torch_dtype=torch_dtype, device=device, check=check)
+
+
+def load_tiny_decoder(
+    path: Path | str, *, torch_dtype: torch.dtype = torch.bfloat16, device: torch.device | str = "cpu"
+) -> TinyDecoder:
+    """Load the decoder of previews from TAEHV's `taew2_2.safetensors` or `.pth`. Raises `CheckpointError`."""
+    tensors = open_tensors(Path(path))
+    mine = {name: tensors[name] for name in tensors if name.startswith("decoder.")}
+    decoder = TinyDecoder()
+    try:
+        decoder.load_state_dict(mine)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{tensors.where} is not TAEHV's decoder of Wan 2.2's latents; get taew2_2.safetensors, or remove it."
+        ) from error
+    return decoder.to(device, torch_dtype).eval().requires_grad_(False)
 
 
 def open_vae(path: Path | str) -> Opened[AutoencoderKLWan | AutoencoderLinear]:

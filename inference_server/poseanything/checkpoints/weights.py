@@ -10,6 +10,7 @@ from pathlib import Path
 from .errors import CheckpointError
 from .folder import (
     CHECKSUMS,
+    PREVIEW_NAMES,
     TEXT_ENCODER_NAMES,
     TOKENIZER_NAMES,
     TRANSFORMER_FILES,
@@ -89,6 +90,7 @@ def describe(folder: Path) -> str:
         " (POSEANYTHING_WEIGHTS names another one):",
         f"  transformer: {TRANSFORMER_FILES}, as released or as diffusers saves it",
         f"  VAE: {' or '.join(VAE_NAMES)}",
+        f"  for sharper previews, if you like: {' or '.join(PREVIEW_NAMES)}, by github.com/madebyollin/taehv",
         f"  text encoder: {' or '.join(TEXT_ENCODER_NAMES)}",
         f"  tokenizer: {' or '.join(TOKENIZER_NAMES)}",
         "python build.py weights gets them from:",

@@ -18,6 +18,7 @@ from ..checkpoints import (
     WeightSet,
     load_lora,
     load_text_encoder,
+    load_tiny_decoder,
     load_transformer,
     load_vae,
     lora_folder,
@@ -278,6 +279,11 @@ class ClipRunner:
         yield Step("loading", 1, 3)
         pipeline.register_modules(vae=load_vae(weights.vae, check=check, **chosen.load_options("vae")))
         set_vae_layout(pipeline.vae, fastest_vae_layout(pipeline.vae, self.device))
+        if weights.preview_decoder is not None and self.device.type == "cuda":
+            # On a processor the fit is what is quick enough to look at beside the work.
+            pipeline.register_modules(
+                preview_decoder=load_tiny_decoder(weights.preview_decoder, device=self.device)
+            )
         yield Step("loading", 2, 3)
         pipeline.register_modules(
             transformer=load_transformer(
@@ -293,7 +299,9 @@ class ClipRunner:
         for stream in self._streams:
             stream.park()
         self._streams = []
-        self.pipeline.register_modules(text_encoder=None, tokenizer=None, vae=None, transformer=None)
+        self.pipeline.register_modules(
+            text_encoder=None, tokenizer=None, vae=None, transformer=None, preview_decoder=None
+        )
         self._plan = None
         self._loras, self._compiled = {}, False
         self._release()

@@ -26,6 +26,7 @@ from ..conditioning.prompts import encode_prompts
 from ..conditioning.windows import Window, plan_windows
 from ..models.linear_vae import AutoencoderLinear
 from ..models.streaming_vae import encode_frames, to_video
+from ..models.tiny_decoder import TinyDecoder
 from ..models.transformer import PoseAnythingTransformer3DModel
 from .cancellation import interruptible
 from .decoding import Check, ClipDecoder, Frames
@@ -64,13 +65,13 @@ class DenoisingStep(Step):
     latents: torch.Tensor
     clean: torch.Tensor
     frames: Sequence[int]
-    fitted_preview: Callable[[], LatentPreview]
+    picture: Callable[[torch.Tensor, int], np.ndarray]
 
     def preview(self) -> tuple[int, np.ndarray]:
-        """A frame's index and a rough picture of what will come of it, a pixel for each latent one, uint8 [h, w, 3]:
-        halfway through, of the first sample."""
+        """A frame's index and a rough picture of what will come of it, uint8 [h, w, 3]: halfway through, of the first
+        sample. By the tiny decoder half as large as the clip, else a pixel for each latent one."""
         middle = len(self.frames) // 2
-        return self.frames[middle], self.fitted_preview()(self.clean[0, :, middle])
+        return self.frames[middle], self.picture(self.clean[0], middle)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +100,7 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         vae: Wan 2.2's, or a linear one.
         transformer: see `PoseAnythingTransformer3DModel`. Its configuration says how it is sampled from.
         scheduler: see `schedulers.make_scheduler`.
+        preview_decoder: draws the previews; without it they are drawn by a linear fit of the VAE's latents.
 
     Attributes:
         prompt_embeds: `[1, 512, text_dim]` of the last prompts that were encoded, by the prompt.
@@ -119,7 +121,7 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
     """
 
     model_cpu_offload_seq = "text_encoder->transformer->vae"
-    _optional_components = ["tokenizer", "text_encoder"]
+    _optional_components = ["tokenizer", "text_encoder", "preview_decoder"]
     _callback_tensor_inputs = ["latents"]
 
     def __init__(
@@ -129,6 +131,7 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         vae: AutoencoderKLWan | AutoencoderLinear,
         transformer: PoseAnythingTransformer3DModel,
         scheduler: SchedulerMixin,
+        preview_decoder: TinyDecoder | None = None,
     ):
         super().__init__()
         self.register_modules(
@@ -137,6 +140,7 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             vae=vae,
             transformer=transformer,
             scheduler=scheduler,
+            preview_decoder=preview_decoder,
         )
         self.prompt_embeds: dict[str, torch.Tensor] = {}
         self.mag_ratios: list[float] | None = None
@@ -301,7 +305,7 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             grid.latent_frames(window_frames or config.sample_frames),
             WINDOW_OVERLAP // grid.frames_per_latent,
         )
-        preview = partial(self._fitted_preview, conditions.first_frame)
+        preview = partial(self._preview, conditions.first_frame)
         text = yield from self._encode_text(conditions, guider, check)
         encoded: dict[str, torch.Tensor] = {}
         shared: torch.Tensor | None = None
@@ -429,11 +433,14 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                 del self.prompt_embeds[next(iter(self.prompt_embeds))]
             yield Step("reading the prompt", number, len(missing))
 
-    def _fitted_preview(self, picture: np.ndarray) -> LatentPreview:
-        """The preview of this VAE, fitted when first asked for."""
+    def _preview(self, known: np.ndarray, latents: torch.Tensor, frame: int) -> np.ndarray:
+        """A frame of latents `[C, F, h, w]` as uint8 [h, w, 3]. The fit, to a `known` picture, is made when first asked
+        for."""
+        if self.preview_decoder is not None:
+            return self.preview_decoder.preview(latents, frame)
         if self.vae not in self._previews:
-            self._previews[self.vae] = LatentPreview(self.vae, picture[None], self._execution_device)
-        return self._previews[self.vae]
+            self._previews[self.vae] = LatentPreview(self.vae, known[None], self._execution_device)
+        return self._previews[self.vae](latents[:, frame])
 
     def _encode_pictures(
         self, conditions: Conditions, guider: Guider, check: Check
