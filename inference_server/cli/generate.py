@@ -15,6 +15,7 @@ from typing import Any
 from shared.camera import MOVES, camera_path
 from shared.engines import EngineDescription, Guidance, check_guidance, check_request, check_values
 from shared.messages import GenerationRequest, Progress
+from shared.raster import NATIVE_SIDE
 from shared.request_file import SUFFIX, read_request
 from shared.schema import MessageError
 
@@ -86,11 +87,13 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     )
     poses.add_argument("--negative-prompt", default="", help="what the video should not show, for guidance")
     poses.add_argument(
-        "--frames", type=int, help="1 + 4 n; default: as many as there are poses for, at most 81"
+        "--frames",
+        type=int,
+        help="1 + 4 n, or as the checkpoint says; default: as many as there are poses for, at most as in training",
     )
     poses.add_argument("--fps", type=float, default=24.0, help="default: %(default)g")
     poses.add_argument(
-        "--longer-side", type=int, default=832, metavar="PIXELS", help="default: %(default)s, as trained"
+        "--longer-side", type=int, metavar="PIXELS", help="default: as in training, 832 for the release"
     )
     poses.add_argument(
         "--camera",
@@ -167,25 +170,32 @@ def _from_poses(args: argparse.Namespace) -> tuple[float, Iterator]:
     check_guidance(about, chosen.guidance, has_camera=bool(args.camera))
     check_values(chosen.options, about.options, about.label)
     from ..engines.poseanything.request import draw_camera
+    from ..poseanything.checkpoints import find_weights
     from ..poseanything.conditioning.files import read_conditions
+    from ..poseanything.conditioning.latent_grid import LatentGrid
     from ..poseanything.sampling.request import SamplingRequest
 
     prompt = (
         Path(args.prompt).read_text(encoding="utf-8").strip() if args.prompt.endswith(".txt") else args.prompt
     )
+    weights = find_weights(engine.weights_folder()).choose(chosen.options.get("transformer", ""))
+    trained = weights.config
     conditions = read_conditions(
         args.first_frame,
         args.poses,
         subject=args.subject,
         num_frames=args.frames,
-        longer_side=args.longer_side,
+        longer_side=args.longer_side or trained.get("sample_size", 832),
+        grid=weights.grid or LatentGrid(),
+        most_frames=trained.get("sample_frames", 81),
         prompt=prompt,
         negative_prompt=args.negative_prompt,
     )
     if args.camera:
         height, width = conditions.size
         path = camera_path(dict(args.camera), conditions.num_frames, width, height)
-        conditions = dataclasses.replace(conditions, camera_images=draw_camera(path, width, height))
+        canvas = trained.get("pose_canvas", NATIVE_SIDE)
+        conditions = dataclasses.replace(conditions, camera_images=draw_camera(path, width, height, canvas))
     sampling = SamplingRequest.of(
         conditions, chosen.guidance, chosen.seed, chosen.num_inference_steps, chosen.options
     )

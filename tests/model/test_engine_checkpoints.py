@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import cv2
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
+from inference_server.cli import main  # noqa: E402
 from inference_server.engines.base import EngineError, JobCancelled, Picture  # noqa: E402
 from inference_server.engines.draft.clip import Clip  # noqa: E402
 from inference_server.engines.poseanything.engine import PoseAnythingEngine  # noqa: E402
@@ -21,25 +25,30 @@ from .test_engine import request  # noqa: E402
 SIZE = {"width": 80, "height": 56, "num_frames": 9, "num_inference_steps": 1}
 
 
-@pytest.fixture
-def bridge(tmp_path, monkeypatch) -> PoseAnythingEngine:
-    """One whose flow is nothing, so that it gives the draft back."""
+def save_small(folder: Path, **config) -> None:
     transformer = tiny_transformer(
         patch_size=(1, 1, 1),
         in_channels=384,
         out_channels=192,
         text_conditioning=False,
-        init="draft",
         sample_frames=9,
+        sample_size=80,
         num_inference_steps=1,
         pose_canvas=None,
         pose_look="bones",
+        **config,
     )
     torch.nn.init.zeros_(transformer.proj_out.weight)
     torch.nn.init.zeros_(transformer.proj_out.bias)
-    transformer.save_pretrained(tmp_path / "small" / "transformer")
+    transformer.save_pretrained(folder / "small" / "transformer")
     vae = linear_vae(z_dim=192, patch_size=8, scale_factor_temporal=1, latents_std=None)
-    vae.save_pretrained(tmp_path / "small" / "vae")
+    vae.save_pretrained(folder / "small" / "vae")
+
+
+@pytest.fixture
+def bridge(tmp_path, monkeypatch) -> PoseAnythingEngine:
+    """One whose flow is nothing, so that it gives the draft back."""
+    save_small(tmp_path, init="draft")
     monkeypatch.setenv("POSEANYTHING_WEIGHTS", str(tmp_path))
     engine = PoseAnythingEngine()
     list(engine.load())
@@ -82,3 +91,21 @@ def test_a_cancelled_draft_ends_the_job(bridge):
 def test_sizes_of_another_grid_are_named(bridge):
     with pytest.raises(EngineError, match="multiples of 8; choose 80 x 56"):
         list(bridge.generate(request(**SIZE | {"width": 78}), lambda: False))
+
+
+@pytest.mark.parametrize("config", [{}, {"init": "draft"}])
+def test_pose_images_on_the_command_line_are_scaled_as_in_training(tmp_path, monkeypatch, capsys, config):
+    save_small(tmp_path / "weights", **config)
+    monkeypatch.setenv("POSEANYTHING_WEIGHTS", str(tmp_path / "weights"))
+    (tmp_path / "poses").mkdir()
+    for frame in range(12):
+        image = np.zeros((70, 100), np.uint8)
+        cv2.line(image, (20, 10 + frame), (80, 60), 255, 2)
+        cv2.imwrite(str(tmp_path / "poses" / f"{frame:02d}.png"), image)
+    command = ["generate", "--poses", str(tmp_path / "poses"), "--output", str(tmp_path / "clip")]
+    status = main([*command, "--first-frame", str(tmp_path / "poses" / "00.png")])
+    if config:  # pose images have no limbs to bend
+        assert status == 1 and "starts from a draft" in capsys.readouterr().err
+        return
+    made = sorted((tmp_path / "clip").glob("*.png"))
+    assert status == 0 and len(made) == 9 and cv2.imread(str(made[0])).shape == (56, 80, 3)

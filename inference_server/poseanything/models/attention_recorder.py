@@ -19,24 +19,20 @@ class FirstFrameAttention:
         rows: long `[R]`, the tokens of frame 0 whose rows are wanted; all of them by default.
         on: `"input"` for the weights that the block attends with; `"own_output"` for those it would have,
             were it run once more on its own output, by which the release matches.
-        reduce: `"sum"` or `"mean"` over the heads.
 
     Attributes:
-        weights: float32 `[B, R, L]` once the block has run, None before that or where a cache skips the
-            block.
+        weights: float32 `[B, R, L]`, summed over the heads, once the block has run; None before that or where
+            a cache skips the block.
     """
 
-    def __init__(self, block: int, rows: torch.Tensor | None = None, on: str = "input", reduce: str = "sum"):
+    def __init__(self, block: int, rows: torch.Tensor | None = None, on: str = "input"):
         if on not in ("input", "own_output"):
             raise ValueError(
                 f"Attention is recorded on the block's 'input' or its 'own_output', not on {on!r}."
             )
-        if reduce not in ("sum", "mean"):
-            raise ValueError(f"The heads' attention is reduced by 'sum' or 'mean', not by {reduce!r}.")
         self.block = block
         self.rows = rows
         self.on = on
-        self.reduce = reduce
         self.weights: torch.Tensor | None = None
 
     @torch.no_grad()
@@ -57,8 +53,7 @@ class FirstFrameAttention:
         query = apply_rotary_emb(query, (cos[rows], sin[rows]), sequence_dim=1) * query.shape[-1] ** -0.5
         key = apply_rotary_emb(key, (cos, sin), sequence_dim=1)
 
-        weights = sum(
+        self.weights = sum(
             torch.softmax(head_query @ head_key.mT, dim=-1, dtype=torch.float32)
             for head_query, head_key in zip(query.unbind(2), key.unbind(2))
         )
-        self.weights = weights / attn.heads if self.reduce == "mean" else weights
