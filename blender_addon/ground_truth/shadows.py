@@ -30,9 +30,9 @@ SHARE = 0.6
 LOOKS = 6
 """How often the ground is looked for over a range."""
 SAMPLES = 2
-"""Samples along each side of a cell, where triangles are drawn."""
-DENSE = 4
-"""A surface with this many vertices for each cell around its shadow covers it by them alone."""
+"""Samples along each side of a cell."""
+DENSE = 1.5
+"""A surface with this many vertices for each sample around its shadow covers it by them alone."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,27 +114,30 @@ class ShadowDrawer:
         yield
         if light is None or plane is None:
             return np.zeros((height, width), np.uint8)
-        buffer, blurs = ZBuffer(width * SAMPLES, height * SAMPLES), []
-        covered = np.zeros((height, width), bool)
+        fine = height * SAMPLES, width * SAMPLES
+        buffer, blur, covered = None, 0.0, np.zeros(fine, bool)
         for triangles, points in subjects:
             fallen, away = _fall(points, light, plane)
             seen = camera.see(fallen.astype(np.float32), np.eye(4))
-            blurs.append(_penumbra(camera, light, fallen, away))
+            blur = max(blur, _penumbra(camera, light, fallen[::16], away[::16]))
             known = np.isfinite(away)
-            cells = np.floor(seen.corners[known & (seen.height >= 0), :2] / SAMPLES)
-            low, high = np.clip(
-                [cells.min(axis=0, initial=0), cells.max(axis=0, initial=0)], 0, (width, height)
-            )
-            if len(cells) >= DENSE * np.prod(high - low + 1):
-                covered |= _dots(cells, width, height)
+            cells = seen.corners[known & (seen.height >= 0), :2]
+            cells = cells[(cells >= 0).all(axis=1) & (cells < fine[::-1]).all(axis=1)].astype(np.int64)
+            if not len(cells):
+                continue
+            if len(cells) >= DENSE * np.prod(np.ptp(cells, axis=0) + 1):
+                covered |= _dots(cells, *fine)
             else:
+                buffer = buffer or ZBuffer(*fine[::-1])
                 if not known.all():
                     triangles = triangles[known[triangles].all(axis=1)]
                 yield from draw_triangles(buffer, seen, triangles, 0)
             yield
-        drawn = (buffer.triangle >= 0).reshape(height, SAMPLES, width, SAMPLES).mean(axis=(1, 3))
-        mask = np.maximum(covered, drawn)
-        return np.rint(255 * _soften(mask, max(blurs) / SAMPLES)).astype(np.uint8)
+        if buffer is not None:
+            covered |= (buffer.triangle >= 0).reshape(fine)
+        rows = covered.view(np.uint8).reshape(height, SAMPLES, -1).sum(axis=1, dtype=np.uint8)
+        mask = rows.reshape(height, width, SAMPLES).sum(axis=2, dtype=np.float32) / SAMPLES**2
+        return np.rint(255 * _soften(mask, blur / SAMPLES)).astype(np.uint8)
 
     def _find_ground(self, depsgraph, light: Light, points: np.ndarray) -> np.ndarray | None:
         """[4] the plane n x + d = 0, n to the light's side, on which most rays past the subjects come down;
@@ -166,10 +169,9 @@ class ShadowDrawer:
         return np.append(normal, -normal @ centre)
 
 
-def _dots(cells: np.ndarray, width: int, height: int) -> np.ndarray:
+def _dots(cells: np.ndarray, height: int, width: int) -> np.ndarray:
     """[height, width] bool: the cells (x, y) [n] and those enclosed between them."""
-    inside = (cells >= 0).all(axis=1) & (cells < (width, height)).all(axis=1)
-    column, row = cells[inside].astype(np.int64).T
+    column, row = cells.T
     dots = np.bincount(row * width + column, minlength=width * height).reshape(height, width) > 0
     grown = _grow(np.pad(dots, 1))
     return ~_grow(~grown)[1:-1, 1:-1] | dots
@@ -222,7 +224,7 @@ def _soften(mask: np.ndarray, width: float) -> np.ndarray:
     sigma = max(0.35 * width, 0.4)
     reach = min(int(math.ceil(2.5 * sigma)), 24)
     kernel = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * sigma**2))
-    kernel /= kernel.sum()
+    kernel = (kernel / kernel.sum()).astype(np.float32)
     padded = np.pad(mask, reach, mode="edge")
     rows = sum(k * padded[i : i + mask.shape[0]] for i, k in enumerate(kernel))
     return sum(k * rows[:, i : i + mask.shape[1]] for i, k in enumerate(kernel))
