@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from shared.messages import GenerationRequest
@@ -10,6 +12,7 @@ from ...poseanything.conditioning.latent_grid import InputError
 from ...poseanything.conditioning.pictures import decode_picture
 from ..base import EngineError
 from . import regions, segmentation
+from .alignment import Alignment, find_alignment
 from .background import Background
 from .layers import cut_parts, lend_parts
 from .motion import find_motion
@@ -31,6 +34,8 @@ class Clip:
         self.request, self.notes = request, []
         self.image = decode(request.first_frame)
         self.tracks = track_limbs(request)
+        aligned = self._align() if self.tracks is not None and self.tracks.rest == 0 else None
+        request = self.request
         self.drawer = None
         owners = np.zeros(self.image.shape[:2], np.int16)
         if self.tracks is None:
@@ -46,12 +51,41 @@ class Clip:
                     "The pose does not lie over the first frame, so nothing in it moves with the pose."
                 )
         exact = request.first_labels is not None or request.subject_mask is not None
-        self.shadow = Shadow.of(request, self.image, owners > 0)
+        # The maps of a subject that comes to its pose from elsewhere are not those of what is drawn.
+        self.shadow = Shadow.of(request, self.image, owners > 0) if aligned is None else None
         plain, edge = self.shadow.remove(self.image) if self.shadow else (self.image, None)
         soft = EXACT_EDGE if exact else GUESSED_EDGE
         self.background = Background(plain, owners > 0, request.camera_motion, soft, edge)
-        self.outline = Outline.of(request.part_maps, owners)
+        self.outline = Outline.of(request.part_maps, owners) if aligned is None else None
         self.posed = np.array(request.conditioned_frames())
+
+    def _align(self) -> Alignment | None:
+        """Find the subject in a picture that does not show it in the first pose; None where it does."""
+        request = self.request
+        silhouette = request.first_labels if request.first_labels is not None else request.subject_mask
+        if silhouette is None or not silhouette.any():
+            return None
+        alignment = find_alignment(self.image, silhouette > 0)
+        if alignment is None:
+            return None
+        if not alignment.found:
+            self.notes.append(
+                "The first frame's picture does not show the subject in the first pose, so the draft cuts it badly; "
+                "render the first frame or pose the rig as the picture shows it."
+            )
+            return None
+        self.notes.append(
+            "The picture shows the subject elsewhere than the first pose does; it comes to its pose within the first "
+            "frames."
+        )
+        planes = {
+            name: alignment.warp(getattr(request, name))
+            for name in ("first_labels", "subject_mask")
+            if getattr(request, name) is not None
+        }
+        self.request = dataclasses.replace(request, **planes)
+        alignment.ease(self.tracks)
+        return alignment
 
     def _cut(self, owners):
         request, tracks = self.request, self.tracks

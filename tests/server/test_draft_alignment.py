@@ -1,0 +1,48 @@
+"""A picture that does not show the subject in the first pose: found where it stands, or said."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from .draft_figures import WALKER, ask, bones, draw, ground, pose_of, shoot
+
+ANGLES = (0, -40, 90, 95, 70, 80)
+
+
+def figure(x, y=110.0, scale=1.0):
+    ends = bones(WALKER, ANGLES, (x, y), scale)
+    return ends, *draw(WALKER, ends, ground(), scale)
+
+
+@pytest.mark.parametrize(("x", "y", "scale"), [(120, 110, 1.0), (75, 120, 1.0), (110, 115, 0.85)])
+def test_the_subject_is_found_beside_its_pose_and_comes_to_it(x, y, scale):
+    poses, labels = [], None
+    for step in range(20):
+        ends, _, label = figure(90 + step)
+        labels = label if labels is None else labels
+        poses.append(ends)
+    _, picture, there = figure(x, y, scale)
+    frames, note = shoot(ask(picture, pose_of(WALKER, poses), first_labels=labels))
+    assert "shows the subject elsewhere" in note and (frames[0] == picture).all()
+    _, truth, shown = figure(109)
+    left = (there > 0) & (shown == 0)
+    assert np.abs(frames[-1][left].astype(int) - ground()[left]).mean() < 14, (
+        "nothing of it is left where it stood"
+    )
+    colour = np.abs(frames[-1].astype(int) - truth).mean(axis=2)[shown > 0]
+    assert np.median(colour) < 30 and (colour > 60).mean() < 0.2
+
+
+def test_a_subject_that_stands_well_is_not_moved():
+    ends, picture, labels = figure(90)
+    pose = pose_of(WALKER, [ends] * 3)
+    frames, note = shoot(ask(picture, pose, first_labels=labels))
+    assert "elsewhere" not in note and "does not show" not in note
+    assert (frames[2] == picture).all()
+
+
+def test_a_picture_without_the_subject_is_told():
+    ends, _, labels = figure(90)
+    _, note = shoot(ask(ground(), pose_of(WALKER, [ends] * 3), first_labels=labels))
+    assert "does not show the subject in the first pose" in note
