@@ -100,6 +100,7 @@ def _submit(context, request: GenerationRequest, planned: ClipRange, record: dic
         current.engine(request.engine),
         settings.make_movie,
         (*notices, *sentences(current.findings)),
+        filmed=context.scene,
     )
 
 

@@ -12,8 +12,8 @@ from .. import session
 from .. import settings as scene_settings
 from ..request.record import recorded_armatures, restore_engine
 from ..rig import properties
-from ..sequencer import strips
-from ..sequencer.edit_scene import find_edit_scene, target_scene
+from ..sequencer import strips, take_list
+from ..sequencer.edit_scene import find_edit_scene, show, target_scene
 from ..takes.take import Take, TakeError, read_take
 
 
@@ -23,6 +23,8 @@ def chosen_take(context, take_id: str = "") -> Take:
     if take_id:
         if take_id in jobs:
             return jobs[take_id].take
+        if (item := take_list.find_item(take_id)) is not None and take_list.folder_of(item).is_dir():
+            return take_list.take_of(item)
         if (found := strips.find_strip(take_id)) is not None:
             return strips.take_of(found[1])
     if (strip := strips.active_take_strip(strips.sequencer_scene(context))) is not None:
@@ -32,6 +34,8 @@ def chosen_take(context, take_id: str = "") -> Take:
     edit = find_edit_scene()
     if edit is not None and (strip := strips.active_take_strip(edit)) is not None:
         return strips.take_of(strip)
+    if (item := take_list.active_item(context)) is not None:
+        return take_list.take_of(item)
     raise TakeError("Select a generated strip in the sequencer")
 
 
@@ -118,6 +122,80 @@ class POSEANYTHING_OT_open_take(TakeOperator, bpy.types.Operator):
         return {"FINISHED"}
 
 
+class POSEANYTHING_OT_show_take(TakeOperator, bpy.types.Operator):
+    bl_idname = "poseanything.show_take"
+    bl_label = "Show"
+    bl_description = (
+        "Select the take's strip and go to its beginning in the sequencer, in a window of its own where none is "
+        "open. A take without a strip gets one"
+    )
+    bl_options = {"REGISTER", "UNDO"}
+
+    def execute(self, context):
+        try:
+            take = chosen_take(context, self.take_id)
+            take_id = self.take_id or uuid.uuid4().hex
+            found = strips.find_strip(take_id)
+            if found is None:
+                target = target_scene(context, context.scene.poseanything.strips_go_to)
+                strips.show_frames(target, take_id, take, max(take.frames_on_disk(), 1))
+                found = strips.find_strip(take_id)
+        except TakeError as error:
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        scene, strip = found
+        strips.make_active(scene, strip)
+        scene.frame_set(strips.span(strip)[0])
+        _open_sequencer(context, scene)
+        return {"FINISHED"}
+
+
+def _open_sequencer(context, scene: bpy.types.Scene) -> None:
+    """Make a sequencer show a scene, in a new window where none is open."""
+    show(context, scene)
+    if bpy.app.background or context.window is None:
+        return
+    windows = context.window_manager.windows
+    open_ones = [area for window in windows for area in window.screen.areas if area.type == "SEQUENCE_EDITOR"]
+    if open_ones and strips.sequencer_scene(context) == scene:
+        return
+    if hasattr(context.workspace, "sequencer_scene"):
+        bpy.ops.wm.window_new()
+    else:  # before Blender 5.0 a sequencer shows its window's scene
+        bpy.ops.wm.window_new_main()
+        windows[-1].scene = scene
+    area = max(windows[-1].screen.areas, key=lambda area: area.width * area.height)
+    area.type = "SEQUENCE_EDITOR"
+    area.spaces.active.view_type = "SEQUENCER_PREVIEW"
+
+
+class POSEANYTHING_OT_relink_take(bpy.types.Operator):
+    bl_idname = "poseanything.relink_take"
+    bl_label = "Find Folder"
+    bl_description = "Choose where the take's folder is now; its strips follow"
+    bl_options = {"REGISTER", "UNDO"}
+
+    take_id: StringProperty(options={"HIDDEN", "SKIP_SAVE"})
+    directory: StringProperty(subtype="DIR_PATH", options={"HIDDEN", "SKIP_SAVE"})
+    filter_folder: bpy.props.BoolProperty(default=True, options={"HIDDEN"})
+
+    def invoke(self, context, event):
+        context.window_manager.fileselect_add(self)
+        return {"RUNNING_MODAL"}
+
+    def execute(self, context):
+        item = take_list.find_item(self.take_id) if self.take_id else take_list.active_item(context)
+        if item is None:
+            self.report({"ERROR"}, "Choose a take in the list.")
+            return {"CANCELLED"}
+        try:
+            take_list.relink(item, Path(bpy.path.abspath(self.directory)))
+        except TakeError as error:
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        return {"FINISHED"}
+
+
 class POSEANYTHING_OT_add_take(bpy.types.Operator):
     bl_idname = "poseanything.add_take"
     bl_label = "Add Take"
@@ -137,9 +215,9 @@ class POSEANYTHING_OT_add_take(bpy.types.Operator):
             frames = take.frames_on_disk()
             if not frames:
                 raise TakeError(f"{take.name} has no frames yet.")
-            strips.show_frames(
-                target_scene(context, context.scene.poseanything.strips_go_to), uuid.uuid4().hex, take, frames
-            )
+            target, take_id = target_scene(context, context.scene.poseanything.strips_go_to), uuid.uuid4().hex
+            strips.show_frames(target, take_id, take, frames)
+            take_list.enter(context.scene, take_id, take, frames)
         except TakeError as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
@@ -151,6 +229,8 @@ register, unregister = bpy.utils.register_classes_factory(
     (
         POSEANYTHING_OT_use_take_settings,
         POSEANYTHING_OT_open_take,
+        POSEANYTHING_OT_show_take,
+        POSEANYTHING_OT_relink_take,
         POSEANYTHING_OT_add_take,
     )
 )

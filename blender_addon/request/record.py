@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import bpy
@@ -24,6 +25,7 @@ def make_record(
     scene, view = context.scene, options.view
     return {
         "extension": version,
+        "made": time.strftime("%Y-%m-%d %H:%M"),
         "settings": scene_settings.record(settings),
         "scene": scene.name,
         "camera": scene.camera.name if scene.camera is not None else "",

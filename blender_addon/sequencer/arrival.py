@@ -9,7 +9,7 @@ import bpy
 
 from ..connection.jobs import DONE, ENCODING, Job
 from ..takes.take import TakeError
-from . import edit_scene, strips
+from . import edit_scene, strips, take_list
 from .movie import MovieEncoding
 
 
@@ -17,6 +17,7 @@ from .movie import MovieEncoding
 class Placement:
     """Where a job's frames are shown.
 
+    listed_in, listed: the name of the scene whose list has the take, and the job's state that is listed.
     scene_uid, scene_name, file: where the strip belongs: the scene's `session_uid` holds through undo and
         renaming, its name through loading; `file` is the .blend's path, "" before it is saved.
     in_edit_scene: whether that is the file's edit scene.
@@ -29,11 +30,13 @@ class Placement:
     """
 
     job: Job
+    listed_in: str
     scene_uid: int
     scene_name: str
     file: str
     in_edit_scene: bool
     make_movie: bool
+    listed: str = ""
     present: bool = True
     shown: int = 0
     stale: bool = False
@@ -54,10 +57,18 @@ class Arrival:
         self._encodings: dict[str, MovieEncoding] = {}
         self._undo_steps: list[tuple[str, Placement]] = []
 
-    def expect(self, job: Job, scene: bpy.types.Scene, make_movie: bool = False) -> None:
-        """Show a job's frames in a scene from now on; with a movie of them at its end."""
+    def expect(
+        self,
+        job: Job,
+        scene: bpy.types.Scene,
+        make_movie: bool = False,
+        filmed: bpy.types.Scene | None = None,
+    ) -> None:
+        """Show a job's frames in a scene from now on, with a movie of them at its end; `filmed` is the scene that
+        lists the take."""
         self.placements[job.id] = Placement(
             job,
+            (filmed or scene).name,
             scene.session_uid,
             scene.name,
             bpy.data.filepath,
@@ -93,6 +104,7 @@ class Arrival:
                     self._show(placement)
                     changed = True
         changed |= self._end_movies()
+        self._list()
         self._push_undo()
         return changed
 
@@ -114,14 +126,15 @@ class Arrival:
         where undoing something else took it away. One that has an undo step of its own, and no more frames
         to come, stays undone."""
         for placement in self.placements.values():
-            placement.stale = True
+            placement.stale, placement.listed = True, ""
 
     def after_load(self) -> None:
         strips.heal()
+        take_list.enter_strips()
         for name, placement in self.placements.items():
             same_file = bool(placement.file) and placement.file == bpy.data.filepath
             placement.present = same_file or strips.find_strip(name) is not None
-            placement.stale, placement.had_strip = True, False
+            placement.stale, placement.had_strip, placement.listed = True, False, ""
             if not placement.job.ended or placement.shown < placement.job.frames:
                 placement.shown = 0
 
@@ -153,6 +166,14 @@ class Arrival:
             placement.in_undo = False
             if first:
                 self._undo_steps.append((f"Generate {job.take.name}", placement))
+
+    def _list(self) -> None:
+        for name, placement in self.placements.items():
+            job = placement.job
+            if placement.present and placement.listed != job.state:
+                placement.listed = job.state
+                scene = bpy.data.scenes.get(placement.listed_in) or _scene_of(placement)
+                take_list.enter(scene, name, job.take, job.frames, job.state, job.sentence)
 
     def _begin_movies(self) -> bool:
         begun = False

@@ -17,9 +17,10 @@ from ..takes.take import TakeError
 from ..view import fit
 from . import limbs, pictures
 from .engine import draw_advanced, draw_engine, has_advanced
-from .progress import ANIMATIC, draw_findings, draw_progress, draw_takes
+from .progress import ANIMATIC, draw_findings, draw_progress
 from .refresh import TAB
 from .server import draw_server
+from .takes import draw_takes
 from .text import paragraph
 
 REASONS = 8

@@ -14,6 +14,9 @@ from ..shared.messages import Preview
 SIDE = 256
 """Longest side, in pixels, that is handed to Blender."""
 
+MAX_FILES = 32
+"""Icons of files that are kept."""
+
 _icons: bpy.utils.previews.ImagePreviewCollection | None = None
 _shown: dict[str, Preview] = {}
 _sizes: dict[str, tuple | None] = {}
@@ -41,6 +44,18 @@ def drop_all_but(jobs: Container[str]) -> None:
     for job in [job for job in _shown if job not in jobs]:
         del _shown[job]
         del _icons[job]
+
+
+def file_icon(path: str) -> int:
+    """The icon of a picture file; 0 when it is not there."""
+    key = f"file {path}"
+    if key not in _icons:
+        if not os.path.isfile(path):
+            return 0
+        for other in [name for name in _icons if name.startswith("file ")][MAX_FILES - 1 :]:
+            del _icons[other]
+        _icons.load(key, path, "IMAGE")
+    return _icons[key].icon_id
 
 
 def size_of(path: str) -> tuple[int, int] | None:

@@ -1,17 +1,17 @@
-"""Clips that are being generated, and finished ones."""
+"""Clips that are being generated."""
 
 from __future__ import annotations
 
 from .. import session
 from ..connection.jobs import DONE, FAILED, RUNNING, Job
 from . import pictures
-from .text import light, paragraph
+from .text import paragraph
 
 ANIMATIC = "Animatic, no neural network"
 
 
 def draw_progress(layout, context) -> None:
-    """The export and every job that has not ended, and why the last one failed."""
+    """The export, every job that has not ended, and what became of the last one."""
     current, bridge = session.get(), session.get().bridge
     pictures.drop_all_but(bridge.previews)
     if current.exporting is not None:
@@ -22,7 +22,12 @@ def draw_progress(layout, context) -> None:
         _draw_active(layout, context, job)
     draw_findings(layout, context, current.findings)
     ended = [job for job in bridge.jobs.values() if job.ended]
-    if ended and ended[-1].state != DONE:
+    if ended and ended[-1].state == DONE:
+        last = ended[-1]
+        row = layout.row(align=True)
+        row.label(text=f"{last.take.name}: {last.frames} frames", icon="CHECKMARK")
+        row.operator("poseanything.show_take", text="Show").take_id = last.id
+    elif ended:
         last = ended[-1]
         failed = last.state == FAILED
         paragraph(
@@ -53,21 +58,3 @@ def _draw_active(layout, context, job: Job) -> None:
     else:
         row.label(text=job.describe(), icon="SORTTIME")
     row.operator("poseanything.cancel", text="", icon="X").job = job.id
-
-
-def draw_takes(layout, context, most: int = 5) -> None:
-    """The newest ended jobs of this session, newest first."""
-    ended = [job for job in session.get().bridge.jobs.values() if job.ended]
-    for job in reversed(ended[-most:]):
-        box = layout.box().column(align=True)
-        row = box.row(align=True)
-        row.label(text=job.take.name, icon=light("green" if job.state == DONE else "red"))
-        row.operator("poseanything.retake", text="", icon="FILE_REFRESH").take_id = job.id
-        row.operator("poseanything.make_again", text="", icon="LOOP_BACK").take_id = job.id
-        row.operator("poseanything.use_take_settings", text="", icon="IMPORT").take_id = job.id
-        row.operator("poseanything.open_take", text="", icon="FILE_FOLDER").take_id = job.id
-        kind = "" if job.neural else f", {ANIMATIC.lower()}"
-        box.label(text=f"{job.frames} of {job.take.num_frames} frames{kind}")
-        if job.sentence:
-            paragraph(box, context, job.sentence)
-    layout.operator("poseanything.add_take", icon="ADD")

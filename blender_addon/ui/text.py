@@ -8,8 +8,10 @@ import blf
 import bpy
 
 
-def paragraph(layout, context, text: str, icon: str = "NONE", alert: bool = False) -> None:
-    """A sentence over as many lines as it takes at the width of the sidebar."""
+def paragraph(
+    layout, context, text: str, icon: str = "NONE", alert: bool = False, most: int | None = None
+) -> None:
+    """A sentence over as many lines as it takes at the width of the sidebar, at most `most`."""
     width = context.region.width if context.region is not None else 300
     scale = context.preferences.system.ui_scale
     blf.size(0, 11 * scale)
@@ -18,7 +20,8 @@ def paragraph(layout, context, text: str, icon: str = "NONE", alert: bool = Fals
     column = layout.column(align=True)
     column.scale_y = 0.8
     column.alert = alert
-    for number, line in enumerate(textwrap.wrap(text, columns)):
+    lines = textwrap.wrap(text, columns, max_lines=most, placeholder=" ...")
+    for number, line in enumerate(lines):
         column.label(text=line, icon=icon if number == 0 else ("BLANK1" if icon != "NONE" else "NONE"))
 
 

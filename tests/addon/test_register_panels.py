@@ -220,7 +220,8 @@ def test_clip_in_the_making_and_made(shot, served):
     texts = draw_all()
     assert any(text.startswith("AgX changes the colours") for text in texts)
     assert any(text.startswith("F12 renders the takes") for text in texts)
-    assert "12 of 12 frames, animatic, no neural network" in texts
+    assert "12 of 12 frames, animatic, no neural network" in " ".join(texts)
+    assert "Scene_001: 12 frames" in texts, "success is seen without a sequencer"
     settle(job)
     shot.sequence_editor.active_strip = strip_of(job)
     assert "Animatic, no neural network" in draw_all(), "on the strip's own panel"
@@ -320,7 +321,8 @@ def test_icons_go_when_their_job_ends(addon):
     for job in "ab":
         pictures.icon_of(messages.Preview(job, 0, np.zeros((30, 52, 3), np.uint8)))
     pictures.drop_all_but({"b": None})
-    assert set(pictures._icons) == set(pictures._shown) == {"b"}
+    previews = {name for name in pictures._icons if not name.startswith("file ")}
+    assert previews == set(pictures._shown) == {"b"}
     pictures.drop_all_but(())
 
 

@@ -1,0 +1,70 @@
+"""The list of takes, and what can be done with the one that is chosen."""
+
+from __future__ import annotations
+
+import bpy
+
+from ..connection.jobs import CANCELLED, FAILED
+from ..sequencer import take_list
+from ..takes.take import frame_name
+from . import pictures
+from .progress import ANIMATIC
+from .text import light, paragraph
+
+
+class POSEANYTHING_UL_takes(bpy.types.UIList):
+    def draw_item(self, context, layout, data, item, icon, active_data, active_property):
+        row = layout.row(align=True)
+        row.label(text=item.name, icon=light(_light(item)))
+        if item.rating:
+            row.label(text="*" * item.rating)
+        row.label(text=item.engine_label.partition(" (")[0])
+
+
+def _light(item) -> str:
+    if item.state in (FAILED, CANCELLED):
+        return "red"
+    return "green" if item.frames >= item.num_frames else "yellow"
+
+
+def draw_takes(layout, context) -> None:
+    """The takes of the scene, kept with the file."""
+    kept = take_list.list_of(context)
+    if len(kept.items):
+        layout.template_list("POSEANYTHING_UL_takes", "", kept, "items", kept, "index", rows=4)
+    item = take_list.active_item(context)
+    if item is not None:
+        _draw_item(layout, context, item)
+    layout.operator("poseanything.add_take", icon="ADD")
+
+
+def _draw_item(layout, context, item) -> None:
+    box = layout.box()
+    folder = take_list.folder_of(item)
+    if not folder.is_dir():
+        paragraph(box, context, f"The folder {folder} is not there.", "ERROR", alert=True)
+        box.operator("poseanything.relink_take", icon="FILE_FOLDER").take_id = item.take_id
+        return
+    if item.frames:
+        icon = pictures.file_icon(str(folder / frame_name(item.name, item.frames // 2)))
+        box.template_icon(icon_value=icon, scale=6.0)
+    kind = "" if item.neural else f", {ANIMATIC.lower()}"
+    paragraph(box, context, f"{item.frames} of {item.num_frames} frames{kind}")
+    if item.seed and item.neural:
+        box.label(text=f"Seed {item.seed}")
+    if item.made:
+        box.label(text=item.made)
+    box.prop(item, "rating", slider=True)
+    if item.sentence:
+        paragraph(box, context, item.sentence, most=3)
+    column = box.column(align=True)
+    column.operator("poseanything.show_take", icon="SEQUENCE").take_id = item.take_id
+    row = column.row(align=True)
+    row.operator("poseanything.retake", icon="FILE_REFRESH").take_id = item.take_id
+    row.operator("poseanything.make_again", icon="LOOP_BACK").take_id = item.take_id
+    row = column.row(align=True)
+    row.operator("poseanything.use_take_settings", text="Use Settings", icon="IMPORT").take_id = item.take_id
+    row.operator("poseanything.open_take", icon="FILE_FOLDER").take_id = item.take_id
+
+
+register, unregister = bpy.utils.register_classes_factory((POSEANYTHING_UL_takes,))
