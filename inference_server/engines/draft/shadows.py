@@ -14,6 +14,8 @@ RING = 41
 """Pixels around the shadow within which the ground is compared with it."""
 EDGE = 2
 """Pixels around the subject that say nothing about the ground."""
+RIM = 8
+"""Pixels from a shadow's edge within which it is filled in rather than lit: its maps are coarse."""
 LEAST = 0.06
 """A shadow that takes less than this of the light can't be told from the ground's own shades."""
 TILE = 48
@@ -46,7 +48,8 @@ class Shadow:
         lit = image / (1 - share[..., None] * (1 - self._light))
         # What was no darker than the ground beside it would shine.
         lit = np.where(share[..., None] > NONE, np.minimum(lit, np.maximum(image, self._brightest)), image)
-        return np.clip(np.rint(lit), 0, 255).astype(np.uint8), (share > NONE) & (share < 1 - NONE)
+        deep = cv2.erode((share > 1 - NONE).view(np.uint8), np.ones((2 * RIM + 1,) * 2, np.uint8)) > 0
+        return np.clip(np.rint(lit), 0, 255).astype(np.uint8), (share > NONE) & ~deep
 
     def cast(self, known: list[tuple[int, float, complex]], behind: np.ndarray) -> np.ndarray:
         """A picture with the shadow that falls in a frame: a mixture of the maps of `known` frames, each
