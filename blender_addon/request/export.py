@@ -337,8 +337,8 @@ class _Export:
             lost = self._options.frame_start + int(np.argmin(followed)) * self._options.frame_step
             self._findings.append(
                 Finding(
-                    f"The camera turns away from what the first frame shows: from frame {lost} on the background "
-                    "stands still until it is in view again."
+                    f"The camera turns away from what the first frame shows: from frame {lost} on the "
+                    "background stands still until it is in view again."
                 )
             )
         return path[np.maximum.accumulate(np.where(followed, np.arange(len(path)), 0))]

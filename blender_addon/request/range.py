@@ -43,7 +43,8 @@ def frame_range(scene, settings) -> tuple[int, int]:
         first, last = scene.frame_start, scene.frame_end
     if last < first:
         raise ExportError(
-            f"The frame range is empty: its end ({last}) comes before its start ({first}); change one of them."
+            f"The frame range is empty: its end ({last}) comes before its start ({first}); change one of "
+            "them."
         )
     return first, last
 

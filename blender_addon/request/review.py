@@ -88,14 +88,15 @@ def _out_of_view(clip: Reviewed) -> Iterator[Finding]:
     if seen[0] and not seen.all():
         away = np.flatnonzero(~seen)
         yield Finding(
-            f"{names} is out of view in {len(away)} of {len(seen)} frames, from frame {clip.scene_frame(away[0])} on."
+            f"{names} is out of view in {len(away)} of {len(seen)} frames, from frame "
+            f"{clip.scene_frame(away[0])} on."
         )
     drawn = {line.limb for line in clip.pose.frame(0) if _touches(clip.pose, line.points)}
     own = {limb for limb, made in enumerate(limbs) if made.subject in shown}
     if drawn and len(drawn & own) <= len(own) / 2:
         yield Finding(
-            f"Only {len(drawn & own)} of {len(own)} limbs are in view in the first frame; the engine does not know "
-            "what the others look like."
+            f"Only {len(drawn & own)} of {len(own)} limbs are in view in the first frame; the engine does "
+            "not know what the others look like."
         )
 
 
@@ -110,8 +111,8 @@ def _size(clip: Reviewed) -> Iterator[Finding]:
     typical = float(np.median(sizes))
     if typical < SMALL * min(clip.pose.width, clip.pose.height):
         yield Finding(
-            f"The subject is only {typical:.0f} pixels large in a picture of {clip.pose.width} x {clip.pose.height}; "
-            "move the camera nearer."
+            f"The subject is only {typical:.0f} pixels large in a picture of {clip.pose.width} x "
+            f"{clip.pose.height}; move the camera nearer."
         )
 
 
@@ -131,8 +132,8 @@ def _cuts(clip: Reviewed) -> Iterator[Finding]:
         what = f"The camera jumps at frame {frames[0]}"
     more = f" (and at {', '.join(map(str, frames[1:4]))})" if len(frames) > 1 else ""
     yield Finding(
-        f"{what}{more}: a clip can't follow a cut, so the picture smears; generate the frames before and after it one "
-        "by one.",
+        f"{what}{more}: a clip can't follow a cut, so the picture smears; generate the frames before and "
+        "after it one by one.",
         "poseanything.use_range",
         f"Use {clip.scene_frame(0)} to {clip.scene_frame(cuts[0] - 1)}",
         (("start", clip.scene_frame(0)), ("end", clip.scene_frame(cuts[0] - 1))),
@@ -170,8 +171,8 @@ def _stillness(clip: Reviewed) -> Iterator[Finding]:
     fixed = np.abs(pixels - pixels[0]).max() <= 1e-5 * np.abs(pixels[0]).max()
     if len(joints) > 1 and still and fixed:
         yield Finding(
-            f"Nothing moves from frame {clip.scene_frame(0)} to {clip.scene_frame(len(joints) - 1)}; is the animation "
-            "elsewhere, muted or on another armature?"
+            f"Nothing moves from frame {clip.scene_frame(0)} to {clip.scene_frame(len(joints) - 1)}; is "
+            "the animation elsewhere, muted or on another armature?"
         )
 
 
@@ -202,8 +203,8 @@ def _coverage(clip: Reviewed) -> Iterator[Finding]:
         return
     if bad[0] == 0:
         yield Finding(
-            f"The subject's mesh covers only {shares[0]:.0%} of its limbs in the first frame: something stands in "
-            "front of it, or it is not bound to this armature."
+            f"The subject's mesh covers only {shares[0]:.0%} of its limbs in the first frame: something "
+            "stands in front of it, or it is not bound to this armature."
         )
     else:
         yield Finding(
@@ -222,8 +223,8 @@ def _fingers(clip: Reviewed) -> Iterator[Finding]:
     for subject in clip.subjects:
         if subject.choice.unsent > FINGERS:
             yield Finding(
-                f"Fingers and toes of {subject.armature.name} move {subject.choice.unsent:.1%} of the picture but are "
-                "not drawn.",
+                f"Fingers and toes of {subject.armature.name} move {subject.choice.unsent:.1%} of the "
+                "picture but are not drawn.",
                 "poseanything.draw_digits",
                 "Draw Them",
                 (("armature", subject.armature.name),),
@@ -238,9 +239,9 @@ def review_frame_rate(scene: bpy.types.Scene, edit: bpy.types.Scene, duration: i
     here, there = (one.render.fps / one.render.fps_base for one in (scene, edit))
     if abs(here - there) > 0.01:
         yield Finding(
-            f"The sequencer shows the scene {edit.name} at {there:g} frames per second, but {scene.name} runs at "
-            f"{here:g}: its {duration} frames last {duration / there:.2f} s there instead of {duration / here:.2f} s; "
-            "give both one frame rate."
+            f"The sequencer shows the scene {edit.name} at {there:g} frames per second, but {scene.name} "
+            f"runs at {here:g}: its {duration} frames last {duration / there:.2f} s there instead of "
+            f"{duration / here:.2f} s; give both one frame rate."
         )
 
 
@@ -252,14 +253,14 @@ def review_keys(settings, planned: ClipRange, pose_frames: tuple[int, ...] | Non
     every = ("wm.context_set_enum", "Every n-th Frame", _density("NTH"))
     if len(pose_frames) >= BAKED * count:
         yield Finding(
-            f"The subject is keyed on {len(pose_frames)} of {count} frames (baked), so Keyframes sends as many poses as "
-            "Every Frame.",
+            f"The subject is keyed on {len(pose_frames)} of {count} frames (baked), so Keyframes sends as "
+            "many poses as Every Frame.",
             *every,
         )
     elif len(pose_frames) <= 2:
         yield Finding(
-            f"No keyframe lies between frame {first} and {first + (count - 1) * step}, so only the first and the last "
-            "pose are sent and what happens between them is lost.",
+            f"No keyframe lies between frame {first} and {first + (count - 1) * step}, so only the first "
+            "and the last pose are sent and what happens between them is lost.",
             "wm.context_set_enum",
             "Every Frame",
             _density("ALL"),

@@ -70,13 +70,13 @@ class Clip:
             return None
         if not alignment.found:
             self.notes.append(
-                "The first frame's picture does not show the subject in the first pose, so the draft cuts it badly; "
-                "render the first frame or pose the rig as the picture shows it."
+                "The first frame's picture does not show the subject in the first pose, so the draft cuts "
+                "it badly; render the first frame or pose the rig as the picture shows it."
             )
             return None
         self.notes.append(
-            "The picture shows the subject elsewhere than the first pose does; it comes to its pose within the first "
-            "frames."
+            "The picture shows the subject elsewhere than the first pose does; it comes to its pose "
+            "within the first frames."
         )
         planes = {
             name: alignment.warp(getattr(request, name))
