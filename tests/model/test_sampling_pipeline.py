@@ -16,7 +16,13 @@ from inference_server.poseanything.conditioning.conditions import Conditions, La
 from inference_server.poseanything.conditioning.files import read_conditions  # noqa: E402
 from inference_server.poseanything.conditioning.parts import plan  # noqa: E402
 from inference_server.poseanything.conditioning.windows import Window, plan_windows  # noqa: E402
-from inference_server.poseanything.models.streaming_vae import decode_frames, encode_frames, to_video  # noqa: E402
+from inference_server.poseanything.models.streaming_vae import (
+    decode_frames,
+    encode_frames,
+    encode_images,
+    to_video,
+)  # noqa: E402
+from inference_server.poseanything.sampling.denoising import Start  # noqa: E402
 from inference_server.poseanything.sampling.guiders import (  # noqa: E402
     ClassifierFreePoseGuidance,
     NoGuidance,
@@ -139,6 +145,9 @@ def test_frame_by_frame_is_what_the_vae_makes_of_the_whole(tiled):
     video = torch.rand(2, 3, 13, 64, 96) * 2 - 1
     encoded = torch.cat(list(encode_frames(vae, video)), dim=2)
     torch.testing.assert_close(encoded, (vae.encode(video).latent_dist.mode() - 0.1) / 0.7)
+    images = np.random.default_rng(0).integers(0, 256, (13, 64, 96), np.uint8)
+    by_image = torch.cat(list(encode_images(vae, images, "cpu")), dim=2)
+    torch.testing.assert_close(by_image, torch.cat(list(encode_frames(vae, to_video(images)[None])), dim=2))
 
 
 def test_decoding_goes_on_in_tiles_when_memory_runs_out():
@@ -687,3 +696,15 @@ def test_the_releases_sizes():
     assert grid.fit_size(512, 288) == (832, 448)
     assert grid.fit_size(480, 832) == (480, 832)
     assert grid.fit_size(1920, 1080) == (832, 448)
+
+
+def test_a_window_keeps_what_it_holds_and_fades_into_what_it_shares():
+    known, drawn, made = (
+        torch.full((1, 1, 4, 1, 1), 2.0),
+        torch.zeros(1, 1, 4, 1, 1),
+        torch.ones(1, 1, 4, 1, 1),
+    )
+    start = Start(drawn, known, torch.tensor([1.0, 0.75, 0.25, 0.0]))
+    assert start.keep(made, 0.0).flatten().tolist() == [2.0, 1.75, 1.25, 1.0]
+    # Halfway, what is known is half noise, but for what is held.
+    assert start.keep(made, 0.5).flatten().tolist() == [2.0, 1.0, 1.0, 1.0]

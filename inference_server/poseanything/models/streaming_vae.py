@@ -7,7 +7,7 @@ decoded, memory doesn't grow with the clip, and one thread can decode while anot
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -35,15 +35,33 @@ def encode_frames(vae: AutoencoderKLWan, video: torch.Tensor) -> Iterator[torch.
     """Encode a video, one latent frame after another, as `vae.encode` does untiled.
 
     Args:
-        video: `[B, 3, 1 + 4 n, H, W]` in [-1, 1].
+        video: `[B, 3, 1 + 4 n, H, W]` in [-1, 1], 4 being the VAE's own number.
 
     Yields:
         float32 `[B, C, 1, h, w]`, the mode, normalised as the transformer takes it.
     """
-    mean, std = statistics(vae, video.device)
-    features = feature_cache(vae.encoder)
+    return _encode(vae, video.split(groups(vae, video.shape[2]), dim=2))
+
+
+def encode_images(
+    vae: AutoencoderKLWan, images: np.ndarray, device: torch.device | str
+) -> Iterator[torch.Tensor]:
+    """As `encode_frames`, of uint8 images `[1 + 4 n, H, W]` or `[1 + 4 n, H, W, 3]`, which are brought to the device as
+    they are needed: memory doesn't grow with the clip."""
+    ends = np.cumsum(groups(vae, len(images)))[:-1]
+    return _encode(vae, (to_video(part)[None].to(device) for part in np.split(images, ends)))
+
+
+def groups(vae: AutoencoderKLWan, num_frames: int) -> list[int]:
+    """How many pixel frames each latent frame holds."""
     group = vae.config.scale_factor_temporal
-    for chunk in video.split([1, *[group] * ((video.shape[2] - 1) // group)], dim=2):
+    return [1, *[group] * ((num_frames - 1) // group)]
+
+
+def _encode(vae: AutoencoderKLWan, chunks: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+    features = feature_cache(vae.encoder)
+    for chunk in chunks:
+        mean, std = statistics(vae, chunk.device)
         chunk = patchify(chunk.to(vae.dtype), vae.config.patch_size or 1)
         moments = vae.quant_conv(vae.encoder(chunk, feat_cache=features, feat_idx=[0]))
         yield (moments.chunk(2, dim=1)[0].float() - mean) / std

@@ -25,7 +25,7 @@ from ..conditioning.parts.segments import is_line
 from ..conditioning.prompts import encode_prompts
 from ..conditioning.windows import Window, plan_windows
 from ..models.linear_vae import AutoencoderLinear
-from ..models.streaming_vae import encode_frames, to_video
+from ..models.streaming_vae import encode_images
 from ..models.tiny_decoder import TinyDecoder
 from ..models.transformer import PoseAnythingTransformer3DModel
 from .cancellation import interruptible
@@ -471,7 +471,7 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         with interruptible([*vae.encoder.down_blocks, vae.encoder.mid_block], check):
             for name in missing:
                 frames = []
-                for frame in encode_frames(vae, to_video(images[name])[None].to(device)):
+                for frame in encode_images(vae, images[name], device):
                     frames.append(frame)
                     done += 1
                     yield Step("encoding", done, total)
