@@ -288,11 +288,14 @@ def attention_is_diffusers_own(engine, weights):
 
 
 def compile_compiles_every_block(engine, weights):
+    """And what all the VAE's norms share."""
     compiled = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "compile", lambda forward, **_: compiled.append(forward) or forward)
         made = Watched(engine, engine_options={"compile": "on"})
-    assert len(compiled) == len(engine._runner.pipeline.transformer.blocks) and made.note
+    assert len(compiled) == len(engine._runner.pipeline.transformer.blocks) + 1 and made.note
+    Watched(engine, engine_options={"compile": "off"})
+    assert not engine._runner._compilation.in_use
 
 
 def precision_is_of_weights_and_products(engine, weights):

@@ -8,13 +8,15 @@ import torch
 from inference_server.poseanything.checkpoints import load_transformer
 from inference_server.poseanything.checkpoints.float8 import Float8Linear, quantize_weight
 from inference_server.poseanything.conditioning.conditions import InputError
-from inference_server.poseanything.models.streaming_vae import decode_frames
+from inference_server.poseanything.models.streaming_vae import decode_frames, encode_frames
 from inference_server.poseanything.runtime import acceleration
 from inference_server.poseanything.runtime.acceleration import (
+    Compilation,
     CompileChoice,
     candidates,
     choose,
     compile_blocks,
+    compile_vae,
     fastest_attention,
     fastest_vae_layout,
     set_float8_products,
@@ -199,3 +201,69 @@ def test_the_vaes_layout_is_tried_once_and_changes_no_more_than_rounding(hopper,
     times["channels_last"] = 0.99
     assert fastest_vae_layout(vae, CARD) == "contiguous"
     assert fastest_vae_layout(vae, torch.device("cpu")) == "contiguous"
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-5), (torch.bfloat16, 0.05)])
+def test_a_compiled_vae_encodes_and_decodes_what_it_did(dtype, tolerance):
+    vae, compilation, runs = tiny_vae().to(dtype), Compilation(), []
+    latents = torch.randn(1, 48, 3, 4, 6, generator=torch.Generator().manual_seed(0))
+    wanted = torch.cat(list(decode_frames(vae, latents)), dim=2)
+    encoded = torch.cat(list(encode_frames(vae, wanted)), dim=2)
+
+    def backend(graph, inputs):
+        return lambda *inputs: runs.append(1) or graph.forward(*inputs)
+
+    compile_vae(vae, compilation, backend=backend, fullgraph=True)
+    decoded = torch.cat(list(decode_frames(vae, latents)), dim=2)
+    assert runs and (decoded - wanted).norm() < tolerance * wanted.norm()
+    found = torch.cat(list(encode_frames(vae, wanted)), dim=2)
+    assert (found - encoded).norm() < tolerance * encoded.norm()
+    runs.clear()
+    compilation.enabled = False
+    assert torch.equal(torch.cat(list(decode_frames(vae, latents)), dim=2), wanted) and not runs
+
+
+@torch.no_grad()
+def test_one_program_serves_every_norm_and_size_of_the_vae():
+    torch._dynamo.reset()
+    vae, compiled = tiny_vae(), []
+
+    def backend(graph, inputs):
+        compiled.append(1)
+        return graph.forward
+
+    compile_vae(vae, Compilation(), backend=backend)
+    for height, width in ((4, 6), (8, 5), (3, 7)):
+        list(decode_frames(vae, torch.randn(1, 48, 3, height, width)))
+    assert len(compiled) <= 4  # a single frame is another program than several, and so are other strides
+
+
+@torch.no_grad()
+def test_a_vae_goes_on_where_compiling_fails():
+    def backend(graph, inputs):
+        raise RuntimeError("no C compiler")
+
+    torch._dynamo.reset()
+    vae, latents, compilation = tiny_vae(), torch.randn(1, 48, 2, 4, 6), Compilation()
+    wanted = torch.cat(list(decode_frames(vae, latents)), dim=2)
+    compile_vae(vae, compilation, backend=backend)
+    assert torch.equal(torch.cat(list(decode_frames(vae, latents)), dim=2), wanted)
+    assert compilation.enabled and not compilation.in_use
+
+
+@torch.no_grad()
+def test_what_was_compiled_can_be_left_out():
+    runs = []
+
+    def backend(graph, inputs):
+        return lambda *inputs: runs.append(1) or graph.forward(*inputs)
+
+    model = tiny_transformer()
+    wanted = model(**tiny_inputs()).sample
+    compilation = compile_blocks(model, backend=backend)
+    for enabled, count in ((True, CONFIG["num_layers"]), (False, 0), (True, CONFIG["num_layers"])):
+        runs.clear()
+        compilation.enabled = enabled
+        torch.testing.assert_close(model(**tiny_inputs()).sample, wanted)
+        assert len(runs) == count

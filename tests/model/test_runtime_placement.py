@@ -109,7 +109,7 @@ def test_12_and_16_gb_cards_round_nothing_and_keep_what_blocks_they_can(gigabyte
     chosen = plan(cuda_card(gigabytes), RELEASED, CLIP)
     assert chosen.fits and rounds_nothing(chosen) and not chosen.vae_tiling
     assert blocks <= chosen.resident_blocks < RELEASED.blocks
-    assert chosen.card.free_bytes * 0.85 < chosen.peak_bytes <= chosen.card.free_bytes
+    assert 0.8 * chosen.card.free_bytes < chosen.peak_bytes <= 0.85 * chosen.card.free_bytes
     streamed = RELEASED.blocks - chosen.resident_blocks
     assert chosen.held_bytes == streamed * 2 * RELEASED.block
     assert f"{chosen.resident_blocks} of the transformer's 30 blocks" in chosen.reason

@@ -20,7 +20,13 @@ from diffusers.models.attention_dispatch import (
     _check_attention_backend_requirements,
     dispatch_attention_fn,
 )
-from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, patchify, unpatchify
+from diffusers.models.autoencoders.autoencoder_kl_wan import (
+    WanCausalConv3d,
+    WanResidualBlock,
+    WanRMS_norm,
+    patchify,
+    unpatchify,
+)
 from diffusers.models.embeddings import apply_rotary_emb
 from diffusers.models.transformers.transformer_wan import (
     WanAttention,
@@ -63,8 +69,11 @@ __all__ = [
     "replace_forward",
     "reset_cache",
     # The VAE frame by frame. Watch the order in which its convolutions take their entry of the cache
-    # (tests/model/test_sampling_pipeline.py).
+    # (tests/model/test_sampling_pipeline.py), and that each norm of a residual block is followed by its
+    # nonlinearity (tests/model/test_runtime_acceleration.py).
     "WanCausalConv3d",
+    "WanRMS_norm",
+    "WanResidualBlock",
     "patchify",
     "unpatchify",
     # A guider's batch of inputs (tests/model/test_sampling_guiders.py).

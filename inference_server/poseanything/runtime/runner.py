@@ -33,8 +33,10 @@ from ..sampling.pipeline import DenoisingStep, Event, PoseAnythingPipeline, Step
 from ..sampling.request import SamplingRequest
 from ..sampling.schedulers import make_scheduler, scheduler_for
 from .acceleration import (
+    Compilation,
     CompileChoice,
     compile_blocks,
+    compile_vae,
     fastest_attention,
     fastest_vae_layout,
     set_attention_backend,
@@ -96,7 +98,7 @@ class ClipRunner:
         self._streams: list[BlockStream] = []
         self._plan: MemoryPlan | None = None
         self._loras: dict[Path, float] = {}
-        self._compiled = False
+        self._compilation: Compilation | None = None
         self._compile_choice = CompileChoice(self.device, "")
         if len(weights.transformers) == 1:
             self._choose("")
@@ -143,6 +145,7 @@ class ClipRunner:
         shown = 0
         remarks: list[str] = []
         known_ratios = self.pipeline.mag_ratios
+        was_compiled = self._compilation is not None
         while True:
             try:
                 for event in self._attempt(request, chosen, loras, check):
@@ -164,7 +167,10 @@ class ClipRunner:
             log.warning("The %s's memory ran out; now %s", where, lower.reason)
             remarks.insert(0, "Memory ran out with more at once.")
             chosen = lower
-        self._compile_choice.clip_made(self._compiled)
+        compiled = self._compilation is not None and self._compilation.in_use
+        if compiled and not was_compiled and self._compile_choice.clips:
+            remarks.append("The model was compiled; a seed may give slightly other frames than before.")
+        self._compile_choice.clip_made(compiled)
         if self.pipeline.mag_ratios is not None and self.pipeline.mag_ratios is not known_ratios:
             MagRatiosFile(self.weights.transformer).write(self.pipeline.mag_ratios)
         if request.settings.cache == "mag" and known_ratios is None:
@@ -303,7 +309,7 @@ class ClipRunner:
             text_encoder=None, tokenizer=None, vae=None, transformer=None, preview_decoder=None
         )
         self._plan = None
-        self._loras, self._compiled = {}, False
+        self._loras, self._compilation = {}, None
         self._release()
 
     def _release(self) -> None:
@@ -329,11 +335,12 @@ class ClipRunner:
         # Every time: diffusers keeps it for the whole process, and another model's job may have changed it.
         set_attention_backend(transformer, self._attention(options.attention, shape))
         set_float8_products(transformer, options.precision == "float8")
-        if not self._compiled and (
-            options.compile == "on" or options.compile == "auto" and self._compile_choice.pays()
-        ):
-            compile_blocks(transformer)
-            self._compiled = True
+        compiles = options.compile == "on" or options.compile == "auto" and self._compile_choice.pays()
+        if self._compilation is None and compiles:
+            self._compilation = compile_blocks(transformer)
+            compile_vae(self.pipeline.vae, self._compilation)
+        if self._compilation is not None:
+            self._compilation.enabled = options.compile != "off"
 
     def _attention(self, name: str, shape: Shape) -> str:
         """The backend of this name, or the fastest for the shape."""
