@@ -513,24 +513,38 @@ def test(arguments) -> None:
         raise SystemExit(chosen.run("-m", "pytest", *(arguments.pytest or ["tests/addon"]), **environ))
 
     others = [BlenderEnvironment(blender).ensure("test").for_blender() for blender in series[1:]]
-    say(f"testing with Blender {', then the extension with '.join(series)}, side by side")
-    with ThreadPoolExecutor(1) as beside:  # one after another, while the suite runs here
-        reports = [beside.submit(test_extension, environment, environ) for environment in others]
-        codes = [main.run("-m", "pytest", check=False, **environ)]
-        for environment, report in zip(others, reports):
+    # The longest first, so that no process is left alone at the end.
+    model = [folder for folder in ("tests/model", "tests/training") if (ROOT / folder).is_dir()]
+    apart = {*model, "tests/addon"}
+    rest = [
+        str(path.relative_to(ROOT))
+        for path in sorted((ROOT / "tests").iterdir())
+        if str(path.relative_to(ROOT)) not in apart
+        and (path.name.startswith("test_") or any(path.glob("test_*.py")))
+    ]
+    runs = [
+        ("the model", main, model),
+        *((f"the extension with Blender {each.blender}", each, ["tests/addon"]) for each in (main, *others)),
+        ("the server, the contract and the rest", main, rest),
+    ]
+    say(f"testing with Blender {', '.join(series)}, two runs side by side")
+    codes = []
+    with ThreadPoolExecutor(2) as pool:
+        reports = [pool.submit(run_tests, environment, words, environ) for _, environment, words in runs]
+        for (name, _, _), report in zip(runs, reports):
             code, text = report.result()
-            say(f"the extension with Blender {environment.blender}:")
+            say(f"{name}:")
             print(text, flush=True)
             codes.append(code)
     raise SystemExit(1 if any(codes) else 0)  # a run that a signal ended counts below zero
 
 
-def test_extension(environment: BlenderEnvironment, environ: dict[str, str]) -> tuple[int, str]:
-    """Run the extension's tests in the environment of another Blender: exit code and what pytest said."""
+def run_tests(environment: BlenderEnvironment, words: list[str], environ: dict[str, str]) -> tuple[int, str]:
+    """Run pytest in an environment: exit code and what it said."""
     done = subprocess.run(
-        [environment.python, "-m", "pytest", "tests/addon"],
+        [environment.python, "-m", "pytest", *words],
         cwd=ROOT,
-        env=os.environ | environ,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environ,  # two runs share the cores
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -134,7 +134,7 @@ def test_another_fault_is_no_want_of_memory(runner, monkeypatch):
     assert len(calls) == 1
 
 
-@pytest.mark.parametrize("options", [{}, {"cache": "first_block"}, {"compile": True}])
+@pytest.mark.parametrize("options", [{}, {"cache": "first_block"}, {"compile": "on"}])
 def test_the_old_model_is_gone_before_the_next_one_is_read(runner, monkeypatch, options):
     """The rescue would run out itself where both are alive. Nothing but the runner may collect here."""
     give_host(monkeypatch, runner, 60)
