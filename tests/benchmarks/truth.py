@@ -1,16 +1,19 @@
-"""The draft beside the truth: what the draft engine makes of the first frame, beside what Cycles renders, at
-frames 21, 41 and 81 of the example's fox, of the glTF fox's three actions and of four other creatures. In
-decibels (peak signal-to-noise ratio over the whole picture); a still first frame stands beside it.
+"""Engines that need no card beside the truth: what the draft and PoseAnything Mini make of the first frame,
+beside what Cycles renders, at frames 21, 41 and 81 of the example's fox, of the glTF fox's three actions and of
+four other creatures. In decibels (peak signal-to-noise ratio over the whole picture); a still first frame
+stands beside it.
 
 Left out: pictures that are painted, and every kind of subject but these.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from ._footage import ROOT, install, module
@@ -48,57 +51,37 @@ def gltf(bpy, action: str) -> None:
 def shoot(bpy):
     """The request for a scene's range, and what Cycles renders of the measured frames (clip index ->
     picture)."""
+    from shared.messages import GenerationRequest
+    from shared.pose import Limb, PoseSequence
     from tests.addon.rigs import run
 
     context, scene = bpy.context, bpy.context.scene
-    settings = scene.poseanything
+    settings, views = scene.poseanything, module("view")
+    view = views.SceneCamera()
     planned = module("request.range").clip_range(context, settings, None)
-    clip, _ = run(
-        module("request.export").export_clip(
-            context, module("request.build").export_options(context, settings, planned)
-        )
-    )
-    fields = (
-        "pose",
-        "first_frame",
-        "subject_mask",
-        "first_labels",
-        "part_maps",
-        "shadow_maps",
-        "camera_motion",
-    )
-    request = {
-        "job": "truth",
-        "engine": "draft",
-        "width": planned.width,
-        "height": planned.height,
-        "num_frames": planned.num_frames,
-        "fps": planned.fps,
-        **{name: getattr(clip, name) for name in fields if hasattr(clip, name)},
-    }
-    view = module("view")
-    placed = view.fit(*view.SceneCamera().frame_size(scene), planned.width, planned.height)
-    truth = {}
-    for index in MEASURED:
-        if index < planned.num_frames:
-            scene.frame_set(planned.frame_start + index * planned.frame_step)
-            truth[index] = module("ground_truth.first_frame").render_frame(scene, view.SceneCamera(), placed)
-    return request, truth
-
-
-def draft(request: dict) -> list[np.ndarray]:
-    """The frames that the draft engine makes of it."""
-    from inference_server.engines.base import Picture
-    from inference_server.engines.draft import DraftEngine
-    from shared.messages import GenerationRequest
-    from shared.pose import Limb, PoseSequence
-
-    pose = request["pose"]
+    armatures = tuple(each for each in scene.objects if each.type == "ARMATURE")
+    exporting = module("operators.exporting")
+    (clip, _), _ = run(exporting.export_range(context, settings, planned, armatures, view, False))
+    pose = clip.pose
     limbs = tuple(Limb(limb.name, limb.part, limb.subject) for limb in pose.limbs)
     arrays = (pose.points, pose.lengths, pose.owners, pose.offsets)
-    request = {**request, "pose": PoseSequence(pose.width, pose.height, pose.parts, limbs, *arrays)}
-    events = DraftEngine().generate(GenerationRequest(**request), lambda: False)
-    return [event.image for event in events if isinstance(event, Picture)]
+    fields = ("first_frame", "subject_mask", "first_labels", "part_maps", "shadow_maps", "camera_motion")
+    request = GenerationRequest(
+        job="truth",
+        engine="draft",
+        width=planned.width,
+        height=planned.height,
+        num_frames=planned.num_frames,
+        fps=planned.fps,
+        pose=PoseSequence(pose.width, pose.height, pose.parts, limbs, *arrays),
+        **{name: getattr(clip, name) for name in fields},
+    )
+    placed = views.fit(*view.frame_size(scene), planned.width, planned.height)
+    render, truth = module("ground_truth.scene_render").render_frame, {}
+    for index in MEASURED:
+        if index < planned.num_frames:
+            truth[index] = render(scene, view, placed, planned.frame_start + index * planned.frame_step)
+    return request, truth
 
 
 def decibels(picture: np.ndarray, truth: np.ndarray) -> float:
@@ -106,22 +89,49 @@ def decibels(picture: np.ndarray, truth: np.ndarray) -> float:
     return float(10 * np.log10(255**2 / max(error, 1e-9)))
 
 
+def film(engine, request) -> np.ndarray:
+    """The frames that an engine makes of it, uint8 [F, H, W, 3]."""
+    from inference_server.engines.base import Picture
+
+    events = engine.generate(request, lambda: False)
+    return np.stack([event.image for event in events if isinstance(event, Picture)])
+
+
 def main() -> None:
     install()
     import bpy
 
+    from inference_server.engines import describe_engine, find_engine
+
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("scenes", nargs="*", help="words that the scenes' names begin with; default: all")
+    arguments.add_argument("--sheets", type=Path, help="folder for a picture of each scene")
+    options = arguments.parse_args()
+    engines = {name: find_engine(name)() for name in ("draft", "mini") if describe_engine(name).ready}
+    for engine in engines.values():
+        for _ in engine.load():
+            pass
     print(
-        "draft (and a still first frame) against Cycles, in dB, at clip frames "
+        f"{' and '.join(engines)} (and a still first frame) against Cycles, in dB, at clip frames "
         + ", ".join(f"{i + 1}" for i in MEASURED)
     )
-    for name in scenes(bpy, sys.argv[1:]):
+    for scene in scenes(bpy, options.scenes):
         request, truth = shoot(bpy)
-        frames = draft(request)
-        told = [
-            f"{decibels(frames[index], picture):.1f} ({decibels(frames[0], picture):.1f})"
-            for index, picture in truth.items()
-        ]
-        print(f"{name:20} {'   '.join(told)}", flush=True)
+        films, seconds = {}, []
+        for name, engine in engines.items():
+            began = time.perf_counter()
+            films[name] = film(engine, request)
+            seconds.append(f"{time.perf_counter() - began:.1f} s")
+        told = []
+        for index, picture in truth.items():
+            made = " ".join(f"{decibels(frames[index], picture):.2f}" for frames in films.values())
+            told.append(f"{made} ({decibels(films['draft'][0], picture):.2f})")
+        print(f"{scene:20} {'   '.join(told)}   {' '.join(seconds)}", flush=True)
+        if options.sheets:
+            options.sheets.mkdir(parents=True, exist_ok=True)
+            rows = [np.concatenate(list(truth.values()), 1)]
+            rows += [np.concatenate(list(frames[list(truth)]), 1) for frames in films.values()]
+            cv2.imwrite(str(options.sheets / f"{scene}.png"), np.concatenate(rows)[..., ::-1])
 
 
 if __name__ == "__main__":
