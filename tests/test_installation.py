@@ -19,6 +19,7 @@ from shared.messages import Done, Frame
 from tests.server.client import ServerProcess, request
 
 ROOT = Path(__file__).resolve().parents[1]
+MINI = "inference_server/engines/mini/weights"
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
 
 
@@ -60,6 +61,9 @@ def test_the_wheel_holds_the_server_and_the_contract_alone(wheel):
         for folder in ("shared", "inference_server")
         for path in (ROOT / folder).rglob("*.py")
     }
+    weights = {path for path in (ROOT / MINI).rglob("*") if path.is_file()}
+    assert {"config.json", "README.md"} < {path.name for path in weights}
+    sources |= {path.relative_to(ROOT).as_posix() for path in weights}
     information = f"poseanything_bridge-{__version__}.dist-info/"
     assert {name for name in names if not name.startswith(information)} == sources
     assert f"{information}licenses/LICENSE" in names

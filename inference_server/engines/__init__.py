@@ -14,6 +14,7 @@ log = logging.getLogger(__name__)
 
 ENGINES = {
     "draft": "inference_server.engines.draft:DraftEngine",
+    "mini": "inference_server.engines.mini.engine:MiniEngine",
     "poseanything": "inference_server.engines.poseanything.engine:PoseAnythingEngine",
 }
 

@@ -1,0 +1,1 @@
+"""The small engine: drafts that a small model corrects, a few seconds on a processor."""

@@ -1,0 +1,78 @@
+"""PoseAnything Mini: the draft, corrected by a small model of PoseAnything's own classes.
+
+The draft is drawn at full size. At a small one, near the size that the model was trained at, the model's flow
+leads from the draft's latents to what the frames should be. What it changes is scaled up and added to the
+draft, which keeps the first frame's detail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from shared.engines import EngineDescription
+from shared.messages import GenerationRequest, Preview, Progress
+
+from ..base import JobCancelled, Picture
+from ..poseanything.engine import PoseAnythingEngine
+
+WEIGHTS = Path(__file__).with_name("weights")
+LONGER_SIDE = 128
+"""Pixels of the longer side that the model works at: those of the clips it was trained on."""
+
+NOTE = "PoseAnything Mini corrects a draft; prompt, seed and guidance have no effect on it."
+
+
+class MiniEngine(PoseAnythingEngine):
+    """The same engine with small weights that come along. Frames come in groups, as many as the model makes
+    at once."""
+
+    about = EngineDescription(
+        name="mini",
+        label="PoseAnything Mini (small, no card)",
+        summary="A draft, corrected by a small neural network in light, seams and edges. It has seen drawn and"
+        " rendered creatures only.",
+        neural=True,
+        uses_prompt=False,
+        uses_seed=False,
+        runs_on="Runs on the processor, in about twice the draft's time.",
+    )
+    presets = ()
+
+    @classmethod
+    def weights_folder(cls) -> Path:
+        return WEIGHTS
+
+    @classmethod
+    def describe(cls) -> EngineDescription:
+        found = super().describe()
+        # Of any size and length: the model sees a small copy, filled up to whole groups of frames.
+        return replace(cls.about, ready=found.ready, reason=found.reason, pose_look=found.pose_look)
+
+    def generate(
+        self, request: GenerationRequest, cancelled: Callable[[], bool]
+    ) -> Generator[Progress | Preview | Picture, None, str]:
+        from ..draft.clip import Clip
+        from .correction import Correction
+
+        clip, config = Clip(request), self._runner.config()
+        correction = Correction(request, config, self._runner.sizes.grid, LONGER_SIDE)
+        first, at_once, total = clip.frame(0), config["sample_frames"] - 1, request.num_frames
+        yield Picture(0, first)
+        for start in range(1, total, at_once):
+            frames = range(start, min(start + at_once, total))
+            drafts = []
+            for index in frames:
+                if cancelled():
+                    raise JobCancelled
+                drafts.append(clip.frame(index))
+                yield Progress(request.job, "drawing", index + 1, total)
+            sampling = correction.sampling_request(first, drafts, frames)
+            for event in self.make(sampling, cancelled):
+                if isinstance(event, Picture) and 0 < event.index <= len(drafts):
+                    draft, small = drafts[event.index - 1], sampling.conditions.draft[event.index]
+                    yield Picture(frames[event.index - 1], correction.add(draft, small, event.image))
+        return " ".join([NOTE, *clip.notes])
