@@ -46,7 +46,7 @@ from shared.request_file import write_request  # noqa: E402
 from tests.golden import DEER  # noqa: E402
 from tests.server.client import ServerProcess  # noqa: E402
 
-from .checkpoint_files import save_loras, save_sampling_release
+from .checkpoint_files import save_loras, save_sampling_release  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 WIDTH, HEIGHT, FRAMES = 96, 64, 9
