@@ -25,7 +25,7 @@ def as_rendered(view_layer: bpy.types.ViewLayer) -> Iterator[None]:
             if is_rendered(obj):
                 if obj.hide_get(view_layer=view_layer):
                     obj.hide_set(False, view_layer=view_layer)
-                    restored.callback(obj.hide_set, True, view_layer=view_layer)
+                    restored.callback(_put_back, obj.hide_set, True, view_layer=view_layer)
                 _show(restored, obj)
         for obj in _instanced(view_layer.objects):
             if is_rendered(obj):
@@ -76,8 +76,13 @@ def _instanced(objects) -> dict[bpy.types.Object, None]:
     return found
 
 
+def _put_back(change, *values, **keywords) -> None:
+    with contextlib.suppress(ReferenceError):  # it was removed meanwhile
+        change(*values, **keywords)
+
+
 def _set(restored: contextlib.ExitStack, owner, name: str, value) -> None:
     before = getattr(owner, name)
     if before != value:
-        restored.callback(setattr, owner, name, before)
+        restored.callback(_put_back, setattr, owner, name, before)
         setattr(owner, name, value)

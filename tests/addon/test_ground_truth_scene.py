@@ -6,7 +6,7 @@ import bpy
 import numpy as np
 import pytest
 
-from tests.addon.rigs import LEGGED, add_camera, export, flesh, make_armature, read_png
+from tests.addon.rigs import LEGGED, add_camera, export, flesh, make_armature, options, read_png
 from tests.addon.servers import module
 
 SIZE = {"width": 256, "height": 160}
@@ -78,6 +78,19 @@ def test_the_render_decides_and_not_the_viewport(rig, how):
     assert (hidden.first_labels == shown.first_labels).all() and labelled(hidden) > 0
     assert body.hide_viewport == (how == "screen") and body.hide_get() == (how == "eye")
     assert body.modifiers[0].show_viewport == (how != "modifier")
+
+
+def test_what_is_removed_meanwhile_need_not_be_put_back(rig):
+    bodies = [flesh(rig, bones=[name], name=name) for name in ("head", "chest")]
+    for body in bodies:
+        body.hide_viewport = True
+    scene = bpy.context.scene
+    scene.frame_set(7)
+    work = module("request.export").export_clip(bpy.context, options([rig], **SIZE))
+    next(work)
+    bpy.data.objects.remove(bodies[0])
+    work.close()
+    assert scene.frame_current == 7 and bodies[1].hide_viewport
 
 
 def curve(bone, rig):
