@@ -333,7 +333,8 @@ class _Export:
         yield
         path = yield from camera_motion(self._scene, self._evaluated, projector, self._is_own)
         followed = faces_start(projector)
-        if not followed.all():
+        cut = any(finding.operator == "poseanything.use_range" for finding in self._findings)
+        if not followed.all() and not cut:
             lost = self._options.frame_start + int(np.argmin(followed)) * self._options.frame_step
             self._findings.append(
                 Finding(
