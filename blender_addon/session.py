@@ -96,8 +96,8 @@ class Session:
         warnings: tuple[str, ...] = (),
         filmed: bpy.types.Scene | None = None,
     ) -> Job:
-        """Send a request; its frames go to the take's folder and onto a strip in `scene`. The list of the scene
-        that is `filmed` has the take."""
+        """Send a request; its frames go to the take's folder and onto a strip in `scene`. The list of the
+        scene that is `filmed` has the take."""
         job = self.bridge.submit(request, take, engine, warnings)
         self.arrival.forget(self.bridge.jobs)
         self.arrival.expect(job, scene, make_movie, filmed)

@@ -323,8 +323,8 @@ def describe_options(
 ) -> tuple[OptionDescription, ...]:
     """The options that a dataclass declares, in its order.
 
-    `choices` adds, by the option's name, those that only the machine knows, such as files; names that can't be
-    sent, and those beyond `MAX_CHOICES`, are left out.
+    `choices` adds, by the option's name, those that only the machine knows, such as files; names that can't
+    be sent, and those beyond `MAX_CHOICES`, are left out.
     """
     described = []
     for field in dataclasses.fields(cls):

@@ -23,8 +23,8 @@ THREE_QUARTER = Euler((1.31, 0.0, 0.61))
 
 
 def motion_points(context, armatures: Iterable[bpy.types.Object], first: int, last: int) -> np.ndarray:
-    """[N, 3] float32, in world space: what has to be in the picture over a range of frames; the scene's frame is
-    put back."""
+    """[N, 3] float32, in world space: what has to be in the picture over a range of frames; the scene's frame
+    is put back."""
     scene, points = context.scene, []
     frame, subframe = scene.frame_current, scene.frame_subframe
     wanted = set(armatures)
@@ -53,8 +53,8 @@ class POSEANYTHING_OT_frame_subject(bpy.types.Operator):
     bl_idname = "poseanything.frame_subject"
     bl_label = "Frame Subject"
     bl_description = (
-        "Place the camera so that it shows the subject's whole motion over the range. The scene's camera keeps its "
-        "direction; one that is animated is left alone, and another camera is added"
+        "Place the camera so that it shows the subject's whole motion over the range. The scene's camera "
+        "keeps its direction; one that is animated is left alone, and another camera is added"
     )
     bl_options = {"REGISTER", "UNDO"}
 

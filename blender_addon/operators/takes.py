@@ -126,8 +126,8 @@ class POSEANYTHING_OT_show_take(TakeOperator, bpy.types.Operator):
     bl_idname = "poseanything.show_take"
     bl_label = "Show"
     bl_description = (
-        "Select the take's strip and go to its beginning in the sequencer, in a window of its own where none is "
-        "open. A take without a strip gets one"
+        "Select the take's strip and go to its beginning in the sequencer, in a window of its own where none "
+        "is open. A take without a strip gets one"
     )
     bl_options = {"REGISTER", "UNDO"}
 

@@ -64,8 +64,8 @@ class Arrival:
         make_movie: bool = False,
         filmed: bpy.types.Scene | None = None,
     ) -> None:
-        """Show a job's frames in a scene from now on, with a movie of them at its end; `filmed` is the scene that
-        lists the take."""
+        """Show a job's frames in a scene from now on, with a movie of them at its end; `filmed` is the scene
+        that lists the take."""
         self.placements[job.id] = Placement(
             job,
             (filmed or scene).name,

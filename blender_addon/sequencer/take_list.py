@@ -12,7 +12,8 @@ from . import strips
 
 
 class PoseAnythingTake(bpy.types.PropertyGroup):
-    """A take: `name` is its own, `take_id` that of its strips, `state` as of a job when it was last heard of."""
+    """A take: `name` is its own, `take_id` that of its strips, `state` as of a job when it was last heard
+    of."""
 
     take_id: StringProperty()
     folder: StringProperty(name="Folder", subtype="DIR_PATH")
@@ -35,7 +36,8 @@ class PoseAnythingTakeList(bpy.types.PropertyGroup):
 
 
 def list_of(context) -> PoseAnythingTakeList:
-    """The list of the context's scene; where that has none, as an edit scene has not, the first that is there."""
+    """The list of the context's scene; where that has none, as an edit scene has not, the first that is
+    there."""
     own = context.scene.poseanything_takes
     if len(own.items):
         return own

@@ -89,7 +89,8 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     poses.add_argument(
         "--frames",
         type=int,
-        help="1 + 4 n, or as the checkpoint says; default: as many as there are poses for, at most as in training",
+        help="1 + 4 n, or as the checkpoint says; default: as many as there are poses for, at most as in "
+        "training",
     )
     poses.add_argument("--fps", type=float, default=24.0, help="default: %(default)g")
     poses.add_argument(

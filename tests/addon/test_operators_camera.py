@@ -9,7 +9,8 @@ from mathutils import Vector
 
 
 def extent(scene):
-    """The least and greatest coordinate in the picture, 0 to 1, that the subject's box takes over the range."""
+    """The least and greatest coordinate in the picture, 0 to 1, that the subject's box takes over the
+    range."""
     body, found = bpy.data.objects["Rig body"], []
     for frame in range(scene.frame_start, scene.frame_end + 1):
         scene.frame_set(frame)

@@ -19,7 +19,8 @@ LAYOUT = bpy.types.UILayout.bl_rna
 
 
 class CheckedLayout:
-    """Takes what a real layout takes, by its RNA, and raises for anything else; notes every text, and every property as <name>."""
+    """Takes what a real layout takes, by its RNA, and raises for anything else; notes every text, and every
+    property as <name>."""
 
     def __init__(self, texts):
         object.__setattr__(self, "texts", texts)

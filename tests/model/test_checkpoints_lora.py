@@ -195,7 +195,8 @@ def test_a_transformer_that_streams_stays_compiled_when_its_lora_changes(tmp_pat
 
 
 VIDEO_CHANNELS = CONFIG["out_channels"]
-# What step-distilled files hold besides pairs: our parameter, and the piece's name in Wan's words and in ours.
+# What step-distilled files hold besides pairs: our parameter, and the piece's name in Wan's words and in
+# ours.
 DIFFERENCES = {
     "blocks.0.norm2.weight": ("blocks.0.norm3.diff", "blocks.0.norm2.diff"),
     "blocks.0.norm2.bias": ("blocks.0.norm3.diff_b", "blocks.0.norm2.diff_b"),

@@ -16,12 +16,12 @@ from inference_server.poseanything.conditioning.conditions import Conditions, La
 from inference_server.poseanything.conditioning.files import read_conditions  # noqa: E402
 from inference_server.poseanything.conditioning.parts import plan  # noqa: E402
 from inference_server.poseanything.conditioning.windows import Window, plan_windows  # noqa: E402
-from inference_server.poseanything.models.streaming_vae import (
+from inference_server.poseanything.models.streaming_vae import (  # noqa: E402
     decode_frames,
     encode_frames,
     encode_images,
     to_video,
-)  # noqa: E402
+)
 from inference_server.poseanything.sampling.denoising import Start  # noqa: E402
 from inference_server.poseanything.sampling.guiders import (  # noqa: E402
     ClassifierFreePoseGuidance,

@@ -11,8 +11,6 @@ from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from shared.engines import EngineDescription
 from shared.messages import GenerationRequest, Preview, Progress
 
@@ -33,8 +31,8 @@ class MiniEngine(PoseAnythingEngine):
     about = EngineDescription(
         name="mini",
         label="PoseAnything Mini (small, no card)",
-        summary="A draft, corrected by a small neural network in light, seams and edges. It has seen drawn and"
-        " rendered creatures only.",
+        summary="A draft, corrected by a small neural network in light, seams and edges. It has seen drawn "
+        "and rendered creatures only.",
         neural=True,
         uses_prompt=False,
         uses_seed=False,

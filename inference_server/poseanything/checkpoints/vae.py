@@ -101,7 +101,8 @@ def load_tiny_decoder(
         decoder.load_state_dict(mine)
     except RuntimeError as error:
         raise CheckpointError(
-            f"{tensors.where} is not TAEHV's decoder of Wan 2.2's latents; get taew2_2.safetensors, or remove it."
+            f"{tensors.where} is not TAEHV's decoder of Wan 2.2's latents; get taew2_2.safetensors, or "
+            "remove it."
         ) from error
     return decoder.to(device, torch_dtype).eval().requires_grad_(False)
 

@@ -104,8 +104,8 @@ def attention_backends(model: nn.Module) -> set[str]:
 def enable_context_parallel(model: ModelMixin, degree: int) -> None:
     """Let so many processes share the model's sequences.
 
-    By itself diffusers counts the accelerators to find this process's, and divides by none where there are none. The
-    pieces may be unequal where the backend can gather such; gloo can't.
+    By itself diffusers counts the accelerators to find this process's, and divides by none where there are
+    none. The pieces may be unequal where the backend can gather such; gloo can't.
     """
     anything = torch.accelerator.is_available()
     counted = nullcontext() if anything else mock.patch("torch.accelerator.device_count", lambda: 1)

@@ -90,7 +90,8 @@ class Conditions:
         )
 
     def of_window(self, window: Window, frames_per_latent: int) -> Conditions:
-        """The conditions of a window's pixel frames: the clip's first, and those of its later latent frames."""
+        """The conditions of a window's pixel frames: the clip's first, and those of its later latent
+        frames."""
         begin, end = (1 + frames_per_latent * (latent - 1) for latent in (window.start, window.stop))
         frames = np.array([0, *range(begin, end)])
 

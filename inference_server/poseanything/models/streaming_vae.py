@@ -46,8 +46,8 @@ def encode_frames(vae: AutoencoderKLWan, video: torch.Tensor) -> Iterator[torch.
 def encode_images(
     vae: AutoencoderKLWan, images: np.ndarray, device: torch.device | str
 ) -> Iterator[torch.Tensor]:
-    """As `encode_frames`, of uint8 images `[1 + 4 n, H, W]` or `[1 + 4 n, H, W, 3]`, which are brought to the device as
-    they are needed: memory doesn't grow with the clip."""
+    """As `encode_frames`, of uint8 images `[1 + 4 n, H, W]` or `[1 + 4 n, H, W, 3]`, which are brought to the
+    device as they are needed: memory doesn't grow with the clip."""
     ends = np.cumsum(groups(vae, len(images)))[:-1]
     return _encode(vae, (to_video(part)[None].to(device) for part in np.split(images, ends)))
 

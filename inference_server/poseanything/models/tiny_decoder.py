@@ -18,8 +18,8 @@ MEMORY = 9
 class TinyDecoder(ModelMixin, ConfigMixin):
     """Pictures of Wan 2.2's latents within milliseconds, at half the clip's size, one for each latent frame.
 
-    Its names are those of the files. What they grow in time, and in size at last, is left out: a preview shows the last
-    pixel frame of each latent frame.
+    Its names are those of the files. What they grow in time, and in size at last, is left out: a preview
+    shows the last pixel frame of each latent frame.
 
     Args:
         latent_channels: of the VAE whose latents it was trained on.
@@ -36,7 +36,8 @@ class TinyDecoder(ModelMixin, ConfigMixin):
         self.decoder = nn.Sequential(*layers, nn.ReLU(), conv(WIDTHS[-1], 3 * PATCH**2))
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
-        """`[F, 3, 8 h, 8 w]` in [0, 1] from normalised latents `[C, F, h, w]`, the first of them without memory."""
+        """`[F, 3, 8 h, 8 w]` in [0, 1] from normalised latents `[C, F, h, w]`, the first of them without
+        memory."""
         x = latents.movedim(1, 0).to(self.decoder[1].weight.dtype)
         return F.pixel_shuffle(self.decoder(x), PATCH).clamp(0, 1)
 

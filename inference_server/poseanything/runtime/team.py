@@ -21,8 +21,8 @@ from .card import DeviceError
 PATIENCE = datetime.timedelta(minutes=5)
 """How long a card waits for the others in the middle of a step."""
 SHARED_CACHES = ("none", "taylorseer")
-"""Those that decide by the step alone: the others look at a card's own share of the sequence, and cards that decide
-differently would wait for each other."""
+"""Those that decide by the step alone: the others look at a card's own share of the sequence, and cards that
+decide differently would wait for each other."""
 
 
 class Stopped(Exception):
@@ -32,9 +32,9 @@ class Stopped(Exception):
 class Team:
     """The cards that share a clip. The process of the first leads, the others follow.
 
-    Every process samples the whole clip; only the transformer's sequences, by far the most of the work, are shared. The
-    first also decodes and is the only one whose events anybody sees. Before each evaluation of the transformer the
-    others wait for its word, so that a cancelled clip ends everywhere.
+    Every process samples the whole clip; only the transformer's sequences, by far the most of the work, are
+    shared. The first also decodes and is the only one whose events anybody sees. Before each evaluation of
+    the transformer the others wait for its word, so that a cancelled clip ends everywhere.
 
     Args:
         rank: 0 leads.
@@ -69,8 +69,8 @@ class Team:
 
         Args:
             device: of the first.
-            follow: what a process runs, with its rank, the size, the port, its connection, the type of the device
-                and `inputs`.
+            follow: what a process runs, with its rank, the size, the port, its connection, the type of the
+                device and `inputs`.
 
         Raises:
             InputError: there are not so many cards.
@@ -95,7 +95,8 @@ class Team:
         return cls(0, size, port, connections, processes)
 
     def begin(self, request: SamplingRequest, check: Callable[[], None] | None) -> None:
-        """Hand a request to the followers. `check` is called before each evaluation; what it raises ends the clip."""
+        """Hand a request to the followers. `check` is called before each evaluation; what it raises ends the
+        clip."""
         if request.options.cache not in SHARED_CACHES:
             raise InputError(
                 f"Several cards can't share a clip with the cache {request.options.cache}; choose one of"
@@ -126,8 +127,8 @@ class Team:
         if isinstance(error, (RuntimeError, MemoryError)):  # in the middle of a step, where the others wait
             self.close()
             raise DeviceError(
-                f"One of the cards that share the clip failed ({str(error).splitlines()[0]}); make the clip on one"
-                " card, or a smaller one."
+                f"One of the cards that share the clip failed ({str(error).splitlines()[0]}); make the clip "
+                "on one card, or a smaller one."
             ) from error
 
     def close(self) -> None:

@@ -94,8 +94,8 @@ class Denoiser:
     def steps(self) -> Generator[tuple[torch.Tensor, torch.Tensor], torch.Tensor | None, None]:
         """Denoise.
 
-        Yields after each step the latents `[B, C, F, h, w]`, and the clean ones that the model expects at the end. A
-        caller may send other latents to go on with.
+        Yields after each step the latents `[B, C, F, h, w]`, and the clean ones that the model expects at the
+        end. A caller may send other latents to go on with.
         """
         settings, num_steps = self.settings, self.num_steps
         # Where a single step has parts, matching on the way would come too late for it.
@@ -129,7 +129,8 @@ class Denoiser:
         return self.start.keep(self.start.latents, 1.0)
 
     def _match_ahead(self) -> None:
-        """Denoise without parts to the last step whose attention still tells parts apart, to match them by it."""
+        """Denoise without parts to the last step whose attention still tells parts apart, to match them by
+        it."""
         tracker, latents = self.tracker, self._begin()
         last = max(
             index for index in range(self.num_steps) if index == 0 or tracker.tells(self.timestep(index))

@@ -1,4 +1,5 @@
-"""What a request may ask of the sampling, each option declared beside what it means. Nothing heavy is imported.
+"""What a request may ask of the sampling, each option declared beside what it means. Nothing heavy is
+imported.
 
 A new option is a field here: panel, command line and validation are drawn from it. What reads it is where it
 takes effect, `settings.<name>` in the denoising or `options.<name>` in the runner.

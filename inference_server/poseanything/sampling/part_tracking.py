@@ -23,15 +23,16 @@ TWO_PASS = ("two_pass", "release")
 class PartTracker:
     """The parts of one window of a clip.
 
-    Where the clip has part maps they are all there is to it. Otherwise parts are found in the pose images and matched by how the first frame's attend to
-    the others:
+    Where the clip has part maps they are all there is to it. Otherwise parts are found in the pose images and
+    matched by how the first frame's attend to the others:
 
     - "paper": every step above timestep 975 records it, and the next step has the matches by that. Nothing is
       denoised only to be thrown away, but the first step has no parts yet.
-    - "two_pass": the steps above 975 are made once without parts, the last of them records it, and the window is
-      begun anew with the matches. All part-aware steps have parts, at the cost of as many evaluations again.
-    - "release": as "two_pass", with the official code's slips (see `parts.match_parts`): it records on the block's
-      own output, and files what it finds a latent frame too early.
+    - "two_pass": the steps above 975 are made once without parts, the last of them records it, and the window
+      is begun anew with the matches. All part-aware steps have parts, at the cost of as many evaluations
+      again.
+    - "release": as "two_pass", with the official code's slips (see `parts.match_parts`): it records on the
+      block's own output, and files what it finds a latent frame too early.
 
     Args:
         conditions: the window's.

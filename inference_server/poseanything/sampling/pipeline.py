@@ -58,7 +58,8 @@ class DenoisingStep(Step):
     timestep: the model's, of the step.
     latents: `[B, C, F, h, w]` of the window after the step.
     clean: the same, as the model expects them at the end.
-    frames: the pixel frame that each latent frame begins or ends with: 0, and the last one of each later group.
+    frames: the pixel frame that each latent frame begins or ends with: 0, and the last one of each later
+        group.
     """
 
     timestep: float
@@ -68,8 +69,8 @@ class DenoisingStep(Step):
     picture: Callable[[torch.Tensor, int], np.ndarray]
 
     def preview(self) -> tuple[int, np.ndarray]:
-        """A frame's index and a rough picture of what will come of it, uint8 [h, w, 3]: halfway through, of the first
-        sample. By the tiny decoder half as large as the clip, else a pixel for each latent one."""
+        """A frame's index and a rough picture of what will come of it, uint8 [h, w, 3]: halfway through, of
+        the first sample. By the tiny decoder half as large as the clip, else a pixel for each latent one."""
         middle = len(self.frames) // 2
         return self.frames[middle], self.picture(self.clean[0], middle)
 
@@ -109,7 +110,8 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
     Example:
         >>> import torch
         >>> from diffusers.utils import export_to_video, load_image
-        >>> pipe = PoseAnythingPipeline.from_pretrained("weights/small", torch_dtype=torch.bfloat16).to("cuda")
+        >>> pipe = PoseAnythingPipeline.from_pretrained("weights/small", torch_dtype=torch.bfloat16)
+        >>> pipe = pipe.to("cuda")
         >>> poses = [load_image(f"skeleton/{frame:03d}.png") for frame in range(81)]  # white lines on black
         >>> video = pipe(
         ...     image=load_image("first.png"),
@@ -179,16 +181,18 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
     ) -> PoseAnythingPipelineOutput | tuple:
         """Make a clip, as diffusers' image-to-video pipelines do. `stream` tells of it as it comes.
 
-        Pictures may be PIL images, uint8 arrays `[H, W, 3]` or `[H, W]`, or float tensors `[3, H, W]` in [0, 1]; those
-        of another size are scaled to the clip's, each axis on its own.
+        Pictures may be PIL images, uint8 arrays `[H, W, 3]` or `[H, W]`, or float tensors `[3, H, W]` in [0,
+        1]; those of another size are scaled to the clip's, each axis on its own.
 
         Args:
             image: the first frame.
-            poses: a picture a frame, white lines on black; black where a frame has no pose. None for no pose at all.
-            height, width: of the clip, multiples of the grid's stride; by default the poses' or the image's shape at
-                the size the checkpoint was trained at.
+            poses: a picture a frame, white lines on black; black where a frame has no pose. None for no pose
+                at all.
+            height, width: of the clip, multiples of the grid's stride; by default the poses' or the image's
+                shape at the size the checkpoint was trained at.
             num_frames: by default as many as there are poses, or as the checkpoint was trained with.
-            num_inference_steps, timesteps: how many steps, or at which timesteps; by default the checkpoint's.
+            num_inference_steps, timesteps: how many steps, or at which timesteps; by default the
+                checkpoint's.
             guidance_scale: of classifier-free guidance on text and pose; 1 is none.
             guider: other guidance, in place of `guidance_scale`.
             num_videos_per_prompt: samples made at once.
@@ -196,8 +200,8 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             subject_mask: the first frame's subject, white; parts end where it does.
             part_maps: uint8 `[F, h, w]`, see `Conditions`.
             draft: a picture a frame, for checkpoints whose flow starts from a draft.
-            output_type: "np" for float32 `[B, F, H, W, 3]` in [0, 1], "pt" for a tensor `[B, F, 3, H, W]`, "pil" for
-                lists of images, "latent" for normalised latents `[B, C, F, h, w]`.
+            output_type: "np" for float32 `[B, F, H, W, 3]` in [0, 1], "pt" for a tensor `[B, F, 3, H, W]`,
+                "pil" for lists of images, "latent" for normalised latents `[B, C, F, h, w]`.
             return_dict: whether to return a `PoseAnythingPipelineOutput` and not a tuple.
             callback_on_step_end: called after each step with the pipeline, the step's index, its timestep and
                 `{"latents": ...}`; the latents that it returns in a dictionary are gone on with.
@@ -278,8 +282,9 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         """Make a clip, once for each seed, and yield what happens, frames as soon as they are final and in
         order.
 
-        Results do not depend on the batch, up to rounding. Clips longer than a window are made window by window: each
-        has the user's picture for its first frame, goes on from the latents of the one before, and fades into them.
+        Results do not depend on the batch, up to rounding. Clips longer than a window are made window by
+        window: each has the user's picture for its first frame, goes on from the latents of the one before,
+        and fades into them.
 
         Args:
             conditions: of the clip.
@@ -290,8 +295,8 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             decode: whether to yield `Frames`, or else `Latents`.
 
         Yields:
-            `Step`, `DenoisingStep`, `Frames` and `Latents`. Latents sent in answer to a `DenoisingStep` are gone on
-            with in place of its own.
+            `Step`, `DenoisingStep`, `Frames` and `Latents`. Latents sent in answer to a `DenoisingStep` are
+            gone on with in place of its own.
 
         Raises:
             InputError: conditions, guider or settings don't fit the model or each other.
@@ -372,11 +377,13 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             )
         if self._needs_draft and conditions.draft is None:
             raise InputError(
-                "This checkpoint starts from a draft of the clip, and there is none; give one, or choose another."
+                "This checkpoint starts from a draft of the clip, and there is none; give one, or choose "
+                "another."
             )
         if self.transformer.config.init == "draft" and isinstance(self.scheduler, FlowMatchLCMScheduler):
             raise InputError(
-                "The scheduler lcm starts every step from noise, and this checkpoint from a draft; choose euler."
+                "The scheduler lcm starts every step from noise, and this checkpoint from a draft; choose "
+                "euler."
             )
 
     @property
@@ -434,8 +441,8 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             yield Step("reading the prompt", number, len(missing))
 
     def _preview(self, known: np.ndarray, latents: torch.Tensor, frame: int) -> np.ndarray:
-        """A frame of latents `[C, F, h, w]` as uint8 [h, w, 3]. The fit, to a `known` picture, is made when first asked
-        for."""
+        """A frame of latents `[C, F, h, w]` as uint8 [h, w, 3]. The fit, to a `known` picture, is made when
+        first asked for."""
         if self.preview_decoder is not None:
             return self.preview_decoder.preview(latents, frame)
         if self.vae not in self._previews:
@@ -445,8 +452,9 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
     def _encode_pictures(
         self, conditions: Conditions, guider: Guider, check: Check
     ) -> Generator[Step, None, dict[str, torch.Tensor]]:
-        """Latents `[1, C, F, h, w]` of the whole clip: of the poses by the guider's conditions, of the draft and of
-        the "first_frame" standing still where the model asks for them; and `[1, C, 1, h, w]` of the picture, "first".
+        """Latents `[1, C, F, h, w]` of the whole clip: of the poses by the guider's conditions, of the draft
+        and of the "first_frame" standing still where the model asks for them; and `[1, C, 1, h, w]` of the
+        picture, "first".
 
         Those that were encoded before are taken from the cache.
         """

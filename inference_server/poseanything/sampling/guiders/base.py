@@ -22,8 +22,8 @@ class Guider(ABC):
     - "camera": the rectangle that moves against the camera,
     - "empty": black frames,
 
-    and `text_conditions`, of "prompt" and "negative_prompt". The first prediction is the request's own; outside
-    the interval it is taken alone.
+    and `text_conditions`, of "prompt" and "negative_prompt". The first prediction is the request's own;
+    outside the interval it is taken alone.
 
         guider = ClassifierFreePoseGuidance(3.0, stop=0.5)
         frames = pipeline.sample(conditions, guider=guider)
