@@ -219,7 +219,7 @@ class EngineDescription(Checked):
 
 
 def find_engine(engines: Sequence[EngineDescription], name: str) -> EngineDescription | None:
-    """The engine of a name; "" is the best that is ready, the neural one before the others."""
+    """The engine of a name; "" is the first that is ready, a neural one before the others."""
     if name:
         return _named(engines, name)
     ready = [engine for engine in engines if engine.ready]

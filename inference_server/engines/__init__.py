@@ -13,10 +13,11 @@ from .base import Engine, EngineError
 log = logging.getLogger(__name__)
 
 ENGINES = {
-    "draft": "inference_server.engines.draft:DraftEngine",
-    "mini": "inference_server.engines.mini.engine:MiniEngine",
     "poseanything": "inference_server.engines.poseanything.engine:PoseAnythingEngine",
+    "mini": "inference_server.engines.mini.engine:MiniEngine",
+    "draft": "inference_server.engines.draft:DraftEngine",
 }
+"""The best first: where none is named, the first that is ready makes the clip."""
 
 
 def find_engine(name: str, engines: Mapping[str, str] = ENGINES) -> type[Engine]:

@@ -22,6 +22,7 @@ from shared.engines import (
     check_request,
     check_values,
     describe_options,
+    find_engine,
     option,
 )
 from shared.schema import MessageError
@@ -220,3 +221,11 @@ def test_every_text_of_the_engines_explains_itself(name):
         assert item.label and item.help and not item.help.endswith("."), item
     assert all(choice.label for choice in choices)
     assert about.summary.endswith(".") and about.runs_on.endswith(".")
+
+
+def test_without_a_name_the_best_engine_that_is_ready_is_taken():
+    engines = [dataclasses.replace(describe_engine(name), ready=True) for name in ENGINES]
+    for best in ("poseanything", "mini", "draft"):
+        assert find_engine(engines, "").name == best
+        engines = [engine for engine in engines if engine.name != best]
+    assert find_engine(engines, "") is None
