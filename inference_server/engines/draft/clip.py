@@ -160,6 +160,6 @@ def _limbs(limbs):
 def decode(picture: bytes) -> np.ndarray:
     """RGB uint8 [height, width, 3] from a picture file; raises `EngineError` when it can't be read."""
     try:
-        return decode_picture(picture)
+        return decode_picture(picture, turn=False)
     except InputError as error:
         raise EngineError(str(error), code="invalid") from error

@@ -60,7 +60,7 @@ def conditions_from_request(
     if camera and request.camera_motion is not None:
         camera_images = draw_camera(request.camera_motion, width, height, canvas)
     return Conditions(
-        first_frame=decode_picture(request.first_frame),
+        first_frame=decode_picture(request.first_frame, turn=False),
         pose_images=condition_images(request.pose, width, height, request.conditioned_frames(), canvas),
         pose_frames=request.conditioned_frames(),
         prompt=request.prompt,

@@ -8,10 +8,15 @@ import numpy as np
 from .latent_grid import InputError
 
 
-def decode_picture(data: bytes | memoryview) -> np.ndarray:
-    """uint8 [H, W, 3], RGB, of a picture file's bytes. Raises `InputError`."""
+def decode_picture(data: bytes | memoryview, turn: bool = True) -> np.ndarray:
+    """uint8 [H, W, 3], RGB, of a picture file's bytes. Raises `InputError`.
+
+    With `turn`, it is turned as its EXIF orientation says: right for a camera's file. Blender doesn't, nor does a
+    PNG's header know of it, so for a request's picture it is wrong.
+    """
     data = np.frombuffer(data, np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    flags = cv2.IMREAD_COLOR if turn else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    image = cv2.imdecode(data, flags) if data.size else None
     if image is None:
         raise InputError("The first frame can't be read; save it again, or choose another picture.")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
