@@ -1,4 +1,4 @@
-"""Every message of the bridge: `Hello`, `GenerationRequest` and `Cancel` to the server, the others from it.
+"""Every message of the bridge: `CLIENT_MESSAGES` to the server, `SERVER_MESSAGES` from it.
 
 Sizes are in pixels, times in seconds, colours sRGB, images top row first. A frame index counts from 0 at the
 clip's start.
@@ -178,6 +178,24 @@ class Cancel(Checked):
 
 
 @dataclass(frozen=True)
+class Resume(Checked):
+    """Go on with a job after the connection broke, or a program was started again: the first `have` frames are
+    there. Answered with `Accepted`, the frames after them and how it ended, or with `Failed` of the code
+    "unknown" where the server has no such job: the request may be sent again under its name.
+    """
+
+    job: str = declare(JobId)
+    have: int = declare(Integer(0, MAX_FRAMES))
+
+
+@dataclass(frozen=True)
+class Received(Checked):
+    """All of a job has arrived, its ending too: the server may forget it."""
+
+    job: str = declare(JobId)
+
+
+@dataclass(frozen=True)
 class Welcome(Checked):
     """Who answers, which engines it has and how busy it is."""
 
@@ -189,7 +207,7 @@ class Welcome(Checked):
 
 @dataclass(frozen=True)
 class Accepted(Checked):
-    """The request is valid and in the queue."""
+    """The request is valid and in the queue, on the server's disk: from now on only `Cancel` ends it early."""
 
     job: str = declare(JobId)
 
@@ -230,7 +248,7 @@ class Preview(Checked):
 
 @dataclass(frozen=True, eq=False)
 class Frame(Checked):
-    """A finished frame in the format that was asked for; frames arrive in order."""
+    """A finished frame in the format that was asked for; frames arrive in order, each once."""
 
     job: str = declare(JobId)
     index: int = declare(Integer(0, MAX_FRAMES - 1))
@@ -262,7 +280,8 @@ class Failed(Checked):
 
     job: str = declare(Text(64), "")
     code: str = declare(
-        Choice(("invalid", "version", "engine", "memory", "worker", "full", "internal")), "internal"
+        Choice(("invalid", "version", "engine", "memory", "worker", "full", "unknown", "internal")),
+        "internal",
     )
     message: str = declare(Text(2048), "")
 
@@ -274,7 +293,7 @@ class Cancelled(Checked):
     job: str = declare(JobId)
 
 
-CLIENT_MESSAGES = (Hello, GenerationRequest, Cancel)
+CLIENT_MESSAGES = (Hello, GenerationRequest, Cancel, Resume, Received)
 SERVER_MESSAGES = (Welcome, Accepted, Queued, Progress, Preview, Frame, Done, Failed, Cancelled)
 ENDINGS = (Done, Failed, Cancelled)
 """After one of these nothing more of a job follows."""

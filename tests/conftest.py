@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from functools import cache
 
 import pytest
@@ -9,6 +10,13 @@ from hypothesis import settings
 # Examples share their cores with other work: how long one takes says nothing.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What servers keep goes nowhere near the user's own."""
+    folder = tempfile.TemporaryDirectory(prefix="poseanything-tests-", ignore_cleanup_errors=True)
+    config.add_cleanup(folder.cleanup)
+    os.environ["POSEANYTHING_JOBS"] = folder.name
 
 
 @cache

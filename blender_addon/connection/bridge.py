@@ -11,11 +11,14 @@ from ..takes.take import Take
 from ..takes.writer import TakeWriter
 from . import server as server_process
 from .client import CONNECTED, CONNECTING, BridgeClient, LinkState
-from .jobs import ENCODING, WAITING, Job
+from .jobs import ENCODING, INTERRUPTED, WAITING, Job
 from .server import ServerError, ServerProcess, parse_address
 
 PATIENCE = 20.0
-"""Seconds that a job waits for a server that nobody is starting."""
+"""Seconds that a job waits for a server that nobody is starting. One that was interrupted waits for as long as
+it takes, unless a script waits for it."""
+MAX_RESTARTS = 3
+"""How often a server of our own that ended in the middle of jobs is started again while this one runs."""
 MAX_REMEMBERED = 50
 """Ended jobs kept for the panel."""
 
@@ -44,6 +47,7 @@ class Bridge:
         self.jobs: dict[str, Job] = {}
         self.previews: dict[str, Preview] = {}
         self._server_state = server_process.STOPPED
+        self._restarts = 0
 
     def connect(self, address: str, online: bool) -> None:
         """Talk to the server at an address from now on; `online` is whether another computer may be
@@ -163,24 +167,42 @@ class Bridge:
         self._server_state = state
         if state == server_process.RUNNING:
             self.connect(self.server.address, online=False)
-        elif state == server_process.FAILED:
+        elif state == server_process.FAILED and not self._start_again():
             for job in self.active():
-                if job.state == WAITING:
+                if job.state in (WAITING, INTERRUPTED):
                     self.cancel(job)
                     job.hear(Failed(job=job.id, message=self.server.sentence))
+        return True
+
+    def _start_again(self) -> bool:
+        """A server of our own that had jobs is needed again; false where it is not, or does not help."""
+        began = self.client is not None and self.client.address == self.server.address
+        if not (began and self.active()) or self._restarts >= MAX_RESTARTS:
+            return False
+        self._restarts += 1
+        try:
+            self.server.start_again()
+        except ServerError:
+            return False
+        self._server_state = self.server.state
         return True
 
     def _give_up_waiting(self) -> None:
         client = self.client
         if client is None or self.link.state == CONNECTED or self.server.state == server_process.STARTING:
             return
+        now = time.monotonic()
         for job in self.active():
-            if job.state == WAITING and time.monotonic() - job.began > PATIENCE:
-                client.cancel(job.id)
-                message = (
-                    f"No server answers at {client.address}; start it in the Server panel and generate again."
-                )
-                job.hear(Failed(job=job.id, message=message))
+            remedy = "start it in the Server panel and generate again"
+            if job.state == WAITING and now - job.began > PATIENCE:
+                message = f"No server answers at {client.address}; {remedy}."
+            elif job.state == INTERRUPTED and job.awaited and now - job.interrupted_at > PATIENCE:
+                kept = f"{job.frames} of {job.take.num_frames} frames arrived and are kept"
+                message = f"The server at {client.address} went away in the middle ({kept}); {remedy}."
+            else:
+                continue
+            client.cancel(job.id)
+            job.hear(Failed(job=job.id, message=message))
 
     def _forget_old(self) -> None:
         ended = [name for name, job in self.jobs.items() if job.ended]

@@ -34,6 +34,8 @@ from ..shared.messages import (
     Preview,
     Progress,
     Queued,
+    Received,
+    Resume,
     Welcome,
 )
 from ..shared.schema import MessageError
@@ -44,11 +46,9 @@ log = logging.getLogger(__name__)
 HEARTBEAT = 2.0
 """Seconds between two Hellos."""
 SILENCE = 30.0
-"""Seconds without any message after which a server counts as gone."""
-GRACE = 20.0
-"""Seconds that a broken connection to another computer has to come back; on this one only the server's end
-breaks it."""
-
+"""Seconds without any message after which a connection counts as broken."""
+MOST_GAPS = 3
+"""How often a job may be asked for anew because a frame is missing."""
 NOT_ZEROMQ = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
 CONNECTING, CONNECTED, REFUSED = "CONNECTING", "CONNECTED", "REFUSED"
 
@@ -71,6 +71,13 @@ class FramesSaved:
 
 
 @dataclass(frozen=True)
+class Interrupted:
+    """The connection broke while the server had a job; it goes on there, and here when the server is back."""
+
+    job: str
+
+
+@dataclass(frozen=True)
 class Unsent:
     """The server went away before it began with a job; the job waits here for the next one."""
 
@@ -87,6 +94,10 @@ class _Submission:
         self.num_frames = request.num_frames
         self.sent = False
         self.accepted = False
+        self.interrupted = False
+        """Since then nothing that comes counts, until the server has taken up the job anew."""
+        self.asked = False
+        self.gaps = 0
 
 
 class BridgeClient:
@@ -146,7 +157,7 @@ class BridgeClient:
 
     def poll(self, limit: int = 100) -> list[object]:
         """At most `limit` of the events that came since, in order: messages of the server other than
-        frames, `FramesSaved`, `Unsent` and `LinkState`. States of one job that nobody has taken out yet
+        frames, `FramesSaved`, `Interrupted`, `Unsent` and `LinkState`. States of one job that nobody has taken out yet
         replace each other."""
         with self._lock:
             keys = list(self._inbox)[:limit]
@@ -205,8 +216,6 @@ class _Connection:
     def __init__(self, client: BridgeClient):
         self.client = client
         self.address = Address.parse(client.address)
-        self.grace = 0.0 if self.address.is_loopback else GRACE
-        self.broken_at: float | None = None
         self.submissions: dict[str, _Submission] = {}
         self.heard = self.greeted = 0.0
         self.attached = False
@@ -288,6 +297,8 @@ class _Connection:
         if self.client.link.state != CONNECTED:
             return
         for name, submission in list(self.submissions.items()):
+            if submission.interrupted and not submission.asked:
+                submission.asked = self._send(Resume(job=name, have=submission.writer.written))
             if submission.sent:
                 continue
             try:
@@ -310,9 +321,7 @@ class _Connection:
             self.heard = time.monotonic()
             self.greeted = 0.0
         elif event == zmq.EVENT_DISCONNECTED and self.attached:
-            self.attached = False
-            self.broken_at = self.broken_at or time.monotonic()
-            self.client._set_link(CONNECTING, "The connection to the server broke.")
+            self._break("The connection to the server broke.")
         elif event & NOT_ZEROMQ:
             # Once may be a server that was just ending.
             self.strange += 1
@@ -323,35 +332,21 @@ class _Connection:
         now = time.monotonic()
         if self.attached and now - self.greeted >= HEARTBEAT and self._send(self.client._hello):
             self.greeted = now
-        if self.broken_at is not None and now - self.broken_at >= self.grace:
-            self._lose("The server went away", send_again=True)
-        elif self.client.link.state == CONNECTED and now - self.heard > SILENCE:
-            self._lose(f"The server has not answered for {SILENCE:.0f} seconds")
+        if self.client.link.state == CONNECTED and now - self.heard > SILENCE:
+            # A connection may be dead without either side knowing, as after a laptop's sleep.
+            self.dealer.disconnect(str(self.address))
+            self.dealer.connect(str(self.address))
+            self._break(f"The server has not answered for {SILENCE:.0f} seconds.")
 
-    def _lose(self, what: str, send_again: bool = False) -> None:
-        """The server is gone and what it was at with it; those still waiting here go on waiting, and with
-        `send_again` those that waited there do so here."""
-        self.broken_at = None
-        self.client._set_link(CONNECTING, f"{what}.")
-        for name, submission in [
-            (name, submission) for name, submission in self.submissions.items() if submission.sent
-        ]:
-            if send_again and submission.request is not None:
-                submission.sent = submission.accepted = False
-                self.client._post(Unsent(name))
-                continue
-            kept = (
-                f" ({submission.writer.written} of {submission.num_frames} frames arrived and are kept)"
-                if submission.writer.written
-                else ""
-            )
-            self._end(
-                Failed(
-                    job=name,
-                    code="worker",
-                    message=f"{what} in the middle of the clip{kept}; start it and generate again.",
-                )
-            )
+    def _break(self, sentence: str) -> None:
+        """The connection is gone. What the server has goes on there; what it lacks is sent when it is back."""
+        self.attached = False
+        self.client._set_link(CONNECTING, sentence)
+        for name, submission in self.submissions.items():
+            if submission.sent and not submission.interrupted:
+                submission.interrupted, submission.asked = True, False
+                self.client._post(Interrupted(name))
+            submission.asked = False
 
     def _read_all(self) -> None:
         """Read what is there, but come back for commands at times."""
@@ -375,9 +370,6 @@ class _Connection:
 
     def _take(self, message: Any) -> None:
         if isinstance(message, Welcome):
-            if self.broken_at is not None and not message.jobs:
-                self._lose("The server was restarted", send_again=True)
-            self.broken_at = None
             self.client.welcome = message
             self.client._set_link(CONNECTED)
             self.client._post(message)
@@ -386,21 +378,39 @@ class _Connection:
             self._refuse(message.message)
         elif isinstance(message, Failed) and not message.job:
             self._blame(message)
-        elif message.job not in self.submissions:
+        elif (submission := self.submissions.get(message.job)) is None:
             log.debug("A message for a job that has ended: %s", type(message).__name__)
+        elif isinstance(message, Failed) and message.code == "unknown":
+            self._begin_anew(message.job, submission)
+        elif isinstance(message, Accepted):
+            submission.accepted, submission.interrupted = True, False
+            self.client._post(message)
+        elif submission.interrupted:
+            log.debug("A message from before the connection broke: %s", type(message).__name__)
         elif isinstance(message, Frame):
-            self.submissions[message.job].request = None
-            self._save(message)
+            submission.request = None
+            self._save(message, submission)
         elif isinstance(message, Done):
             self._finish(message)
         elif isinstance(message, messages.ENDINGS):
+            self._send(Received(job=message.job))
             self._end(message)
         else:
-            submission = self.submissions[message.job]
-            submission.accepted |= isinstance(message, Accepted)
             if isinstance(message, (Progress, Preview)):
                 submission.request = None
             self.client._post(message)
+
+    def _begin_anew(self, name: str, submission: _Submission) -> None:
+        """The server lacks a job that it was asked to go on with: it never got it, or it lost it."""
+        if submission.request is not None:
+            submission.sent = submission.accepted = submission.interrupted = False
+            self.client._post(Unsent(name))
+            self._send_waiting()
+            return
+        written = submission.writer.written
+        kept = f" ({written} of {submission.num_frames} frames arrived and are kept)" if written else ""
+        message = f"The server does not have this clip any more{kept}; generate it again."
+        self._end(Failed(job=name, code="worker", message=message))
 
     def _blame(self, failed: Failed) -> None:
         """The server could not even read whose message it was: it was the oldest that it has not accepted."""
@@ -414,8 +424,15 @@ class _Connection:
         else:
             log.warning("The server says: %s", failed.message)
 
-    def _save(self, frame: Frame) -> None:
-        writer = self.submissions[frame.job].writer
+    def _save(self, frame: Frame, submission: _Submission) -> None:
+        writer = submission.writer
+        if frame.index < writer.written:
+            return  # it was on its way when the connection broke, and was sent again
+        if frame.index > writer.written and submission.gaps < MOST_GAPS:
+            submission.gaps += 1
+            submission.interrupted = True
+            submission.asked = self._send(Resume(job=frame.job, have=writer.written))
+            return
         if frame.index != writer.written or frame.index >= writer.num_frames or frame.format != "png":
             self._give_up(
                 frame.job,
@@ -432,6 +449,7 @@ class _Connection:
 
     def _finish(self, done: Done) -> None:
         submission = self.submissions[done.job]
+        self._send(Received(job=done.job))
         if submission.writer.written < submission.num_frames:
             message = (
                 f"The server ended the clip after {submission.writer.written} of {submission.num_frames} "

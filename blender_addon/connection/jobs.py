@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 from ..shared.messages import Accepted, Cancelled, Done, Failed, Progress, Queued
 from ..takes.take import Take
-from .client import FramesSaved, Unsent
+from .client import FramesSaved, Interrupted, Unsent
 
 WAITING, QUEUED, RUNNING, ENCODING = "WAITING", "QUEUED", "RUNNING", "ENCODING"
+INTERRUPTED = "INTERRUPTED"
 DONE, FAILED, CANCELLED = "DONE", "FAILED", "CANCELLED"
 ENDED = (DONE, FAILED, CANCELLED)
 
@@ -21,6 +22,7 @@ class Job:
     state: one of the names above. `ENCODING` and the `DONE` after it are told by whoever encodes a movie.
     frames: how many are on disk.
     warnings: what the exporter found worth saying.
+    awaited: a script waits for it, and shall not wait for ever for a server that is gone.
     sentence: what the server or this side says of it, above all why it failed.
     """
 
@@ -38,6 +40,8 @@ class Job:
     sentence: str = ""
     began: float = field(default_factory=time.monotonic)
     deadline: float | None = None
+    awaited: bool = False
+    interrupted_at: float = 0.0
 
     @property
     def ended(self) -> bool:
@@ -51,6 +55,8 @@ class Job:
             self.state, self.position = QUEUED, event.position
         elif isinstance(event, Unsent):
             self.state, self.began = WAITING, time.monotonic()
+        elif isinstance(event, Interrupted):
+            self.state, self.deadline, self.interrupted_at = INTERRUPTED, None, time.monotonic()
         elif isinstance(event, Progress):
             self.state, self.stage, self.step, self.total = RUNNING, event.stage, event.step, event.total
             self.deadline = None if event.seconds_left is None else time.monotonic() + event.seconds_left
@@ -82,6 +88,9 @@ class Job:
         """Where it stands, in a few words."""
         if self.state == WAITING:
             return "Waiting for the server"
+        if self.state == INTERRUPTED:
+            kept = f" at frame {self.frames} of {self.take.num_frames}" if self.frames else ""
+            return f"Interrupted{kept}, waiting for the server"
         if self.state == QUEUED:
             return f"Queued, {self.position} before it" if self.position else "Next in the queue"
         if self.state == ENCODING:

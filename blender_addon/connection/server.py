@@ -32,6 +32,12 @@ class ServerProcess:
         self.address = ""
         self._log: deque[str] = deque(maxlen=200)
         self._process: subprocess.Popen | None = None
+        self._home = ("", "")
+
+    def start_again(self) -> None:
+        """Start what ended by itself anew, at the address that it had. Raises `ServerError`."""
+        folder, python = self._home
+        self.start(folder, python, self.address)
 
     def start(self, folder: str, python: str, address: str) -> None:
         """Start it from `folder`, a checkout of the project; `python` is "" to use the checkout's own
@@ -77,6 +83,7 @@ class ServerProcess:
             raise ServerError(
                 f"{interpreter} can't be started: {error.strerror}; choose another Python."
             ) from error
+        self._home = folder, python
         self.state, self.sentence, self.address = STARTING, "", address
         threading.Thread(
             target=self._follow, args=(self._process,), name="poseanything-server", daemon=True

@@ -114,7 +114,7 @@ class _GeneratingOperator(SteppedOperator):
     def finish(self, context, job):
         for warning in job.warnings:
             self.report({"WARNING"}, warning)
-        current = session.get()
+        current, job.awaited = session.get(), self.wait
         while self.wait and current.in_progress(job):
             current.poll()
             time.sleep(0.01)

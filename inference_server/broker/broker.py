@@ -1,9 +1,11 @@
 """The broker: a loop that takes requests, queues them, hands them to the worker and passes on what it makes.
 
 A job's way: `Accepted`, `Queued` whenever its turn comes closer, then everything the worker says about it,
-word for word, up to one of `Done`, `Failed` and `Cancelled`. The loop itself never blocks on anybody. A
-client that does not take its frames makes the worker wait, and only the worker: it is not read from as long
-as that client's outbox is full.
+word for word, up to one of `Done`, `Failed` and `Cancelled`. The loop itself never blocks on anybody. Frames
+and endings go to the store first and from there to the client, as it takes them: a client that is slow, away
+or gone holds up nobody, and finds all of it when it asks (`Resume`).
+
+A job whose worker dies is made once more; so is one whose server dies. What was sent before stays as it is.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import zmq
 
@@ -28,17 +31,21 @@ from shared.messages import (
     GenerationRequest,
     Hello,
     Queued,
+    Received,
+    Resume,
     Welcome,
 )
 from shared.schema import MessageError
 
 from .. import __version__
 from . import ServerError
-from .frontend import OUTBOX_LIMIT, OUTBOX_ROOM, Client, Frontend
+from .descriptors import raise_descriptor_limit
+from .frontend import Client, Frontend
 from .limits import Refusal, check_request
 from .process import WorkerProcess, explain_exit, private_folder
 from .queue import FairQueue, PendingRequest, QueueFull
 from .settings import Settings
+from .store import JobStore, StoreFull, content_digest, is_scarcity
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +56,19 @@ FORGET_AFTER = 3600.0
 REFRESH_AFTER = 5.0
 """Seconds after which an idle worker is asked anew what its engines can do (weights may have come)."""
 MAX_FAILED_STARTS = 3
+"""Of the very first worker; later ones are tried again for as long as the server runs."""
+LONGEST_PAUSE = 30.0
+"""Seconds between two tries to start a worker, at most."""
+MAX_DEATHS = 2
+"""A job that has ended so many processes is set aside."""
+MAX_DEATHS_OF_SERVERS = 3
+"""Where the server itself ended each time, which may have had other reasons."""
+FRAMES_PER_TURN = 8
+"""Read from the store and sent to one client before others are looked after."""
+TIDY_AFTER = 60.0
+"""Seconds between two looks for what was never fetched."""
+ASLEEP = 5.0
+"""A turn that comes so many seconds after the last shows that this process itself stood still."""
 
 _ENDINGS = frozenset(cls.__name__ for cls in ENDINGS)
 
@@ -57,6 +77,7 @@ class Broker:
     def __init__(self, settings: Settings):
         """Binds the front end. Raises `ServerError`."""
         self.settings = settings
+        raise_descriptor_limit()
         self._context = zmq.Context()
         try:
             self._frontend = Frontend(self._context, settings.address)
@@ -67,17 +88,56 @@ class Broker:
         self._stopping = False
         self._bell, self._bell_pull = socket.socketpair()
         self._bell.setblocking(False)
-        self._queue = FairQueue(settings.max_jobs, settings.max_jobs_per_client, settings.max_queue_bytes)
+        self._queue = FairQueue(settings.max_jobs, settings.max_jobs_per_client)
         self._jobs: dict[tuple[bytes, str], PendingRequest] = {}
+        self._behind: dict[PendingRequest, None] = {}
+        """Jobs that have something for their client which is not sent yet, in order."""
         self._running: PendingRequest | None = None
+        self._unkept: tuple[PendingRequest, int, Sequence[zmq.Frame]] | None = None
+        """A frame of it that the store could not take for now; the worker is not read from until it does."""
         self._kill_at: float | None = None
         self._folder = private_folder()
+        try:
+            jobs = Path(settings.jobs or Path(self._folder.name) / "jobs")
+            self._store = JobStore(jobs, settings.jobs_quota)
+        except ServerError:
+            self._frontend.close()
+            self._context.term()
+            self._folder.cleanup()
+            raise
+        self._restore()
         self._worker: WorkerProcess | None = None
         self._failed_starts = 0
-        self._start_at = self._swept = time.monotonic()
+        self._start_at = self._swept = self._turned = self._tidied = time.monotonic()
         self._engines: dict[str, EngineDescription] = {}
         self._device = ""
         self._described = 0.0
+
+    def _restore(self) -> None:
+        """Take up the jobs of a server that ended."""
+        stored = self._store.jobs()
+        # What ran comes first again, as far as its client's turn goes.
+        for one in sorted(stored, key=lambda one: (one.state != "running", one.number)):
+            pending = PendingRequest(one.client, one.id, one.engine, one.number, one.frames, sent=one.frames)
+            self._jobs[pending.client, pending.job] = pending
+            if one.state == "ended":
+                try:
+                    pending.ending, pending.told = self._store.ending(one.number), True
+                except (OSError, ValueError) as error:
+                    log.error("How job %r ended can't be read (%s); it is dropped", pending.job, error)
+                    del self._jobs[pending.client, pending.job]
+                    self._store.forget(one.number)
+                continue
+            if one.state == "running" and self._store.count_death(one.number) >= MAX_DEATHS_OF_SERVERS:
+                reason = (
+                    f"The server ended {MAX_DEATHS_OF_SERVERS} times while this clip was made, so it was set aside;"
+                    " choose a smaller size or fewer frames and generate again."
+                )
+                self._end(pending, wire.encode(Failed(job=pending.job, code="worker", message=reason)))
+            else:
+                self._queue.add(pending)
+        if stored:
+            log.info("Took up %d jobs, of which %d wait", len(stored), len(self._queue))
 
     def stop(self) -> None:
         """End the loop; may be called from any thread and from a signal handler."""
@@ -108,12 +168,17 @@ class Broker:
         now = time.monotonic()
         if self._bell_pull.fileno() in ready:
             self._bell_pull.recv(4096)
+        if self._unkept:
+            self._keep_frame(*self._unkept, now)
         if self._worker and self._worker.socket in ready:
             for _ in range(MESSAGES_PER_TURN):
-                parts = None if self._choked else self._worker.receive()
+                parts = None if self._unkept else self._worker.receive(now)
                 if parts is None:
                     break
                 self._hear_worker(self._worker, parts, now)
+        if self._worker and (self._unkept or now - self._turned > ASLEEP):
+            self._worker.heard = now
+        self._turned = now
         if self._worker and self._worker.exit_code is not None:
             self._bury_worker(self._worker, self._worker.exit_code, now)
         if self._frontend.socket in ready:
@@ -124,7 +189,8 @@ class Broker:
                 self._hear_client(*received, now)
         self._look_after_clients(now)
         self._dispatch()
-        self._frontend.flush(now)
+        self._frontend.flush()
+        self._deliver()
 
     def _poll(self) -> dict:
         """Wait until there is something to do. Clients are not heard before a worker has told what it can."""
@@ -132,23 +198,63 @@ class Broker:
         poller.register(self._bell_pull, zmq.POLLIN)
         if self._engines:
             poller.register(self._frontend.socket, zmq.POLLIN)
-        if self._worker and not self._choked:
+        if self._worker and not self._unkept:
             poller.register(self._worker.socket, zmq.POLLIN)
-        waiting = self._kill_at or not self._worker
+        if any(map(self._taker, self._behind)):
+            return dict(poller.poll(0))
+        waiting = self._kill_at or not self._worker or self._unkept
         return dict(poller.poll(20 if self._frontend.blocked else 100 if waiting else 1000))
 
-    @property
-    def _choked(self) -> bool:
-        """Whether the running job's client must take frames before more can be made."""
-        pending = self._running
-        return (
-            pending is not None
-            and pending.verdict is None
-            and len(self._client(pending).outbox) >= OUTBOX_ROOM
-        )
+    def _client(self, pending: PendingRequest) -> Client | None:
+        """None while nothing has been heard of it since the server began."""
+        return self._frontend.clients.get(pending.client)
 
-    def _client(self, pending: PendingRequest) -> Client:
-        return self._frontend.clients[pending.client]
+    def _taker(self, pending: PendingRequest) -> Client | None:
+        """Its client, where that takes the next frame right now."""
+        client = self._client(pending)
+        return client if client and not (client.away or client.gone or client.outbox) else None
+
+    def _say(self, pending: PendingRequest, message: messages.Checked, keep: bool = True) -> bool:
+        """False where the client is not there, or busy with what must be kept."""
+        client = self._client(pending)
+        return client is not None and not client.gone and self._frontend.send(client, message, keep)
+
+    def _deliver(self) -> None:
+        """Send what clients take of the frames and endings that wait in the store."""
+        for pending in list(self._behind):
+            for _ in range(FRAMES_PER_TURN):
+                try:
+                    if (client := self._taker(pending)) is None or not self._deliver_next(pending, client):
+                        break
+                except OSError as error:
+                    log.warning("Frames of job %r can't be read for now: %s", pending.job, error)
+                    return
+
+    def _deliver_next(self, pending: PendingRequest, client: Client) -> bool:
+        """Send the next of a job's frames, or its ending; false when there is nothing more for now."""
+        if pending.sent < pending.frames:
+            try:
+                parts = self._store.frame(pending.number, pending.sent)
+            except ValueError as error:
+                self._lose_frames(pending, str(error))
+                return True
+            pending.sent += 1
+            self._frontend.forward(client, parts, pending.job, keep=True, is_frame=True)
+            return True
+        self._behind.pop(pending, None)
+        if pending.ending is not None and not pending.told:
+            pending.told = True
+            self._frontend.forward(client, pending.ending, pending.job, keep=True)
+        return False
+
+    def _lose_frames(self, pending: PendingRequest, reason: str) -> None:
+        """Frames can't be read any more: they are made again as long as their job runs, else it has failed."""
+        log.error("Job %r: %s", pending.job, reason)
+        pending.frames = pending.sent
+        if pending.ending is not None:
+            reason = "Frames of this clip were damaged on the server's disk; generate it again."
+            pending.ending = wire.encode(Failed(job=pending.job, code="internal", message=reason))
+            self._store.end(pending.number, pending.ending)
 
     # What clients say
 
@@ -168,9 +274,17 @@ class Broker:
             if isinstance(message, Hello):
                 self._welcome(client, now)
             elif isinstance(message, GenerationRequest):
-                self._accept(client, message, parts)
-            elif (client.identity, message.job) in self._jobs:
-                self._cancel(self._jobs[client.identity, message.job], Cancelled(job=message.job), now)
+                self._accept(client, message, buffers)
+            elif isinstance(message, Resume):
+                self._resume(client, message)
+            elif (pending := self._jobs.get((client.identity, message.job))) is None:
+                pass
+            elif isinstance(message, Received):
+                self._forget_job(pending)
+            elif pending.ending is None:
+                self._cancel(pending, Cancelled(job=message.job), now)
+            else:
+                self._forget_job(pending)
 
     def _job_named(self, client: Client, buffers: Sequence[memoryview]) -> str:
         """The job that a refused message names; empty where it names none, or one that goes on."""
@@ -188,32 +302,38 @@ class Broker:
 
     def _welcome(self, client: Client, now: float) -> None:
         engines = tuple(self._engines.values())
-        welcome = Welcome(
-            server_version=__version__, engines=engines, device=self._device, jobs=len(self._jobs)
-        )
+        at_work = sum(pending.ending is None for pending in self._jobs.values())
+        welcome = Welcome(server_version=__version__, engines=engines, device=self._device, jobs=at_work)
         if all(message.job is not None for message in client.outbox):  # else one waits there already
             self._frontend.send(client, welcome)
         if self._worker and self._worker.idle and now - self._described > REFRESH_AFTER:
             self._described = now
             self._worker.send(wire.encode(Hello()))
 
-    def _accept(self, client: Client, request: GenerationRequest, parts: Sequence[zmq.Frame]) -> None:
-        pending = PendingRequest(
-            client.identity, request.job, request.engine, parts, sum(len(part) for part in parts)
-        )
-        if (pending.client, pending.job) in self._jobs:
-            reason = f"The job {pending.job!r} is at work already; give each job an id of its own."
+    def _accept(self, client: Client, request: GenerationRequest, parts: Sequence[memoryview]) -> None:
+        known = self._jobs.get((client.identity, request.job))
+        if known is not None:
+            if self._store.job(known.number).digest == content_digest(parts):
+                self._resume(client, Resume(job=request.job, have=0))
+                return
+            reason = f"The job {request.job!r} is at work already; give each job an id of its own."
             self._refuse(client, "", "invalid", reason)
             return
         try:
             check_request(request, self._engines)
-            self._queue.add(pending)
+            self._queue.require_room(client.identity)
+            for job in self._store.in_the_way(sum(part.nbytes for part in parts)):
+                log.warning("Job %r, which nobody has fetched, makes room for a new one", job.id)
+                self._forget_job(self._jobs[job.client, job.id])
+            number = self._store.add(client.identity, request.job, request.engine, parts).number
         except Refusal as error:
-            self._refuse(client, pending.job, error.code, str(error))
-        except QueueFull as error:
-            self._refuse(client, pending.job, "full", str(error))
+            self._refuse(client, request.job, error.code, str(error))
+        except (QueueFull, StoreFull) as error:
+            self._refuse(client, request.job, "full", str(error))
         else:
+            pending = PendingRequest(client.identity, request.job, request.engine, number)
             self._jobs[pending.client, pending.job] = pending
+            self._queue.add(pending)
             log.info(
                 "Job %r of client %s: %d frames by %s",
                 pending.job,
@@ -221,10 +341,22 @@ class Broker:
                 request.num_frames,
                 pending.engine,
             )
-            self._frontend.send(client, Accepted(job=pending.job))
+            self._say(pending, Accepted(job=pending.job))
+
+    def _resume(self, client: Client, message: Resume) -> None:
+        """Go on with a job where its client says that it is."""
+        pending = self._jobs.get((client.identity, message.job))
+        if pending is None:
+            reason = "The server does not have this job (any more); generate this clip again."
+            self._frontend.send(client, Failed(job=message.job, code="unknown", message=reason))
+            return
+        self._frontend.discard(client, pending.job)
+        self._say(pending, Accepted(job=pending.job))
+        pending.sent, pending.told, pending.position = min(message.have, pending.frames), False, None
+        self._behind[pending] = None
 
     def _look_after_clients(self, now: float) -> None:
-        """Once a second: end the jobs of clients that are gone or stand in others' way."""
+        """Once a second: stop writing to clients that are gone, and drop what nobody has fetched."""
         pause, settings = now - self._swept, self.settings
         if pause < min(1.0, settings.client_timeout / 4):
             return
@@ -235,74 +367,107 @@ class Broker:
                 client.heard = now
         for client in clients:
             silence = now - client.heard
-            if not client.gone and (silence > settings.client_timeout or len(client.outbox) > OUTBOX_LIMIT):
-                self._lose(client, now)
-            if silence > FORGET_AFTER or (client.gone and not client.outbox):
-                self._forget(client)
+            if not client.gone and silence > settings.client_timeout:
+                self._lose(client)
+            if silence > FORGET_AFTER:
+                self._frontend.forget(client)
+                self._queue.forget(client.identity)
         surplus = len(self._frontend.clients) - MAX_CLIENTS
         if surplus > 0:
             for client in sorted(clients, key=lambda client: client.heard)[:surplus]:
-                self._forget(client)
-        if (pending := self._running) and len(self._queue):
-            stalled_since = self._client(pending).blocked_since
-            if stalled_since is not None and now - stalled_since > settings.stall_timeout:
-                reason = "Blender took no more frames while others were waiting; generate this clip again."
-                self._cancel(pending, Failed(job=pending.job, code="full", message=reason), now)
+                self._frontend.forget(client)
+                self._queue.forget(client.identity)
+        if now - self._tidied > TIDY_AFTER:
+            self._tidied = now
+            for job in self._store.ended_before(time.time() - settings.keep_ended):
+                log.info("Job %r, which nobody has fetched, is dropped", job.id)
+                self._forget_job(self._jobs[job.client, job.id])
 
-    def _lose(self, client: Client, now: float) -> None:
+    def _lose(self, client: Client) -> None:
+        """Nothing was heard of a client for long: what waits for it stays in the store alone."""
+        log.info("Client %s is gone; its jobs go on", client)
         client.gone = True
-        self._frontend.trim(client)
-        seconds = round(self.settings.client_timeout)
-        reason = f"Nothing was heard from this Blender for {seconds} s; generate this clip again."
         for pending in [pending for pending in self._jobs.values() if pending.client == client.identity]:
-            self._cancel(pending, Failed(job=pending.job, code="internal", message=reason), now)
-
-    def _forget(self, client: Client) -> None:
-        if all(identity != client.identity for identity, _ in self._jobs):
-            self._frontend.forget(client)
-            self._queue.forget(client.identity)
+            pending.sent -= self._frontend.discard(client, pending.job)
+            pending.told = False
+            self._behind[pending] = None
+        client.outbox.clear()
 
     # Jobs
 
     def _dispatch(self) -> None:
         """Give an idle worker the next job, and tell the others how many come before them now."""
         worker = self._worker
-        pending = self._queue.first() if worker and worker.idle else None
-        if pending and worker and worker.send(pending.parts):
-            self._queue.take(pending)
-            worker.idle = False
-            self._running = pending
-            pending.parts = ()
+        if worker and worker.idle and (pending := self._queue.first()):
+            try:
+                parts = self._store.request(pending.number)
+            except (OSError, ValueError) as error:
+                if isinstance(error, OSError) and is_scarcity(error):
+                    return
+                log.error("Job %r: its request can't be read (%s)", pending.job, error)
+                reason = "The server's copy of this request is damaged; generate the clip again."
+                self._queue.remove(pending)
+                self._end(pending, wire.encode(Failed(job=pending.job, code="internal", message=reason)))
+            else:
+                if worker.send(parts):
+                    self._queue.take(pending)
+                    self._note(self._store.set_state, pending.number, "running")
+                    worker.idle = False
+                    self._running = pending
         for position, pending in enumerate(self._queue, start=1 if self._running else 0):
-            if pending.position != position:
+            if pending.position != position and self._say(
+                pending, Queued(job=pending.job, position=position), keep=False
+            ):
                 pending.position = position
-                self._frontend.send(
-                    self._client(pending), Queued(job=pending.job, position=position), keep=False
-                )
 
     def _cancel(self, pending: PendingRequest, verdict: Cancelled | Failed, now: float) -> None:
         """End a job, waiting or running, with `verdict`; what it has made and is not sent yet is dropped."""
         if pending is not self._running:
             self._queue.remove(pending)
+            pending.verdict = verdict
             self._end(pending, wire.encode(verdict))
-        elif pending.verdict is None:
+        elif pending.verdict is None and self._worker:
+            self._unkept = None
             pending.verdict = verdict
             self._kill_at = now + self.settings.cancel_grace
-            if self._worker:
-                self._worker.send(wire.encode(Cancel(job=pending.job)))
-            self._frontend.discard(self._client(pending), pending.job)
+            self._worker.send(wire.encode(Cancel(job=pending.job)))
+            pending.frames = pending.sent
+            if (client := self._client(pending)) is not None:
+                self._frontend.discard(client, pending.job)
 
     def _end(self, pending: PendingRequest, parts: Sequence) -> None:
+        """The last message of a job: kept until its client has it; a cancelled one is not worth that."""
         if pending is self._running:
             self._running = self._kill_at = None
+        if isinstance(pending.verdict, Cancelled):
+            self._forget_job(pending)
+            self._say(pending, pending.verdict)
+            return
+        pending.ending = [bytes(part) for part in parts]
+        self._note(self._store.end, pending.number, parts)
+        self._behind[pending] = None
+
+    def _forget_job(self, pending: PendingRequest) -> None:
+        """The client has all of an ended job, or wants no more of it."""
+        if pending is self._running or (pending.ending is None and pending.verdict is None):
+            return
+        self._behind.pop(pending, None)
         del self._jobs[pending.client, pending.job]
-        self._frontend.forward(self._client(pending), parts, pending.job, keep=True)
+        self._note(self._store.forget, pending.number)
+
+    def _note(self, write: Callable[..., object], *what: object) -> None:
+        """Have the store write down what the next server has to know; this one goes on without."""
+        try:
+            write(*what)
+        except OSError as error:
+            log.error("What became of a job can't be kept: %s", error)
 
     # What the worker says
 
     def _hear_worker(self, worker: WorkerProcess, parts: Sequence[zmq.Frame], now: float) -> None:
         try:
-            kind = wire.read_header([part.buffer for part in parts])["type"]
+            header = wire.read_header([part.buffer for part in parts])
+            kind = header["type"]
             if kind == Welcome.__name__:
                 self._describe(worker, wire.decode([part.buffer for part in parts]), now)
                 return
@@ -313,9 +478,39 @@ class Broker:
         pending = self._running
         if pending and kind in _ENDINGS:
             log.info("Job %r: %s", pending.job, type(pending.verdict).__name__ if pending.verdict else kind)
-            self._end(pending, wire.encode(pending.verdict) if pending.verdict else parts)
+            self._end(
+                pending, wire.encode(pending.verdict) if pending.verdict else [part.buffer for part in parts]
+            )
         elif pending and pending.verdict is None:
-            self._frontend.forward(self._client(pending), parts, pending.job, keep=kind == Frame.__name__)
+            if kind == Frame.__name__:
+                self._keep_frame(pending, header["index"], parts, now)
+            elif (client := self._client(pending)) is not None and not client.gone:
+                self._frontend.forward(client, parts, pending.job, keep=False)
+
+    def _keep_frame(
+        self, pending: PendingRequest, index: int, parts: Sequence[zmq.Frame], now: float
+    ) -> None:
+        """A finished frame: to the store, and to a client that has all before it without a way round."""
+        self._unkept = None
+        if index < pending.frames:
+            return  # made before, by a process that has ended
+        try:
+            self._store.add_frame(pending.number, index, [part.buffer for part in parts])
+        except OSError as error:
+            if is_scarcity(error):
+                self._unkept = pending, index, parts
+                return
+            reason = (
+                f"The server can't keep this clip's frames ({error.strerror}); free some disk space there."
+            )
+            self._cancel(pending, Failed(job=pending.job, code="full", message=reason), now)
+            return
+        pending.frames = index + 1
+        if pending.sent == index and (client := self._taker(pending)) is not None:
+            pending.sent += 1
+            self._frontend.forward(client, parts, pending.job, keep=True, is_frame=True)
+        else:
+            self._behind[pending] = None
 
     def _describe(self, worker: WorkerProcess, welcome: Welcome, now: float) -> None:
         """The worker tells what it can do, and that it is idle unless it is at a job."""
@@ -329,9 +524,7 @@ class Broker:
         now = time.monotonic()
         if self._worker is None:
             if now >= self._start_at:
-                self._worker = WorkerProcess(
-                    self._context, self.settings.engines, self._folder.name, self._ring
-                )
+                self._start_worker(now)
         elif self._running and self._kill_at and now >= self._kill_at:
             log.warning("Job %r does not stop; ending the process of its engine", self._running.job)
             self._kill_at = None
@@ -339,44 +532,78 @@ class Broker:
         elif not self._worker.reported and now - self._worker.started > self.settings.start_timeout:
             log.warning("The engine's process does not get ready; ending it")
             self._worker.kill()
+        elif self._worker.reported and now - self._worker.heard > self.settings.hung_timeout:
+            log.warning("The engine's process gives no sign of life; ending it")
+            self._worker.kill(f"it gave no sign of life for {self.settings.hung_timeout:.0f} s")
+            self._worker.heard = now
+
+    def _start_worker(self, now: float) -> None:
+        try:
+            self._worker = WorkerProcess(self._context, self.settings.engines, self._folder.name, self._ring)
+        except (OSError, zmq.ZMQError) as error:
+            self._failed_starts += 1
+            self._start_at = now + min(0.5 * 2**self._failed_starts, LONGEST_PAUSE)
+            log.error("The engine's process can't be started (%s); trying again soon", error)
 
     def _bury_worker(self, worker: WorkerProcess, exit_code: int, now: float) -> None:
-        """The worker's process has ended: so does its job. Raises `ServerError` if none gets ready at all."""
-        while worker.socket.poll(20) and (parts := worker.receive()) is not None:
+        """The worker's process has ended: its pending is made once more, or has failed. Raises `ServerError` if
+        the very first ones don't get ready at all."""
+        while worker.socket.poll(20) and (parts := worker.receive(now)) is not None:
             self._hear_worker(worker, parts, now)  # its last words
-        self._worker = None
+        self._worker = self._unkept = None
         worker.close()
         (reason, remedy), pending = explain_exit(exit_code), self._running
+        reason = worker.killed_for or reason
         if pending:
             log.warning("Job %r: the engine's process ended (%s)", pending.job, reason)
-            message = f"The engine's process ended unexpectedly ({reason}); {remedy}"
-            self._end(
-                pending,
-                wire.encode(pending.verdict or Failed(job=pending.job, code="worker", message=message)),
-            )
+            self._bury_job(pending, reason, remedy)
         else:
             log.info("The engine's process ended (%s)", reason)
         if not worker.reported:
             self._failed_starts += 1
-            self._start_at = now + 0.5 * self._failed_starts
-            if self._failed_starts == MAX_FAILED_STARTS:
+            self._start_at = now + min(0.5 * self._failed_starts, LONGEST_PAUSE)
+            if self._failed_starts == MAX_FAILED_STARTS and not self._engines:
                 raise ServerError(f"The engine's process can't start ({reason}); see what it says above.")
 
+    def _bury_job(self, pending: PendingRequest, reason: str, remedy: str) -> None:
+        if pending.verdict:
+            self._end(pending, wire.encode(pending.verdict))
+            return
+        try:
+            deaths = self._store.count_death(pending.number)
+        except OSError as error:
+            log.error("The death of a process can't be kept: %s", error)
+            deaths = MAX_DEATHS
+        if deaths < MAX_DEATHS:
+            log.info("Job %r is made once more", pending.job)
+            self._running = self._kill_at = None
+            pending.position = None
+            self._queue.put_back(pending)
+            return
+        message = (
+            f"The engine's process ended unexpectedly each of the {deaths} times that it made this clip ({reason});"
+            f" {remedy}"
+        )
+        self._end(pending, wire.encode(Failed(job=pending.job, code="worker", message=message)))
+
     def _close(self) -> None:
-        """Tell every client how its jobs ended, and end the worker."""
-        reason = "The server was stopped before this clip was done; start it and generate again."
-        for pending in list(self._jobs.values()):
-            self._frontend.discard(self._client(pending), pending.job)
-            self._end(
-                pending,
-                wire.encode(pending.verdict or Failed(job=pending.job, code="worker", message=reason)),
-            )
+        """End the worker. Jobs that are kept go on when the server is started again; of those that end with
+        it every client is told."""
+        if self.settings.jobs is None:
+            reason = "The server was stopped before this clip was done; start it and generate again."
+            for pending in [pending for pending in self._jobs.values() if pending.ending is None]:
+                if (client := self._client(pending)) is not None:
+                    self._frontend.discard(client, pending.job)
+                self._say(pending, pending.verdict or Failed(job=pending.job, code="worker", message=reason))
+        elif self._running:
+            self._note(self._store.set_state, self._running.number, "waiting")
         if self._worker:
             self._worker.close()
         deadline = time.monotonic() + 1.0
         while self._frontend.blocked and time.monotonic() < deadline:
             time.sleep(0.02)
-            self._frontend.flush(time.monotonic())
+            self._frontend.flush()
         self._frontend.close()
         self._context.term()
+        self._store.close()
         self._folder.cleanup()

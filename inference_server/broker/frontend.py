@@ -20,33 +20,31 @@ from shared.address import DEFAULT_ADDRESS, Address
 
 from . import ServerError
 
+HANDSHAKE = 5000
+"""Milliseconds in which who connects must turn out to be a client; after them the connection is closed."""
 PIPE_MESSAGES = 8
 """High-water mark of each client's pipe; with 832 x 480 raw frames about 10 MB."""
-OUTBOX_ROOM = 8
-"""Messages an outbox holds before the engine that fills it is made to wait."""
 OUTBOX_ANSWERS = 64
 """An outbox longer than this takes no more answers and progress."""
-OUTBOX_LIMIT = 1024
-"""A client that leaves this many messages untaken counts as gone."""
 
 
 @dataclass(eq=False)
 class OutgoingMessage:
-    """`job` is the one it is about, None for a `Welcome`."""
+    """`job` is the one it is about, None for a `Welcome`; `keep` is false where the next one makes up for it."""
 
     parts: Sequence
     job: str | None
     keep: bool
+    is_frame: bool
 
 
 @dataclass(eq=False)
 class Client:
-    """`blocked_since` is when its pipe last refused a message, None while it takes them."""
+    """`away` while no connection of it is there, `gone` when it has been silent for long."""
 
     identity: bytes
     heard: float
     outbox: deque[OutgoingMessage] = field(default_factory=deque)
-    blocked_since: float | None = None
     away: bool = False
     gone: bool = False
     refused: bool = False
@@ -62,6 +60,7 @@ class Frontend:
         self.clients: dict[bytes, Client] = {}
         self.socket = context.socket(zmq.ROUTER)
         self.socket.linger = 1000
+        self.socket.handshake_ivl = HANDSHAKE
         self.socket.router_mandatory = True
         self.socket.router_handover = True
         self.socket.sndhwm = PIPE_MESSAGES
@@ -98,32 +97,31 @@ class Frontend:
         client.away = client.gone = False
         return client, parts
 
-    def send(self, client: Client, message: Any, keep: bool = True) -> None:
-        self.forward(client, wire.encode(message), getattr(message, "job", None), keep)
+    def send(self, client: Client, message: Any, keep: bool = True) -> bool:
+        return self.forward(client, wire.encode(message), getattr(message, "job", None), keep)
 
-    def forward(self, client: Client, parts: Sequence, job: str | None, keep: bool) -> None:
-        """Send a message or put it into the outbox; one that needs not be kept is dropped when much waits."""
-        if keep or len(client.outbox) < OUTBOX_ANSWERS:
-            client.outbox.append(OutgoingMessage(parts, job, keep))
-            self._flush(client)
+    def forward(
+        self, client: Client, parts: Sequence, job: str | None, keep: bool, is_frame: bool = False
+    ) -> bool:
+        """Send a message or put it into the outbox; one that needs not be kept is dropped when much waits, and
+        false is returned."""
+        if not keep and len(client.outbox) >= OUTBOX_ANSWERS:
+            return False
+        client.outbox.append(OutgoingMessage(parts, job, keep, is_frame))
+        self._flush(client)
+        return True
 
-    def discard(self, client: Client, job: str) -> None:
-        """Take back what is unsent of a job."""
+    def discard(self, client: Client, job: str) -> int:
+        """Take back what is unsent of a job; returns how many frames that were."""
+        taken = [message for message in client.outbox if message.job == job]
         client.outbox = deque(message for message in client.outbox if message.job != job)
+        return sum(message.is_frame for message in taken)
 
-    def trim(self, client: Client) -> None:
-        """Drop the messages to a client that need not be kept, and of the others all but the latest."""
-        client.outbox = deque([message for message in client.outbox if message.keep][-OUTBOX_ANSWERS:])
-
-    def flush(self, now: float) -> None:
+    def flush(self) -> None:
         """Send what connected clients take by now; one that is away is tried again when it has spoken."""
         for client in self.clients.values():
             if client.outbox and not client.away:
                 self._flush(client)
-            if not client.outbox:
-                client.blocked_since = None
-            elif client.blocked_since is None:
-                client.blocked_since = now
 
     def _flush(self, client: Client) -> None:
         while client.outbox:
@@ -136,7 +134,6 @@ class Frontend:
                 client.away = error.errno == zmq.EHOSTUNREACH
                 return
             client.outbox.popleft()
-            client.blocked_since = None
 
     @property
     def blocked(self) -> bool:

@@ -2,7 +2,7 @@
 
 Each process has a socket of its own, in a folder that only this user can enter (or, where there are no such
 sockets, on the loopback interface), and proves itself by a secret handed to it through its standard input.
-When that pipe closes, because the broker closed it or died, the worker ends.
+When that pipe closes, because the broker died, the worker tidies up after it and ends.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ _WINDOWS_CAUSES = {0xC0000005: "a crash in native code", 0xC0000017: "the machin
 
 class WorkerProcess:
     """`reported` turns true when the process has said what engines it has, `idle` while it waits for a job.
-    `exit_code` is None while it runs."""
+    `heard` is when it last gave a sign of life, `exit_code` is None while it runs, and `killed_for` says why it
+    was ended, where that was done on purpose."""
 
     def __init__(
         self, context: zmq.Context, engines: Mapping[str, str], folder: str, on_exit: Callable[[], None]
@@ -48,7 +49,8 @@ class WorkerProcess:
         """Start a process that offers `engines`; `on_exit` is called, in another thread, when it ended."""
         self.reported = self.idle = False
         self.exit_code: int | None = None
-        self.started = time.monotonic()
+        self.killed_for = ""
+        self.started = self.heard = time.monotonic()
         token = secrets.token_hex(32)
         self._control, self._events = f"{token}/control".encode(), f"{token}/events".encode()
         self.socket = context.socket(zmq.ROUTER)
@@ -57,27 +59,37 @@ class WorkerProcess:
         self.socket.rcvhwm = PIPE_MESSAGES
         path = os.path.join(folder, secrets.token_hex(4))
         local = zmq.has("ipc") and os.name == "posix" and len(path) < zmq.IPC_PATH_MAX_LEN
-        self.socket.bind(f"ipc://{path}" if local else "tcp://127.0.0.1:*")
+        self._greeted = False
+        try:
+            self.socket.bind(f"ipc://{path}" if local else "tcp://127.0.0.1:*")
+            self._process = self._start(engines, token, folder)
+        except BaseException:
+            self.socket.close()
+            raise
+        self._on_exit = on_exit
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _start(self, engines: Mapping[str, str], token: str, folder: str) -> subprocess.Popen:
         order = {
             "address": self.socket.last_endpoint.rstrip(b"\0").decode(),
             "token": token,
             "engines": dict(engines),
+            "folder": folder,
         }
-        self._process = subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "inference_server.worker"],
             stdin=subprocess.PIPE,
             stdout=sys.stderr.fileno(),
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [os.getcwd(), *sys.path]))},
         )
-        assert self._process.stdin
-        self._stdin = self._process.stdin
-        self._on_exit = on_exit
-        threading.Thread(target=self._watch, daemon=True).start()
+        assert process.stdin is not None
+        self._stdin = process.stdin
         try:
             self._stdin.write(json.dumps(order).encode() + b"\n")
             self._stdin.flush()
         except OSError:
             pass  # it has ended already, which the watch tells
+        return process
 
     def _watch(self):
         self._process.wait()
@@ -94,24 +106,28 @@ class WorkerProcess:
             return False
         return True
 
-    def receive(self) -> list[zmq.Frame] | None:
+    def receive(self, now: float) -> list[zmq.Frame] | None:
         """The worker's next message, None when there is none for now."""
         while True:
             try:
                 sender, *parts = self.socket.recv_multipart(zmq.DONTWAIT, copy=False)
             except zmq.Again:
                 return None
+            if sender.bytes in (self._events, self._control):
+                self.heard = now
             if sender.bytes == self._events:
                 return parts
-            if sender.bytes == self._control:  # it listens now
-                self.send(wire.encode(Hello()))
+            if sender.bytes == self._control and not self._greeted:  # it listens now
+                self._greeted = self.send(wire.encode(Hello()))
 
-    def kill(self) -> None:
+    def kill(self, reason: str = "") -> None:
+        self.killed_for = reason
         self._process.kill()
 
     def close(self) -> None:
         """End the process, kindly at first."""
         try:
+            self._stdin.write(b".")
             self._stdin.close()
         except OSError:
             pass  # what the pipe still held can't be written: the process has ended

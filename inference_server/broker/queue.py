@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count, zip_longest
 
 from shared.messages import Cancelled, Failed
@@ -16,17 +16,21 @@ class QueueFull(Exception):
 
 @dataclass(eq=False)
 class PendingRequest:
-    """A valid request as it came, until its job has ended.
+    """An accepted request, which the store keeps under `number`.
 
-    `parts` go to the worker untouched. `position` is what its client was last told. `verdict` is how the job
-    ends, whatever the worker still says of it, because it was cancelled or its client is lost.
+    `frames` are kept, of which `sent` have gone to the client. `ending` is the last message, once there is
+    one, and `told` whether it has gone out. `position` is what the client was last told. `verdict` is how the
+    job ends, whatever the worker still says of it, because it was cancelled or can't go on.
     """
 
     client: bytes
     job: str
     engine: str
-    parts: Sequence
-    size: int
+    number: int
+    frames: int = 0
+    sent: int = 0
+    ending: Sequence | None = field(default=None, repr=False)
+    told: bool = False
     position: int | None = None
     verdict: Cancelled | Failed | None = None
 
@@ -34,9 +38,8 @@ class PendingRequest:
 class FairQueue:
     """Clients take turns: next is the one whose last turn is longest ago, or who never had one."""
 
-    def __init__(self, max_jobs: int, max_jobs_per_client: int, max_bytes: int):
-        self.max_jobs, self.max_jobs_per_client, self.max_bytes = max_jobs, max_jobs_per_client, max_bytes
-        self.size = 0
+    def __init__(self, max_jobs: int, max_jobs_per_client: int):
+        self.max_jobs, self.max_jobs_per_client = max_jobs, max_jobs_per_client
         self._waiting: dict[bytes, deque[PendingRequest]] = {}
         self._last_turn: dict[bytes, int] = {}
         self._turns = count(1)
@@ -50,16 +53,25 @@ class FairQueue:
         for turn in zip_longest(*(self._waiting[client] for client in clients)):
             yield from filter(None, turn)
 
-    def add(self, request: PendingRequest) -> None:
-        """Raises `QueueFull`."""
-        if len(self._waiting.get(request.client, ())) >= self.max_jobs_per_client:
+    def require_room(self, client: bytes) -> None:
+        """Raises `QueueFull` where no other job of this client may wait."""
+        own = len(self._waiting.get(client, ()))
+        if own >= self.max_jobs_per_client:
             raise QueueFull(
-                f"{self.max_jobs_per_client} of your jobs wait already; cancel one or wait until one is done."
+                f"{own} of your jobs wait already, which is as many as may; cancel one or wait until one is done."
             )
-        if len(self) >= self.max_jobs or self.size + request.size > self.max_bytes:
-            raise QueueFull("The server's queue is full; try again when a job is done.")
+        if len(self) >= self.max_jobs:
+            raise QueueFull(
+                f"{len(self)} jobs wait at the server, which is as many as may; try again when one is done."
+            )
+
+    def add(self, request: PendingRequest) -> None:
         self._waiting.setdefault(request.client, deque()).append(request)
-        self.size += request.size
+
+    def put_back(self, request: PendingRequest) -> None:
+        """Have a request that was taken come next."""
+        self._waiting.setdefault(request.client, deque()).appendleft(request)
+        self._last_turn[request.client] = -1
 
     def first(self) -> PendingRequest | None:
         return next(iter(self), None)
@@ -74,8 +86,8 @@ class FairQueue:
         waiting.remove(request)
         if not waiting:
             del self._waiting[request.client]
-        self.size -= request.size
 
     def forget(self, client: bytes) -> None:
-        """Drop what is kept about a client without waiting requests."""
-        self._last_turn.pop(client, None)
+        """Drop what is kept about a client, unless it has jobs that wait."""
+        if client not in self._waiting:
+            self._last_turn.pop(client, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from shared.address import DEFAULT_ADDRESS
 
@@ -14,18 +15,23 @@ from ..engines import ENGINES
 class Settings:
     """Times are in seconds.
 
-    client_timeout: a client that has said nothing for so long is gone, and its jobs end.
+    jobs: the folder that keeps jobs, so that they outlive the server; without one they end with it.
+    jobs_quota: bytes of requests and frames kept at most.
+    keep_ended: what ended so long ago and was never fetched is dropped.
+    client_timeout: a client that has said nothing for so long is gone; its jobs go on without it.
     cancel_grace: a cancelled engine that has not stopped by then is ended together with its process.
-    stall_timeout: while others wait, a running job ends when its client has taken nothing for so long.
     start_timeout: a worker process that has not reported by then is ended and started again.
+    hung_timeout: so is one that has given no sign of life for so long.
     """
 
     address: str = DEFAULT_ADDRESS
     engines: Mapping[str, str] = field(default_factory=lambda: ENGINES)
-    max_jobs: int = 256
-    max_jobs_per_client: int = 64
-    max_queue_bytes: int = 1 << 30
+    jobs: Path | None = None
+    jobs_quota: int = 32 << 30
+    keep_ended: float = 7 * 86400.0
+    max_jobs: int = 4096
+    max_jobs_per_client: int = 1024
     client_timeout: float = 60.0
     cancel_grace: float = 20.0
-    stall_timeout: float = 30.0
     start_timeout: float = 120.0
+    hung_timeout: float = 15.0

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
 import sys
 import threading
+from pathlib import Path
 
 from shared.address import DEFAULT_ADDRESS, Address, AddressError
 
@@ -22,6 +24,13 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     parser.add_argument(
         "--address", default=DEFAULT_ADDRESS, help="where to listen; port 0 takes a free one (%(default)s)"
     )
+    parser.add_argument(
+        "--jobs",
+        type=Path,
+        metavar="FOLDER",
+        help="where jobs are kept, so that they outlive the server (default: one for each port in"
+        " ~/.poseanything/jobs, or in the folder that POSEANYTHING_JOBS names; none with port 0)",
+    )
     parser.add_argument("--exit-with-stdin", action="store_true", help="end when standard input closes")
     parser.add_argument(
         "--allow-remote",
@@ -34,10 +43,10 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
-        local = Address.parse(args.address).is_loopback
+        address = Address.parse(args.address)
     except AddressError as error:
         return _complain(error, 2)
-    if not local:
+    if not address.is_loopback:
         if not args.allow_remote:
             return _complain(
                 f"{args.address} can be reached from other machines, and what is sent there is not encrypted "
@@ -45,7 +54,14 @@ def run(args: argparse.Namespace) -> int:
                 2,
             )
         log.warning("Listening on %s without protection: whoever reaches it can use it.", args.address)
-    return serve(Settings(address=args.address), exit_with_stdin=args.exit_with_stdin)
+    settings = Settings(address=args.address, jobs=args.jobs or default_jobs(address))
+    return serve(settings, exit_with_stdin=args.exit_with_stdin)
+
+
+def default_jobs(address: Address) -> Path | None:
+    """Where the jobs of the server at an address are kept; nowhere where its port is another every time."""
+    folder = os.environ.get("POSEANYTHING_JOBS") or Path.home() / ".poseanything" / "jobs"
+    return Path(folder) / str(address.port) if address.port else None
 
 
 def serve(settings: Settings, exit_with_stdin: bool = False) -> int:

@@ -7,6 +7,7 @@ import faulthandler
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -26,7 +27,7 @@ def main() -> None:
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s engine: %(message)s"
     )
     settings = json.loads(sys.stdin.buffer.readline())
-    threading.Thread(target=_end_with_broker, args=(_take_stdin(),), daemon=True).start()
+    threading.Thread(target=_end_with_broker, args=(_take_stdin(), settings["folder"]), daemon=True).start()
     host = EngineHost(settings["engines"])
     host.warm_up()
     link = Link(settings["address"], settings["token"])
@@ -58,8 +59,10 @@ def _take_stdin() -> int:
     return pipe
 
 
-def _end_with_broker(pipe: int) -> None:
-    os.read(pipe, 1)
+def _end_with_broker(pipe: int, folder: str) -> None:
+    """End when the broker says so, or has died: then what it would have tidied up is left to this process."""
+    if not os.read(pipe, 1):
+        shutil.rmtree(folder, ignore_errors=True)
     os._exit(0)
 
 

@@ -5,6 +5,7 @@ Both lead to one ROUTER of the broker. Listening goes on while an engine works, 
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ import zmq
 from shared import wire
 from shared.messages import Cancel, GenerationRequest, Hello
 
+HEARTBEAT = 2.0
+"""Seconds between two signs of life; they come from a thread of their own, whatever the engine does."""
 PIPE_MESSAGES = 4
 """High-water mark toward the broker; beyond it sending blocks until the broker, and in the end the client,
 takes more."""
@@ -47,10 +50,13 @@ class Link:
 
     def _listen(self, control: zmq.Socket) -> None:
         control.linger = 0
-        control.send(b"")
         item = None
         while True:
             try:
+                with contextlib.suppress(zmq.Again):
+                    control.send(b"", zmq.DONTWAIT)
+                if not control.poll(int(HEARTBEAT * 1000)):
+                    continue
                 parts = control.recv_multipart(copy=False)
             except zmq.ContextTerminated:
                 control.close()

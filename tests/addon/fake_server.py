@@ -43,6 +43,8 @@ from shared.messages import (  # noqa: E402
     Preview,
     Progress,
     Queued,
+    Received,
+    Resume,
     Welcome,
 )
 
@@ -144,7 +146,14 @@ class FakeServer:
                 self.frame = 0
             if len(self.queue) < before:
                 self.send(identity, Cancelled(message.job))
-        else:
+        elif isinstance(message, Resume):
+            if all(request.job != message.job for _, request in self.queue):
+                self.send(identity, Failed(message.job, "unknown", "There is no such job."))
+                return
+            self.send(identity, Accepted(message.job))
+            if self.queue[0][1].job == message.job:
+                self.frame = message.have
+        elif not isinstance(message, Received):
             if self.behaviour == "refuses":
                 self.send(identity, Failed(message.job, "invalid", "The prompt is empty; write one."))
                 return

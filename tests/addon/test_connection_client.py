@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import http.server
 import os
+import signal
 import subprocess
 import threading
 import time
+from functools import partial
 
 import pytest
 import zmq
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.addon.relay import Relay
 from tests.addon.servers import make_request, module, wait_for
+from tests.server.client import ServerProcess
 
 
 class Talk:
@@ -42,6 +46,14 @@ class Talk:
             return self.heard("Done", job) or self.heard("Failed", job) or self.heard("Cancelled", job)
 
         return wait_for(ended)[0]
+
+
+@pytest.fixture
+def real_server(server_python):
+    """Starts the server itself, with an engine that is made for tests."""
+    if subprocess.run([server_python, "-c", "import cv2, zmq, msgpack"], capture_output=True).returncode:
+        pytest.skip("POSEANYTHING_SERVER_PYTHON names no Python that has the server's packages")
+    return partial(ServerProcess, {"plain": "tests.server.engines:Plain"}, python=server_python)
 
 
 @pytest.fixture
@@ -96,17 +108,18 @@ def test_requests_wait_for_a_server_that_starts_later(fake_server, talk, tmp_pat
     assert [type(talk.ending(job)).__name__ for job in (first.job, second.job)] == ["Done", "Done"]
 
 
-def test_server_killed_in_the_middle(fake_server, talk, tmp_path):
+def test_server_that_has_lost_a_clip(fake_server, talk, tmp_path):
     address = fake_server("dies")
     talk = talk(address)
     request = talk.submit(tmp_path / "take", num_frames=30)
-    failed = talk.ending(request.job)
-    assert failed.message.startswith("The server went away in the middle of the clip")
-    assert talk.client.link.state == "CONNECTING"
-    kept = len(files(tmp_path / "take"))
-    assert kept == 3 and f"{kept} of 30 frames arrived and are kept" in failed.message
+    wait_for(lambda: talk.heard("Interrupted", request.job))
+    assert talk.client.link.state == "CONNECTING" and not talk.heard("Failed", request.job)
 
     fake_server(address=address)
+    failed = talk.ending(request.job)
+    assert "does not have this clip any more" in failed.message
+    kept = len(files(tmp_path / "take"))
+    assert kept == 3 and f"{kept} of 30 frames arrived and are kept" in failed.message
     again = talk.submit(tmp_path / "again")
     assert type(talk.ending(again.job)).__name__ == "Done"
 
@@ -118,12 +131,51 @@ def test_job_that_only_waited_in_a_killed_server_goes_to_the_next(fake_server, t
     queued = talk.submit(tmp_path / "queued", num_frames=5)
     wait_for(lambda: talk.heard("FramesSaved", running.job) and talk.heard("Queued", queued.job))
     fake_server.kill()
-    assert "The server went away in the middle" in talk.ending(running.job).message
-    wait_for(lambda: talk.heard("Unsent", queued.job))
+    wait_for(lambda: talk.heard("Interrupted", queued.job))
     fake_server(address=address)
+    assert "does not have this clip any more" in talk.ending(running.job).message
     assert type(talk.ending(queued.job)).__name__ == "Done"
     assert files(tmp_path / "queued") == [f"take_{i:04d}.png" for i in range(1, 6)]
-    assert not talk.heard("Unsent", running.job)
+    assert talk.heard("Unsent", queued.job) and not talk.heard("Unsent", running.job)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_clips_go_on_with_the_next_server(real_server, talk, tmp_path, number):
+    """The real one, killed or stopped in the middle, and started again on the same folder."""
+    settings = {"jobs": str(tmp_path / "jobs")}
+    with real_server(**settings) as server:
+        talk = talk(server.address)
+        options = {"engine": "plain", "engine_options": {"pause": 0.03}}
+        running = talk.submit(tmp_path / "running", num_frames=60, **options)
+        waiting = talk.submit(tmp_path / "waiting", num_frames=5, **options)
+        wait_for(lambda: talk.heard("FramesSaved", running.job))
+        server.process.send_signal(number)
+        server.wait()
+        wait_for(lambda: talk.heard("Interrupted", running.job))
+        with real_server(address=server.address, **settings):
+            for request, num_frames in ((running, 60), (waiting, 5)):
+                done = talk.ending(request.job)
+                assert type(done).__name__ == "Done" and done.num_frames == num_frames
+            assert files(tmp_path / "running") == [f"take_{i:04d}.png" for i in range(1, 61)]
+            wait_for(lambda: not [path for path in (tmp_path / "jobs").iterdir() if path.is_dir()])
+
+
+def test_a_connection_that_is_cut_loses_nothing(real_server, talk, tmp_path):
+    """While frames stream, again and again."""
+    with real_server() as server, Relay(server.address) as relay:
+        talk = talk(relay.address)
+        request = talk.submit(
+            tmp_path / "take", num_frames=60, engine="plain", engine_options={"pause": 0.02}
+        )
+        for count in (5, 20, 40):
+            wait_for(
+                lambda count=count: any(e.count >= count for e in talk.heard("FramesSaved", request.job))
+            )
+            relay.cut()
+        assert type(talk.ending(request.job)).__name__ == "Done"
+        assert len(talk.heard("Interrupted", request.job)) >= 3
+    assert files(tmp_path / "take") == [f"take_{i:04d}.png" for i in range(1, 61)]
 
 
 def test_server_that_stops_answering(fake_server, talk, tmp_path, monkeypatch):
@@ -134,10 +186,13 @@ def test_server_that_stops_answering(fake_server, talk, tmp_path, monkeypatch):
     request = talk.submit(tmp_path / "take")
     wait_for(lambda: talk.heard("Queued", request.job))
     time.sleep(2)
-    assert not talk.heard("Failed"), "a server that answers Hello is alive, however long the engine takes"
+    assert not talk.heard("Interrupted"), (
+        "a server that answers Hello is alive, however long the engine takes"
+    )
     deaf = talk_to(fake_server("deaf"))
     request = deaf.submit(tmp_path / "deaf", num_frames=3)
-    assert "has not answered for" in deaf.ending(request.job).message
+    wait_for(lambda: deaf.heard("Interrupted", request.job))
+    assert any("has not answered for" in link.sentence for link in deaf.heard("LinkState"))
 
 
 @pytest.mark.parametrize(

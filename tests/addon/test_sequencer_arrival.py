@@ -204,11 +204,13 @@ def test_cancel_keeps_what_arrived(live):
 def test_server_killed_in_the_middle_and_generated_again(live, fake_server):
     live = live("dies")
     job = live.submit(30)
+    poll_until(lambda: job.state == "INTERRUPTED")
+    assert job.describe() == "Interrupted at frame 3 of 30, waiting for the server"
+    fake_server(address=live.session.bridge.client.address)
     poll_until(lambda: job.ended)
-    assert job.state == "FAILED" and "The server went away" in job.sentence
+    assert job.state == "FAILED" and "does not have this clip any more" in job.sentence
     settle(job)
     assert len(live.strip(job).elements) == 3
-    fake_server(address=live.session.bridge.client.address)
     again = live.submit(10)
     poll_until(lambda: again.ended)
     assert again.state == "DONE" and again.take.name == "fox_002"
@@ -219,9 +221,8 @@ def test_server_killed_with_two_jobs_of_which_one_waited(live, fake_server):
     running, queued = live.submit(100), live.submit(6)
     poll_until(lambda: running.frames > 2 and queued.state == "QUEUED")
     fake_server.kill()
-    poll_until(lambda: running.ended)
-    poll_until(lambda: queued.state == "WAITING")
-    assert queued.describe() == "Waiting for the server"
+    poll_until(lambda: running.state == queued.state == "INTERRUPTED")
+    assert queued.describe() == "Interrupted, waiting for the server"
     fake_server(address=live.session.bridge.client.address)
     settle(queued)
     assert (running.state, queued.state) == ("FAILED", "DONE")

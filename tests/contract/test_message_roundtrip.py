@@ -227,6 +227,8 @@ EXAMPLES = {
     messages.Welcome: messages.Welcome("1", ()),
     messages.Hello: messages.Hello(),
     messages.Cancel: messages.Cancel("job"),
+    messages.Resume: messages.Resume("job", 0),
+    messages.Received: messages.Received("job"),
     messages.Accepted: messages.Accepted("job"),
     messages.Queued: messages.Queued("job", 0),
     messages.Progress: messages.Progress("job", "drawing", 0, 1),

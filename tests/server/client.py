@@ -100,13 +100,14 @@ class ServerProcess:
         arguments: Sequence[str] = (),
         program: Sequence[str] = (sys.executable, "-m", "inference_server", "serve"),
         folder: Path = ROOT,
+        address: str = "tcp://127.0.0.1:0",
+        python: str = sys.executable,
         **settings: Any,
     ):
-        address = "tcp://127.0.0.1:0"
         command = [*map(str, program), "--address", address, *arguments]
         if engines is not None:
             order = {"address": address, "engines": engines, **settings}
-            command = [sys.executable, "-m", "tests.server.serve", json.dumps(order)]
+            command = [python, "-m", "tests.server.serve", json.dumps(order)]
         self.process = subprocess.Popen(
             command,
             cwd=folder,

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import sys
+from contextlib import ExitStack
 
 import cv2
 import numpy as np
@@ -11,7 +14,7 @@ import pytest
 
 from inference_server.broker.process import explain_exit
 from inference_server.engines.base import is_out_of_memory
-from shared.messages import Cancelled, Done, Failed, Frame, Progress
+from shared.messages import Accepted, Cancelled, Done, Failed, Frame, Progress
 
 from .client import ServerProcess, request
 from .engines import ENGINES
@@ -54,27 +57,70 @@ def test_an_engine_that_takes_its_process_with_it(server, how, sentence):
         other.send(request("good", "plain"))
         failed = client.ending("bad")
         assert failed.code == "worker" and sentence in failed.message
+        assert "each of the 2 times" in failed.message and len(client.of(Frame, job="bad")) == 1
         assert isinstance(other.ending("good"), Done)
         client.send(request("again", "plain"))
         assert isinstance(client.ending("again"), Done)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-def test_a_process_killed_from_outside(server):
+def test_a_job_whose_process_is_killed_is_made_once_more(server):
     with server.client() as client:
         client.send(request("who", "plain"))
         process = int(client.ending("who").note)
-        client.send(request("victim", "plain", num_frames=1000, engine_options={"pause": 0.05}))
+        client.send(request("victim", "plain", num_frames=30, engine_options={"pause": 0.05}))
         client.send(request("waiting", "plain"))
         client.wait_for(Frame, job="victim")
         os.kill(process, signal.SIGKILL)
-        assert "signal 9" in client.ending("victim").message
+        done = client.ending("victim")
+        assert done.num_frames == 30 and int(done.note) != process
+        frames = [frame.index for frame in client.of(Frame, job="victim")]
+        assert frames == list(range(30)), "each frame comes once"
+        assert not client.of(Done, job="waiting"), "and it keeps its turn"
         process = int(client.ending("waiting").note)
         os.kill(process, signal.SIGKILL)
         client.send(request("after a death in idleness", "plain"))
-        assert isinstance(client.ending("after a death in idleness"), (Done, Failed))
-        client.send(request("sound", "plain"))
-        assert isinstance(client.ending("sound"), Done)
+        assert isinstance(client.ending("after a death in idleness"), Done)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_a_process_that_hangs_is_replaced():
+    with ServerProcess(ENGINES, hung_timeout=4.0) as server, server.client() as client:
+        client.send(request("who", "plain"))
+        process = int(client.ending("who").note)
+        client.send(request("victim", "plain", num_frames=30, engine_options={"pause": 0.05}))
+        client.wait_for(Frame, job="victim")
+        os.kill(process, signal.SIGSTOP)
+        assert int(client.ending("victim").note) != process
+        assert [frame.index for frame in client.of(Frame, job="victim")] == list(range(30))
+        client.send(request("next", "plain", num_frames=2, engine_options={"pause": 5}))
+        assert isinstance(client.ending("next"), Done), "one that works for longer than that is left alone"
+        assert server.log.count("no sign of life; ending it") == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="changes another process' limits")
+def test_idle_connections_and_a_worker_death_do_not_end_the_server():
+    """There are more connections than descriptors, so that no worker can be started, until the idle ones are
+    closed."""
+    import resource
+
+    with ServerProcess(ENGINES) as server, server.client() as client, ExitStack() as strangers:
+        client.send(request("who", "plain"))
+        worker = int(client.ending("who").note)
+        client.send(request("long", "plain", num_frames=60, engine_options={"pause": 0.02}))
+        client.wait_for(Accepted, job="long")
+        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (128, 128))
+        host, port = server.address.removeprefix("tcp://").split(":")
+        for _ in range(200):
+            strangers.enter_context(socket.create_connection((host, int(port))))
+        client.wait_for(Frame, job="long")
+        os.kill(worker, signal.SIGKILL)
+        client.send(request("next", "plain"))
+        assert client.ending("long").num_frames == 60
+        assert [frame.index for frame in client.of(Frame, job="long")] == list(range(60))
+        for ending in client.of(Failed, job="next") or [client.ending("next")]:
+            assert isinstance(ending, Done) or "try again in a few seconds" in ending.message
+    assert "Traceback" not in server.log
 
 
 def test_a_spoilt_process_is_replaced_and_a_sound_one_kept(server):

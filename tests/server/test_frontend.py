@@ -11,6 +11,7 @@ import zmq
 from inference_server.broker import frontend as rules
 from inference_server.broker.frontend import Client as Correspondent
 from inference_server.broker.frontend import Frontend
+from shared import wire
 from shared.messages import Frame, Hello, Progress
 
 from .client import Client
@@ -50,17 +51,17 @@ def block(frontend: Frontend, correspondent: Correspondent) -> int:
         sent += 1
         if correspondent.outbox:
             time.sleep(0.2)
-            frontend.flush(0.0)
+            frontend.flush()
             if correspondent.outbox:
                 return sent
 
 
-def receive(frontend: Frontend, client: Client, now: float = 0.0):
+def receive(frontend: Frontend, client: Client):
     """The client's next message, while the front end does what its loop does."""
     deadline = time.monotonic() + 60
     while not client.socket.poll(20):
         assert time.monotonic() < deadline, "what waits is not sent"
-        frontend.flush(now)
+        frontend.flush()
     return client.receive()
 
 
@@ -73,7 +74,7 @@ def test_frames_wait_and_come_whole_and_in_order(frontend):
         assert len(correspondent.outbox) > 20 and frontend.blocked
         for index in range(sent + 20):
             assert receive(frontend, client).index == index
-        frontend.flush(0.0)
+        frontend.flush()
         assert not correspondent.outbox and not frontend.blocked
 
 
@@ -88,33 +89,19 @@ def test_what_needs_not_be_kept_does_not_pile_up(frontend):
         assert len(correspondent.outbox) == rules.OUTBOX_ANSWERS + 1
 
 
-def test_of_a_lost_client_the_latest_is_kept(frontend):
+def test_what_is_taken_back_of_a_job_is_counted_in_frames(frontend):
     with Client(frontend.endpoint, receive_limit=1) as client:
         correspondent = connect(frontend, client)
         sent = block(frontend, correspondent)
-        for index in range(300):
-            frontend.send(correspondent, Progress(job=str(index), stage="drawing", step=0, total=1))
-            frontend.send(correspondent, progress(0), keep=False)
-        frontend.discard(correspondent, "a")
-        frontend.trim(correspondent)
-        assert len(correspondent.outbox) == rules.OUTBOX_ANSWERS
-        while receive(frontend, client).job != "299":
+        for index in range(3):
+            parts = wire.encode(frame(sent + index))
+            frontend.forward(correspondent, parts, "a", keep=True, is_frame=True)
+            frontend.send(correspondent, progress(index), keep=False)
+        frontend.send(correspondent, Progress(job="other", stage="drawing", step=0, total=1))
+        assert frontend.discard(correspondent, "a") == 3
+        while receive(frontend, client).job != "other":
             pass
     assert len(client.of(Frame)) < sent, "frames not sent yet were taken back"
-
-
-def test_the_time_since_a_client_took_something_is_known(frontend):
-    with Client(frontend.endpoint, receive_limit=1) as client:
-        correspondent = connect(frontend, client)
-        block(frontend, correspondent)
-        correspondent.blocked_since = None
-        for now in (7.0, 8.0):
-            frontend.flush(now)
-            assert correspondent.blocked_since == 7.0
-        while correspondent.outbox:
-            receive(frontend, client, now=9.0)
-        frontend.flush(9.0)
-        assert correspondent.blocked_since is None
 
 
 def test_a_client_that_is_away_is_written_to_when_it_comes_back(frontend):

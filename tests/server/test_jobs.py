@@ -9,7 +9,7 @@ import zmq
 
 from inference_server.worker.time_left import TimeLeft
 from shared.engines import Guidance
-from shared.messages import Accepted, Cancelled, Done, Failed, Frame, Preview, Progress, Queued
+from shared.messages import Accepted, Cancelled, Done, Failed, Frame, Preview, Progress, Queued, Received
 
 from .client import ServerProcess, request
 from .engines import ENGINES, colour
@@ -160,14 +160,20 @@ def test_a_second_request_waits_its_turn(server):
     assert started[0] < ended[0] < started[1] < ended[1] < started[2]
 
 
-def test_an_id_at_work_is_not_taken_again(server):
+def test_an_id_stands_for_one_request(server):
     with server.client() as client:
-        client.send(request("same", "plain", num_frames=20, engine_options={"pause": 0.05}))
-        client.wait_for(Accepted)
+        same = request("same", "plain", num_frames=20, engine_options={"pause": 0.05})
+        client.send(same)
+        client.wait_for(Frame)
         client.send(request("same", "plain"))
         failed = client.wait_for(Failed)
         assert failed.job == "" and "'same'" in failed.message
+        client.send(same)
         assert client.ending("same").num_frames == 20
+        frames = [frame.index for frame in client.of(Frame)]
+        again = frames.index(0, 1)  # it was made once and sent from the start again
+        assert frames[:again] == list(range(again)) and frames[again:] == list(range(20))
+        client.send(Received(job="same"))
         client.send(request("same", "plain"))
         assert client.ending("same").num_frames == 5
 
@@ -260,7 +266,7 @@ def test_a_full_queue_says_so_and_loses_nothing():
         b.wait_for(Queued)
         b.send(request("2", "plain"))
         failed = b.ending("2")
-        assert failed.code == "full" and "try again" in failed.message
+        assert failed.code == "full" and "3 jobs wait" in failed.message
         a.cancel("run")
         assert isinstance(b.ending("1"), Done)
         assert isinstance(a.ending("2"), Done)

@@ -10,8 +10,9 @@ from inference_server.broker.queue import FairQueue, PendingRequest, QueueFull
 
 
 def fill(queue: FairQueue, clients: str) -> list[PendingRequest]:
-    jobs = [PendingRequest(client.encode(), str(i), "plain", (), 1) for i, client in enumerate(clients)]
+    jobs = [PendingRequest(client.encode(), str(i), "plain", i) for i, client in enumerate(clients)]
     for job in jobs:
+        queue.require_room(job.client)
         queue.add(job)
     return jobs
 
@@ -25,7 +26,7 @@ def drain(queue: FairQueue) -> list[PendingRequest]:
 
 
 def roomy() -> FairQueue:
-    return FairQueue(1000, 1000, 1 << 30)
+    return FairQueue(1000, 1000)
 
 
 @given(st.text("abcd", max_size=40), st.integers(0, 20), st.text("abcd", max_size=20))
@@ -37,7 +38,7 @@ def test_announced_order_is_the_order_of_turns(before, turns, after):
     fill(queue, after)
     announced = list(queue)
     assert drain(queue) == announced
-    assert len(queue) == 0 and queue.size == 0
+    assert len(queue) == 0
 
 
 @given(st.text("abcd", max_size=40))
@@ -76,10 +77,9 @@ def test_removing_a_job_keeps_the_order_of_the_rest(clients, data):
 
 
 @pytest.mark.parametrize(
-    "limits, clients, refused",
-    [((3, 10, 100), "abc", "full"), ((10, 2, 100), "aa", "2 of your jobs"), ((10, 10, 2), "ab", "full")],
+    "limits, clients, refused", [((3, 10), "abc", "3 jobs wait"), ((10, 2), "aa", "2 of your jobs")]
 )
-def test_it_is_bounded_in_jobs_and_bytes(limits, clients, refused):
+def test_it_is_bounded_and_says_how(limits, clients, refused):
     queue = FairQueue(*limits)
     fill(queue, clients)
     before = list(queue)
@@ -88,3 +88,16 @@ def test_it_is_bounded_in_jobs_and_bytes(limits, clients, refused):
     assert list(queue) == before
     queue.take(queue.first())
     fill(queue, "a")
+
+
+@given(st.text("abcd", min_size=1, max_size=40), st.integers(0, 20))
+def test_a_job_put_back_comes_next(clients, turns):
+    queue = roomy()
+    fill(queue, clients)
+    for _ in range(min(turns, len(queue) - 1)):
+        queue.take(queue.first())
+    job = queue.first()
+    queue.take(job)
+    queue.put_back(job)
+    assert next(iter(queue)) is job
+    assert len(drain(queue)) == len(clients) - min(turns, len(clients) - 1)

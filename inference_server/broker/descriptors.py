@@ -1,0 +1,22 @@
+"""File descriptors: every connection takes one, and a worker's start some."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+
+ENOUGH = 65536
+
+
+def raise_descriptor_limit() -> None:
+    """Let this process and its workers have as many as the system allows, up to a number that is enough; by
+    default it is often 1024, which a careless program's idle connections use up."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = ENOUGH if hard == resource.RLIM_INFINITY else min(hard, ENOUGH)
+    if soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
