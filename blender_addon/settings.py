@@ -179,16 +179,21 @@ class PoseAnythingSettings(bpy.types.PropertyGroup):
     )
 
     camera_source: EnumProperty(
-        name="Camera",
-        description="How the background moves",
+        name="Background",
+        description="How the background moves. The subject is drawn where the scene's camera sees it",
         items=(
-            ("SCENE", "Scene", "As the scene's camera does"),
-            ("MOVE", "Move", "As the scene's camera does, and by a move on top of it"),
+            ("SCENE", "Scene Camera", "As the scene's camera sees it"),
+            (
+                "MOVE",
+                "Background Move",
+                "As the scene's camera sees it, and by a move on top of it, of the background only",
+            ),
         ),
     )
     camera_move: EnumProperty(
-        name="Move",
-        description="What the camera does over the clip, starting and stopping gently",
+        name="Background Only",
+        description="How the background moves over the clip, starting and stopping gently; the subject does not "
+        "move with it",
         items=tuple((name.upper(), name.replace("_", " ").title(), text) for name, text in _MOVES.items()),
     )
     camera_amount: FloatProperty(

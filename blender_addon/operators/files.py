@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import uuid
 from collections.abc import Generator
 from pathlib import Path
@@ -16,11 +18,13 @@ from ..ground_truth.png import encode_png
 from ..request.blockers import export_blocker
 from ..request.build import build_request
 from ..request.export import ExportStep, under_step
+from ..request.first_frame import PICTURE, make_first_frame
 from ..request.output import output_folder
 from ..request.range import clip_range
 from ..request.review import sentences
 from ..request.subjects import find_subjects
 from ..request.view import find_view
+from ..sequencer.strips import relative_folder
 from ..shared.engines import EngineDescription
 from ..shared.raster import draw_pose
 from ..shared.release import RELEASE
@@ -111,4 +115,48 @@ class POSEANYTHING_OT_export_skeleton(SteppedOperator, bpy.types.Operator):
         return {"FINISHED"}
 
 
-register, unregister = bpy.utils.register_classes_factory((POSEANYTHING_OT_export_skeleton,))
+class POSEANYTHING_OT_save_first_frame(SteppedOperator, bpy.types.Operator):
+    bl_idname = "poseanything.save_first_frame"
+    bl_label = "Save First Frame to Paint Over"
+    bl_description = (
+        "Save the clip's first frame as a picture in the output folder, and use that picture from now on. Whatever "
+        "you paint over it is what the clip begins with"
+    )
+    bl_options = {"REGISTER"}
+
+    @classmethod
+    def poll(cls, context):
+        if context.scene.poseanything.first_frame_source == PICTURE:
+            cls.poll_message_set("The first frame is a picture already; choose another source to save it")
+            return False
+        return POSEANYTHING_OT_export_skeleton.poll(context)
+
+    def steps(self, context):
+        settings = context.scene.poseanything
+        planned = clip_range(context, settings, _engine_to_export_for(settings))
+        view, output = find_view(context, settings), output_folder(context, settings)
+        with tempfile.TemporaryDirectory(prefix="poseanything-") as scratch:
+            made = yield from make_first_frame(
+                context, settings, planned, view, Path(scratch), self.interactive
+            )
+            folder, name = claim_folder(output, f"{settings.take_name or context.scene.name} first frame")
+            try:
+                return shutil.copy(made, folder / f"{name}.png")
+            except OSError as error:
+                raise ExportError(
+                    f"{folder} can't be written to: {error.strerror}; choose another folder."
+                ) from error
+
+    def finish(self, context, path):
+        settings = context.scene.poseanything
+        settings.first_frame_source, settings.first_frame_path = (
+            PICTURE,
+            f"{relative_folder(Path(path).parent)}{Path(path).name}",
+        )
+        self.report({"INFO"}, f"Paint over {path}")
+        return {"FINISHED"}
+
+
+register, unregister = bpy.utils.register_classes_factory(
+    (POSEANYTHING_OT_export_skeleton, POSEANYTHING_OT_save_first_frame)
+)

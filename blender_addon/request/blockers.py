@@ -22,12 +22,9 @@ def scene_blockers(context) -> list[Finding]:
     if not find_subjects(context, settings):
         found.append(_no_subject(context, settings))
     if settings.view == "CAMERA" and scene.camera is None:
+        operator = "object.camera_add" if found else "poseanything.frame_subject"
         found.append(
-            Finding(
-                "Add a camera to the scene, or choose the viewport as view",
-                "poseanything.frame_subject",
-                "Add Camera",
-            )
+            Finding("Add a camera to the scene, or choose the viewport as view", operator, "Add Camera")
         )
     if settings.view == "VIEWPORT" and view.find_viewport(context) is None:
         found.append(

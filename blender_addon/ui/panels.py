@@ -188,6 +188,8 @@ class POSEANYTHING_PT_shot(_Sub, bpy.types.Panel):
         if settings.first_frame_source == "PICTURE":
             layout.prop(settings, "first_frame_path")
             _draw_crop(layout, context, settings)
+        else:
+            layout.operator("poseanything.save_first_frame", text="Save to Paint Over", icon="FILE_IMAGE")
         layout.prop(settings, "pose_density")
         if settings.pose_density == "NTH":
             layout.prop(settings, "pose_interval")

@@ -24,7 +24,7 @@ def draw_progress(layout, context) -> None:
     ended = [job for job in bridge.jobs.values() if job.ended]
     if ended and ended[-1].state == DONE:
         last = ended[-1]
-        row = layout.row(align=True)
+        row = layout.split(factor=0.75)
         row.label(text=f"{last.take.name}: {last.frames} frames", icon="CHECKMARK")
         row.operator("poseanything.show_take", text="Show").take_id = last.id
     elif ended:

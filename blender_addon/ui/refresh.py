@@ -16,7 +16,7 @@ TAB = "PoseAnything"
 BUSY, IDLE = 0.05, 0.25
 """Seconds between two looks at what happened."""
 
-_shown: object | None = None
+_shown: tuple = ()
 
 
 def tick() -> float:
@@ -27,8 +27,8 @@ def tick() -> float:
     try:
         if _panels_visible():
             current.connect(bpy.context)
-        if current.poll() or current.exporting is not _shown:
-            _shown = current.exporting
+        if current.poll() or (current.exporting, current.looking) != _shown:
+            _shown = current.exporting, current.looking
             redraw()
     except Exception:  # a timer that raises is never called again, and every job would stand still
         log.exception("Polling the session failed")

@@ -7,6 +7,9 @@ import textwrap
 import blf
 import bpy
 
+MARGIN = 105
+"""Pixels of a sidebar, before scaling, that a box, an icon and the tabs take from a line."""
+
 
 def paragraph(
     layout, context, text: str, icon: str = "NONE", alert: bool = False, most: int | None = None
@@ -16,7 +19,7 @@ def paragraph(
     scale = context.preferences.system.ui_scale
     blf.size(0, 11 * scale)
     letter = blf.dimensions(0, "abcdefghij klmnopqrst")[0] / 21
-    columns = max(int((width - 70 * scale) / letter), 16)
+    columns = max(int((width - MARGIN * scale) / letter), 16)
     column = layout.column(align=True)
     column.scale_y = 0.8
     column.alert = alert

@@ -12,7 +12,7 @@ import pytest
 
 from shared.request_file import read_request
 from tests.addon.scenes import make_rig, names, newest_job, poll_until, session, settle, span, strip_of
-from tests.addon.servers import module
+from tests.addon.servers import module, png
 
 
 def test_generate_puts_a_strip_where_the_shot_is(shot, served, tmp_path):
@@ -397,3 +397,19 @@ def test_engine_choice_outlives_its_server(shot, served):
     assert settings.engine == "draft"
     settings.engine = "AUTO"
     assert settings.engine_name == ""
+
+
+def test_first_frame_is_saved_painted_over_and_used(shot, served, sent, tmp_path):
+    served()
+    settings = shot.poseanything
+    assert bpy.ops.poseanything.save_first_frame() == {"FINISHED"}
+    assert settings.first_frame_source == "PICTURE"
+    assert settings.first_frame_path == "//takes/Scene first frame_001/Scene first frame_001.png"
+    path = tmp_path / "takes" / "Scene first frame_001" / "Scene first frame_001.png"
+    width, height = module("shared.messages").png_size(path.read_bytes())
+    painted = png(np.full((height, width, 3), (200, 40, 90), np.uint8))
+    path.write_bytes(painted)
+    bpy.ops.poseanything.generate(wait=True)
+    read = module("ground_truth.first_frame").read_picture
+    used = newest_job().take.folder / "first_frame.png"
+    assert (read(str(used)) == (200, 40, 90)).all()

@@ -232,6 +232,18 @@ def test_the_viewport_s_picture_is_the_first_frame(desktop):
     )
 
 
+def test_frames_that_are_gone_do_not_end_blender(desktop):
+    takes = desktop.folder / "takes"
+    wait_for(lambda: all(job["state"] in ("DONE", "CANCELLED") for job in desktop.jobs()), 60)
+    takes.rename(desktop.folder / "elsewhere")
+    scrub = "bpy.context.workspace.sequencer_scene.frame_set({})"
+    for frame in range(1, 60, 3):
+        desktop.ask(scrub.format(frame))
+    desktop.photograph("missing.png")
+    assert desktop.process.poll() is None
+    (desktop.folder / "elsewhere").rename(takes)
+
+
 def test_closing_in_the_middle(desktop):
     known = len(desktop.jobs())
     desktop.ask("with bpy.context.temp_override(window=window()): bpy.ops.poseanything.generate()")
