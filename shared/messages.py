@@ -179,8 +179,8 @@ class Cancel(Checked):
 
 @dataclass(frozen=True)
 class Resume(Checked):
-    """Go on with a job after the connection broke, or a program was started again: the first `have` frames are
-    there. Answered with `Accepted`, the frames after them and how it ended, or with `Failed` of the code
+    """Go on with a job after the connection broke, or a program was started again: the first `have` frames
+    are there. Answered with `Accepted`, the frames after them and how it ended, or with `Failed` of the code
     "unknown" where the server has no such job: the request may be sent again under its name.
     """
 
@@ -207,7 +207,8 @@ class Welcome(Checked):
 
 @dataclass(frozen=True)
 class Accepted(Checked):
-    """The request is valid and in the queue, on the server's disk: from now on only `Cancel` ends it early."""
+    """The request is valid and in the queue, on the server's disk: from now on only `Cancel` ends it
+    early."""
 
     job: str = declare(JobId)
 

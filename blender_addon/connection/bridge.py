@@ -15,8 +15,8 @@ from .jobs import ENCODING, INTERRUPTED, WAITING, Job
 from .server import ServerError, ServerProcess, parse_address
 
 PATIENCE = 20.0
-"""Seconds that a job waits for a server that nobody is starting. One that was interrupted waits for as long as
-it takes, unless a script waits for it."""
+"""Seconds that a job waits for a server that nobody is starting. One that was interrupted waits for as long
+as it takes, unless a script waits for it."""
 MAX_RESTARTS = 3
 """How often a server of our own that ended in the middle of jobs is started again while this one runs."""
 MAX_REMEMBERED = 50

@@ -119,8 +119,8 @@ class POSEANYTHING_OT_save_first_frame(SteppedOperator, bpy.types.Operator):
     bl_idname = "poseanything.save_first_frame"
     bl_label = "Save First Frame to Paint Over"
     bl_description = (
-        "Save the clip's first frame as a picture in the output folder, and use that picture from now on. Whatever "
-        "you paint over it is what the clip begins with"
+        "Save the clip's first frame as a picture in the output folder, and use that picture from now on. "
+        "Whatever you paint over it is what the clip begins with"
     )
     bl_options = {"REGISTER"}
 

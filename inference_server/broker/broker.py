@@ -130,8 +130,8 @@ class Broker:
                 continue
             if one.state == "running" and self._store.count_death(one.number) >= MAX_DEATHS_OF_SERVERS:
                 reason = (
-                    f"The server ended {MAX_DEATHS_OF_SERVERS} times while this clip was made, so it was set aside;"
-                    " choose a smaller size or fewer frames and generate again."
+                    f"The server ended {MAX_DEATHS_OF_SERVERS} times while this clip was made, so it was set "
+                    "aside; choose a smaller size or fewer frames and generate again."
                 )
                 self._end(pending, wire.encode(Failed(job=pending.job, code="worker", message=reason)))
             else:
@@ -248,7 +248,8 @@ class Broker:
         return False
 
     def _lose_frames(self, pending: PendingRequest, reason: str) -> None:
-        """Frames can't be read any more: they are made again as long as their job runs, else it has failed."""
+        """Frames can't be read any more: they are made again as long as their job runs, else it has
+        failed."""
         log.error("Job %r: %s", pending.job, reason)
         pending.frames = pending.sent
         if pending.ending is not None:
@@ -546,8 +547,8 @@ class Broker:
             log.error("The engine's process can't be started (%s); trying again soon", error)
 
     def _bury_worker(self, worker: WorkerProcess, exit_code: int, now: float) -> None:
-        """The worker's process has ended: its pending is made once more, or has failed. Raises `ServerError` if
-        the very first ones don't get ready at all."""
+        """The worker's process has ended: its pending is made once more, or has failed. Raises `ServerError`
+        if the very first ones don't get ready at all."""
         while worker.socket.poll(20) and (parts := worker.receive(now)) is not None:
             self._hear_worker(worker, parts, now)  # its last words
         self._worker = self._unkept = None
@@ -581,8 +582,8 @@ class Broker:
             self._queue.put_back(pending)
             return
         message = (
-            f"The engine's process ended unexpectedly each of the {deaths} times that it made this clip ({reason});"
-            f" {remedy}"
+            f"The engine's process ended unexpectedly each of the {deaths} times that it made this clip "
+            f"({reason}); {remedy}"
         )
         self._end(pending, wire.encode(Failed(job=pending.job, code="worker", message=message)))
 

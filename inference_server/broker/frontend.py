@@ -30,7 +30,8 @@ OUTBOX_ANSWERS = 64
 
 @dataclass(eq=False)
 class OutgoingMessage:
-    """`job` is the one it is about, None for a `Welcome`; `keep` is false where the next one makes up for it."""
+    """`job` is the one it is about, None for a `Welcome`; `keep` is false where the next one makes up for
+    it."""
 
     parts: Sequence
     job: str | None
@@ -103,8 +104,8 @@ class Frontend:
     def forward(
         self, client: Client, parts: Sequence, job: str | None, keep: bool, is_frame: bool = False
     ) -> bool:
-        """Send a message or put it into the outbox; one that needs not be kept is dropped when much waits, and
-        false is returned."""
+        """Send a message or put it into the outbox; one that needs not be kept is dropped when much waits,
+        and false is returned."""
         if not keep and len(client.outbox) >= OUTBOX_ANSWERS:
             return False
         client.outbox.append(OutgoingMessage(parts, job, keep, is_frame))

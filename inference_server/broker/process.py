@@ -40,8 +40,8 @@ _WINDOWS_CAUSES = {0xC0000005: "a crash in native code", 0xC0000017: "the machin
 
 class WorkerProcess:
     """`reported` turns true when the process has said what engines it has, `idle` while it waits for a job.
-    `heard` is when it last gave a sign of life, `exit_code` is None while it runs, and `killed_for` says why it
-    was ended, where that was done on purpose."""
+    `heard` is when it last gave a sign of life, `exit_code` is None while it runs, and `killed_for` says why
+    it was ended, where that was done on purpose."""
 
     def __init__(
         self, context: zmq.Context, engines: Mapping[str, str], folder: str, on_exit: Callable[[], None]

@@ -58,7 +58,8 @@ class FairQueue:
         own = len(self._waiting.get(client, ()))
         if own >= self.max_jobs_per_client:
             raise QueueFull(
-                f"{own} of your jobs wait already, which is as many as may; cancel one or wait until one is done."
+                f"{own} of your jobs wait already, which is as many as may; cancel one or wait until one is "
+                "done."
             )
         if len(self) >= self.max_jobs:
             raise QueueFull(

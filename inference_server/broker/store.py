@@ -2,8 +2,8 @@
 
 A folder holds `jobs.sqlite`, which says what becomes of each job, and for each job a folder with its request
 and its finished frames as files. A file is whole before a row speaks of it. A request and its row are on the
-disk itself before `add` returns. What comes later is in the system's hands, which a killed process doesn't take
-away; a power failure may, and then the job is made again, as is a frame whose checksum is wrong.
+disk itself before `add` returns. What comes later is in the system's hands, which a killed process doesn't
+take away; a power failure may, and then the job is made again, as is a frame whose checksum is wrong.
 
 Should the database be damaged it is set aside, and made anew from the requests and endings beside it.
 """
@@ -117,8 +117,8 @@ class JobStore:
         size = sum(map(len, views))
         if self.bytes + size > self.quota_bytes:
             raise StoreFull(
-                f"The server keeps {self.bytes / 2**30:.1f} GiB of jobs, and {self.quota_bytes / 2**30:.1f} is"
-                " the most it may; wait until some are done."
+                f"The server keeps {self.bytes / 2**30:.1f} GiB of jobs, and {self.quota_bytes / 2**30:.1f} "
+                "is the most it may; wait until some are done."
             )
         digest = content_digest(views)
         folder = self._folder(client, id)
@@ -160,7 +160,8 @@ class JobStore:
             )
 
     def count_death(self, number: int) -> int:
-        """Note that a process ended while it ran a job, which waits again; returns how often that happened."""
+        """Note that a process ended while it ran a job, which waits again; returns how often that
+        happened."""
         with self._transaction():
             self._database.execute(
                 "UPDATE jobs SET state = 'waiting', deaths = deaths + 1 WHERE number = ?", (number,)
@@ -188,7 +189,8 @@ class JobStore:
         self.bytes = self._count_bytes()
 
     def in_the_way(self, size: int) -> list[StoredJob]:
-        """What ended longest ago, and would have to be dropped for a request of so many bytes to have room."""
+        """What ended longest ago, and would have to be dropped for a request of so many bytes to have
+        room."""
         found, missing = [], self.bytes + size - self.quota_bytes
         for job in sorted(self._select("WHERE state = 'ended'"), key=lambda job: job.changed):
             if missing <= 0:
@@ -229,8 +231,8 @@ class JobStore:
         self.bytes += len(data)
 
     def frame(self, number: int, index: int) -> list[bytes]:
-        """The parts of a kept frame. Raises `ValueError` where it is damaged or missing: it and those after it
-        are then forgotten; and `OSError` where it can't be read for now."""
+        """The parts of a kept frame. Raises `ValueError` where it is damaged or missing: it and those after
+        it are then forgotten; and `OSError` where it can't be read for now."""
         job = self.job(number)
         row = self._database.execute(
             'SELECT size, checksum FROM frames WHERE job = ? AND "index" = ?', (number, index)
@@ -325,8 +327,8 @@ class JobStore:
 
     @contextmanager
     def _transaction(self, durable: bool = False) -> Iterator[None]:
-        """With `durable`, what is committed is on the disk, and all that was before it. Raises `OSError` where
-        the disk takes no more."""
+        """With `durable`, what is committed is on the disk, and all that was before it. Raises `OSError`
+        where the disk takes no more."""
         try:
             self._database.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             with self._database:

@@ -11,8 +11,8 @@ from .latent_grid import InputError
 def decode_picture(data: bytes | memoryview, turn: bool = True) -> np.ndarray:
     """uint8 [H, W, 3], RGB, of a picture file's bytes. Raises `InputError`.
 
-    With `turn`, it is turned as its EXIF orientation says: right for a camera's file. Blender doesn't, nor does a
-    PNG's header know of it, so for a request's picture it is wrong.
+    With `turn`, it is turned as its EXIF orientation says: right for a camera's file. Blender doesn't, nor
+    does a PNG's header know of it, so for a request's picture it is wrong.
     """
     data = np.frombuffer(data, np.uint8)
     flags = cv2.IMREAD_COLOR if turn else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
