@@ -27,8 +27,8 @@ FLAT = 0.03
 """What comes down closer to the plane than this fraction of the subjects' size lies on it."""
 SHARE = 0.6
 """So many of the rays must agree on one plane."""
-LOOKS = 6
-"""How often the ground is looked for over a range."""
+LOOKS = 3
+"""How often the ground is looked for over a range: rays need the deformed subject sorted anew."""
 SAMPLES = 2
 """Samples along each side of a cell."""
 DENSE = 1.5
