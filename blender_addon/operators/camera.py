@@ -78,10 +78,10 @@ class POSEANYTHING_OT_frame_subject(bpy.types.Operator):
             camera = _add_camera(context, camera)
         centre = (points.min(axis=0) + points.max(axis=0)) / 2
         around = centre + (points - centre) * MARGIN
+        context.view_layer.update()
         if camera.data.type == "ORTHO":
             place = _fit_orthographic(scene, camera, around)
         else:
-            context.view_layer.update()
             place, _ = camera.camera_fit_coords(context.evaluated_depsgraph_get(), around.ravel().tolist())
         camera.location = place
         distance = float(np.linalg.norm(np.array(place) - centre))
@@ -94,9 +94,7 @@ class POSEANYTHING_OT_frame_subject(bpy.types.Operator):
 
 def _fit_orthographic(scene: bpy.types.Scene, camera: bpy.types.Object, points: np.ndarray) -> Vector:
     """Set the camera's scale to show points in world space; gives the place to show them from."""
-    turn = np.array(
-        camera.rotation_euler.to_matrix() if camera.rotation_mode == "XYZ" else camera.matrix_world.to_3x3()
-    )
+    turn = np.array(camera.matrix_world.normalized().to_3x3())
     seen = points @ turn
     least, most = seen.min(axis=0), seen.max(axis=0)
     across, down, deep = most - least

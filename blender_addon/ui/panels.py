@@ -107,6 +107,7 @@ class POSEANYTHING_PT_rig(_Sub, bpy.types.Panel):
         if settings.subjects == "COLLECTION":
             layout.prop(settings, "collection")
         layout.prop(settings, "show_limbs")
+        layout.operator("poseanything.example_shot", icon="OUTLINER_OB_ARMATURE")
         subjects = find_subjects(context, settings)
         if not subjects:
             return  # the main panel says what to do
