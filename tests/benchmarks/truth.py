@@ -80,7 +80,9 @@ def shoot(bpy):
     render, truth = module("ground_truth.scene_render").render_frame, {}
     for index in MEASURED:
         if index < planned.num_frames:
-            truth[index] = render(scene, view, placed, planned.frame_start + index * planned.frame_step)
+            frame = planned.frame_start + index * planned.frame_step
+            scene.frame_set(frame)
+            truth[index] = render(scene, view, placed, frame)
     return request, truth
 
 
