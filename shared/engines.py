@@ -175,6 +175,7 @@ class EngineDescription(Checked):
         release's are drawn, people as OpenPose's 18 points and animals as the middle lines of their bodies.
     max_parts: the largest number of parts it was trained with; None where it does not matter.
     live: whether it offers live sessions.
+    experimental: whether it is taken only where it is asked for by its name.
     """
 
     name: str = declare(Text(64, 1))
@@ -195,6 +196,7 @@ class EngineDescription(Checked):
     pose_look: str = declare(Choice(("bones", "trained")), "bones")
     max_parts: int | None = declare(Optional(Integer(1, MAX_LIMBS)), None)
     live: bool = declare(Flag(), False)
+    experimental: bool = declare(Flag(), False)
     guiders: tuple[GuiderDescription, ...] = declare(Many(Struct(GuiderDescription), 32), ())
     options: tuple[OptionDescription, ...] = declare(Many(Struct(OptionDescription), 64), ())
     presets: tuple[Preset, ...] = declare(Many(Struct(Preset), 32), ())
@@ -219,10 +221,11 @@ class EngineDescription(Checked):
 
 
 def find_engine(engines: Sequence[EngineDescription], name: str) -> EngineDescription | None:
-    """The engine of a name; "" is the first that is ready, a neural one before the others."""
+    """The engine of a name; "" is the first that is ready and not experimental, a neural one before the
+    others."""
     if name:
         return _named(engines, name)
-    ready = [engine for engine in engines if engine.ready]
+    ready = [engine for engine in engines if engine.ready and not engine.experimental]
     return next((engine for engine in ready if engine.neural), ready[0] if ready else None)
 
 

@@ -59,7 +59,7 @@ def _draw_state(layout, context, engine: EngineDescription | None) -> None:
     if not settings.engine_name and engine is not None:
         layout.label(text=f"Chosen: {engine.label}", icon="CHECKMARK")
         for other in engines:
-            if other.neural and not other.ready and not engine.neural:
+            if other.neural and not other.experimental and not other.ready and not engine.neural:
                 paragraph(layout, context, not_ready(other), "INFO")
     if engine is not None and engine.runs_on:
         paragraph(layout, context, engine.runs_on, "MEMORY")

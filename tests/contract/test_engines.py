@@ -225,7 +225,8 @@ def test_every_text_of_the_engines_explains_itself(name):
 
 def test_without_a_name_the_best_engine_that_is_ready_is_taken():
     engines = [dataclasses.replace(describe_engine(name), ready=True) for name in ENGINES]
-    for best in ("poseanything", "mini", "draft"):
+    for best in ("poseanything", "draft"):
         assert find_engine(engines, "").name == best
         engines = [engine for engine in engines if engine.name != best]
-    assert find_engine(engines, "") is None
+    assert [engine.name for engine in engines if engine.experimental] == ["mini"]
+    assert find_engine(engines, "") is None and find_engine(engines, "mini").name == "mini"
