@@ -1,6 +1,6 @@
 """Engines that need no card beside the truth: what the draft and PoseAnything Mini make of the first frame,
-beside what Cycles renders, at frames 21, 41 and 81 of the example's fox, of the glTF fox's three actions and of
-four other creatures. In decibels (peak signal-to-noise ratio over the whole picture); a still first frame
+beside what Cycles renders, at frames 21, 41 and 81 of the example's fox, of the glTF fox's three actions and
+of four other creatures. In decibels (peak signal-to-noise ratio over the whole picture); a still first frame
 stands beside it.
 
 Left out: pictures that are painted, and every kind of subject but these.

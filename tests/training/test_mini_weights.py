@@ -1,5 +1,5 @@
-"""What the trained small models are held to, on drawn clips of creatures that they never saw: 128 x 96,
-17 frames, PSNR in dB on the subject. The thresholds leave about half of what was measured."""
+"""What the trained small models are held to, on drawn clips of creatures and motions that they never saw: 17
+frames of 128 x 96, PSNR in dB on the subject. The thresholds leave about half of what was measured."""
 
 import pytest
 
