@@ -31,8 +31,8 @@ class MiniEngine(PoseAnythingEngine):
     about = EngineDescription(
         name="mini",
         label="PoseAnything Mini (small, no card)",
-        summary="A draft, corrected by a small neural network. At the size that it was trained at it is nearer"
-        " to the truth than the draft; at 832 x 480 it leaves marks, and the draft is better.",
+        summary="A draft, corrected by a small neural network. At the size that it was trained at it is "
+        "nearer to the truth than the draft; at 832 x 480 it leaves marks, and the draft is better.",
         neural=True,
         experimental=True,
         uses_prompt=False,
