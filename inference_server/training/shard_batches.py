@@ -17,7 +17,6 @@ from safetensors.torch import load_file, save_file
 from shared.raster import condition_images
 from shared.request_file import SUFFIX, read_request, write_request
 
-from ..poseanything.conditioning.parts.matching import FRAMES_PER_LATENT
 from ..poseanything.conditioning.parts.truth import parts_from_truth
 from ..poseanything.models.part_tokens import PartTokens
 from ..poseanything.models.streaming_vae import encode_frames, to_video
@@ -183,20 +182,18 @@ class ShardBatches:
     def _parts(self, requests, shape) -> PartTokens | None:
         """The parts known from the scenes, as many for each example: those that it lacks are empty."""
         height, width = shape[3] // self.patch_size[1], shape[4] // self.patch_size[2]
-        known = []
+        group, known = self.cache.vae.config.scale_factor_temporal, []
         for request in requests:
             if request.part_maps is None:
                 return None
             lookup = request.pose.part_lookup()
             first = None if request.first_labels is None else lookup[request.first_labels]
-            known.append(parts_from_truth(lookup[request.part_maps], height, width, first))
+            known.append(parts_from_truth(lookup[request.part_maps], height, width, first, group))
         count = max(len(first) for first, _ in known)
         if not count:
             return None
         firsts = np.zeros((len(known), count, height, width), bool)
-        later = np.zeros(
-            (len(known), (requests[0].num_frames - 1) // FRAMES_PER_LATENT, count, height, width), bool
-        )
+        later = np.zeros((len(known), shape[2] - 1, count, height, width), bool)
         for index, (first, frames) in enumerate(known):
             firsts[index, : len(first)], later[index, :, : len(first)] = first, frames
         return PartTokens.from_masks(torch.from_numpy(firsts), torch.from_numpy(later))
