@@ -92,6 +92,7 @@ class _Submission:
         self.request: GenerationRequest | None = request
         self.writer = writer
         self.num_frames = request.num_frames
+        self.size = request.width, request.height
         self.sent = False
         self.accepted = False
         self.interrupted = False
@@ -156,9 +157,9 @@ class BridgeClient:
         self._command("cancel", job)
 
     def poll(self, limit: int = 100) -> list[object]:
-        """At most `limit` of the events that came since, in order: messages of the server other than frames,
-        `FramesSaved`, `Interrupted`, `Unsent` and `LinkState`. States of one job that nobody has taken out
-        yet replace each other."""
+        """At most `limit` of the events that came since, in order: messages of the server other than
+        frames, `FramesSaved`, `Interrupted`, `Unsent` and `LinkState`. States of one job that nobody has taken
+        out yet replace each other."""
         with self._lock:
             keys = list(self._inbox)[:limit]
             return [self._inbox.pop(key) for key in keys]
@@ -339,8 +340,7 @@ class _Connection:
             self._break(f"The server has not answered for {SILENCE:.0f} seconds.")
 
     def _break(self, sentence: str) -> None:
-        """The connection is gone. What the server has goes on there; what it lacks is sent when it is
-        back."""
+        """The connection is gone. What the server has goes on there; the rest is sent when it is back."""
         self.attached = False
         self.client._set_link(CONNECTING, sentence)
         for name, submission in self.submissions.items():
@@ -439,6 +439,13 @@ class _Connection:
                 frame.job,
                 "The server sent a frame that was not the one expected; install the same release of the "
                 "extension and the server, and generate again.",
+            )
+            return
+        if messages.png_size(frame.data) != submission.size:
+            self._give_up(
+                frame.job,
+                "The server sent a frame that is no PNG picture of the clip's size; install the same release "
+                "of the extension and the server, and generate again.",
             )
             return
         try:

@@ -221,14 +221,16 @@ class JobStore:
     def add_frame(self, number: int, index: int, parts: Sequence) -> None:
         """Keep a finished frame: the next one. Raises `OSError`."""
         job = self.job(number)
-        data = b"".join(_packed(b"", [memoryview(part).cast("B") for part in parts]))
-        _write_file(self._frame_file(job, index), [data], durable=False)
+        pieces = _packed(b"", [memoryview(part).cast("B") for part in parts])
+        _write_file(self._frame_file(job, index), pieces, durable=False)
+        size, checksum = sum(map(len, pieces)), 0
+        for piece in pieces:
+            checksum = zlib.crc32(piece, checksum)
         with self._transaction():
             self._database.execute(
-                "INSERT OR REPLACE INTO frames VALUES (?, ?, ?, ?)",
-                (number, index, len(data), zlib.crc32(data)),
+                "INSERT OR REPLACE INTO frames VALUES (?, ?, ?, ?)", (number, index, size, checksum)
             )
-        self.bytes += len(data)
+        self.bytes += size
 
     def frame(self, number: int, index: int) -> list[bytes]:
         """The parts of a kept frame. Raises `ValueError` where it is damaged or missing: it and those after

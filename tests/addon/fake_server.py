@@ -179,13 +179,23 @@ class FakeServer:
             return
         if self.frame < request.num_frames:
             index = self.frame + (5 if self.behaviour == "skips_frames" and self.frame == 3 else 0)
-            self.send(identity, Frame(job, index, request.width, request.height, "png", request.first_frame))
+            picture = self.picture(request)
+            self.send(identity, Frame(job, index, request.width, request.height, "png", picture))
             self.frame += 1
         if self.frame == request.num_frames or (self.behaviour == "ends_early" and self.frame == 4):
             self.send(identity, Done(job, request.num_frames, 1.0, "All drawn."))
             self.queue.pop(0)
             self.frame = 0
         self.due = time.monotonic() + 1 / self.pace
+
+    def picture(self, request: GenerationRequest) -> bytes:
+        """A frame's file: the first frame's, or from the fourth frame on what no client should keep."""
+        if self.frame >= 3 and self.behaviour == "huge_picture":
+            sides = (20_000).to_bytes(4, "big") * 2
+            return request.first_frame[:16] + sides + request.first_frame[24:]
+        if self.frame >= 3 and self.behaviour == "no_picture":
+            return b"MZ" + bytes(1000)
+        return request.first_frame
 
     def misbehave(self, identity: bytes, job: str) -> bool:
         """Whether that was the end of the job."""

@@ -227,6 +227,8 @@ def test_something_else_listens_there(talk):
         ("refuses_unread", "The message can't be read.", 0),
         ("skips_frames", "a frame that was not the one expected", 3),
         ("bad_frame", "something that can't be used", 3),
+        ("huge_picture", "no PNG picture of the clip's size", 3),
+        ("no_picture", "no PNG picture of the clip's size", 3),
         ("ends_early", "after 4 of 8 frames (they are kept)", 4),
     ],
 )
