@@ -28,6 +28,7 @@ def film(shot, preferences, server_python):
     preferences.autostart, preferences.address = True, "tcp://127.0.0.1:0"
     shot.frame_start, shot.frame_end = 1, 25
     shot.poseanything.long_side, shot.poseanything.take_name = 256, "fox"
+    shot.poseanything.engine_name = "draft"  # whatever weights this machine has
     return shot
 
 
