@@ -160,6 +160,7 @@ def test_button_to_strip_while_the_user_works_on(desktop):
     moved = desktop.ask(light)
     desktop.keys("ctrl+z", "ctrl+z")
     assert desktop.ask(light) == pytest.approx(moved - 1), "one step for the strip, one for the light"
+    wait_for(lambda: desktop.jobs()[0]["shown"], 10)  # the strip was undone too, and is added again
     desktop.keys("ctrl+shift+z", "ctrl+s")
     assert desktop.ask(light) == pytest.approx(moved)
     assert desktop.photograph("during.png").read_bytes() != before
@@ -237,6 +238,10 @@ def test_frames_that_are_gone_do_not_end_blender(desktop):
     wait_for(lambda: all(job["state"] in ("DONE", "CANCELLED") for job in desktop.jobs()), 60)
     takes.rename(desktop.folder / "elsewhere")
     scrub = "bpy.context.workspace.sequencer_scene.frame_set({})"
+    desktop.ask(
+        "with bpy.context.temp_override(window=window(), area=area_of('SEQUENCE_EDITOR')):\n"
+        "    bpy.ops.sequencer.refresh_all()\n"  # or pictures of before would be shown
+    )
     for frame in range(1, 60, 3):
         desktop.ask(scrub.format(frame))
     desktop.photograph("missing.png")
