@@ -112,3 +112,14 @@ def test_the_memory_that_is_told_is_the_planners():
     resident = [plan.resident_blocks for plan in plans.values()]
     assert resident[:2] == [30, 30] and 30 > resident[2] > resident[3] > resident[4] == 0
     assert all(plan.quantization is None and plan.fits for plan in plans.values())
+
+
+def test_the_architecture_tells_of_every_room():
+    told = (ROOT / "docs" / "architecture.md").read_text()
+    rooms = [
+        path.parent
+        for side in ("blender_addon", "inference_server")
+        for path in (ROOT / side).glob("*/__init__.py")
+    ]
+    missing = [room for room in rooms if f"`{name_of(room)}/`" not in told and f"`{room.name}/`" not in told]
+    assert rooms and not missing
