@@ -157,9 +157,9 @@ class BridgeClient:
         self._command("cancel", job)
 
     def poll(self, limit: int = 100) -> list[object]:
-        """At most `limit` of the events that came since, in order: messages of the server other than
-        frames, `FramesSaved`, `Interrupted`, `Unsent` and `LinkState`. States of one job that nobody has taken
-        out yet replace each other."""
+        """At most `limit` of the events that came since, in order: messages of the server other than frames,
+        `FramesSaved`, `Interrupted`, `Unsent` and `LinkState`. States of one job that nobody has taken out
+        yet replace each other."""
         with self._lock:
             keys = list(self._inbox)[:limit]
             return [self._inbox.pop(key) for key in keys]
