@@ -7,6 +7,7 @@ put back, however long it takes.
 from __future__ import annotations
 
 import re
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from ..view import Fit, SceneCamera, Viewport
 from .first_frame import read_picture
 
 NAME = "PoseAnything First Frame"
+FOLDER = "poseanything-render-"
 MARK = "poseanything_temporary"
 """The custom property by which everything made here is known."""
 
@@ -28,11 +30,16 @@ def render_frame(scene: bpy.types.Scene, view: SceneCamera | Viewport, placed: F
     """[H, W, 3] uint8 sRGB: a frame of the scene as it is seen, scaled and cropped by a fit. Raises
     `ExportError` when rendering fails."""
     copy = _stage(scene, view, placed, frame)
+    current, subframe = scene.frame_current, scene.frame_subframe
     try:
-        _call_render("EXEC_DEFAULT", copy)
+        if frame < 0:  # animations begin at 0
+            scene.frame_set(frame)
+        _call_render("EXEC_DEFAULT", copy, animation=frame >= 0)
         return _result(copy, placed)
     finally:
         _discard(copy)
+        if frame < 0:
+            scene.frame_set(current, subframe=subframe)
 
 
 class FrameRender:
@@ -46,7 +53,7 @@ class FrameRender:
         finally:
             job.close()
 
-    Raises `ExportError` when the render can't be begun.
+    `frame` is 0 or more. Raises `ExportError` when the render can't be begun.
     """
 
     def __init__(self, scene: bpy.types.Scene, view: SceneCamera | Viewport, placed: Fit, frame: int):
@@ -63,7 +70,7 @@ class FrameRender:
         for listed, handler in self._handlers:
             listed.append(handler)
         try:
-            _call_render("INVOKE_DEFAULT", self._copy)
+            _call_render("INVOKE_DEFAULT", self._copy, animation=True)
         except ExportError:
             self.close()
             raise
@@ -126,6 +133,12 @@ def _stage(scene: bpy.types.Scene, view: SceneCamera | Viewport, placed: Fit, fr
     copy.sequence_editor_clear()
     copy.frame_set(frame)
     copy.timeline_markers.clear()  # the one that holds has chosen the camera
+    # Blender animates what a scene shows when it renders an animation; for a still it takes the objects as
+    # they are, and these are the user's, at the user's frame.
+    copy.frame_start = copy.frame_end = max(frame, 0)
+    copy.frame_step = 1
+    copy.render.filepath = str(Path(tempfile.mkdtemp(prefix=FOLDER), "frame"))
+    copy.render.use_overwrite, copy.render.use_placeholder = True, False
     render = copy.render
     frame_width, frame_height = view.frame_size(scene)
     # The scaled frame is rounded to whole pixels: make up for it, so that it still shows what the camera
@@ -175,12 +188,12 @@ def _stand_in(copy: bpy.types.Scene, view: Viewport) -> bpy.types.Object:
     return camera
 
 
-def _call_render(how: str, copy: bpy.types.Scene) -> None:
+def _call_render(how: str, copy: bpy.types.Scene, animation: bool) -> None:
     preferences = bpy.context.preferences.view
     display = preferences.render_display_type
     preferences.render_display_type = "NONE"  # no window of its own
     try:
-        outcome = bpy.ops.render.render(how, scene=copy.name)
+        outcome = bpy.ops.render.render(how, animation=animation, scene=copy.name)
     except RuntimeError as error:
         reason = str(error).strip().removeprefix("Error: ").splitlines()[0].rstrip(".")
         raise ExportError(
@@ -204,6 +217,9 @@ def _result(copy: bpy.types.Scene, placed: Fit) -> np.ndarray:
 
 
 def _discard(copy: bpy.types.Scene) -> None:
+    folder = Path(copy.render.filepath).parent
+    if folder.name.startswith(FOLDER):
+        shutil.rmtree(folder, ignore_errors=True)
     camera = copy.camera
     tree = getattr(copy, "compositing_node_group", None)
     bpy.data.scenes.remove(copy)

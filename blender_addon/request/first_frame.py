@@ -60,7 +60,7 @@ def _render(
 ) -> Generator[ExportStep, None, np.ndarray]:
     placed = fit(*view.frame_size(scene), clip_range.width, clip_range.height)
     yield ExportStep(0.0, "Rendering the first frame")
-    if not interactive:
+    if not interactive or clip_range.frame_start < 0:
         return render_frame(scene, view, placed, clip_range.frame_start)
     job = FrameRender(scene, view, placed, clip_range.frame_start)
     try:

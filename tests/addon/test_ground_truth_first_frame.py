@@ -161,6 +161,33 @@ def test_rendering_the_first_frame_leaves_every_setting(film, output):
     assert not list(bpy.data.cameras)[1:]
 
 
+@pytest.mark.parametrize("engine", ["BLENDER_WORKBENCH", "CYCLES"])
+@pytest.mark.parametrize("first", [20, -5])
+def test_a_frame_is_rendered_as_it_is_whatever_frame_is_current(film, first, engine):
+    """A ball crosses the picture and the rig bends: another frame must not show through."""
+    scene, rig = film
+    scene.render.engine = engine
+    scene.cycles.samples = 1
+    bpy.ops.object.light_add(type="SUN")
+    bpy.ops.mesh.primitive_uv_sphere_add(radius=0.3)
+    ball, bone = bpy.context.object, rig.pose.bones["thigh.L"]
+    bone.rotation_mode = "XYZ"
+    for frame, x in ((-40, -2.0), (40, 2.0)):
+        ball.location, bone.rotation_euler = (x, 0, 1.2), (x / 2, 0, 0)
+        ball.keyframe_insert("location", frame=frame)
+        bone.keyframe_insert("rotation_euler", frame=frame)
+    view = module("view").SceneCamera()
+    placed = module("view").fit(*view.frame_size(scene), 256, 160)
+    render = module("ground_truth.scene_render").render_frame
+    scene.frame_set(first)
+    wanted = render(scene, view, placed, first)
+    scene.frame_set(1)
+    for other in (0, 1):
+        assert (render(scene, view, placed, other) != wanted).any()
+    assert (render(scene, view, placed, first) == wanted).all()
+    assert scene.frame_current == 1
+
+
 def test_settings_are_put_back_when_rendering_fails(film):
     scene, rig = film
     scene.frame_set(7)
