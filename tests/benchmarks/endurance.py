@@ -1,9 +1,11 @@
 """Jobs against kills: how many are lost when the server or its engine's process is ended again and again.
 
 A client holds one running and three waiting clips of small ready-made frames. Each round ends a process; then
-every clip must arrive whole, each frame once. Left out: power failures, and networks.
+every clip must arrive whole, each frame once.
 
     python build.py bench endurance --rounds 20
+
+Left out: power failures, and networks.
 """
 
 from __future__ import annotations
