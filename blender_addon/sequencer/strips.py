@@ -96,9 +96,14 @@ def show_frames(scene: bpy.types.Scene, take_id: str, take: Take, num_frames: in
     growth = len(names) - len(strip.elements)
     if growth > 0:
         _make_room(scene, strip, growth)
-        end = _end(strip) + growth
-        set_elements(scene, strip, names)
-        _set_end(strip, end)
+        # Operators are for the whole clip alone: Blender can end when one runs beside the thread that saves
+        # the frames. What this leaves of odd sizes is harmless while the files are there.
+        for name in names[len(strip.elements) :]:
+            strip.elements.append(name)
+        if num_frames >= take.num_frames and _has_odd_sizes(strip):
+            end = _end(strip)
+            set_elements(scene, strip, names)
+            _set_end(strip, end)
     return found is None
 
 
@@ -146,7 +151,7 @@ def heal() -> None:
 def _has_odd_sizes(strip: bpy.types.Strip) -> bool:
     """Whether the sizes of a strip's frames can't all be true: those not known are zero, others alike."""
     sizes = {(element.orig_width, element.orig_height) for element in strip.elements} - {(0, 0)}
-    return len(sizes) > 1 or any(min(size) < 0 or max(size) > MAX_SIDE for size in sizes)
+    return len(sizes) > 1 or any(min(size) <= 0 or max(size) > MAX_SIDE for size in sizes)
 
 
 def add_movie(scene: bpy.types.Scene, take_id: str, take: Take, path: Path) -> None:
