@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import sys
 import time
@@ -67,7 +68,8 @@ def _examples(args: argparse.Namespace) -> Iterator[Example]:
         return
     settings = ClipSettings(*args.size, args.frames)
     seeds = range(args.first_seed, args.first_seed + args.clips)
-    with ProcessPoolExecutor(args.processes) as executor:
+    # Spawned: a fork of a process with threads, as OpenCV's and torch's, may wait for ever.
+    with ProcessPoolExecutor(args.processes, multiprocessing.get_context("spawn")) as executor:
         jobs = [(seed, settings, args.drafts) for seed in seeds]
         yield from executor.map(_draw, jobs, chunksize=4)
 
