@@ -122,7 +122,16 @@ class Session:
         heard = self.bridge.poll()
         if self.bridge.engines:
             engine_settings.follow(self.bridge.engines)
-        return self.arrival.poll(budget) or heard
+        changed = self.arrival.poll(budget) or heard
+        if self.arrival.untidy and not any(map(self.in_progress, self.bridge.jobs.values())):
+            self.tidy_strips()
+        return changed
+
+    def tidy_strips(self) -> None:
+        """Set right what arriving frames, or an earlier release, left in strips."""
+        with self.bridge.parked() as still:
+            if still:
+                self.arrival.tidy()
 
     def close(self) -> None:
         self.arrival.close()
@@ -159,6 +168,7 @@ def _after_undo(*_) -> None:
 
 @persistent
 def _after_load(*_) -> None:
+    get().tidy_strips()
     get().arrival.after_load()
 
 

@@ -4,6 +4,7 @@ It knows nothing of bpy."""
 from __future__ import annotations
 
 import time
+from contextlib import AbstractContextManager, nullcontext
 
 from ..shared.engines import EngineDescription, find_engine
 from ..shared.messages import Failed, GenerationRequest, Preview
@@ -136,6 +137,11 @@ class Bridge:
         """End a job; what arrived of it is kept."""
         if self.client is not None:
             self.client.cancel(job.id)
+
+    def parked(self) -> AbstractContextManager[bool]:
+        """A context in which the client's thread stands still, if its value is true: Blender can end when an
+        operator runs beside a Python thread that is busy."""
+        return nullcontext(True) if self.client is None else self.client.parked()
 
     def poll(self) -> bool:
         """Take in what happened since; returns whether there was anything."""

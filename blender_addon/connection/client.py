@@ -12,7 +12,8 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -164,6 +165,20 @@ class BridgeClient:
             keys = list(self._inbox)[:limit]
             return [self._inbox.pop(key) for key in keys]
 
+    @contextmanager
+    def parked(self, timeout: float = 0.5) -> Iterator[bool]:
+        """Hold the thread still while the context is open; the value says whether it is, as a thread that is
+        busy for longer than `timeout` seconds goes on."""
+        reached, gate = threading.Event(), threading.Lock()
+        gate.acquire()
+        self._command("park", reached, gate)
+        still = not self._thread.is_alive() or reached.wait(timeout)
+        time.sleep(0.001)  # from telling that it is there to standing at the gate
+        try:
+            yield still
+        finally:
+            gate.release()
+
     def close(self, timeout: float = 2.0) -> None:
         """Cancel what runs and end the thread."""
         if self._thread.is_alive():
@@ -280,6 +295,10 @@ class _Connection:
                 self._send_waiting()
             elif command == "cancel":
                 self._cancel(arguments[0])
+            elif command == "park":
+                reached, gate = arguments
+                reached.set()
+                gate.acquire()
             elif command == "close":
                 for job in [name for name, submission in self.submissions.items() if submission.sent]:
                     self._send(Cancel(job=job))

@@ -56,6 +56,8 @@ class Arrival:
         self.placements: dict[str, Placement] = {}
         self._encodings: dict[str, MovieEncoding] = {}
         self._undo_steps: list[tuple[str, Placement]] = []
+        self.untidy = False
+        """Whether strips have frames whose sizes `strips.heal` has to set right."""
 
     def expect(
         self,
@@ -128,8 +130,12 @@ class Arrival:
         for placement in self.placements.values():
             placement.stale, placement.listed = True, ""
 
-    def after_load(self) -> None:
+    def tidy(self) -> None:
+        """Set the sizes of the frames right that have come; no thread may be busy."""
         strips.heal()
+        self.untidy = False
+
+    def after_load(self) -> None:
         take_list.enter_strips()
         for name, placement in self.placements.items():
             same_file = bool(placement.file) and placement.file == bpy.data.filepath
@@ -159,6 +165,7 @@ class Arrival:
         except (TakeError, RuntimeError) as error:
             job.sentence = f"The strip can't be made ({error}); the frames are in {job.take.folder}."
             return
+        self.untidy = True
         found = strips.find_strip(job.id)
         if found is not None:
             edit_scene.make_room(found[0], *strips.span(found[1]))

@@ -96,14 +96,8 @@ def show_frames(scene: bpy.types.Scene, take_id: str, take: Take, num_frames: in
     growth = len(names) - len(strip.elements)
     if growth > 0:
         _make_room(scene, strip, growth)
-        # Operators are for the whole clip alone: Blender can end when one runs beside the thread that saves
-        # the frames. What this leaves of odd sizes is harmless while the files are there.
-        for name in names[len(strip.elements) :]:
+        for name in names[len(strip.elements) :]:  # their sizes are for `heal`
             strip.elements.append(name)
-        if num_frames >= take.num_frames and _has_odd_sizes(strip):
-            end = _end(strip)
-            set_elements(scene, strip, names)
-            _set_end(strip, end)
     return found is None
 
 
@@ -119,7 +113,8 @@ def set_elements(scene: bpy.types.Scene, strip: bpy.types.Strip, names: list[str
     """Give an image strip its files; it keeps its place and its length.
 
     `strip.elements.append()` leaves whatever memory held in the size of a new element, and Blender ends when
-    it wants to show that such a file is missing. The operator writes sizes of zero.
+    it wants to show that such a file is missing. The operator writes sizes of zero; it must not run beside a
+    thread that is busy.
     """
     editor, folder = scene.sequence_editor, strip.directory
     active = editor.active_strip
@@ -141,7 +136,7 @@ def set_elements(scene: bpy.types.Scene, strip: bpy.types.Strip, names: list[str
 
 
 def heal() -> None:
-    """Set right the strips that earlier releases made with `elements.append()`."""
+    """Set right the sizes that `elements.append()` left in the strips of takes; no thread may be busy."""
     for scene in bpy.data.scenes:
         for strip in all_strips(scene):
             if strip.type == "IMAGE" and TAKE_ID in strip and scene.library is None and _has_odd_sizes(strip):

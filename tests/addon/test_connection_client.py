@@ -349,3 +349,22 @@ def test_no_bytes_harm_the_client(hostile, parts):
     wait_for(lambda: talk.heard("Welcome"))
     talk.events.clear()
     assert talk.client.link.state == "CONNECTED"
+
+
+def test_the_thread_stands_still_while_it_is_parked_and_goes_on_after(addon):
+    """Blender can end when an operator runs beside a Python thread that is busy."""
+    client = module("connection.client").BridgeClient("tcp://127.0.0.1:1")
+    client.start()
+    try:
+        steps = []
+        for _ in range(3):
+            with client.parked() as still:
+                assert still
+                client._commands.put(("cancel", "unknown"))
+                steps.append(client._commands.qsize())
+            wait_for(lambda: client._commands.qsize() == 0)
+        assert steps == [1, 1, 1]
+    finally:
+        client.close()
+    with client.parked() as still:
+        assert still, "a thread that has ended is still"

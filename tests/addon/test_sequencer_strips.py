@@ -72,6 +72,7 @@ def test_sizes_of_a_whole_clips_frames_are_not_left_to_chance(clean_scene, strip
     for turn in range(20):  # sizes are garbled by chance
         for count in range(1, 6):
             strips.show_frames(clean_scene, f"job {turn}", take, count)
+        strips.heal()
         assert sizes(strips.find_strip(f"job {turn}")[1]) <= {(0, 0), (80, 48)}
 
 
