@@ -83,6 +83,7 @@ def test_a_rig_file_that_can_not_be_used_is_one_sentence(clean_scene, tmp_path):
             rig_files.import_rig(bpy.context, path)
 
 
+@pytest.mark.skipif(bpy.app.version < (5, 0, 0), reason="the demo, whose sheet it is, runs under Blender 5")
 def test_contact_sheet_shows_every_picture_unchanged(clean_scene, tmp_path):
     colours = [(200, 30, 30), (30, 200, 30), (30, 30, 200)]
     paths = []
