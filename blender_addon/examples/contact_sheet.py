@@ -9,6 +9,7 @@ import bpy
 
 COLUMNS, CELL, MARGIN, HEAD = 5, 416, 12, 34
 GREY = (24 / 255,) * 3
+ONE_FRAME = {"length": 1} if bpy.app.version >= (5, 0, 0) else {"frame_end": 2}
 
 
 def contact_sheet(
@@ -51,7 +52,7 @@ class _Sheet:
         scene.view_settings.view_transform = "Standard"
         scene.frame_start = scene.frame_end = 1
         self._render, self._strips, self._channel = render, scene.sequence_editor_create().strips, 1
-        ground = self._strips.new_effect("Ground", "COLOR", channel=1, frame_start=1, length=1)
+        ground = self._strips.new_effect("Ground", "COLOR", channel=1, frame_start=1, **ONE_FRAME)
         ground.color = GREY
 
     def put(self, picture: Path, caption: str, column: int, row: int) -> None:
@@ -69,7 +70,7 @@ class _Sheet:
     def write(self, text: str, left: float, middle: float, size: int) -> None:
         """Text from `left` on, its middle `middle` pixels below the sheet's upper edge."""
         self._channel += 1
-        strip = self._strips.new_effect(text, "TEXT", channel=self._channel, frame_start=1, length=1)
+        strip = self._strips.new_effect(text, "TEXT", channel=self._channel, frame_start=1, **ONE_FRAME)
         strip.text, strip.font_size, strip.use_shadow = text, size, True
         strip.anchor_x, strip.anchor_y = "LEFT", "CENTER"
         strip.location = left / self._render.resolution_x, 1 - middle / self._render.resolution_y

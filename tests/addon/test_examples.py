@@ -12,15 +12,13 @@ from tests.addon.rigs import LEGGED, flesh, make_armature
 from tests.addon.scenes import newest_job, settle, strip_of
 from tests.addon.servers import module, png
 
-# Rigify ends the 4.2 module by a segmentation fault once it has generated rigs and files are loaded anew.
-pytestmark = pytest.mark.skipif(
-    bpy.app.version < (5, 0, 0), reason="examples are tested under Blender 5: Rigify ends older modules"
-)
-
 
 @pytest.fixture(scope="module")
 def example(addon):
     """The example shot beside a scene of the user's; gives both scenes."""
+    if bpy.app.version < (5, 0, 0):
+        # In a process that does nothing else: under 4.2 enabling Rigify is enough, under 4.5 generating a rig.
+        pytest.skip("Blender 4.2 and 4.5 as modules crash or hang at their end once Rigify was at work")
     bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=False)
     mine = bpy.context.scene
     texts = bpy.data.texts.new("mine.py")
