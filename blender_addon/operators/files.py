@@ -15,7 +15,6 @@ from bpy.props import StringProperty
 from .. import session
 from ..errors import ExportError
 from ..ground_truth.png import encode_png
-from ..request.blockers import export_blocker
 from ..request.build import build_request
 from ..request.export import ExportStep, under_step
 from ..request.first_frame import PICTURE, make_first_frame
@@ -31,7 +30,7 @@ from ..shared.release import RELEASE
 from ..shared.request_file import SUFFIX, write_request
 from ..takes.take import FIRST_FRAME, claim_folder
 from .exporting import export_range
-from .stepped import SteppedOperator
+from .stepped import RangeOperator, SteppedOperator
 
 
 def export_files(context, output: Path, interactive: bool = False) -> Generator[ExportStep, None, Path]:
@@ -77,7 +76,7 @@ def _engine_to_export_for(settings) -> EngineDescription:
     return engine
 
 
-class POSEANYTHING_OT_export_skeleton(SteppedOperator, bpy.types.Operator):
+class POSEANYTHING_OT_export_skeleton(RangeOperator, bpy.types.Operator):
     bl_idname = "poseanything.export_skeleton"
     bl_label = "Export Skeleton"
     bl_description = (
@@ -93,13 +92,6 @@ class POSEANYTHING_OT_export_skeleton(SteppedOperator, bpy.types.Operator):
         subtype="DIR_PATH",
         options={"SKIP_SAVE"},
     )
-
-    @classmethod
-    def poll(cls, context):
-        reason = export_blocker(context) if session.get().exporting is None else "Wait for the export to end"
-        if reason:
-            cls.poll_message_set(reason)
-        return not reason
 
     def steps(self, context):
         settings = context.scene.poseanything

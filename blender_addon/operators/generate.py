@@ -31,7 +31,7 @@ from ..shared.messages import GenerationRequest
 from ..takes.take import Take, claim_folder, read_take_request, write_take
 from .exporting import export_range
 from .serving import await_server, usable_engine
-from .stepped import SteppedOperator
+from .stepped import RangeOperator, SteppedOperator
 from .takes import TakeOperator, chosen_take
 
 
@@ -124,7 +124,7 @@ class _GeneratingOperator(SteppedOperator):
         return {"FINISHED"}
 
 
-class POSEANYTHING_OT_generate(_GeneratingOperator, bpy.types.Operator):
+class POSEANYTHING_OT_generate(RangeOperator, _GeneratingOperator, bpy.types.Operator):
     bl_idname = "poseanything.generate"
     bl_label = "Generate"
     bl_description = (
@@ -132,13 +132,6 @@ class POSEANYTHING_OT_generate(_GeneratingOperator, bpy.types.Operator):
         "Blender stays usable; another clip may be generated meanwhile and is queued"
     )
     bl_options = {"REGISTER"}
-
-    @classmethod
-    def poll(cls, context):
-        reason = export_blocker(context) if session.get().exporting is None else "Wait for the export to end"
-        if reason:
-            cls.poll_message_set(reason)
-        return not reason
 
     def steps(self, context):
         return generate(context, self.interactive)

@@ -6,13 +6,12 @@ import bpy
 from bpy.props import EnumProperty
 
 from .. import session
-from ..request.blockers import export_blocker
 from ..request.build import export_options
 from ..request.export import watch_range
 from ..request.range import clip_range
 from ..request.subjects import find_subjects
 from ..request.view import find_view
-from .stepped import SteppedOperator
+from .stepped import RangeOperator
 
 
 class POSEANYTHING_OT_set_limb(bpy.types.Operator):
@@ -44,7 +43,7 @@ class POSEANYTHING_OT_set_limb(bpy.types.Operator):
         return {"FINISHED"}
 
 
-class POSEANYTHING_OT_look_at_motion(SteppedOperator, bpy.types.Operator):
+class POSEANYTHING_OT_look_at_motion(RangeOperator, bpy.types.Operator):
     bl_idname = "poseanything.look_at_motion"
     bl_label = "Look at the Motion"
     bl_description = (
@@ -52,13 +51,6 @@ class POSEANYTHING_OT_look_at_motion(SteppedOperator, bpy.types.Operator):
         "does so too"
     )
     bl_options = {"REGISTER"}
-
-    @classmethod
-    def poll(cls, context):
-        reason = export_blocker(context) if session.get().exporting is None else "Wait for the export to end"
-        if reason:
-            cls.poll_message_set(reason)
-        return not reason
 
     def steps(self, context):
         settings = context.scene.poseanything

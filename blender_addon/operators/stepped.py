@@ -8,6 +8,7 @@ from collections.abc import Generator
 from .. import session
 from ..connection.server import ServerError
 from ..errors import ExportCancelled, ExportError
+from ..request.blockers import export_blocker
 from ..request.export import ExportStep
 from ..shared.schema import MessageError
 from ..takes.take import TakeError
@@ -95,3 +96,14 @@ class SteppedOperator:
         context.window_manager.event_timer_remove(self._timer)
         context.workspace.status_text_set(None)
         session.get().exporting = None
+
+
+class RangeOperator(SteppedOperator):
+    """Base of those that export the range as the scene has it now: they wait for what stands in the way."""
+
+    @classmethod
+    def poll(cls, context):
+        reason = export_blocker(context) if session.get().exporting is None else "Wait for the export to end"
+        if reason:
+            cls.poll_message_set(reason)
+        return not reason

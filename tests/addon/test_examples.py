@@ -17,7 +17,7 @@ from tests.addon.servers import module, png
 def example(addon):
     """The example shot beside a scene of the user's; gives both scenes."""
     if bpy.app.version < (5, 0, 0):
-        # In a process that does nothing else: under 4.2 enabling Rigify is enough, under 4.5 generating a rig.
+        # In an otherwise idle process, too: under 4.2 by enabling Rigify, under 4.5 by generating a rig.
         pytest.skip("Blender 4.2 and 4.5 as modules crash or hang at their end once Rigify was at work")
     bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=False)
     mine = bpy.context.scene
