@@ -251,10 +251,3 @@ def _start(strip: bpy.types.Strip) -> int:
 
 def _end(strip: bpy.types.Strip) -> int:
     return strip.right_handle if hasattr(strip, "right_handle") else strip.frame_final_end
-
-
-def _set_end(strip: bpy.types.Strip, end: int) -> None:
-    if hasattr(strip, "right_handle"):
-        strip.right_handle = end
-    else:
-        strip.frame_final_end = end

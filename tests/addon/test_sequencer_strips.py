@@ -101,6 +101,8 @@ def test_trimmed_strip_goes_on_growing_with_its_trims(clean_scene, strips, take)
         strip.frame_final_start, strip.frame_final_end = 11, 12
     strips.show_frames(clean_scene, "job", take, 5)
     assert span(strips.find_strip("job")[1]) == (11, 14)
+    strips.set_elements(clean_scene, strips.find_strip("job")[1], take.element_names(5))
+    assert span(strips.find_strip("job")[1]) == (11, 14)
 
 
 def test_strip_in_a_meta_strip_grows_there(clean_scene, strips, take):
