@@ -16,6 +16,7 @@ import os
 import platform
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -240,6 +241,9 @@ def become(command: list[str], folder: Path, lifeline: Sequence[str] = ()) -> No
     `lifeline` that make it end when its standard input closes: it does when this process ends, however it
     ends.
     """
+    # A shell has its background commands ignore the interrupt, and whatever they start inherits that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if CAN_EXEC:
         os.chdir(folder)
         sys.stdout.flush()

@@ -19,7 +19,7 @@ from packaging.requirements import Requirement
 
 import build
 from tests.server.client import Client, request
-from tests.server.processes import descendants, wait_for_end
+from tests.server.processes import alive, descendants, wait_for_end
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -332,6 +332,8 @@ def test_setup_installs_the_chosen_build_and_keeps_to_it(project, index, monkeyp
 
 
 SERVE = [sys.executable, str(ROOT / "build.py"), "serve", "--address", "tcp://127.0.0.1:0"]
+IGNORING = ["sh", "-c", 'trap "" INT TERM; exec "$@"', "sh"]
+"""Starts a command as a shell starts one in the background, where SIGINT and here SIGTERM too are ignored."""
 AS_ON_WINDOWS = "import build, sys; build.CAN_EXEC = False; sys.argv[1:] = sys.argv[2:]; build.main()"
 
 
@@ -343,18 +345,23 @@ AS_ON_WINDOWS = "import build, sys; build.CAN_EXEC = False; sys.argv[1:] = sys.a
 def test_a_server_ends_with_the_command_that_started_it(command, number):
     if not (build.BlenderEnvironment().folder / "setup.json").exists():
         pytest.skip("the environment was not made by build.py")
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as started:
-        for line in started.stdout:
-            if line.startswith("listening on "):
-                break
-        with Client(line.split()[-1]) as client:
-            client.send(request("job", "draft"))
-            client.ending("job")
-        family = descendants(started.pid)
-        assert len(family) > 1  # the worker, and as a child the server
-        started.send_signal(number)
-        for process in family:
-            wait_for_end(process)
+    family: list[int] = []
+    with subprocess.Popen(IGNORING + command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as started:
+        try:
+            for line in started.stdout:
+                if line.startswith("listening on "):
+                    break
+            family = descendants(started.pid)
+            with Client(line.split()[-1]) as client:
+                client.send(request("job", "draft"))
+                client.ending("job")
+            assert len(family) > 1  # the worker, and as a child the server
+            started.send_signal(number)
+            for process in family:
+                wait_for_end(process)
+        finally:
+            for process in filter(alive, {started.pid, *family}):
+                os.kill(process, signal.SIGKILL)
 
 
 # --- the extension ---

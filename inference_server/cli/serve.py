@@ -66,11 +66,16 @@ def default_jobs(address: Address) -> Path | None:
 
 def serve(settings: Settings, exit_with_stdin: bool = False) -> int:
     """Run a broker until it is told to stop; returns the exit status."""
+    stopping = (signal.SIGINT, signal.SIGTERM)
+    for number in stopping:  # whatever was inherited: a shell's background ignores the interrupt
+        signal.signal(number, signal.SIG_DFL)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, stopping)
     try:
         broker = Broker(settings)
     except ServerError as error:
         return _complain(error, 1)
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in stopping:
         signal.signal(number, lambda *_: broker.stop())
     if exit_with_stdin:
         threading.Thread(target=_stop_at_end_of_stdin, args=(broker,), daemon=True).start()
