@@ -1,0 +1,1 @@
+"""Where the subject is in every frame (stage 2)."""
