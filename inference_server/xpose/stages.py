@@ -1,8 +1,8 @@
 """The three stages of the pipeline, what goes in and out of each, and what is said of every clip.
 
-A stage is a dataclass, whose fields are its options, in a module of its own; `STAGES` names it. It is made once
-in each process that runs it, by `make_stage`, and loads what it needs in `load`. It works on one process's
-clips, one batch after the other, and knows nothing of the files, the other stages or the data set.
+A stage is a dataclass, whose fields are its options, in a module of its own; `STAGES` names it. It is made
+once in each process that runs it, by `make_stage`, and loads what it needs in `load`. It knows nothing of the
+files, the other stages or the data set.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ class Verdict:
     """What a filter says of a clip. The words are the axes of the paper's Figure 3, "" where not known.
 
     reason: one sentence when it is not kept.
-    category: what the subject is, such as "horse". motion_type: such as "running". body_part: what moves, such
-    as "legs". caption: the prompt that the model is trained with.
+    category: what the subject is, such as "horse". motion_type: such as "running". body_part: what moves,
+    such as "legs". caption: the prompt that the model is trained with.
     """
 
     kept: bool
@@ -101,8 +101,8 @@ class Subject:
 
 
 Curve = np.ndarray
-"""float32 [K, 2], K >= 2: one segment of a frame's skeleton, as points (x to the right, y down) in pixels of the
-clip, pixel centres at .5. Segments meet at junctions by sharing an end point."""
+"""float32 [K, 2], K >= 2: one segment of a frame's skeleton, as points (x to the right, y down) in pixels of
+the clip, pixel centres at .5. Segments meet at junctions by sharing an end point."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +118,7 @@ class Skeleton:
 # --- the stages
 
 
-class Stage(ABC):
+class Stage:
     """What the stages have in common.
 
     uses_card: runs in one process for each graphics card, which all its clips go through; else in as many as
@@ -133,7 +133,7 @@ class Stage(ABC):
         """Get ready, once in each process: read weights. Raises `XPoseError` where they are missing."""
 
 
-class Filter(Stage):
+class Filter(Stage, ABC):
     """Stage 1: is there one non-human subject that moves? The cheap checks were done before."""
 
     @abstractmethod
@@ -141,7 +141,7 @@ class Filter(Stage):
         """A verdict for each clip. Raises nothing for what a model answers: that is a verdict."""
 
 
-class SubjectFinder(Stage):
+class SubjectFinder(Stage, ABC):
     """Stage 2: the subject's mask in every frame."""
 
     @abstractmethod
@@ -149,7 +149,7 @@ class SubjectFinder(Stage):
         """The subject of a clip; follows `clip.prompt` where it says anything. Raises `Dropped`."""
 
 
-class Skeletoniser(Stage):
+class Skeletoniser(Stage, ABC):
     """Stage 3: the skeleton of every frame. A subclass that sees frames one by one overrides `trace` alone;
     segments are then matched over time by what all share."""
 
@@ -170,7 +170,7 @@ class Skeletoniser(Stage):
 
 
 def make_stage(kind: str, name: str, options: dict | None = None) -> Stage:
-    """A stage by kind and name, not yet loaded. Raises `XPoseError` for a name or an option that it has not."""
+    """A stage by kind and name, not yet loaded. Raises `XPoseError` for a name or option that isn't there."""
     if name not in STAGES[kind]:
         names = ", ".join(STAGES[kind]) or "none"
         raise XPoseError(f"There is no {kind} stage named {name!r}; choose one of: {names}.")
@@ -207,8 +207,8 @@ class Record:
 
     video: path below the folder of videos. clip: its name, "" for a whole video. begin, end: seconds in the
     video. stage: which stage dropped it ("video", "checks", "filter", "subject", "skeleton"), "" when kept.
-    reason: one sentence when dropped. notes: what else is worth saying, such as "HDR". segments: of the skeleton,
-    the median over its frames. figures: measures by name, such as "area_share".
+    reason: one sentence when dropped. notes: what else is worth saying, such as "HDR". segments: of the
+    skeleton, the median over its frames. figures: measures by name, such as "area_share".
     """
 
     video: str

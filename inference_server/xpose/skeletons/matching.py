@@ -1,0 +1,264 @@
+"""Which segment is which over time.
+
+Where a leg passes behind another, or a junction comes and goes, the curves between junctions change from
+frame to frame though the subject does not. So curves are not matched whole: each point of a frame's curves is
+labelled with the segment that it continues, and neighbouring points of a curve take the same label unless the
+distance speaks against it (Viterbi along the curve). A curve that runs over two known segments is cut where
+one passes into the other; two curves that a new junction separates stay one segment.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial import KDTree
+
+from shared.pose import MAX_LIMBS, Limb, Polyline, PoseSequence
+
+from .graph import length_of, resample
+
+REACH = 0.12
+"""How far, as a share of the subject's size, a point may lie from the segment that it continues."""
+CHANGE = 0.25
+"""What a change of the label along a curve costs, in reaches."""
+SHORTEST = 0.05
+"""The shortest new segment, as a share of the subject's size."""
+FORK = 1.5
+"""How much longer than before a segment may be in a frame where it has several branches."""
+LOST_FRAMES = 12
+"""How long a segment that is not seen is looked for."""
+NEVER = -(10**9)
+SPACING = 0.015
+"""Of the points that are labelled, as a share of the subject's size."""
+
+
+@dataclass
+class _Track:
+    """A segment: where it was last seen (its points, about the subject's centre), when, how it moved, and how
+    long it was."""
+
+    points: np.ndarray
+    seen: int
+    velocity: np.ndarray
+    length: float
+
+    def predicted(self, frame: int, size: float) -> np.ndarray:
+        """Its points in a frame, if it went on as it did for a frame or two."""
+        step = self.velocity * min(abs(frame - self.seen), 2)
+        length = np.linalg.norm(step)
+        return self.points + step * min(1.0, 0.5 * REACH * size / max(length, 1e-9))
+
+
+def match_segments(curves: list[list[np.ndarray]], masks: np.ndarray) -> PoseSequence:
+    """The segments of all frames as limbs that keep their index.
+
+    Args:
+        curves: the curves [K, 2] of each frame, in any order and direction.
+        masks: bool [F, H, W], the subject or the drawing itself, for its size and place.
+
+    Returns:
+        a pose on the masks' canvas. A limb may have several polylines in a frame, or none.
+    """
+    height, width = masks.shape[1:]
+    frames = len(curves)
+    boxes = [_box(mask) for mask in masks]
+    sizes = [float(np.hypot(*(box[1] - box[0]))) for box in boxes if box is not None]
+    if not sizes or not any(curves):
+        return PoseSequence.from_frames(width, height, [], [], [[] for _ in range(frames)])
+    size = float(np.median(sizes))
+    centres = _centres(masks)
+
+    lines = [
+        [resample(curve, max(int(length_of(curve) / (SPACING * size)), 2) + 1) for curve in frame]
+        for frame in curves
+    ]
+    tracks: list[_Track] = []
+    found: list[list[tuple[int, np.ndarray]]] = [[] for _ in range(frames)]
+    start = _clearest(curves)
+    for frame in range(start, frames):
+        found[frame] = _label_frame(lines[frame], tracks, frame, centres[frame], size)
+        if frame == start:
+            begun = list(tracks)
+    # Back from where it began, with the segments as they were there; later ones are unknown before it.
+    tracks[: len(begun)] = begun
+    for track in tracks[len(begun) :]:
+        track.seen = NEVER
+    for frame in range(start - 1, -1, -1):
+        found[frame] = _label_frame(lines[frame], tracks, frame, centres[frame], size)
+    return _as_pose(found, len(tracks), size, width, height)
+
+
+def _label_frame(
+    lines: list[np.ndarray], tracks: list[_Track], frame: int, centre: np.ndarray, size: float
+) -> list[tuple[int, np.ndarray]]:
+    """Label a frame's lines, and move the tracks on to them; what continues none begins a track."""
+    alive = [
+        (index, KDTree(track.predicted(frame, size) + centre))
+        for index, track in enumerate(tracks)
+        if abs(frame - track.seen) <= LOST_FRAMES
+    ]
+    runs: list[tuple[int, np.ndarray]] = []
+    for line in lines:
+        runs += _label_line(line, alive, size)
+    runs = _without_forks(_without_scraps(runs, size), tracks, dict(alive), size)
+
+    begun: list[tuple[int, np.ndarray]] = []
+    for index, line in runs:
+        if index < 0:
+            if len(tracks) == MAX_LIMBS:
+                continue
+            index = len(tracks)
+            tracks.append(_Track(line - centre, frame, np.zeros(2), length_of(line)))
+        begun.append((index, line))
+    for index in {index for index, _ in runs if index >= 0}:
+        own = [line for other, line in runs if other == index]
+        points, length = np.concatenate(own) - centre, sum(map(length_of, own))
+        track, gap = tracks[index], max(abs(frame - tracks[index].seen), 1)
+        moved = (points.mean(0) - track.points.mean(0)) / gap
+        tracks[index] = _Track(points, frame, 0.5 * track.velocity + 0.5 * moved, length)
+    return begun
+
+
+def _label_line(
+    line: np.ndarray, alive: list[tuple[int, KDTree]], size: float
+) -> list[tuple[int, np.ndarray]]:
+    """Cut a line into runs of one label each; -1 is what continues no track."""
+    labels = [index for index, _ in alive] + [-1]
+    cost = np.ones((len(line), len(labels)))  # in reaches; no track costs one
+    for column, (_, tree) in enumerate(alive):
+        cost[:, column] = np.minimum(tree.query(line)[0] / (REACH * size), 4)
+    change = CHANGE * REACH / SPACING
+    total, back = cost[0].copy(), np.zeros((len(line), len(labels)), int)
+    for point in range(1, len(line)):
+        best = int(total.argmin())
+        stays = total <= total[best] + change
+        back[point] = np.where(stays, np.arange(len(labels)), best)
+        total = np.where(stays, total, total[best] + change) + cost[point]
+    chosen = np.zeros(len(line), int)
+    chosen[-1] = total.argmin()
+    for point in range(len(line) - 1, 0, -1):
+        chosen[point - 1] = back[point, chosen[point]]
+    cuts = np.nonzero(np.diff(chosen))[0] + 1
+    bounds = [0, *cuts, len(line)]
+    # A run ends in the next one's first point: the curve has no gap.
+    return [
+        (labels[chosen[low]], line[low : min(high + 1, len(line))])
+        for low, high in zip(bounds, bounds[1:])
+        if min(high + 1, len(line)) - low > 1
+    ]
+
+
+def _without_scraps(runs: list[tuple[int, np.ndarray]], size: float) -> list[tuple[int, np.ndarray]]:
+    """Give pieces that are too short to begin a segment to the one that they touch."""
+    kept = []
+    for index, line in runs:
+        if index < 0 and length_of(line) < SHORTEST * size:
+            near = [
+                (float(np.linalg.norm(other[[0, -1]][:, None] - line[[0, -1]], axis=2).min()), label)
+                for label, other in runs
+                if label >= 0
+            ]
+            if near:
+                index = min(near)[1]
+        kept.append((index, line))
+    return kept
+
+
+def _without_forks(
+    runs: list[tuple[int, np.ndarray]], tracks: list[_Track], alive: dict[int, KDTree], size: float
+) -> list[tuple[int, np.ndarray]]:
+    """Where a segment would suddenly be much longer by taking a second branch, the branch that fits it less
+    begins one of its own."""
+    runs = list(runs)
+    for index in {index for index, _ in runs if index >= 0}:
+        while True:
+            own = [number for number, (label, _) in enumerate(runs) if label == index]
+            lengths = [length_of(runs[number][1]) for number in own]
+            branches = [n for n, length in zip(own, lengths) if length >= SHORTEST * size]
+            if len(branches) < 2 or sum(lengths) < FORK * tracks[index].length:
+                break
+            worst = max(branches, key=lambda number: alive[index].query(runs[number][1])[0].mean())
+            runs[worst] = (-1, runs[worst][1])
+    return runs
+
+
+def _clearest(curves: list[list[np.ndarray]]) -> int:
+    """The frame to begin at: one with as many curves as most frames have, where they are longest."""
+    counts = [len(frame) for frame in curves]
+    usual = np.bincount([count for count in counts if count]).argmax()
+    return max(
+        (frame for frame, count in enumerate(counts) if count == usual),
+        key=lambda frame: sum(map(length_of, curves[frame])),
+    )
+
+
+def _box(mask: np.ndarray) -> np.ndarray | None:
+    rows, columns = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
+    return np.array([[columns[0], rows[0]], [columns[-1] + 1, rows[-1] + 1]]) if len(rows) else None
+
+
+def _centres(masks: np.ndarray) -> np.ndarray:
+    """[F, 2] the masks' centres of area; that of the nearest frame where a mask is empty."""
+    centres = np.full((len(masks), 2), np.nan)
+    for frame, mask in enumerate(masks):
+        area = np.count_nonzero(mask)
+        if area:
+            columns, rows = mask.sum(0), mask.sum(1)
+            centres[frame] = (
+                columns @ (np.arange(len(columns)) + 0.5) / area,
+                rows @ (np.arange(len(rows)) + 0.5) / area,
+            )
+    known = np.nonzero(~np.isnan(centres[:, 0]))[0]
+    nearest = known[np.abs(np.arange(len(masks))[:, None] - known).argmin(1)]
+    return centres[nearest]
+
+
+def _as_pose(
+    found: list[list[tuple[int, np.ndarray]]], count: int, size: float, width: int, height: int
+) -> PoseSequence:
+    """Pack the labelled lines; segments that are hardly ever seen are given to what they touch."""
+    seen = np.zeros(count, int)
+    for frame in found:
+        for index in {index for index, _ in frame}:
+            seen[index] += 1
+    least = min(max(3, round(0.1 * len(found))), max(seen.max(), 1))
+    order = [index for index in np.argsort(-seen, kind="stable") if seen[index] >= least]
+    place = {int(index): number for number, index in enumerate(order)}
+    frames = []
+    for frame in found:
+        lines = {}
+        for index, line in frame:
+            if index not in place:
+                near = [
+                    (float(np.linalg.norm(other[[0, -1]][:, None] - line[[0, -1]], axis=2).min()), label)
+                    for label, other in frame
+                    if label in place
+                ]
+                if not near:
+                    continue
+                index = min(near)[1]
+            lines.setdefault(place[index], []).append(line)
+        frames.append(
+            [
+                Polyline(limb, np.concatenate([line, np.ones((len(line), 1))], 1))
+                for limb, parts in sorted(lines.items())
+                for line in _joined(parts, 0.005 * size)
+            ]
+        )
+    names = [f"segment {number + 1}" for number in range(len(order))]
+    limbs = [Limb(name, number) for number, name in enumerate(names)]
+    return PoseSequence.from_frames(width, height, names, limbs, frames)
+
+
+def _joined(lines: list[np.ndarray], near: float) -> list[np.ndarray]:
+    """Lines of one segment; those that meet end to end are made one."""
+    lines = list(lines)
+    for a, b in itertools.combinations(range(len(lines)), 2):
+        for one in (lines[a], lines[a][::-1]):
+            for other in (lines[b], lines[b][::-1]):
+                if np.linalg.norm(one[-1] - other[0]) <= near:
+                    rest = [line for number, line in enumerate(lines) if number not in (a, b)]
+                    return _joined([*rest, np.concatenate([one, other[1:]])], near)
+    return lines
