@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shared.camera import MOVES, camera_path
 from shared.engines import EngineDescription, Guidance, check_guidance, check_request, check_values
@@ -21,10 +21,16 @@ from shared.schema import MessageError
 
 from ..engines import ENGINES, describe_engine, find_engine
 from ..engines.base import Engine, EngineError, Picture, is_out_of_memory
-from ..engines.poseanything.engine import PoseAnythingEngine
+from ..engines.poseanything.engine import PoseAnythingEngine, starts_from_draft
+from ..worker.pictures import encode_picture
 from ..worker.time_left import TimeLeft
 from .output import open_output
 from .values import add_parameters, chosen_parameters, describe_values, parse_assignments
+
+if TYPE_CHECKING:
+    from ..poseanything.checkpoints import WeightSet
+    from ..poseanything.conditioning.conditions import Conditions
+    from ..poseanything.conditioning.latent_grid import LatentGrid
 
 
 def add_parser(subparsers) -> argparse.ArgumentParser:
@@ -89,8 +95,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     poses.add_argument(
         "--frames",
         type=int,
-        help="1 + 4 n, or as the checkpoint says; default: as many as there are poses for, at most as in "
-        "training",
+        help="PoseAnything makes 1 + 4 n; default: as many as there are poses for, at most as in training",
     )
     poses.add_argument("--fps", type=float, default=24.0, help="default: %(default)g")
     poses.add_argument(
@@ -163,34 +168,56 @@ def _from_poses(args: argparse.Namespace) -> tuple[float, Iterator]:
     if args.first_frame is None:
         raise ValueError("Name the first frame that goes with the pose images.")
     engine, about = _ready_engine(args.engine or "poseanything")
-    if not isinstance(engine, PoseAnythingEngine):
-        raise ValueError(f"{about.label} needs limbs, which pose images don't tell; give it a request file.")
     fps = _as_in_a_request("fps", args.fps)
     default = Guidance("subject_camera" if args.camera else "none")
     chosen = _choose(args, about, Choices(default, {}, about.default_steps, 0))
     check_guidance(about, chosen.guidance, has_camera=bool(args.camera))
     check_values(chosen.options, about.options, about.label)
-    from ..engines.poseanything.request import draw_camera
-    from ..poseanything.checkpoints import find_weights
-    from ..poseanything.conditioning.files import read_conditions
     from ..poseanything.conditioning.latent_grid import LatentGrid
-    from ..poseanything.sampling.request import SamplingRequest
 
-    prompt = (
-        Path(args.prompt).read_text(encoding="utf-8").strip() if args.prompt.endswith(".txt") else args.prompt
-    )
-    weights = find_weights(engine.weights_folder()).choose(chosen.options.get("transformer", ""))
-    trained = weights.config
-    conditions = read_conditions(
+    if isinstance(engine, PoseAnythingEngine):
+        from ..poseanything.checkpoints import find_weights
+
+        weights = find_weights(engine.weights_folder()).choose(chosen.options.get("transformer", ""))
+        if not starts_from_draft(weights.config):
+            return fps, _sample(args, engine, chosen, weights)
+    grid = LatentGrid(about.size_multiple, about.frame_step, patch_size=1)
+    conditions = _read_conditions(args, grid, most_frames=about.max_frames)
+    request = _request(args, about.name, chosen, fps, conditions)
+    check_request(request, about)
+    return fps, _after_loading(engine, lambda: engine.generate(request, lambda: False))
+
+
+def _read_conditions(
+    args: argparse.Namespace, grid: LatentGrid, most_frames: int, longer_side: int = 832
+) -> Conditions:
+    from ..poseanything.conditioning.files import read_conditions
+
+    prompt = args.prompt
+    return read_conditions(
         args.first_frame,
         args.poses,
         subject=args.subject,
         num_frames=args.frames,
-        longer_side=args.longer_side or trained.get("sample_size", 832),
-        grid=weights.grid or LatentGrid(),
-        most_frames=trained.get("sample_frames", 81),
-        prompt=prompt,
+        longer_side=args.longer_side or longer_side,
+        grid=grid,
+        most_frames=most_frames,
+        prompt=Path(prompt).read_text(encoding="utf-8").strip() if prompt.endswith(".txt") else prompt,
         negative_prompt=args.negative_prompt,
+    )
+
+
+def _sample(
+    args: argparse.Namespace, engine: PoseAnythingEngine, chosen: Choices, weights: WeightSet
+) -> Iterator:
+    """The clip of an engine that is shown the pose images as they are."""
+    from ..engines.poseanything.request import draw_camera
+    from ..poseanything.conditioning.latent_grid import LatentGrid
+    from ..poseanything.sampling.request import SamplingRequest
+
+    trained = weights.config
+    conditions = _read_conditions(
+        args, weights.grid or LatentGrid(), trained.get("sample_frames", 81), trained.get("sample_size", 832)
     )
     if args.camera:
         height, width = conditions.size
@@ -200,7 +227,45 @@ def _from_poses(args: argparse.Namespace) -> tuple[float, Iterator]:
     sampling = SamplingRequest.of(
         conditions, chosen.guidance, chosen.seed, chosen.num_inference_steps, chosen.options
     )
-    return fps, _after_loading(engine, lambda: engine.make(sampling, lambda: False))
+    return _after_loading(engine, lambda: engine.make(sampling, lambda: False))
+
+
+def _request(
+    args: argparse.Namespace, engine: str, chosen: Choices, fps: float, conditions: Conditions
+) -> GenerationRequest:
+    """The same for an engine that needs limbs: those of the drawings. Raises `ValueError` without any."""
+    from ..poseanything.conditioning.limbs.following import follow_limbs
+    from ..poseanything.conditioning.parts.segments import is_line
+
+    height, width = conditions.size
+    drawings = {frame: is_line(conditions.pose_images[frame]) for frame in conditions.pose_frames}
+    pose = follow_limbs(drawings, conditions.num_frames) if drawings else None
+    if pose is None or not pose.limbs:
+        raise ValueError(
+            f"No picture in {args.poses} has a white line on black; look whether it is that folder."
+        )
+    mask = conditions.subject_mask
+    camera = camera_path(dict(args.camera), conditions.num_frames, width, height) if args.camera else None
+    return GenerationRequest(
+        job="clip",
+        engine=engine,
+        width=width,
+        height=height,
+        num_frames=conditions.num_frames,
+        fps=fps,
+        first_frame=bytes(encode_picture(conditions.first_frame, "png")),
+        pose=pose,
+        prompt=conditions.prompt,
+        negative_prompt=conditions.negative_prompt,
+        seed=chosen.seed,
+        num_inference_steps=chosen.num_inference_steps,
+        guidance=chosen.guidance,
+        pose_frames=tuple(conditions.pose_frames),
+        subject_mask=None if mask is None else mask.astype("uint8"),
+        camera_motion=camera,
+        preview_interval=0.0,
+        engine_options=chosen.options,
+    )
 
 
 def _ready_engine(name: str) -> tuple[Engine, EngineDescription]:

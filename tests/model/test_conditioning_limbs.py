@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from inference_server.poseanything.conditioning.limbs.following import follow_limbs
 from inference_server.poseanything.conditioning.limbs.graph import (
     chain_pixels,
     resample,
@@ -80,3 +81,56 @@ def test_resampling_keeps_ends_and_evens_steps():
     points = resample(np.array([[0.0, 0], [1, 0], [10, 0], [10, 10]]), 6)
     assert points[0].tolist() == [0, 0] and points[-1].tolist() == [10, 10]
     assert np.allclose(np.abs(np.diff(points, axis=0)).sum(1), 4)
+
+
+class TestFollowLimbs:
+    @staticmethod
+    def walk(frames=24):
+        """Frame -> the points of a body with two legs that pass each other and a tail, in pixels."""
+        for frame in range(frames):
+            swing = 0.9 * np.cos(2 * np.pi * frame / 16)
+            hip = np.array([150.0 + 4 * frame, 120.0])
+            feet = [hip + 90 * np.array([np.sin(turn), np.cos(turn)]) for turn in (swing, -swing)]
+            yield {
+                "body": [hip - (100, 0), hip],
+                "head": [hip, hip + (60, -50)],
+                "leg": [hip, feet[0]],
+                "other leg": [hip, feet[1]],
+            }
+
+    def test_legs_that_pass_each_other_stay_themselves(self):
+        truth = list(self.walk())
+        drawings = {
+            i: drawing(*np.rint(list(f.values())).astype(int), size=(240, 400)) for i, f in enumerate(truth)
+        }
+        pose = follow_limbs(drawings, len(truth))
+        assert len(pose.limbs) == 4 and (pose.width, pose.height) == (400, 240)
+        found = {}
+        for name, at in {"body": 0, "head": 1, "leg": 1, "other leg": 1}.items():
+            tip = truth[0][name][at]
+            near = [min(np.linalg.norm(p.points[[0, -1], :2] - tip, axis=1)) for p in pose.frame(0)]
+            found[name] = pose.frame(0)[int(np.argmin(near))].limb
+        assert sorted(found.values()) == [0, 1, 2, 3]
+        for frame in range(len(truth)):
+            lines = {line.limb: line.points for line in pose.frame(frame)}
+            assert len(lines) == 4
+            for name, limb in found.items():
+                middle = np.mean(truth[frame][name], axis=0)
+                assert np.linalg.norm(lines[limb][:, :2] - middle, axis=1).min() < 6, (frame, name)
+
+    def test_a_limb_that_is_not_drawn_has_no_polyline_and_comes_back_as_itself(self):
+        truth = list(self.walk(8))
+        strokes = [list(frame.values()) for frame in truth]
+        strokes[3] = strokes[3][:1] + strokes[3][2:]
+        drawings = {
+            i: drawing(*np.rint(lines).astype(int), size=(240, 400)) for i, lines in enumerate(strokes)
+        }
+        del drawings[5]
+        pose = follow_limbs(drawings, 8)
+        assert [len(pose.frame(i)) for i in range(8)] == [4, 4, 4, 3, 4, 0, 4, 4]
+        (gone,) = {0, 1, 2, 3} - {line.limb for line in pose.frame(3)}
+        places = [line.points[:, :2].mean(0) for i in (2, 4) for line in pose.frame(i) if line.limb == gone]
+        assert np.linalg.norm(places[1] - places[0]) < 24
+
+    def test_nothing_drawn_is_no_limb(self):
+        assert follow_limbs({0: np.zeros((40, 60), bool)}, 1).limbs == ()

@@ -816,7 +816,6 @@ def test_the_command_line_guides_as_it_is_told(from_poses, tmp_path, monkeypatch
         ("--option compile=perhaps", "Compile is 'perhaps'; choose one of auto, on, off"),
         ("--option window_frames=1025", "Window is 1025; it must lie between 0 and 1024"),
         ("--option loras=gone.safetensors:0.5", "LoRAs has no 'gone.safetensors'"),
-        ("--engine draft", "needs limbs, which pose images don't tell"),
     ],
 )
 def test_the_command_line_says_in_a_sentence_what_can_not_be(from_poses, tmp_path, capsys, words, sentence):
@@ -824,6 +823,37 @@ def test_the_command_line_says_in_a_sentence_what_can_not_be(from_poses, tmp_pat
     said = capsys.readouterr().err.strip()
     assert re.search(sentence, said) and said.endswith(".") and "\n" not in said
     assert not (tmp_path / "clip.mp4").exists()
+
+
+@pytest.mark.parametrize("engine", ["draft", "mini"])
+def test_engines_that_need_limbs_take_them_from_pose_images(from_poses, tmp_path, engine):
+    picture = np.full((64, 96, 3), 128, np.uint8)
+    cv2.line(picture, (20, 60), (80, 10), (30, 60, 200), 7)
+    cv2.imwrite(str(tmp_path / "first.png"), picture)
+    cv2.imwrite(str(tmp_path / "subject.png"), np.where(picture == 128, 255, picture).astype(np.uint8))
+    poses = tmp_path / "poses"
+    for frame in range(5):
+        image = np.zeros((64, 96), np.uint8)
+        cv2.line(image, (20, 60), (80, 10 + 8 * frame), 255, 2)
+        cv2.imwrite(str(poses / f"{frame}.png"), image)
+    words = [
+        "--engine",
+        engine,
+        "--subject",
+        str(tmp_path / "subject.png"),
+        "--output",
+        str(tmp_path / "out"),
+    ]
+    assert main([word for word in from_poses if word not in ("--steps", "2")] + words) == 0
+    last = cv2.imread(str(sorted((tmp_path / "out").iterdir())[-1]))
+    red = (last[..., 2] > 170) & (last[..., 0] < 90)
+    rows, columns = np.nonzero(red)
+    assert red[:, 70:].any() and abs(rows[columns >= 75].mean() - 42) < 6  # where the line ends by then
+    assert len(list((tmp_path / "out").iterdir())) == 5
+
+    for file in poses.iterdir():
+        cv2.imwrite(str(file), np.zeros((64, 96), np.uint8))
+    assert main([*from_poses, "--engine", engine, "--output", str(tmp_path / "none")]) == 1
 
 
 def test_the_command_line_names_packages_that_are_missing(from_poses, tmp_path, monkeypatch, capsys):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -48,6 +48,11 @@ TRAINED_WITH = {
     "pose_look": "pose_look",
 }
 """What a checkpoint's configuration tells of the engine, by field of its description."""
+
+
+def starts_from_draft(config: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint of this configuration needs a draft of the clip, and with it the clip's limbs."""
+    return "draft" in (config.get("init"), config.get("prediction_base"))
 
 
 class PoseAnythingEngine(Engine):
@@ -119,8 +124,7 @@ class PoseAnythingEngine(Engine):
 
         try:
             config = self._runner.config(request.engine_options.get("transformer", ""))
-            starts_from_draft = "draft" in (config.get("init"), config.get("prediction_base"))
-            draft = (yield from self._draft(request, cancelled)) if starts_from_draft else None
+            draft = (yield from self._draft(request, cancelled)) if starts_from_draft(config) else None
             sampling = sampling_request(request, config, draft)
         except InputError as error:
             raise EngineError(str(error), code="invalid") from error

@@ -49,7 +49,8 @@ def read_conditions(
     if num_frames is None:
         num_frames = grid.num_frames(grid.latent_frames(min(len(files), most_frames)))
     if not files or len(files) < num_frames:
-        raise InputError(f"{poses} holds {len(files)} pose images; {max(num_frames, 5)} are needed.")
+        needed = max(num_frames, grid.num_frames(2))
+        raise InputError(f"{poses} holds {len(files)} pose images; {needed} are needed.")
     images = [cv2.cvtColor(read_picture(file), cv2.COLOR_RGB2GRAY) for file in files[:num_frames]]
     width, height = grid.fit_size(images[0].shape[1], images[0].shape[0], longer_side)
     pose_images = np.stack([squash(image, width, height) for image in images])
