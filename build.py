@@ -445,9 +445,11 @@ def fetch_wheel(environment: Environment, name: str) -> Path:
         command = environment.command(
             "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps"
         )
-        command += ["--only-binary=:all:", "--implementation", "cp", "--abi", abi, "--dest", str(folder)]
-        command += ["--python-version", re.sub(r"cp(\d)(\d+)", r"\1.\2", python)]
-        command += [word for platform in platforms.split(".") for word in ("--platform", platform)]
+        command += ["--only-binary=:all:", "--dest", str(folder)]
+        if platforms != "any":
+            command += ["--implementation", "cp", "--abi", abi]
+            command += ["--python-version", re.sub(r"cp(\d)(\d+)", r"\1.\2", python)]
+            command += [word for platform in platforms.split(".") for word in ("--platform", platform)]
         done = subprocess.run([*command, f"{project}=={version}"], capture_output=True, text=True)
         if not wheel.exists():
             raise BuildError(
