@@ -5,12 +5,10 @@ The class is registered where it can be drawn, in `ui.preferences`.
 
 from __future__ import annotations
 
-import bpy
 from bpy.props import BoolProperty, StringProperty
 
+from .path_options import RELATIVE
 from .shared.address import DEFAULT_ADDRESS
-
-_RELATIVE = {"PATH_SUPPORTS_BLEND_RELATIVE"} if bpy.app.version >= (4, 5, 0) else set()
 
 
 class Preferences:
@@ -45,7 +43,7 @@ class Preferences:
         "file",
         subtype="DIR_PATH",
         default="//takes/",
-        options=_RELATIVE,
+        options=RELATIVE,
     )
 
 

@@ -95,12 +95,13 @@ class Session:
         make_movie: bool = False,
         warnings: tuple[str, ...] = (),
         filmed: bpy.types.Scene | None = None,
+        start: int | None = None,
     ) -> Job:
-        """Send a request; its frames go to the take's folder and onto a strip in `scene`. The list of the
-        scene that is `filmed` has the take."""
+        """Send a request; its frames go to the take's folder and onto a strip in `scene`, at `start` or where
+        they are filmed. The list of the scene that is `filmed` has the take."""
         job = self.bridge.submit(request, take, engine, warnings)
         self.arrival.forget(self.bridge.jobs)
-        self.arrival.expect(job, scene, make_movie, filmed)
+        self.arrival.expect(job, scene, make_movie, filmed, start)
         return job
 
     def keep_motions(self, motions: dict[bpy.types.Object, Motion]) -> None:

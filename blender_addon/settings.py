@@ -16,8 +16,7 @@ from bpy.props import (
 )
 
 from . import session
-
-_RELATIVE = {"PATH_SUPPORTS_BLEND_RELATIVE"} if bpy.app.version >= (4, 5, 0) else set()
+from .path_options import RELATIVE
 
 BEST_ENGINE = (
     "AUTO",
@@ -163,7 +162,7 @@ class PoseAnythingSettings(bpy.types.PropertyGroup):
         description="The picture that the clip begins with; its subject should stand in the first frame's "
         "pose",
         subtype="FILE_PATH",
-        options=_RELATIVE,
+        options=RELATIVE,
     )
     pose_density: EnumProperty(
         name="Poses",
@@ -223,6 +222,14 @@ class PoseAnythingSettings(bpy.types.PropertyGroup):
         name="Seed", description="The same seed and settings give the same clip", min=0, max=2**31 - 1
     )
     new_seed: BoolProperty(name="New Each Time", description="Draw another seed for every take", default=True)
+    batch: IntProperty(
+        name="Takes",
+        description="How many takes are made at once, each with a seed of its own",
+        default=1,
+        min=1,
+        max=16,
+    )
+
     # Output
 
     output_folder: StringProperty(
@@ -231,7 +238,7 @@ class PoseAnythingSettings(bpy.types.PropertyGroup):
         "of the .blend file. "
         "Empty uses the folder in the extension's preferences",
         subtype="DIR_PATH",
-        options=_RELATIVE,
+        options=RELATIVE,
     )
     take_name: StringProperty(
         name="Name", description="Takes are called <name>_001 and so on; empty uses the scene's name"

@@ -1,8 +1,34 @@
 """Everything the buttons do."""
 
-from . import camera, colour, engine, example, files, findings, generate, limbs, server, takes
+from . import (
+    camera,
+    colour,
+    compare,
+    engine,
+    example,
+    files,
+    findings,
+    generate,
+    limbs,
+    server,
+    take_files,
+    takes,
+)
 
-_MODULES = (generate, server, takes, engine, colour, files, limbs, findings, camera, example)
+_MODULES = (
+    generate,
+    server,
+    takes,
+    take_files,
+    compare,
+    engine,
+    colour,
+    files,
+    limbs,
+    findings,
+    camera,
+    example,
+)
 
 
 def register() -> None:

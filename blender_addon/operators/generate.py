@@ -1,15 +1,16 @@
-"""Generate: export the clip, send it, let the frames come. Retake and Repeat Exactly do it with a take's
-settings and with a take's whole request."""
+"""Generate: export the clip, send it, let the frames come. Retake, Repeat Exactly, New Seeds and Retake Range
+do it with a take's settings and with a take's whole request."""
 
 from __future__ import annotations
 
 import dataclasses
+import random
 import time
 import uuid
 from collections.abc import Generator
 
 import bpy
-from bpy.props import BoolProperty, StringProperty
+from bpy.props import BoolProperty, IntProperty, StringProperty
 
 from .. import engine_settings, session
 from .. import settings as scene_settings
@@ -25,19 +26,23 @@ from ..request.record import make_record, range_of, recorded_armatures, take_for
 from ..request.review import review_frame_rate, sentences
 from ..request.subjects import find_subjects
 from ..request.view import find_view, recorded_view
+from ..sequencer import strips
 from ..sequencer.edit_scene import target_scene
 from ..shared.engines import check_request
 from ..shared.messages import GenerationRequest
-from ..takes.take import Take, claim_folder, read_take_request, write_take
+from ..takes.take import Take, TakeError, claim_folder, frame_name, read_take_request, write_take
 from .exporting import export_range
 from .serving import await_server, usable_engine
 from .stepped import RangeOperator, SteppedOperator
 from .takes import TakeOperator, chosen_take
 
+FADE = 8
+"""Scene frames over which a range that was made again gives way to the take below it, at most."""
 
-def generate(context, interactive: bool = False) -> Generator[ExportStep, None, Job]:
-    """Step by step: reach the server, make the first frame, export, send. The last value is the job. Raises
-    one of `stepped.BAD_INPUT`."""
+
+def generate(context, interactive: bool = False) -> Generator[ExportStep, None, list[Job]]:
+    """Step by step: reach the server, make the first frame, export, send. The last value is the jobs, one for
+    each take that is wanted. Raises one of `stepped.BAD_INPUT`."""
     output_folder(context, context.scene.poseanything)
     clip_range(context, context.scene.poseanything, None)
     yield from await_server(context)
@@ -53,10 +58,12 @@ def generate(context, interactive: bool = False) -> Generator[ExportStep, None, 
     )
     request = build_request(uuid.uuid4().hex, clip, planned, scene, engine)
     record = make_record(context, settings, planned, engine, options, session.get().version)
-    return _submit(context, request, planned, record, notices)
+    takes = settings.batch if engine.uses_seed else 1
+    jobs = [_submit(context, request, planned, record, notices)]
+    return jobs + _submit_seeds(context, request, planned, record, takes - 1)
 
 
-def retake(context, take: Take, interactive: bool = False) -> Generator[ExportStep, None, Job]:
+def retake(context, take: Take, interactive: bool = False) -> Generator[ExportStep, None, list[Job]]:
     """Step by step: the take's settings, seed, range and armatures with the present animation and a new first
     frame. Nothing in the scene is set. Raises as `generate` does."""
     old, settings = read_take_request(take), scene_settings.recorded(take.record.get("settings", {}))
@@ -69,10 +76,82 @@ def retake(context, take: Take, interactive: bool = False) -> Generator[ExportSt
     view = recorded_view(take) or find_view(context, settings)
     clip, _ = yield from export_range(context, settings, planned, armatures, view, interactive)
     request = rebuild_request(uuid.uuid4().hex, clip, planned, settings, engine, old)
-    return _submit(context, request, planned, take.record, [])
+    return [_submit(context, request, planned, take.record, [])]
 
 
-def repeat(context, take: Take) -> Generator[ExportStep, None, Job]:
+def retake_range(
+    context, take: Take, first: int, last: int, interactive: bool = False
+) -> Generator[ExportStep, None, list[Job]]:
+    """Step by step: scene frames `first` to `last` of a take from the present animation. The clip begins with
+    the take's own frame there, and its strip lies above the take's and gives way to it at the end. Nothing in
+    the scene is set. Raises as `generate` does."""
+    old, settings = read_take_request(take), scene_settings.recorded(take.record.get("settings", {}))
+    begin = (max(first, take.frame_start) - take.frame_start) // take.frame_step
+    first, last = take.frame_start + begin * take.frame_step, min(last, take.frame_start + take.duration - 1)
+    if last - first < take.frame_step:
+        raise ExportError(
+            f"{take.name} has frames {take.frame_start} to {take.frame_start + take.duration - 1}; "
+            "choose two or more of them."
+        )
+    picture = take.folder / frame_name(take.name, begin)
+    if not picture.is_file():
+        raise TakeError(f"Frame {first} of {take.name} is not there; choose a range that begins elsewhere.")
+    settings.first_frame_source, settings.first_frame_path = "PICTURE", str(picture)
+    armatures = recorded_armatures(context.scene, take)
+    output_folder(context, context.scene.poseanything)
+    yield from await_server(context)
+
+    engine = usable_engine(old.engine)
+    duration = last - first + 1
+    frames = (duration - 1) // take.frame_step + 1
+    frames += -(frames - 1) % engine.frame_step
+    planned = dataclasses.replace(
+        range_of(take, old), frame_start=first, duration=duration, num_frames=frames
+    )
+    view = recorded_view(take) or find_view(context, settings)
+    clip, _ = yield from export_range(context, settings, planned, armatures, view, interactive)
+    request = rebuild_request(uuid.uuid4().hex, clip, planned, settings, engine, old)
+    whole = last == take.frame_start + take.duration - 1
+    fade = 0 if whole else min(FADE, duration // 2)
+    return [_submit(context, request, planned, {**take.record, "fade": fade}, [], _strip_offset(take))]
+
+
+def _strip_offset(take: Take) -> int:
+    """How far a take's strip was moved from where it was filmed, in frames of the sequencer."""
+    for scene in bpy.data.scenes:
+        for strip in strips.all_strips(scene):
+            if strip.type == "IMAGE" and strips.TAKE_ID in strip and strips.folder_of(strip) == take.folder:
+                return strips.content_start(strip) - take.frame_start
+    return 0
+
+
+def new_seeds(context, take: Take, count: int) -> Generator[ExportStep, None, list[Job]]:
+    """Step by step: ask `count` times for what a take was asked for, each time with another seed. Raises as
+    `generate` does."""
+    old = read_take_request(take)
+    output_folder(context, context.scene.poseanything)
+    yield from await_server(context)
+
+    engine = usable_engine(old.engine)
+    if not engine.uses_seed:
+        raise ExportError(f"{engine.label} makes the same of every seed; use Retake.")
+    session.get().findings = ()
+    return _submit_seeds(context, old, range_of(take, old), take.record, count)
+
+
+def _submit_seeds(
+    context, request: GenerationRequest, planned: ClipRange, record: dict, count: int
+) -> list[Job]:
+    """Ask `count` times for what a request asks for, each time with a seed drawn anew."""
+    jobs = []
+    for _ in range(count):
+        seed = random.randrange(2**31)
+        varied = dataclasses.replace(request, job=uuid.uuid4().hex, seed=seed)
+        jobs.append(_submit(context, varied, planned, {**record, "seed": seed}, []))
+    return jobs
+
+
+def repeat(context, take: Take) -> Generator[ExportStep, None, list[Job]]:
     """Step by step: ask for exactly what a take was asked for. Raises as `generate` does."""
     old = read_take_request(take)
     output_folder(context, context.scene.poseanything)
@@ -83,10 +162,17 @@ def repeat(context, take: Take) -> Generator[ExportStep, None, Job]:
     changed = scene_settings.changed(context.scene.poseanything, take.record.get("settings", {}))
     notices = [f"{take.name} is repeated as it was; changed since: {', '.join(changed)}."] if changed else []
     session.get().findings = ()
-    return _submit(context, request, range_of(take, old), take.record, notices)
+    return [_submit(context, request, range_of(take, old), take.record, notices)]
 
 
-def _submit(context, request: GenerationRequest, planned: ClipRange, record: dict, notices: list[str]) -> Job:
+def _submit(
+    context,
+    request: GenerationRequest,
+    planned: ClipRange,
+    record: dict,
+    notices: list[str],
+    offset: int = 0,
+) -> Job:
     current, settings = session.get(), context.scene.poseanything
     folder, name = claim_folder(output_folder(context, settings), settings.take_name or context.scene.name)
     take = take_for(folder, name, planned, record)
@@ -101,6 +187,7 @@ def _submit(context, request: GenerationRequest, planned: ClipRange, record: dic
         settings.make_movie,
         (*notices, *sentences(current.findings)),
         filmed=context.scene,
+        start=take.frame_start + offset,
     )
 
 
@@ -111,17 +198,19 @@ class _GeneratingOperator(SteppedOperator):
         options={"HIDDEN", "SKIP_SAVE"},
     )
 
-    def finish(self, context, job):
-        for warning in job.warnings:
-            self.report({"WARNING"}, warning)
-        current, job.awaited = session.get(), self.wait
-        while self.wait and current.in_progress(job):
+    def finish(self, context, jobs):
+        current = session.get()
+        for job in jobs:
+            for warning in job.warnings:
+                self.report({"WARNING"}, warning)
+            job.awaited = self.wait
+        while self.wait and any(map(current.in_progress, jobs)):
             current.poll()
             time.sleep(0.01)
-        if self.wait and job.state != DONE:
+        failed = [job for job in jobs if self.wait and job.state != DONE]
+        for job in failed:
             self.report({"ERROR"}, job.sentence)
-            return {"CANCELLED"}
-        return {"FINISHED"}
+        return {"CANCELLED"} if failed else {"FINISHED"}
 
 
 class POSEANYTHING_OT_generate(RangeOperator, _GeneratingOperator, bpy.types.Operator):
@@ -163,6 +252,65 @@ class POSEANYTHING_OT_make_again(TakeOperator, _GeneratingOperator, bpy.types.Op
         return (yield from repeat(context, chosen_take(context, self.take_id)))
 
 
+class POSEANYTHING_OT_new_seeds(TakeOperator, _GeneratingOperator, bpy.types.Operator):
+    bl_idname = "poseanything.new_seeds"
+    bl_label = "New Seeds"
+    bl_description = (
+        "Generate the take once more exactly as it was, but with other seeds: as many takes as are asked for"
+    )
+    bl_options = {"REGISTER"}
+
+    count: IntProperty(
+        name="Takes",
+        description="How many takes are made, each with a seed of its own",
+        default=1,
+        min=1,
+        max=16,
+    )
+
+    def steps(self, context):
+        return (yield from new_seeds(context, chosen_take(context, self.take_id), self.count))
+
+
+class POSEANYTHING_OT_retake_range(TakeOperator, _GeneratingOperator, bpy.types.Operator):
+    bl_idname = "poseanything.retake_range"
+    bl_label = "Retake Range"
+    bl_description = (
+        "Generate some frames of the take once more from the present animation. They begin with the take's "
+        "own picture, lie above it in the sequencer and give way to it at their end"
+    )
+    bl_options = {"REGISTER"}
+
+    frame_start: IntProperty(name="Start", description="First scene frame that is made again")
+    frame_end: IntProperty(name="End", description="Last scene frame that is made again")
+
+    def invoke(self, context, event):
+        if not self.properties.is_property_set("frame_start"):
+            try:
+                take = chosen_take(context, self.take_id)
+            except TakeError as error:
+                self.report({"ERROR"}, str(error))
+                return {"CANCELLED"}
+            scene, last = context.scene, take.frame_start + take.duration - 1
+            chosen = (
+                (scene.frame_preview_start, scene.frame_preview_end)
+                if scene.use_preview_range
+                else (scene.frame_current, last)
+            )
+            self.frame_start, self.frame_end = (min(max(frame, take.frame_start), last) for frame in chosen)
+            return context.window_manager.invoke_props_dialog(self, confirm_text="Retake")
+        return super().invoke(context, event)
+
+    def execute(self, context):
+        if bpy.app.background or self.wait:
+            return super().execute(context)
+        return SteppedOperator.invoke(self, context, None)  # out of the dialog: go on beside the user
+
+    def steps(self, context):
+        take = chosen_take(context, self.take_id)
+        return (yield from retake_range(context, take, self.frame_start, self.frame_end, self.interactive))
+
+
 class POSEANYTHING_OT_cancel(bpy.types.Operator):
     bl_idname = "poseanything.cancel"
     bl_label = "Cancel"
@@ -185,7 +333,14 @@ def _discard_leftovers(*_) -> None:
 
 _HANDLERS = ("load_post", "undo_post", "redo_post")
 _register, _unregister = bpy.utils.register_classes_factory(
-    (POSEANYTHING_OT_generate, POSEANYTHING_OT_retake, POSEANYTHING_OT_make_again, POSEANYTHING_OT_cancel)
+    (
+        POSEANYTHING_OT_generate,
+        POSEANYTHING_OT_retake,
+        POSEANYTHING_OT_make_again,
+        POSEANYTHING_OT_new_seeds,
+        POSEANYTHING_OT_retake_range,
+        POSEANYTHING_OT_cancel,
+    )
 )
 
 

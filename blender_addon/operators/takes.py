@@ -1,9 +1,8 @@
-"""What can be done with a take: use its settings, open its folder, put it back into the sequencer."""
+"""A take by its id or as the one that is chosen; use its settings, show it in the sequencer."""
 
 from __future__ import annotations
 
 import uuid
-from pathlib import Path
 
 import bpy
 from bpy.props import StringProperty
@@ -14,7 +13,7 @@ from ..request.record import recorded_armatures, restore_engine
 from ..rig import properties
 from ..sequencer import strips, take_list
 from ..sequencer.edit_scene import find_edit_scene, show, target_scene
-from ..takes.take import Take, TakeError, read_take
+from ..takes.take import Take, TakeError
 
 
 def chosen_take(context, take_id: str = "") -> Take:
@@ -104,24 +103,6 @@ def adopt(context, take: Take) -> list[str]:
     return notices
 
 
-class POSEANYTHING_OT_open_take(TakeOperator, bpy.types.Operator):
-    bl_idname = "poseanything.open_take"
-    bl_label = "Open Folder"
-    bl_description = "Open the take's folder in the file browser of the system"
-
-    def execute(self, context):
-        try:
-            folder = chosen_take(context, self.take_id).folder
-        except TakeError as error:
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
-        if not folder.is_dir():
-            self.report({"ERROR"}, f"The folder {folder} is gone.")
-            return {"CANCELLED"}
-        bpy.ops.wm.path_open(filepath=str(folder))
-        return {"FINISHED"}
-
-
 class POSEANYTHING_OT_show_take(TakeOperator, bpy.types.Operator):
     bl_idname = "poseanything.show_take"
     bl_label = "Show"
@@ -169,68 +150,6 @@ def _open_sequencer(context, scene: bpy.types.Scene) -> None:
     area.spaces.active.view_type = "SEQUENCER_PREVIEW"
 
 
-class POSEANYTHING_OT_relink_take(bpy.types.Operator):
-    bl_idname = "poseanything.relink_take"
-    bl_label = "Find Folder"
-    bl_description = "Choose where the take's folder is now; its strips follow"
-    bl_options = {"REGISTER", "UNDO"}
-
-    take_id: StringProperty(options={"HIDDEN", "SKIP_SAVE"})
-    directory: StringProperty(subtype="DIR_PATH", options={"HIDDEN", "SKIP_SAVE"})
-    filter_folder: bpy.props.BoolProperty(default=True, options={"HIDDEN"})
-
-    def invoke(self, context, event):
-        context.window_manager.fileselect_add(self)
-        return {"RUNNING_MODAL"}
-
-    def execute(self, context):
-        item = take_list.find_item(self.take_id) if self.take_id else take_list.active_item(context)
-        if item is None:
-            self.report({"ERROR"}, "Choose a take in the list.")
-            return {"CANCELLED"}
-        try:
-            take_list.relink(item, Path(bpy.path.abspath(self.directory)))
-        except TakeError as error:
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
-        return {"FINISHED"}
-
-
-class POSEANYTHING_OT_add_take(bpy.types.Operator):
-    bl_idname = "poseanything.add_take"
-    bl_label = "Add Take"
-    bl_description = "Put a take from its folder into the sequencer, with as many frames as are there"
-    bl_options = {"REGISTER", "UNDO"}
-
-    directory: StringProperty(subtype="DIR_PATH", options={"HIDDEN", "SKIP_SAVE"})
-    filter_folder: bpy.props.BoolProperty(default=True, options={"HIDDEN"})
-
-    def invoke(self, context, event):
-        context.window_manager.fileselect_add(self)
-        return {"RUNNING_MODAL"}
-
-    def execute(self, context):
-        try:
-            take = read_take(Path(bpy.path.abspath(self.directory)))
-            frames = take.frames_on_disk()
-            if not frames:
-                raise TakeError(f"{take.name} has no frames yet.")
-            target, take_id = target_scene(context, context.scene.poseanything.strips_go_to), uuid.uuid4().hex
-            strips.show_frames(target, take_id, take, frames)
-            take_list.enter(context.scene, take_id, take, frames)
-        except TakeError as error:
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
-        self.report({"INFO"}, f"{frames} frames of {take.name}")
-        return {"FINISHED"}
-
-
 register, unregister = bpy.utils.register_classes_factory(
-    (
-        POSEANYTHING_OT_use_take_settings,
-        POSEANYTHING_OT_open_take,
-        POSEANYTHING_OT_show_take,
-        POSEANYTHING_OT_relink_take,
-        POSEANYTHING_OT_add_take,
-    )
+    (POSEANYTHING_OT_use_take_settings, POSEANYTHING_OT_show_take)
 )

@@ -80,7 +80,8 @@ def rebuild_request(
     old: GenerationRequest,
 ) -> GenerationRequest:
     """A request that asks for the same as an old one, of what was exported now. Raises as `build_request`."""
-    request = dataclasses.replace(old, job=job, **_exported(clip, clip_range, settings, engine))
+    exported = _exported(clip, clip_range, settings, engine)
+    request = dataclasses.replace(old, job=job, num_frames=clip_range.num_frames, **exported)
     check_request(request, engine)
     return request
 

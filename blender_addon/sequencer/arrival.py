@@ -21,6 +21,7 @@ class Placement:
     scene_uid, scene_name, file: where the strip belongs: the scene's `session_uid` holds through undo and
         renaming, its name through loading; `file` is the .blend's path, "" before it is saved.
     in_edit_scene: whether that is the file's edit scene.
+    start: where the strip begins, None for where the take was filmed.
     make_movie: whether a movie is wanted that has not been begun.
     present: whether that .blend is the open one.
     shown: how many frames the strip has been given.
@@ -36,6 +37,7 @@ class Placement:
     file: str
     in_edit_scene: bool
     make_movie: bool
+    start: int | None = None
     listed: str = ""
     present: bool = True
     shown: int = 0
@@ -65,9 +67,10 @@ class Arrival:
         scene: bpy.types.Scene,
         make_movie: bool = False,
         filmed: bpy.types.Scene | None = None,
+        start: int | None = None,
     ) -> None:
         """Show a job's frames in a scene from now on, with a movie of them at its end; `filmed` is the scene
-        that lists the take."""
+        that lists the take, `start` where its strip begins if not where the take was filmed."""
         self.placements[job.id] = Placement(
             job,
             (filmed or scene).name,
@@ -76,6 +79,7 @@ class Arrival:
             bpy.data.filepath,
             in_edit_scene=edit_scene.MARK in scene,
             make_movie=make_movie,
+            start=start,
         )
 
     def forget(self, known: dict[str, Job]) -> None:
@@ -161,7 +165,7 @@ class Arrival:
             return  # the user deleted it
         scene = found[0] if found is not None else _scene_of(placement)
         try:
-            made = strips.show_frames(scene, job.id, job.take, job.frames)
+            made = strips.show_frames(scene, job.id, job.take, job.frames, placement.start)
         except (TakeError, RuntimeError) as error:
             job.sentence = f"The strip can't be made ({error}); the frames are in {job.take.folder}."
             return

@@ -18,6 +18,8 @@ TAKE_ID = "poseanything_job"
 TAKE = "poseanything_take"
 """The custom property that says what a strip was made with."""
 MAX_CHANNEL = 128
+STACK = 4
+"""Takes of one shot that lie above each other before the lowest ones leave the sequencer."""
 DRAFT_COLOUR = "COLOR_02"
 """Colour tag of strips that no neural engine made."""
 
@@ -62,34 +64,43 @@ def take_of(strip: bpy.types.Strip) -> Take:
     text = strip.get(TAKE)
     if not isinstance(text, str):
         raise TakeError("This strip was not generated; select one that was.")
+    return from_json(text, folder_of(strip))
+
+
+def folder_of(strip: bpy.types.Strip) -> Path:
+    """The folder that a take's strip shows files of."""
     if strip.type == "MOVIE":
-        folder = Path(bpy.path.abspath(strip.filepath)).parent
-    else:
-        folder = Path(bpy.path.abspath(strip.directory))
-    return from_json(text, folder)
+        return Path(bpy.path.abspath(strip.filepath)).parent
+    return Path(bpy.path.abspath(strip.directory))
 
 
-def show_frames(scene: bpy.types.Scene, take_id: str, take: Take, num_frames: int) -> bool:
+def show_frames(
+    scene: bpy.types.Scene, take_id: str, take: Take, num_frames: int, start: int | None = None
+) -> bool:
     """Make a take's strip show its first `num_frames` frames, making it in `scene` when there is
-    none yet.
+    none yet, at `start` or where the take was filmed.
 
     Returns whether a strip was made."""
     names = take.element_names(num_frames)
     found = find_strip(take_id)
     if found is None:
+        start = take.frame_start if start is None else start
+        retire(scene, take)
         strips = strips_of(scene)
-        channel = free_channel(strips, take.frame_start, take.duration)
+        channel = free_channel(strips, start, take.duration)
         strip = strips.new_image(
             name=_title(take),
             filepath=str(take.folder / names[0]),
             channel=channel,
-            frame_start=take.frame_start,
+            frame_start=start,
             fit_method="FIT",
         )
         strip.directory = relative_folder(take.folder)
         _label(strip, take_id, take)
         _square_pixels(scene, strip)
         _read_as_srgb(strip)
+        if fade := take.record.get("fade", 0):
+            _fade_out(strip, start + take.duration, fade)
         make_active(scene, strip)
     else:
         scene, strip = found
@@ -99,6 +110,50 @@ def show_frames(scene: bpy.types.Scene, take_id: str, take: Take, num_frames: in
         for name in names[len(strip.elements) :]:  # their sizes are for `heal`
             strip.elements.append(name)
     return found is None
+
+
+def retire(scene: bpy.types.Scene, take: Take) -> None:
+    """Take the lowest strips of a shot out of a sequencer, so that `STACK` takes lie above each other at most
+    once another has come.
+
+    Only strips go that are as they were made, and nothing else: the list keeps their takes, whose Show brings
+    them back.
+    """
+    shot = (take.record.get("scene"), take.frame_start, take.duration)
+    untouched: dict[str, list] = {}
+    used = {
+        source
+        for strip in all_strips(scene)
+        for source in (getattr(strip, "input_1", None), getattr(strip, "input_2", None))
+    }
+    for strip in strips_of(scene):
+        if TAKE_ID not in strip or strip.lock or strip in used or len(strip.modifiers):
+            continue
+        try:
+            other = take_of(strip)
+        except TakeError:
+            continue
+        filmed = (other.record.get("scene"), other.frame_start, other.duration)
+        if filmed == shot and span(strip) == (other.frame_start, other.frame_start + other.duration):
+            untouched.setdefault(strip[TAKE_ID], []).append(strip)
+    lowest_first = sorted(untouched.values(), key=lambda found: max(strip.channel for strip in found))
+    many = max(0, len(lowest_first) - STACK + 1)
+    channels = sorted(strip.channel for found in lowest_first for strip in found)
+    for found in lowest_first[:many]:
+        for strip in found:
+            strips_of(scene).remove(strip)
+    if many:  # the others move down to where they were
+        kept = sorted((strip for found in lowest_first[many:] for strip in found), key=lambda s: s.channel)
+        for channel, strip in zip(channels, kept):
+            strip.channel = channel
+
+
+def remove(take_id: str) -> None:
+    """Take every strip of a take out of every sequencer."""
+    for scene in bpy.data.scenes:
+        for strip in [strip for strip in all_strips(scene) if strip.get(TAKE_ID) == take_id]:
+            holder = strip.parent_meta() or scene.sequence_editor
+            (holder.strips if hasattr(holder, "strips") else holder.sequences).remove(strip)
 
 
 def make_active(scene: bpy.types.Scene, strip: bpy.types.Strip) -> None:
@@ -208,6 +263,14 @@ def _is_draft(take: Take) -> bool:
     return not take.record.get("neural", True)
 
 
+def _fade_out(strip: bpy.types.Strip, end: int, length: int) -> None:
+    """Let a strip give way to what lies below it over its last `length` scene frames."""
+    strip.blend_type = "ALPHA_OVER"
+    for frame, opacity in ((end - length - 1, 1.0), (end - 1, 1 / (length + 1))):
+        strip.blend_alpha = opacity
+        strip.keyframe_insert("blend_alpha", frame=frame)
+
+
 def _read_as_srgb(strip: bpy.types.Strip) -> None:
     try:
         strip.colorspace_settings.name = "sRGB"
@@ -243,6 +306,11 @@ def _make_room(scene: bpy.types.Scene, strip: bpy.types.Strip, growth: int) -> N
 def span(strip: bpy.types.Strip) -> tuple[int, int]:
     """The first scene frame that shows a strip, and the first after it."""
     return _start(strip), _end(strip)
+
+
+def content_start(strip: bpy.types.Strip) -> int:
+    """Where a strip's first picture lies, whether it is shown or cut off."""
+    return round(strip.content_start if hasattr(strip, "content_start") else strip.frame_start)
 
 
 def _start(strip: bpy.types.Strip) -> int:

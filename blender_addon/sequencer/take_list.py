@@ -5,10 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import bpy
-from bpy.props import BoolProperty, CollectionProperty, IntProperty, PointerProperty, StringProperty
+from bpy.props import (
+    BoolProperty,
+    CollectionProperty,
+    FloatProperty,
+    IntProperty,
+    PointerProperty,
+    StringProperty,
+)
 
-from ..takes.take import Take, TakeError, read_take
-from . import strips
+from ..connection.jobs import ENDED
+from ..path_options import RELATIVE
+from ..takes.take import RECORD, Take, TakeError, read_take
+from . import compare, strips
 
 
 class PoseAnythingTake(bpy.types.PropertyGroup):
@@ -16,7 +25,7 @@ class PoseAnythingTake(bpy.types.PropertyGroup):
     of."""
 
     take_id: StringProperty()
-    folder: StringProperty(name="Folder", subtype="DIR_PATH")
+    folder: StringProperty(name="Folder", subtype="DIR_PATH", options=RELATIVE)
     engine_label: StringProperty(name="Engine")
     seed: StringProperty(name="Seed")
     neural: BoolProperty()
@@ -30,9 +39,30 @@ class PoseAnythingTake(bpy.types.PropertyGroup):
     )
 
 
+def _wipe(self: PoseAnythingTakeList, context) -> None:
+    item, other = active_item(context), self.items.get(self.other)
+    found = strips.find_strip(item.take_id) if item is not None else None
+    if found is not None and other is not None:
+        try:
+            compare.wipe(found[0], item.take_id, other.take_id, self.wipe)
+        except TakeError:
+            pass  # the panel says which strip is missing
+
+
 class PoseAnythingTakeList(bpy.types.PropertyGroup):
     items: CollectionProperty(type=PoseAnythingTake)
     index: IntProperty(name="Take", description="The take that the buttons are for")
+    other: StringProperty(name="Compare With", description="The take that the chosen one is compared with")
+    wipe: FloatProperty(
+        name="Wipe",
+        description="How much of the picture's width, from the left, shows the chosen take; the rest shows "
+        "the other one",
+        default=1.0,
+        min=0.0,
+        max=1.0,
+        subtype="FACTOR",
+        update=_wipe,
+    )
 
 
 def list_of(context) -> PoseAnythingTakeList:
@@ -105,12 +135,52 @@ def take_of(item: PoseAnythingTake) -> Take:
     return read_take(folder_of(item))
 
 
-def relink(item: PoseAnythingTake, folder: Path) -> None:
-    """A take's folder was moved: list and strips follow. Raises `TakeError` when another take, or none, is in
-    the folder."""
+def unused(context) -> list[PoseAnythingTake]:
+    """The takes of the list that no strip of the file shows, that have no rating and that are not being
+    made."""
+    shown = {strip.get(strips.TAKE_ID) for scene in bpy.data.scenes for strip in strips.all_strips(scene)}
+    return [
+        item
+        for item in list_of(context).items
+        if item.take_id not in shown and not item.rating and item.state in ("", *ENDED)
+    ]
+
+
+def leave(take_id: str) -> None:
+    """Take a take off the list that has it."""
+    for scene in bpy.data.scenes:
+        kept = scene.poseanything_takes
+        for index, item in enumerate(kept.items):
+            if item.take_id == take_id:
+                kept.items.remove(index)
+                kept.index = min(kept.index, len(kept.items) - 1)
+                return
+
+
+def relink(item: PoseAnythingTake, folder: Path) -> int:
+    """A take's folder was moved to `folder` or into it: list and strips follow, and with them every other
+    take that is missing and lies beside it. Gives how many were found. Raises `TakeError` when another take,
+    or none, is there."""
+    if not (folder / RECORD).is_file() and (folder / folder_of(item).name).is_dir():
+        folder /= folder_of(item).name
     take = read_take(folder)
     if take.name != item.name:
         raise TakeError(f"{folder} holds {take.name}; choose the folder of {item.name}.")
+    _follow(item, folder)
+    found = 1
+    for other in [other for scene in bpy.data.scenes for other in scene.poseanything_takes.items]:
+        beside = folder.parent / folder_of(other).name
+        if (
+            not folder_of(other).is_dir()
+            and (beside / RECORD).is_file()
+            and read_take(beside).name == other.name
+        ):
+            _follow(other, beside)
+            found += 1
+    return found
+
+
+def _follow(item: PoseAnythingTake, folder: Path) -> None:
     item.folder = strips.relative_folder(folder)
     for scene in bpy.data.scenes:
         for strip in strips.all_strips(scene):

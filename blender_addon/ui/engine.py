@@ -29,6 +29,7 @@ def draw_engine(layout, context) -> None:
     if engine.uses_seed:
         layout.prop(settings, "seed")
         layout.prop(settings, "new_seed")
+        layout.prop(settings, "batch")
     if engine.guiders:
         _draw_guidance(layout, context, engine, group)
     _draw_options(layout, group, engine, advanced=False)

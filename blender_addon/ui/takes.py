@@ -34,16 +34,20 @@ def draw_takes(layout, context) -> None:
         layout.template_list("POSEANYTHING_UL_takes", "", kept, "items", kept, "index", rows=4)
     item = take_list.active_item(context)
     if item is not None:
-        _draw_item(layout, context, item)
-    layout.operator("poseanything.add_take", icon="ADD")
+        _draw_item(layout, context, kept, item)
+    row = layout.row(align=True)
+    row.operator("poseanything.add_take", icon="ADD")
+    row.operator("poseanything.clean_up_takes", icon="BRUSH_DATA")
 
 
-def _draw_item(layout, context, item) -> None:
+def _draw_item(layout, context, kept, item) -> None:
     box = layout.box()
     folder = take_list.folder_of(item)
     if not folder.is_dir():
         paragraph(box, context, f"The folder {folder} is not there.", "ERROR", alert=True)
-        box.operator("poseanything.relink_take", icon="FILE_FOLDER").take_id = item.take_id
+        row = box.row(align=True)
+        row.operator("poseanything.relink_take", icon="FILE_FOLDER").take_id = item.take_id
+        row.operator("poseanything.delete_take", text="", icon="TRASH").take_id = item.take_id
         return
     if item.frames:
         icon = pictures.file_icon(str(folder / frame_name(item.name, item.frames // 2)))
@@ -63,8 +67,26 @@ def _draw_item(layout, context, item) -> None:
     row.operator("poseanything.retake", icon="FILE_REFRESH").take_id = item.take_id
     row.operator("poseanything.make_again", icon="LOOP_BACK").take_id = item.take_id
     row = column.row(align=True)
+    row.operator("poseanything.retake_range", icon="PREVIEW_RANGE").take_id = item.take_id
+    if item.seed and item.neural:
+        row.operator("poseanything.new_seeds", icon="MOD_NOISE").take_id = item.take_id
+    row = column.row(align=True)
     row.operator("poseanything.use_take_settings", text="Use Settings", icon="IMPORT").take_id = item.take_id
     row.operator("poseanything.open_take", icon="FILE_FOLDER").take_id = item.take_id
+    row.operator("poseanything.delete_take", text="", icon="TRASH").take_id = item.take_id
+    if len(kept.items) > 1:
+        _draw_compare(layout, kept)
+
+
+def _draw_compare(layout, kept) -> None:
+    """The chosen take against another."""
+    box = layout.box()
+    box.prop_search(kept, "other", kept, "items", text="Compare", icon="SEQUENCE")
+    row = box.row(align=True)
+    row.operator("poseanything.solo_take", icon="HIDE_OFF")
+    row.operator("poseanything.switch_take", icon="ARROW_LEFTRIGHT")
+    if kept.other in kept.items:
+        box.prop(kept, "wipe", slider=True)
 
 
 register, unregister = bpy.utils.register_classes_factory((POSEANYTHING_UL_takes,))

@@ -1,0 +1,178 @@
+"""The folders of takes: open, find, add, move to the trash."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+
+import bpy
+from bpy.props import BoolProperty, StringProperty
+
+from .. import session
+from ..sequencer import strips, take_list
+from ..sequencer.edit_scene import target_scene
+from ..takes.take import TakeError, read_take
+from ..takes.trash import move_to_trash
+from .takes import TakeOperator, chosen_take
+
+LISTED = 12
+"""Takes that are named before something is done to all of them."""
+
+
+class POSEANYTHING_OT_open_take(TakeOperator, bpy.types.Operator):
+    bl_idname = "poseanything.open_take"
+    bl_label = "Open Folder"
+    bl_description = "Open the take's folder in the file browser of the system"
+
+    def execute(self, context):
+        try:
+            folder = chosen_take(context, self.take_id).folder
+        except TakeError as error:
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        if not folder.is_dir():
+            self.report({"ERROR"}, f"The folder {folder} is gone.")
+            return {"CANCELLED"}
+        bpy.ops.wm.path_open(filepath=str(folder))
+        return {"FINISHED"}
+
+
+class POSEANYTHING_OT_relink_take(bpy.types.Operator):
+    bl_idname = "poseanything.relink_take"
+    bl_label = "Find Folder"
+    bl_description = (
+        "Choose where the take's folder is now, or the folder that holds it and others; strips follow"
+    )
+    bl_options = {"REGISTER", "UNDO"}
+
+    take_id: StringProperty(options={"HIDDEN", "SKIP_SAVE"})
+    directory: StringProperty(subtype="DIR_PATH", options={"HIDDEN", "SKIP_SAVE"})
+    filter_folder: BoolProperty(default=True, options={"HIDDEN"})
+
+    def invoke(self, context, event):
+        context.window_manager.fileselect_add(self)
+        return {"RUNNING_MODAL"}
+
+    def execute(self, context):
+        item = take_list.find_item(self.take_id) if self.take_id else take_list.active_item(context)
+        if item is None:
+            self.report({"ERROR"}, "Choose a take in the list.")
+            return {"CANCELLED"}
+        try:
+            found = take_list.relink(item, Path(bpy.path.abspath(self.directory)))
+        except TakeError as error:
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        self.report({"INFO"}, f"{item.name} found" if found == 1 else f"{found} takes found")
+        return {"FINISHED"}
+
+
+class POSEANYTHING_OT_add_take(bpy.types.Operator):
+    bl_idname = "poseanything.add_take"
+    bl_label = "Add Take"
+    bl_description = "Put a take from its folder into the sequencer, with as many frames as are there"
+    bl_options = {"REGISTER", "UNDO"}
+
+    directory: StringProperty(subtype="DIR_PATH", options={"HIDDEN", "SKIP_SAVE"})
+    filter_folder: BoolProperty(default=True, options={"HIDDEN"})
+
+    def invoke(self, context, event):
+        context.window_manager.fileselect_add(self)
+        return {"RUNNING_MODAL"}
+
+    def execute(self, context):
+        try:
+            take = read_take(Path(bpy.path.abspath(self.directory)))
+            frames = take.frames_on_disk()
+            if not frames:
+                raise TakeError(f"{take.name} has no frames yet.")
+            target, take_id = target_scene(context, context.scene.poseanything.strips_go_to), uuid.uuid4().hex
+            strips.show_frames(target, take_id, take, frames)
+            take_list.enter(context.scene, take_id, take, frames)
+        except TakeError as error:
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        self.report({"INFO"}, f"{frames} frames of {take.name}")
+        return {"FINISHED"}
+
+
+class POSEANYTHING_OT_delete_take(bpy.types.Operator):
+    bl_idname = "poseanything.delete_take"
+    bl_label = "Delete Take"
+    bl_description = "Move the take's folder to the system's trash and take its strips out of the sequencer"
+    bl_options = {"REGISTER", "UNDO"}
+
+    take_id: StringProperty(options={"HIDDEN", "SKIP_SAVE"})
+
+    def invoke(self, context, event):
+        return context.window_manager.invoke_confirm(self, event)
+
+    def execute(self, context):
+        item = take_list.find_item(self.take_id) if self.take_id else take_list.active_item(context)
+        if item is None:
+            self.report({"ERROR"}, "Choose a take in the list.")
+            return {"CANCELLED"}
+        return _delete(self, [item])
+
+
+class POSEANYTHING_OT_clean_up_takes(bpy.types.Operator):
+    bl_idname = "poseanything.clean_up_takes"
+    bl_label = "Clean Up Unused"
+    bl_description = (
+        "Move all takes to the system's trash that no strip shows and that have no rating, those that failed "
+        "among them"
+    )
+    bl_options = {"REGISTER", "UNDO"}
+
+    @classmethod
+    def poll(cls, context):
+        if not take_list.unused(context):
+            cls.poll_message_set("Every take is shown by a strip or has a rating")
+            return False
+        return True
+
+    def invoke(self, context, event):
+        return context.window_manager.invoke_props_dialog(self, confirm_text="Move to Trash")
+
+    def draw(self, context):
+        found = take_list.unused(context)
+        self.layout.label(text=f"To the trash, takes: {len(found)}")
+        for item in found[:LISTED]:
+            self.layout.label(text=item.name, icon="SEQUENCE")
+        if len(found) > LISTED:
+            self.layout.label(text=f"and {len(found) - LISTED} more")
+
+    def execute(self, context):
+        return _delete(self, take_list.unused(context))
+
+
+def _delete(operator: bpy.types.Operator, items: list) -> set[str]:
+    """Delete takes one after the other; what can't be moved stays listed, and is said."""
+    deleted = []
+    for take_id, name, folder in [(item.take_id, item.name, take_list.folder_of(item)) for item in items]:
+        job = session.get().bridge.jobs.get(take_id)
+        if job is not None and session.get().in_progress(job):
+            operator.report({"ERROR"}, f"{name} is being made; cancel it first.")
+            continue
+        try:
+            move_to_trash(folder)
+        except TakeError as error:
+            operator.report({"ERROR"}, str(error))
+            continue
+        strips.remove(take_id)
+        take_list.leave(take_id)
+        deleted.append(name)
+    if deleted:
+        operator.report({"INFO"}, f"Moved to the trash: {', '.join(deleted[:LISTED])}")
+    return {"FINISHED"} if deleted else {"CANCELLED"}
+
+
+register, unregister = bpy.utils.register_classes_factory(
+    (
+        POSEANYTHING_OT_open_take,
+        POSEANYTHING_OT_relink_take,
+        POSEANYTHING_OT_add_take,
+        POSEANYTHING_OT_delete_take,
+        POSEANYTHING_OT_clean_up_takes,
+    )
+)
