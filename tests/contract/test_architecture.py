@@ -60,7 +60,7 @@ def test_shared_needs_the_standard_library_numpy_and_msgpack_alone():
 
 
 def test_the_extension_needs_what_blender_and_its_wheels_bring_alone():
-    assert not offences("blender_addon", STANDARD | BLENDER | {"numpy", "msgpack", "zmq"})
+    assert not offences("blender_addon", STANDARD | BLENDER | {"numpy", "msgpack", "zmq", "send2trash"})
 
 
 def test_the_server_never_meets_blender():
@@ -148,7 +148,7 @@ def room_of(module: str) -> str:
 
 
 EXTENSION = (
-    {"errors", "takes"},
+    {"errors", "path_options", "takes"},
     {"connection", "view"},
     {"rig", "sequencer", "preferences", "engine_settings"},
     {"ground_truth", "session"},
