@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import bmesh
 import bpy
@@ -28,11 +28,20 @@ PROMPT = "A red fox walks through a sunlit meadow, firs and hills behind it, the
 def example_shot(context: bpy.types.Context, seed: int = 0) -> bpy.types.Object:
     """Fill the context's scene, which should be empty, with a fox that walks through a meadow; returns its
     rig. The same seed gives the same scene."""
+    for _ in example_steps(context, seed):
+        pass
+    return context.view_layer.objects.active
+
+
+def example_steps(context: bpy.types.Context, seed: int = 0) -> Iterator[tuple[float, str]]:
+    """Do what `example_shot` does step by step: how far it is, from 0 to 1, and what it is about to do."""
+    yield 0.05, "Building the fox's rig"
     set_format(context.scene)
     rig = build_fox(context, seed).rig
+    yield 0.8, "Making it walk"
     animate_walk(rig, FRAMES, seed)
+    yield 0.9, "Building its meadow"
     stage(context, rig, seed)
-    return rig
 
 
 def set_format(scene: bpy.types.Scene) -> None:

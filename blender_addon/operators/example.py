@@ -5,10 +5,13 @@ from __future__ import annotations
 import bpy
 from bpy.props import IntProperty
 
+from .. import session
 from ..examples import scenes
+from ..request.export import ExportStep
+from .stepped import SteppedOperator
 
 
-class POSEANYTHING_OT_example_shot(bpy.types.Operator):
+class POSEANYTHING_OT_example_shot(SteppedOperator, bpy.types.Operator):
     bl_idname = "poseanything.example_shot"
     bl_label = "Example Shot"
     bl_description = (
@@ -25,15 +28,23 @@ class POSEANYTHING_OT_example_shot(bpy.types.Operator):
     def poll(cls, context):
         if context.window is None:
             cls.poll_message_set("Needs a window to show the scene in")
-            return False
-        return True
+        elif session.get().exporting is not None:
+            cls.poll_message_set("Wait for what is being made")
+        else:
+            return True
+        return False
 
-    def execute(self, context):
+    def steps(self, context):
         scene = bpy.data.scenes.new("Example Shot")
         context.window.scene = scene
-        scenes.example_shot(context, self.seed)
+        for fraction, text in scenes.example_steps(context, self.seed):
+            yield ExportStep(
+                fraction, text, waiting=True
+            )  # so that the window says so before it stands still
         settings = scene.poseanything
         settings.prompt, settings.take_name = scenes.PROMPT, "fox"
+
+    def finish(self, context, result):
         for area in context.screen.areas if context.screen is not None else ():
             if area.type == "VIEW_3D":
                 area.spaces.active.region_3d.view_perspective = "CAMERA"
