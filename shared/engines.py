@@ -65,6 +65,7 @@ class OptionDescription(Checked):
     minimum, maximum: the range of a number or of each strength, inclusive.
     advanced: whether it is shown among the advanced options only.
     group: what it is shown together with.
+    loads: whether another value has the engine load its model anew.
     """
 
     name: str = declare(Text(64, 1))
@@ -77,6 +78,7 @@ class OptionDescription(Checked):
     choices: tuple[OptionChoice, ...] = declare(Many(Struct(OptionChoice), MAX_CHOICES), ())
     advanced: bool = declare(Flag(), False)
     group: str = declare(Text(64), "")
+    loads: bool = declare(Flag(), False)
 
     def validate(self):
         _require_unique(self.choices, f"The option {self.name}", "choice")
@@ -298,6 +300,7 @@ def option(
     type: str | None = None,
     advanced: bool = False,
     group: str = "",
+    loads: bool = False,
 ) -> Any:
     """A dataclass field that is an option; see `OptionDescription`.
 
@@ -316,6 +319,7 @@ def option(
         "choices": tuple(OptionChoice(name, *texts) for name, texts in (choices or {}).items()),
         "advanced": advanced,
         "group": group,
+        "loads": loads,
     }
     given = {"default_factory": lambda: dict(default)} if table else {"default": default}
     return dataclasses.field(**given, metadata={"option": described})
