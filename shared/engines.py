@@ -238,6 +238,14 @@ def check_request(request: GenerationRequest, engine: EngineDescription) -> None
     check_values(request.engine_options, engine.options, engine.label, "option")
 
 
+def check_live(request: GenerationRequest, engine: EngineDescription) -> None:
+    """Raises `MessageError`, one sentence, for a request with which the engine can't open a live session."""
+    if not engine.live:
+        raise MessageError(f"{engine.label} makes no live pictures; choose another engine.")
+    check_size(engine, request.width, request.height, 1)
+    check_values(request.engine_options, engine.options, engine.label, "option")
+
+
 def check_size(engine: EngineDescription, width: int, height: int, num_frames: int) -> None:
     """Raises `MessageError` for a size in pixels or a number of frames that the engine can't make."""
     if num_frames > engine.max_frames:

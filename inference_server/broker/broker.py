@@ -29,6 +29,9 @@ from shared.messages import (
     Frame,
     GenerationRequest,
     Hello,
+    LiveClose,
+    LiveOpen,
+    LivePose,
     Queued,
     Received,
     Resume,
@@ -41,6 +44,7 @@ from . import ServerError
 from .descriptors import raise_descriptor_limit
 from .frontend import Client, Frontend
 from .limits import Refusal, check_request
+from .live import LiveDesk, session_named
 from .process import private_folder
 from .queue import FairQueue, PendingRequest, QueueFull
 from .settings import Settings
@@ -97,6 +101,7 @@ class Broker:
             self._context.term()
             self._folder.cleanup()
             raise
+        self._live = LiveDesk(self._context, settings, self._folder.name, self._ring, self._frontend)
         self._restore()
         self._crew = Crew(self._context, settings, self._folder.name, self._ring)
         self._engines = self._crew.engines
@@ -160,7 +165,12 @@ class Broker:
             self._bell_pull.recv(4096)
         for slot in self._crew.slots:
             self._serve_slot(slot, ready, now)
+        if now - self._turned > ASLEEP:
+            self._live.excuse(now)
         self._turned = now
+        if self._live.socket in ready:
+            self._live.hear(now)
+        self._live.look_after(now)
         if self._frontend.socket in ready:
             for _ in range(MESSAGES_PER_TURN):
                 received = self._frontend.receive(now)
@@ -199,6 +209,8 @@ class Broker:
         for slot in self._crew.slots:
             if slot.process and not slot.unkept:
                 poller.register(slot.process.socket, zmq.POLLIN)
+        if self._live.socket:
+            poller.register(self._live.socket, zmq.POLLIN)
         if any(map(self._taker, self._behind)):
             return dict(poller.poll(0))
         return dict(poller.poll(20 if self._frontend.blocked else 100 if self._crew.restless else 1000))
@@ -264,7 +276,10 @@ class Broker:
         except wire.VersionError as error:
             self._refuse(client, self._job_named(client, buffers), "version", str(error))
         except MessageError as error:
-            self._refuse(client, self._job_named(client, buffers), "invalid", str(error))
+            if (session := self._session_named(buffers)) is not None:
+                self._live.refuse(client, session, "invalid", str(error))
+            else:
+                self._refuse(client, self._job_named(client, buffers), "invalid", str(error))
         except Exception:  # bytes of a stranger met a fault of ours: that must not end the others' jobs
             log.exception("A message of client %s was not understood", client)
             reason = "The server could not read this message; report it with the server's log."
@@ -276,6 +291,12 @@ class Broker:
                 self._accept(client, message, buffers)
             elif isinstance(message, Resume):
                 self._resume(client, message)
+            elif isinstance(message, LivePose):
+                self._live.pose(client, message)
+            elif isinstance(message, LiveOpen):
+                self._live.open(client, message, self._engines)
+            elif isinstance(message, LiveClose):
+                self._live.close(client, message.session)
             elif (pending := self._jobs.get((client.identity, message.job))) is None:
                 pass
             elif isinstance(message, Received):
@@ -292,6 +313,13 @@ class Broker:
         except MessageError:
             return ""
         return "" if (client.identity, job) in self._jobs else job
+
+    def _session_named(self, buffers: Sequence[memoryview]) -> str | None:
+        """The live session that a refused message names; None where it names none."""
+        try:
+            return messages.JobId.check(session_named(wire.read_header(buffers)), "session")
+        except MessageError:
+            return None
 
     def _refuse(self, client: Client, job: str, code: str, reason: str) -> None:
         level = logging.DEBUG if client.refused else logging.WARNING
@@ -377,6 +405,7 @@ class Broker:
         surplus = len(self._frontend.clients) - MAX_CLIENTS
         if surplus > 0:
             for client in sorted(clients, key=lambda client: client.heard)[:surplus]:
+                self._live.lose(client)
                 self._frontend.forget(client)
                 self._queue.forget(client.identity)
         if now - self._tidied > TIDY_AFTER:
@@ -389,6 +418,7 @@ class Broker:
         """Nothing was heard of a client for long: what waits for it stays in the store alone."""
         log.info("Client %s is gone; its jobs go on", client)
         client.gone = True
+        self._live.lose(client)
         for pending in [pending for pending in self._jobs.values() if pending.client == client.identity]:
             pending.sent -= self._frontend.discard(client, pending.job)
             pending.told = False
@@ -577,6 +607,7 @@ class Broker:
             for pending in self._crew.running:
                 self._note(self._store.set_state, pending.number, "waiting")
         self._crew.close()
+        self._live.stop()
         deadline = time.monotonic() + 1.0
         while self._frontend.blocked and time.monotonic() < deadline:
             time.sleep(0.02)

@@ -50,9 +50,10 @@ class WorkerProcess:
         folder: str,
         on_exit: Callable[[], None],
         environment: Mapping[str, str],
+        live: bool = False,
     ):
-        """Start a process that offers `engines`, with `environment` beside this one's own; `on_exit` is
-        called, in another thread, when it ended.
+        """Start a process that offers `engines`, for clips or for `live` sessions, with `environment` beside
+        this one's own; `on_exit` is called, in another thread, when it ended.
 
         Raises `OSError`, `RuntimeError` or `MemoryError` where the system lacks something for it now.
         """
@@ -72,7 +73,7 @@ class WorkerProcess:
         try:
             self.socket.bind(f"ipc://{path}" if local else "tcp://127.0.0.1:*")
             self._on_exit = on_exit
-            self._process = self._start(engines, token, folder, environment)
+            self._process = self._start(engines, token, folder, environment, live)
             try:
                 threading.Thread(target=self._watch, daemon=True).start()
             except BaseException:
@@ -85,13 +86,19 @@ class WorkerProcess:
             raise
 
     def _start(
-        self, engines: Mapping[str, str], token: str, folder: str, environment: Mapping[str, str]
+        self,
+        engines: Mapping[str, str],
+        token: str,
+        folder: str,
+        environment: Mapping[str, str],
+        live: bool,
     ) -> subprocess.Popen:
         order = {
             "address": self.socket.last_endpoint.rstrip(b"\0").decode(),
             "token": token,
             "engines": dict(engines),
             "folder": folder,
+            "live": live,
         }
         process = subprocess.Popen(
             [sys.executable, "-m", "inference_server.worker"],
