@@ -208,6 +208,11 @@ class EngineDescription(Checked):
             _require_unique(getattr(self, f"{what}s"), f"The engine {self.name}", what)
 
     @property
+    def short_label(self) -> str:
+        """The label without what it says in brackets."""
+        return self.label.partition(" (")[0]
+
+    @property
     def preset_options(self) -> frozenset[str]:
         """The names of the options that a preset sets."""
         return frozenset(name for preset in self.presets for name in preset.options)
