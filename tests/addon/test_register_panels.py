@@ -225,7 +225,7 @@ def test_clip_in_the_making_and_made(shot, served):
     assert "Scene_001: 12 frames" in texts, "success is seen without a sequencer"
     settle(job)
     shot.sequence_editor.active_strip = strip_of(job)
-    assert "Animatic, no neural network" in draw_all(), "on the strip's own panel"
+    assert draw_all().count("Draft: animatic, no neural network") == 3, "on the strip's own panel too"
 
 
 def test_crop_of_the_picture_is_told_before_anything_is_made(shot, addon, tmp_path):
