@@ -23,7 +23,7 @@ import json
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import cv2
@@ -54,6 +54,32 @@ def split_of(subject: str) -> str:
             return name
         place -= percent
     raise AssertionError("the splits add up to 100")
+
+
+@dataclasses.dataclass(frozen=True)
+class EncodedExample:
+    """An example as the members of a shard, their names without the key."""
+
+    members: dict[str, bytes]
+    subject: str
+    frames: int
+
+
+def encode_example(example: Example, source: str, quality: int = LOSSLESS) -> EncodedExample:
+    """An example as it is kept in a shard; `source` and `quality` as of `DatasetWriter`."""
+    members = {SUFFIX[1:]: request_bytes(example.request)}
+    for number, frame in enumerate(example.frames[1:], 1):
+        flags = [cv2.IMWRITE_WEBP_QUALITY, quality]
+        members[f"{number:05d}.webp"] = cv2.imencode(".webp", frame[..., ::-1], flags)[1].tobytes()
+    for name in ("labels", "draft"):
+        array = getattr(example, name)
+        if array is not None:
+            buffer = io.BytesIO()
+            np.savez_compressed(buffer, array)
+            members[f"{name}.npz"] = buffer.getvalue()
+    about = {"subject": example.subject, "split": split_of(example.subject), "source": source}
+    members["json"] = json.dumps(about).encode()
+    return EncodedExample(members, example.subject, len(example.frames))
 
 
 class DatasetWriter:
@@ -94,30 +120,29 @@ class DatasetWriter:
             ) from error
 
     def _add(self, example: Example) -> None:
+        self.append(encode_example(example, self.source, self.quality))
+
+    def append(self, encoded: EncodedExample) -> None:
+        """Append an example that was encoded before, perhaps by another process. Raises `OSError`."""
         if self._tar is None:
             name = f"shard-{len(self.index['shards']):06d}.tar"
             self._entry = {"name": name, "examples": 0, "frames": 0, "subjects": []}
             self._growing = self.folder / (name + ".part")
-            self._tar = webdataset.TarWriter(str(self._growing))
+            self._tar = webdataset.TarWriter(str(self._growing), mtime=0)
         key = f"{len(self.index['shards']):06d}-{self._entry['examples']:06d}"
-        about = {"subject": example.subject, "split": split_of(example.subject), "source": self.source}
-        members: dict[str, object] = {"__key__": key, SUFFIX[1:]: request_bytes(example.request)}
-        for number, frame in enumerate(example.frames[1:], 1):
-            flags = [cv2.IMWRITE_WEBP_QUALITY, self.quality]
-            members[f"{number:05d}.webp"] = cv2.imencode(".webp", frame[..., ::-1], flags)[1].tobytes()
-        for name in ("labels", "draft"):
-            array = getattr(example, name)
-            if array is not None:
-                buffer = io.BytesIO()
-                np.savez_compressed(buffer, array)
-                members[f"{name}.npz"] = buffer.getvalue()
-        members["json"] = json.dumps(about).encode()
-        self._tar.write(members)
+        self._tar.write({"__key__": key, **encoded.members})
         self._entry["examples"] += 1
-        self._entry["frames"] += len(example.frames)
-        self._entry["subjects"].append(example.subject)
+        self._entry["frames"] += encoded.frames
+        self._entry["subjects"].append(encoded.subject)
         if self._growing.stat().st_size >= self.shard_bytes:
             self._close()
+
+    def abandon(self) -> None:
+        """Leave out the shard that is not whole, as if it had not been begun."""
+        if self._tar is not None:
+            self._tar.close()
+            self._tar = None
+            self._growing.unlink(missing_ok=True)
 
     def _close(self) -> None:
         if self._tar is None:
@@ -139,9 +164,13 @@ class DatasetWriter:
             "bytes": sum(entry["bytes"] for entry in self.index["shards"]),
             "by_split": dict(Counter(about["split"] for about in self.index["subjects"].values())),
         }
-        growing = self.folder / (INDEX + ".part")
-        growing.write_text(json.dumps(self.index, indent=1))
-        os.replace(growing, self.folder / INDEX)
+        _write_index(self.folder, self.index)
+
+
+def _write_index(folder: Path, index: dict) -> None:
+    growing = folder / (INDEX + ".part")
+    growing.write_text(json.dumps(index, indent=1))
+    os.replace(growing, folder / INDEX)
 
 
 def read_index(folder: Path | str) -> dict:
@@ -180,15 +209,27 @@ def _check_size(path: Path, entry: dict) -> None:
         )
 
 
+def reject_examples(folder: Path | str, keys: Iterable[str]) -> None:
+    """Say which examples are left out when the data set is read; what was said before is forgotten, and the
+    shards stay as they are. Raises `TrainingError`."""
+    index = read_index(folder)
+    index["rejected"] = sorted(keys)
+    _write_index(Path(folder), index)
+
+
 def read_examples(folder: Path | str, split: str | None = None) -> Iterator[Example]:
-    """The examples of a data set, of one split or all, in the order they were written. Raises
-    `TrainingError`."""
+    """The examples of a data set, of one split or all, in the order they were written, but for those that
+    were rejected. Raises `TrainingError`."""
     folder = Path(folder)
-    for entry in read_index(folder)["shards"]:
+    index = read_index(folder)
+    rejected = set(index.get("rejected", ()))
+    for entry in index["shards"]:
         path = folder / entry["name"]
         _check_size(path, entry)
         try:
             for members in webdataset.WebDataset(str(path), shardshuffle=False, empty_check=False):
+                if members["__key__"] in rejected:
+                    continue
                 if split in (None, json.loads(members["json"])["split"]):
                     yield _decode(members)
         except (OSError, ValueError, KeyError, MessageError) as error:

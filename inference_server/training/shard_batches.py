@@ -63,8 +63,9 @@ class LatentCache:
         total = sum(read_index(dataset)["statistics"]["examples"] for dataset in datasets)
         done = 0
         for dataset in datasets:
-            shards = [entry["sha256"] for entry in read_index(dataset)["shards"]]
-            name = hashlib.sha256("".join(shards).encode()).hexdigest()[:12]
+            index = read_index(dataset)
+            parts = [*(entry["sha256"] for entry in index["shards"]), *index.get("rejected", ())]
+            name = hashlib.sha256("".join(parts).encode()).hexdigest()[:12]
             place = Path(folder) / digest / f"{name}-{split}"
             if not (place / "whole").exists():
                 place.mkdir(parents=True, exist_ok=True)
