@@ -1,0 +1,311 @@
+"""`flow`: a subject without weights, from a box, clicks, a scribble or a mask, or found by its motion; cut
+out by GrabCut, and followed by optical flow and its colours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from ..stages import Clip, Dropped, Subject, SubjectFinder, SubjectPrompt, Verdict
+from .selection import largest_mask
+
+LEAST_PIXELS = 30
+REACH = 0.12
+"""How far an outline may move from where flow carried it, as a share of the square root of the area."""
+JUMP = 2.5
+"""How much worse than usual flow must explain a frame for the outline to be sought further away."""
+PRIOR = 2.0
+"""How much a place within the carried mask counts beside its colour, in units of log likelihood."""
+
+
+@dataclass
+class FlowSubjectFinder(SubjectFinder):
+    """Without weights: a guess from colours and motion, good for one subject before a background that is not
+    of its colour.
+
+    side: the longer side, in pixels, that the work is done at.
+    """
+
+    side: int = 416
+
+    def find(self, clip: Clip, verdict: Verdict) -> Subject:
+        height, width = clip.frames.shape[1:3]
+        scale = min(1.0, self.side / max(width, height))
+        size = max(round(width * scale), 1), max(round(height * scale), 1)
+        frames = [cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in clip.frames]
+        first = find_mask(frames[0], clip.prompt) if _says_where(clip.prompt) else moving_mask(frames)
+        if first is None:
+            raise Dropped(
+                "Nothing moves against the background; say where the subject is by a box or a click."
+            )
+        small = follow(frames, first)
+        masks = np.zeros(clip.frames.shape[:3], bool)
+        for mask, found in zip(masks, small):
+            if found.any():
+                mask[:] = _scaled(found, width, height)
+        return Subject(masks, verdict.category or clip.prompt.text)
+
+
+def _says_where(prompt: SubjectPrompt) -> bool:
+    return prompt.box is not None or bool(prompt.points) or prompt.mask is not None
+
+
+def _scaled(mask: np.ndarray, width: int, height: int) -> np.ndarray:
+    """A mask at another size, its outline smooth."""
+    if mask.shape == (height, width):
+        return mask
+    return cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR) > 0.5
+
+
+def find_mask(frame: np.ndarray, prompt: SubjectPrompt, iterations: int = 6) -> np.ndarray:
+    """bool [H, W]: the subject in one picture, uint8 [H, W, 3] RGB, from a mask, a box, or points. A mask is
+    taken as it is. Raises `Dropped` where nothing is found there."""
+    height, width = frame.shape[:2]
+    if prompt.mask is not None:
+        mask = _scaled(np.asarray(prompt.mask, bool), width, height)
+        if not mask.any():
+            raise Dropped("The subject's mask is empty; draw it white on black.")
+        return mask
+    corners = np.array([width, height])
+    if prompt.box is not None:
+        low, high = np.round(np.array(prompt.box).reshape(2, 2).clip(0, 1) * corners).astype(int)
+        if (high - low < 2).any():
+            raise Dropped("The subject's box is empty; give left, top, right and bottom.")
+        trimap = np.full((height, width), cv2.GC_BGD, np.uint8)
+        trimap[low[1] : high[1], low[0] : high[0]] = cv2.GC_PR_FGD
+    else:
+        trimap = np.full((height, width), cv2.GC_PR_BGD, np.uint8)
+    dot = max(round(0.008 * max(width, height)), 1)
+    for points, kind in ((prompt.points, cv2.GC_FGD), (prompt.background, cv2.GC_BGD)):
+        for point in np.array(points).reshape(-1, 2) * corners:
+            cv2.circle(trimap, tuple(int(value) for value in point), dot, kind, -1)
+    if prompt.box is None:
+        trimap = _around_clicks(frame, trimap)
+    mask = _grab(frame, trimap, iterations)
+    if mask.any():
+        mask = _fit(frame, _Colours(frame, mask).evidence(frame), mask, trimap == cv2.GC_BGD)
+    if prompt.points:
+        mask = _touching(mask, trimap == cv2.GC_FGD)
+    else:
+        mask = _without_specks(mask, 0.1)
+    if np.count_nonzero(mask) < LEAST_PIXELS:
+        raise Dropped("No subject was found there; draw the box around it more tightly, or give a mask.")
+    return mask
+
+
+def _around_clicks(frame: np.ndarray, trimap: np.ndarray) -> np.ndarray:
+    """Widen clicks to what they stand on: what a flood from them reaches before one from the picture's border
+    does."""
+    height, width = trimap.shape
+    lab = cv2.cvtColor(frame, cv2.COLOR_RGB2LAB)
+    markers = np.zeros((height, width), np.int32)
+    edge = max(round(0.03 * max(width, height)), 1)
+    markers[:edge], markers[-edge:], markers[:, :edge], markers[:, -edge:] = 1, 1, 1, 1
+    markers[trimap == cv2.GC_BGD] = 1
+    markers[trimap == cv2.GC_FGD] = 2
+    flooded = cv2.watershed(np.ascontiguousarray(cv2.GaussianBlur(lab, (0, 0), 1.5)), markers)
+    trimap = trimap.copy()
+    trimap[(flooded == 2) & (trimap == cv2.GC_PR_BGD)] = cv2.GC_PR_FGD
+    trimap[:edge][trimap[:edge] == cv2.GC_PR_BGD] = cv2.GC_BGD
+    return trimap
+
+
+def moving_mask(frames: list[np.ndarray]) -> np.ndarray | None:
+    """bool [H, W]: what moves in the first frame against a camera that stands still, pans or zooms; the
+    largest of it (equation 1). None where nothing does."""
+    height, width = frames[0].shape[:2]
+    dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames[: min(len(frames), 13)]]
+    grid = np.stack(np.meshgrid(np.arange(width), np.arange(height)), 2).astype(np.float32)
+    moved = np.zeros((height, width), np.float32)
+    for other in grey[2::2]:
+        flow = dis.calc(grey[0], other, None)
+        points = grid[4::8, 4::8].reshape(-1, 2)
+        affine, _ = cv2.estimateAffine2D(
+            points, points + flow[4::8, 4::8].reshape(-1, 2), ransacReprojThreshold=1
+        )
+        if affine is None:
+            continue
+        still = grid @ affine[:, :2].T.astype(np.float32) + affine[:, 2].astype(np.float32) - grid
+        moved = np.maximum(moved, np.linalg.norm(flow - still, axis=2))
+    least = max(1.0, 0.004 * max(width, height))
+    if moved.max() < least:
+        return None
+    sure = moved > max(least, 0.4 * float(np.percentile(moved, 99)))
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
+    pieces = cv2.morphologyEx(sure.astype(np.uint8), cv2.MORPH_OPEN, kernel)
+    count, labels = cv2.connectedComponents(pieces)
+    masks = [labels == label for label in range(1, count)]
+    largest = largest_mask(masks)
+    if largest is None:
+        return None
+    found = masks[largest].astype(np.uint8)
+    reach = max(round(0.03 * max(width, height)), 2)
+    trimap = np.full((height, width), cv2.GC_BGD, np.uint8)
+    trimap[cv2.dilate(found, _disc(reach)) > 0] = cv2.GC_PR_BGD
+    trimap[found > 0] = cv2.GC_PR_FGD
+    trimap[cv2.erode(found, _disc(reach // 2)) > 0] = cv2.GC_FGD
+    mask = _without_specks(_grab(frames[0], trimap, 4), 0.1)
+    return mask if np.count_nonzero(mask) >= LEAST_PIXELS else None
+
+
+def follow(frames: list[np.ndarray], first: np.ndarray) -> list[np.ndarray]:
+    """The mask of every frame, bool [H, W]: carried on by optical flow, then fitted to the picture by what is
+    known of the subject's colours. What has its colours and is not joined to it, as a second animal, is
+    carried along as well, so that the two stay apart when they touch. From the frame on in which the subject
+    is lost, masks are empty."""
+    dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    height, width = first.shape
+    grid = np.stack(np.meshgrid(np.arange(width), np.arange(height)), 2).astype(np.float32)
+    colours = _Colours(frames[0], first)
+    masks, last = [first], cv2.cvtColor(frames[0], cv2.COLOR_RGB2GRAY)
+    misses: list[float] = []
+    others = _others(_along_edges(frames[0], colours.evidence(frames[0])), first, np.zeros_like(first))
+    for frame in frames[1:]:
+        grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+        if np.count_nonzero(masks[-1]) < LEAST_PIXELS:
+            masks.append(np.zeros_like(first))
+            continue
+        back = grid + dis.calc(grey, last, None)
+        carried, apart = (
+            cv2.remap(mask.astype(np.float32), back, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            > 0.5
+            for mask in (masks[-1], others)
+        )
+        was = cv2.remap(last, back, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        misses.append(float(cv2.absdiff(was, grey)[carried].mean()) if carried.any() else 0.0)
+        jump = misses[-1] > JUMP * max(float(np.median(misses)), 2)
+        evidence = colours.evidence(frame)
+        mask = _fit(frame, evidence, carried, apart, 3 * REACH if jump else REACH)
+        others = _others(_along_edges(frame, evidence), mask, apart)
+        colours.learn(frame, mask)
+        masks.append(mask)
+        last = grey
+    return masks
+
+
+def _others(evidence: np.ndarray, mask: np.ndarray, carried: np.ndarray) -> np.ndarray:
+    """bool [H, W]: what has the subject's colours but is not the subject: it does not touch it, or it was not
+    before and is too large to be a part that was lost."""
+    alike = ((evidence > 0) & ~mask).astype(np.uint8)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(alike)
+    touches, before = np.zeros(count, bool), np.zeros(count, bool)
+    touches[labels[cv2.dilate(mask.astype(np.uint8), _disc(2)) > 0]] = True
+    before[labels[carried]] = True
+    large = stats[:, cv2.CC_STAT_AREA] > 0.1 * np.count_nonzero(mask)
+    return (alike > 0) & (~touches | (before & large))[labels]
+
+
+class _Colours:
+    """How much likelier a colour is on the subject than around it: histograms in CIELAB of the first frame's
+    mask, which stay, and of the last frames', which fade."""
+
+    BINS, FADE, KEPT = 24, 0.9, 0.5
+
+    def __init__(self, frame: np.ndarray, mask: np.ndarray):
+        self._first = self._count(frame, mask)
+        self._recent = self._first.copy()
+
+    def learn(self, frame: np.ndarray, mask: np.ndarray) -> None:
+        if mask.any():
+            self._recent = self.FADE * self._recent + (1 - self.FADE) * self._count(frame, mask)
+
+    def evidence(self, frame: np.ndarray) -> np.ndarray:
+        """float32 [H, W]: the logarithm of the ratio, within -3 and 3."""
+        subject, around = self.KEPT * self._first + (1 - self.KEPT) * self._recent
+        ratio = np.log((subject + 1e-5) / (around + 1e-5)).clip(-3, 3).astype(np.float32)
+        return ratio.ravel()[self._places(frame)]
+
+    def _count(self, frame: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """[2, bins, bins, bins] shares of the colours on the subject and in a ring around it."""
+        reach = max(round(np.sqrt(np.count_nonzero(mask))), 4)
+        ring = cv2.dilate(mask.astype(np.uint8), _disc(reach)).astype(bool)
+        ring &= ~cv2.dilate(mask.astype(np.uint8), _disc(2)).astype(bool)
+        places, shares = self._places(frame), []
+        for area in (mask, ring):
+            counts = np.bincount(places[area], minlength=self.BINS**3).reshape((self.BINS,) * 3)
+            shares.append(gaussian_filter(counts / max(area.sum(), 1), 0.8))
+        return np.stack(shares)
+
+    def _places(self, frame: np.ndarray) -> np.ndarray:
+        """int [H, W]: the bin of each pixel."""
+        lab = cv2.cvtColor(frame, cv2.COLOR_RGB2LAB).astype(np.int32)
+        lab[..., 1:] = (2 * lab[..., 1:] - 128).clip(0, 255)  # colours lie near the middle
+        return lab * self.BINS // 256 @ np.array([self.BINS**2, self.BINS, 1], np.int32)
+
+
+def _fit(
+    frame: np.ndarray, evidence: np.ndarray, carried: np.ndarray, apart: np.ndarray, share: float = REACH
+) -> np.ndarray:
+    """A mask that flow carried on, its outline moved to the picture's edges nearby, by `share` of the square
+    root of its area at most, but not over what lies nearer to `apart`."""
+    if not carried.any():
+        return carried
+    reach = max(share * np.sqrt(np.count_nonzero(carried)), 2)
+    inside = _signed_distance(carried)
+    belief = _along_edges(frame, evidence + PRIOR * (inside / reach).clip(-1, 1))
+    mask = (belief > 0) & (inside > -reach)
+    if apart.any():
+        mask &= inside > _signed_distance(apart)
+    return _without_specks(_touching(mask, carried))
+
+
+def _signed_distance(mask: np.ndarray) -> np.ndarray:
+    """float32 [H, W]: pixels to the mask's outline, positive inside."""
+    found = mask.astype(np.uint8)
+    return cv2.distanceTransform(found, cv2.DIST_L2, 3) - cv2.distanceTransform(1 - found, cv2.DIST_L2, 3)
+
+
+def _along_edges(frame: np.ndarray, values: np.ndarray, radius: int = 4, eps: float = 1e-3) -> np.ndarray:
+    """Values smoothed where the picture is smooth, and not over its edges (the guided filter of He et al.,
+    with the picture's lightness and colour in turn as guides)."""
+    smoothed = np.zeros_like(values)
+    lab = cv2.cvtColor(frame, cv2.COLOR_RGB2LAB).astype(np.float32) / 255
+    for guide in cv2.split(lab * np.float32([1, 2, 2])):
+        mean = lambda image: cv2.blur(image, (2 * radius + 1,) * 2)  # noqa: E731
+        low, level = mean(guide), mean(values)
+        slope = (mean(guide * values) - low * level) / (mean(guide * guide) - low * low + eps)
+        smoothed += mean(slope) * guide + mean(level - slope * low)
+    return smoothed / 3
+
+
+def _grab(frame: np.ndarray, trimap: np.ndarray, iterations: int) -> np.ndarray:
+    """GrabCut around the trimap's unknown part; bool [H, W]. The same answer each time."""
+    rows, columns = np.nonzero(trimap != cv2.GC_BGD)
+    if not len(rows):
+        return np.zeros(trimap.shape, bool)
+    margin = 12 + (max(np.ptp(rows), np.ptp(columns)) // 6)
+    top, left = max(rows.min() - margin, 0), max(columns.min() - margin, 0)
+    place = np.s_[top : rows.max() + margin + 1, left : columns.max() + margin + 1]
+    part = np.ascontiguousarray(trimap[place])
+    foreground = (part == cv2.GC_FGD) | (part == cv2.GC_PR_FGD)
+    if foreground.all() or not foreground.any():
+        return trimap == cv2.GC_FGD
+    cv2.setRNGSeed(0)  # its colour models begin with a random clustering
+    models = np.zeros((1, 65)), np.zeros((1, 65))
+    cv2.grabCut(np.ascontiguousarray(frame[place]), part, None, *models, iterations, cv2.GC_INIT_WITH_MASK)
+    mask = np.zeros(trimap.shape, bool)
+    mask[place] = (part == cv2.GC_FGD) | (part == cv2.GC_PR_FGD)
+    return mask
+
+
+def _touching(mask: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+    """The pieces of a mask that touch the seeds."""
+    _, labels = cv2.connectedComponents(mask.astype(np.uint8))
+    return np.isin(labels, np.setdiff1d(labels[seeds], [0]))
+
+
+def _without_specks(mask: np.ndarray, least: float = 0.005) -> np.ndarray:
+    """The largest piece of a mask, and those of at least a share of its area."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+    if count < 2:
+        return mask
+    areas = stats[1:, cv2.CC_STAT_AREA]
+    return np.isin(labels, 1 + np.nonzero(areas >= least * areas.max())[0])
+
+
+def _disc(radius: int) -> np.ndarray:
+    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
