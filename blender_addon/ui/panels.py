@@ -74,9 +74,9 @@ class _Main:
                 icon="SEQUENCE",
             )
             if planned.num_frames > planned.asked:
-                layout.label(text=f"{engine.short_label} makes {planned.num_frames} of them", icon="BLANK1")
+                layout.label(text=f"{engine.label} makes {planned.num_frames} of them", icon="BLANK1")
         if engine is not None and not engine.neural:
-            layout.label(text=f"{engine.short_label}: {ANIMATIC.lower()}", icon="INFO")
+            layout.label(text=f"{engine.label}: {ANIMATIC.lower()}", icon="INFO")
         draw_progress(layout, context)
         scene, shown = context.scene, strips.sequencer_scene(context)
         if scene.render.use_sequencer and any(strips.TAKE_ID in strip for strip in strips.all_strips(scene)):
@@ -233,7 +233,7 @@ class POSEANYTHING_PT_prompt(_Sub, bpy.types.Panel):
         layout, settings = self.layout, context.scene.poseanything
         engine = session.get().engine(settings.engine_name)
         if engine is not None and not engine.uses_prompt:
-            layout.label(text=f"{engine.short_label} does not use the prompt", icon="INFO")
+            layout.label(text=f"{engine.label} does not use the prompt", icon="INFO")
         layout.prop(settings, "prompt", text="", placeholder="Describe the video")
         layout.prop(settings, "negative_prompt", text="", placeholder="Describe what to avoid")
 
@@ -312,14 +312,11 @@ class POSEANYTHING_PT_strip(_Sequencer, bpy.types.Panel):
             return
         record = take.record
         layout.label(text=take.name, icon="SEQUENCE")
-        if record.get("neural", True):
-            layout.label(text=record.get("engine_label", ""))
-        else:
-            layout.label(
-                text=f"{record.get('engine_label', '').partition(' (')[0]}: {ANIMATIC.lower()}", icon="INFO"
-            )
+        layout.label(text=record.get("engine_label", ""))
         if (seed := record.get("seed")) is not None:
             layout.label(text=f"Seed {seed}")
+        if not record.get("neural", True):
+            layout.label(text=ANIMATIC, icon="INFO")
         if prompt := record.get("settings", {}).get("prompt"):
             paragraph(layout, context, prompt)
         row = layout.row(align=True)

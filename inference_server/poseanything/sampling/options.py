@@ -143,7 +143,6 @@ class Options(Settings):
         minimum=-10.0,
         maximum=10.0,
         group=MODEL,
-        loads=True,
     )
     parts: str = option(
         "scene",
@@ -163,7 +162,6 @@ class Options(Settings):
         choices={"": ("Only One", "The one that the weights hold")},
         advanced=True,
         group=MODEL,
-        loads=True,
     )
     precision: str = option(
         "auto",
@@ -172,7 +170,6 @@ class Options(Settings):
         choices=PRECISIONS,
         advanced=True,
         group=SPEED,
-        loads=True,
     )
     attention: str = option(
         "auto",
@@ -198,7 +195,6 @@ class Options(Settings):
         maximum=64,
         advanced=True,
         group=SPEED,
-        loads=True,
     )
     window_frames: int = option(
         0,

@@ -17,7 +17,7 @@ from scipy.spatial import KDTree
 
 from shared.pose import MAX_LIMBS, Limb, Polyline, PoseSequence
 
-from .graph import length_of, resample
+from ...poseanything.conditioning.limbs.graph import curve_length, resample
 
 REACH = 0.12
 """How far, as a share of the subject's size, a point may lie from the segment that it continues."""
@@ -25,24 +25,22 @@ CHANGE = 0.25
 """What a change of the label along a curve costs, in reaches."""
 SHORTEST = 0.05
 """The shortest new segment, as a share of the subject's size."""
-FORK = 1.5
-"""How much longer than before a segment may be in a frame where it has several branches."""
 LOST_FRAMES = 12
 """How long a segment that is not seen is looked for."""
 NEVER = -(10**9)
 SPACING = 0.015
 """Of the points that are labelled, as a share of the subject's size."""
+REACHED = 5
+"""Points from a run's end to where its direction is taken."""
 
 
 @dataclass
 class _Track:
-    """A segment: where it was last seen (its points, about the subject's centre), when, how it moved, and how
-    long it was."""
+    """A segment: where it was last seen (its points, about the subject's centre), when, and how it moved."""
 
     points: np.ndarray
     seen: int
     velocity: np.ndarray
-    length: float
 
     def predicted(self, frame: int, size: float) -> np.ndarray:
         """Its points in a frame, if it went on as it did for a frame or two."""
@@ -71,7 +69,7 @@ def match_segments(curves: list[list[np.ndarray]], masks: np.ndarray) -> PoseSeq
     centres = _centres(masks)
 
     lines = [
-        [resample(curve, max(int(length_of(curve) / (SPACING * size)), 2) + 1) for curve in frame]
+        [resample(curve, max(int(curve_length(curve) / (SPACING * size)), 2) + 1) for curve in frame]
         for frame in curves
     ]
     tracks: list[_Track] = []
@@ -87,6 +85,7 @@ def match_segments(curves: list[list[np.ndarray]], masks: np.ndarray) -> PoseSeq
         track.seen = NEVER
     for frame in range(start - 1, -1, -1):
         found[frame] = _label_frame(lines[frame], tracks, frame, centres[frame], size)
+    _relink(found, centres, size)
     return _as_pose(found, len(tracks), size, width, height)
 
 
@@ -102,7 +101,7 @@ def _label_frame(
     runs: list[tuple[int, np.ndarray]] = []
     for line in lines:
         runs += _label_line(line, alive, size)
-    runs = _without_forks(_without_scraps(runs, size), tracks, dict(alive), size)
+    runs = _without_forks(_without_scraps(runs, size), dict(alive), size)
 
     begun: list[tuple[int, np.ndarray]] = []
     for index, line in runs:
@@ -110,14 +109,14 @@ def _label_frame(
             if len(tracks) == MAX_LIMBS:
                 continue
             index = len(tracks)
-            tracks.append(_Track(line - centre, frame, np.zeros(2), length_of(line)))
+            tracks.append(_Track(line - centre, frame, np.zeros(2)))
         begun.append((index, line))
     for index in {index for index, _ in runs if index >= 0}:
         own = [line for other, line in runs if other == index]
-        points, length = np.concatenate(own) - centre, sum(map(length_of, own))
+        points = np.concatenate(own) - centre
         track, gap = tracks[index], max(abs(frame - tracks[index].seen), 1)
         moved = (points.mean(0) - track.points.mean(0)) / gap
-        tracks[index] = _Track(points, frame, 0.5 * track.velocity + 0.5 * moved, length)
+        tracks[index] = _Track(points, frame, 0.5 * track.velocity + 0.5 * moved)
     return begun
 
 
@@ -154,7 +153,7 @@ def _without_scraps(runs: list[tuple[int, np.ndarray]], size: float) -> list[tup
     """Give pieces that are too short to begin a segment to the one that they touch."""
     kept = []
     for index, line in runs:
-        if index < 0 and length_of(line) < SHORTEST * size:
+        if index < 0 and curve_length(line) < SHORTEST * size:
             near = [
                 (float(np.linalg.norm(other[[0, -1]][:, None] - line[[0, -1]], axis=2).min()), label)
                 for label, other in runs
@@ -167,21 +166,77 @@ def _without_scraps(runs: list[tuple[int, np.ndarray]], size: float) -> list[tup
 
 
 def _without_forks(
-    runs: list[tuple[int, np.ndarray]], tracks: list[_Track], alive: dict[int, KDTree], size: float
+    runs: list[tuple[int, np.ndarray]], alive: dict[int, KDTree], size: float
 ) -> list[tuple[int, np.ndarray]]:
-    """Where a segment would suddenly be much longer by taking a second branch, the branch that fits it less
-    begins one of its own."""
+    """A segment has no branches and does not turn back at a junction: what fits it less there begins one of
+    its own."""
     runs = list(runs)
-    for index in {index for index, _ in runs if index >= 0}:
-        while True:
-            own = [number for number, (label, _) in enumerate(runs) if label == index]
-            lengths = [length_of(runs[number][1]) for number in own]
-            branches = [n for n, length in zip(own, lengths) if length >= SHORTEST * size]
-            if len(branches) < 2 or sum(lengths) < FORK * tracks[index].length:
-                break
-            worst = max(branches, key=lambda number: alive[index].query(runs[number][1])[0].mean())
-            runs[worst] = (-1, runs[worst][1])
+    while (worst := _worst_of_a_fork(runs, alive, size)) is not None:
+        runs[worst] = (-1, runs[worst][1])
     return runs
+
+
+def _worst_of_a_fork(runs: list[tuple[int, np.ndarray]], alive: dict[int, KDTree], size: float) -> int | None:
+    for index in sorted({index for index, _ in runs if index >= 0}):
+        ends = [
+            (number, line[0], line[min(REACHED, len(line) - 1)] - line[0])
+            for number, (label, run) in enumerate(runs)
+            for line in (run, run[::-1])
+            if label == index
+        ]
+        for _, place, _ in ends:
+            meeting = [end for end in ends if np.linalg.norm(end[1] - place) < 0.5 * SPACING * size]
+            if len(meeting) == 2 and meeting[0][2] @ meeting[1][2] <= 0:
+                continue
+            branches = {n for n, _, _ in meeting if curve_length(runs[n][1]) >= SHORTEST * size}
+            if len(meeting) > 1 and len(branches) > 1:
+                return max(branches, key=lambda number: alive[index].query(runs[number][1])[0].mean())
+    return None
+
+
+def _relink(found: list[list[tuple[int, np.ndarray]]], centres: np.ndarray, size: float) -> None:
+    """Make one segment of two that are never seen together and take over from each other at the same place,
+    the best fit first."""
+    shapes: dict[int, dict[int, np.ndarray]] = {}
+    for frame, lines in enumerate(found):
+        for index, line in lines:
+            own = shapes.setdefault(index, {})
+            line = line - centres[frame]
+            own[frame] = np.concatenate([own[frame], line]) if frame in own else line
+    trees = {index: {frame: KDTree(points) for frame, points in own.items()} for index, own in shapes.items()}
+
+    def misfit(one: int, other: int) -> float:
+        if shapes[one].keys() & shapes[other].keys():
+            return np.inf
+        order = sorted([(frame, one) for frame in shapes[one]] + [(frame, other) for frame in shapes[other]])
+        passes = [(a, b) for a, b in zip(order, order[1:]) if a[1] != b[1]]
+        if any(b[0] - a[0] > 2 * LOST_FRAMES for a, b in passes):
+            return np.inf
+        return float(
+            np.mean(
+                [
+                    0.5 * trees[i][f].query(shapes[j][g])[0].mean()
+                    + 0.5 * trees[j][g].query(shapes[i][f])[0].mean()
+                    for (f, i), (g, j) in passes
+                ]
+            )
+        )
+
+    misfits = {pair: misfit(*pair) for pair in itertools.combinations(sorted(shapes), 2)}
+    names = {index: index for index in shapes}
+    while misfits:
+        (one, other), cost = min(misfits.items(), key=lambda item: (item[1], item[0]))
+        if cost > REACH * size:
+            break
+        shapes[one] |= shapes.pop(other)
+        trees[one] |= trees.pop(other)
+        names = {index: one if name == other else name for index, name in names.items()}
+        misfits = {pair: known for pair, known in misfits.items() if not {one, other} & set(pair)}
+        for third in shapes:
+            if third != one:
+                misfits[tuple(sorted((one, third)))] = misfit(one, third)
+    for frame, lines in enumerate(found):
+        found[frame] = [(names[index], line) for index, line in lines]
 
 
 def _clearest(curves: list[list[np.ndarray]]) -> int:
@@ -190,7 +245,7 @@ def _clearest(curves: list[list[np.ndarray]]) -> int:
     usual = np.bincount([count for count in counts if count]).argmax()
     return max(
         (frame for frame, count in enumerate(counts) if count == usual),
-        key=lambda frame: sum(map(length_of, curves[frame])),
+        key=lambda frame: sum(map(curve_length, curves[frame])),
     )
 
 

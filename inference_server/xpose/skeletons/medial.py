@@ -9,8 +9,9 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt
 from skimage.morphology import skeletonize
 
+from ...poseanything.conditioning.limbs.graph import curve_length, resample, smooth_curve
 from ..stages import Curve, Skeletoniser
-from .graph import Graph, length_of, resample, smooth, trace_graph
+from .graph import Graph
 
 
 @dataclass
@@ -48,14 +49,14 @@ def medial_curves(mask: np.ndarray, least_branch: float = 0.06, smoothing: float
     shape = _smoothed(mask, smoothing * size)
     # A frame around it lets a subject that the picture cuts off have a branch that leads out of it.
     radius = distance_transform_edt(np.pad(shape, 1, mode="edge"))[1:-1, 1:-1]
-    graph = trace_graph(skeletonize(shape))
+    graph = Graph.of(skeletonize(shape))
     _prune(graph, radius, least_branch * size)
     _merge_junctions(graph, radius)
     curves = []
     for _, _, points in graph.edges:
-        length = length_of(points)
+        length = curve_length(points)
         if length >= 2:
-            curve = smooth(points, max(smoothing * size, 1))
+            curve = smooth_curve(resample(points, int(length) + 2), max(smoothing * size, 1))
             curves.append(resample(curve, max(int(length / (0.03 * size)), 2) + 1).astype(np.float32))
     return curves
 
@@ -81,14 +82,14 @@ def _prune(graph: Graph, radius: np.ndarray, least: float) -> None:
         worst, place = least, None
         for index, (first, last, points) in enumerate(graph.edges):
             if first == last:
-                outside = length_of(points) / 2
+                outside = curve_length(points) / 2
                 root = first
             elif 1 in (degrees[first], degrees[last]):
                 tip, root = (first, last) if degrees[first] == 1 else (last, first)
                 if degrees[root] == 1:
-                    outside = length_of(points)  # a piece of its own
+                    outside = curve_length(points)  # a piece of its own
                 else:
-                    way = max(length_of(points), np.linalg.norm(graph.nodes[tip] - graph.nodes[root]))
+                    way = max(curve_length(points), np.linalg.norm(graph.nodes[tip] - graph.nodes[root]))
                     outside = way + _at(radius, graph.nodes[tip]) - _at(radius, graph.nodes[root])
             else:
                 continue
@@ -110,7 +111,7 @@ def _merge_junctions(graph: Graph, radius: np.ndarray) -> None:
             if first == last or graph.degree(first) < 3 or graph.degree(last) < 3:
                 continue
             reach = 0.6 * max(_at(radius, graph.nodes[first]), _at(radius, graph.nodes[last]))
-            length = length_of(points)
+            length = curve_length(points)
             if length < reach and (short is None or length < short[0]):
                 short = (length, edge)
         if short is None:

@@ -1,0 +1,222 @@
+"""Reading videos: their frames at an even rate, upright, in SDR, as large as is asked for.
+
+PyAV rather than OpenCV, which can't tell sound from damage, nor HDR from SDR, drops times and transparency,
+and has each frame converted at full size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+from av.video.frame import VideoFrame
+
+from .stages import Dropped
+
+SUFFIXES = {
+    ".mp4",
+    ".m4v",
+    ".mov",
+    ".mkv",
+    ".webm",
+    ".avi",
+    ".mpg",
+    ".mpeg",
+    ".ts",
+    ".wmv",
+    ".flv",
+    ".ogv",
+    ".gif",
+}
+MOST_FPS = 30.0
+PQ, HLG = 16, 18
+"""Transfer functions of HDR, by ITU-T H.273."""
+JUMP_BACK = 1.0
+"""Seconds that are read again before where a clip begins."""
+
+
+def find_videos(place: Path) -> list[Path]:
+    """The videos of a folder and the folders in it, in the order of their names, or the one video."""
+    if place.is_file():
+        return [place]
+    found = (path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    return sorted(found, key=lambda path: path.relative_to(place).as_posix())
+
+
+@dataclass(frozen=True)
+class VideoFacts:
+    """What a file says of its pictures.
+
+    width, height: upright. fps: at which it is read, at most `MOST_FPS` (60 becomes 30). rotation: degrees
+    that it is turned counter-clockwise to be upright. transfer: by ITU-T H.273. frames: as the file says, 0
+    where it does not. notes: what is worth telling, such as "HDR".
+    """
+
+    width: int
+    height: int
+    fps: float
+    source_fps: float
+    rotation: int
+    transfer: int
+    transparent: bool
+    frames: int
+    notes: str
+
+
+def probe(path: Path) -> VideoFacts:
+    """Read what a file says of itself and its first frame. Raises `Dropped`."""
+    with _opened(path) as (container, stream):
+        try:
+            first = next(container.decode(stream), None)
+        except (av.FFmpegError, ValueError) as error:
+            raise Dropped(f"No picture of it can be read ({_said(error)}).") from error
+        if first is None:
+            raise Dropped("It has no frames.")
+        rate = float(stream.average_rate or stream.guessed_rate or 0)
+        guessed = float(stream.guessed_rate or rate)
+        if not 0 < rate < 1000:
+            raise Dropped("It has no frame rate.")
+        fps = rate
+        while fps > MOST_FPS * 1.01:
+            fps /= 2
+        rotation = int(first.rotation) % 360 // 90 * 90
+        width, height = (first.height, first.width) if rotation % 180 else (first.width, first.height)
+        transparent = any(component.is_alpha for component in first.format.components)
+        notes = []
+        if rotation:
+            notes.append(f"turned by {rotation} degrees")
+        if int(first.color_trc) in (PQ, HLG):
+            notes.append("HDR, mapped to SDR")
+        if transparent:
+            notes.append("transparency laid on black")
+        if abs(guessed - rate) > 0.02 * rate:
+            notes.append("variable frame rate, made even")
+        return VideoFacts(
+            width,
+            height,
+            fps,
+            rate,
+            rotation,
+            int(first.color_trc),
+            transparent,
+            stream.frames,
+            ", ".join(notes),
+        )
+
+
+def read_frames(
+    path: Path, facts: VideoFacts, width: int, height: int, first: int = 0, count: int | None = None
+) -> Iterator[np.ndarray]:
+    """The frames `first` and after at the even rate `facts.fps`, uint8 [height, width, 3] RGB, upright.
+
+    A file that is damaged ends early. Raises `Dropped` where it can't be opened.
+    """
+    with _opened(path) as (container, stream):
+        begin = float(stream.start_time * stream.time_base) if stream.start_time else 0.0
+        sought = begin + first / facts.fps - JUMP_BACK
+        if sought > begin and stream.time_base:
+            container.seek(int(sought / stream.time_base), stream=stream, backward=True)
+        number, held, given = first, None, 0
+        for time, frame in _decoded(container, stream, begin):
+            # A frame is shown from its time on; half a frame's tolerance takes up rounded times.
+            while held is not None and number + 0.5 <= time * facts.fps:
+                yield _picture(held, facts, width, height)
+                number, given = number + 1, given + 1
+                if given == count:
+                    return
+            if (time * facts.fps) <= number + 0.5:
+                held = frame
+            elif held is None:
+                held, number = frame, max(number, round(time * facts.fps))
+            else:
+                held = frame
+        if held is not None and number >= first and given != count:
+            yield _picture(held, facts, width, height)
+
+
+def _decoded(container, stream, begin: float) -> Iterator[tuple[float, VideoFrame]]:
+    """(seconds from the beginning, frame) in the order of showing; what can't be decoded is left out."""
+    last = -np.inf
+    try:
+        for packet in container.demux(stream):
+            try:
+                frames = packet.decode()
+            except (av.FFmpegError, ValueError):
+                continue
+            for frame in frames:
+                time = frame.time
+                time = last + 1e-3 if time is None else float(time) - begin
+                if time > last:
+                    yield time, frame
+                    last = time
+    except av.FFmpegError:
+        return  # cut off in the middle of a packet
+
+
+def _picture(frame: VideoFrame, facts: VideoFacts, width: int, height: int) -> np.ndarray:
+    if facts.rotation % 180:
+        width, height = height, width
+    if facts.transparent:
+        image = frame.to_ndarray(width=width, height=height, format="rgba", interpolation="AREA")
+        image = (image[..., :3].astype(np.uint16) * image[..., 3:] // 255).astype(np.uint8)
+    elif facts.transfer in (PQ, HLG):
+        image = _to_sdr(
+            frame.to_ndarray(width=width, height=height, format="rgb48le", interpolation="AREA"),
+            facts.transfer,
+        )
+    else:
+        image = frame.to_ndarray(width=width, height=height, format="rgb24", interpolation="AREA")
+    return np.ascontiguousarray(np.rot90(image, facts.rotation // 90))
+
+
+REC2020_TO_709 = np.array(
+    [[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]], np.float32
+)
+"""Linear light, ITU-R BT.2087."""
+
+
+def _to_sdr(image: np.ndarray, transfer: int) -> np.ndarray:
+    """uint16 RGB in PQ or HLG (ITU-R BT.2100) to uint8 sRGB: reference white (BT.2408: 203 cd/m2) stays a
+    little under white, what is brighter is rolled off."""
+    signal = image.astype(np.float32) / 65535
+    if transfer == PQ:
+        power = signal ** (1 / 78.84375)
+        light = (np.maximum(power - 0.8359375, 0) / (18.8515625 - 18.6875 * power)) ** (1 / 0.1593017578125)
+        light *= 10000 / 203
+    else:
+        light = np.where(
+            signal <= 0.5, signal**2 / 3, (np.exp((signal - 0.55991073) / 0.17883277) + 0.28466892) / 12
+        )
+        light *= 1000 / 203 * np.maximum(light.max(-1, keepdims=True), 1e-6) ** 0.2
+    light = np.maximum(light @ REC2020_TO_709.T, 0)
+    light = np.where(light > 0.8, 0.8 + 0.2 * (1 - np.exp(-(light - 0.8) / 0.2)), light)
+    srgb = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    return np.round(srgb.clip(0, 1) * 255).astype(np.uint8)
+
+
+@contextmanager
+def _opened(path: Path):
+    """The container and its first moving picture. Raises `Dropped`."""
+    try:
+        container = av.open(str(path), metadata_errors="replace")
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise Dropped(f"It can't be read as a video ({_said(error)}); get it again.") from error
+    with container:
+        moving = [
+            stream
+            for stream in container.streams.video
+            if not stream.disposition & av.stream.Disposition.attached_pic
+        ]
+        if not moving:
+            raise Dropped("It has sound but no picture." if container.streams.audio else "It has no picture.")
+        moving[0].thread_type = "AUTO"
+        moving[0].codec_context.thread_count = 1  # the processes share the cores
+        yield container, moving[0]
+
+
+def _said(error: Exception) -> str:
+    return (getattr(error, "strerror", None) or str(error)).rstrip(".")
