@@ -23,12 +23,26 @@ NEAR = 10.0
 
 @dataclass(frozen=True)
 class ClipSettings:
-    """What the clips of a set have in common: pixels and frames (1 + 4 n)."""
+    """What the clips of a set have in common: pixels and frames (1 + 4 n).
+
+    drawn_width, drawn_height: pixels at which a clip is drawn and drafted before it is cut around its subject
+    and scaled to `width` x `height`; 0 where it is drawn at its own size.
+    drafts: whether a pool of them holds the draft engine's frames as well.
+    """
 
     width: int = 128
     height: int = 96
     num_frames: int = 17
     fps: float = 24.0
+    drawn_width: int = 0
+    drawn_height: int = 0
+    drafts: bool = True
+
+    @property
+    def drawn(self) -> ClipSettings:
+        """Of the clips before they are cut."""
+        width, height = self.drawn_width or self.width, self.drawn_height or self.height
+        return ClipSettings(width, height, self.num_frames, self.fps)
 
 
 def make_clip(seed: int, settings: ClipSettings = ClipSettings()) -> Example:

@@ -7,6 +7,7 @@ drawn, parts as token masks and the draft engine's own drafts.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -22,6 +23,7 @@ from shared.raster import condition_images
 
 from ..engines.draft.clip import Clip
 from ..poseanything.conditioning.parts.truth import cover_tokens
+from ..poseanything.conditioning.subject_crop import crop_poses, find_crops
 from ..training.examples import Example
 from .clips import ClipSettings, make_clip
 from .creatures import MAX_LIMBS
@@ -42,7 +44,7 @@ def row_shapes(settings: ClipSettings) -> dict[str, tuple[int, ...]]:
     later = (settings.num_frames - 1) // FRAMES_PER_LATENT
     return {
         "frames": (*size, 3),
-        "drafts": (*size, 3),
+        **({"drafts": (*size, 3)} if settings.drafts else {}),
         "poses": size,
         "subjects": size,
         "first_masks": grid,
@@ -51,7 +53,7 @@ def row_shapes(settings: ClipSettings) -> dict[str, tuple[int, ...]]:
     }
 
 
-def encode_row(example: Example) -> dict[str, np.ndarray]:
+def encode_row(example: Example, with_draft: bool = True) -> dict[str, np.ndarray]:
     """A row of the pool from an example with labels; the draft is made unless it is there."""
     request, labels = example.request, example.labels
     width, height = request.width, request.height
@@ -63,13 +65,42 @@ def encode_row(example: Example) -> dict[str, np.ndarray]:
     drawn = cover_tokens(_strokes(example), *grid)
     return {
         "frames": example.frames,
-        "drafts": draw_draft(example) if example.draft is None else example.draft,
+        **({"drafts": draw_draft(example) if example.draft is None else example.draft} if with_draft else {}),
         "poses": condition_images(request.pose, width, height, request.conditioned_frames()),
         "subjects": (labels > 0).astype(np.uint8),
         "first_masks": cover_tokens(known[0] == ids, *grid),
         "known_masks": later.reshape(-1, FRAMES_PER_LATENT, *later.shape[1:]).any(1),
         "drawn_masks": drawn.reshape(-1, FRAMES_PER_LATENT, *drawn.shape[1:]).any(1),
     }
+
+
+def around_subject(example: Example, width: int, height: int) -> Example:
+    """The example as the engine `mini` shows it to its model: cut around the subject, first frame and later
+    ones each by a crop of its own, and scaled. What training does not need is left out of its request."""
+    request = example.request
+    full, frames = (request.width, request.height), range(1, request.num_frames)
+    crops = find_crops(request.pose, frames, *full, least=width / request.width)
+    each = [crops[0], *[crops[1]] * len(frames)]
+
+    def shrunk(images: np.ndarray) -> np.ndarray:
+        return np.stack([crop.shrunk(image, width, height) for crop, image in zip(each, images)])
+
+    labels = [
+        cv2.resize(crop.cut(image), (width, height), interpolation=cv2.INTER_NEAREST)
+        for crop, image in zip(each, example.labels)
+    ]
+    frames_, draft = shrunk(example.frames), draw_draft(example) if example.draft is None else example.draft
+    request = dataclasses.replace(
+        request,
+        width=width,
+        height=height,
+        first_frame=cv2.imencode(".png", frames_[0, :, :, ::-1])[1].tobytes(),
+        pose=crop_poses(request.pose, frames, crops, *full).scaled(width, height),
+        **dict.fromkeys(("subject_mask", "first_labels", "part_maps", "shadow_maps", "camera_motion")),
+    )
+    return dataclasses.replace(
+        example, request=request, frames=frames_, labels=np.stack(labels), draft=shrunk(draft)
+    )
 
 
 def draw_draft(example: Example) -> np.ndarray:
@@ -117,7 +148,10 @@ class Pool:
         return cls(folder, "r+")
 
     def write(self, row: int, example: Example) -> None:
-        for name, value in encode_row(example).items():
+        size = self.settings.width, self.settings.height
+        if (example.request.width, example.request.height) != size:
+            example = around_subject(example, *size)
+        for name, value in encode_row(example, self.settings.drafts).items():
             self.arrays[name][row] = value
         self.ready[row] = 1
 
@@ -171,7 +205,7 @@ def _work(folder: str, counter, first_seed: int, skip: tuple[int, int]) -> None:
         if row >= pool.size:
             return
         if not pool.ready[row] and not skip[0] <= row < skip[0] + skip[1]:
-            pool.write(row, make_clip(first_seed + row, pool.settings))
+            pool.write(row, make_clip(first_seed + row, pool.settings.drawn))
 
 
 def wait_for_rows(pool: Pool, count: int, filling: Filling | None = None, seconds: float = 600.0) -> int:

@@ -1,4 +1,4 @@
-"""Between a clip's own size and the small one that the model works at."""
+"""Between a clip's own size and the small one that the model works at, around the subject."""
 
 from __future__ import annotations
 
@@ -12,52 +12,63 @@ from shared.messages import GenerationRequest
 from shared.raster import condition_images
 
 from ...poseanything.conditioning.conditions import Conditions, LatentGrid
+from ...poseanything.conditioning.subject_crop import crop_poses, find_crops
 from ...poseanything.sampling.request import SamplingRequest
 
 
 class Correction:
-    """A request at the small size, window by window.
+    """Some frames of a clip at the small size, together with its first one.
 
     Args:
         config: the transformer's.
+        frames: which, at most as many as the model makes at once.
+        first: uint8 [H, W, 3], the clip's first frame.
+        drafts: of `frames`, each as `first`.
         longer_side: pixels of the small size's longer side.
     """
 
-    def __init__(self, request: GenerationRequest, config: Mapping, grid: LatentGrid, longer_side: int):
-        longest = max(request.width, request.height)
-        self.request, self.grid, self.steps = request, grid, config["num_inference_steps"]
-        self.size = grid.fit_size(request.width, request.height, min(longer_side, longest))
-        self.posed = set(request.conditioned_frames())
-        self.poses = condition_images(
-            request.pose, *self.size, request.conditioned_frames(), config["pose_canvas"]
+    def __init__(
+        self,
+        request: GenerationRequest,
+        config: Mapping,
+        grid: LatentGrid,
+        frames: Sequence[int],
+        first: np.ndarray,
+        drafts: Sequence[np.ndarray],
+        longer_side: int,
+    ):
+        full = request.width, request.height
+        size = grid.fit_size(*full, min(longer_side, max(full)))
+        crops = find_crops(request.pose, frames, *full, least=max(size) / max(full))
+        self.drafts, self._crop, self._full = drafts, crops[1], full
+        # The last frame is repeated until they fill the model's groups.
+        fill = -len(frames) % grid.frames_per_latent
+        shown = [*frames, *[frames[-1]] * fill]
+        small = [crops[0].shrunk(first, *size), *(crops[1].shrunk(draft, *size) for draft in drafts)]
+        self.small = np.stack(small + small[-1:] * fill)
+        posed = set(request.conditioned_frames())
+        places = [place for place, frame in enumerate([0, *shown]) if frame in posed]
+        pose = crop_poses(request.pose, shown, crops, *full)
+        conditions = Conditions(
+            first_frame=self.small[0],
+            pose_images=condition_images(pose, *size, places, config["pose_canvas"]),
+            pose_frames=places,
+            draft=self.small,
+        )
+        self.request = SamplingRequest.of(
+            conditions, Guidance(), request.seed, config["num_inference_steps"], {}
         )
 
-    def sampling_request(
-        self, first: np.ndarray, drafts: Sequence[np.ndarray], frames: Sequence[int]
-    ) -> SamplingRequest:
-        """The request for these frames after the first one; the last is repeated until they fill the model's
-        groups.
+    def corrected(self, place: int, made: np.ndarray) -> np.ndarray:
+        """uint8 [H, W, 3]: a draft, and what the model changed at the small size scaled up to it.
 
         Args:
-            first: uint8 [H, W, 3], the clip's first frame.
-            drafts: of `frames`, each as `first`.
+            place: of the frame among these, from 0 on.
+            made: uint8, what the model made of it.
         """
-        group = self.grid.frames_per_latent
-        fill = -len(frames) % group
-        shown = [0, *frames, *[frames[-1]] * fill]
-        small = [cv2.resize(draft, self.size, interpolation=cv2.INTER_AREA) for draft in (first, *drafts)]
-        small += small[-1:] * fill
-        conditions = Conditions(
-            first_frame=small[0],
-            pose_images=self.poses[shown],
-            pose_frames=[place for place, frame in enumerate(shown) if frame in self.posed],
-            draft=np.stack(small),
-        )
-        return SamplingRequest.of(conditions, Guidance(), self.request.seed, self.steps, {})
-
-    @staticmethod
-    def add(draft: np.ndarray, small_draft: np.ndarray, small_result: np.ndarray) -> np.ndarray:
-        """uint8 [H, W, 3]: the draft, and what the model changed at the small size scaled up to it."""
-        change = small_result.astype(np.float32) - small_draft
-        change = cv2.resize(change, draft.shape[1::-1], interpolation=cv2.INTER_CUBIC)
-        return cv2.add(draft, change, dtype=cv2.CV_8U)
+        change = made.astype(np.float32) - self.small[place + 1]
+        size = self._crop.width, self._crop.height
+        change = cv2.resize(change, size, interpolation=cv2.INTER_CUBIC) * self._crop.weights(*self._full)
+        picture = self.drafts[place].copy()
+        self._crop.cut(picture)[:] = cv2.add(self._crop.cut(picture), change, dtype=cv2.CV_8U)
+        return picture

@@ -1,8 +1,8 @@
 """PoseAnything Mini: the draft, corrected by a small model of PoseAnything's own classes.
 
-The draft is drawn at full size. At a small one, near the size that the model was trained at, the model's flow
-leads from the draft's latents to what the frames should be. What it changes is scaled up and added to the
-draft, which keeps the first frame's detail.
+The draft is drawn at full size. What lies around the subject is cut out and scaled to the size that the model
+was trained at; there the model's flow leads from the draft's latents to what the frames should be. What it
+changes is scaled up and added to the draft, which keeps the first frame's detail.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 from shared.engines import EngineDescription
 from shared.messages import GenerationRequest, Preview, Progress
@@ -18,9 +19,6 @@ from ..base import JobCancelled, Picture
 from ..poseanything.engine import PoseAnythingEngine
 
 WEIGHTS = Path(__file__).with_name("weights")
-LONGER_SIDE = 128
-"""Pixels of the longer side that the model works at: those of the clips it was trained on."""
-
 NOTE = "PoseAnything Mini corrects a draft; prompt, seed and guidance have no effect on it."
 
 
@@ -57,8 +55,7 @@ class MiniEngine(PoseAnythingEngine):
         from ..draft.clip import Clip
         from .correction import Correction
 
-        clip, config = Clip(request), self._runner.config()
-        correction = Correction(request, config, self._runner.sizes.grid, LONGER_SIDE)
+        clip, config = Clip(request), cast(dict[str, Any], self._runner.config())
         first, at_once, total = clip.frame(0), config["sample_frames"] - 1, request.num_frames
         yield Picture(0, first)
         for start in range(1, total, at_once):
@@ -69,9 +66,10 @@ class MiniEngine(PoseAnythingEngine):
                     raise JobCancelled
                 drafts.append(clip.frame(index))
                 yield Progress(request.job, "drawing", index + 1, total)
-            sampling = correction.sampling_request(first, drafts, frames)
-            for event in self.make(sampling, cancelled):
+            grid, side = self._runner.sizes.grid, config["sample_size"]
+            correction = Correction(request, config, grid, frames, first, drafts, side)
+            for event in self.make(correction.request, cancelled):
                 if isinstance(event, Picture) and 0 < event.index <= len(drafts):
-                    draft, small = drafts[event.index - 1], sampling.conditions.draft[event.index]
-                    yield Picture(frames[event.index - 1], correction.add(draft, small, event.image))
+                    place = event.index - 1
+                    yield Picture(frames[place], correction.corrected(place, event.image))
         return " ".join([NOTE, *clip.notes])
