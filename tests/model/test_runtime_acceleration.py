@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import pytest
 import torch
 
@@ -19,6 +21,7 @@ from inference_server.poseanything.runtime.acceleration import (
     compile_vae,
     fastest_attention,
     fastest_vae_layout,
+    pad_in_convolutions,
     set_float8_products,
     set_vae_layout,
 )
@@ -202,6 +205,20 @@ def test_the_vaes_layout_is_tried_once_and_changes_no_more_than_rounding(hopper,
     times["channels_last"] = 0.99
     assert fastest_vae_layout(vae, CARD) == "contiguous"
     assert fastest_vae_layout(vae, torch.device("cpu")) == "contiguous"
+
+
+@torch.no_grad()
+def test_convolutions_that_pad_themselves_change_nothing_but_rounding():
+    vae, latents = tiny_vae(), torch.randn(1, 48, 3, 4, 6, generator=torch.Generator().manual_seed(0))
+    wanted = torch.cat(list(decode_frames(vae, latents)), dim=2)
+    encoded = torch.cat(list(encode_frames(vae, wanted)), dim=2)
+    with mock.patch.object(torch.nn.functional, "pad", wraps=torch.nn.functional.pad) as padded:
+        pad_in_convolutions(vae)
+        decoded = torch.cat(list(decode_frames(vae, latents)), dim=2)
+        found = torch.cat(list(encode_frames(vae, wanted)), dim=2)
+    torch.testing.assert_close(decoded, wanted)
+    torch.testing.assert_close(found, encoded)
+    assert not any(call.args[1][0] for call in padded.call_args_list if len(call.args[1]) == 6)
 
 
 @torch.no_grad()

@@ -24,6 +24,7 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import (
     WanCausalConv3d,
     WanResidualBlock,
     WanRMS_norm,
+    WanUpsample,
     patchify,
     unpatchify,
 )
@@ -69,11 +70,12 @@ __all__ = [
     "replace_forward",
     "reset_cache",
     # The VAE frame by frame. Watch the order in which its convolutions take their entry of the cache
-    # (tests/model/test_sampling_pipeline.py), and that each norm of a residual block is followed by its
-    # nonlinearity (tests/model/test_runtime_acceleration.py).
+    # (tests/model/test_sampling_pipeline.py), that each norm of a residual block is followed by its
+    # nonlinearity, and how its convolutions pad (tests/model/test_runtime_acceleration.py).
     "WanCausalConv3d",
     "WanRMS_norm",
     "WanResidualBlock",
+    "WanUpsample",
     "patchify",
     "unpatchify",
     # A guider's batch of inputs (tests/model/test_sampling_guiders.py).

@@ -19,8 +19,10 @@ from torch.nn import functional
 from ..checkpoints.float8 import Float8Linear
 from ..compat.diffusers import (
     AttentionBackendName,
+    WanCausalConv3d,
     WanResidualBlock,
     WanRMS_norm,
+    WanUpsample,
     attention_backends,
     check_attention_backend,
     dispatch_attention_fn,
@@ -107,6 +109,45 @@ def compile_vae(vae: nn.Module, compilation: Compilation, **options) -> None:
         for norm in norms:
             replace_forward(norm, functools.partial(_compiled_norm, norm, compiled, compilation))
         module.nonlinearity = nn.Identity()
+
+
+def pad_in_convolutions(vae: nn.Module) -> None:
+    """Let the VAE's convolutions pad height and width themselves, and let it enlarge features as they are.
+
+    diffusers pads a copy of what goes into each convolution, and enlarges in float32, though what is repeated
+    needs no precision. The frames are the same but for rounding.
+    """
+    for module in vae.modules():
+        if isinstance(module, WanCausalConv3d):
+            replace_forward(module, functools.partial(_padding_itself, module))
+        elif isinstance(module, WanUpsample):
+            replace_forward(module, functools.partial(_enlarging, module))
+
+
+def _padding_itself(convolution: WanCausalConv3d, plain: Callable) -> Callable:
+    left, _, top, _, before, _ = convolution._padding
+
+    def forward(hidden_states: torch.Tensor, cache_x: torch.Tensor | None = None) -> torch.Tensor:
+        missing = before
+        if cache_x is not None and before > 0:
+            hidden_states = torch.cat([cache_x.to(hidden_states.device), hidden_states], dim=2)
+            missing -= cache_x.shape[2]
+        if missing > 0:
+            hidden_states = functional.pad(hidden_states, (0, 0, 0, 0, missing, 0))
+        return functional.conv3d(
+            hidden_states,
+            convolution.weight,
+            convolution.bias,
+            convolution.stride,
+            (0, top, left),
+            convolution.dilation,
+        )
+
+    return forward
+
+
+def _enlarging(module: WanUpsample, plain: Callable) -> Callable:
+    return functools.partial(functional.interpolate, scale_factor=module.scale_factor, mode=module.mode)
 
 
 def normalize_and_activate(hidden_states: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:

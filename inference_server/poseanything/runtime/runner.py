@@ -39,6 +39,7 @@ from .acceleration import (
     compile_vae,
     fastest_attention,
     fastest_vae_layout,
+    pad_in_convolutions,
     set_attention_backend,
     set_float8_products,
     set_vae_layout,
@@ -284,6 +285,8 @@ class ClipRunner:
             pipeline.register_modules(text_encoder=text_encoder, tokenizer=tokenizer)
         yield Step("loading", 1, 3)
         pipeline.register_modules(vae=load_vae(weights.vae, check=check, **chosen.load_options("vae")))
+        if self.device.type == "cuda":
+            pad_in_convolutions(pipeline.vae)
         set_vae_layout(pipeline.vae, fastest_vae_layout(pipeline.vae, self.device))
         if weights.preview_decoder is not None and self.device.type == "cuda":
             # On a processor the fit is what is quick enough to look at beside the work.
