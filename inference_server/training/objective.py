@@ -62,6 +62,13 @@ class Objective:
             release_weights(config.flow_shift) if loss_weights == "release" else torch.ones(NUM_TIMESTEPS)
         )
 
+    def to(self, device: torch.device) -> Objective:
+        """Moves the models that it has, if any."""
+        for value in vars(self).values():
+            if isinstance(value, torch.nn.Module):
+                value.to(device)
+        return self
+
     def loss(
         self, transformer: PoseAnythingTransformer3DModel, batch: Batch, generator: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -118,20 +125,46 @@ def predict(transformer, noisy: torch.Tensor, sigma: torch.Tensor, batch: Batch)
     return predicted
 
 
+def clean_of(config, predicted: torch.Tensor, noisy: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    """The clean latents that a prediction from `noisy` at the level `sigma` `[B]` means."""
+    return predicted if config.prediction_type == "sample" else noisy - sigma.view(-1, 1, 1, 1, 1) * predicted
+
+
+def step_levels(steps: int, shift: float, device: torch.device | str = "cpu") -> torch.Tensor:
+    """`[steps + 1]`, the noise levels of so many steps, from 1 to 0."""
+    levels = torch.linspace(1, 0, steps + 1, device=device)
+    return shift * levels / (1 + (shift - 1) * levels)
+
+
 @torch.no_grad()
 def sample(
-    transformer: PoseAnythingTransformer3DModel, batch: Batch, steps: int, generator: torch.Generator
+    transformer: PoseAnythingTransformer3DModel,
+    batch: Batch,
+    steps: int,
+    generator: torch.Generator,
+    negative: Batch | None = None,
+    scale: float = 1.0,
+    renoise: bool = False,
 ) -> torch.Tensor:
-    """Latents `[B, C, F, h, w]` of a batch in `steps` Euler steps, without guidance; of `batch.clean` frame
-    0 alone is used."""
-    config = transformer.config
-    first = batch.clean[:, :, :1]
-    levels = torch.linspace(1, 0, steps + 1, device=first.device)
-    levels = config.flow_shift * levels / (1 + (config.flow_shift - 1) * levels)
+    """Latents `[B, C, F, h, w]` of a batch in `steps` steps; of `batch.clean` frame 0 alone is used.
+
+    negative, scale: guidance away from another batch of the same clips, as `ClassifierFreePoseGuidance`.
+    renoise: go to each level from the clean latents with fresh noise, as distilled models do, not along the
+        flow (Euler).
+    """
+    config, first = transformer.config, batch.clean[:, :, :1]
+    levels = step_levels(steps, config.flow_shift, first.device)
     latents = start_latents(config, batch, generator)
     for level, following in zip(levels[:-1], levels[1:]):
         latents = torch.cat([first, latents[:, :, 1:]], dim=2)
-        predicted = predict(transformer, latents, level.expand(len(first)), batch)
-        flow = (latents - predicted) / level if config.prediction_type == "sample" else predicted
-        latents = latents + (following - level) * flow
+        sigma = level.expand(len(first))
+        predicted = predict(transformer, latents, sigma, batch)
+        if negative is not None:
+            away = predict(transformer, latents, sigma, negative)
+            predicted = away + scale * (predicted - away)
+        clean = clean_of(config, predicted, latents, sigma)
+        if renoise:
+            latents = torch.lerp(clean, start_latents(config, batch, generator), following)
+        else:
+            latents = latents + (following - level) * (latents - clean) / level
     return torch.cat([first, latents[:, :, 1:]], dim=2)

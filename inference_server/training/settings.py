@@ -13,7 +13,8 @@ CHOICES = {
     "trainable": ("all", "part_attention"),
     "loss_weights": ("release", "uniform"),
     "mixed_precision": ("no", "bf16", "fp16"),
-    "part_masks": ("mixed", "known", "drawn", "none"),
+    "part_masks": ("mixed", "known", "drawn", "whole", "none"),
+    "distillation": ("", "consistency", "distribution"),
 }
 
 
@@ -37,7 +38,11 @@ class TrainingSettings:
     pose_dropout, part_dropout, text_dropout: shares of the examples without the condition, for the guiders.
     sparse_poses: share of the examples whose poses are thinned as in section F.
     part_masks: where the masks of later frames come from: "known" from the scene, "drawn" by the pose's
-        dilated strokes, "mixed" either; "none" trains without parts.
+        dilated strokes, "mixed" either; "whole" takes the strokes of all parts for one part, "none" trains
+        without parts.
+    distillation: how the checkpoint is taught to do with few steps, by "consistency" or by "distribution"
+        matching; see `distillation.py`. "" trains it as it is.
+    distilled_steps: how many these are.
     ema_decay: of the averaged weights that are exported.
     checkpoint_seconds: between two checkpoints; only the last two are kept.
     """
@@ -65,6 +70,8 @@ class TrainingSettings:
     text_dropout: float = 0.1
     sparse_poses: float = 0.0
     part_masks: str = "mixed"
+    distillation: str = ""
+    distilled_steps: int = 4
     ema_decay: float = 0.999
     seed: int = 0
     log_steps: int = 20
@@ -123,6 +130,8 @@ STAGES = {
     "base": _OF_THE_PAPER | {"part_masks": "none"},
     "mixed": _OF_THE_PAPER | {"part_masks": "none", "pose_dropout": 0.1},
     "parts": _OF_THE_PAPER | {"trainable": "part_attention", "part_masks": "known", "part_dropout": 0.0},
+    "distill": _OF_THE_PAPER
+    | {"distillation": "consistency", "part_masks": "known", "part_dropout": 0.0, "sparse_poses": 0.5},
 }
 """The paper's stages: the base model without part-aware attention, on humans; on humans and all else; and
 part-aware attention alone, all else frozen (section 5.1). Which data is said on the command line."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import time
@@ -16,6 +17,7 @@ from accelerate.utils import set_seed
 from diffusers.training_utils import EMAModel
 
 from ..poseanything.models.transformer import PoseAnythingTransformer3DModel
+from .distillation import METHODS, DistributionMatching, distilled_timesteps
 from .errors import TrainingError
 from .extension import start_part_attention
 from .objective import Batch, Objective
@@ -74,7 +76,7 @@ class Trainer:
         freeze(transformer, settings.trainable)
         if settings.gradient_checkpointing:
             transformer.enable_gradient_checkpointing()
-        self.objective = Objective(transformer.config, settings.loss_weights, settings.start_share)
+        self.objective = make_objective(settings, transformer).to(self.accelerator.device)
         self.batch_size = settings.batch_size
         self.step, self.elapsed, self.learning_rate = 0, 0.0, settings.learning_rate
         optimizers = make_optimizers(transformer, settings)
@@ -85,6 +87,8 @@ class Trainer:
         )
         self.ema.to(self.accelerator.device)
         self.accelerator.register_for_checkpointing(_Averages(self.ema))
+        if isinstance(self.objective, DistributionMatching):
+            self.accelerator.register_for_checkpointing(self.objective)
         self._generator = torch.Generator(self.accelerator.device)
 
     @property
@@ -154,7 +158,8 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = self.learning_rate * group["scale"] * warm * falling
         with self.accelerator.accumulate(self.transformer):
-            loss, clean_error = self.objective.loss(self.transformer, batch, self._generator)
+            with self.accelerator.autocast():  # of the models that are not this one's, too
+                loss, clean_error = self.objective.loss(self.transformer, batch, self._generator)
             self.accelerator.backward(loss)
             if self.accelerator.sync_gradients:
                 self.accelerator.clip_grad_norm_(self._trained, settings.gradient_norm)
@@ -278,6 +283,19 @@ class _Averaged:
 
     def __exit__(self, *error) -> None:
         self.ema.restore(self.parameters)
+
+
+def make_objective(settings: TrainingSettings, transformer: PoseAnythingTransformer3DModel) -> Objective:
+    """What the settings have the model learn; a model that is to be distilled is its own teacher."""
+    if not settings.distillation:
+        return Objective(transformer.config, settings.loss_weights, settings.start_share)
+    teacher = copy.deepcopy(transformer)
+    steps = settings.distilled_steps
+    transformer.register_to_config(
+        distilled_timesteps=distilled_timesteps(steps, transformer.config.flow_shift),
+        num_inference_steps=steps,
+    )
+    return METHODS[settings.distillation](transformer.config, teacher)
 
 
 def freeze(transformer: PoseAnythingTransformer3DModel, trainable: str) -> None:
