@@ -145,18 +145,33 @@ class PoolBatches:
             kept[sample] = sample_pose_frames(random, kept.shape[1])
         kept[random.random(size) < settings.pose_dropout] = False
         masks = settings.part_masks
-        known = random.random(size) < {"known": 1.0, "drawn": 0.0}.get(masks, 0.5)
+        known = random.random(size) < {"known": 1.0, "drawn": 0.0, "whole": 0.0}.get(masks, 0.5)
         with_parts = masks != "none" and random.random() >= settings.part_dropout
-        return self._make(index, flipped, colours, kept, known if with_parts else None, weighted=True)
+        return self._make(
+            index,
+            flipped,
+            colours,
+            kept,
+            known if with_parts else None,
+            weighted=True,
+            whole=masks == "whole",
+        )
 
     def held_out_batch(
-        self, start: int, size: int, parts: str = "none", pose_shift: int = 0, kept: np.ndarray | None = None
+        self,
+        start: int,
+        size: int,
+        parts: str = "none",
+        pose_shift: int = 0,
+        kept: np.ndarray | None = None,
+        still: bool = False,
     ) -> Batch:
         """Held out clips from `start` on, never changed.
 
         parts: "none", "known", "drawn", or "whole", the subject as one part drawn by the pose.
         pose_shift: take the poses (and drawn parts) of the clips so many places further, another creature's.
         kept: bool [F], the frames that keep their pose; None for all.
+        still: the first pose in place of each, as guidance away from it has it.
         """
         places = self._held_out_places()
         index = places[start : start + size]
@@ -167,7 +182,7 @@ class PoolBatches:
         known = None if parts == "none" else np.full(len(index), parts == "known")
         none = np.zeros(len(index), bool)
         colours = np.tile(np.arange(3), (len(index), 1))
-        return self._make(index, none, colours, ones, known, poses=poses, whole=parts == "whole")
+        return self._make(index, none, colours, ones, known, poses=poses, whole=parts == "whole", still=still)
 
     def held_out_frames(
         self, start: int, size: int
@@ -185,7 +200,9 @@ class PoolBatches:
         order = np.argsort(self._places, kind="stable")
         return order[self._places[order] < self.held_out]
 
-    def _make(self, index, flipped, colours, kept, known, weighted=False, poses=None, whole=False) -> Batch:
+    def _make(
+        self, index, flipped, colours, kept, known, weighted=False, poses=None, whole=False, still=False
+    ) -> Batch:
         # The parts first: what follows only waits in the device's queue.
         poses = index if poses is None else poses
         parts = None if known is None else self._parts(index, poses, flipped, kept, known, whole)
@@ -202,7 +219,8 @@ class PoolBatches:
 
         with torch.no_grad():
             clean = encode(self.vae, to_video(recoloured(pictures("frames", where))))
-            drawn = pictures("poses", posed) * kept[:, :, None, None]
+            drawn = pictures("poses", posed)
+            drawn = (drawn[:, :1].expand_as(drawn) if still else drawn) * kept[:, :, None, None]
             pose = encode(self.vae, to_video(drawn))
             draft = None
             if self.drafts:

@@ -17,8 +17,10 @@ pytest.importorskip("accelerate")
 from inference_server.poseanything.checkpoints import load_transformer, load_vae  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
-TOY = "--workers 1 --clips 8 --held-out 2 --begin-with 4 --heads 1 --layers 1 --z-dim 24 --batch-size 2"
-TOY += " --width 64 --height 64 --frames 5 --checkpoint-seconds 0.5"
+TOY = "--workers 1 --clips 8 --drafted-clips 8 --held-out 2 --begin-with 4 --heads 1 --layers 1 --z-dim 24"
+TOY += (
+    " --size 64 64 --drafted-size 64 64 --drawn-size 96 96 --frames 5 --batch-size 2 --checkpoint-seconds 0.5"
+)
 
 
 def start(folder, *words):
@@ -28,20 +30,36 @@ def start(folder, *words):
     return subprocess.Popen(command, cwd=ROOT, env=environ, start_new_session=True)
 
 
-@pytest.mark.parametrize("road", ["bridge", "noise"])
-def test_a_road_gives_a_checkpoint_and_figures(tmp_path, road):
-    assert start(tmp_path, "--roads", road, "--steps", "3", "--minutes", "10").wait(300) == 0
-    out = tmp_path / "out"
-    figures = json.loads((out / "results.json").read_text())[road]["history"][-1]
-    assert figures["step"] == 3 and figures["psnr"]["first frame repeated"]["subject"]["clips"] == 2
-    names = {"bridge": {"draft", "1 step", "wrong pose"}, "noise": {"no parts", "whole subject", "8 steps"}}
-    assert names[road] < figures["psnr"].keys()
-    with tarfile.open(out / f"{road}.tar.gz") as tar:
-        tar.extractall(tmp_path / "weights", filter="data")
-    transformer = load_transformer(tmp_path / "weights" / "transformer")
-    assert transformer.config.init == ("draft" if road == "bridge" else "noise")
-    assert load_vae(tmp_path / "weights" / "vae").config.z_dim == 24
-    assert (out / f"{road}.png").stat().st_size > 1000
+def test_roads_give_checkpoints_and_figures(tmp_path):
+    roads = {"bridge": {"draft", "1 step", "wrong pose"}, "noise": {"no parts", "whole subject", "8 steps"}}
+    assert start(tmp_path, "--roads", ",".join(roads), "--steps", "3", "--minutes", "10").wait(300) == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    for road, names in roads.items():
+        figures = results[road]["history"][-1]
+        assert figures["step"] == 3 and figures["psnr"]["first frame repeated"]["subject"]["clips"] == 2
+        assert names < figures["psnr"].keys() and len(figures["clips"]["first frame repeated"]) == 2
+        with tarfile.open(tmp_path / "out" / f"{road}.tar.gz") as tar:
+            tar.extractall(tmp_path / road, filter="data")
+        transformer = load_transformer(tmp_path / road / "transformer")
+        assert transformer.config.init == ("draft" if road == "bridge" else "noise")
+        assert load_vae(tmp_path / road / "vae").config.z_dim == 24
+    with tarfile.open(tmp_path / "out" / "pictures.tar.gz") as tar:
+        assert {"bridge/truth/00.webp", "noise/wrong-pose/01.webp"} < set(tar.getnames())
+
+
+def test_a_distilled_model_says_its_steps(tmp_path):
+    """By both methods, from weights that the same command made."""
+    assert start(tmp_path, "--roads", "noise", "--steps", "1", "--minutes", "10").wait(300) == 0
+    with tarfile.open(tmp_path / "out" / "noise.tar.gz") as tar:
+        tar.extractall(tmp_path / "teacher", filter="data")
+    words = ["--roads", "consistency,distribution", "--teacher", str(tmp_path / "teacher"), "--steps", "2"]
+    assert start(tmp_path, *words, "--minutes", "10").wait(300) == 0
+    for method in ("consistency", "distribution"):
+        with tarfile.open(tmp_path / "out" / f"{method}.tar.gz") as tar:
+            tar.extractall(tmp_path / method, filter="data")
+        config = load_transformer(tmp_path / method / "transformer").config
+        assert config.distilled_timesteps == [1000.0, 937.5, 833.333, 625.0]
+        assert config.num_inference_steps == 4
 
 
 def test_it_goes_on_after_a_kill_and_ends_in_time(tmp_path):
