@@ -11,11 +11,13 @@ import numpy as np
 from inference_server.poseanything.conditioning.conditions import Conditions
 from inference_server.poseanything.runtime.runner import ClipRunner
 from inference_server.poseanything.sampling.decoding import Frames
-from inference_server.poseanything.sampling.pipeline import DenoisingStep
+from inference_server.poseanything.sampling.pipeline import DenoisingStep, Step
 from inference_server.poseanything.sampling.request import SamplingRequest
 from shared.messages import Guidance
 
 PARTS = 5
+STAGES = ("loading", "reading the prompt", "encoding")
+"""Before the first step; when each of them ends is noted."""
 
 
 def job(
@@ -52,7 +54,7 @@ class Played:
     num_frames: int = 0
     images: list[np.ndarray] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
-    """Of "first step", "first preview", "last step", "first frame" and "all"."""
+    """Of the `STAGES` that there are, "first step", "first preview", "last step", "first frame" and "all"."""
 
 
 def play(
@@ -75,6 +77,8 @@ def play(
                 played.note = end.value
                 reached("all")
                 return played
+            if isinstance(event, Step) and event.stage in STAGES:
+                reached(event.stage)
             if isinstance(event, DenoisingStep):
                 reached("last step")
                 if "first step" not in played.seconds:

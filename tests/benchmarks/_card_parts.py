@@ -27,7 +27,15 @@ from torch import nn
 from inference_server.poseanything.conditioning.conditions import InputError
 from inference_server.poseanything.models.streaming_vae import decode_frames, encode_frames
 from inference_server.poseanything.models.transformer import PoseAnythingTransformer3DModel
-from inference_server.poseanything.runtime.acceleration import compile_blocks, set_attention_backend
+from inference_server.poseanything.runtime.acceleration import (
+    Compilation,
+    compile_blocks,
+    compile_vae,
+    pad_in_convolutions,
+    set_attention_backend,
+    set_float8_products,
+    set_vae_layout,
+)
 from inference_server.poseanything.runtime.card import GIB, Card
 from inference_server.poseanything.runtime.requirements import Shape
 from inference_server.poseanything.runtime.runner import ClipRunner
@@ -231,7 +239,7 @@ def _repeat(bench: Bench, run: Callable[[], object], times: int) -> float:
 # --- tests -------------------------------------------------------------------------------------------------
 
 
-def tests(bench: Bench, expression: str = "not compiled") -> None:
+def tests(bench: Bench) -> None:
     """The tests marked `gpu`."""
     import pytest
 
@@ -245,7 +253,7 @@ def tests(bench: Bench, expression: str = "not compiled") -> None:
                     bench.note(f"{name}\n{str(report.longrepr)[-3000:]}")
 
     outcomes: list[str] = []
-    words = ["-q", "-m", "gpu", "-k", expression, "-p", "no:cacheprovider", "tests/model/test_on_card.py"]
+    words = ["-q", "-m", "gpu", "-p", "no:cacheprovider", "tests/model/test_on_card.py"]
     rehearsal = {} if bench.on_card else {"POSEANYTHING_REHEARSAL": "1"}
     with mock.patch.dict(os.environ, rehearsal):
         pytest.main([f"--rootdir={ROOT}", *words], plugins=[Outcomes()])
@@ -389,7 +397,7 @@ def profile(bench: Bench) -> None:
 
 @torch.no_grad()
 def vae(bench: Bench) -> None:
-    """The VAE's two directions over a whole clip."""
+    """The VAE's two directions over a whole clip, as diffusers has it and made faster one thing at a time."""
     bench.release()
     shape, device = bench.clip, bench.device
     model = filled(bench.shape.open_vae(), device, bench.dtype, device)
@@ -397,35 +405,68 @@ def vae(bench: Bench) -> None:
     latents = torch.randn(1, 48, latent_frames, shape.height // 16, shape.width // 16, device=device)
     video = torch.rand(1, 3, shape.num_frames, shape.height, shape.width, device=device) * 2 - 1
 
-    def through(what: Callable, data: torch.Tensor) -> Callable[[], None]:
-        def run() -> None:
-            for _ in what(model, data):
-                pass
+    def through(what: Callable, data: torch.Tensor) -> None:
+        for _ in what(model, data):
+            pass
 
-        return run
+    def measure(name: str, what: Callable = decode_frames, data: torch.Tensor = latents) -> None:
+        encodes = what is encode_frames
+        first = bench.seconds(lambda: through(what, data[:, :, : 9 if encodes else 3]))
+        working = bench.working(lambda: through(what, data[:, :, : 9 if encodes else 3]))
+        taken = bench.seconds(lambda: through(what, data))
+        frames = data.shape[2] if encodes else 1 + 4 * (data.shape[2] - 1)
+        rate = {"frames/s": frames / taken, "working GiB": working, "first, s": first}
+        bench.row("passes", what=name, frames=frames, seconds=taken, **rate)
 
-    def measure(name: str, what: Callable, data: torch.Tensor, frames: int) -> None:
-        through(what, data[:, :, : 5 if what is encode_frames else 2])()
-        taken = bench.seconds(run := through(what, data))
-        working = bench.working(through(what, data[:, :, : 9 if what is encode_frames else 3]))
-        bench.row("passes", what=name, seconds=taken, **{"frames/s": frames / taken, "working GiB": working})
-        del run
+    def layout(name: str) -> None:
+        set_vae_layout(model, name)
 
-    measure("decode", decode_frames, latents, shape.num_frames)
-    measure("encode", encode_frames, video, shape.num_frames)
-    short, few = latents[:, :, :3], min(9, shape.num_frames)
-    measure("decode, the first 9 frames", decode_frames, short, few)
-    model.enable_tiling()
-    measure("the same in tiles", decode_frames, short, few)
-    model.disable_tiling()
+    few = latents[:, :, :6]
+    _convolutions(bench)
+    measure("decode, as diffusers has it", data=few)
+    pad_in_convolutions(model)
+    measure("decode, convolutions pad themselves", data=few)
+    layout("channels_last")
+    measure("decode, channels last as well", data=few)
+    measure("encode, the same", encode_frames, video)
+    compile_vae(model, Compilation(), **({} if bench.on_card else {"backend": "eager"}))
+    measure("decode, norms compiled as well")
+    measure("encode, the same", encode_frames, video)
     if bench.on_card:
         torch.backends.cudnn.benchmark = True
-        measure("the same, convolutions chosen by timing", decode_frames, short, few)
+        measure("decode, convolutions chosen by timing as well")
         torch.backends.cudnn.benchmark = False
-    for module in model.modules():
-        if isinstance(module, nn.Conv3d):
-            module.to(memory_format=torch.channels_last_3d)
-    measure("the same, channels last", decode_frames, short, few)
+    layout("contiguous")
+    measure("decode, norms compiled, contiguous", data=few)
+    layout("channels_last")
+    model.enable_tiling()
+    measure("decode, channels last, in tiles", data=few)
+
+
+def _convolutions(bench: Bench) -> None:
+    """The convolution that takes most of decoding, by how it is computed."""
+    frames, height, width, channels = (4, 24, 40, 16) if bench.toy else (4, 240, 416, 256)
+    pixels = torch.randn(1, channels, frames + 2, height, width, device=bench.device, dtype=bench.dtype)
+    weight = torch.randn(channels, channels, 3, 3, 3, device=bench.device, dtype=bench.dtype) * 0.01
+    last = torch.channels_last_3d
+    pixels_last, weight_last = pixels.contiguous(memory_format=last), weight.contiguous(memory_format=last)
+    folded = weight.transpose(1, 2).reshape(channels, 3 * channels, 3, 3)
+    folded = folded.contiguous(memory_format=torch.channels_last)
+
+    def by_pictures() -> torch.Tensor:
+        pictures = pixels_last[0].movedim(0, -1)  # [F, H, W, C] as it lies
+        three = torch.cat([pictures[frame : frame + frames] for frame in range(3)], -1).movedim(-1, 1)
+        return torch.nn.functional.conv2d(three, folded, padding=1)
+
+    ways = {
+        "contiguous": lambda: torch.nn.functional.conv3d(pixels, weight, padding=(0, 1, 1)),
+        "channels last": lambda: torch.nn.functional.conv3d(pixels_last, weight_last, padding=(0, 1, 1)),
+        "in two dimensions, of three frames at once": by_pictures,
+    }
+    operations = 2 * 27 * channels**2 * frames * height * width
+    for name, run in ways.items():
+        taken = _repeat(bench, run, 10)
+        bench.row("a convolution", how=name, **{"ms": 1e3 * taken, "TFLOP/s": operations / taken / 1e12})
 
 
 # --- clips -------------------------------------------------------------------------------------------------
@@ -636,44 +677,67 @@ def _surprised(happens: bool) -> Iterator[None]:
 def compiled(bench: Bench) -> None:
     """The blocks compiled: how long that takes, and what it gains."""
     options = {} if bench.on_card else {"backend": "eager"}
-    eager = bench.report.value("evaluations", "by attention backend", model=OURS).get("seconds")
-    rows = bench.report.rows("evaluations", "by attention backend")
-    timed = [row for row in rows if row["model"] == OURS]
-    fastest = min(timed, key=lambda row: row["seconds"])["backend"] if timed else "native"
     best = 0.0
     for kind in KINDS[::-1]:
+        if best and bench.time_left < 60:
+            bench.note(f"No time was left for {kind.__name__}.")
+            break
         bench.release()
         model = bench.model(kind)
+        made = {n: r for n, r in bench.evaluations(kind).items() if n in (PLAIN, OURS, PARTS_ON)}
+        eager = {name: _median(bench, run) for name, run in made.items()}
         if kind is PoseAnythingTransformer3DModel:
             compile_blocks(model, **options)
         else:
             model.compile_repeated_blocks(**options)
-        for backend in dict.fromkeys(["native", fastest]):
-            if bench.time_left < 25 and best:
-                bench.note(f"No time was left for {kind.__name__} with {backend}.")
-                continue
-            set_attention_backend(model, backend)
-            made = bench.evaluations(kind)
-            made = {name: made[name] for name in (PLAIN, OURS, PARTS_ON) if name in made}
-            for name, run in made.items():
-                first = bench.seconds(run)
-                taken = statistics.median(bench.seconds(run) for _ in range(bench.rounds))
-                rate = bench.flops[name] / taken
-                share = {"of the product's": rate / bench.peak_flops} if bench.peak_flops else {}
-                cells = {"first, s": first, "seconds": taken, "TFLOP/s": rate / 1e12}
-                bench.row("compiled", model=name, backend=backend, **cells, **share)
-                if name == OURS:
-                    best = max(best, rate)
-            model.set_attention_backend("native")
-    if eager:
-        bench.row(
-            "gain", what="ours, eager against the best compiled", times=best * eager / bench.flops[OURS]
-        )
+        for name, run in made.items():
+            first = bench.seconds(run)
+            taken = _median(bench, run)
+            rate = bench.flops[name] / taken
+            share = {"of the product's": rate / bench.peak_flops} if bench.peak_flops else {}
+            cells = {"eager": eager[name], "first, s": first, "seconds": taken, "TFLOP/s": rate / 1e12}
+            bench.row("compiled", model=name, **cells, **share)
+            if name == OURS:
+                best = max(best, rate)
     if bench.hopper and bench.peak_flops:
         share = best / bench.peak_flops
         bench.promise("FLOP/s compiled, of the large product's", share, ">= 0.55", share >= 0.55)
     bench.release()
-    tests(bench, "compiled")
+
+
+def _median(bench: Bench, run: Callable[[], object]) -> float:
+    run()
+    return statistics.median(bench.seconds(run) for _ in range(bench.rounds))
+
+
+# --- float8 ------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def float8(bench: Bench) -> None:
+    """Weights and products in float8: what they cost in time and in the values."""
+    bench.release()
+    outputs = {}
+    for name in ("bfloat16", "float8 weights", "float8 weights and products"):
+        torch.manual_seed(1)
+        options = {} if name == "bfloat16" else {"quantization": "fp8"}
+        model = filled(bench.shape.open_transformer(), bench.device, bench.dtype, bench.device, **options)
+        set_float8_products(model, name.endswith("products"))
+        made = runs(model, bench.grid)
+        for what in (OURS, PARTS_ON):
+            try:
+                outputs[name, what] = made[what]().float()
+            except RuntimeError as error:
+                if _card_is_lost(bench):
+                    raise
+                bench.row("float8", weights=name, model=f"can't be used: {_first_line(error)}")
+                continue
+            exact = outputs.get(("bfloat16", what), outputs[name, what])
+            error = (outputs[name, what] - exact).norm() / exact.norm()
+            taken = _median(bench, made[what])
+            bench.row("float8", weights=name, model=what, seconds=taken, **{"relative error": float(error)})
+        del model, made
+        bench.release()
 
 
 # --- running them ------------------------------------------------------------------------------------------
@@ -687,6 +751,7 @@ RUN = {
     "clips": clips,
     "memory": memory_ladder,
     "compile": compiled,
+    "float8": float8,
 }
 
 
