@@ -21,7 +21,10 @@ from shared.pose import PoseSequence
 STAGES = {
     "filter": {},
     "subject": {"flow": "inference_server.xpose.subjects.flow:FlowSubjectFinder"},
-    "skeleton": {"medial": "inference_server.xpose.skeletons.medial:MedialSkeletoniser"},
+    "skeleton": {
+        "medial": "inference_server.xpose.skeletons.medial:MedialSkeletoniser",
+        "blumnet": "inference_server.xpose.skeletons.blumnet.stage:BlumNetSkeletoniser",
+    },
 }
 """The stages by kind and name, as `module:class`; each is imported when it is asked for."""
 

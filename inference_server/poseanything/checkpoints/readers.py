@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import pickle
 import zipfile
@@ -62,17 +63,23 @@ def _open_safetensors(path: Path):
 
 class TorchFile(LazyTensors):
     """A `.pth` file holding one flat dictionary of tensors, read with `weights_only`: no code of the file
-    ever runs.
+    ever runs. With `entry`, a training's checkpoint, which holds that dictionary under this name beside the
+    optimizer's state and the command line's arguments.
 
     Raises `CheckpointError` for a file that is cut off or holds anything but named tensors.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, entry: str = ""):
         self.paths = [path]
         self.where = str(path)
         try:
             # Only the zip form can be mapped into memory instead of read.
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            with torch.serialization.safe_globals([argparse.Namespace] if entry else []):
+                content = torch.load(
+                    path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+                )
+            if entry and isinstance(content, dict):
+                content = content.get(entry)
         except FileNotFoundError as error:
             raise CheckpointError(
                 f"The file {path} is missing; get it again with python build.py weights."
@@ -87,7 +94,7 @@ class TorchFile(LazyTensors):
             isinstance(value, torch.Tensor) for value in content.values()
         ):
             raise CheckpointError(
-                f"{path} holds no plain dictionary of tensors; choose the file as Wan released it."
+                f"{path} holds no plain dictionary of tensors; choose the file as it was released."
             )
         self._tensors = content
         self.shapes = {name: tuple(tensor.shape) for name, tensor in content.items()}
@@ -96,8 +103,9 @@ class TorchFile(LazyTensors):
         return self._tensors[name]
 
 
-def open_tensors(path: Path) -> LazyTensors:
-    """Open a checkpoint: a file of any known kind, or a folder with one checkpoint in it.
+def open_tensors(path: Path, entry: str = "") -> LazyTensors:
+    """Open a checkpoint: a file of any known kind, or a folder with one checkpoint in it. `entry` is for
+    files of torch alone, see `TorchFile`.
 
     Raises `CheckpointError`.
     """
@@ -109,7 +117,7 @@ def open_tensors(path: Path) -> LazyTensors:
     if path.suffix == ".gguf":
         return GGUFFile(path)
     if path.suffix in (".pth", ".pt", ".bin", ".ckpt"):
-        return TorchFile(path)
+        return TorchFile(path, entry)
     if path.name.endswith(".safetensors.index.json"):
         return SafetensorsFiles(_indexed_files(path))
     if match := SHARD.fullmatch(path.name):
