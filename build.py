@@ -369,7 +369,8 @@ def torch_is_offered(build: str, version: str) -> bool:
 
 
 def build_extension(environment: BlenderEnvironment) -> Path:
-    """Pack `blender_addon/` and `shared/` with their wheels into one installable zip for all platforms."""
+    """Pack `blender_addon/`, `shared/`, the panels' pages and the wheels into one installable zip for all
+    platforms."""
     manifest = read_manifest()
     target = DIST / f"{manifest['id']}-{manifest['version']}.zip"
     digest = hashlib.sha256()
@@ -419,6 +420,7 @@ def stage_extension(environment: BlenderEnvironment) -> Path:
     ignore = shutil.ignore_patterns("__pycache__", "*.pyc")
     shutil.copytree(ROOT / "blender_addon", staging, ignore=ignore)
     shutil.copytree(ROOT / "shared", staging / "shared", ignore=ignore)
+    shutil.copytree(ROOT / "docs" / "panels", staging / "docs")
     shutil.copy(ROOT / "LICENSE", staging)
     (staging / "wheels").mkdir(exist_ok=True)
     for entry in read_manifest()["wheels"]:

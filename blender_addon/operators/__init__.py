@@ -9,6 +9,7 @@ from . import (
     files,
     findings,
     generate,
+    help,
     limbs,
     server,
     take_files,
@@ -28,6 +29,7 @@ _MODULES = (
     findings,
     camera,
     example,
+    help,
 )
 
 

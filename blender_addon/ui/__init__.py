@@ -1,8 +1,8 @@
 """Panels in the sidebars of the 3D view and the sequencer, and a word in the status bar."""
 
-from . import limbs, panels, pictures, preferences, refresh, status_bar, takes
+from . import limbs, menus, panels, pictures, preferences, presets, refresh, status_bar, takes
 
-_MODULES = (pictures, limbs, takes, panels, preferences, status_bar, refresh)
+_MODULES = (pictures, limbs, takes, presets, panels, menus, preferences, status_bar, refresh)
 
 
 def register() -> None:

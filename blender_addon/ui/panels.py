@@ -17,6 +17,7 @@ from ..takes.take import TakeError
 from ..view import fit
 from . import limbs, pictures
 from .engine import draw_advanced, draw_engine, has_advanced
+from .presets import POSEANYTHING_PT_presets
 from .progress import ANIMATIC, draw_findings, draw_progress
 from .refresh import TAB
 from .server import draw_server
@@ -30,6 +31,13 @@ REASONS = 8
 class _Panel:
     bl_region_type = "UI"
     bl_category = TAB
+    page = ""
+    """The page that tells what the panel does."""
+
+    def draw_header_preset(self, context):
+        if self.page:
+            button = self.layout.operator("poseanything.help", text="", icon="QUESTION", emboss=False)
+            button.page = self.page
 
     def split(self):
         """The layout as properties editors have it."""
@@ -54,6 +62,11 @@ class _Sequencer(_Panel):
 
 class _Main:
     bl_label = "PoseAnything"
+    page = "generate"
+
+    def draw_header_preset(self, context):
+        POSEANYTHING_PT_presets.draw_panel_header(self.layout)
+        super().draw_header_preset(context)
 
     def draw(self, context):
         layout, settings = self.layout, context.scene.poseanything
@@ -100,6 +113,7 @@ class POSEANYTHING_PT_main(_Main, _View3D, bpy.types.Panel):
 
 class POSEANYTHING_PT_rig(_Sub, bpy.types.Panel):
     bl_label = "Rig"
+    page = "rig"
 
     def draw(self, context):
         layout, settings = self.split(), context.scene.poseanything
@@ -128,6 +142,7 @@ class POSEANYTHING_PT_rig(_Sub, bpy.types.Panel):
 
 class POSEANYTHING_PT_bones(_View3D, bpy.types.Panel):
     bl_label = "Bones"
+    page = "rig"
     bl_parent_id = "POSEANYTHING_PT_rig"
     bl_options = {"DEFAULT_CLOSED"}
 
@@ -171,6 +186,7 @@ def _draw_reasons(layout, context):
 
 class POSEANYTHING_PT_shot(_Sub, bpy.types.Panel):
     bl_label = "Shot"
+    page = "shot"
     bl_options = set()
 
     def draw(self, context):
@@ -227,6 +243,7 @@ def _draw_crop(layout, context, settings):
 
 class POSEANYTHING_PT_prompt(_Sub, bpy.types.Panel):
     bl_label = "Prompt"
+    page = "prompt"
     bl_options = set()
 
     def draw(self, context):
@@ -240,6 +257,7 @@ class POSEANYTHING_PT_prompt(_Sub, bpy.types.Panel):
 
 class POSEANYTHING_PT_engine(_Sub, bpy.types.Panel):
     bl_label = "Engine"
+    page = "engine"
 
     def draw(self, context):
         draw_engine(self.split(), context)
@@ -247,6 +265,7 @@ class POSEANYTHING_PT_engine(_Sub, bpy.types.Panel):
 
 class POSEANYTHING_PT_advanced(_View3D, bpy.types.Panel):
     bl_label = "Advanced"
+    page = "engine"
     bl_parent_id = "POSEANYTHING_PT_engine"
     bl_options = {"DEFAULT_CLOSED"}
 
@@ -260,6 +279,7 @@ class POSEANYTHING_PT_advanced(_View3D, bpy.types.Panel):
 
 class POSEANYTHING_PT_output(_Sub, bpy.types.Panel):
     bl_label = "Output"
+    page = "output"
 
     def draw(self, context):
         layout, settings = self.split(), context.scene.poseanything
@@ -280,6 +300,7 @@ class POSEANYTHING_PT_output(_Sub, bpy.types.Panel):
 
 class POSEANYTHING_PT_server(_Sub, bpy.types.Panel):
     bl_label = "Server"
+    page = "server"
 
     def draw(self, context):
         draw_server(self.layout, context)
@@ -287,6 +308,7 @@ class POSEANYTHING_PT_server(_Sub, bpy.types.Panel):
 
 class POSEANYTHING_PT_takes(_Sub, bpy.types.Panel):
     bl_label = "Takes"
+    page = "takes"
 
     def draw(self, context):
         draw_takes(self.layout, context)
@@ -298,6 +320,7 @@ class POSEANYTHING_PT_sequencer(_Main, _Sequencer, bpy.types.Panel):
 
 class POSEANYTHING_PT_strip(_Sequencer, bpy.types.Panel):
     bl_label = "Take"
+    page = "takes"
 
     @classmethod
     def poll(cls, context):
@@ -312,11 +335,10 @@ class POSEANYTHING_PT_strip(_Sequencer, bpy.types.Panel):
             return
         record = take.record
         layout.label(text=take.name, icon="SEQUENCE")
-        layout.label(text=record.get("engine_label", ""))
+        label = record.get("engine_label", "").partition(" (")[0]
+        layout.label(text=label if record.get("neural", True) else f"{label}: {ANIMATIC.lower()}")
         if (seed := record.get("seed")) is not None:
             layout.label(text=f"Seed {seed}")
-        if not record.get("neural", True):
-            layout.label(text=ANIMATIC, icon="INFO")
         if prompt := record.get("settings", {}).get("prompt"):
             paragraph(layout, context, prompt)
         row = layout.row(align=True)
@@ -328,6 +350,7 @@ class POSEANYTHING_PT_strip(_Sequencer, bpy.types.Panel):
 
 class POSEANYTHING_PT_sequencer_takes(_Sequencer, bpy.types.Panel):
     bl_label = "Takes"
+    page = "takes"
     bl_options = {"DEFAULT_CLOSED"}
 
     def draw(self, context):

@@ -60,6 +60,8 @@ def draw_all(**context):
             if not name.startswith("POSEANYTHING_PT_"):
                 continue
             panel = getattr(bpy.types, name)
+            if panel.bl_region_type == "HEADER":
+                continue  # the presets' menu, which Blender draws
             if hasattr(panel, "poll") and not panel.poll(bpy.context):
                 continue
             drawn = types.SimpleNamespace(layout=CheckedLayout(texts))

@@ -1,0 +1,50 @@
+"""Presets of a shot's settings, kept with the user's other presets."""
+
+from __future__ import annotations
+
+import bpy
+from bl_operators.presets import AddPresetBase
+from bl_ui.utils import PresetPanel
+
+KEPT = (
+    "frame_step",
+    "long_side",
+    "view",
+    "first_frame_source",
+    "pose_density",
+    "pose_interval",
+    "camera_source",
+    "camera_move",
+    "camera_amount",
+    "prompt",
+    "negative_prompt",
+    "engine_name",
+    "new_seed",
+    "batch",
+    "strips_go_to",
+    "make_movie",
+)
+"""The settings that are of use in another scene too."""
+
+
+class POSEANYTHING_PT_presets(PresetPanel, bpy.types.Panel):
+    bl_label = "Shot Presets"
+    preset_subdir = "poseanything"
+    preset_operator = "script.execute_preset"
+    preset_add_operator = "poseanything.add_preset"
+
+
+class POSEANYTHING_OT_add_preset(AddPresetBase, bpy.types.Operator):
+    bl_idname = "poseanything.add_preset"
+    bl_label = "Add Shot Preset"
+    bl_description = "Keep this scene's settings as a preset, or remove one"
+
+    preset_menu = "POSEANYTHING_PT_presets"
+    preset_subdir = POSEANYTHING_PT_presets.preset_subdir
+    preset_defines = ("settings = bpy.context.scene.poseanything",)
+    preset_values = tuple(f"settings.{name}" for name in KEPT)
+
+
+register, unregister = bpy.utils.register_classes_factory(
+    (POSEANYTHING_PT_presets, POSEANYTHING_OT_add_preset)
+)

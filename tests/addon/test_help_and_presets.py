@@ -1,0 +1,79 @@
+"""Help on each panel, presets, the context menus' button."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import bpy
+import pytest
+
+from tests.addon.servers import module
+
+PAGES = Path(__file__).parents[2] / "docs" / "panels"
+
+
+def panels():
+    return [getattr(bpy.types, name) for name in dir(bpy.types) if name.startswith("POSEANYTHING_PT_")]
+
+
+def test_every_panel_has_a_page(addon):
+    help_of = module("operators.help")
+    named = {panel.page for panel in panels() if hasattr(panel, "page")}
+    assert named == {path.stem for path in PAGES.glob("*.md")}, (
+        "each panel's page, and no page without a panel"
+    )
+    for name in named:
+        lines = help_of.read_page(name)
+        assert lines[0][0] == "title" and len(lines) > 3
+        shown = " ".join(text for _, text in lines)
+        assert not any(mark in shown for mark in ("**", "](", "|", "`")), "no marks are left"
+        assert max(len(text) for _, text in lines) <= help_of.COLUMNS
+
+
+@pytest.mark.parametrize("block, expected", [
+    ("# Takes", [("title", "Takes")]),
+    ("- **Show** opens\n  it.\n- Other", [("item", "**Show** opens it."), ("item", "Other")]),
+    ("| a | b |\n|---|---|\n| x | y z |", [("item", "x: y z")]),
+])  # fmt: skip
+def test_markdown_is_read_by_its_blocks(addon, block, expected):
+    assert module("operators.help")._entries(block) == expected
+
+
+def test_a_preset_brings_its_settings_to_another_scene(clean_scene, tmp_path, monkeypatch):
+    presets = module("ui.presets")
+    settings = clean_scene.poseanything
+    settings.long_side, settings.pose_density, settings.prompt = 512, "NTH", "a fox"
+    assert bpy.ops.poseanything.add_preset(name="Quick look") == {"FINISHED"}
+    folder = presets.POSEANYTHING_PT_presets.preset_subdir
+    path = bpy.utils.preset_find("Quick_look", folder)
+    try:
+        bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=False)
+        assert bpy.context.scene.poseanything.prompt == ""
+        bpy.utils.execfile(path)
+        settings = bpy.context.scene.poseanything
+        assert (settings.long_side, settings.pose_density, settings.prompt) == (512, "NTH", "a fox")
+    finally:
+        bpy.ops.poseanything.add_preset(name="Quick look", remove_name=True)
+    assert bpy.utils.preset_find("Quick_look", folder) is None
+
+
+class Menu:
+    """A menu that notes its buttons."""
+
+    def __init__(self):
+        self.buttons, self.layout = [], self
+
+    def separator(self):
+        pass
+
+    def operator(self, name, **_):
+        self.buttons.append(name)
+
+
+def test_a_rig_s_context_menu_generates(shot):
+    draw = module("ui.menus").draw_generate
+    for name, expected in (("Rig", 1), ("Rig body", 1), ("Camera", 0)):
+        bpy.context.view_layer.objects.active = bpy.data.objects[name]
+        menu = Menu()
+        draw(menu, bpy.context)
+        assert len(menu.buttons) == expected, name
