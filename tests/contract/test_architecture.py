@@ -14,6 +14,8 @@ ROOT = Path(__file__).resolve().parents[2]
 STANDARD = set(sys.stdlib_module_names)
 BLENDER = {
     "addon_utils",
+    "bl_operators",
+    "bl_ui",
     "aud",
     "bl_math",
     "blf",
