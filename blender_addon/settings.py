@@ -91,6 +91,21 @@ class PoseAnythingSettings(bpy.types.PropertyGroup):
     collection: PointerProperty(
         name="Collection", description="The armatures in it are sent as skeletons", type=bpy.types.Collection
     )
+    pose_look: EnumProperty(
+        name="Look",
+        description="How the poses are drawn",
+        items=(
+            ("AUTO", "Automatic", "As the engine was trained to see them"),
+            ("BONES", "Bones", "Each limb as its bones lie"),
+            (
+                "TRAINED",
+                "As Trained",
+                "As the released weights know them: people as OpenPose's points, with hands where these are "
+                "large enough to be seen; all others as bones, or through the middle of the flesh where "
+                "bones run beside it",
+            ),
+        ),
+    )
     show_limbs: BoolProperty(
         name="Show in Viewport",
         description="Draw the limbs over the 3D view as they will be sent",

@@ -143,9 +143,17 @@ class PoseSequence(Checked):
 
     def only(self, frames: Iterable[int]) -> PoseSequence:
         """The same sequence with polylines left in the given frames alone (sparse poses, paper section F)."""
-        kept_frames = np.isin(np.arange(self.num_frames), list(frames))
-        counts = np.diff(self.offsets)
-        kept = np.repeat(kept_frames, counts)
+        kept = np.repeat(np.isin(np.arange(self.num_frames), list(frames)), np.diff(self.offsets))
+        return self._keep(kept)
+
+    def without(self, hidden: np.ndarray) -> PoseSequence:
+        """The same sequence without the limbs that are `hidden` [num_frames, limbs] in each frame."""
+        frames = np.repeat(np.arange(self.num_frames), np.diff(self.offsets))
+        return self._keep(~hidden[frames, self.owners])
+
+    def _keep(self, kept: np.ndarray) -> PoseSequence:
+        """The same sequence with those polylines alone that are `kept` [M]."""
+        ends = np.concatenate([[0], np.cumsum(kept)])
         return PoseSequence(
             width=self.width,
             height=self.height,
@@ -154,7 +162,7 @@ class PoseSequence(Checked):
             points=self.points[np.repeat(kept, self.lengths)],
             lengths=self.lengths[kept],
             owners=self.owners[kept],
-            offsets=np.concatenate([[0], np.cumsum(counts * kept_frames)]).astype(np.int32),
+            offsets=ends[self.offsets].astype(np.int32),
         )
 
     def part_lookup(self) -> np.ndarray:

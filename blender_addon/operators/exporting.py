@@ -14,6 +14,7 @@ from ..request.export import ExportedClip, ExportOptions, ExportStep, export_cli
 from ..request.first_frame import make_first_frame
 from ..request.range import ClipRange
 from ..request.review import review_keys
+from ..shared.engines import EngineDescription
 from ..view import SceneCamera, Viewport
 
 
@@ -24,8 +25,10 @@ def export_range(
     armatures: tuple[bpy.types.Object, ...],
     view: SceneCamera | Viewport,
     interactive: bool,
+    engine: EngineDescription | None,
 ) -> Generator[ExportStep, None, tuple[ExportedClip, ExportOptions]]:
-    """Step by step: the clip and what was exported; the session's findings become those of this clip.
+    """Step by step: the clip for an engine, and what was exported; the session's findings become those of
+    this clip.
 
     interactive: whether the window's events are handled between two steps. Raises `ExportError`.
     """
@@ -33,7 +36,7 @@ def export_range(
     current.findings = ()
     with tempfile.TemporaryDirectory(prefix="poseanything-") as scratch:
         picture = yield from make_first_frame(context, settings, planned, view, Path(scratch), interactive)
-        options = export_options(context, settings, planned, armatures, view, picture)
+        options = export_options(context, settings, planned, armatures, view, picture, engine)
         clip = yield from export_clip(context, options)
     current.keep_motions(clip.motions)
     current.findings = (*clip.findings, *review_keys(settings, planned, options.pose_frames))

@@ -39,10 +39,10 @@ def export_files(context, output: Path, interactive: bool = False) -> Generator[
 
     The value is the folder. Raises one of `stepped.BAD_INPUT`."""
     settings = context.scene.poseanything
-    engine = _engine_to_export_for(settings)
+    engine = engine_to_export_for(settings)
     planned = clip_range(context, settings, engine)
     armatures, view = find_subjects(context, settings), find_view(context, settings)
-    clip, _ = yield from export_range(context, settings, planned, armatures, view, interactive)
+    clip, _ = yield from export_range(context, settings, planned, armatures, view, interactive, engine)
     request = build_request(uuid.uuid4().hex, clip, planned, context.scene, engine)
     folder, _ = claim_folder(output, f"{settings.take_name or context.scene.name} skeleton")
     try:
@@ -67,7 +67,7 @@ def export_files(context, output: Path, interactive: bool = False) -> Generator[
     return folder
 
 
-def _engine_to_export_for(settings) -> EngineDescription:
+def engine_to_export_for(settings) -> EngineDescription:
     """The chosen engine; the released model where none is chosen and no neural one is ready."""
     current = session.get()
     engine = current.engine(settings.engine_name)
@@ -125,7 +125,7 @@ class POSEANYTHING_OT_save_first_frame(SteppedOperator, bpy.types.Operator):
 
     def steps(self, context):
         settings = context.scene.poseanything
-        planned = clip_range(context, settings, _engine_to_export_for(settings))
+        planned = clip_range(context, settings, engine_to_export_for(settings))
         view, output = find_view(context, settings), output_folder(context, settings)
         with tempfile.TemporaryDirectory(prefix="poseanything-") as scratch:
             made = yield from make_first_frame(

@@ -54,7 +54,7 @@ def generate(context, interactive: bool = False) -> Generator[ExportStep, None, 
     notices = engine_settings.unavailable(scene, engine)
     planned, view = clip_range(context, settings, engine), find_view(context, settings)
     clip, options = yield from export_range(
-        context, settings, planned, find_subjects(context, settings), view, interactive
+        context, settings, planned, find_subjects(context, settings), view, interactive, engine
     )
     request = build_request(uuid.uuid4().hex, clip, planned, scene, engine)
     record = make_record(context, settings, planned, engine, options, session.get().version)
@@ -74,7 +74,7 @@ def retake(context, take: Take, interactive: bool = False) -> Generator[ExportSt
     engine = usable_engine(old.engine)
     planned = range_of(take, old)
     view = recorded_view(take) or find_view(context, settings)
-    clip, _ = yield from export_range(context, settings, planned, armatures, view, interactive)
+    clip, _ = yield from export_range(context, settings, planned, armatures, view, interactive, engine)
     request = rebuild_request(uuid.uuid4().hex, clip, planned, settings, engine, old)
     return [_submit(context, request, planned, take.record, [])]
 

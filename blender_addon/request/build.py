@@ -14,6 +14,7 @@ from ..shared.engines import EngineDescription, check_request
 from ..shared.messages import GenerationRequest
 from ..view import SceneCamera, Viewport
 from .export import ExportedClip, ExportOptions
+from .look import look_of
 from .range import ClipRange, pose_frames
 
 
@@ -24,8 +25,10 @@ def export_options(
     armatures: tuple[bpy.types.Object, ...],
     view: SceneCamera | Viewport,
     first_frame: str,
+    engine: EngineDescription | None = None,
 ) -> ExportOptions:
-    """What the exporter is to do; `first_frame` is the path of its picture, "" to have it rendered."""
+    """What the exporter is to do for an engine; `first_frame` is the path of its picture, "" to have it
+    rendered."""
     return ExportOptions(
         armatures=armatures,
         frame_start=clip_range.frame_start,
@@ -36,6 +39,7 @@ def export_options(
         view=view,
         first_frame=first_frame,
         pose_frames=pose_frames(context, settings, clip_range),
+        look=look_of(settings, engine),
     )
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import bpy
 import numpy as np
@@ -21,6 +22,7 @@ from ..ground_truth.visibility import as_rendered
 from ..rig.motion import Motion, read_poses, spread_frames
 from ..rig.sampling import Sampler
 from ..rig.subjects import Subject, find_armatures, find_subjects, placement
+from ..rig.trained_look import unseen_limbs
 from ..shared.pose import MAX_FRAMES, MAX_LIMBS, Limb, PoseSequence
 from ..view import SceneCamera, Viewport, clip_size, fit
 from ..view.motion import camera_motion, faces_start, moves
@@ -43,6 +45,7 @@ class ExportOptions:
     `height` are the clip's size in pixels. `first_frame` is a picture's path; when it is empty the scene is
     rendered. `pose_frames` are the clip frames that carry a pose, None for all; they are handed on,
     polylines are exported for all frames. `part_map_stride` is the side of a part map's cell in pixels.
+    `look` is "bones" or "trained" (see `rig.trained_look`).
     """
 
     armatures: tuple[bpy.types.Object, ...]
@@ -55,6 +58,7 @@ class ExportOptions:
     first_frame: str = ""
     pose_frames: tuple[int, ...] | None = None
     part_map_stride: int = 8
+    look: str = "bones"
 
 
 @dataclass(frozen=True)
@@ -94,8 +98,23 @@ class ExportedClip:
         return tuple(finding.sentence for finding in self.findings)
 
 
+class Witness(Protocol):
+    """Looks at an export while it runs, for what else is to be drawn of each frame."""
+
+    def begin(
+        self, subjects: Sequence[Subject], limbs: Sequence[Limb], evaluated: bpy.types.Depsgraph
+    ) -> None:
+        """The subjects and their limbs are known; the scene is evaluated at the first frame."""
+
+    def frame(
+        self, index: int, evaluated: bpy.types.Depsgraph, projector: Projector, labeller: Labeller | None
+    ) -> Iterator[None]:
+        """A frame is evaluated and seen through a one-frame projector. What is needed of the scene is copied
+        at once; the generator goes on from there, pausing on the way."""
+
+
 def export_clip(
-    context: bpy.types.Context, options: ExportOptions
+    context: bpy.types.Context, options: ExportOptions, witness: Witness | None = None
 ) -> Generator[ExportStep, None, ExportedClip]:
     """Export a clip, step by step; the generator's return value is the clip.
 
@@ -105,7 +124,7 @@ def export_clip(
     """
     scene = context.scene
     frame, subframe, camera = scene.frame_current, scene.frame_subframe, scene.camera
-    export = _Export(context, options)
+    export = _Export(context, options, witness)
     shown = contextlib.ExitStack()
     try:
         due = time.perf_counter() + PAUSE
@@ -154,8 +173,9 @@ def under_step(step: ExportStep, work: Iterator[None]) -> Generator[ExportStep, 
 
 
 class _Export:
-    def __init__(self, context: bpy.types.Context, options: ExportOptions):
+    def __init__(self, context: bpy.types.Context, options: ExportOptions, witness: Witness | None = None):
         self._options = options
+        self._witness = witness
         self._scene = context.scene
         self._view_layer = context.view_layer
         context.evaluated_depsgraph_get()  # makes sure that there is one
@@ -169,7 +189,7 @@ class _Export:
         yield self._step
         self._subjects = []
         motions = yield from self.watch()
-        for subject in find_subjects(options.armatures, motions):
+        for subject in find_subjects(options.armatures, motions, options.look):
             self._subjects.append(subject)
             yield self._step
         self._sampler = Sampler(self._subjects)
@@ -197,6 +217,10 @@ class _Export:
                 maps.append((yield from self._show(drawing)))
                 shade = shadow.draw(self._evaluated(), projector, labeller.placed, SHADOW_STRIDE)
                 shadows.append((yield from self._show(shade)))
+            if self._witness is not None:
+                if index == 0:
+                    self._witness.begin(self._subjects, limbs, self._evaluated())
+                yield from self._show(self._witness.frame(index, self._evaluated(), projector, labeller))
             self._step = ExportStep(
                 0.2 + 0.7 * index / options.num_frames, f"Frame {index + 1} of {options.num_frames}"
             )
@@ -217,6 +241,7 @@ class _Export:
             options.frame_step,
         )
         self._findings.extend(review(looked_at))
+        pose = pose.without(self._unseen(projector, np.stack(joints)))
         motion = yield from self._show(self._camera_motion(projector), 0.92, "Following the camera")
         first_frame = yield from self._show(encode_png(picture), 0.98, "Packing the first frame")
         return ExportedClip(
@@ -252,6 +277,21 @@ class _Export:
             armature: Motion(np.stack(poses), np.stack(pixels), options.width, options.height)
             for (armature, _), (poses, pixels) in found.items()
         }
+
+    def _unseen(self, projector: Projector, joints: np.ndarray) -> np.ndarray:
+        """[F, L] bool: the limbs of OpenPose's figures that are not to be seen."""
+        first_joint = np.concatenate([[0], np.cumsum(self._sampler.counts)])
+        unseen = np.zeros((len(joints), len(self._sampler.counts)), bool)
+        for subject in self._subjects:
+            if subject.choice.as_person:
+                limbs = slice(
+                    self._first_limb[subject], self._first_limb[subject] + len(subject.choice.limbs)
+                )
+                mine = joints[:, first_joint[limbs.start] : first_joint[limbs.stop]]
+                names = [limb.name for limb in subject.choice.limbs]
+                ends = mine.reshape(len(joints), -1, 2, 3)
+                unseen[:, limbs] = unseen_limbs(names, ends, projector)
+        return unseen
 
     def _check(self) -> None:
         options = self._options

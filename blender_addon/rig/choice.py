@@ -178,6 +178,11 @@ class Choice:
         return np.repeat(bones, 5), points.reshape(-1, 3), areas
 
     @property
+    def anatomy(self) -> Anatomy:
+        """Who is whose parent among the candidates."""
+        return self._anatomy
+
+    @property
     def lengths(self) -> np.ndarray:
         """[N] each bone's own length, by its joints or its flesh where its tail is an importer's guess."""
         return self._own

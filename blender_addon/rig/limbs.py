@@ -6,6 +6,7 @@ is a chain of limbs from one branching to the next: the spine, the tail, a leg.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import bpy
@@ -13,10 +14,11 @@ import numpy as np
 
 from ..errors import ExportError
 from ..shared.pose import MAX_LIMBS
-from . import names
+from . import names, trained_look
 from .choice import Choice
+from .human import Human, Point, find_human
 from .motion import Motion
-from .skeleton import Anatomy, Skeleton
+from .skeleton import Anatomy, Skeleton, spanned_straight
 from .skin import Skin
 
 MAX_PARTS = 10
@@ -48,6 +50,9 @@ class LimbChoice:
     that joint between the segments of a B-bone. `owners` gives for every bone that moves flesh the limb
     that this flesh belongs to, `reasons` for every bone why it is drawn or not ("drawn: moves 6% of the
     picture"). `unsent` is the fraction of the picture that fingers and toes move which are not drawn.
+
+    `human` is the person that the rig was recognised as, None for others. Where `joint_twins` has a joint, it
+    lies in the middle between its own place and another, a bone and an offset in its space.
     """
 
     limbs: tuple[ChosenLimb, ...]
@@ -59,11 +64,17 @@ class LimbChoice:
     owners: dict[str, int]
     reasons: dict[str, str]
     unsent: float = 0.0
+    human: Human | None = None
+    joint_twins: dict[int, tuple[int, np.ndarray]] = field(default_factory=dict)
+    as_person: bool = False
+    """Whether these are the limbs of OpenPose's figure."""
 
 
-def choose_limbs(armature: bpy.types.Object, motion: Motion | None = None) -> LimbChoice:
+def choose_limbs(armature: bpy.types.Object, motion: Motion | None = None, look: str = "bones") -> LimbChoice:
     """The limbs of an armature object, as its flesh, its motion in a shot, its make-up and what the user
     says of its bones tell.
+
+    look: "bones", or "trained" for the look that the released weights know (see `trained_look`).
 
     Raises `ExportError` when nothing is left to draw or when there are more than 255 limbs.
     """
@@ -74,8 +85,42 @@ def choose_limbs(armature: bpy.types.Object, motion: Motion | None = None) -> Li
     skeleton = Skeleton.read(armature.data)
     skin = Skin.read(armature, skeleton, bpy.data.objects)
     choice = Choice(armature, skeleton, skin, motion)
+    skeleton = choice.skeleton
+    human = find_human(skeleton, choice.anatomy, choice.candidates, skin, choice.face, choice.digits)
+    if look == "trained" and human is not None:
+        return as_person(skeleton, human, choice.reasons)
     merge = armature.data.poseanything.digits == "MERGE"
-    return _Figure(armature.name, choice.skeleton, skin, choice, merge).choice()
+    figure = _Figure(armature.name, skeleton, skin, choice, merge)
+    if look == "trained":
+        figure.follow_flesh()
+    return figure.choice(human)
+
+
+def as_person(skeleton: Skeleton, human: Human, reasons: Sequence[str] = ()) -> LimbChoice:
+    """The limbs of OpenPose's figure on a person's rig."""
+    strokes = trained_look.human_strokes(human)
+    parts = tuple(dict.fromkeys(part for _, part, _, _ in strokes))
+    joints: list[Point] = []
+    twins: dict[int, tuple[int, np.ndarray]] = {}
+    for _, _, start, end in strokes:
+        if not isinstance(start, Point):
+            twins[len(joints)] = start[1].bone, skeleton.to_bone(start[1].bone, start[1].rest)
+            start = start[0]
+        joints += [start, end]
+    owners = trained_look.human_owners(skeleton, human, range(len(skeleton.names)))
+    return LimbChoice(
+        limbs=tuple(ChosenLimb(name, (), parts.index(part)) for name, part, _, _ in strokes),
+        parts=parts,
+        counts=np.full(len(strokes), 2, np.int32),
+        joint_bones=np.array([joint.bone for joint in joints], np.int64),
+        joint_offsets=np.array([skeleton.to_bone(joint.bone, joint.rest) for joint in joints]),
+        joint_bends=np.zeros(len(joints), np.int16),
+        owners=owners,
+        reasons=dict(zip(skeleton.names, reasons, strict=False)),
+        human=human,
+        joint_twins=twins,
+        as_person=True,
+    )
 
 
 @dataclass
@@ -147,7 +192,32 @@ class _Figure:
         self._join_roots()
         self.parts = self._make_parts()
 
-    def choice(self) -> LimbChoice:
+    def follow_flesh(self) -> None:
+        """Move the joints that stray from the middle of their flesh there, and with them those of the limbs
+        that begin between them."""
+        before = [np.array([joint.rest for joint in stroke.joints]) for stroke in self.strokes]
+        moved = trained_look.middles(
+            self._skeleton, self._skin, [(s.bones, list(joints)) for s, joints in zip(self.strokes, before)]
+        )
+        shifts = [
+            np.array([moved.get(joint.tobytes(), joint) - joint for joint in joints]) for joints in before
+        ]
+        for stroke, own in zip(self.strokes, shifts, strict=True):
+            for joint, shift in zip(stroke.joints, own, strict=True):
+                self._shift(joint, shift)
+            for joint in stroke.link + stroke.tail_link:
+                shift = moved.get(joint.rest.tobytes())
+                if shift is not None:
+                    self._shift(joint, shift - joint.rest)
+                elif stroke.parent >= 0:
+                    self._shift(joint, _along(joint.rest, before[stroke.parent], shifts[stroke.parent]))
+
+    def _shift(self, joint: _Joint, shift: np.ndarray) -> None:
+        if shift.any():
+            joint.rest = joint.rest + shift
+            joint.offset, joint.bend = self._skeleton.to_bone(joint.bone, joint.rest), 0
+
+    def choice(self, human: Human | None = None) -> LimbChoice:
         skeleton, strokes = self._skeleton, self.strokes
         joints = [joint for stroke in strokes for joint in stroke.path]
         return LimbChoice(
@@ -163,6 +233,7 @@ class _Figure:
             owners=self._owners(),
             reasons=dict(zip(skeleton.names, self._choice.reasons, strict=False)),
             unsent=self._choice.unsent,
+            human=human,
         )
 
     # Where a bone's stroke ends
@@ -364,15 +435,9 @@ class _Figure:
             return True
         if names.is_helper(skeleton.names[bone]):
             return True
-        first = self.strokes[self._stroke_of[parent]].bones[0]
-        onward, whole = skeleton.vectors[bone], skeleton.tails[bone] - skeleton.heads[first]
-        straight = onward @ whole > 0.99 * np.linalg.norm(onward) * np.linalg.norm(whole)
-        if not straight or self._main.get(bone) is None and bone in self._children:
+        if self._main.get(bone) is None and bone in self._children:
             return False
-        spans = np.linalg.norm(skeleton.heads - skeleton.heads[first], axis=1) <= skeleton.near
-        return bool(
-            (spans & (np.linalg.norm(skeleton.tails - skeleton.tails[bone], axis=1) <= skeleton.near)).any()
-        )
+        return spanned_straight(skeleton, self.strokes[self._stroke_of[parent]].bones[0], bone)
 
     def _attach(self, stroke: _Stroke, parent: _Stroke) -> None:
         """Let a stroke start on its parent: at one of its ends, or between them where that is much nearer."""
@@ -502,6 +567,15 @@ def _unite(group: dict[int, set[int]], one: int, other: int) -> None:
     whole = group[one] | group[other]
     for index in whole:
         group[index] = whole
+
+
+def _along(point: np.ndarray, path: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """What `values` [K, 3] at the points of a polyline [K, 3] are at its point that is nearest."""
+    start, step = path[:-1], np.diff(path, axis=0)
+    share = np.einsum("ij,ij->i", point - start, step) / np.maximum(np.einsum("ij,ij->i", step, step), 1e-18)
+    share = np.clip(share, 0, 1)
+    piece = np.linalg.norm(point - start - step * share[:, None], axis=1).argmin()
+    return values[piece] + (values[piece + 1] - values[piece]) * share[piece]
 
 
 def _nearest_on_path(point: np.ndarray, path: np.ndarray) -> tuple[np.ndarray, float]:

@@ -80,6 +80,26 @@ _END_STEMS = _stems("先$")
 _TIP = frozenset({"tip"})
 _SIDE = frozenset("l r left right lf rt lt izq der izquierda derecha gauche droite links rechts".split())
 _SIDE_STEMS = _stems("^(left|right)", "左 右 왼 오른 ^лев ^прав izquierd derech esquerd direit sinistr destr")
+_LEFT = frozenset("l left lf lt izq izquierda gauche links".split())
+_LEFT_STEMS = _stems("^left", "左 왼 ^лев izquierd esquerd sinistr")
+_RIGHT = frozenset("r right rt der derecha droite rechts".split())
+_RIGHT_STEMS = _stems("^right", "右 오른 ^прав direit destr")
+_WING = _words("wing wings ala alas aile ailes flugel asa asas pinion")
+_WING_STEMS = _stems("翼 羽 翅 날개 крыл")
+_EYE = _words("eye eyes eyeball ojo ojos oeil yeux auge augen olho olhos occhio occhi")
+_EYE_STEMS = _stems("目 眼 瞳 눈 глаз")
+_NEAR_EYE = _words("lid lids brow brows lash target aim master lookat")
+_NEAR_EYE_STEMS = _stems("lid brow lash", "両 光")
+_FINGERS = tuple(
+    _stems(each)
+    for each in (
+        "thumb pollex 親指 拇 엄지 pulgar pouce daumen polegar pollice",
+        "index 人指 人差 食指 검지 zeigefinger",
+        "middle mid 中指 중지 mittelfinger",
+        "ring 薬指 无名 無名 약지",
+        "pinky pinkie little 小指 새끼",
+    )
+)
 _LEFT_RIGHT = (("left", "right"), ("l", "r"), ("左", "右"), ("lf", "rt"), ("왼", "오른"))
 
 
@@ -104,7 +124,9 @@ def is_ear(name: str) -> bool:
 
 
 def is_adornment(name: str) -> bool:
-    """Hair, cloth or jewellery."""
+    """Hair, cloth or jewellery. A left or right collar is none: motion capture calls a clavicle so."""
+    if words(name) & {"collar"} and is_sided(name):
+        return False
     return _matches(name, _HAIR, _HAIR_STEMS) or _matches(name, _CLOTH, _CLOTH_STEMS)
 
 
@@ -147,6 +169,29 @@ def is_end(name: str) -> bool:
 def may_be_end(name: str) -> bool:
     """One that marks an end unless it is as long as a limb."""
     return is_end(name) or _matches(name, _TIP)
+
+
+def is_wing(name: str) -> bool:
+    return _matches(name, _WING, _WING_STEMS)
+
+
+def is_eye(name: str) -> bool:
+    """An eyeball, and not the lids or brows around it."""
+    return _matches(name, _EYE, _EYE_STEMS) and not _matches(name, _NEAR_EYE, _NEAR_EYE_STEMS)
+
+
+def finger_of(name: str) -> int | None:
+    """0 for the thumb to 4 for the little finger, where the name says so."""
+    return next((index for index, stems in enumerate(_FINGERS) if stems.search(_plain(name).lower())), None)
+
+
+def side_of(name: str) -> int:
+    """1 for the left, -1 for the right half of the body, 0 where the name does not say."""
+    found = words(name)
+    for side, exact, stems in ((1, _LEFT, _LEFT_STEMS), (-1, _RIGHT, _RIGHT_STEMS)):
+        if found & exact or any(stems.search(word) for word in found):
+            return side
+    return 0
 
 
 def is_bulk(name: str) -> bool:

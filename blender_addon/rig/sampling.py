@@ -37,6 +37,10 @@ class _ArmatureSampler:
         self._offsets = np.concatenate(
             [choice.joint_offsets, np.ones((len(choice.joint_offsets), 1))], axis=1
         )
+        twins = sorted(choice.joint_twins)
+        self._twins = np.array(twins, np.int64)
+        self._twin_bones = pose_index[[choice.joint_twins[k][0] for k in twins]]
+        self._twin_offsets = np.array([(*choice.joint_twins[k][1], 1.0) for k in twins]).reshape(-1, 4)
         self._matrices = np.empty((len(order), 4, 4), np.float32)
         bends = np.flatnonzero(choice.joint_bends)
         self._bends = [(k, int(self._bones[k]), int(choice.joint_bends[k])) for k in bends.tolist()]
@@ -47,7 +51,14 @@ class _ArmatureSampler:
         bones.foreach_get("matrix", self._matrices.ravel())
         for joint, bone, bend in self._bends:
             self._offsets[joint, :3] = bones[bone].bbone_segment_matrix(bend).translation
-        # Blender stores matrices column by column.
-        placed = np.einsum("kr,krc->kc", self._offsets, self._matrices[self._bones].astype(np.float64))
+        placed = self._place(self._offsets, self._bones)
+        if len(self._twins):
+            placed[self._twins] = (
+                placed[self._twins] + self._place(self._twin_offsets, self._twin_bones)
+            ) / 2
         world = self._subject.placement(depsgraph) @ np.array(evaluated.matrix_world, np.float64)
         return placed[:, :3] @ world[:3, :3].T + world[:3, 3]
+
+    def _place(self, offsets: np.ndarray, bones: np.ndarray) -> np.ndarray:
+        # Blender stores matrices column by column.
+        return np.einsum("kr,krc->kc", offsets, self._matrices[bones].astype(np.float64))

@@ -86,6 +86,18 @@ class Skeleton:
         return np.linalg.solve(self.matrices[bone], np.append(point, 1.0))[:3]
 
 
+def spanned_straight(skeleton: Skeleton, first: int, bone: int) -> bool:
+    """Whether a bone goes straight on from a `first` one and another bone spans both from end to end: they
+    are pieces of that one."""
+    onward, whole = skeleton.vectors[bone], skeleton.tails[bone] - skeleton.heads[first]
+    if onward @ whole <= 0.99 * np.linalg.norm(onward) * np.linalg.norm(whole):
+        return False
+    spans = np.linalg.norm(skeleton.heads - skeleton.heads[first], axis=1) <= skeleton.near
+    return bool(
+        (spans & (np.linalg.norm(skeleton.tails - skeleton.tails[bone], axis=1) <= skeleton.near)).any()
+    )
+
+
 def _extent(heads: np.ndarray, tails: np.ndarray, among: np.ndarray) -> float:
     """The diagonal of the box around heads; around tails too where the heads are too few to have one."""
     if not len(heads):

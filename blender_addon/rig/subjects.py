@@ -50,15 +50,17 @@ def placement(instancers: Iterable[bpy.types.Object], depsgraph: bpy.types.Depsg
 
 
 def find_subjects(
-    objects: Iterable[bpy.types.Object], motions: dict[bpy.types.Object, Motion] | None = None
+    objects: Iterable[bpy.types.Object],
+    motions: dict[bpy.types.Object, Motion] | None = None,
+    look: str = "bones",
 ) -> Iterator[Subject]:
     """The subjects that armatures and collection instances stand for, one after the other, since choosing a
-    rig's limbs takes a while; by their `motions` in a shot where those are known. Raises `ExportError` when
-    there is none."""
+    rig's limbs takes a while; by their `motions` in a shot where those are known, in a `look` as
+    `choose_limbs` has them. Raises `ExportError` when there is none."""
     found = False
     for armature, instancers in find_armatures(objects):
         found = True
-        yield Subject(armature, instancers, choose_limbs(armature, (motions or {}).get(armature)))
+        yield Subject(armature, instancers, choose_limbs(armature, (motions or {}).get(armature), look))
     if not found:
         raise ExportError("No armature is chosen; select the armature of the subject to animate.")
 

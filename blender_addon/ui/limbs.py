@@ -12,6 +12,7 @@ from gpu_extras.batch import batch_for_shader
 
 from .. import session
 from ..errors import ExportError
+from ..request.look import look_of
 from ..request.subjects import find_subjects as chosen_subjects
 from ..rig.limbs import LimbChoice
 from ..rig.motion import Motion
@@ -27,20 +28,22 @@ _bound: tuple = ()
 _handle: object | None = None
 
 
-def choices(objects: Sequence[bpy.types.Object]) -> list[tuple[bpy.types.Object, LimbChoice]]:
+def choices(
+    objects: Sequence[bpy.types.Object], look: str = "bones"
+) -> list[tuple[bpy.types.Object, LimbChoice]]:
     """Each armature with its limbs. Raises `ExportError`."""
-    return [(subject.armature, subject.choice) for subject in _look_up(objects)[0]]
+    return [(subject.armature, subject.choice) for subject in _look_up(objects, look)[0]]
 
 
-def _look_up(objects) -> tuple[list[Subject], Sampler]:
+def _look_up(objects, look: str) -> tuple[list[Subject], Sampler]:
     global _bound
     motions = _motions(objects)
-    key = tuple((obj.session_uid, obj.mode) for obj in objects), tuple(map(id, motions.values()))
+    key = tuple((obj.session_uid, obj.mode) for obj in objects), tuple(map(id, motions.values())), look
     if key not in _kept:
         _kept.clear()
         _bound = _bindings()
         try:
-            subjects = list(find_subjects(objects, motions))
+            subjects = list(find_subjects(objects, motions, look))
             _kept[key] = subjects, Sampler(subjects)
         except ExportError as error:
             _kept[key] = str(error)
@@ -90,7 +93,7 @@ def _draw() -> None:
     if not objects:
         return
     try:
-        sampler = _look_up(objects)[1]
+        sampler = _look_up(objects, look_of(settings, session.get().engine(settings.engine_name)))[1]
     except ExportError:
         return  # the panel says what is wrong
     joints = sampler.sample(context.evaluated_depsgraph_get())

@@ -25,6 +25,12 @@ class Lens:
     near: float
     perspective: bool
 
+    @property
+    def eye(self) -> np.ndarray:
+        """[3] from where it looks, in world space; of an orthographic one a place far behind it."""
+        placed = np.linalg.inv(self.view)
+        return placed[:3, 3] if self.perspective else placed[:3, 3] + 1e6 * placed[:3, 2]
+
 
 def render_size(scene: bpy.types.Scene) -> tuple[float, float]:
     """Width and height of the render as it is looked at, in the units of one square pixel."""
