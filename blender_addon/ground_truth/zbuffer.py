@@ -19,13 +19,13 @@ BATCH = 120_000
 
 class ZBuffer:
     """`triangle` [height * width] int32 holds the number of the nearest triangle at each pixel, -1 where
-    there is none."""
+    there is none, `nearness` [height * width] how near that is, minus infinity where there is none."""
 
     def __init__(self, width: int, height: int):
         self.width = width
         self.height = height
         self.triangle = np.full(width * height, -1, np.int32)
-        self._nearness = np.full(width * height, -np.inf)
+        self.nearness = np.full(width * height, -np.inf)
 
     def draw(self, corners: np.ndarray, numbers: np.ndarray, window=None) -> Iterator[None]:
         """Draw triangles `corners` [T, 3, 3] (x, y in pixels and nearness, larger being nearer and linear
@@ -80,13 +80,13 @@ class ZBuffer:
         self._write(row[span] * self.width + column, nearness, numbers[triangle[span]])
 
     def _write(self, pixel, nearness, number) -> None:
-        nearer = np.flatnonzero(nearness > self._nearness[pixel])
+        nearer = np.flatnonzero(nearness > self.nearness[pixel])
         pixel, nearness, number = pixel[nearer], nearness[nearer], number[nearer]
         while len(pixel):
-            self._nearness[pixel] = nearness
+            self.nearness[pixel] = nearness
             self.triangle[pixel] = number
             # Of pixels written several times one write stayed, in both arrays the same, the last.
-            nearer = np.flatnonzero(nearness > self._nearness[pixel])
+            nearer = np.flatnonzero(nearness > self.nearness[pixel])
             pixel, nearness, number = pixel[nearer], nearness[nearer], number[nearer]
 
 

@@ -10,7 +10,7 @@ import bpy
 from ..connection.jobs import DONE, ENCODING, Job
 from ..takes.take import TakeError
 from . import edit_scene, strips, take_list
-from .movie import MovieEncoding
+from .movie import MovieEncoding, movie_of
 
 
 @dataclass
@@ -195,7 +195,7 @@ class Arrival:
             placement.make_movie, begun = False, True
             render = _scene_of(placement).render
             try:
-                self._encodings[job.id] = MovieEncoding(job.take, render.fps, render.fps_base)
+                self._encodings[job.id] = MovieEncoding(movie_of(job.take), render.fps, render.fps_base)
             except TakeError as error:
                 job.sentence = str(error)
             else:
@@ -211,7 +211,7 @@ class Arrival:
             job = placement.job
             job.state = DONE
             try:
-                path = encoding.result()
+                [path] = encoding.result()
                 if placement.present:
                     strips.add_movie(_scene_of(placement), job.id, job.take, path)
                     self._undo_steps.append((f"Movie of {job.take.name}", placement))

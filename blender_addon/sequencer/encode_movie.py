@@ -1,10 +1,12 @@
-"""Encode a folder of frames as a movie. Run by a Blender of its own in the background, with the arguments
+"""Encode folders of frames as movies. Run by a Blender of its own in the background, with the arguments
 
-    OUTPUT FPS FPS_BASE NAMES_FILE
+    FPS FPS_BASE MOVIES_FILE
 
-NAMES_FILE lists one picture a line, frame for frame; the size is that of the first.
+MOVIES_FILE is a JSON table of each movie's path and its pictures, frame for frame, all in one folder; the
+size is that of the first.
 """
 
+import json
 import sys
 from pathlib import Path
 
@@ -43,6 +45,6 @@ def encode(output: str, fps: int, fps_base: float, pictures: list[Path]) -> None
 
 if __name__ == "__main__":
     arguments = sys.argv[sys.argv.index("--") + 1 :]
-    names = Path(arguments[3])
-    frames = [Path(line) for line in names.read_text(encoding="utf-8").splitlines()]
-    encode(arguments[0], int(arguments[1]), float(arguments[2]), frames)
+    movies = json.loads(Path(arguments[2]).read_text(encoding="utf-8"))
+    for movie, pictures in movies.items():
+        encode(movie, int(arguments[0]), float(arguments[1]), [Path(picture) for picture in pictures])

@@ -1,10 +1,12 @@
-"""Encodes takes as movies in a Blender process of its own, so that this one goes on."""
+"""Encodes pictures as movies in a Blender process of its own, so that this one goes on."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import bpy
@@ -14,19 +16,31 @@ from ..takes.take import Take, TakeError
 _SCRIPT = Path(__file__).with_name("encode_movie.py")
 
 
-class MovieEncoding:
-    """One encoding under way. `poll()` until it is true, then `result()`."""
+def movie_of(take: Take) -> dict[Path, list[Path]]:
+    """What `MovieEncoding` makes of a take: its frames at its pace."""
+    pictures = [take.folder / name for name in take.element_names(take.num_frames)]
+    return {take.folder / f"{take.name}.mp4": pictures}
 
-    def __init__(self, take: Take, fps: int, fps_base: float):
-        self.path = take.folder / f"{take.name}.mp4"
+
+class MovieEncoding:
+    """One encoding under way, of one or more movies. `poll()` until it is true, then `result()`.
+
+    movies: for each movie's path its pictures, frame for frame, all in one folder.
+    """
+
+    def __init__(self, movies: Mapping[Path, Sequence[Path]], fps: int, fps_base: float):
         self._scratch = tempfile.TemporaryDirectory(prefix="poseanything-")
-        names = Path(self._scratch.name) / "names.txt"
-        pictures = [str(take.folder / name) for name in take.element_names(take.num_frames)]
-        names.write_text("\n".join(pictures), encoding="utf-8")
-        # It gets its name when it is whole.
-        self._part = take.folder / f".{take.name}.part.mp4"
+        # Each gets its name when it is whole.
+        self._parts = {path: path.with_name(f".{path.stem}.part.mp4") for path in movies}
+        table = Path(self._scratch.name) / "movies.json"
+        table.write_text(
+            json.dumps(
+                {str(self._parts[path]): [str(p) for p in pictures] for path, pictures in movies.items()}
+            ),
+            encoding="utf-8",
+        )
         self._log = open(Path(self._scratch.name) / "log.txt", "w+", encoding="utf-8", errors="replace")
-        arguments = [str(_SCRIPT), "--", str(self._part), str(fps), repr(fps_base), str(names)]
+        arguments = [str(_SCRIPT), "--", str(fps), repr(fps_base), str(table)]
         if bpy.app.binary_path:
             command = [
                 bpy.app.binary_path,
@@ -49,28 +63,34 @@ class MovieEncoding:
         except OSError as error:
             self.close()
             raise TakeError(
-                f"The movie of {take.name} can't be encoded: {error.strerror}; its frames are complete."
+                f"The movie can't be encoded: {error.strerror}; the frames are complete."
             ) from error
 
     def poll(self) -> bool:
         """Whether it has ended."""
         return self._process.poll() is not None
 
-    def result(self) -> Path:
-        """The movie's path. Raises `TakeError` when there is none."""
+    @property
+    def begun(self) -> int:
+        """How many of the movies are encoded or being encoded."""
+        return sum(part.exists() for part in self._parts.values())
+
+    def result(self) -> list[Path]:
+        """The movies' paths. Raises `TakeError` when one is missing."""
         try:
-            if self._process.returncode or not self._part.is_file():
+            if self._process.returncode or not all(part.is_file() for part in self._parts.values()):
                 self._log.seek(0)
                 lines = [line.strip() for line in self._log if line.strip()]
                 last = lines[-1] if lines else "no reason given"
                 raise TakeError(f"The movie could not be encoded ({last[:200]}); the frames are complete.")
-            try:
-                self._part.replace(self.path)
-            except OSError as error:
-                raise TakeError(
-                    f"{self.path} can't be written: {error.strerror}; the frames are complete."
-                ) from error
-            return self.path
+            for path, part in self._parts.items():
+                try:
+                    part.replace(path)
+                except OSError as error:
+                    raise TakeError(
+                        f"{path} can't be written: {error.strerror}; the frames are complete."
+                    ) from error
+            return list(self._parts)
         finally:
             self.close()
 
@@ -80,6 +100,7 @@ class MovieEncoding:
         if process is not None and process.poll() is None:
             process.kill()
             process.wait()
-        self._part.unlink(missing_ok=True)
+        for part in self._parts.values():
+            part.unlink(missing_ok=True)
         self._log.close()
         self._scratch.cleanup()

@@ -219,14 +219,19 @@ def test_anamorphic_scene_shows_the_clip_as_wide_as_the_camera_does(clean_scene,
     )
 
 
+def encode(take, fps, fps_base):
+    movie = module("sequencer.movie")
+    return movie.MovieEncoding(movie.movie_of(take), fps, fps_base)
+
+
 def test_movie_is_the_frames_at_the_scene_s_pace(clean_scene, strips, take, tmp_path):
     clean_scene.render.fps, clean_scene.render.fps_base = 30, 1.001
     clean_scene.view_settings.view_transform = "Standard"
     sparse = make_take(take.folder, frame_step=2, duration=9)
     strips.show_frames(clean_scene, "job", sparse, 5)
-    encoding = module("sequencer.movie").MovieEncoding(sparse, 30, 1.001)
+    encoding = encode(sparse, 30, 1.001)
     wait_for(encoding.poll, 120)
-    path = encoding.result()
+    [path] = encoding.result()
     assert sorted(p.name for p in take.folder.iterdir() if "mp4" in p.name) == ["fox_001.mp4"]
     strips.add_movie(clean_scene, "job", sparse, path)
     image, movie = strips.find_strip("job")[1], strips.find_strip("job", "MOVIE")[1]
@@ -243,7 +248,7 @@ def test_movie_that_can_not_be_encoded_says_so_and_keeps_the_frames(addon, take)
     for path in take.folder.glob("*.png"):
         path.write_bytes(b"no picture")
     before = sorted(take.folder.iterdir())
-    encoding = module("sequencer.movie").MovieEncoding(take, 24, 1.0)
+    encoding = encode(take, 24, 1.0)
     wait_for(encoding.poll, 120)
     with pytest.raises(
         module("takes.take").TakeError, match="could not be encoded .* the frames are complete"
@@ -259,7 +264,7 @@ def test_movie_is_encoded_beside_blender(addon, take, monkeypatch):
     monkeypatch.setattr(
         module("sequencer.movie").subprocess, "Popen", lambda c, **k: started.append(c) or real(c, **k)
     )
-    encoding = module("sequencer.movie").MovieEncoding(take, 24, 1.0)
+    encoding = encode(take, 24, 1.0)
     encoding.close()
     assert started[0][0] == (bpy.app.binary_path or sys.executable)
     assert not list(take.folder.glob("*.mp4"))
