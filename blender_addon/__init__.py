@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """PoseAnything Bridge: an animated rig becomes a generated strip in the sequencer."""
 
-from . import engine_settings, operators, rig, sequencer, session, settings, ui
+from . import control, engine_settings, operators, rig, sequencer, session, settings, ui
 
-_MODULES = (sequencer, session, rig, settings, engine_settings, operators, ui)
+_MODULES = (sequencer, session, rig, settings, engine_settings, control, operators, ui)
 
 
 def register() -> None:

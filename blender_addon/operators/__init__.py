@@ -4,6 +4,7 @@ from . import (
     camera,
     colour,
     compare,
+    control,
     engine,
     example,
     files,
@@ -28,6 +29,7 @@ _MODULES = (
     limbs,
     findings,
     camera,
+    control,
     example,
     help,
 )

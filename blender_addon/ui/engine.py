@@ -72,10 +72,10 @@ def _draw_state(layout, context, engine: EngineDescription | None) -> None:
 def _draw_preset(layout, context, engine: EngineDescription) -> None:
     preset, changed = engine_settings.current_preset(context.scene, engine)
     label = "Custom" if preset is None else f"{preset.label} (modified)" if changed else preset.label
-    _menu_row(layout, "Preset").operator_menu_enum("poseanything.use_preset", "preset", text=label)
+    menu_row(layout, "Preset").operator_menu_enum("poseanything.use_preset", "preset", text=label)
 
 
-def _menu_row(layout, label: str):
+def menu_row(layout, label: str):
     """A row with a label where properties have theirs; gives the layout for what stands beside it."""
     split = layout.split(factor=0.4)
     row = split.row()
@@ -117,7 +117,7 @@ def _draw_strengths(layout, group, engine: EngineDescription, option: OptionDesc
     column = layout.column(align=True)
     names = {choice.name: choice.label for choice in option.choices}
     if option.choices:
-        add = _menu_row(column, option.label).operator_menu_enum(
+        add = menu_row(column, option.label).operator_menu_enum(
             "poseanything.add_strength", "choice", text="Add", icon="ADD"
         )
         add.engine, add.option = engine.name, option.name

@@ -5,10 +5,13 @@ from __future__ import annotations
 import bpy
 
 from .. import preferences, session
+from ..control.kinds import PRESETS
+from ..control.settings import preset_of
 from ..errors import ExportError
 from ..operators.colour import changes_colours
 from ..operators.serving import server_blockers
 from ..request.blockers import scene_blockers
+from ..request.look import look_of, suits
 from ..request.output import output_folder
 from ..request.range import clip_range
 from ..request.subjects import find_subjects
@@ -16,7 +19,7 @@ from ..sequencer import strips
 from ..takes.take import TakeError
 from ..view import fit
 from . import limbs, pictures
-from .engine import draw_advanced, draw_engine, has_advanced
+from .engine import draw_advanced, draw_engine, has_advanced, menu_row
 from .presets import POSEANYTHING_PT_presets
 from .progress import ANIMATIC, draw_findings, draw_progress
 from .refresh import TAB
@@ -120,19 +123,25 @@ class POSEANYTHING_PT_rig(_Sub, bpy.types.Panel):
         layout.prop(settings, "subjects")
         if settings.subjects == "COLLECTION":
             layout.prop(settings, "collection")
+        layout.prop(settings, "pose_look")
+        engine = session.get().engine(settings.engine_name)
+        sentence, right = suits(settings, engine)
+        if sentence:
+            paragraph(layout, context, sentence, "BLANK1" if right else "ERROR")
         layout.prop(settings, "show_limbs")
         layout.operator("poseanything.example_shot", icon="OUTLINER_OB_ARMATURE")
         subjects = find_subjects(context, settings)
         if not subjects:
             return  # the main panel says what to do
         try:
-            choices = limbs.choices(subjects)
+            choices = limbs.choices(subjects, look_of(settings, engine))
         except ExportError as error:
             paragraph(layout, context, str(error), "ERROR", alert=True)
             choices = []
         for obj, choice in choices:
             layout.label(
-                text=f"{obj.name}: limbs {len(choice.limbs)}, parts {len(choice.parts)}", icon="ARMATURE_DATA"
+                text=f"{obj.name}: limbs {len(choice.limbs)}, parts {len(choice.parts)}",
+                icon="OUTLINER_OB_ARMATURE" if choice.human is not None else "ARMATURE_DATA",
             )
         for data in {obj.data: None for obj in subjects if obj.type == "ARMATURE"}:
             column = layout.column()
@@ -171,7 +180,9 @@ class POSEANYTHING_PT_bones(_View3D, bpy.types.Panel):
 def _draw_reasons(layout, context):
     """Why each selected bone is drawn or not, the active one's first."""
     try:
-        [(_, choice)] = limbs.choices([context.object])
+        settings = context.scene.poseanything
+        look = look_of(settings, session.get().engine(settings.engine_name))
+        [(_, choice)] = limbs.choices([context.object], look)
     except ExportError:
         return  # the Rig panel says what is wrong
     bones = [context.active_pose_bone, *context.selected_pose_bones]
@@ -298,6 +309,19 @@ class POSEANYTHING_PT_output(_Sub, bpy.types.Panel):
         layout.operator("poseanything.export_skeleton", icon="EXPORT")
 
 
+class POSEANYTHING_PT_control(_Sub, bpy.types.Panel):
+    bl_label = "Control Videos"
+
+    def draw(self, context):
+        layout, control = self.split(), context.scene.poseanything_control
+        name = preset_of(control.kinds)
+        label = PRESETS[name][0] if name else "Custom"
+        menu_row(layout, "Preset").operator_menu_enum("poseanything.use_control_preset", "preset", text=label)
+        layout.column().prop(control, "kinds")
+        layout.prop(control, "file_format", expand=True)
+        layout.operator("poseanything.export_control_videos", icon="EXPORT")
+
+
 class POSEANYTHING_PT_server(_Sub, bpy.types.Panel):
     bl_label = "Server"
     page = "server"
@@ -367,6 +391,7 @@ register, unregister = bpy.utils.register_classes_factory(
         POSEANYTHING_PT_engine,
         POSEANYTHING_PT_advanced,
         POSEANYTHING_PT_output,
+        POSEANYTHING_PT_control,
         POSEANYTHING_PT_server,
         POSEANYTHING_PT_takes,
         POSEANYTHING_PT_sequencer,

@@ -156,6 +156,7 @@ EXTENSION = (
     {"ground_truth", "session"},
     {"settings", "examples"},
     {"request"},
+    {"control"},
     {"operators"},
     {"ui"},
     {""},
