@@ -65,6 +65,7 @@ class OptionDescription(Checked):
     minimum, maximum: the range of a number or of each strength, inclusive.
     advanced: whether it is shown among the advanced options only.
     group: what it is shown together with.
+    loads: whether another value has the engine load its model anew.
     """
 
     name: str = declare(Text(64, 1))
@@ -77,6 +78,7 @@ class OptionDescription(Checked):
     choices: tuple[OptionChoice, ...] = declare(Many(Struct(OptionChoice), MAX_CHOICES), ())
     advanced: bool = declare(Flag(), False)
     group: str = declare(Text(64), "")
+    loads: bool = declare(Flag(), False)
 
     def validate(self):
         _require_unique(self.choices, f"The option {self.name}", "choice")
@@ -206,6 +208,11 @@ class EngineDescription(Checked):
             _require_unique(getattr(self, f"{what}s"), f"The engine {self.name}", what)
 
     @property
+    def short_label(self) -> str:
+        """The label without what it says in brackets."""
+        return self.label.partition(" (")[0]
+
+    @property
     def preset_options(self) -> frozenset[str]:
         """The names of the options that a preset sets."""
         return frozenset(name for preset in self.presets for name in preset.options)
@@ -233,6 +240,14 @@ def check_request(request: GenerationRequest, engine: EngineDescription) -> None
     """Raises `MessageError`, one sentence, for a request that the engine can't serve."""
     check_size(engine, request.width, request.height, request.num_frames)
     check_guidance(engine, request.guidance, has_camera=request.camera_motion is not None)
+    check_values(request.engine_options, engine.options, engine.label, "option")
+
+
+def check_live(request: GenerationRequest, engine: EngineDescription) -> None:
+    """Raises `MessageError`, one sentence, for a request with which the engine can't open a live session."""
+    if not engine.live:
+        raise MessageError(f"{engine.label} makes no live pictures; choose another engine.")
+    check_size(engine, request.width, request.height, 1)
     check_values(request.engine_options, engine.options, engine.label, "option")
 
 
@@ -298,6 +313,7 @@ def option(
     type: str | None = None,
     advanced: bool = False,
     group: str = "",
+    loads: bool = False,
 ) -> Any:
     """A dataclass field that is an option; see `OptionDescription`.
 
@@ -316,6 +332,7 @@ def option(
         "choices": tuple(OptionChoice(name, *texts) for name, texts in (choices or {}).items()),
         "advanced": advanced,
         "group": group,
+        "loads": loads,
     }
     given = {"default_factory": lambda: dict(default)} if table else {"default": default}
     return dataclasses.field(**given, metadata={"option": described})

@@ -35,6 +35,9 @@ MAX_PIXELS = 2048 * 2048
 MAX_CLIP_PIXELS = MAX_FRAMES * 1280 * 720
 MAX_PICTURE_BYTES = 64 << 20
 
+FORMATS = ("png", "jpeg", "raw")
+CODES = ("invalid", "version", "engine", "memory", "worker", "full", "unknown", "internal")
+
 JobId = Text(64, 1)
 """A job's id, chosen by the client; unique among its own jobs."""
 
@@ -94,7 +97,7 @@ class GenerationRequest(Checked):
     camera_motion: np.ndarray | None = declare(
         Optional(Array("float32", (None, 3, 3), MAX_FRAMES * 9, finite_within=1e9)), None
     )
-    frame_format: str = declare(Choice(("png", "jpeg", "raw")), "png")
+    frame_format: str = declare(Choice(FORMATS), "png")
     preview_interval: float = declare(Number(0, 3600), 2.0)
     engine_options: dict = declare(Options(), default_factory=dict)
 
@@ -195,6 +198,47 @@ class Received(Checked):
     job: str = declare(JobId)
 
 
+@dataclass(frozen=True, eq=False)
+class LiveOpen(Checked):
+    """Open a live session: from then on each `LivePose` is answered by a picture, the latest first.
+
+    The request says what a clip's would: its first frame, labels, engine and how pictures travel. The pose of
+    its first frame lies over that picture; what other frames it has only show how the subject moves. Its job
+    and everything about the clip's length mean nothing. Answered with `LiveReady` or `LiveEnded`.
+    """
+
+    session: str = declare(JobId)
+    request: GenerationRequest = declare(Struct(GenerationRequest))
+
+
+@dataclass(frozen=True, eq=False)
+class LivePose(Checked):
+    """Draw a pose; one that has not been begun when the next comes is never drawn.
+
+    number: higher than those before it.
+    pose: a single frame of the limbs that the session was opened with.
+    camera_motion: [3, 3] float32 as in `GenerationRequest`; None is where the camera stood at the opening.
+    """
+
+    session: str = declare(JobId)
+    number: int = declare(Integer(0, 2**53))
+    pose: PoseSequence = declare(Struct(PoseSequence))
+    camera_motion: np.ndarray | None = declare(Optional(Array("float32", (3, 3), 9, finite_within=1e9)), None)
+
+    def validate(self):
+        if self.pose.num_frames != 1:
+            raise MessageError(f"A live pose is a single frame, not {self.pose.num_frames}.")
+        if self.camera_motion is not None:
+            check_path(np.stack([np.eye(3, dtype=np.float32), self.camera_motion]))
+
+
+@dataclass(frozen=True)
+class LiveClose(Checked):
+    """No more of a live session is wanted. It is not answered."""
+
+    session: str = declare(JobId)
+
+
 @dataclass(frozen=True)
 class Welcome(Checked):
     """Who answers, which engines it has and how busy it is."""
@@ -255,12 +299,11 @@ class Frame(Checked):
     index: int = declare(Integer(0, MAX_FRAMES - 1))
     width: int = declare(Integer(1, MAX_SIDE))
     height: int = declare(Integer(1, MAX_SIDE))
-    format: str = declare(Choice(("png", "jpeg", "raw")))
+    format: str = declare(Choice(FORMATS))
     data: bytes | memoryview = declare(Blob(3 * MAX_PIXELS + 65536))
 
     def validate(self):
-        if self.format == "raw" and memoryview(self.data).nbytes != 3 * self.width * self.height:
-            raise MessageError("A raw frame does not hold as many bytes as its size needs.")
+        _check_raw(self)
 
 
 @dataclass(frozen=True)
@@ -280,10 +323,7 @@ class Failed(Checked):
     do."""
 
     job: str = declare(Text(64), "")
-    code: str = declare(
-        Choice(("invalid", "version", "engine", "memory", "worker", "full", "unknown", "internal")),
-        "internal",
-    )
+    code: str = declare(Choice(CODES), "internal")
     message: str = declare(Text(2048), "")
 
 
@@ -294,10 +334,61 @@ class Cancelled(Checked):
     job: str = declare(JobId)
 
 
-CLIENT_MESSAGES = (Hello, GenerationRequest, Cancel, Resume, Received)
-SERVER_MESSAGES = (Welcome, Accepted, Queued, Progress, Preview, Frame, Done, Failed, Cancelled)
+@dataclass(frozen=True)
+class LiveReady(Checked):
+    """All that a live session's pictures are drawn from is prepared. `note` is the engine's."""
+
+    session: str = declare(JobId)
+    note: str = declare(Text(1024), "")
+
+
+@dataclass(frozen=True, eq=False)
+class LivePicture(Checked):
+    """The picture of the pose `number`; those before it that have none get none. It took `seconds` to
+    draw."""
+
+    session: str = declare(JobId)
+    number: int = declare(Integer(0, 2**53))
+    width: int = declare(Integer(1, MAX_SIDE))
+    height: int = declare(Integer(1, MAX_SIDE))
+    format: str = declare(Choice(FORMATS))
+    data: bytes | memoryview = declare(Blob(3 * MAX_PIXELS + 65536))
+    seconds: float = declare(Number(0, 1e9), 0.0)
+
+    def validate(self):
+        _check_raw(self)
+
+
+@dataclass(frozen=True)
+class LiveEnded(Checked):
+    """A live session can't be opened, or has ended: why, and what to do."""
+
+    session: str = declare(JobId)
+    code: str = declare(Choice(CODES), "internal")
+    message: str = declare(Text(2048), "")
+
+
+CLIENT_MESSAGES = (Hello, GenerationRequest, Cancel, Resume, Received, LiveOpen, LivePose, LiveClose)
+LIVE_ANSWERS = (LiveReady, LivePicture, LiveEnded)
+SERVER_MESSAGES = (
+    Welcome,
+    Accepted,
+    Queued,
+    Progress,
+    Preview,
+    Frame,
+    Done,
+    Failed,
+    Cancelled,
+    *LIVE_ANSWERS,
+)
 ENDINGS = (Done, Failed, Cancelled)
 """After one of these nothing more of a job follows."""
+
+
+def _check_raw(frame: Frame | LivePicture) -> None:
+    if frame.format == "raw" and memoryview(frame.data).nbytes != 3 * frame.width * frame.height:
+        raise MessageError("A raw frame does not hold as many bytes as its size needs.")
 
 
 def png_size(data: bytes | memoryview) -> tuple[int, int] | None:

@@ -58,7 +58,7 @@ def _draw_state(layout, context, engine: EngineDescription | None) -> None:
         paragraph(layout, context, not_ready(engine), "ERROR", alert=True)
         return
     if not settings.engine_name and engine is not None:
-        layout.label(text=f"Chosen: {engine.label}", icon="CHECKMARK")
+        layout.label(text=f"Chosen: {engine.short_label}", icon="CHECKMARK")
         for other in engines:
             if other.neural and not other.experimental and not other.ready and not engine.neural:
                 paragraph(layout, context, not_ready(other), "INFO")

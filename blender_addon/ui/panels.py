@@ -90,9 +90,9 @@ class _Main:
                 icon="SEQUENCE",
             )
             if planned.num_frames > planned.asked:
-                layout.label(text=f"{engine.label} makes {planned.num_frames} of them", icon="BLANK1")
+                layout.label(text=f"{engine.short_label} makes {planned.num_frames} of them", icon="BLANK1")
         if engine is not None and not engine.neural:
-            layout.label(text=f"{engine.label}: {ANIMATIC.lower()}", icon="INFO")
+            layout.label(text=f"{engine.short_label}: {ANIMATIC.lower()}", icon="INFO")
         draw_progress(layout, context)
         scene, shown = context.scene, strips.sequencer_scene(context)
         if scene.render.use_sequencer and any(strips.TAKE_ID in strip for strip in strips.all_strips(scene)):
@@ -261,7 +261,7 @@ class POSEANYTHING_PT_prompt(_Sub, bpy.types.Panel):
         layout, settings = self.layout, context.scene.poseanything
         engine = session.get().engine(settings.engine_name)
         if engine is not None and not engine.uses_prompt:
-            layout.label(text=f"{engine.label} does not use the prompt", icon="INFO")
+            layout.label(text=f"{engine.short_label} does not use the prompt", icon="INFO")
         layout.prop(settings, "prompt", text="", placeholder="Describe the video")
         layout.prop(settings, "negative_prompt", text="", placeholder="Describe what to avoid")
 
@@ -359,43 +359,3 @@ class POSEANYTHING_PT_strip(_Sequencer, bpy.types.Panel):
             return
         record = take.record
         layout.label(text=take.name, icon="SEQUENCE")
-        label = record.get("engine_label", "").partition(" (")[0]
-        layout.label(text=label if record.get("neural", True) else f"{label}: {ANIMATIC.lower()}")
-        if (seed := record.get("seed")) is not None:
-            layout.label(text=f"Seed {seed}")
-        if prompt := record.get("settings", {}).get("prompt"):
-            paragraph(layout, context, prompt)
-        row = layout.row(align=True)
-        row.operator("poseanything.retake", icon="FILE_REFRESH")
-        row.operator("poseanything.make_again", icon="LOOP_BACK")
-        layout.operator("poseanything.use_take_settings", icon="IMPORT")
-        layout.operator("poseanything.open_take", icon="FILE_FOLDER")
-
-
-class POSEANYTHING_PT_sequencer_takes(_Sequencer, bpy.types.Panel):
-    bl_label = "Takes"
-    page = "takes"
-    bl_options = {"DEFAULT_CLOSED"}
-
-    def draw(self, context):
-        draw_takes(self.layout, context)
-
-
-register, unregister = bpy.utils.register_classes_factory(
-    (
-        POSEANYTHING_PT_main,
-        POSEANYTHING_PT_rig,
-        POSEANYTHING_PT_bones,
-        POSEANYTHING_PT_shot,
-        POSEANYTHING_PT_prompt,
-        POSEANYTHING_PT_engine,
-        POSEANYTHING_PT_advanced,
-        POSEANYTHING_PT_output,
-        POSEANYTHING_PT_control,
-        POSEANYTHING_PT_server,
-        POSEANYTHING_PT_takes,
-        POSEANYTHING_PT_sequencer,
-        POSEANYTHING_PT_strip,
-        POSEANYTHING_PT_sequencer_takes,
-    )
-)

@@ -1,6 +1,6 @@
-"""The broker: a loop that takes requests, queues them, hands them to the worker and passes on what it makes.
+"""The broker: a loop that takes requests, queues them, hands them to workers and passes on what those make.
 
-A job's way: `Accepted`, `Queued` whenever its turn comes closer, then everything the worker says about it,
+A job's way: `Accepted`, `Queued` whenever its turn comes closer, then everything its worker says about it,
 word for word, up to one of `Done`, `Failed` and `Cancelled`. The loop itself never blocks on anybody. Frames
 and endings go to the store first and from there to the client, as it takes them: a client that is slow, away
 or gone holds up nobody, and finds all of it when it asks (`Resume`).
@@ -25,11 +25,13 @@ from shared.messages import (
     Accepted,
     Cancel,
     Cancelled,
-    EngineDescription,
     Failed,
     Frame,
     GenerationRequest,
     Hello,
+    LiveClose,
+    LiveOpen,
+    LivePose,
     Queued,
     Received,
     Resume,
@@ -42,9 +44,11 @@ from . import ServerError
 from .descriptors import raise_descriptor_limit
 from .frontend import Client, Frontend
 from .limits import Refusal, check_request
-from .process import WorkerProcess, explain_exit, private_folder
+from .live import LiveDesk, session_named
+from .process import private_folder
 from .queue import FairQueue, PendingRequest, QueueFull
 from .settings import Settings
+from .slots import Crew, WorkerSlot, choose
 from .store import JobStore, StoreFull, content_digest, is_scarcity
 
 log = logging.getLogger(__name__)
@@ -55,10 +59,6 @@ FORGET_AFTER = 3600.0
 """Seconds for which a client that is gone can come back and learn how its jobs ended."""
 REFRESH_AFTER = 5.0
 """Seconds after which an idle worker is asked anew what its engines can do (weights may have come)."""
-MAX_FAILED_STARTS = 3
-"""Of the very first worker; later ones are tried again for as long as the server runs."""
-LONGEST_PAUSE = 30.0
-"""Seconds between two tries to start a worker, at most."""
 MAX_DEATHS = 2
 """A job that has ended so many processes is set aside."""
 MAX_DEATHS_OF_SERVERS = 3
@@ -92,10 +92,6 @@ class Broker:
         self._jobs: dict[tuple[bytes, str], PendingRequest] = {}
         self._behind: dict[PendingRequest, None] = {}
         """Jobs that have something for their client which is not sent yet, in order."""
-        self._running: PendingRequest | None = None
-        self._unkept: tuple[PendingRequest, int, Sequence[zmq.Frame]] | None = None
-        """A frame of it that the store could not take for now; the worker is not read from until it does."""
-        self._kill_at: float | None = None
         self._folder = private_folder()
         try:
             jobs = Path(settings.jobs or Path(self._folder.name) / "jobs")
@@ -105,12 +101,11 @@ class Broker:
             self._context.term()
             self._folder.cleanup()
             raise
+        self._live = LiveDesk(self._context, settings, self._folder.name, self._ring, self._frontend)
         self._restore()
-        self._worker: WorkerProcess | None = None
-        self._failed_starts = 0
-        self._start_at = self._swept = self._turned = self._tidied = time.monotonic()
-        self._engines: dict[str, EngineDescription] = {}
-        self._device = ""
+        self._crew = Crew(self._context, settings, self._folder.name, self._ring)
+        self._engines = self._crew.engines
+        self._swept = self._turned = self._tidied = time.monotonic()
         self._described = 0.0
 
     def _restore(self) -> None:
@@ -163,24 +158,19 @@ class Broker:
             self._close()
 
     def _turn(self) -> None:
-        self._keep_worker()
+        self._crew.keep(time.monotonic())
         ready = self._poll()
         now = time.monotonic()
         if self._bell_pull.fileno() in ready:
             self._bell_pull.recv(4096)
-        if self._unkept:
-            self._keep_frame(*self._unkept, now)
-        if self._worker and self._worker.socket in ready:
-            for _ in range(MESSAGES_PER_TURN):
-                parts = None if self._unkept else self._worker.receive(now)
-                if parts is None:
-                    break
-                self._hear_worker(self._worker, parts, now)
-        if self._worker and (self._unkept or now - self._turned > ASLEEP):
-            self._worker.heard = now
+        for slot in self._crew.slots:
+            self._serve_slot(slot, ready, now)
+        if now - self._turned > ASLEEP:
+            self._live.excuse(now)
         self._turned = now
-        if self._worker and self._worker.exit_code is not None:
-            self._bury_worker(self._worker, self._worker.exit_code, now)
+        if self._live.socket in ready:
+            self._live.hear(now)
+        self._live.look_after(now)
         if self._frontend.socket in ready:
             for _ in range(MESSAGES_PER_TURN):
                 received = self._frontend.receive(now)
@@ -192,18 +182,38 @@ class Broker:
         self._frontend.flush()
         self._deliver()
 
+    def _serve_slot(self, slot: WorkerSlot, ready: dict, now: float) -> None:
+        """Hear a worker, and see to what its end leaves behind."""
+        worker = slot.process
+        if worker is None:
+            return
+        if slot.unkept:
+            self._keep_frame(slot, *slot.unkept, now)
+        if worker.socket in ready:
+            for _ in range(MESSAGES_PER_TURN):
+                parts = None if slot.unkept else worker.receive(now)
+                if parts is None:
+                    break
+                self._hear_worker(slot, parts, now)
+        if slot.unkept or now - self._turned > ASLEEP:
+            worker.heard = now
+        if worker.exit_code is not None:
+            self._bury_worker(slot, now)
+
     def _poll(self) -> dict:
         """Wait until there is something to do. Clients are not heard before a worker has told what it can."""
         poller = zmq.Poller()
         poller.register(self._bell_pull, zmq.POLLIN)
         if self._engines:
             poller.register(self._frontend.socket, zmq.POLLIN)
-        if self._worker and not self._unkept:
-            poller.register(self._worker.socket, zmq.POLLIN)
+        for slot in self._crew.slots:
+            if slot.process and not slot.unkept:
+                poller.register(slot.process.socket, zmq.POLLIN)
+        if self._live.socket:
+            poller.register(self._live.socket, zmq.POLLIN)
         if any(map(self._taker, self._behind)):
             return dict(poller.poll(0))
-        waiting = self._kill_at or not self._worker or self._unkept
-        return dict(poller.poll(20 if self._frontend.blocked else 100 if waiting else 1000))
+        return dict(poller.poll(20 if self._frontend.blocked else 100 if self._crew.restless else 1000))
 
     def _client(self, pending: PendingRequest) -> Client | None:
         """None while nothing has been heard of it since the server began."""
@@ -266,7 +276,10 @@ class Broker:
         except wire.VersionError as error:
             self._refuse(client, self._job_named(client, buffers), "version", str(error))
         except MessageError as error:
-            self._refuse(client, self._job_named(client, buffers), "invalid", str(error))
+            if (session := self._session_named(buffers)) is not None:
+                self._live.refuse(client, session, "invalid", str(error))
+            else:
+                self._refuse(client, self._job_named(client, buffers), "invalid", str(error))
         except Exception:  # bytes of a stranger met a fault of ours: that must not end the others' jobs
             log.exception("A message of client %s was not understood", client)
             reason = "The server could not read this message; report it with the server's log."
@@ -278,6 +291,12 @@ class Broker:
                 self._accept(client, message, buffers)
             elif isinstance(message, Resume):
                 self._resume(client, message)
+            elif isinstance(message, LivePose):
+                self._live.pose(client, message)
+            elif isinstance(message, LiveOpen):
+                self._live.open(client, message, self._engines)
+            elif isinstance(message, LiveClose):
+                self._live.close(client, message.session)
             elif (pending := self._jobs.get((client.identity, message.job))) is None:
                 pass
             elif isinstance(message, Received):
@@ -295,6 +314,13 @@ class Broker:
             return ""
         return "" if (client.identity, job) in self._jobs else job
 
+    def _session_named(self, buffers: Sequence[memoryview]) -> str | None:
+        """The live session that a refused message names; None where it names none."""
+        try:
+            return messages.JobId.check(session_named(wire.read_header(buffers)), "session")
+        except MessageError:
+            return None
+
     def _refuse(self, client: Client, job: str, code: str, reason: str) -> None:
         level = logging.DEBUG if client.refused else logging.WARNING
         log.log(level, "Refused a message of client %s: %s", client, reason)
@@ -304,12 +330,14 @@ class Broker:
     def _welcome(self, client: Client, now: float) -> None:
         engines = tuple(self._engines.values())
         at_work = sum(pending.ending is None for pending in self._jobs.values())
-        welcome = Welcome(server_version=__version__, engines=engines, device=self._device, jobs=at_work)
+        welcome = Welcome(server_version=__version__, engines=engines, device=self._crew.device, jobs=at_work)
         if all(message.job is not None for message in client.outbox):  # else one waits there already
             self._frontend.send(client, welcome)
-        if self._worker and self._worker.idle and now - self._described > REFRESH_AFTER:
+        if now - self._described > REFRESH_AFTER:
             self._described = now
-            self._worker.send(wire.encode(Hello()))
+            for slot in self._crew.slots:
+                if slot.process and slot.process.idle:
+                    slot.process.send(wire.encode(Hello()))
 
     def _accept(self, client: Client, request: GenerationRequest, parts: Sequence[memoryview]) -> None:
         known = self._jobs.get((client.identity, request.job))
@@ -333,6 +361,7 @@ class Broker:
             self._refuse(client, request.job, "full", str(error))
         else:
             pending = PendingRequest(client.identity, request.job, request.engine, number)
+            pending.model = self._model_of(request)
             self._jobs[pending.client, pending.job] = pending
             self._queue.add(pending)
             log.info(
@@ -376,6 +405,7 @@ class Broker:
         surplus = len(self._frontend.clients) - MAX_CLIENTS
         if surplus > 0:
             for client in sorted(clients, key=lambda client: client.heard)[:surplus]:
+                self._live.lose(client)
                 self._frontend.forget(client)
                 self._queue.forget(client.identity)
         if now - self._tidied > TIDY_AFTER:
@@ -388,6 +418,7 @@ class Broker:
         """Nothing was heard of a client for long: what waits for it stays in the store alone."""
         log.info("Client %s is gone; its jobs go on", client)
         client.gone = True
+        self._live.lose(client)
         for pending in [pending for pending in self._jobs.values() if pending.client == client.identity]:
             pending.sent -= self._frontend.discard(client, pending.job)
             pending.told = False
@@ -397,49 +428,62 @@ class Broker:
     # Jobs
 
     def _dispatch(self) -> None:
-        """Give an idle worker the next job, and tell the others how many come before them now."""
-        worker = self._worker
-        if worker and worker.idle and (pending := self._queue.first()):
-            try:
-                parts = self._store.request(pending.number)
-            except (OSError, ValueError) as error:
-                if isinstance(error, OSError) and is_scarcity(error):
-                    return
-                log.error("Job %r: its request can't be read (%s)", pending.job, error)
-                reason = "The server's copy of this request is damaged; generate the clip again."
-                self._queue.remove(pending)
-                self._end(pending, wire.encode(Failed(job=pending.job, code="internal", message=reason)))
-            else:
-                if worker.send(parts):
-                    self._queue.take(pending)
-                    self._note(self._store.set_state, pending.number, "running")
-                    worker.idle = False
-                    self._running = pending
-        for position, pending in enumerate(self._queue, start=1 if self._running else 0):
+        """Give idle workers the next jobs, and tell the others how many come before them now."""
+        while (chosen := choose(self._queue, self._crew.slots)) is not None:
+            if not self._begin(*chosen):
+                break
+        for position, pending in enumerate(self._queue, start=1 if self._crew.running else 0):
             if pending.position != position and self._say(
                 pending, Queued(job=pending.job, position=position), keep=False
             ):
                 pending.position = position
 
+    def _begin(self, pending: PendingRequest, slot: WorkerSlot) -> bool:
+        """Hand a job to an idle worker. False where no job can be handed out for now."""
+        assert slot.process is not None
+        try:
+            parts = self._store.request(pending.number)
+        except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and is_scarcity(error):
+                return False
+            log.error("Job %r: its request can't be read (%s)", pending.job, error)
+            reason = "The server's copy of this request is damaged; generate the clip again."
+            self._queue.remove(pending)
+            self._end(pending, wire.encode(Failed(job=pending.job, code="internal", message=reason)))
+            return True
+        if not slot.process.send(parts):
+            return False
+        self._queue.take(pending)
+        slot.begin(pending)
+        self._note(self._store.set_state, pending.number, "running")
+        return True
+
+    def _model_of(self, request: GenerationRequest) -> object:
+        """What its engine must have loaded for a request, in a form that can be compared."""
+        engine = self._engines[request.engine]
+        deciding = {option.name: option.default for option in engine.options if option.loads}
+        return repr({name: request.engine_options.get(name, value) for name, value in deciding.items()})
+
     def _cancel(self, pending: PendingRequest, verdict: Cancelled | Failed, now: float) -> None:
         """End a job, waiting or running, with `verdict`; what it has made and is not sent yet is dropped."""
-        if pending is not self._running:
+        slot = pending.slot
+        if slot is None:
             self._queue.remove(pending)
             pending.verdict = verdict
             self._end(pending, wire.encode(verdict))
-        elif pending.verdict is None and self._worker:
-            self._unkept = None
+        elif pending.verdict is None and slot.process:
+            slot.unkept = None
             pending.verdict = verdict
-            self._kill_at = now + self.settings.cancel_grace
-            self._worker.send(wire.encode(Cancel(job=pending.job)))
+            slot.kill_at = now + self.settings.cancel_grace
+            slot.process.send(wire.encode(Cancel(job=pending.job)))
             pending.frames = pending.sent
             if (client := self._client(pending)) is not None:
                 self._frontend.discard(client, pending.job)
 
     def _end(self, pending: PendingRequest, parts: Sequence) -> None:
         """The last message of a job: kept until its client has it; a cancelled one is not worth that."""
-        if pending is self._running:
-            self._running = self._kill_at = None
+        if pending.slot is not None:
+            pending.slot.end()
         if isinstance(pending.verdict, Cancelled):
             self._forget_job(pending)
             self._say(pending, pending.verdict)
@@ -450,7 +494,7 @@ class Broker:
 
     def _forget_job(self, pending: PendingRequest) -> None:
         """The client has all of an ended job, or wants no more of it."""
-        if pending is self._running or (pending.ending is None and pending.verdict is None):
+        if pending.slot is not None or (pending.ending is None and pending.verdict is None):
             return
         self._behind.pop(pending, None)
         del self._jobs[pending.client, pending.job]
@@ -463,20 +507,22 @@ class Broker:
         except OSError as error:
             log.error("What became of a job can't be kept: %s", error)
 
-    # What the worker says
+    # What workers say
 
-    def _hear_worker(self, worker: WorkerProcess, parts: Sequence[zmq.Frame], now: float) -> None:
+    def _hear_worker(self, slot: WorkerSlot, parts: Sequence[zmq.Frame], now: float) -> None:
         try:
             header = wire.read_header([part.buffer for part in parts])
             kind = header["type"]
             if kind == Welcome.__name__:
-                self._describe(worker, wire.decode([part.buffer for part in parts]), now)
+                slot.describe(wire.decode([part.buffer for part in parts]))
+                self._engines, self._described = self._crew.engines, now
                 return
         except MessageError as error:
-            log.error("The engine's process sent a malformed message (%s); ending it", error)
-            worker.kill()
+            log.error("The engine's process (%s) sent a malformed message (%s); ending it", slot.name, error)
+            if slot.process:
+                slot.process.kill()
             return
-        pending = self._running
+        pending = slot.running
         if pending and kind in _ENDINGS:
             log.info("Job %r: %s", pending.job, type(pending.verdict).__name__ if pending.verdict else kind)
             self._end(
@@ -484,22 +530,22 @@ class Broker:
             )
         elif pending and pending.verdict is None:
             if kind == Frame.__name__:
-                self._keep_frame(pending, header["index"], parts, now)
+                self._keep_frame(slot, pending, header["index"], parts, now)
             elif (client := self._client(pending)) is not None and not client.gone:
                 self._frontend.forward(client, parts, pending.job, keep=False)
 
     def _keep_frame(
-        self, pending: PendingRequest, index: int, parts: Sequence[zmq.Frame], now: float
+        self, slot: WorkerSlot, pending: PendingRequest, index: int, parts: Sequence[zmq.Frame], now: float
     ) -> None:
         """A finished frame: to the store, and to a client that has all before it without a way round."""
-        self._unkept = None
+        slot.unkept = None
         if index < pending.frames:
             return  # made before, by a process that has ended
         try:
             self._store.add_frame(pending.number, index, [part.buffer for part in parts])
         except OSError as error:
             if is_scarcity(error):
-                self._unkept = pending, index, parts
+                slot.unkept = pending, index, parts
                 return
             reason = (
                 f"The server can't keep this clip's frames ({error.strerror}); free some disk space there."
@@ -513,58 +559,18 @@ class Broker:
         else:
             self._behind[pending] = None
 
-    def _describe(self, worker: WorkerProcess, welcome: Welcome, now: float) -> None:
-        """The worker tells what it can do, and that it is idle unless it is at a job."""
-        self._engines = {engine.name: engine for engine in welcome.engines}
-        self._device, self._described = welcome.device, now
-        worker.reported, worker.idle = True, self._running is None
-        self._failed_starts = 0
-
-    def _keep_worker(self) -> None:
-        """See that there is a worker, and that it does what it is told."""
-        now = time.monotonic()
-        if self._worker is None:
-            if now >= self._start_at:
-                self._start_worker(now)
-        elif self._running and self._kill_at and now >= self._kill_at:
-            log.warning("Job %r does not stop; ending the process of its engine", self._running.job)
-            self._kill_at = None
-            self._worker.kill()
-        elif not self._worker.reported and now - self._worker.started > self.settings.start_timeout:
-            log.warning("The engine's process does not get ready; ending it")
-            self._worker.kill()
-        elif self._worker.reported and now - self._worker.heard > self.settings.hung_timeout:
-            log.warning("The engine's process gives no sign of life; ending it")
-            self._worker.kill(f"it gave no sign of life for {self.settings.hung_timeout:.0f} s")
-            self._worker.heard = now
-
-    def _start_worker(self, now: float) -> None:
-        try:
-            self._worker = WorkerProcess(self._context, self.settings.engines, self._folder.name, self._ring)
-        except (OSError, zmq.ZMQError) as error:
-            self._failed_starts += 1
-            self._start_at = now + min(0.5 * 2**self._failed_starts, LONGEST_PAUSE)
-            log.error("The engine's process can't be started (%s); trying again soon", error)
-
-    def _bury_worker(self, worker: WorkerProcess, exit_code: int, now: float) -> None:
-        """The worker's process has ended: its pending is made once more, or has failed. Raises `ServerError`
-        if the very first ones don't get ready at all."""
+    def _bury_worker(self, slot: WorkerSlot, now: float) -> None:
+        """A worker's process has ended: its job is made once more, or has failed. Raises `ServerError`."""
+        worker = slot.process
+        assert worker is not None
         while worker.socket.poll(20) and (parts := worker.receive(now)) is not None:
-            self._hear_worker(worker, parts, now)  # its last words
-        self._worker = self._unkept = None
-        worker.close()
-        (reason, remedy), pending = explain_exit(exit_code), self._running
-        reason = worker.killed_for or reason
-        if pending:
-            log.warning("Job %r: the engine's process ended (%s)", pending.job, reason)
-            self._bury_job(pending, reason, remedy)
+            self._hear_worker(slot, parts, now)  # its last words
+        reason, remedy = self._crew.bury(slot, now)
+        if slot.running:
+            log.warning("Job %r: the engine's process (%s) ended (%s)", slot.running.job, slot.name, reason)
+            self._bury_job(slot.running, reason, remedy)
         else:
-            log.info("The engine's process ended (%s)", reason)
-        if not worker.reported:
-            self._failed_starts += 1
-            self._start_at = now + min(0.5 * self._failed_starts, LONGEST_PAUSE)
-            if self._failed_starts == MAX_FAILED_STARTS and not self._engines:
-                raise ServerError(f"The engine's process can't start ({reason}); see what it says above.")
+            log.info("The engine's process (%s) ended (%s)", slot.name, reason)
 
     def _bury_job(self, pending: PendingRequest, reason: str, remedy: str) -> None:
         if pending.verdict:
@@ -577,7 +583,8 @@ class Broker:
             deaths = MAX_DEATHS
         if deaths < MAX_DEATHS:
             log.info("Job %r is made once more", pending.job)
-            self._running = self._kill_at = None
+            assert pending.slot is not None
+            pending.slot.end()
             pending.position = None
             self._queue.put_back(pending)
             return
@@ -596,10 +603,11 @@ class Broker:
                 if (client := self._client(pending)) is not None:
                     self._frontend.discard(client, pending.job)
                 self._say(pending, pending.verdict or Failed(job=pending.job, code="worker", message=reason))
-        elif self._running:
-            self._note(self._store.set_state, self._running.number, "waiting")
-        if self._worker:
-            self._worker.close()
+        else:
+            for pending in self._crew.running:
+                self._note(self._store.set_state, pending.number, "waiting")
+        self._crew.close()
+        self._live.stop()
         deadline = time.monotonic() + 1.0
         while self._frontend.blocked and time.monotonic() < deadline:
             time.sleep(0.02)

@@ -20,12 +20,21 @@ class Refusal(Exception):
 
 def check_request(request: GenerationRequest, offered: Mapping[str, EngineDescription]) -> None:
     """Raises `Refusal`."""
+    _check(request, offered, engines.check_request)
+
+
+def check_live(request: GenerationRequest, offered: Mapping[str, EngineDescription]) -> None:
+    """The same for a request that opens a live session."""
+    _check(request, offered, engines.check_live)
+
+
+def _check(request, offered, check) -> None:
     engine = offered.get(request.engine)
     if engine is None:
         raise Refusal(f"There is no engine named {request.engine!r}; choose one of {', '.join(offered)}.")
     if not engine.ready:
         raise Refusal(engine.reason or f"{engine.label} can't run here; choose another engine.", "engine")
     try:
-        engines.check_request(request, engine)
+        check(request, engine)
     except MessageError as error:
         raise Refusal(str(error)) from error

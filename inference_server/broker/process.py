@@ -44,9 +44,19 @@ class WorkerProcess:
     it was ended, where that was done on purpose."""
 
     def __init__(
-        self, context: zmq.Context, engines: Mapping[str, str], folder: str, on_exit: Callable[[], None]
+        self,
+        context: zmq.Context,
+        engines: Mapping[str, str],
+        folder: str,
+        on_exit: Callable[[], None],
+        environment: Mapping[str, str],
+        live: bool = False,
     ):
-        """Start a process that offers `engines`; `on_exit` is called, in another thread, when it ended."""
+        """Start a process that offers `engines`, for clips or for `live` sessions, with `environment` beside
+        this one's own; `on_exit` is called, in another thread, when it ended.
+
+        Raises `OSError`, `RuntimeError` or `MemoryError` where the system lacks something for it now.
+        """
         self.reported = self.idle = False
         self.exit_code: int | None = None
         self.killed_for = ""
@@ -62,25 +72,41 @@ class WorkerProcess:
         self._greeted = False
         try:
             self.socket.bind(f"ipc://{path}" if local else "tcp://127.0.0.1:*")
-            self._process = self._start(engines, token, folder)
+            self._on_exit = on_exit
+            self._process = self._start(engines, token, folder, environment, live)
+            try:
+                threading.Thread(target=self._watch, daemon=True).start()
+            except BaseException:
+                self._process.kill()
+                self._process.wait()
+                self._stdin.close()
+                raise
         except BaseException:
             self.socket.close()
             raise
-        self._on_exit = on_exit
-        threading.Thread(target=self._watch, daemon=True).start()
 
-    def _start(self, engines: Mapping[str, str], token: str, folder: str) -> subprocess.Popen:
+    def _start(
+        self,
+        engines: Mapping[str, str],
+        token: str,
+        folder: str,
+        environment: Mapping[str, str],
+        live: bool,
+    ) -> subprocess.Popen:
         order = {
             "address": self.socket.last_endpoint.rstrip(b"\0").decode(),
             "token": token,
             "engines": dict(engines),
             "folder": folder,
+            "live": live,
         }
         process = subprocess.Popen(
             [sys.executable, "-m", "inference_server.worker"],
             stdin=subprocess.PIPE,
             stdout=sys.stderr.fileno(),
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [os.getcwd(), *sys.path]))},
+            env=os.environ
+            | dict(environment)
+            | {"PYTHONPATH": os.pathsep.join(filter(None, [os.getcwd(), *sys.path]))},
         )
         assert process.stdin is not None
         self._stdin = process.stdin
@@ -124,15 +150,19 @@ class WorkerProcess:
         self.killed_for = reason
         self._process.kill()
 
-    def close(self) -> None:
-        """End the process, kindly at first."""
+    def dismiss(self) -> None:
+        """Ask the process to end."""
         try:
             self._stdin.write(b".")
             self._stdin.close()
-        except OSError:
-            pass  # what the pipe still held can't be written: the process has ended
+        except (OSError, ValueError):
+            pass  # it has ended, with what the pipe still held unread; or it was asked before
+
+    def close(self, timeout: float = 2.0) -> None:
+        """End the process, kindly for `timeout` seconds."""
+        self.dismiss()
         try:
-            self._process.wait(2)
+            self._process.wait(timeout)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

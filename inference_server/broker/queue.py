@@ -6,8 +6,12 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count, zip_longest
+from typing import TYPE_CHECKING
 
 from shared.messages import Cancelled, Failed
+
+if TYPE_CHECKING:
+    from .slots import WorkerSlot
 
 
 class QueueFull(Exception):
@@ -20,7 +24,9 @@ class PendingRequest:
 
     `frames` are kept, of which `sent` have gone to the client. `ending` is the last message, once there is
     one, and `told` whether it has gone out. `position` is what the client was last told. `verdict` is how the
-    job ends, whatever the worker still says of it, because it was cancelled or can't go on.
+    job ends, whatever the worker still says of it, because it was cancelled or can't go on. `slot` is where
+    it is made now, `model` what its engine needs loaded for it, and `passed` counts the jobs that went before
+    it because what they need was loaded.
     """
 
     client: bytes
@@ -33,6 +39,9 @@ class PendingRequest:
     told: bool = False
     position: int | None = None
     verdict: Cancelled | Failed | None = None
+    model: object = None
+    slot: WorkerSlot | None = field(default=None, repr=False)
+    passed: int = 0
 
 
 class FairQueue:
@@ -73,9 +82,6 @@ class FairQueue:
         """Have a request that was taken come next."""
         self._waiting.setdefault(request.client, deque()).appendleft(request)
         self._last_turn[request.client] = -1
-
-    def first(self) -> PendingRequest | None:
-        return next(iter(self), None)
 
     def take(self, request: PendingRequest) -> None:
         """Remove a request because its turn has come."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +15,9 @@ from ..engines import ENGINES
 class Settings:
     """Times are in seconds.
 
+    cards: CUDA's numbers of the graphics cards to use, with a worker process for each; none is the first card
+        that there is, or the processor.
+    workers: how many processes make clips side by side where no cards are named.
     jobs: the folder that keeps jobs, so that they outlive the server; without one they end with it.
     jobs_quota: bytes of requests and frames kept at most.
     keep_ended: what ended so long ago and was never fetched is dropped.
@@ -26,6 +29,8 @@ class Settings:
 
     address: str = DEFAULT_ADDRESS
     engines: Mapping[str, str] = field(default_factory=lambda: ENGINES)
+    cards: Sequence[str] = ()
+    workers: int = 1
     jobs: Path | None = None
     jobs_quota: int = 32 << 30
     keep_ended: float = 7 * 86400.0

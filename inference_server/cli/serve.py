@@ -15,8 +15,11 @@ from shared.address import DEFAULT_ADDRESS, Address, AddressError
 from ..broker import ServerError
 from ..broker.broker import Broker
 from ..broker.settings import Settings
+from ..engines.poseanything.machine import find_cards
 
 log = logging.getLogger(__name__)
+
+MAX_WORKERS = 64
 
 
 def add_parser(subparsers) -> argparse.ArgumentParser:
@@ -30,6 +33,21 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="where jobs are kept, so that they outlive the server (default: one for each port in"
         " ~/.poseanything/jobs, or in the folder that POSEANYTHING_JOBS names; none with port 0)",
+    )
+    parser.add_argument(
+        "--cards",
+        type=_numbers,
+        default=(),
+        metavar="N,N",
+        help="graphics cards to use, as nvidia-smi numbers them, such as 0,1; each makes clips of its own"
+        " (default: the first)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=_count,
+        default=1,
+        metavar="N",
+        help="clips made side by side where no cards are named (default: %(default)s)",
     )
     parser.add_argument("--exit-with-stdin", action="store_true", help="end when standard input closes")
     parser.add_argument(
@@ -54,8 +72,29 @@ def run(args: argparse.Namespace) -> int:
                 2,
             )
         log.warning("Listening on %s without protection: whoever reaches it can use it.", args.address)
-    settings = Settings(address=args.address, jobs=args.jobs or default_jobs(address))
+    if missing := [card for card in args.cards if int(card) >= len(find_cards())]:
+        there = ", ".join(f"{number} ({card.name})" for number, card in enumerate(find_cards())) or "none"
+        return _complain(f"There is no card {missing[0]} here; nvidia-smi lists {there}.", 2)
+    settings = Settings(
+        address=args.address,
+        cards=args.cards,
+        workers=args.workers,
+        jobs=args.jobs or default_jobs(address),
+    )
     return serve(settings, exit_with_stdin=args.exit_with_stdin)
+
+
+def _numbers(text: str) -> tuple[str, ...]:
+    numbers = [word.strip() for word in text.split(",")]
+    if not all(map(str.isdecimal, numbers)) or len(set(numbers)) < len(numbers):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of different numbers, such as 0,1")
+    return tuple(numbers)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_WORKERS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {MAX_WORKERS}")
+    return int(text)
 
 
 def default_jobs(address: Address) -> Path | None:

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from shared.messages import EngineDescription, GenerationRequest, Preview, Progress
+from shared.pose import PoseSequence
 
 from ..poseanything.runtime.out_of_memory import is_out_of_memory
 
-__all__ = ["Engine", "EngineError", "JobCancelled", "Picture", "is_out_of_memory"]
+__all__ = ["Engine", "EngineError", "JobCancelled", "LiveSession", "Picture", "is_out_of_memory"]
 
 
 class EngineError(Exception):
@@ -39,6 +40,17 @@ class Picture:
 
     index: int
     image: np.ndarray
+
+
+class LiveSession(ABC):
+    """Draws one pose after the other from what was prepared once. `note` is for the user."""
+
+    note = ""
+
+    @abstractmethod
+    def draw(self, pose: PoseSequence, camera_motion: np.ndarray | None) -> np.ndarray:
+        """RGB uint8 [height, width, 3] of a single frame's pose of the limbs it was opened with, and of a
+        background that has moved by `camera_motion` [3, 3] since the opening. The array is handed over."""
 
 
 class Engine(ABC):
@@ -78,3 +90,9 @@ class Engine(ABC):
         state. The value that it returns is a note for the user. `seconds_left` of progress may be None: the
         host then estimates it.
         """
+
+    def open_live(self, request: GenerationRequest) -> LiveSession:
+        """Prepare a live session, in another thread than others draw in; only asked of an engine that
+        describes itself as `live`. The request is that of `shared.messages.LiveOpen`. Raises `EngineError`.
+        """
+        raise EngineError("This engine makes no live pictures; choose another engine.", code="invalid")

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from .host import EngineHost
 from .link import Link
+from .live import serve_live
 from .run import run
 
 
@@ -29,8 +30,14 @@ def main() -> None:
     settings = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_broker, args=(_take_stdin(), settings["folder"]), daemon=True).start()
     host = EngineHost(settings["engines"])
+    (serve_live if settings["live"] else serve_jobs)(host, settings["address"], settings["token"])
+    os._exit(0)  # what is left of a broken engine may not be able to end in good order
+
+
+def serve_jobs(host: EngineHost, address: str, token: str) -> None:
+    """Make one clip after the other, until an engine is broken."""
     host.warm_up()
-    link = Link(settings["address"], settings["token"])
+    link = Link(address, token)
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1), "encoder") as encoders:
         while True:
             item = link.wait()
@@ -41,7 +48,6 @@ def main() -> None:
                     break
             link.send(host.welcome())
     link.close()
-    os._exit(0)  # what is left of a broken engine may not be able to end in good order
 
 
 def _die_first() -> None:

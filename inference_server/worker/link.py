@@ -37,6 +37,7 @@ class Link:
         self._context = zmq.Context()
         self._events = self._connect(address, f"{token}/events")
         self._waiting: queue.SimpleQueue[WorkItem | None] = queue.SimpleQueue()
+        self._latest: WorkItem | None = None
         control = self._connect(address, f"{token}/control")
         threading.Thread(target=self._listen, args=(control,), daemon=True).start()
 
@@ -50,7 +51,6 @@ class Link:
 
     def _listen(self, control: zmq.Socket) -> None:
         control.linger = 0
-        item = None
         while True:
             try:
                 with contextlib.suppress(zmq.Again):
@@ -61,14 +61,17 @@ class Link:
             except zmq.ContextTerminated:
                 control.close()
                 return
-            header = wire.read_header([part.buffer for part in parts])
-            if header["type"] == GenerationRequest.__name__:
-                item = WorkItem(header["job"], parts)
-                self._waiting.put(item)
-            elif header["type"] == Hello.__name__:
-                self._waiting.put(None)
-            elif header["type"] == Cancel.__name__ and item and item.job == header["job"]:
-                item.cancelled.set()
+            self._take(wire.read_header([part.buffer for part in parts]), parts)
+
+    def _take(self, header: dict[str, Any], parts: Sequence[zmq.Frame]) -> None:
+        """A message of the broker has come; called in the listening thread."""
+        if header["type"] == GenerationRequest.__name__:
+            self._latest = WorkItem(header["job"], parts)
+            self._waiting.put(self._latest)
+        elif header["type"] == Hello.__name__:
+            self._waiting.put(None)
+        elif header["type"] == Cancel.__name__ and self._latest and self._latest.job == header["job"]:
+            self._latest.cancelled.set()
 
     def wait(self) -> WorkItem | None:
         """The next request, or None when the broker asks what this worker can do."""

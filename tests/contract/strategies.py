@@ -91,7 +91,9 @@ def of_class(cls):
         engines.EngineDescription: descriptions,
         messages.GenerationRequest: requests,
         messages.Preview: previews,
-        messages.Frame: frames,
+        messages.Frame: lambda: frames(messages.Frame),
+        messages.LivePicture: lambda: frames(messages.LivePicture),
+        messages.LivePose: live_poses,
     }
     if cls in special:
         return special[cls]()
@@ -164,7 +166,7 @@ def previews():
 
 
 @st.composite
-def frames(draw):
+def frames(draw, cls):
     width, height, kind = (
         draw(st.integers(1, 6)),
         draw(st.integers(1, 6)),
@@ -176,9 +178,16 @@ def frames(draw):
         else {"max_size": 100}
     )
     given = dict(width=width, height=height, format=kind, data=draw(st.binary(**size)))
-    return messages.Frame(
-        **draw(fields_of(messages.Frame, **{name: st.just(value) for name, value in given.items()}))
+    return cls(**draw(fields_of(cls, **{name: st.just(value) for name, value in given.items()})))
+
+
+@st.composite
+def live_poses(draw):
+    turns = st.floats(-1, 1, width=32).map(
+        lambda shift: np.array([[1, 0, shift], [0, 1, -shift], [0, 0, 1]], np.float32)
     )
+    given = dict(pose=poses(1), camera_motion=st.none() | turns)
+    return messages.LivePose(**draw(fields_of(messages.LivePose, **given)))
 
 
 @st.composite

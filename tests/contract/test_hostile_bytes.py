@@ -49,7 +49,8 @@ def test_a_message_cut_short(message, data):
     shortened = parts[index][:cut]
     why = refused([*parts[:index], shortened, *parts[index + 1 :]])
     # a picture file cut short is still bytes; everything else has a length to keep
-    assert why or index and isinstance(message, (messages.Frame, messages.GenerationRequest))
+    files = messages.Frame, messages.GenerationRequest, messages.LiveOpen, messages.LivePicture
+    assert why or index and isinstance(message, files)
     if index + 1 < len(parts):
         assert refused(parts[: index + 1])
 

@@ -224,6 +224,12 @@ EXAMPLES = {
     engines.GuiderDescription: engines.GuiderDescription("none", "None", "One evaluation"),
     engines.Preset: engines.Preset("fast", "Fast", "Few steps"),
     engines.EngineDescription: engines.EngineDescription("draft", "Draft", "Moves parts", False),
+    messages.LiveOpen: messages.LiveOpen("live", request()),
+    messages.LivePose: messages.LivePose("live", 0, line_pose(1)),
+    messages.LiveClose: messages.LiveClose("live"),
+    messages.LiveReady: messages.LiveReady("live"),
+    messages.LivePicture: messages.LivePicture("live", 0, 4, 4, "png", b""),
+    messages.LiveEnded: messages.LiveEnded("live"),
     messages.Welcome: messages.Welcome("1", ()),
     messages.Hello: messages.Hello(),
     messages.Cancel: messages.Cancel("job"),
@@ -301,6 +307,15 @@ def test_guidance_that_stops_before_it_starts_is_refused():
 def test_a_raw_frame_must_fill_its_size():
     with pytest.raises(schema.MessageError, match="as many bytes"):
         messages.Frame("job", 0, 4, 4, "raw", bytes(47))
+    with pytest.raises(schema.MessageError, match="as many bytes"):
+        messages.LivePicture("live", 0, 4, 4, "raw", bytes(47))
+
+
+def test_a_live_pose_is_one_frame_that_can_be_followed():
+    with pytest.raises(schema.MessageError, match="single frame, not 2"):
+        messages.LivePose("live", 0, line_pose(2))
+    with pytest.raises(schema.MessageError, match="can't be followed"):
+        messages.LivePose("live", 0, line_pose(1), np.zeros((3, 3), np.float32))
 
 
 def test_a_message_too_large_to_be_taken_is_not_sent():

@@ -613,20 +613,25 @@ def test_it_says_what_it_runs_on_and_refuses_a_card_that_can_not_be_used(
     weights, monkeypatch, cuda, torch_cuda, ready, words
 ):
     monkeypatch.setenv("POSEANYTHING_WEIGHTS", str(weights))
-    card = machine.read_report(REPORT % cuda) if cuda else None
-    monkeypatch.setattr(machine, "find_card", lambda: card)
+    cards = machine.read_report(REPORT % cuda) if cuda else ()
+    monkeypatch.setattr(machine, "find_cards", lambda: cards)
     monkeypatch.setattr(machine, "torch_cuda", lambda: torch_cuda)
     about = find_engine("poseanything").describe()
     assert about.ready == ready and words in (about.runs_on if ready else about.reason)
 
 
-def test_a_hidden_card_is_not_looked_for(monkeypatch):
-    asked = []
-    monkeypatch.setattr(machine.subprocess, "run", lambda *words, **_: asked.append(words))
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
-    machine.find_card.cache_clear()
-    assert machine.find_card() is None and not asked
-    machine.find_card.cache_clear()
+@pytest.mark.parametrize(
+    ("visible", "name"),
+    [(None, "a"), ("1", "b"), ("1,0", "b"), ("GPU-8932f937", "a"), ("7", None), ("-1", None), ("", None)],
+)
+def test_the_card_is_the_one_that_cuda_shows(monkeypatch, visible, name):
+    cards = [machine.NvidiaCard(name, 1 << 34, (12, 8)) for name in "ab"]
+    monkeypatch.setattr(machine, "find_cards", lambda: cards)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    card = machine.find_card()
+    assert (card and card.name) == name
 
 
 def test_the_build_of_torch_is_told_without_importing_it():

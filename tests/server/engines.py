@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inference_server.engines.base import Engine, EngineError, JobCancelled, Picture
+from inference_server.engines.base import Engine, EngineError, JobCancelled, LiveSession, Picture
 from shared.engines import EngineDescription, describe_options, option
 from shared.messages import Preview, Progress
 
@@ -21,6 +21,7 @@ ENGINES = {
     "broken": f"{HERE}:Broken",
     "fatal": f"{HERE}:Fatal",
     "deaf": f"{HERE}:Deaf",
+    "living": f"{HERE}:Living",
     "missing": f"{HERE}_that_do_not_exist:Missing",
 }
 
@@ -130,6 +131,43 @@ class Deaf(Plain):
     def generate(self, request, cancelled):
         yield Progress(job=request.job, stage="denoising", step=0, total=1)
         time.sleep(3600)
+
+
+class Living(Plain):
+    """Offers live sessions, whose pictures have the colour of the pose's first x."""
+
+    ABOUT = {"live": True}
+
+    def open_live(self, request):
+        if request.engine_options.get("how") == "can't":
+            raise EngineError("Nothing moves in this picture; choose another one.")
+        return Colours(request)
+
+
+class Colours(LiveSession):
+    """Writes a byte into its trace when it is opened, and takes it back when it is freed."""
+
+    note = "In colour."
+
+    def __init__(self, request):
+        self.size, self.options = (request.height, request.width), request.engine_options
+        self.trace = self.options.get("trace", os.devnull)
+        with open(self.trace, "ab") as file:
+            file.write(b".")
+
+    def __del__(self):
+        if self.trace != os.devnull:
+            os.truncate(self.trace, os.path.getsize(self.trace) - 1)
+
+    def draw(self, pose, camera_motion):
+        time.sleep(self.options.get("pause", 0))
+        x = int(pose.points[0, 0])
+        if x == 13:
+            raise ValueError("thirteen")
+        if x == 14:
+            os.kill(os.getpid(), 9)
+        shift = 0 if camera_motion is None else int(camera_motion[0, 2])
+        return np.full((*self.size, 3), x + shift, np.uint8)
 
 
 class Stillborn(Plain):

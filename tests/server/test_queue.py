@@ -19,7 +19,7 @@ def fill(queue: FairQueue, clients: str) -> list[PendingRequest]:
 
 def drain(queue: FairQueue) -> list[PendingRequest]:
     taken = []
-    while job := queue.first():
+    while job := next(iter(queue), None):
         queue.take(job)
         taken.append(job)
     return taken
@@ -34,7 +34,7 @@ def test_announced_order_is_the_order_of_turns(before, turns, after):
     queue = roomy()
     fill(queue, before)
     for _ in range(min(turns, len(queue))):
-        queue.take(queue.first())
+        queue.take(next(iter(queue)))
     fill(queue, after)
     announced = list(queue)
     assert drain(queue) == announced
@@ -61,7 +61,7 @@ def test_nobody_gets_two_turns_while_another_waits_for_one(clients):
 def test_a_newcomer_goes_before_those_who_had_a_turn():
     queue = roomy()
     fill(queue, "aaa")
-    queue.take(queue.first())
+    queue.take(next(iter(queue)))
     fill(queue, "b")
     assert [job.client for job in queue] == [b"b", b"a", b"a"]
 
@@ -86,7 +86,7 @@ def test_it_is_bounded_and_says_how(limits, clients, refused):
     with pytest.raises(QueueFull, match=refused):
         fill(queue, "a")
     assert list(queue) == before
-    queue.take(queue.first())
+    queue.take(next(iter(queue)))
     fill(queue, "a")
 
 
@@ -95,8 +95,8 @@ def test_a_job_put_back_comes_next(clients, turns):
     queue = roomy()
     fill(queue, clients)
     for _ in range(min(turns, len(queue) - 1)):
-        queue.take(queue.first())
-    job = queue.first()
+        queue.take(next(iter(queue)))
+    job = next(iter(queue))
     queue.take(job)
     queue.put_back(job)
     assert next(iter(queue)) is job

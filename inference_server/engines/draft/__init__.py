@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator
 from shared.engines import EngineDescription
 from shared.messages import GenerationRequest, Preview, Progress
 
-from ..base import Engine, JobCancelled, Picture
+from ..base import Engine, JobCancelled, LiveSession, Picture
 
 NOTE = "A draft bends the first frame by the pose; prompt, seed, steps and guidance have no effect on it."
 
@@ -34,6 +34,7 @@ class DraftEngine(Engine):
             neural=False,
             uses_prompt=False,
             uses_seed=False,
+            live=True,
             runs_on="Runs on the processor, in less time than the clip plays.",
         )
 
@@ -61,3 +62,8 @@ class DraftEngine(Engine):
                 step = max(1, -(-max(image.shape) // PREVIEW_SIDE))
                 yield Preview(job=request.job, index=index, image=image[::step, ::step].copy())
         return " ".join([NOTE, *clip.notes])
+
+    def open_live(self, request: GenerationRequest) -> LiveSession:
+        from .live import LiveDraft
+
+        return LiveDraft(request)

@@ -27,29 +27,33 @@ class Background:
         if edge is not None:
             hole |= edge
         self.plate = complete(image, hole)
-        self.motion = None
-        if camera_motion is not None:
-            half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
-            self.motion = (
-                np.linalg.inv(half) @ camera_motion.astype(np.float64) @ half
-            )  # between pixel indices
+        self.motion = camera_motion
 
     def still(self, frame: int) -> bool:
         """Whether the camera sees in this frame what it saw in the first."""
-        if self.motion is None:
-            return True
-        motion = self.motion[frame]
-        return np.allclose(motion, motion[2, 2] * np.eye(3), rtol=0, atol=1e-5 * abs(motion[2, 2]))
+        return self.motion is None or _stands(self.motion[frame])
 
     def seen(self, frame: int) -> np.ndarray:
         """What the camera sees of it; not to be written to."""
-        if self.still(frame):
+        return self.seen_by(None if self.motion is None else self.motion[frame])
+
+    def seen_by(self, motion: np.ndarray | None) -> np.ndarray:
+        """What a camera sees of it that has moved by a homography [3, 3]; not to be written to."""
+        if motion is None or _stands(motion):
             return self.plate
         height, width = self.plate.shape[:2]
         return cv2.warpPerspective(
             self.plate,
-            self.motion[frame],
+            np.linalg.inv(HALF) @ motion.astype(np.float64) @ HALF,
             (width, height),
             flags=cv2.INTER_LINEAR,
             borderMode=cv2.BORDER_REFLECT_101,
         )
+
+
+HALF = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
+"""From pixel indices to pixel positions."""
+
+
+def _stands(motion: np.ndarray) -> bool:
+    return np.allclose(motion, motion[2, 2] * np.eye(3), rtol=0, atol=1e-5 * abs(motion[2, 2]))

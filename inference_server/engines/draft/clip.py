@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 
 from shared.messages import GenerationRequest
+from shared.pose import PoseSequence
 
 from ...poseanything.conditioning.latent_grid import InputError
 from ...poseanything.conditioning.pictures import decode_picture
@@ -19,16 +20,18 @@ from .motion import find_motion
 from .outline import Outline
 from .shadows import Shadow
 from .symmetry import find_mirrors
-from .tracks import track_limbs
+from .tracks import Tracks, track_limbs, track_pose
 from .warping import Drawer
 
 EXACT_EDGE, GUESSED_EDGE = 2, 4
 """Pixels around the subject that belong to its soft edge, with the truth about its outline and without."""
+STILL = 2.0
+"""Pixels: limbs that move less all through a clip say nothing about what hangs together."""
 
 
 class Clip:
-    """Draws the frames of a request in any order. `notes` say in sentences what it had to leave out or make
-    up."""
+    """Draws the frames of a request in any order, or other poses. `notes` say in sentences what it had to
+    leave out or make up."""
 
     def __init__(self, request: GenerationRequest):
         self.request, self.notes = request, []
@@ -94,16 +97,17 @@ class Clip:
         kin = regions.find_kin(tracks, motion, radius)
         owners = regions.smooth_borders(owners, kin, radius)
         joined = regions.find_joined(owners, request.part_maps, tracks, kin, radius)
+        if np.abs(tracks.points - tracks.points[tracks.rest]).max() < STILL:
+            kin = joined  # nothing tells how the others move against each other
         parts = cut_parts(self.image, owners, tracks, motion, radius, kin, joined)
         mirrors = find_mirrors(request.pose.limbs)
-        parts, motion, borrowers = lend_parts(parts, owners, tracks, motion, mirrors)
-        self.drawer = Drawer(parts, motion, request.width, request.height)
+        parts, self._lent, borrowers = lend_parts(parts, owners, tracks, motion, mirrors)
+        self._radius, self._focal = radius, motion.focal
+        self.drawer = Drawer(parts, motion.carry(*self._lent), request.width, request.height)
         self._describe(owners, borrowers)
 
-        bone = np.array([part.rods[0] for part in parts])
-        bone[len(parts) - len(borrowers) :] = borrowers
-        depth = (tracks.depth[:, tracks.heads] + tracks.depth[:, tracks.tails]) / 2
-        self.depth, self.drawn = depth[:, bone], tracks.drawn[:, bone]
+        self._bones = np.array([part.rods[0] for part in parts])
+        self._bones[len(parts) - len(borrowers) :] = borrowers
         return owners
 
     def _known(self, index: int) -> list[tuple[int, float, complex]]:
@@ -144,13 +148,37 @@ class Clip:
             behind = self.shadow.cast(self._known(index), behind)
         if self.drawer is None:
             return behind
-        canvas, coverage = behind.copy(), np.zeros(behind.shape[:2], np.uint8)
-        order = np.argsort(-self.depth[index], kind="stable")
-        self.drawer.draw(index, canvas, coverage, order[self.drawn[index, order]])
+        canvas, coverage = self._draw(index, self.tracks, behind)
         # What is known of the frames without a pose is not asked for: the clip is free there.
         if self.outline is not None and (self.posed == index).any():
             self.outline.correct(index, canvas, coverage, behind)
         return canvas
+
+    def pose(self, pose: PoseSequence, camera_motion: np.ndarray | None) -> np.ndarray:
+        """RGB uint8 [height, width, 3] of a pose that is in no frame of the clip; `frame` must not be called
+        any more. The subject keeps the shadow of the rest frame."""
+        behind = self.background.seen_by(camera_motion)
+        if self.tracks is None:
+            return behind.copy()
+        width, height = self.request.width, self.request.height
+        tracks = track_pose(self.tracks, self.request.pose, pose, width, height)
+        if tracks.still(1) and behind is self.background.plate:
+            return self.image.copy()
+        if self.shadow is not None:
+            moved = complex(*(tracks.points[1] - tracks.points[0]).mean(axis=0))
+            behind = self.shadow.cast([(self.tracks.rest, 1.0, moved)], behind)
+        if self.drawer is None:
+            return behind.copy()
+        self.drawer.follow(find_motion(tracks, self._radius, width, self._focal).carry(*self._lent))
+        return self._draw(1, tracks, behind)[0]
+
+    def _draw(self, index: int, tracks: Tracks, behind: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The parts over what is behind them, and how opaque they are."""
+        canvas, coverage = behind.copy(), np.zeros(behind.shape[:2], np.uint8)
+        depth = (tracks.depth[index, tracks.heads] + tracks.depth[index, tracks.tails])[self._bones]
+        order = np.argsort(-depth, kind="stable")
+        self.drawer.draw(index, canvas, coverage, order[tracks.drawn[index, self._bones[order]]])
+        return canvas, coverage
 
 
 def _limbs(limbs):

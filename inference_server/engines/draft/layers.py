@@ -65,9 +65,9 @@ def cut_parts(
 def lend_parts(
     parts: list[Part], owners: np.ndarray, tracks: Tracks, motion: Motion, mirrors: dict[int, int]
 ):
-    """Let limbs that the first frame does not show borrow their mirror image's picture: (parts, motion,
-    borrowers), where `motion` has more rods for them and `borrowers` are the bones that borrow. `mirrors`
-    maps limbs."""
+    """Let limbs that the first frame does not show borrow their mirror image's picture: (parts, lent,
+    borrowers), where `Motion.carry(*lent)` has more rods for them and `borrowers` are the bones that borrow.
+    `mirrors` maps limbs."""
     first = {limb: np.flatnonzero(tracks.limbs == limb) for limb in np.unique(tracks.limbs).tolist()}
     across = np.arange(tracks.num_bones)
     for limb, other in mirrors.items():
@@ -83,7 +83,7 @@ def lend_parts(
             borrowed[borrower] = replace(part, rods=len(source) + np.arange(len(part.rods)))
             source.extend(part.rods)
             target.extend(across[part.rods])
-    return parts + list(borrowed.values()), motion.carry(np.array(source), np.array(target)), list(borrowed)
+    return parts + list(borrowed.values()), (np.array(source), np.array(target)), list(borrowed)
 
 
 class _Cutter:

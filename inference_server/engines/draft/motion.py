@@ -22,7 +22,8 @@ class Motion:
     """Bone b, at `origin[i, b]` (complex pixels) in frame i, points along `axis[i, b]` (unit) and is
     `length[i, b]` long, seen `scale[i, b]` times as large as in the rest frame. `mirror[i, b]` is -1 where a
     bone has swung through the line of sight, which shows its picture from behind, 1 elsewhere. `rest_*` [B]
-    describe it in the first frame of the clip; there a scene unit is `rest_size` pixels."""
+    describe it in the first frame of the clip; there a scene unit is `rest_size` pixels. `focal` is the
+    focal length in pixels that fits the bones best."""
 
     rest_origin: np.ndarray
     rest_axis: np.ndarray
@@ -33,6 +34,7 @@ class Motion:
     length: np.ndarray
     mirror: np.ndarray
     scale: np.ndarray
+    focal: float
 
     def carry(self, source: np.ndarray, target: np.ndarray) -> Motion:
         """Motion that carries the picture of the bones `source` [B] as the bones `target` [B] move."""
@@ -47,6 +49,7 @@ class Motion:
             length=self.length[:, target],
             mirror=self.mirror[:, target],
             scale=np.clip(self.scale[:, target] * size, 1 / MAX_SCALE, MAX_SCALE),
+            focal=self.focal,
         )
 
     def forward(self, frames, bones, at: np.ndarray) -> np.ndarray:
@@ -73,16 +76,17 @@ class Motion:
         return np.stack([shaft, local.real - shaft, local.imag, np.ones(local.shape)], axis=-1)
 
 
-def find_motion(tracks: Tracks, radius: np.ndarray, width: int) -> Motion:
+def find_motion(tracks: Tracks, radius: np.ndarray, width: int, focal: float | None = None) -> Motion:
     """The motion of every bone. `radius` [S] is half the thickness of its flesh in pixels: a bone shorter
     than that, seen end on, says little about its turn and takes its neighbours'. `width` is the picture's, in
-    pixels."""
+    pixels; `focal` is known where the tracks are those of another moment of the same shot."""
     vectors = tracks.vectors()
     rest = vectors[tracks.rest]
     rest_axis = np.where(np.abs(rest) > 1e-6, rest, 1)
     rest_axis = rest_axis / np.abs(rest_axis)
     turn, mirror = _find_turn(tracks, vectors, rest_axis, radius)
-    size = _find_size(tracks, vectors, width)
+    focal = _find_focal(tracks, vectors, width) if focal is None else focal
+    size = _find_size(tracks, vectors, focal)
     heads = tracks.points[:, tracks.heads, 0] + 1j * tracks.points[:, tracks.heads, 1]
     return Motion(
         rest_origin=heads[tracks.rest],
@@ -94,6 +98,7 @@ def find_motion(tracks: Tracks, radius: np.ndarray, width: int) -> Motion:
         length=np.maximum(np.abs(vectors), 0.5),
         mirror=mirror,
         scale=np.clip(size / size[tracks.rest], 1 / MAX_SCALE, MAX_SCALE),
+        focal=focal,
     )
 
 
@@ -126,15 +131,10 @@ def _find_turn(tracks, vectors, rest_axis, radius):
     return turn, mirror
 
 
-def _find_size(tracks, vectors, width):
-    """[F, S] pixels to a scene unit at each bone.
-
-    That is f / depth, but nobody says what the focal length f is, whether it changes, or whether the camera
-    is orthographic. The bones do: their lengths in space hold through the clip. So f is the one that keeps
-    them most constant, and each frame's own is the one that gives its bones their rest lengths."""
-    depth = (tracks.depth[:, tracks.heads] + tracks.depth[:, tracks.tails]) / 2
-    rise = (tracks.depth[:, tracks.heads] - tracks.depth[:, tracks.tails]) ** 2
-    seen = (np.abs(vectors) * depth) ** 2
+def _find_focal(tracks, vectors, width):
+    """The focal length in pixels that keeps the lengths of the bones in space most constant: nobody says what
+    it is, whether it changes, or whether the camera is orthographic, but those hold through the clip."""
+    seen, rise = _see(tracks, vectors)
     weight = np.abs(vectors).mean(0)
     usual = 1.4 * width
     candidates = usual * np.geomspace(0.25, 64, 41)
@@ -144,14 +144,27 @@ def _find_size(tracks, vectors, width):
         space = np.sqrt(seen[sample] / focal**2 + rise[sample])
         spread.append(np.average(space.std(0) / np.maximum(space.mean(0), 1e-9), weights=weight + 1e-9))
     spread = np.array(spread) + 2e-4 * np.abs(np.log(candidates / usual))
-    focal = candidates[int(np.argmin(spread))]
+    return float(candidates[int(np.argmin(spread))])
 
+
+def _find_size(tracks, vectors, focal):
+    """[F, S] pixels to a scene unit at each bone: f / depth, where each frame's own f is the one that gives
+    its bones their rest lengths."""
+    seen, rise = _see(tracks, vectors)
+    weight = np.abs(vectors).mean(0)
     rest = seen[tracks.rest] / focal**2 + rise[tracks.rest]
     flat = rest - rise
     open_ = flat > 0.4 * rest
     ratio = np.where(open_, np.sqrt(seen / np.maximum(flat, 1e-12)) / focal, 1.0)
     zoom = _weighted_median(ratio, np.where(open_, weight, 0) + 1e-9)
-    return focal * zoom[:, None] / depth
+    return focal * zoom[:, None] / ((tracks.depth[:, tracks.heads] + tracks.depth[:, tracks.tails]) / 2)
+
+
+def _see(tracks, vectors):
+    """[F, S] twice: the square of each bone's length in the picture times its depth, and of its rise in
+    depth."""
+    heads, tails = tracks.depth[:, tracks.heads], tracks.depth[:, tracks.tails]
+    return (np.abs(vectors) * (heads + tails) / 2) ** 2, (heads - tails) ** 2
 
 
 def _weighted_median(values, weights):

@@ -8,11 +8,12 @@ filled in between the frames that have it, as rigidly as the limbs allow.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from shared.messages import GenerationRequest
+from shared.pose import PoseSequence
 
 STRAIGHT = 1 / 200
 """Of the picture's width: a limb that bends less than this is one stiff piece, however many points draw
@@ -25,6 +26,23 @@ WEAK = 0.05
 
 EDGE = 1.5
 """A polyline that ends this close to the canvas' edge (pixels) counts as cut off there."""
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """By which points limbs are followed: `limbs` are, one after the other, a limb's index in the pose, how
+    many points draw it, and which of them are kept; `first` and `counts` say which of all points these are,
+    and `joints` where they meet (see `_find_joints`)."""
+
+    limbs: list[tuple[int, int, list[int]]]
+    first: np.ndarray
+    counts: np.ndarray
+    joints: list[tuple[int, int, float]]
+
+    @property
+    def owner(self) -> np.ndarray:
+        """[S] which of `limbs` each bone is of."""
+        return np.repeat(np.arange(len(self.limbs)), self.counts - 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +63,7 @@ class Tracks:
     neighbours: np.ndarray
     rest: int
     drawn: np.ndarray
+    layout: Layout
 
     @property
     def num_bones(self) -> int:
@@ -78,19 +97,20 @@ def track_limbs(request: GenerationRequest) -> Tracks | None:
         return None
     rest = int(np.argmax(posed))
 
+    size = request.width, request.height
     scale = np.array([request.width / pose.width, request.height / pose.height, 1.0])
     frame_of = np.repeat(np.arange(request.num_frames), np.diff(pose.offsets))
     starts = np.concatenate([[0], np.cumsum(pose.lengths[:-1], dtype=np.int64)])[: len(pose.lengths)]
     limbs = []
     for limb in np.unique(pose.owners[posed[frame_of]]):
         mine = np.flatnonzero((pose.owners == limb) & posed[frame_of])
+        count = request.num_frames
         points, valid = _follow(
-            pose.points, starts[mine], pose.lengths[mine], frame_of[mine], request, scale, rest
+            pose.points, starts[mine], pose.lengths[mine], frame_of[mine], count, size, scale, rest
         )
         if valid[rest]:
-            limbs.append(
-                (int(limb), points[:, _bends(points[valid, :, :2], STRAIGHT * request.width)], valid)
-            )
+            bends = _bends(points[valid, :, :2], STRAIGHT * request.width)
+            limbs.append(((int(limb), points.shape[1], bends), points[:, bends], valid))
     if not limbs:
         return None
 
@@ -100,12 +120,12 @@ def track_limbs(request: GenerationRequest) -> Tracks | None:
     first = np.concatenate([[0], np.cumsum(counts)[:-1]])
     heads = np.concatenate([start + np.arange(count - 1) for start, count in zip(first, counts)])
     owner = np.repeat(np.arange(len(limbs)), counts - 1)
-    subject = np.array([pose.limbs[limb].subject for limb, *_ in limbs])
+    subject = np.array([pose.limbs[limb].subject for (limb, *_), *_ in limbs])
 
     joints = _find_joints(points, valid, first, counts, heads, owner, subject, rest, request.width)
     if not valid.all():
         _fill(points, valid, posed, first, counts, heads, subject, joints)
-    drawn = _find_drawn(points, valid, posed, first, counts, subject, (request.width, request.height))
+    drawn = _find_drawn(points, valid, posed, first, counts, subject, size)
 
     neighbours = np.zeros((len(heads), len(heads)), bool)
     chained = np.flatnonzero(owner[1:] == owner[:-1])
@@ -118,15 +138,61 @@ def track_limbs(request: GenerationRequest) -> Tracks | None:
         depth=points[..., 2],
         heads=heads,
         tails=heads + 1,
-        limbs=np.array([limb for limb, *_ in limbs])[owner],
+        limbs=np.array([limb for (limb, *_), *_ in limbs])[owner],
         subjects=subject[owner],
         neighbours=neighbours | neighbours.T,
         rest=rest,
         drawn=drawn[:, owner],
+        layout=Layout([followed for followed, *_ in limbs], first, counts, joints),
     )
 
 
-def _follow(points, starts, lengths, frames, request, scale, rest):
+def track_pose(tracks: Tracks, before: PoseSequence, pose: PoseSequence, width: int, height: int) -> Tracks:
+    """The same limbs in another pose, a single frame: tracks of two frames, the rest frame of `before` and
+    that one. What can't be seen of a limb is where its joints leave it."""
+    layout, subject = tracks.layout, _subjects_of(tracks)
+    scale, size = np.array([width / pose.width, height / pose.height, 1.0]), (width, height)
+    points = np.empty((2, tracks.points.shape[1], 3))
+    valid = np.ones((2, len(layout.limbs)), bool)
+    lines: dict[int, list[np.ndarray]] = {}
+    for line in pose.frame(0):
+        lines.setdefault(line.limb, []).append(line.points)
+    for row, (limb, count, bends) in enumerate(layout.limbs):
+        followed = _whole(lines.get(limb, []), count, size, scale)
+        if followed is None:
+            rest = [line.points for line in before.frame(tracks.rest) if line.limb == limb]
+            both = rest + lines.get(limb, [])
+            lengths = np.array([len(line) for line in both])
+            frames = np.repeat([0, 1], [len(rest), len(both) - len(rest)])
+            starts = np.cumsum(lengths) - lengths
+            found, known = _follow(np.concatenate(both), starts, lengths, frames, 2, size, scale, 0)
+            followed, valid[1, row] = found[1], known[1]
+        points[1, layout.first[row] : layout.first[row] + layout.counts[row]] = followed[bends]
+    points[0] = np.column_stack([tracks.points[tracks.rest], tracks.depth[tracks.rest]])
+    posed = np.ones(2, bool)
+    if not valid.all():
+        _fill(points, valid, posed, layout.first, layout.counts, tracks.heads, subject, layout.joints)
+    drawn = _find_drawn(points, valid, posed, layout.first, layout.counts, subject, size)
+    return replace(tracks, points=points[..., :2], depth=points[..., 2], rest=0, drawn=drawn[:, layout.owner])
+
+
+def _whole(lines, count, size, scale):
+    """[count, 3] the one polyline of a limb, where it has one, of as many points, that no edge cuts off."""
+    if len(lines) != 1 or len(lines[0]) != count:
+        return None
+    line = lines[0] * scale
+    ends = line[[0, -1], :2]
+    if (line[:, 2] <= 1e-6).any() or (np.abs(ends) <= EDGE).any() or (np.abs(ends - size) <= EDGE).any():
+        return None
+    return line - np.array([0.5, 0.5, 0])
+
+
+def _subjects_of(tracks):
+    """[limbs] the subject of each."""
+    return tracks.subjects[np.unique(tracks.layout.owner, return_index=True)[1]]
+
+
+def _follow(points, starts, lengths, frames, num_frames, size, scale, rest):
     """One limb through the clip: ([F, K, 3] points, [F] where they are known)."""
     order = np.lexsort((-lengths, frames))
     frames, starts, lengths = frames[order], starts[order], lengths[order]
@@ -139,16 +205,15 @@ def _follow(points, starts, lengths, frames, request, scale, rest):
 
     at_rest = lengths[frames == rest]
     count = int(min(at_rest[0] if len(at_rest) else lengths.max(), MAX_POINTS))
-    out = np.zeros((request.num_frames, count, 3))
-    valid = np.zeros(request.num_frames, bool)
-    cut = np.zeros((request.num_frames, 2), bool)
+    out = np.zeros((num_frames, count, 3))
+    valid = np.zeros(num_frames, bool)
+    cut = np.zeros((num_frames, 2), bool)
     for length in np.unique(lengths):
         same = lengths == length
         raw = points[starts[same, None] + np.arange(length)] * scale
         out[frames[same]] = raw if length == count else _resample(raw, count)
         ends = raw[:, [0, -1], :2]
-        size = np.array([request.width, request.height])
-        cut[frames[same]] = ((np.abs(ends) <= EDGE) | (np.abs(ends - size) <= EDGE)).any(-1)
+        cut[frames[same]] = ((np.abs(ends) <= EDGE) | (np.abs(ends - np.array(size)) <= EDGE)).any(-1)
         valid[frames[same]] = True
     out[..., :2] -= 0.5
     depth = out[..., 2]

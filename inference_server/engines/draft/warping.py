@@ -32,7 +32,6 @@ class Drawer:
     def __init__(self, parts: list[Part], motion: Motion, width: int, height: int):
         self.parts, self.width, self.height = parts, width, height
         self.rods = [part.rods for part in parts]
-        self.coefficients = motion.coefficients()
         shapes = np.array([part.weights.shape[:2] for part in parts], int).reshape(-1, 2)
         self.columns, self.rows = shapes[:, 1], shapes[:, 0]
         self.first = np.concatenate([[0], np.cumsum(shapes.prod(1))])
@@ -65,10 +64,15 @@ class Drawer:
             (self.columns - 1.001).astype(np.float32),
             (self.rows - 1.001).astype(np.float32),
         )
-        lead = np.array([part.rods[0] for part in parts], int)
+        self.follow(motion)
+
+    def follow(self, motion: Motion) -> None:
+        """Draw the frames of another motion from now on, from the same rest frame."""
+        self.coefficients = motion.coefficients()
+        lead = np.array([part.rods[0] for part in self.parts], int)
         self.level = np.floor(0.3 - np.log2(motion.scale[:, lead])).astype(int)
         self.turn_back = motion.rest_axis[lead] / (motion.axis[:, lead] * motion.scale[:, lead])
-        used = np.unique(np.concatenate(self.rods)) if parts else []
+        used = np.unique(np.concatenate(self.rods)) if self.parts else []
         growth = np.maximum(motion.scale[:, used], motion.length[:, used] / motion.rest_length[used]).max(
             1, initial=1
         )

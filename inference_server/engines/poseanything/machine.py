@@ -17,8 +17,7 @@ HIDE_CARD = "set CUDA_VISIBLE_DEVICES=-1 to run on the processor"
 
 @dataclass(frozen=True)
 class NvidiaCard:
-    """The first card that nvidia-smi lists. cuda: the newest CUDA that its driver supports, (12, 4) for
-    12.4."""
+    """A card that nvidia-smi lists. cuda: the newest CUDA that its driver supports, (12, 4) for 12.4."""
 
     name: str
     memory_bytes: int
@@ -49,28 +48,42 @@ def obstacle() -> str:
     return ""
 
 
-@cache
 def find_card() -> NvidiaCard | None:
-    """The NVIDIA card, None where there is none, its driver does not answer, or CUDA_VISIBLE_DEVICES hides
-    it."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1"):
+    """The NVIDIA card that is computed on: the first that CUDA_VISIBLE_DEVICES leaves. None where there is
+    none, or its driver does not answer."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
+    cards = find_cards()
+    if visible in ("", "-1") or not cards:
         return None
+    number = int(visible) if visible.isdecimal() else 0  # else a card's UUID
+    return cards[number] if number < len(cards) else None
+
+
+@cache
+def find_cards() -> tuple[NvidiaCard, ...]:
+    """All of the machine's NVIDIA cards, in the order of CUDA's numbers where those are by the bus."""
     try:
         done = subprocess.run(["nvidia-smi", "-q", "-x"], capture_output=True, timeout=20, check=True)
         return read_report(done.stdout)
     except (OSError, subprocess.SubprocessError):
-        return None
+        return ()
 
 
-def read_report(xml: bytes) -> NvidiaCard | None:
-    """The first card in the report of `nvidia-smi -q -x`; None where it has none or can't be read."""
+def read_report(xml: bytes) -> tuple[NvidiaCard, ...]:
+    """The cards in the report of `nvidia-smi -q -x`; none where it can't be read."""
     try:
         root = ElementTree.fromstring(xml)
-        name, memory = root.findtext("gpu/product_name", ""), root.findtext("gpu/fb_memory_usage/total", "")
         major, minor = root.findtext("cuda_version", "").split(".")[:2]
-        return NvidiaCard(name, int(memory.split()[0]) << 20, (int(major), int(minor)))
+        return tuple(
+            NvidiaCard(
+                gpu.findtext("product_name", ""),
+                int(gpu.findtext("fb_memory_usage/total", "").split()[0]) << 20,
+                (int(major), int(minor)),
+            )
+            for gpu in root.iterfind("gpu")
+        )
     except (ElementTree.ParseError, IndexError, ValueError):
-        return None
+        return ()
 
 
 @cache

@@ -143,6 +143,7 @@ class Options(Settings):
         minimum=-10.0,
         maximum=10.0,
         group=MODEL,
+        loads=True,
     )
     parts: str = option(
         "scene",
@@ -162,6 +163,7 @@ class Options(Settings):
         choices={"": ("Only One", "The one that the weights hold")},
         advanced=True,
         group=MODEL,
+        loads=True,
     )
     precision: str = option(
         "auto",
@@ -170,6 +172,7 @@ class Options(Settings):
         choices=PRECISIONS,
         advanced=True,
         group=SPEED,
+        loads=True,
     )
     attention: str = option(
         "auto",
@@ -195,6 +198,7 @@ class Options(Settings):
         maximum=64,
         advanced=True,
         group=SPEED,
+        loads=True,
     )
     window_frames: int = option(
         0,

@@ -1,0 +1,229 @@
+"""Where jobs are made: a slot for each worker process, which is started anew whenever it ends.
+
+One slot's process can hang or die without the others' noticing. A slot is tied to a graphics card or to none.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+import zmq
+
+from shared.engines import EngineDescription
+from shared.messages import Welcome
+
+from . import ServerError
+from .process import WorkerProcess, explain_exit
+from .queue import FairQueue, PendingRequest
+from .settings import Settings
+
+log = logging.getLogger(__name__)
+
+MAX_FAILED_STARTS = 3
+"""Of the very first workers; later ones are tried again for as long as the server runs."""
+LONGEST_PAUSE = 30.0
+"""Seconds between two tries to start a worker, at most."""
+MAX_PASSED = 3
+"""So many jobs may go before one whose model is loaded elsewhere, where it waits for its turn."""
+LOOK_AHEAD = 64
+"""Of the jobs that wait, so many are looked at for one that suits a slot."""
+
+
+@dataclass(eq=False)
+class WorkerSlot:
+    """A worker process and what it does now.
+
+    name: for logs and users, such as "card 0".
+    environment: what its process has set beyond the server's own environment.
+    running: its job, if it has one.
+    unkept: a frame that the store could not take for now; the process is not read from until it does.
+    kill_at: when the process is ended for not obeying a cancel.
+    models: for each engine, what its last job here had loaded.
+    """
+
+    name: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+    process: WorkerProcess | None = None
+    running: PendingRequest | None = None
+    unkept: tuple[PendingRequest, int, Sequence[zmq.Frame]] | None = None
+    kill_at: float | None = None
+    engines: dict[str, EngineDescription] = field(default_factory=dict)
+    device: str = ""
+    models: dict[str, object] = field(default_factory=dict)
+    failed_starts: int = 0
+    start_at: float = 0.0
+
+    @property
+    def idle(self) -> bool:
+        return self.process is not None and self.process.idle
+
+    def describe(self, welcome: Welcome) -> None:
+        """The process tells what it can do, and that it is idle unless it is at a job."""
+        assert self.process is not None
+        self.engines = {engine.name: engine for engine in welcome.engines}
+        self.device = welcome.device
+        self.process.reported, self.process.idle = True, self.running is None
+        self.failed_starts = 0
+
+    def can_make(self, pending: PendingRequest) -> bool:
+        engine = self.engines.get(pending.engine)
+        return engine is not None and engine.ready
+
+    def has_loaded(self, pending: PendingRequest) -> int:
+        """How much of what a job needs is in memory here: 2 is all, 1 its engine with another model."""
+        engine = self.engines.get(pending.engine)
+        if engine is not None and not engine.neural:
+            return 2
+        if pending.engine not in self.models:
+            return 0
+        return 2 if self.models[pending.engine] == pending.model else 1
+
+    def begin(self, pending: PendingRequest) -> None:
+        assert self.process is not None
+        self.process.idle = False
+        self.running, pending.slot = pending, self
+        self.models[pending.engine] = pending.model
+
+    def end(self) -> PendingRequest | None:
+        """Its job is over, here at least; returns that job."""
+        pending, self.running = self.running, None
+        self.kill_at = self.unkept = None
+        if pending is not None:
+            pending.slot = None
+        return pending
+
+
+class Crew:
+    """All slots, and the care for their processes."""
+
+    def __init__(self, context: zmq.Context, settings: Settings, folder: str, on_exit: Callable[[], None]):
+        """`folder` is for the processes' sockets; `on_exit` is called, in another thread, when one ended."""
+        self._context, self._settings, self._folder, self._on_exit = context, settings, folder, on_exit
+        self.slots = [
+            WorkerSlot(f"card {card}", {"CUDA_VISIBLE_DEVICES": card, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"})
+            for card in settings.cards
+        ] or [WorkerSlot(f"worker {number}") for number in range(settings.workers)]
+
+    @property
+    def running(self) -> list[PendingRequest]:
+        return [slot.running for slot in self.slots if slot.running]
+
+    @property
+    def engines(self) -> dict[str, EngineDescription]:
+        """What can be asked for; of an engine's descriptions that of a slot where it is ready."""
+        offered: dict[str, EngineDescription] = {}
+        for slot in self.slots:
+            for name, engine in slot.engines.items():
+                if name not in offered or (engine.ready and not offered[name].ready):
+                    offered[name] = engine
+        return offered
+
+    @property
+    def device(self) -> str:
+        """What the slots run on, each kind once."""
+        return "; ".join(dict.fromkeys(slot.device for slot in self.slots if slot.device))[:256]
+
+    @property
+    def restless(self) -> bool:
+        """Whether something has to be done soon though nobody says a word."""
+        return any(slot.kill_at or slot.unkept or not slot.process for slot in self.slots)
+
+    def keep(self, now: float) -> None:
+        """See that there is a process in every slot, and that it does what it is told."""
+        for slot in self.slots:
+            process = slot.process
+            if process is None:
+                if now >= slot.start_at:
+                    self._start(slot, now)
+            elif slot.running and slot.kill_at and now >= slot.kill_at:
+                log.warning("Job %r does not stop; ending the process of its engine", slot.running.job)
+                slot.kill_at = None
+                process.kill()
+            elif not process.reported and now - process.started > self._settings.start_timeout:
+                log.warning("The engine's process (%s) does not get ready; ending it", slot.name)
+                process.kill()
+                process.started = now
+            elif process.reported and now - process.heard > self._settings.hung_timeout:
+                log.warning("The engine's process (%s) gives no sign of life; ending it", slot.name)
+                process.kill(f"it gave no sign of life for {self._settings.hung_timeout:.0f} s")
+                process.heard = now
+
+    def _start(self, slot: WorkerSlot, now: float) -> None:
+        try:
+            slot.process = WorkerProcess(
+                self._context, self._settings.engines, self._folder, self._on_exit, slot.environment
+            )
+        except (OSError, RuntimeError, MemoryError) as error:  # no descriptor, process, thread or memory left
+            slot.failed_starts += 1
+            pause = min(0.5 * 2**slot.failed_starts, LONGEST_PAUSE)
+            slot.start_at = now + pause
+            log.error(
+                "The engine's process (%s) can't be started (%s); trying again in %.0f s",
+                slot.name,
+                error,
+                pause,
+            )
+
+    def bury(self, slot: WorkerSlot, now: float) -> tuple[str, str]:
+        """The process of a slot has ended: why, and what the user can do. Raises `ServerError` where none has
+        ever got ready, and that by a fault of its own."""
+        process = slot.process
+        assert process is not None and process.exit_code is not None
+        slot.process, slot.unkept = None, None
+        slot.models.clear()
+        process.close()
+        reason, remedy = explain_exit(process.exit_code)
+        reason = process.killed_for or reason
+        if not process.reported:
+            slot.failed_starts += 1
+            slot.start_at = now + min(0.5 * 2**slot.failed_starts, LONGEST_PAUSE)
+            faulty = process.exit_code >= 0 and not any(each.engines for each in self.slots)
+            if faulty and slot.failed_starts >= MAX_FAILED_STARTS:
+                raise ServerError(f"The engine's process can't start ({reason}); see what it says above.")
+        return reason, remedy
+
+    def close(self) -> None:
+        """End all processes, kindly at first."""
+        processes = [slot.process for slot in self.slots if slot.process]
+        for process in processes:
+            process.dismiss()
+        deadline = time.monotonic() + 2.0
+        for process in processes:
+            process.close(max(0.0, deadline - time.monotonic()))
+
+
+def choose(queue: FairQueue, slots: Iterable[WorkerSlot]) -> tuple[PendingRequest, WorkerSlot] | None:
+    """The job that an idle slot begins next, and that slot; None when no job waits that one can make.
+
+    The order is the queue's. A job goes where its model is loaded. If that slot is busy, others that suit an
+    idle one go before it, `MAX_PASSED` at most; if none does, it is made where its model must be loaded.
+    """
+    slots = list(slots)
+    idle = [slot for slot in slots if slot.idle]
+    if not idle:
+        return None
+    passed: list[tuple[PendingRequest, WorkerSlot]] = []
+    for pending in islice(queue, LOOK_AHEAD):
+        slot = _best(pending, idle, slots)
+        if slot is None:
+            continue
+        elsewhere = any(other.has_loaded(pending) > slot.has_loaded(pending) for other in slots)
+        if not elsewhere or pending.passed >= MAX_PASSED:
+            for earlier, _ in passed:
+                earlier.passed += 1
+            return pending, slot
+        passed.append((pending, slot))
+    return passed[0] if passed else None
+
+
+def _best(
+    pending: PendingRequest, idle: Sequence[WorkerSlot], slots: Sequence[WorkerSlot]
+) -> WorkerSlot | None:
+    able: Sequence[WorkerSlot] = [slot for slot in idle if slot.can_make(pending)]
+    if not able and all(slot.engines and not slot.can_make(pending) for slot in slots):
+        able = idle  # whose engine says what keeps it
+    return max(able, key=lambda slot: slot.has_loaded(pending), default=None)
