@@ -359,3 +359,43 @@ class POSEANYTHING_PT_strip(_Sequencer, bpy.types.Panel):
             return
         record = take.record
         layout.label(text=take.name, icon="SEQUENCE")
+        label = record.get("engine_label", "").partition(" (")[0]
+        layout.label(text=label if record.get("neural", True) else f"{label}: {ANIMATIC.lower()}")
+        if (seed := record.get("seed")) is not None:
+            layout.label(text=f"Seed {seed}")
+        if prompt := record.get("settings", {}).get("prompt"):
+            paragraph(layout, context, prompt)
+        row = layout.row(align=True)
+        row.operator("poseanything.retake", icon="FILE_REFRESH")
+        row.operator("poseanything.make_again", icon="LOOP_BACK")
+        layout.operator("poseanything.use_take_settings", icon="IMPORT")
+        layout.operator("poseanything.open_take", icon="FILE_FOLDER")
+
+
+class POSEANYTHING_PT_sequencer_takes(_Sequencer, bpy.types.Panel):
+    bl_label = "Takes"
+    page = "takes"
+    bl_options = {"DEFAULT_CLOSED"}
+
+    def draw(self, context):
+        draw_takes(self.layout, context)
+
+
+register, unregister = bpy.utils.register_classes_factory(
+    (
+        POSEANYTHING_PT_main,
+        POSEANYTHING_PT_rig,
+        POSEANYTHING_PT_bones,
+        POSEANYTHING_PT_shot,
+        POSEANYTHING_PT_prompt,
+        POSEANYTHING_PT_engine,
+        POSEANYTHING_PT_advanced,
+        POSEANYTHING_PT_output,
+        POSEANYTHING_PT_control,
+        POSEANYTHING_PT_server,
+        POSEANYTHING_PT_takes,
+        POSEANYTHING_PT_sequencer,
+        POSEANYTHING_PT_strip,
+        POSEANYTHING_PT_sequencer_takes,
+    )
+)
