@@ -1,10 +1,10 @@
 """Runs inside the windowed Blender: installs the extension, lays out a scene, and does what the test outside
 asks for.
 
-    blender --python drive.py -- FOLDER EXTENSION_ZIP SERVER_ADDRESS
+    blender --python drive.py -- FOLDER EXTENSION_ZIP SERVER_ADDRESS [bare]
 
 Code dropped into FOLDER/ask.py is run by a timer, and what it assigns to `answer` is written to
-FOLDER/answer.json.
+FOLDER/answer.json. `bare` leaves Blender's own scene and window as they are.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ from pathlib import Path
 import bpy
 
 MODULE = "bl_ext.user_default.poseanything_bridge"
-folder, package, address = (
-    Path(a) if i < 2 else a for i, a in enumerate(sys.argv[sys.argv.index("--") + 1 :])
-)
+given = sys.argv[sys.argv.index("--") + 1 :]
+folder, package, address = Path(given[0]), Path(given[1]), given[2]
 
 
 def window():
@@ -58,13 +57,24 @@ def step():
     return (exporting.text, exporting.fraction) if exporting is not None else ("", 0.0)
 
 
-def lay_out():
-    scene = bpy.context.scene
+def install():
     with bpy.context.temp_override(window=window()):
         bpy.ops.extensions.package_install_files(
             filepath=str(package), repo="user_default", enable_on_install=True
         )
-        bpy.context.preferences.addons[MODULE].preferences.address = address
+    bpy.context.preferences.addons[MODULE].preferences.address = address
+
+
+def lay_out_bare():
+    install()
+    area_of("VIEW_3D").spaces.active.show_region_ui = True
+    bpy.app.timers.register(open_tabs, first_interval=2.0)
+
+
+def lay_out():
+    scene = bpy.context.scene
+    install()
+    with bpy.context.temp_override(window=window()):
         cube = bpy.data.objects["Cube"]
         bpy.ops.object.armature_add()
         rig = bpy.context.object
@@ -89,7 +99,7 @@ def lay_out():
 
 
 def open_tabs():
-    for kind in ("VIEW_3D", "SEQUENCE_EDITOR"):
+    for kind in {area.type for area in window().screen.areas} & {"VIEW_3D", "SEQUENCE_EDITOR"}:
         next(r for r in area_of(kind).regions if r.type == "UI").active_panel_category = "PoseAnything"
     (folder / "ready").touch()
 
@@ -112,5 +122,5 @@ def listen():
 
 
 bpy.context.preferences.view.show_splash = False
-bpy.app.timers.register(lay_out, first_interval=1.0)
+bpy.app.timers.register(lay_out_bare if "bare" in given else lay_out, first_interval=1.0)
 bpy.app.timers.register(listen, persistent=True)

@@ -1,0 +1,182 @@
+"""The film and the pictures of the documentation, taken of a real Blender window.
+
+It is clicked as a first-time user clicks: Example Shot, Generate, Show, play.
+
+    python -m tests.desktop.film docs/pictures
+
+Needs what `test_window.py` needs, and ffmpeg beside that Blender. What takes long is shown faster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.desktop.test_window import BLENDER, DISPLAY, HEIGHT, ROOT, RUN, Desktop, display, inside, wait_for
+
+RATE = 8
+"""Pictures a second."""
+WIDTH = 960
+"""Of the film, in pixels."""
+
+
+class Film:
+    """Scenes of the window, each at its own pace, joined at the end."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.scenes: list[tuple[Path, float]] = []
+
+    @contextmanager
+    def scene(self, faster: float = 1.0):
+        """Film what happens within, `faster` times as fast as it was."""
+        path = self.folder / f"scene{len(self.scenes):02d}.mkv"
+        camera = subprocess.Popen(
+            [
+                *RUN,
+                *shlex.split(f"ffmpeg -loglevel error -y -f x11grab -framerate {RATE} -draw_mouse 1"),
+                *shlex.split(f"-video_size 1600x{HEIGHT} -i {DISPLAY} -c:v libx264 -preset ultrafast -qp 0"),
+                str(inside(path)),
+            ],
+            stdin=subprocess.PIPE,
+        )
+        time.sleep(0.5)
+        try:
+            yield
+        finally:
+            camera.communicate(b"q", timeout=60)
+            self.scenes.append((path, faster))
+
+    def write(self, path: Path) -> None:
+        """Join the scenes as an animated WebP."""
+        inputs = [word for scene, _ in self.scenes for word in ("-i", str(inside(scene)))]
+        paced = [f"[{n}:v]setpts=PTS/{faster},fps={RATE}[v{n}]" for n, (_, faster) in enumerate(self.scenes)]
+        joined = "".join(f"[v{n}]" for n in range(len(self.scenes)))
+        graph = ";".join([*paced, f"{joined}concat=n={len(self.scenes)},scale={WIDTH}:-2:flags=lanczos"])
+        whole = self.folder / "film.webp"
+        subprocess.run(
+            [*RUN, "ffmpeg", "-loglevel", "error", "-y", *inputs, "-filter_complex", graph, "-loop", "0"]
+            + ["-c:v", "libwebp_anim", "-quality", "60", str(inside(whole))],
+            check=True,
+        )
+        path.write_bytes(whole.read_bytes())
+
+
+def picture(desktop: Desktop, path: Path, crop: str = "1600x1000+0+0") -> None:
+    """A photograph of a part of the window, as JPEG."""
+    taken = desktop.photograph(f"{path.stem}.png")
+    jpeg = desktop.folder / path.name
+    display(
+        "convert",
+        str(inside(taken)),
+        "-crop",
+        crop,
+        "+repage",
+        "-resize",
+        "1200x>",
+        "-quality",
+        "88",
+        str(inside(jpeg)),
+    )
+    path.write_bytes(jpeg.read_bytes())
+
+
+def press(desktop: Desktop, x: float, y: float) -> None:
+    """Move there as a hand does, and click."""
+    display(
+        "xdotool",
+        "mousemove",
+        "--sync",
+        str(int(x)),
+        str(int(y)),
+        "sleep",
+        "0.6",
+        "click",
+        "1",
+        "sleep",
+        "0.3",
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("output", type=Path, help="the folder for the film and the pictures")
+    output = parser.parse_args().output
+    if not BLENDER or not DISPLAY:
+        raise SystemExit(
+            "POSEANYTHING_DESKTOP_BLENDER and POSEANYTHING_DESKTOP_DISPLAY name no window to film."
+        )
+    with tempfile.TemporaryDirectory(prefix="film-") as name:
+        folder = Path(name)
+        (folder / "profile").mkdir()
+        (folder / "extension.zip").write_bytes(Path(os.environ["POSEANYTHING_EXTENSION"]).read_bytes())
+        (folder / "drive.py").write_text(Path(__file__).with_name("drive.py").read_text())
+        seen = inside(folder)
+        blender = subprocess.Popen(
+            [*BLENDER, "--python", f"{seen}/drive.py", "--", str(seen), f"{seen}/extension.zip"]
+            + ["tcp://127.0.0.1:47991", "bare"],
+            env=os.environ | {"BLENDER_USER_RESOURCES": f"{seen}/profile"},
+            stdout=open(folder / "blender.log", "w"),
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            wait_for(lambda: (folder / "ready").exists() or blender.poll() is not None, 180)
+            take(Desktop(folder), output)
+        finally:
+            if blender.poll() is None:
+                os.killpg(blender.pid, signal.SIGTERM)
+                blender.wait(30)
+
+
+def take(desktop: Desktop, output: Path) -> None:
+    """A first shot, from Blender's own scene to the strip."""
+    python = os.environ.get("POSEANYTHING_SERVER_PYTHON", sys.executable)
+    desktop.ask(
+        "prefs = bpy.context.preferences.addons[MODULE].preferences\n"
+        f"prefs.server_folder, prefs.server_python = {str(ROOT)!r}, {python!r}"
+    )
+    film = Film(desktop.folder)
+    x, top = desktop.ask("answer = sidebar_top('VIEW_3D')")
+    top = HEIGHT - top
+    picture(desktop, output / "first-shot-empty.jpg")
+    with film.scene():
+        time.sleep(1.5)
+        press(desktop, x, top + 111)  # Example Shot, below what is missing
+    with film.scene(faster=6):
+        wait_for(
+            lambda: desktop.ask("answer = bpy.context.scene.name == 'Example Shot' and not exporting()"), 120
+        )
+    desktop.ask("bpy.ops.wm.save_as_mainfile(filepath=str(folder / 'film.blend'))")  # takes go beside it
+    picture(desktop, output / "first-shot-example.jpg")
+    with film.scene():
+        time.sleep(1)
+        desktop.keys("space")
+        time.sleep(3)
+        desktop.keys("space")
+        press(desktop, x, top + 50)  # Generate
+    with film.scene(faster=8):
+        wait_for(lambda: [job["state"] for job in desktop.jobs()] == ["DONE"], 400)
+        time.sleep(2)
+    picture(desktop, output / "first-shot-done.jpg", "1312x1000+0+0")
+    with film.scene():
+        time.sleep(0.5)
+        press(desktop, x + 80, top + 135)  # Show
+        time.sleep(3)
+        display("xdotool", "mousemove", "800", "600", "sleep", "0.5", "key", "space")
+        time.sleep(8)
+        display("xdotool", "key", "space")
+    picture(desktop, output / "first-shot-sequencer.jpg", "1600x420+0+40")
+    film.write(output / "first-shot.webp")
+
+
+if __name__ == "__main__":
+    main()
