@@ -27,6 +27,7 @@ from .schema import (
     Choice,
     Flag,
     Integer,
+    Line,
     Many,
     MessageError,
     Number,
@@ -52,8 +53,8 @@ class OptionChoice(Checked):
     """One of the values that an option of the type "choice" may have."""
 
     name: str = declare(Text(MAX_NAME))
-    label: str = declare(Text(MAX_NAME))
-    help: str = declare(Text(512), "")
+    label: str = declare(Line(MAX_NAME))
+    help: str = declare(Line(512), "")
 
 
 @dataclass(frozen=True)
@@ -70,14 +71,14 @@ class OptionDescription(Checked):
 
     name: str = declare(Text(64, 1))
     type: str = declare(Choice(OPTION_TYPES))
-    label: str = declare(Text(64, 1))
-    help: str = declare(Text(512))
+    label: str = declare(Line(64, 1))
+    help: str = declare(Line(512))
     default: bool | int | float | str | dict = declare(Value())
     minimum: float = declare(Number(-LIMIT, LIMIT), -LIMIT)
     maximum: float = declare(Number(-LIMIT, LIMIT), LIMIT)
     choices: tuple[OptionChoice, ...] = declare(Many(Struct(OptionChoice), MAX_CHOICES), ())
     advanced: bool = declare(Flag(), False)
-    group: str = declare(Text(64), "")
+    group: str = declare(Line(64), "")
     loads: bool = declare(Flag(), False)
 
     def validate(self):
@@ -118,8 +119,8 @@ class GuiderDescription(Checked):
     """
 
     name: str = declare(Text(64, 1))
-    label: str = declare(Text(64, 1))
-    help: str = declare(Text(512))
+    label: str = declare(Line(64, 1))
+    help: str = declare(Line(512))
     evaluations: int = declare(Integer(1, 16), 1)
     needs_camera: bool = declare(Flag(), False)
     parameters: tuple[OptionDescription, ...] = declare(Many(Struct(OptionDescription), 32), ())
@@ -156,8 +157,8 @@ class Preset(Checked):
     """
 
     name: str = declare(Text(64, 1))
-    label: str = declare(Text(64, 1))
-    help: str = declare(Text(512))
+    label: str = declare(Line(64, 1))
+    help: str = declare(Line(512))
     options: dict[str, Any] = declare(Options(), default_factory=dict)
     guidance: Guidance = declare(Struct(Guidance), default_factory=Guidance)
     num_inference_steps: int | None = declare(Optional(Integer(1, 1000)), None)
@@ -181,12 +182,12 @@ class EngineDescription(Checked):
     """
 
     name: str = declare(Text(64, 1))
-    label: str = declare(Text(128))
-    summary: str = declare(Text(1024))
+    label: str = declare(Line(128))
+    summary: str = declare(Line(1024))
     neural: bool = declare(Flag())
     ready: bool = declare(Flag(), True)
-    reason: str = declare(Text(1024), "")
-    runs_on: str = declare(Text(256), "")
+    reason: str = declare(Line(1024), "")
+    runs_on: str = declare(Line(256), "")
     size_multiple: int = declare(Integer(1, 256), 2)
     frame_step: int = declare(Integer(1, 64), 1)
     max_frames: int = declare(Integer(1, MAX_FRAMES), MAX_FRAMES)

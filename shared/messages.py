@@ -19,6 +19,7 @@ from .schema import (
     Checked,
     Choice,
     Integer,
+    Line,
     Many,
     MessageError,
     Number,
@@ -168,8 +169,8 @@ class GenerationRequest(Checked):
 class Hello(Checked):
     """Opens a connection and, repeated, keeps it: the server answers each with `Welcome`."""
 
-    client: str = declare(Text(128), "")
-    client_version: str = declare(Text(64), "")
+    client: str = declare(Line(128), "")
+    client_version: str = declare(Line(64), "")
 
 
 @dataclass(frozen=True)
@@ -243,9 +244,9 @@ class LiveClose(Checked):
 class Welcome(Checked):
     """Who answers, which engines it has and how busy it is."""
 
-    server_version: str = declare(Text(64))
+    server_version: str = declare(Line(64))
     engines: tuple[EngineDescription, ...] = declare(Many(Struct(EngineDescription), 32))
-    device: str = declare(Text(256), "")
+    device: str = declare(Line(256), "")
     jobs: int = declare(Integer(0, 1_000_000), 0)
 
 
@@ -271,11 +272,11 @@ class Progress(Checked):
     done."""
 
     job: str = declare(JobId)
-    stage: str = declare(Text(64))
+    stage: str = declare(Line(64))
     step: int = declare(Integer(0, 10_000_000))
     total: int = declare(Integer(0, 10_000_000))
     seconds_left: float | None = declare(Optional(Number(0, 1e9)), None)
-    note: str = declare(Text(1024), "")
+    note: str = declare(Line(1024), "")
 
 
 @dataclass(frozen=True, eq=False)
@@ -314,7 +315,7 @@ class Done(Checked):
     job: str = declare(JobId)
     num_frames: int = declare(Integer(0, MAX_FRAMES))
     seconds: float = declare(Number(0, 1e9))
-    note: str = declare(Text(1024), "")
+    note: str = declare(Line(1024), "")
 
 
 @dataclass(frozen=True)
@@ -324,7 +325,7 @@ class Failed(Checked):
 
     job: str = declare(Text(64), "")
     code: str = declare(Choice(CODES), "internal")
-    message: str = declare(Text(2048), "")
+    message: str = declare(Line(2048), "")
 
 
 @dataclass(frozen=True)

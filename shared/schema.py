@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,6 +56,23 @@ class Text(Kind):
                 f"{name} is {len(value)} characters long; between {self.least} and {self.limit} are allowed."
             )
         return value
+
+
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]+")
+
+
+def printable(text: str) -> str:
+    """What others wrote as one line that can be shown: nothing in it moves a cursor, clears a terminal or
+    turns the order of letters round."""
+    return _UNPRINTABLE.sub(" ", text)
+
+
+@dataclass(frozen=True)
+class Line(Text):
+    """Text that is shown or logged: control characters in it become spaces."""
+
+    def check(self, value, name):
+        return printable(super().check(value, name))
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
 
+from inference_server.broker.logs import log_to_stderr
 from inference_server.broker.settings import Settings
 from inference_server.cli.serve import serve
 
 if __name__ == "__main__":
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s")
+    log_to_stderr("%(levelname)s %(message)s")
     sys.exit(serve(Settings(**json.loads(sys.argv[1]))))
