@@ -16,9 +16,16 @@ class Preferences:
 
     address: StringProperty(
         name="Address",
-        description="Where the generation server listens, as tcp://HOST:PORT. A computer other than this "
-        "one is used only when Blender is allowed online access",
+        description="Where the generation server listens, as tcp://HOST:PORT, unless a token says it. A "
+        "computer other than this one is used only when Blender is allowed online access",
         default=DEFAULT_ADDRESS,
+    )
+    token: StringProperty(
+        name="Token",
+        description="The line that 'poseanything-server invite' has printed on the server's computer. It "
+        "says where the server is, and lets you in; keep it to yourself. Leave it empty for a server of your "
+        "own on this computer",
+        subtype="PASSWORD",
     )
     autostart: BoolProperty(
         name="Start the Server When Needed",
@@ -50,3 +57,8 @@ class Preferences:
 def get(context) -> Preferences:
     """The user's preferences for this extension."""
     return context.preferences.addons[__package__].preferences
+
+
+def server(context) -> str:
+    """The token or the address of the server that the user wants."""
+    return get(context).token.strip() or get(context).address

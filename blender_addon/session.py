@@ -53,7 +53,7 @@ class Session:
         self.bridge.reach(
             folder=bpy.path.abspath(prefs.server_folder),
             python=bpy.path.abspath(prefs.server_python),
-            address=prefs.address,
+            server=preferences.server(context),
             autostart=prefs.autostart,
             online=bpy.app.online_access,
         )
@@ -66,7 +66,7 @@ class Session:
             return
         self._looked_at = time.monotonic()
         try:
-            self.bridge.connect_if_running(preferences.get(context).address, bpy.app.online_access)
+            self.bridge.connect_if_running(preferences.server(context), bpy.app.online_access)
         except ServerError as error:
             self.sentence = str(error)
         else:
@@ -140,7 +140,7 @@ class Session:
 
     def _follow_address(self, context: bpy.types.Context) -> None:
         """Leave the server that the preferences named before."""
-        address = preferences.get(context).address
+        address = preferences.server(context)
         if self._address not in (None, address):
             self.bridge.disconnect("The server's address was changed.")
             self.bridge.server.stop()

@@ -48,3 +48,8 @@ class Address:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+    @property
+    def is_every(self) -> bool:
+        """Whether it stands for all addresses of a computer, where a server may listen but is not reached."""
+        return self.host in ("*", "0.0.0.0", "::")

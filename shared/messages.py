@@ -340,7 +340,7 @@ class LiveReady(Checked):
     """All that a live session's pictures are drawn from is prepared. `note` is the engine's."""
 
     session: str = declare(JobId)
-    note: str = declare(Text(1024), "")
+    note: str = declare(Line(1024), "")
 
 
 @dataclass(frozen=True, eq=False)
@@ -366,7 +366,7 @@ class LiveEnded(Checked):
 
     session: str = declare(JobId)
     code: str = declare(Choice(CODES), "internal")
-    message: str = declare(Text(2048), "")
+    message: str = declare(Line(2048), "")
 
 
 CLIENT_MESSAGES = (Hello, GenerationRequest, Cancel, Resume, Received, LiveOpen, LivePose, LiveClose)

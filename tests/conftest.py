@@ -16,7 +16,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """What servers keep goes nowhere near the user's own."""
     folder = tempfile.TemporaryDirectory(prefix="poseanything-tests-", ignore_cleanup_errors=True)
     config.add_cleanup(folder.cleanup)
-    os.environ["POSEANYTHING_JOBS"] = folder.name
+    os.environ["POSEANYTHING_JOBS"] = os.path.join(folder.name, "jobs")
+    os.environ["POSEANYTHING_KEYS"] = os.path.join(folder.name, "keys")
 
 
 @cache

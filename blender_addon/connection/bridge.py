@@ -13,7 +13,7 @@ from ..takes.writer import TakeWriter
 from . import server as server_process
 from .client import CONNECTED, CONNECTING, BridgeClient, LinkState
 from .jobs import ENCODING, INTERRUPTED, WAITING, Job
-from .server import ServerError, ServerProcess, parse_address
+from .server import ServerError, ServerProcess, parse_server
 
 PATIENCE = 20.0
 """Seconds that a job waits for a server that nobody is starting. One that was interrupted waits for as long
@@ -50,18 +50,19 @@ class Bridge:
         self._server_state = server_process.STOPPED
         self._restarts = 0
 
-    def connect(self, address: str, online: bool) -> None:
-        """Talk to the server at an address from now on; `online` is whether another computer may be
-        reached. Raises `ServerError`."""
-        if self.client is not None and self.client.address == address:
+    def connect(self, server: str, online: bool) -> None:
+        """Talk to the server that an address or a token names from now on; `online` is whether another
+        computer may be reached. Raises `ServerError`."""
+        address, token = parse_server(server)
+        if self.client is not None and (self.client.address, self.client.token) == (str(address), token):
             return
-        if not parse_address(address).is_loopback and not online:
+        if not address.is_loopback and not online:
             raise ServerError(
                 f"Blender is set to stay offline; allow online access in Preferences > System to use "
                 f"{address}."
             )
         self.disconnect("The server's address was changed.")
-        client = BridgeClient(address, self.version)
+        client = BridgeClient(str(address), self.version, token)
         try:
             client.start()
         except ValueError as error:
@@ -79,25 +80,27 @@ class Bridge:
         self.client.close()
         self.client, self.link, self.engines, self.device = None, LinkState(CONNECTING), (), ""
 
-    def connect_if_running(self, address: str, online: bool) -> None:
+    def connect_if_running(self, server: str, online: bool) -> None:
         """Connect, unless only a server of our own could be meant. Raises `ServerError`."""
-        if not self.server.is_up and parse_address(address).port:
-            self.connect(address, online)
+        if not self.server.is_up and parse_server(server)[0].port:
+            self.connect(server, online)
 
-    def reach(self, folder: str, python: str, address: str, autostart: bool, online: bool) -> None:
-        """Make sure that a server answers or may soon do so. Raises `ServerError` when none will."""
+    def reach(self, folder: str, python: str, server: str, autostart: bool, online: bool) -> None:
+        """Make sure that a server answers or may soon do so; one that a token names is not started from here.
+        Raises `ServerError` when none will."""
         if self.server.state == server_process.RUNNING:
             self.connect(self.server.address, online)
         if self.server.is_up:
             return
-        where = parse_address(address)
-        if where.port:
-            self.connect(address, online)
-            if self.link.state == CONNECTED or not where.is_loopback or server_process.is_taken(where):
+        address, token = parse_server(server)
+        if address.port:
+            self.connect(server, online)
+            elsewhere = token is not None or not address.is_loopback
+            if self.link.state == CONNECTED or elsewhere or server_process.is_taken(address):
                 return
         if not autostart:
             raise ServerError(f"No server answers at {address}; start it in the Server panel.")
-        self.server.start(folder, python, address)
+        self.server.start(folder, python, server)
 
     def close(self) -> None:
         """Cancel what runs, and end the client and the server."""

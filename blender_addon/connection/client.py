@@ -23,6 +23,7 @@ from zmq.utils.monitor import recv_monitor_message
 
 from ..shared import messages, wire
 from ..shared.address import DEFAULT_ADDRESS, Address
+from ..shared.keys import Token, TokenError, local_token
 from ..shared.messages import (
     Accepted,
     Cancel,
@@ -41,6 +42,7 @@ from ..shared.messages import (
 )
 from ..shared.schema import MessageError
 from ..takes.writer import TakeWriter, WriteError
+from . import probe
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +52,9 @@ SILENCE = 30.0
 """Seconds without any message after which a connection counts as broken."""
 MOST_GAPS = 3
 """How often a job may be asked for anew because a frame is missing."""
-NOT_ZEROMQ = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+RETRY = 2.0
+"""Seconds after which it is tried again to get into conversation with what listens at the address."""
+NO_CONVERSATION = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
 CONNECTING, CONNECTED, REFUSED = "CONNECTING", "CONNECTED", "REFUSED"
 
 
@@ -120,10 +124,12 @@ class BridgeClient:
     Args:
         address: `tcp://HOST:PORT`.
         version: the extension's, for the server's log.
+        token: proves that this client is let in; without one, that of this user's own servers is taken.
     """
 
-    def __init__(self, address: str, version: str = ""):
+    def __init__(self, address: str, version: str = "", token: Token | None = None):
         self.address = address
+        self.token = token
         self.link = LinkState(CONNECTING)
         self.welcome: Welcome | None = None
         self._hello = Hello(client=f"Blender {uuid.uuid4().hex[:8]}", client_version=version)
@@ -235,7 +241,11 @@ class _Connection:
         self.submissions: dict[str, _Submission] = {}
         self.heard = self.greeted = 0.0
         self.attached = False
-        self.strange = 0
+        self.connecting = self.gave_up = False
+        """Whether ZeroMQ is at work on a connection, and has given up as it was refused or met a stranger."""
+        self.retry_at = time.monotonic() + RETRY
+        self.doubtful, self.locked_out = False, 0
+        """Whether the conversation failed to begin, and how often before a server that wants keys."""
         self.closing = False
 
     def serve(self) -> None:
@@ -244,7 +254,6 @@ class _Connection:
         bell.connect("inproc://bell")
         dealer = context.socket(zmq.DEALER)
         dealer.setsockopt(zmq.IPV6, self.address.is_ipv6)
-        dealer.setsockopt(zmq.ROUTING_ID, uuid.uuid4().bytes)
         dealer.setsockopt(zmq.MAXMSGSIZE, wire.MAX_PART)
         dealer.setsockopt(zmq.RCVHWM, 16)
         dealer.setsockopt(zmq.HANDSHAKE_IVL, 3000)
@@ -253,14 +262,18 @@ class _Connection:
         # Nothing is queued for a server that is not there: a heartbeat must not arrive an hour late.
         dealer.setsockopt(zmq.IMMEDIATE, 1)
         monitor = dealer.get_monitor_socket(
-            zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | NOT_ZEROMQ
+            zmq.EVENT_HANDSHAKE_SUCCEEDED
+            | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+            | zmq.EVENT_DISCONNECTED
+            | zmq.EVENT_CONNECT_RETRIED
+            | NO_CONVERSATION
         )
         self.dealer = dealer
         poller = zmq.Poller()
         for socket in (bell, monitor, dealer):
             poller.register(socket, zmq.POLLIN)
         try:
-            dealer.connect(str(self.address))
+            self._connect()
             while not self.closing:
                 # Right after the handshake the socket may not take a message yet: try again soon.
                 greeting = self.attached and not self.greeted
@@ -272,7 +285,7 @@ class _Connection:
                 # What a server said before it went must be read before its going is noticed.
                 if dealer in ready:
                     self._read_all()
-                if monitor in ready:
+                while monitor.poll(0):
                     self._watch(recv_monitor_message(monitor)["event"])
                 self._keep_alive()
         finally:
@@ -280,6 +293,30 @@ class _Connection:
             monitor.close(linger=0)
             dealer.close(linger=200)
             bell.close(linger=0)
+
+    def _disconnect(self) -> None:
+        if self.connecting:
+            self.dealer.disconnect(str(self.address))
+        self.connecting = self.gave_up = False
+
+    def _connect(self) -> None:
+        """Begin anew to reach the server, with the keys that are there now."""
+        address = str(self.address)
+        self._disconnect()
+        try:
+            token = self.client.token or local_token()
+        except TokenError as error:
+            self._refuse(str(error))
+            return
+        if token is not None:
+            token.apply_to(self.dealer)
+            self.dealer.connect(address)
+            self.connecting = True
+        elif probe.look(self.address) == probe.LOCKED:
+            self._refuse(
+                f"The server at {address} is not yours; ask who runs it for an invitation, and paste its "
+                "token in the preferences."
+            )
 
     def _obey(self) -> None:
         while True:
@@ -337,26 +374,58 @@ class _Connection:
     def _watch(self, event: int) -> None:
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             self.attached = True
-            self.strange = 0
+            self.locked_out = 0
             self.heard = time.monotonic()
             self.greeted = 0.0
+        elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+            self._refuse(
+                f"The server at {self.address} does not let your key in (any more); ask who runs it for a "
+                "new invitation."
+            )
         elif event == zmq.EVENT_DISCONNECTED and self.attached:
+            self.gave_up = True
             self._break("The connection to the server broke.")
-        elif event & NOT_ZEROMQ:
-            # Once may be a server that was just ending.
-            self.strange += 1
-            if self.strange > 1:
-                self._refuse(self._stranger())
+        elif event == zmq.EVENT_DISCONNECTED:
+            self.gave_up = self.doubtful = True
+        elif event == zmq.EVENT_CONNECT_RETRIED:
+            self.gave_up = False
+        elif event & NO_CONVERSATION:
+            self.doubtful = True
+
+    def _doubt(self) -> None:
+        """A connection came about, but no conversation: find out why."""
+        self.doubtful = False
+        self._disconnect()  # there may be room for one connection alone
+        seen = probe.look(self.address)
+        self.locked_out += seen == probe.LOCKED
+        if seen == probe.STRANGER:
+            self._refuse(self._stranger())
+        elif seen == probe.OPEN:
+            self._refuse(
+                f"The server at {self.address} is of an earlier release; install the same release of the "
+                "extension and the server."
+            )
+        elif self.locked_out > 1:  # once may have been a server that was just ending
+            self._refuse(
+                f"The server at {self.address} is not the one that your keys are for; ask who runs it for an "
+                "invitation, and paste its token in the preferences."
+            )
 
     def _keep_alive(self) -> None:
         now = time.monotonic()
-        if self.attached and now - self.greeted >= HEARTBEAT and self._send(self.client._hello):
-            self.greeted = now
-        if self.client.link.state == CONNECTED and now - self.heard > SILENCE:
-            # A connection may be dead without either side knowing, as after a laptop's sleep.
-            self.dealer.disconnect(str(self.address))
-            self.dealer.connect(str(self.address))
-            self._break(f"The server has not answered for {SILENCE:.0f} seconds.")
+        if self.attached:
+            if now - self.greeted >= HEARTBEAT and self._send(self.client._hello):
+                self.greeted = now
+            if self.client.link.state == CONNECTED and now - self.heard > SILENCE:
+                # A connection may be dead without either side knowing, as after a laptop's sleep.
+                self._connect()
+                self._break(f"The server has not answered for {SILENCE:.0f} seconds.")
+        elif now >= self.retry_at:
+            self.retry_at = now + RETRY
+            if self.doubtful:
+                self._doubt()
+            if self.gave_up or not self.connecting:
+                self._connect()
 
     def _break(self, sentence: str) -> None:
         """The connection is gone. What the server has goes on there; the rest is sent when it is back."""
@@ -504,8 +573,9 @@ class _Connection:
         return f"What answers at {self.client.address} is not a PoseAnything server; choose another address."
 
     def _refuse(self, sentence: str) -> None:
+        """The server can't be used. What it has already waits for a server that can."""
         self.client._set_link(REFUSED, sentence)
-        for name in list(self.submissions):
+        for name in [name for name, submission in self.submissions.items() if not submission.sent]:
             self._end(Failed(job=name, code="version", message=sentence))
 
     def _give_up(self, name: str, sentence: str) -> None:

@@ -12,6 +12,7 @@ from collections import deque
 from pathlib import Path
 
 from ..shared.address import Address, AddressError
+from ..shared.keys import Token, TokenError, destination
 
 STOPPED, STARTING, RUNNING, FAILED = "STOPPED", "STARTING", "RUNNING", "FAILED"
 
@@ -46,10 +47,10 @@ class ServerProcess:
         Returns at once; `state` tells how it goes on. Raises `ServerError`."""
         if self.is_up:
             return
-        where = parse_address(address)
+        where, _ = parse_server(address)
         if not where.is_loopback:
             raise ServerError(
-                f"{address} is another computer; start the server there, or choose an address on this one."
+                f"{where} is another computer; start the server there, or choose an address on this one."
             )
         home = find_checkout(folder)
         interpreter = python or _interpreter(home)
@@ -128,11 +129,11 @@ class ServerProcess:
             self.state, self._process = FAILED, None
 
 
-def parse_address(text: str) -> Address:
-    """Raises `ServerError` when a text is not an address."""
+def parse_server(text: str) -> tuple[Address, Token | None]:
+    """What a text, a token or an address, says of where the server is. Raises `ServerError`."""
     try:
-        return Address.parse(text)
-    except AddressError as error:
+        return destination(text)
+    except (AddressError, TokenError) as error:
         raise ServerError(str(error)) from None
 
 

@@ -6,8 +6,7 @@ import bpy
 from bpy.props import BoolProperty, StringProperty
 
 from .. import preferences, session
-from ..connection.server import ServerError, find_checkout
-from ..shared.address import Address, AddressError
+from ..connection.server import ServerError, find_checkout, parse_server
 
 
 class POSEANYTHING_OT_start_server(bpy.types.Operator):
@@ -22,8 +21,8 @@ class POSEANYTHING_OT_start_server(bpy.types.Operator):
         if session.get().bridge.server.is_up:
             cls.poll_message_set("The server is running")
             return False
-        if not _is_here(preferences.get(context).address):
-            cls.poll_message_set("The address names another computer; start the server there")
+        if not _is_here(preferences.server(context)):
+            cls.poll_message_set("Another computer is named; start the server there")
             return False
         if not preferences.get(context).server_folder:
             cls.poll_message_set("Set the Server Folder in the extension's preferences")
@@ -42,11 +41,12 @@ class POSEANYTHING_OT_start_server(bpy.types.Operator):
         return {"FINISHED"}
 
 
-def _is_here(address: str) -> bool:
+def _is_here(server: str) -> bool:
     try:
-        return Address.parse(address).is_loopback
-    except AddressError:
+        address, token = parse_server(server)
+    except ServerError:
         return True  # starting says what is wrong with it
+    return address.is_loopback and token is None
 
 
 class POSEANYTHING_OT_choose_server_folder(bpy.types.Operator):
@@ -76,10 +76,11 @@ class POSEANYTHING_OT_choose_server_folder(bpy.types.Operator):
 class POSEANYTHING_OT_use_this_computer(bpy.types.Operator):
     bl_idname = "poseanything.use_this_computer"
     bl_label = "Use This Computer"
-    bl_description = "Set the server's address to the usual one on this computer"
+    bl_description = "Set the server's address to the usual one on this computer, without a token"
 
     def execute(self, context):
         preferences.get(context).property_unset("address")
+        preferences.get(context).property_unset("token")
         return {"FINISHED"}
 
 

@@ -11,11 +11,11 @@ from .. import preferences, session
 from ..connection import server
 from ..connection.bridge import PATIENCE
 from ..connection.client import CONNECTED, REFUSED
-from ..connection.server import ServerError
+from ..connection.server import ServerError, parse_server
 from ..errors import ExportError
 from ..request.export import ExportStep
 from ..request.finding import Finding, setting
-from ..shared.address import Address, AddressError
+from ..shared.address import Address
 from ..shared.engines import EngineDescription
 
 START_PATIENCE = 120.0
@@ -56,7 +56,7 @@ def _nobody_answers(bridge) -> str:
         return f"No server answers at {address}; start it in the Server panel."
     return (
         f"No server answers at {address}; start it on that computer with 'python build.py serve --address "
-        f"tcp://0.0.0.0:{Address.parse(address).port} --allow-remote', or choose an address on this computer."
+        f"tcp://0.0.0.0:{Address.parse(address).port}', or choose an address on this computer."
     )
 
 
@@ -64,8 +64,8 @@ def server_blockers(context) -> list[Finding]:
     """What keeps the server from generating, as far as it is known now."""
     prefs, bridge = preferences.get(context), session.get().bridge
     try:
-        address = Address.parse(prefs.address)
-    except AddressError as error:
+        address, token = parse_server(preferences.server(context))
+    except ServerError as error:
         return [_use_this_computer(str(error))]
     if bridge.link.state == REFUSED:
         return [Finding(bridge.link.sentence)]
@@ -73,13 +73,13 @@ def server_blockers(context) -> list[Finding]:
         return _engine_blockers(context.scene.poseanything.engine_name)
     if not address.is_loopback:
         if not bpy.app.online_access:
-            sentence = f"Blender is set to stay offline, so {prefs.address} can't be used"
+            sentence = f"Blender is set to stay offline, so {address} can't be used"
             return [
                 setting(sentence, "Allow Online Access", "preferences.system.use_online_access", True),
                 _use_this_computer("A server on this computer needs no online access"),
             ]
         return []
-    if bridge.server.is_up or session.get().looking:
+    if token is not None or bridge.server.is_up or session.get().looking:
         return []
     if not prefs.server_folder:
         return [

@@ -18,7 +18,10 @@ class BridgePreferences(Preferences, bpy.types.AddonPreferences):
         column = layout.column(heading="Server")
         column.prop(self, "server_folder")
         column.prop(self, "server_python")
-        column.prop(self, "address")
+        column.prop(self, "token")
+        row = column.row()
+        row.enabled = not self.token
+        row.prop(self, "address")
         column.prop(self, "autostart")
         draw_server(layout, context)
         layout.separator()

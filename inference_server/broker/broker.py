@@ -43,6 +43,7 @@ from .. import __version__
 from . import ServerError
 from .descriptors import raise_descriptor_limit
 from .frontend import Client, Frontend
+from .keys import KeyRing
 from .limits import Refusal, check_request
 from .live import LiveDesk, session_named
 from .process import private_folder
@@ -54,9 +55,8 @@ from .store import JobStore, StoreFull, content_digest, is_scarcity
 log = logging.getLogger(__name__)
 
 MESSAGES_PER_TURN = 100
-MAX_CLIENTS = 1024
 FORGET_AFTER = 3600.0
-"""Seconds for which a client that is gone can come back and learn how its jobs ended."""
+"""Seconds of silence after which nothing is kept of a client; its jobs stay."""
 REFRESH_AFTER = 5.0
 """Seconds after which an idle worker is asked anew what its engines can do (weights may have come)."""
 MAX_DEATHS = 2
@@ -80,7 +80,8 @@ class Broker:
         raise_descriptor_limit()
         self._context = zmq.Context()
         try:
-            self._frontend = Frontend(self._context, settings.address)
+            self._keys = KeyRing(Path(settings.keys))
+            self._frontend = Frontend(self._context, settings.address, self._keys, settings.max_connections)
         except ServerError:
             self._context.term()
             raise
@@ -88,7 +89,7 @@ class Broker:
         self._stopping = False
         self._bell, self._bell_pull = socket.socketpair()
         self._bell.setblocking(False)
-        self._queue = FairQueue(settings.max_jobs, settings.max_jobs_per_client)
+        self._queue = FairQueue(settings.max_jobs, settings.max_jobs_per_user)
         self._jobs: dict[tuple[bytes, str], PendingRequest] = {}
         self._behind: dict[PendingRequest, None] = {}
         """Jobs that have something for their client which is not sent yet, in order."""
@@ -113,14 +114,16 @@ class Broker:
         stored = self._store.jobs()
         # What ran comes first again, as far as its client's turn goes.
         for one in sorted(stored, key=lambda one: (one.state != "running", one.number)):
-            pending = PendingRequest(one.client, one.id, one.engine, one.number, one.frames, sent=one.frames)
-            self._jobs[pending.client, pending.job] = pending
+            pending = PendingRequest(
+                one.client, one.id, one.engine, one.number, frames=one.frames, sent=one.frames
+            )
+            self._jobs[pending.user, pending.job] = pending
             if one.state == "ended":
                 try:
                     pending.ending, pending.told = self._store.ending(one.number), True
                 except (OSError, ValueError) as error:
                     log.error("How job %r ended can't be read (%s); it is dropped", pending.job, error)
-                    del self._jobs[pending.client, pending.job]
+                    del self._jobs[pending.user, pending.job]
                     self._store.forget(one.number)
                 continue
             if one.state == "running" and self._store.count_death(one.number) >= MAX_DEATHS_OF_SERVERS:
@@ -176,7 +179,10 @@ class Broker:
                 received = self._frontend.receive(now)
                 if received is None:
                     break
-                self._hear_client(*received, now)
+                client, parts = received
+                if client is not None:
+                    self._hear_client(client, parts, now)
+        self._frontend.watch()
         self._look_after_clients(now)
         self._dispatch()
         self._frontend.flush()
@@ -204,6 +210,7 @@ class Broker:
         """Wait until there is something to do. Clients are not heard before a worker has told what it can."""
         poller = zmq.Poller()
         poller.register(self._bell_pull, zmq.POLLIN)
+        poller.register(self._frontend.monitor, zmq.POLLIN)
         if self._engines:
             poller.register(self._frontend.socket, zmq.POLLIN)
         for slot in self._crew.slots:
@@ -211,22 +218,18 @@ class Broker:
                 poller.register(slot.process.socket, zmq.POLLIN)
         if self._live.socket:
             poller.register(self._live.socket, zmq.POLLIN)
-        if any(map(self._taker, self._behind)):
+        if any(map(self._ready_taker, self._behind)):
             return dict(poller.poll(0))
         return dict(poller.poll(20 if self._frontend.blocked else 100 if self._crew.restless else 1000))
 
-    def _client(self, pending: PendingRequest) -> Client | None:
-        """None while nothing has been heard of it since the server began."""
-        return self._frontend.clients.get(pending.client)
-
-    def _taker(self, pending: PendingRequest) -> Client | None:
+    def _ready_taker(self, pending: PendingRequest) -> Client | None:
         """Its client, where that takes the next frame right now."""
-        client = self._client(pending)
+        client = pending.taker
         return client if client and not (client.away or client.gone or client.outbox) else None
 
     def _say(self, pending: PendingRequest, message: messages.Checked, keep: bool = True) -> bool:
         """False where the client is not there, or busy with what must be kept."""
-        client = self._client(pending)
+        client = pending.taker
         return client is not None and not client.gone and self._frontend.send(client, message, keep)
 
     def _deliver(self) -> None:
@@ -234,7 +237,9 @@ class Broker:
         for pending in list(self._behind):
             for _ in range(FRAMES_PER_TURN):
                 try:
-                    if (client := self._taker(pending)) is None or not self._deliver_next(pending, client):
+                    if (client := self._ready_taker(pending)) is None or not self._deliver_next(
+                        pending, client
+                    ):
                         break
                 except OSError as error:
                     log.warning("Frames of job %r can't be read for now: %s", pending.job, error)
@@ -297,7 +302,7 @@ class Broker:
                 self._live.open(client, message, self._engines)
             elif isinstance(message, LiveClose):
                 self._live.close(client, message.session)
-            elif (pending := self._jobs.get((client.identity, message.job))) is None:
+            elif (pending := self._jobs.get((client.user, message.job))) is None:
                 pass
             elif isinstance(message, Received):
                 self._forget_job(pending)
@@ -312,7 +317,7 @@ class Broker:
             job = messages.JobId.check(wire.read_header(buffers).get("job"), "job")
         except MessageError:
             return ""
-        return "" if (client.identity, job) in self._jobs else job
+        return "" if (client.user, job) in self._jobs else job
 
     def _session_named(self, buffers: Sequence[memoryview]) -> str | None:
         """The live session that a refused message names; None where it names none."""
@@ -340,7 +345,7 @@ class Broker:
                     slot.process.send(wire.encode(Hello()))
 
     def _accept(self, client: Client, request: GenerationRequest, parts: Sequence[memoryview]) -> None:
-        known = self._jobs.get((client.identity, request.job))
+        known = self._jobs.get((client.user, request.job))
         if known is not None:
             if self._store.job(known.number).digest == content_digest(parts):
                 self._resume(client, Resume(job=request.job, have=0))
@@ -350,19 +355,19 @@ class Broker:
             return
         try:
             check_request(request, self._engines)
-            self._queue.require_room(client.identity)
+            self._queue.require_room(client.user)
             for job in self._store.in_the_way(sum(part.nbytes for part in parts)):
                 log.warning("Job %r, which nobody has fetched, makes room for a new one", job.id)
                 self._forget_job(self._jobs[job.client, job.id])
-            number = self._store.add(client.identity, request.job, request.engine, parts).number
+            number = self._store.add(client.user, request.job, request.engine, parts).number
         except Refusal as error:
             self._refuse(client, request.job, error.code, str(error))
         except (QueueFull, StoreFull) as error:
             self._refuse(client, request.job, "full", str(error))
         else:
-            pending = PendingRequest(client.identity, request.job, request.engine, number)
+            pending = PendingRequest(client.user, request.job, request.engine, number, client)
             pending.model = self._model_of(request)
-            self._jobs[pending.client, pending.job] = pending
+            self._jobs[pending.user, pending.job] = pending
             self._queue.add(pending)
             log.info(
                 "Job %r of client %s: %d frames by %s",
@@ -375,12 +380,14 @@ class Broker:
 
     def _resume(self, client: Client, message: Resume) -> None:
         """Go on with a job where its client says that it is."""
-        pending = self._jobs.get((client.identity, message.job))
+        pending = self._jobs.get((client.user, message.job))
         if pending is None:
             reason = "The server does not have this job (any more); generate this clip again."
             self._frontend.send(client, Failed(job=message.job, code="unknown", message=reason))
             return
-        self._frontend.discard(client, pending.job)
+        if pending.taker is not None:
+            self._frontend.discard(pending.taker, pending.job)
+        pending.taker = client
         self._say(pending, Accepted(job=pending.job))
         pending.sent, pending.told, pending.position = min(message.have, pending.frames), False, None
         self._behind[pending] = None
@@ -397,17 +404,12 @@ class Broker:
                 client.heard = now
         for client in clients:
             silence = now - client.heard
-            if not client.gone and silence > settings.client_timeout:
+            if self._keys.name_of(client.user) is None:
+                self._expel(client)
+            elif not client.gone and (client.away or silence > settings.client_timeout):
                 self._lose(client)
-            if silence > FORGET_AFTER:
+            if client.away or silence > FORGET_AFTER:
                 self._frontend.forget(client)
-                self._queue.forget(client.identity)
-        surplus = len(self._frontend.clients) - MAX_CLIENTS
-        if surplus > 0:
-            for client in sorted(clients, key=lambda client: client.heard)[:surplus]:
-                self._live.lose(client)
-                self._frontend.forget(client)
-                self._queue.forget(client.identity)
         if now - self._tidied > TIDY_AFTER:
             self._tidied = now
             for job in self._store.ended_before(time.time() - settings.keep_ended):
@@ -419,11 +421,23 @@ class Broker:
         log.info("Client %s is gone; its jobs go on", client)
         client.gone = True
         self._live.lose(client)
-        for pending in [pending for pending in self._jobs.values() if pending.client == client.identity]:
+        for pending in [pending for pending in self._jobs.values() if pending.taker is client]:
             pending.sent -= self._frontend.discard(client, pending.job)
             pending.told = False
             self._behind[pending] = None
         client.outbox.clear()
+
+    def _expel(self, client: Client) -> None:
+        """Its key has been taken away: nobody can fetch what it has asked for."""
+        log.info("The key of client %s is let in no more; its jobs end", client)
+        self._live.lose(client)
+        self._frontend.forget(client)
+        for pending in [pending for pending in self._jobs.values() if pending.user == client.user]:
+            pending.taker = None
+            if pending.ending is None:
+                self._cancel(pending, Cancelled(job=pending.job), time.monotonic())
+            else:
+                self._forget_job(pending)
 
     # Jobs
 
@@ -477,7 +491,7 @@ class Broker:
             slot.kill_at = now + self.settings.cancel_grace
             slot.process.send(wire.encode(Cancel(job=pending.job)))
             pending.frames = pending.sent
-            if (client := self._client(pending)) is not None:
+            if (client := pending.taker) is not None:
                 self._frontend.discard(client, pending.job)
 
     def _end(self, pending: PendingRequest, parts: Sequence) -> None:
@@ -497,7 +511,7 @@ class Broker:
         if pending.slot is not None or (pending.ending is None and pending.verdict is None):
             return
         self._behind.pop(pending, None)
-        del self._jobs[pending.client, pending.job]
+        del self._jobs[pending.user, pending.job]
         self._note(self._store.forget, pending.number)
 
     def _note(self, write: Callable[..., object], *what: object) -> None:
@@ -531,7 +545,7 @@ class Broker:
         elif pending and pending.verdict is None:
             if kind == Frame.__name__:
                 self._keep_frame(slot, pending, header["index"], parts, now)
-            elif (client := self._client(pending)) is not None and not client.gone:
+            elif (client := pending.taker) is not None and not client.gone:
                 self._frontend.forward(client, parts, pending.job, keep=False)
 
     def _keep_frame(
@@ -553,7 +567,7 @@ class Broker:
             self._cancel(pending, Failed(job=pending.job, code="full", message=reason), now)
             return
         pending.frames = index + 1
-        if pending.sent == index and (client := self._taker(pending)) is not None:
+        if pending.sent == index and (client := self._ready_taker(pending)) is not None:
             pending.sent += 1
             self._frontend.forward(client, parts, pending.job, keep=True, is_frame=True)
         else:
@@ -600,7 +614,7 @@ class Broker:
         if self.settings.jobs is None:
             reason = "The server was stopped before this clip was done; start it and generate again."
             for pending in [pending for pending in self._jobs.values() if pending.ending is None]:
-                if (client := self._client(pending)) is not None:
+                if (client := pending.taker) is not None:
                     self._frontend.discard(client, pending.job)
                 self._say(pending, pending.verdict or Failed(job=pending.job, code="worker", message=reason))
         else:

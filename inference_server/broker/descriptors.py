@@ -8,6 +8,15 @@ import sys
 ENOUGH = 65536
 
 
+def spare_descriptors() -> int:
+    """How many connections leave enough for workers and files."""
+    if sys.platform == "win32":
+        return ENOUGH
+    import resource
+
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
+
+
 def raise_descriptor_limit() -> None:
     """Let this process and its workers have as many as the system allows, up to a number that is enough; by
     default it is often 1024, which a careless program's idle connections use up."""

@@ -1,27 +1,39 @@
 """The socket that clients talk to, and what waits to be sent to each of them.
 
-A ROUTER with mandatory routing: sending to a client whose pipe is full, or that is away for the moment, is
-refused at once instead of being dropped, so the message waits here, in the client's outbox, and goes out as
-soon as the client takes more. A client that comes back under its identity takes over where its old connection
-ended. Messages leave uncopied.
+A ROUTER with mandatory routing: sending to a client whose pipe is full, or whose connection has ended, is
+refused at once instead of being dropped. To one whose pipe is full the message waits here, in its outbox, and
+goes out as soon as the client takes more. Messages leave uncopied.
+
+Nobody gets to say anything who has not proved to have one of the keys that are let in (see `keys`). The key
+tells whose a connection is; each connection is a client of its own, also when one user has several.
 """
 
 from __future__ import annotations
 
+import logging
+import socket
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import zmq
+from zmq.auth.thread import ThreadAuthenticator
+from zmq.utils.monitor import recv_monitor_message
 
 from shared import wire
 from shared.address import DEFAULT_ADDRESS, Address
 
 from . import ServerError
+from .descriptors import spare_descriptors
+from .keys import KeyRing
+
+log = logging.getLogger(__name__)
 
 HANDSHAKE = 5000
-"""Milliseconds in which who connects must turn out to be a client; after them the connection is closed."""
+"""Milliseconds in which who connects must prove to be let in; after them the connection is closed."""
+HEARTBEAT, SILENCE = 10_000, 30_000
+"""Milliseconds after which a silent connection is tried, and closed when its other end does not react."""
 PIPE_MESSAGES = 8
 """High-water mark of each client's pipe; with 832 x 480 raw frames about 10 MB."""
 OUTBOX_ANSWERS = 64
@@ -41,9 +53,12 @@ class OutgoingMessage:
 
 @dataclass(eq=False)
 class Client:
-    """`away` while no connection of it is there, `gone` when it has been silent for long."""
+    """A connection. `user` is the key that it has proved to have, `name` what that is called. `away` when the
+    connection has ended, `gone` when nothing was heard for long."""
 
     identity: bytes
+    user: bytes
+    name: str
     heard: float
     outbox: deque[OutgoingMessage] = field(default_factory=deque)
     away: bool = False
@@ -51,27 +66,40 @@ class Client:
     refused: bool = False
 
     def __str__(self):
-        return self.identity.hex()[:12]
+        return f"{self.name} ({self.identity.hex()})"
 
 
 class Frontend:
-    def __init__(self, context: zmq.Context, address: str):
+    """While there are `max_connections`, or as many as leave enough descriptors, others are refused."""
+
+    def __init__(self, context: zmq.Context, address: str, keys: KeyRing, max_connections: int = 512):
         """Raises `ServerError` when it can't listen on the address, `AddressError` when it is none."""
         where = Address.parse(address)
         self.clients: dict[bytes, Client] = {}
+        self._keys, self.max_connections = keys, max_connections
+        self._connections: dict[int, bool] = {}
+        """By its handle, in the order in which they came, whether anything was said there."""
+        self._authenticator = ThreadAuthenticator(context)
+        self._authenticator.configure_curve_callback(credentials_provider=keys)
+        self._authenticator.start()
         self.socket = context.socket(zmq.ROUTER)
         self.socket.linger = 1000
         self.socket.handshake_ivl = HANDSHAKE
+        self.socket.heartbeat_ivl, self.socket.heartbeat_timeout = HEARTBEAT, SILENCE
+        self.socket.curve_server = True
+        self.socket.curve_secretkey = keys.server_secret
         self.socket.router_mandatory = True
-        self.socket.router_handover = True
         self.socket.sndhwm = PIPE_MESSAGES
         self.socket.rcvhwm = PIPE_MESSAGES
         self.socket.maxmsgsize = wire.MAX_PART
         self.socket.ipv6 = where.is_ipv6
+        self.monitor = self.socket.get_monitor_socket(
+            zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+        )
         try:
             self.socket.bind(str(where))
         except zmq.ZMQError as error:
-            self.socket.close(0)
+            self.close(0)
             if error.errno == zmq.EADDRINUSE:
                 raise ServerError(
                     f"{address} is in use already, perhaps by another server; stop it or use another port."
@@ -81,11 +109,45 @@ class Frontend:
                 f"give an address of this machine, like {DEFAULT_ADDRESS}."
             ) from None
         self.endpoint = self.socket.last_endpoint.rstrip(b"\0").decode()
+        self._port = Address.parse(self.endpoint).port
 
-    def receive(self, now: float) -> tuple[Client, list[zmq.Frame]] | None:
-        """The next message with the client it came from, None when there is none for now."""
+    def watch(self) -> None:
+        """Keep count of the connections, and hang up on one for each that is too many: on who came first of
+        those that have not said anything yet, or else on who came last."""
+        while self.monitor.poll(0):
+            told = recv_monitor_message(self.monitor)
+            if told["event"] == zmq.EVENT_ACCEPTED:
+                self._connections[told["value"]] = False
+            elif told["event"] == zmq.EVENT_DISCONNECTED:
+                self._connections.pop(told["value"], None)
+            else:
+                log.warning("Somebody was refused whose key is not let in")
+        most = min(self.max_connections, spare_descriptors())
+        while len(self._connections) > most:
+            log.warning("There are more than %d connections; hanging up on one", most)
+            silent = (handle for handle, spoken in self._connections.items() if not spoken)
+            handle = next(silent, None) or next(reversed(self._connections))
+            del self._connections[handle]
+            self._hang_up(handle)
+
+    def _hang_up(self, handle: int) -> None:
+        """End a connection by its handle, which is ZeroMQ's: only if it still is one of this address."""
+        connection = None
         try:
-            identity = self.socket.recv(zmq.DONTWAIT)
+            connection = socket.socket(fileno=handle)
+            if connection.getsockname()[1] == self._port:
+                connection.shutdown(socket.SHUT_RDWR)
+        except (OSError, IndexError):
+            pass  # it has ended meanwhile
+        finally:
+            if connection is not None:
+                connection.detach()
+
+    def receive(self, now: float) -> tuple[Client | None, list[zmq.Frame]] | None:
+        """The next message with the client it came from, None when there is none for now. The client is None
+        when its key has been taken away meanwhile."""
+        try:
+            sender = self.socket.recv(zmq.DONTWAIT, copy=False)
         except zmq.Again:
             return None
         parts: list[zmq.Frame] = []
@@ -93,7 +155,14 @@ class Frontend:
             part = self.socket.recv(copy=False)
             if len(parts) <= wire.MAX_PARTS:
                 parts.append(part)
-        client = self.clients.setdefault(identity, Client(identity, now))
+        if (handle := sender.get(zmq.SRCFD)) in self._connections:
+            self._connections[handle] = True
+        user = str(sender.get("User-Id")).encode()
+        if (name := self._keys.name_of(user)) is None:
+            return None, []
+        client = self.clients.get(sender.bytes)
+        if client is None or client.user != user:
+            client = self.clients[sender.bytes] = Client(sender.bytes, user, name, now)
         client.heard = now
         client.away = client.gone = False
         return client, parts
@@ -119,7 +188,7 @@ class Frontend:
         return sum(message.is_frame for message in taken)
 
     def flush(self) -> None:
-        """Send what connected clients take by now; one that is away is tried again when it has spoken."""
+        """Send what connected clients take by now."""
         for client in self.clients.values():
             if client.outbox and not client.away:
                 self._flush(client)
@@ -144,6 +213,9 @@ class Frontend:
     def forget(self, client: Client) -> None:
         self.clients.pop(client.identity, None)
 
-    def close(self) -> None:
-        """Send what clients take within the linger time and close."""
-        self.socket.close()
+    def close(self, linger: int | None = None) -> None:
+        """Send what clients take within the linger time (milliseconds) and close."""
+        self.socket.disable_monitor()
+        self.monitor.close(0)
+        self.socket.close(linger)
+        self._authenticator.stop()

@@ -74,7 +74,7 @@ class LiveDesk:
 
     def open(self, client: Client, message: LiveOpen, engines: Mapping[str, EngineDescription]) -> None:
         self.close(client, message.session)
-        mine = sum(session.client.identity == client.identity for session in self._sessions.values())
+        mine = sum(session.client.user == client.user for session in self._sessions.values())
         try:
             check_live(message.request, engines)
             if mine >= MAX_SESSIONS_PER_CLIENT or len(self._sessions) >= MAX_SESSIONS:

@@ -1,4 +1,4 @@
-"""Requests that wait: first come, first served within a client, in turns between clients."""
+"""Requests that wait: first come, first served within a user, in turns between users."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from itertools import count, zip_longest
 from typing import TYPE_CHECKING
 
 from shared.messages import Cancelled, Failed
+
+from .frontend import Client
 
 if TYPE_CHECKING:
     from .slots import WorkerSlot
@@ -22,6 +24,7 @@ class QueueFull(Exception):
 class PendingRequest:
     """An accepted request, which the store keeps under `number`.
 
+    `user` is the key of who asked, and `taker` the connection of theirs that takes the frames now, if any.
     `frames` are kept, of which `sent` have gone to the client. `ending` is the last message, once there is
     one, and `told` whether it has gone out. `position` is what the client was last told. `verdict` is how the
     job ends, whatever the worker still says of it, because it was cancelled or can't go on. `slot` is where
@@ -29,10 +32,11 @@ class PendingRequest:
     it because what they need was loaded.
     """
 
-    client: bytes
+    user: bytes
     job: str
     engine: str
     number: int
+    taker: Client | None = None
     frames: int = 0
     sent: int = 0
     ending: Sequence | None = field(default=None, repr=False)
@@ -45,10 +49,10 @@ class PendingRequest:
 
 
 class FairQueue:
-    """Clients take turns: next is the one whose last turn is longest ago, or who never had one."""
+    """Users take turns: next is the one whose last turn is longest ago, or who never had one."""
 
-    def __init__(self, max_jobs: int, max_jobs_per_client: int):
-        self.max_jobs, self.max_jobs_per_client = max_jobs, max_jobs_per_client
+    def __init__(self, max_jobs: int, max_jobs_per_user: int):
+        self.max_jobs, self.max_jobs_per_user = max_jobs, max_jobs_per_user
         self._waiting: dict[bytes, deque[PendingRequest]] = {}
         self._last_turn: dict[bytes, int] = {}
         self._turns = count(1)
@@ -58,14 +62,14 @@ class FairQueue:
 
     def __iter__(self) -> Iterator[PendingRequest]:
         """The requests in the order in which they would run if no more came."""
-        clients = sorted(self._waiting, key=lambda client: self._last_turn.get(client, 0))
-        for turn in zip_longest(*(self._waiting[client] for client in clients)):
+        users = sorted(self._waiting, key=lambda user: self._last_turn.get(user, 0))
+        for turn in zip_longest(*(self._waiting[user] for user in users)):
             yield from filter(None, turn)
 
-    def require_room(self, client: bytes) -> None:
-        """Raises `QueueFull` where no other job of this client may wait."""
-        own = len(self._waiting.get(client, ()))
-        if own >= self.max_jobs_per_client:
+    def require_room(self, user: bytes) -> None:
+        """Raises `QueueFull` where no other job of this user may wait."""
+        own = len(self._waiting.get(user, ()))
+        if own >= self.max_jobs_per_user:
             raise QueueFull(
                 f"{own} of your jobs wait already, which is as many as may; cancel one or wait until one is "
                 "done."
@@ -76,25 +80,20 @@ class FairQueue:
             )
 
     def add(self, request: PendingRequest) -> None:
-        self._waiting.setdefault(request.client, deque()).append(request)
+        self._waiting.setdefault(request.user, deque()).append(request)
 
     def put_back(self, request: PendingRequest) -> None:
         """Have a request that was taken come next."""
-        self._waiting.setdefault(request.client, deque()).appendleft(request)
-        self._last_turn[request.client] = -1
+        self._waiting.setdefault(request.user, deque()).appendleft(request)
+        self._last_turn[request.user] = -1
 
     def take(self, request: PendingRequest) -> None:
         """Remove a request because its turn has come."""
         self.remove(request)
-        self._last_turn[request.client] = next(self._turns)
+        self._last_turn[request.user] = next(self._turns)
 
     def remove(self, request: PendingRequest) -> None:
-        waiting = self._waiting[request.client]
+        waiting = self._waiting[request.user]
         waiting.remove(request)
         if not waiting:
-            del self._waiting[request.client]
-
-    def forget(self, client: bytes) -> None:
-        """Drop what is kept about a client, unless it has jobs that wait."""
-        if client not in self._waiting:
-            self._last_turn.pop(client, None)
+            del self._waiting[request.user]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from shared.address import DEFAULT_ADDRESS
+from shared.keys import keys_folder
 
 from ..engines import ENGINES
 
@@ -15,6 +16,7 @@ from ..engines import ENGINES
 class Settings:
     """Times are in seconds.
 
+    keys: the folder with the server's keys and of those that it lets in.
     cards: CUDA's numbers of the graphics cards to use, with a worker process for each; none is the first card
         that there is, or the processor.
     workers: how many processes make clips side by side where no cards are named.
@@ -29,13 +31,15 @@ class Settings:
 
     address: str = DEFAULT_ADDRESS
     engines: Mapping[str, str] = field(default_factory=lambda: ENGINES)
+    keys: Path = field(default_factory=keys_folder)
     cards: Sequence[str] = ()
     workers: int = 1
     jobs: Path | None = None
     jobs_quota: int = 32 << 30
     keep_ended: float = 7 * 86400.0
+    max_connections: int = 512
     max_jobs: int = 4096
-    max_jobs_per_client: int = 1024
+    max_jobs_per_user: int = 1024
     client_timeout: float = 60.0
     cancel_grace: float = 20.0
     start_timeout: float = 120.0

@@ -14,6 +14,8 @@ from importlib import import_module
 
 COMMANDS = {
     "serve": ("inference_server.cli.serve", "answer requests of Blender"),
+    "invite": ("inference_server.cli.invite", "let another computer use the server"),
+    "keys": ("inference_server.cli.keys", "list and revoke invitations"),
     "generate": ("inference_server.cli.generate", "make a clip from files"),
     "weights": ("inference_server.poseanything.checkpoints.weights", "get the model's weights"),
     "synthesise": ("inference_server.cli.synthesise", "make a data set to train on"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import signal
 import sys
@@ -11,13 +10,14 @@ import threading
 from pathlib import Path
 
 from shared.address import DEFAULT_ADDRESS, Address, AddressError
+from shared.keys import LOCAL_NAME, keys_folder
 
 from ..broker import ServerError
 from ..broker.broker import Broker
+from ..broker.keys import KeyRing
+from ..broker.logs import log_to_stderr
 from ..broker.settings import Settings
 from ..engines.poseanything.machine import find_cards
-
-log = logging.getLogger(__name__)
 
 MAX_WORKERS = 64
 
@@ -50,28 +50,21 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         help="clips made side by side where no cards are named (default: %(default)s)",
     )
     parser.add_argument("--exit-with-stdin", action="store_true", help="end when standard input closes")
-    parser.add_argument(
-        "--allow-remote",
-        action="store_true",
-        help="let an address be used that other machines can reach, unprotected",
-    )
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    log_to_stderr()
     try:
         address = Address.parse(args.address)
     except AddressError as error:
         return _complain(error, 2)
-    if not address.is_loopback:
-        if not args.allow_remote:
-            return _complain(
-                f"{args.address} can be reached from other machines, and what is sent there is not encrypted "
-                "nor checked for who sent it; listen on 127.0.0.1 or add --allow-remote.",
-                2,
-            )
-        log.warning("Listening on %s without protection: whoever reaches it can use it.", args.address)
+    if not address.is_loopback and not _anybody_invited():
+        return _complain(
+            f"{args.address} can be reached from other computers, and none has been invited; "
+            "run 'invite' first.",
+            2,
+        )
     if missing := [card for card in args.cards if int(card) >= len(find_cards())]:
         there = ", ".join(f"{number} ({card.name})" for number, card in enumerate(find_cards())) or "none"
         return _complain(f"There is no card {missing[0]} here; nvidia-smi lists {there}.", 2)
@@ -95,6 +88,13 @@ def _count(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= MAX_WORKERS:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {MAX_WORKERS}")
     return int(text)
+
+
+def _anybody_invited() -> bool:
+    try:
+        return any(key.name != LOCAL_NAME for key in KeyRing(keys_folder()).keys())
+    except ServerError:
+        return False
 
 
 def default_jobs(address: Address) -> Path | None:

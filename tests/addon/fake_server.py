@@ -21,6 +21,7 @@ import zmq
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from inference_server.broker.keys import KeyRing  # noqa: E402
 from shared import messages, wire  # noqa: E402
 from shared.engines import (  # noqa: E402
     EngineDescription,
@@ -31,6 +32,7 @@ from shared.engines import (  # noqa: E402
     describe_options,
     option,
 )
+from shared.keys import keys_folder  # noqa: E402
 from shared.messages import (  # noqa: E402
     Accepted,
     Cancel,
@@ -113,6 +115,8 @@ class FakeServer:
 
     def run(self, address: str) -> None:
         self.socket = zmq.Context().socket(zmq.ROUTER)
+        self.socket.curve_server = True
+        self.socket.curve_secretkey = KeyRing(keys_folder()).server_secret
         self.socket.bind(address)
         print(f"listening on {self.socket.last_endpoint.decode()}", flush=True)
         while True:

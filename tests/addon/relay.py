@@ -11,6 +11,8 @@ class Relay:
     """Carries every connection to `address` until `cut`; new ones are taken again at once.
 
     address: tcp://host:port of the server; its own is the attribute `address`.
+
+    While `down` is true it closes at once what it takes, and counts that in `refused`.
     """
 
     def __init__(self, address: str):
@@ -18,6 +20,7 @@ class Relay:
         self._server = host, int(port)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.down, self.refused = False, 0
         self._ends: list[socket.socket] = []
         self._lock = threading.Lock()
 
@@ -41,6 +44,10 @@ class Relay:
         with contextlib.suppress(OSError):
             while True:
                 near, _ = self._listener.accept()
+                if self.down:
+                    self.refused += 1
+                    near.close()
+                    continue
                 far = socket.create_connection(self._server)
                 with self._lock:
                     self._ends += [near, far]

@@ -15,6 +15,8 @@ import zmq
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from inference_server.broker.keys import KeyRing
+from shared.keys import keys_folder
 from tests.addon.relay import Relay
 from tests.addon.servers import make_request, module, wait_for
 from tests.server.client import ServerProcess
@@ -23,8 +25,8 @@ from tests.server.client import ServerProcess
 class Talk:
     """A client and everything it has said so far."""
 
-    def __init__(self, address):
-        self.client = module("connection.client").BridgeClient(address, "test")
+    def __init__(self, address, token=None):
+        self.client = module("connection.client").BridgeClient(address, "test", token)
         self.client.start()
         self.events = []
 
@@ -60,8 +62,8 @@ def real_server(server_python):
 def talk(addon):
     talks = []
 
-    def start(address):
-        talks.append(Talk(address))
+    def start(address, token=None):
+        talks.append(Talk(address, token))
         return talks[-1]
 
     yield start
@@ -219,6 +221,45 @@ def test_something_else_listens_there(talk):
         stranger.shutdown()
 
 
+def test_a_tunnel_whose_other_end_is_down_is_waited_for(real_server, talk, tmp_path):
+    """It takes connections and closes them at once, as `ssh -L` does, until the server is there."""
+    with real_server() as server, Relay(server.address) as tunnel:
+        tunnel.down = True
+        talk = talk(tunnel.address)
+        request = talk.submit(tmp_path / "take", engine="plain")
+        wait_for(lambda: talk.client._thread.is_alive() and tunnel.refused > 10)
+        assert talk.client.link.state == "CONNECTING" and not talk.heard("Failed")
+        tunnel.down = False
+        assert type(talk.ending(request.job)).__name__ == "Done"
+
+
+def test_a_server_that_is_not_the_one_of_these_keys(real_server, talk, tmp_path, monkeypatch):
+    """Another user's server at the same port: nothing is sent to it until there is an invitation."""
+    token = KeyRing(tmp_path / "others").invite("guest", "")
+    with monkeypatch.context() as others:
+        others.setenv("POSEANYTHING_KEYS", str(tmp_path / "others"))
+        server = real_server()
+    with server:
+        stranger = talk(server.address)
+        wait_for(lambda: stranger.client.link.state == "REFUSED")
+        assert "paste its token in the preferences" in stranger.client.link.sentence
+        guest = talk(server.address, module("shared.keys").Token.parse(str(token)))
+        request = guest.submit(tmp_path / "take", engine="plain")
+        assert type(guest.ending(request.job)).__name__ == "Done"
+        KeyRing(tmp_path / "others").revoke("guest")
+        late = talk(server.address, guest.client.token)
+        wait_for(lambda: late.client.link.state == "REFUSED")
+        assert "does not let your key in" in late.client.link.sentence
+
+
+def test_a_server_without_keys(talk):
+    with zmq.Context.instance().socket(zmq.ROUTER) as old:
+        port = old.bind_to_random_port("tcp://127.0.0.1")
+        talk = talk(f"tcp://127.0.0.1:{port}")
+        wait_for(lambda: talk.client.link.state == "REFUSED")
+    assert "is of an earlier release" in talk.client.link.sentence
+
+
 @pytest.mark.parametrize(
     ("behaviour", "words", "kept"),
     [
@@ -331,6 +372,8 @@ def hostile(addon):
     """A socket that says whatever a test wants, and a client that listens to it."""
     socket = zmq.Context.instance().socket(zmq.ROUTER)
     socket.linger = 0
+    socket.curve_server = True
+    socket.curve_secretkey = KeyRing(keys_folder()).server_secret
     port = socket.bind_to_random_port("tcp://127.0.0.1")
     talk = Talk(f"tcp://127.0.0.1:{port}")
     identity = socket.recv_multipart()[0]

@@ -48,14 +48,14 @@ def end_servers(folder: Path, number: signal.Signals, rounds: int) -> tuple[int,
     lost = total = 0
     starting = 0.0
     for turn in range(rounds):
-        with ServerProcess(ENGINES, jobs=str(folder)) as server, server.client(identity=b"user") as client:
+        with ServerProcess(ENGINES, jobs=str(folder)) as server, server.client(user="user") as client:
             names = submit(client, f"{number.name} {turn}")
             client.wait_for(Frame, job=names[0])
             have = {name: [frame.index for frame in client.of(Frame, job=name)] for name in names}
             server.process.send_signal(number)
             server.wait()
         began = time.perf_counter()
-        with ServerProcess(ENGINES, jobs=str(folder)) as server, server.client(identity=b"user") as client:
+        with ServerProcess(ENGINES, jobs=str(folder)) as server, server.client(user="user") as client:
             starting += time.perf_counter() - began
             lost += sum(not fetch(client, name, have[name]) for name in names)
         total += len(names)
@@ -66,7 +66,7 @@ def end_workers(rounds: int) -> tuple[int, int, float]:
     """Jobs lost, all jobs, and mean seconds from a worker's death to the next frame."""
     lost = total = 0
     recovering = 0.0
-    with ServerProcess(ENGINES) as server, server.client(identity=b"user") as client:
+    with ServerProcess(ENGINES) as server, server.client(user="user") as client:
         for turn in range(rounds):
             client.send(request(f"who {turn}", "plain"))
             worker = int(client.ending(f"who {turn}").note)

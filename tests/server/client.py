@@ -10,17 +10,22 @@ import os
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+import uuid
 import zlib
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zmq
 
+from inference_server.broker.keys import KeyRing
 from shared import wire
+from shared.keys import Token, keys_folder
 from shared.messages import ENDINGS, Cancel, GenerationRequest, Hello, Welcome
 from shared.pose import Limb, Polyline, PoseSequence
 
@@ -29,15 +34,25 @@ PATIENCE = 60.0
 """Seconds after which a test that waits for a message gives up."""
 
 
-class Client:
-    """`events` has every message received so far, in order."""
+if "POSEANYTHING_KEYS" not in os.environ:  # in benchmarks, which pytest does not run
+    _keys = tempfile.TemporaryDirectory(prefix="poseanything-keys-")
+    os.environ["POSEANYTHING_KEYS"] = _keys.name
 
-    def __init__(self, address: str, identity: bytes | None = None, receive_limit: int = 1000):
+
+@cache
+def user_token(user: str, folder: Path) -> Token:
+    """The token of somebody who is invited now, unless they have been already."""
+    return KeyRing(folder).invite(user, "")
+
+
+class Client:
+    """A connection of `user`, or of somebody new. `events` has every message received so far, in order."""
+
+    def __init__(self, address: str, user: str | None = None, receive_limit: int = 1000):
         self.socket = zmq.Context.instance().socket(zmq.DEALER)
         self.socket.linger = 0
         self.socket.rcvhwm = receive_limit
-        if identity is not None:
-            self.socket.routing_id = identity
+        user_token(user or uuid.uuid4().hex, keys_folder()).apply_to(self.socket)
         self.socket.connect(address)
         self.events: list[Any] = []
 

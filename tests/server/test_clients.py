@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.messages import ENDINGS, Accepted, Done, Failed, Frame, Hello, Received, Resume
+from shared.messages import ENDINGS, Accepted, Done, Failed, Frame, Hello, Queued, Received, Resume
 
 from .client import PATIENCE, Client, ServerProcess, request
 from .engines import ENGINES
@@ -87,14 +87,14 @@ def resume(client: Client, job: str, have: int) -> list[int]:
 
 
 def test_the_jobs_of_a_client_that_vanishes_go_on_and_are_fetched_later(server):
-    with server.client(identity=b"blender 0") as gone:
+    with server.client(user="blender-0") as gone:
         for job in ("running", "waiting"):
             gone.send(request(job, "plain", num_frames=60, engine_options={"pause": 0.03}))
         gone.wait_for(Frame)
         have = len(gone.of(Frame))
     with server.client() as witness:
         wait_until(lambda: witness.welcome().jobs == 0)
-    with server.client(identity=b"blender 0") as back:
+    with server.client(user="blender-0") as back:
         assert resume(back, "running", have) == list(range(have, 60))
         assert resume(back, "waiting", 0) == list(range(60))
         back.send(Received(job="running"))
@@ -104,7 +104,7 @@ def test_the_jobs_of_a_client_that_vanishes_go_on_and_are_fetched_later(server):
 
 
 def test_a_job_is_only_its_clients(server):
-    with server.client(identity=b"owner") as owner, server.client() as other:
+    with server.client(user="owner") as owner, server.client() as other:
         owner.send(request("mine", "plain"))
         owner.ending("mine")
         other.send(Received(job="mine"))
@@ -114,15 +114,16 @@ def test_a_job_is_only_its_clients(server):
 
 
 def test_a_client_that_comes_back_in_time_goes_on(server):
-    with server.client(identity=b"blender 1") as before:
+    with server.client(user="blender-1") as before:
         before.send(request("job", "plain", num_frames=20, engine_options={"pause": 0.1}))
         before.wait_for(Frame)
-    with server.client(identity=b"blender 1") as after:
+    with server.client(user="blender-1") as after:
+        after.send(Resume(job="job", have=len(before.of(Frame))))
         while not after.of(Done):
             speak(after)
             after.receive()
         frames = [frame.index for frame in after.of(Frame)]
-    assert frames == list(range(frames[0], 20))
+    assert frames == list(range(len(before.of(Frame)), 20))
 
 
 def test_a_silent_client_keeps_its_job_by_saying_hello(server):
@@ -134,32 +135,30 @@ def test_a_silent_client_keeps_its_job_by_saying_hello(server):
         assert client.of(Done)
 
 
-def test_two_clients_of_one_identity_harm_nobody_else(server):
-    """The one that connected last is the one that is answered; the server does not mind."""
+def test_a_job_goes_on_where_its_user_asked_for_it_last(server):
+    """Two connections of one user, as of two Blenders."""
+    with server.client(user="twin") as first, server.client(user="twin") as second:
+        first.send(request("job", "plain", num_frames=40, engine_options={"pause": 0.05}))
+        first.wait_for(Frame)
+        assert resume(second, "job", 1) == list(range(1, 40))
+        assert first.welcome() and not first.of(Done)
+
+
+def test_turns_go_by_user_however_many_connections_there_are(server):
+    """300 connections of one key come and go, some leave jobs behind: another's turn is next all the same."""
     with server.client() as other:
-        other.send(request("other", "plain", num_frames=30, engine_options={"pause": 0.05}))
-        with server.client(identity=b"twin") as first:
-            first.send(request("of the first", "plain"))
-            first.wait_for(Accepted)
-            with server.client(identity=b"twin") as second:
-                for _ in range(5):
-                    speak(first, second)
-                    time.sleep(0.05)
-        assert ending(other, "other").num_frames == 30
-        with server.client(identity=b"twin") as third:
-            third.send(request("of the third", "plain"))
-            assert isinstance(third.ending("of the third"), Done)
-
-
-def test_many_clients_that_come_and_go(server):
-    """Each is answered, what some of them leave behind is made, and the server works on."""
-    for number in range(300):
-        with server.client(identity=f"passer-by {number}".encode()) as client:
-            assert client.welcome().jobs <= 30
-            if number % 10 == 0:
-                client.send(request("left", "plain"))
-                client.wait_for(Accepted)
-    with server.client() as client:
+        for number in range(300):
+            with server.client(user="crowd") as client:
+                assert client.welcome()
+                if number % 10 == 0:
+                    client.send(
+                        request(f"left {number}", "plain", num_frames=20, engine_options={"pause": 0.05})
+                    )
+                    client.wait_for(Accepted)
+        other.send(request("mine", "plain"))
+        assert other.wait_for(Queued).position <= 1
+        assert other.ending("mine").num_frames == 5
+    with server.client(user="crowd") as client:
+        for number in range(0, 300, 10):
+            client.cancel(f"left {number}")
         wait_until(lambda: client.welcome().jobs == 0)
-        client.send(request("mine", "plain"))
-        assert client.ending("mine").num_frames == 5

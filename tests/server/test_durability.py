@@ -39,14 +39,14 @@ def frames(client: Client, job: str) -> list[int]:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_the_next_server_goes_on_with_every_job(jobs, number):
-    with start(jobs) as server, server.client(identity=b"blender") as client:
+    with start(jobs) as server, server.client(user="blender") as client:
         submit(client, "running", "waiting", "waiting too")
         client.wait_for(Frame, job="running")
         before = frames(client, "running")
         server.process.send_signal(number)
         assert server.wait() == (0 if number == signal.SIGTERM else -number)
         assert not client.of(Failed)
-    with start(jobs) as server, server.client(identity=b"blender") as client:
+    with start(jobs) as server, server.client(user="blender") as client:
         for name, have in (("running", len(before)), ("waiting", 0), ("waiting too", 0)):
             client.send(Resume(job=name, have=have))
         assert isinstance(client.ending("running"), Done), "what ran before comes first"
@@ -57,17 +57,17 @@ def test_the_next_server_goes_on_with_every_job(jobs, number):
 
 
 def test_jobs_run_to_their_end_though_nobody_asks(jobs):
-    with start(jobs) as server, server.client(identity=b"blender") as client:
+    with start(jobs) as server, server.client(user="blender") as client:
         submit(client, "a", "b")
         server.process.kill()
         server.wait()
     with start(jobs) as server:
-        with server.client(identity=b"somebody else") as witness:
+        with server.client(user="somebody-else") as witness:
             while witness.welcome().jobs:
                 pass
         server.process.kill()
         server.wait()
-    with start(jobs) as server, server.client(identity=b"blender") as client:
+    with start(jobs) as server, server.client(user="blender") as client:
         for name in ("a", "b"):
             client.send(Resume(job=name, have=0))
             assert client.ending(name).num_frames == 30
@@ -79,7 +79,7 @@ def test_jobs_run_to_their_end_though_nobody_asks(jobs):
 
 def test_a_job_that_was_running_each_time_the_server_died_is_set_aside(jobs):
     for _ in range(3):
-        with start(jobs) as server, server.client(identity=b"blender") as client:
+        with start(jobs) as server, server.client(user="blender") as client:
             if _ == 0:
                 submit(client, "heavy", num_frames=1000)
                 submit(client, "light")
@@ -88,7 +88,7 @@ def test_a_job_that_was_running_each_time_the_server_died_is_set_aside(jobs):
             client.wait_for(Frame, job="heavy")
             server.process.kill()
             server.wait()
-    with start(jobs) as server, server.client(identity=b"blender") as client:
+    with start(jobs) as server, server.client(user="blender") as client:
         client.send(Resume(job="heavy", have=0))
         failed = client.ending("heavy")
         assert failed.code == "worker" and "set aside" in failed.message
@@ -98,27 +98,27 @@ def test_a_job_that_was_running_each_time_the_server_died_is_set_aside(jobs):
 
 def test_being_stopped_in_good_order_counts_for_nothing(jobs):
     for _ in range(5):
-        with start(jobs) as server, server.client(identity=b"blender") as client:
+        with start(jobs) as server, server.client(user="blender") as client:
             if _ == 0:
                 submit(client, "long", num_frames=40)
             else:
                 client.send(Resume(job="long", have=0))
             client.wait_for(Frame, job="long")
             assert server.stop() == 0
-    with start(jobs) as server, server.client(identity=b"blender") as client:
+    with start(jobs) as server, server.client(user="blender") as client:
         client.send(Resume(job="long", have=0))
         assert client.ending("long").num_frames == 40
 
 
 def test_a_cancelled_job_does_not_come_back(jobs):
-    with start(jobs) as server, server.client(identity=b"blender") as client:
+    with start(jobs) as server, server.client(user="blender") as client:
         submit(client, "running", "waiting")
         for name in ("running", "waiting"):
             client.cancel(name)
             client.ending(name)
         server.process.kill()
         server.wait()
-    with start(jobs) as server, server.client(identity=b"blender") as client:
+    with start(jobs) as server, server.client(user="blender") as client:
         assert client.welcome().jobs == 0
         for name in ("running", "waiting"):
             client.send(Resume(job=name, have=0))
@@ -129,7 +129,7 @@ def test_a_connected_client_sees_the_next_server_go_on(jobs):
     """As Blender does: the socket reconnects by itself and asks for what is missing."""
     with start(jobs) as server:
         address = server.address
-        with server.client(identity=b"blender") as client:
+        with server.client(user="blender") as client:
             submit(client, "a", num_frames=60)
             client.wait_for(Frame)
             server.process.kill()
@@ -148,7 +148,7 @@ def test_two_servers_do_not_share_a_folder(jobs):
 
 def test_a_thousand_waiting_jobs_are_taken_up_in_order(jobs):
     count = 1000 if os.environ.get("POSEANYTHING_KILLS") else 100
-    with start(jobs) as server, server.client(identity=b"blender") as client:
+    with start(jobs) as server, server.client(user="blender") as client:
         client.send(request("long", "plain", num_frames=1000, engine_options={"pause": 0.05}))
         client.wait_for(Frame)
         for number in range(count):
@@ -156,7 +156,7 @@ def test_a_thousand_waiting_jobs_are_taken_up_in_order(jobs):
         client.wait_for(Accepted, job=str(count - 1))
         server.process.kill()
         server.wait()
-    with start(jobs) as server, server.client(identity=b"blender") as client:
+    with start(jobs) as server, server.client(user="blender") as client:
         assert client.welcome().jobs == count + 1
         client.send(Hello())
         client.send(Resume(job="0", have=0))

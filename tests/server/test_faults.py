@@ -100,8 +100,8 @@ def test_a_process_that_hangs_is_replaced():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="changes another process' limits")
 def test_idle_connections_and_a_worker_death_do_not_end_the_server():
-    """There are more connections than descriptors, so that no worker can be started, until the idle ones are
-    closed."""
+    """There are more connections than the server has descriptors for: it hangs up on idle ones, and serves
+    those who have something to say, newcomers too."""
     import resource
 
     with ServerProcess(ENGINES) as server, server.client() as client, ExitStack() as strangers:
@@ -120,6 +120,8 @@ def test_idle_connections_and_a_worker_death_do_not_end_the_server():
         assert [frame.index for frame in client.of(Frame, job="long")] == list(range(60))
         for ending in client.of(Failed, job="next") or [client.ending("next")]:
             assert isinstance(ending, Done) or "try again in a few seconds" in ending.message
+        with server.client() as late:
+            assert late.welcome()
     assert "Traceback" not in server.log
 
 

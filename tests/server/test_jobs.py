@@ -252,7 +252,7 @@ def test_three_clients_take_turns(server):
 
 def test_a_full_queue_says_so_and_loses_nothing():
     with (
-        ServerProcess(ENGINES, max_jobs=3, max_jobs_per_client=2) as server,
+        ServerProcess(ENGINES, max_jobs=3, max_jobs_per_user=2) as server,
         server.client() as a,
         server.client() as b,
     ):

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from shared.keys import keys_folder
 from shared.messages import Failed, Frame, Queued
 
-from .client import PATIENCE, ROOT, ServerProcess, request
+from .client import PATIENCE, ROOT, ServerProcess, request, user_token
 from .engines import ENGINES
 from .processes import wait_for_end
 
@@ -98,16 +99,10 @@ def test_an_address_that_is_none(address):
 
 @pytest.mark.parametrize("address", ["tcp://nonesuch.invalid:1", "tcp://192.0.2.1:1"])
 def test_an_address_of_another_machine(address):
-    done = command("serve", "--allow-remote", "--address", address)
+    user_token("somebody", keys_folder())
+    done = command("serve", "--address", address)
     assert done.returncode == 1 and done.stdout == ""
     assert f"Can't listen on {address}" in done.stderr and "Traceback" not in done.stderr
-
-
-@pytest.mark.parametrize("address", ["tcp://0.0.0.0:0", "tcp://*:0", "tcp://[::]:0", "tcp://192.0.2.1:0"])
-def test_an_address_that_others_can_reach_must_be_asked_for(address):
-    done = command("serve", "--address", address)
-    assert done.returncode == 2 and done.stdout == ""
-    assert "--allow-remote" in done.stderr and done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("address", ["tcp://localhost:0", "tcp://[::1]:0"])
@@ -124,12 +119,6 @@ def has_ipv6() -> bool:
     except OSError:
         return False
     return True
-
-
-def test_remote_use_is_warned_about():
-    with ServerProcess(arguments=["--allow-remote", "--address", "tcp://0.0.0.0:0"]) as server:
-        pass
-    assert "without protection" in server.log
 
 
 def test_help_names_the_commands_and_imports_nothing():

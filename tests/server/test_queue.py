@@ -12,7 +12,7 @@ from inference_server.broker.queue import FairQueue, PendingRequest, QueueFull
 def fill(queue: FairQueue, clients: str) -> list[PendingRequest]:
     jobs = [PendingRequest(client.encode(), str(i), "plain", i) for i, client in enumerate(clients)]
     for job in jobs:
-        queue.require_room(job.client)
+        queue.require_room(job.user)
         queue.add(job)
     return jobs
 
@@ -48,13 +48,13 @@ def test_nobody_gets_two_turns_while_another_waits_for_one(clients):
     taken = drain(queue)
     assert sorted(map(id, taken)) == sorted(map(id, jobs))
     for client in set(clients):
-        own = [job for job in jobs if job.client == client.encode()]
+        own = [job for job in jobs if job.user == client.encode()]
         places = [taken.index(job) for job in own]
         assert places == sorted(places), "first come, first served within a client"
         for earlier, later in zip(places, places[1:]):
-            between = [job.client for job in taken[earlier + 1 : later]]
+            between = [job.user for job in taken[earlier + 1 : later]]
             assert len(between) == len(set(between)), "each other client has at most one turn between two"
-            still_waiting = {job.client for job in taken[later:]} - {client.encode()}
+            still_waiting = {job.user for job in taken[later:]} - {client.encode()}
             assert still_waiting <= set(between), "and everyone who waits has one"
 
 
@@ -63,17 +63,17 @@ def test_a_newcomer_goes_before_those_who_had_a_turn():
     fill(queue, "aaa")
     queue.take(next(iter(queue)))
     fill(queue, "b")
-    assert [job.client for job in queue] == [b"b", b"a", b"a"]
+    assert [job.user for job in queue] == [b"b", b"a", b"a"]
 
 
 @given(st.text("abc", min_size=1, max_size=30), st.data())
 def test_removing_a_job_keeps_the_order_of_the_rest(clients, data):
     queue = roomy()
     gone = data.draw(st.sampled_from(fill(queue, clients)))
-    others = [job for job in queue if job.client != gone.client]
+    others = [job for job in queue if job.user != gone.user]
     queue.remove(gone)
     assert gone not in list(queue)
-    assert [job for job in queue if job.client != gone.client] == others
+    assert [job for job in queue if job.user != gone.user] == others
 
 
 @pytest.mark.parametrize(

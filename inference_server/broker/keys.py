@@ -1,0 +1,162 @@
+"""The keys of this user's servers, and of those that they let in.
+
+A folder that only its user can enter holds the servers' key pair, a public key for each who was invited, and
+the token of this user's own programs. All servers of a user share it. A key that is taken away is refused
+from then on, by servers that run as well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import zmq.auth
+from zmq.utils import z85
+
+from shared.keys import LOCAL_NAME, LOCAL_TOKEN, NAMES, Token
+
+from . import ServerError
+
+SERVER = "server.key_secret"
+_UNSETTLED = 2 * 10**9
+"""Nanoseconds during which a folder may change again without its time telling so."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """A public key that is let in. `user` is how ZeroMQ names whoever has proved to have it: its Z85 text."""
+
+    name: str
+    user: bytes
+    invited: datetime.datetime
+
+
+class KeyRing:
+    """Makes what is missing of a user's keys.
+
+    Args:
+        folder: made when missing, for this user alone.
+
+    Raises `ServerError` when keys can't be kept there.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder, self._clients = folder, folder / "clients"
+        self._known: dict[bytes, str] = {}
+        self._read = 0, 0
+        try:
+            self._clients.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if os.name == "posix":
+                folder.chmod(0o700)
+            if not (folder / SERVER).exists():
+                self._make_pair(folder / SERVER)
+            self.server_key, self.server_secret = self._read_pair(folder / SERVER)
+            self._keep_local_token()
+        except (OSError, ValueError) as error:
+            raise ServerError(
+                f"Keys can't be kept in {folder} ({error}); have POSEANYTHING_KEYS name another folder."
+            ) from error
+
+    def invite(self, name: str, address: str) -> Token:
+        """A new key pair under a name that is free; only its public half is kept. Raises `ServerError`."""
+        if not NAMES.fullmatch(name):
+            raise ServerError(
+                f"{name!r} is not a name for a key; use up to 64 letters, digits, '.', '_', '-'."
+            )
+        public, secret = zmq.curve_keypair()
+        token = Token(address, z85.decode(self.server_key), z85.decode(public), z85.decode(secret))
+        path = self._clients / f"{name}.key"
+        try:
+            # Whole before it has its name: a server that runs may look at any time.
+            _place(path, _public_key(name, public))
+        except FileExistsError:
+            raise ServerError(
+                f"{name!r} has been invited already; choose another name, or revoke that key first."
+            ) from None
+        except OSError as error:
+            raise ServerError(f"The key can't be kept in {path.parent} ({error.strerror}).") from error
+        return token
+
+    def keys(self) -> list[Key]:
+        """All that are let in, in the order in which they were invited. Raises `OSError`."""
+        found = []
+        for path in self._clients.glob("*.key"):
+            try:
+                moment = datetime.datetime.fromtimestamp(path.stat().st_mtime)
+                user, _ = zmq.auth.load_certificate(path)
+            except (FileNotFoundError, ValueError):
+                continue  # taken away meanwhile, or not a key
+            found.append(Key(path.stem, user, moment))
+        return sorted(found, key=lambda key: (key.invited, key.name))
+
+    def revoke(self, name: str) -> None:
+        """Let a key in no more; that of this computer's own user is replaced. Raises `ServerError`."""
+        try:
+            (self._clients / f"{name}.key").unlink()
+        except FileNotFoundError:
+            names = ", ".join(key.name for key in self.keys())
+            raise ServerError(f"There is no key named {name!r}; there are {names or 'none'}.") from None
+        except OSError as error:
+            raise ServerError(f"The key {name!r} can't be removed ({error.strerror}).") from error
+        if name == LOCAL_NAME:
+            (self.folder / LOCAL_TOKEN).unlink(missing_ok=True)
+            self._keep_local_token()
+
+    def name_of(self, user: bytes) -> str | None:
+        """Who it is, None for a key that is not let in (any more). While the folder can't be read, what was
+        read last holds."""
+        with contextlib.suppress(OSError):
+            changed, now = self._clients.stat().st_mtime_ns, time.time_ns()
+            if changed != self._read[0] or changed + _UNSETTLED > self._read[1]:
+                self._known = {key.user: key.name for key in self.keys()}
+                self._read = changed, now
+        return self._known.get(user)
+
+    def callback(self, domain: str, user: bytes) -> bool:
+        """What `zmq.auth` asks for everybody who has proved to have a key."""
+        return self.name_of(user) is not None
+
+    def _keep_local_token(self) -> None:
+        """See that this user's own programs have a token, and that its key is let in."""
+        path, key = self.folder / LOCAL_TOKEN, self._clients / f"{LOCAL_NAME}.key"
+        public, secret = map(z85.decode, zmq.curve_keypair())
+        with contextlib.suppress(FileExistsError):
+            _place(path, f"{Token('', z85.decode(self.server_key), public, secret)}\n")
+        token = Token.parse(path.read_text(encoding="ascii"))
+        with contextlib.suppress(FileExistsError):
+            _place(key, _public_key(LOCAL_NAME, z85.encode(token.public_key)))
+
+    def _make_pair(self, path: Path) -> None:
+        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
+            _, secret = zmq.auth.create_certificates(folder, "server")
+            with contextlib.suppress(FileExistsError):  # another server did it at the same time
+                _place(path, Path(secret).read_text(encoding="utf-8"))
+
+    def _read_pair(self, path: Path) -> tuple[bytes, bytes]:
+        public, secret = zmq.auth.load_certificate(path)
+        if secret is None:
+            raise ValueError(f"{path.name} holds no secret key")
+        return public, secret
+
+
+def _public_key(name: str, key: bytes) -> str:
+    """A file of the kind that `zmq.auth` reads."""
+    return f'metadata\n    name = "{name}"\ncurve\n    public-key = "{key.decode()}"\n'
+
+
+def _place(path: Path, text: str) -> None:
+    """Write a file for this user alone that is whole from its first moment. Raises `FileExistsError`."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent)  # for this user alone
+    try:
+        with open(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(temporary, path)
+    finally:
+        os.unlink(temporary)
