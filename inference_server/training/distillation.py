@@ -118,6 +118,7 @@ class DistributionMatching(Objective):
         torch.nn.utils.clip_grad_norm_(self.critic.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
+        torch.clear_autocast_cache()  # of the weights as they were
 
     def _disturbed(self, made: torch.Tensor, batch: Batch, generator: torch.Generator):
         share = torch.rand(len(made), device=made.device, generator=generator)
