@@ -13,6 +13,8 @@ from ..stages import Clip, Dropped, Subject, SubjectFinder, SubjectPrompt, Verdi
 from .selection import largest_mask
 
 LEAST_PIXELS = 30
+MOST_MOVING = 0.6
+"""Of the picture: where more moves against the camera, it is the camera that is not understood."""
 REACH = 0.12
 """How far an outline may move from where flow carried it, as a share of the square root of the area."""
 JUMP = 2.5
@@ -39,7 +41,7 @@ class FlowSubjectFinder(SubjectFinder):
         first = find_mask(frames[0], clip.prompt) if _says_where(clip.prompt) else moving_mask(frames)
         if first is None:
             raise Dropped(
-                "Nothing moves against the background; say where the subject is by a box or a click."
+                "No single thing moves against the background; say where the subject is by a box or a click."
             )
         small = follow(frames, first)
         masks = np.zeros(clip.frames.shape[:3], bool)
@@ -115,41 +117,55 @@ def _around_clicks(frame: np.ndarray, trimap: np.ndarray) -> np.ndarray:
 
 def moving_mask(frames: list[np.ndarray]) -> np.ndarray | None:
     """bool [H, W]: what moves in the first frame against a camera that stands still, pans or zooms; the
-    largest of it (equation 1). None where nothing does."""
+    largest of it (equation 1). None where nothing does, or too much to be a subject.
+
+    What changes within a second is what the subject sweeps over; within that GrabCut finds it.
+    """
     height, width = frames[0].shape[:2]
-    dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames[: min(len(frames), 13)]]
+    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames[:25]]
     grid = np.stack(np.meshgrid(np.arange(width), np.arange(height)), 2).astype(np.float32)
-    moved = np.zeros((height, width), np.float32)
-    for other in grey[2::2]:
-        flow = dis.calc(grey[0], other, None)
-        points = grid[4::8, 4::8].reshape(-1, 2)
-        affine, _ = cv2.estimateAffine2D(
-            points, points + flow[4::8, 4::8].reshape(-1, 2), ransacReprojThreshold=1
-        )
-        if affine is None:
-            continue
-        still = grid @ affine[:, :2].T.astype(np.float32) + affine[:, 2].astype(np.float32) - grid
-        moved = np.maximum(moved, np.linalg.norm(flow - still, axis=2))
-    least = max(1.0, 0.004 * max(width, height))
-    if moved.max() < least:
-        return None
-    sure = moved > max(least, 0.4 * float(np.percentile(moved, 99)))
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
-    pieces = cv2.morphologyEx(sure.astype(np.uint8), cv2.MORPH_OPEN, kernel)
-    count, labels = cv2.connectedComponents(pieces)
+    changed = np.zeros((height, width), np.float32)
+    for other in grey[3::3]:
+        camera = _camera(grey[0], other)
+        if camera is None:
+            return None
+        still = grid @ camera[:, :2].T + camera[:, 2]
+        back = cv2.remap(other, still, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        inside = (still >= 0).all(2) & (still <= (width - 1, height - 1)).all(2)
+        changed = np.maximum(changed, cv2.GaussianBlur(cv2.absdiff(back, grey[0]), (0, 0), 1.5) * inside)
+    swept = (changed > max(10.0, 3 * float(np.median(changed)))).astype(np.uint8)
+    reach = max(round(0.015 * max(width, height)), 2)
+    swept = cv2.morphologyEx(
+        cv2.morphologyEx(swept, cv2.MORPH_OPEN, _disc(1)), cv2.MORPH_CLOSE, _disc(2 * reach)
+    )
+    _, outside = cv2.connectedComponents(np.pad(1 - swept, 1, constant_values=1), connectivity=4)
+    swept = outside[1:-1, 1:-1] != outside[0, 0]  # with what it encloses
+    count, labels = cv2.connectedComponents(swept.astype(np.uint8))
     masks = [labels == label for label in range(1, count)]
     largest = largest_mask(masks)
-    if largest is None:
+    if largest is None or masks[largest].mean() > MOST_MOVING:
         return None
-    found = masks[largest].astype(np.uint8)
-    reach = max(round(0.03 * max(width, height)), 2)
     trimap = np.full((height, width), cv2.GC_BGD, np.uint8)
-    trimap[cv2.dilate(found, _disc(reach)) > 0] = cv2.GC_PR_BGD
-    trimap[found > 0] = cv2.GC_PR_FGD
-    trimap[cv2.erode(found, _disc(reach // 2)) > 0] = cv2.GC_FGD
-    mask = _without_specks(_grab(frames[0], trimap, 4), 0.1)
+    trimap[cv2.dilate(masks[largest].astype(np.uint8), _disc(reach)) > 0] = cv2.GC_PR_FGD
+    mask = _grab(frames[0], trimap, 6)
+    if mask.any():
+        mask = _fit(frames[0], _Colours(frames[0], mask).evidence(frames[0]), mask, trimap == cv2.GC_BGD)
+    mask = _without_specks(mask, 0.1)
     return mask if np.count_nonzero(mask) >= LEAST_PIXELS else None
+
+
+def _camera(first: np.ndarray, other: np.ndarray) -> np.ndarray | None:
+    """float32 [2, 3]: how the picture's points move that move together, from one grey frame to another; None
+    where less than half of them do."""
+    points = cv2.goodFeaturesToTrack(first, 400, 0.01, 6)
+    if points is None or len(points) < 12:
+        return np.eye(2, 3, dtype=np.float32)  # without texture it can't be told, and hardly matters
+    there, found, _ = cv2.calcOpticalFlowPyrLK(first, other, points, None)
+    kept = found.ravel() > 0
+    if kept.sum() < 12:
+        return None
+    affine, inliers = cv2.estimateAffinePartial2D(points[kept], there[kept], ransacReprojThreshold=1.5)
+    return None if affine is None or inliers.mean() < 0.5 else affine.astype(np.float32)
 
 
 def follow(frames: list[np.ndarray], first: np.ndarray) -> list[np.ndarray]:

@@ -1,0 +1,335 @@
+"""A clip's way through the stages, whoever runs them: the local runner or a cluster.
+
+A step is a callable from a list of items to the same items, further on. What a stage drops, and what goes
+wrong with a clip, ends that clip with a reason and stops no other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from shared.messages import GenerationRequest
+from shared.pose import PoseSequence
+
+from ..training.dataset import EncodedExample, encode_example
+from ..training.examples import Example
+from .checks import ClipSettings, Span, load_clip
+from .sheets import draw_sheet
+from .skeletons.medial import size_of
+from .stages import (
+    Clip,
+    Dropped,
+    Filter,
+    Record,
+    Skeleton,
+    Skeletoniser,
+    Stage,
+    Subject,
+    SubjectFinder,
+    SubjectPrompt,
+    Verdict,
+    XPoseError,
+    complexity_of,
+    make_stage,
+)
+from .subjects.selection import area_share, check_area
+
+log = logging.getLogger(__name__)
+
+LEAST_SKELETONS = 0.8
+"""Share of a clip's frames that must have a skeleton (paper section 3, stage 3)."""
+PART_MAP_SCALE = 8
+"""Pixels of a clip to one of its part maps."""
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What decides what a run makes of a video.
+
+    filter, subject, skeleton: the stages' names; no filter where it is "". options: theirs, by kind. area:
+    the rule for the subject's size, see `check_area`. quality: of the frames after the first, 1 to 100, 101
+    is lossless.
+    """
+
+    clips: ClipSettings = ClipSettings()
+    filter: str = ""
+    subject: str = "flow"
+    skeleton: str = "medial"
+    options: dict[str, dict] = field(default_factory=dict)
+    area: str = "release"
+    quality: int = 95
+
+    @property
+    def source(self) -> str:
+        return " ".join(filter(None, ["xpose", self.filter, self.subject, self.skeleton]))
+
+
+@dataclass(eq=False)
+class Item:
+    """A clip on its way. A dropped one has a reason in its record and goes on as it is.
+
+    root: folder of the videos. prompt: what the user said of the video's subject.
+    """
+
+    span: Span
+    root: Path
+    prompt: SubjectPrompt
+    record: Record
+    clip: Clip | None = None
+    verdict: Verdict = Verdict(True)
+    subject: Subject | None = None
+    skeleton: Skeleton | None = None
+    encoded: EncodedExample | None = None
+    sheet: bytes = b""
+
+    @property
+    def dropped(self) -> bool:
+        return bool(self.record.reason)
+
+    def drop(self, stage: str, reason: str) -> None:
+        self.record = dataclasses.replace(self.record, kept=False, stage=stage, reason=reason)
+
+
+Step = Callable[[list[Item]], list[Item]]
+
+
+def steps_of(settings: RunSettings) -> list[tuple[Callable[[], Step], type[Stage] | None]]:
+    """The steps in their order, each as what makes it in the process that runs it, with its stage's class.
+    Raises `XPoseError` for a stage or option that isn't there."""
+    named = [(kind, getattr(settings, kind)) for kind in ("filter", "subject", "skeleton")]
+    steps: list[tuple[Callable[[], Step], type[Stage] | None]] = [(_Read, None)]
+    for kind, name in named:
+        if name:
+            options = settings.options.get(kind)
+            stage = type(make_stage(kind, name, options))
+            steps.append((_StageMaker(kind, name, options, settings.area), stage))
+    steps.append((_FinishMaker(settings), None))
+    return steps
+
+
+@dataclass(frozen=True)
+class _StageMaker:
+    """Makes a stage's step; travels to the process where that is done."""
+
+    kind: str
+    name: str
+    options: dict | None
+    area: str
+
+    def __call__(self) -> Step:
+        stage = make_stage(self.kind, self.name, self.options)
+        stage.load()
+        if isinstance(stage, Filter):
+            return _Judge(stage)
+        if isinstance(stage, SubjectFinder):
+            return _Each(self.kind, lambda item: _find(stage, self.area, item))
+        assert isinstance(stage, Skeletoniser)
+        return _Each(self.kind, lambda item: _extract(stage, item))
+
+
+@dataclass(frozen=True)
+class _FinishMaker:
+    settings: RunSettings
+
+    def __call__(self) -> Step:
+        return _Each("finish", lambda item: _finish(self.settings, item), always=True)
+
+
+class _Each:
+    """A step that takes items one by one."""
+
+    def __init__(self, stage: str, work: Callable[[Item], None], always: bool = False):
+        self._stage, self._work, self._always = stage, work, always
+
+    def __call__(self, items: list[Item]) -> list[Item]:
+        for item in items:
+            if item.dropped and not self._always:
+                continue
+            try:
+                self._work(item)
+            except Dropped as dropped:
+                item.drop(self._stage, str(dropped))
+            except (XPoseError, OSError):
+                raise  # no fault of the clip
+            except Exception as error:
+                log.warning("%s: %s", item.span.name, error, exc_info=True)
+                item.drop(self._stage, f"It can't be worked on ({type(error).__name__}: {error}).")
+        return items
+
+
+class _Read(_Each):
+    def __init__(self):
+        super().__init__("video", self._read)
+
+    @staticmethod
+    def _read(item: Item) -> None:
+        path = item.root / item.span.video if item.root.is_dir() else item.root
+        item.clip = load_clip(path, item.span, item.prompt)
+
+
+class _Judge:
+    """The filter's step: a batch at once."""
+
+    def __init__(self, stage: Filter):
+        self._stage = stage
+
+    def __call__(self, items: list[Item]) -> list[Item]:
+        waiting = [item for item in items if not item.dropped]
+        for item, verdict in zip(
+            waiting, self._stage.judge([item.clip for item in waiting]) if waiting else []
+        ):
+            item.verdict = verdict
+            words = {
+                name: getattr(verdict, name) for name in ("category", "motion_type", "body_part", "caption")
+            }
+            item.record = dataclasses.replace(item.record, **words)
+            if not verdict.kept:
+                item.drop("filter", verdict.reason or "The filter did not keep it.")
+        return items
+
+
+def _find(stage: SubjectFinder, area: str, item: Item) -> None:
+    item.subject = stage.find(item.clip, item.verdict)
+    masks = item.subject.masks
+    item.record.category = item.record.category or item.subject.label
+    item.record.figures |= {
+        "area_share": area_share(masks),
+        "mask_share": float(masks.any((1, 2)).mean()),
+        "area_jump": _area_jump(masks),
+    }
+    check_area(masks, area)
+    if not masks[0].any():
+        raise Dropped("The first frame has no subject.")
+
+
+def _area_jump(masks: np.ndarray) -> float:
+    """The largest change of the subject's area from one frame to the next, as a share of the larger."""
+    areas = masks.sum((1, 2)).astype(float)
+    areas = areas[areas > 0]
+    if len(areas) < 2:
+        return 0.0
+    return float((np.abs(np.diff(areas)) / np.maximum(areas[1:], areas[:-1])).max())
+
+
+def _extract(stage: Skeletoniser, item: Item) -> None:
+    item.skeleton = stage.extract(item.clip, item.subject)
+    pose, record = item.skeleton.pose, item.record
+    counts = segment_counts(pose)
+    record.figures |= {
+        "skeleton_share": float((counts > 0).mean()),
+        "outside": _outside(pose, item.subject.masks),
+        "identity_changes": identity_changes(pose),
+    }
+    record.segments = int(np.median(counts[counts > 0])) if counts.any() else 0
+    record.complexity = complexity_of(record.segments)
+    check_skeletons(pose)
+
+
+def check_skeletons(pose: PoseSequence) -> None:
+    """Raise `Dropped` where too few frames have a skeleton (paper section 3)."""
+    share = float((segment_counts(pose) > 0).mean())
+    if share < LEAST_SKELETONS:
+        raise Dropped(f"Only {share:.0%} of the frames have a skeleton; {LEAST_SKELETONS:.0%} are needed.")
+
+
+def segment_counts(pose: PoseSequence) -> np.ndarray:
+    """int [F]: the segments of each frame."""
+    return np.array(
+        [len(set(pose.owners[low:high].tolist())) for low, high in zip(pose.offsets, pose.offsets[1:])], int
+    )
+
+
+def identity_changes(pose: PoseSequence) -> float:
+    """Segments that come or go, a frame."""
+    frames = [set(pose.owners[low:high].tolist()) for low, high in zip(pose.offsets, pose.offsets[1:])]
+    return sum(len(a ^ b) for a, b in zip(frames, frames[1:])) / max(len(frames) - 1, 1)
+
+
+def _outside(pose: PoseSequence, masks: np.ndarray) -> float:
+    """The share of the skeletons' points that lie outside of the masks, but for a margin of a hundredth of
+    the subject's size."""
+    outside = total = 0
+    height, width = masks.shape[1:]
+    for frame, mask in enumerate(masks):
+        points = pose.frame_points(frame)[0][:, :2]
+        if not len(points):
+            continue
+        margin = 2 * round(0.01 * size_of(mask)) + 1
+        near = cv2.dilate(mask.astype(np.uint8), np.ones((margin, margin), np.uint8))
+        columns = points[:, 0].astype(int).clip(0, width - 1)
+        rows = points[:, 1].astype(int).clip(0, height - 1)
+        outside += int((near[rows, columns] == 0).sum())
+        total += len(points)
+    return outside / total if total else 0.0
+
+
+def _finish(settings: RunSettings, item: Item) -> None:
+    """Encode what is kept, draw the sheet, and let go of the frames."""
+    if item.clip is not None and item.subject is not None:
+        pose = item.skeleton.pose if item.skeleton else None
+        item.sheet = draw_sheet(item.clip.frames, item.subject.masks, pose)
+    if not item.dropped:
+        example = make_example(item.span.video, item.clip, item.verdict, item.subject, item.skeleton.pose)
+        item.encoded = encode_example(example, settings.source, settings.quality)
+        item.record.kept = True
+    for figure, value in item.record.figures.items():
+        item.record.figures[figure] = round(value, 4)
+    item.clip = item.subject = item.skeleton = None
+
+
+def make_example(video: str, clip: Clip, verdict: Verdict, subject: Subject, pose: PoseSequence) -> Example:
+    """A training example. Its subject is the video, so that no video is in two splits."""
+    masks = subject.masks
+    counts = segment_counts(pose)
+    rows, columns = (slice(PART_MAP_SCALE // 2, None, PART_MAP_SCALE),) * 2
+    maps = np.stack([limb_map(pose, frame, mask[rows, columns]) for frame, mask in enumerate(masks)])
+    request = GenerationRequest(
+        job=f"xpose-{job_name(clip.name)}",
+        engine="poseanything",
+        width=clip.frames.shape[2],
+        height=clip.frames.shape[1],
+        num_frames=len(clip.frames),
+        fps=clip.fps,
+        first_frame=cv2.imencode(".png", clip.frames[0][..., ::-1])[1].tobytes(),
+        pose=pose,
+        prompt=verdict.caption or subject.label,
+        pose_frames=None if counts.all() else tuple(int(frame) for frame in np.nonzero(counts)[0]),
+        subject_mask=masks[0].astype(np.uint8),
+        first_labels=limb_map(pose, 0, masks[0]),
+        part_maps=maps,
+    )
+    return Example(request, clip.frames, subject=video)
+
+
+def job_name(name: str) -> str:
+    """A job's id of a clip's name, which may have any characters."""
+    return hashlib.sha256(name.encode()).hexdigest()[:16]
+
+
+def limb_map(pose: PoseSequence, frame: int, mask: np.ndarray) -> np.ndarray:
+    """uint8 [h, w]: limb index + 1 of the nearest segment for each pixel of a mask, bool [h, w] of any size;
+    0 beside it. An estimate: the truth is known to nobody."""
+    height, width = mask.shape
+    drawn = np.zeros((height, width), np.uint8)
+    scale = np.array([width / pose.width, height / pose.height])
+    points, lengths = pose.frame_points(frame)
+    ends, low = np.cumsum(lengths), int(pose.offsets[frame])
+    for number, (end, length) in enumerate(zip(ends, lengths)):
+        line = np.round((points[end - length : end, :2] * scale - 0.5) * 16).astype(np.int32)
+        cv2.polylines(drawn, [line], False, int(pose.owners[low + number]) + 1, 1, cv2.LINE_8, 4)
+    if not drawn.any():
+        return drawn
+    _, nearest = cv2.distanceTransformWithLabels(
+        (drawn == 0).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    table = np.zeros(int(nearest.max()) + 1, np.uint8)
+    table[nearest[drawn > 0]] = drawn[drawn > 0]
+    return table[nearest] * mask

@@ -1,0 +1,349 @@
+"""Runs the stages over a folder of videos on this machine, in processes.
+
+Clips are divided up among as many processes as there are cores. A stage that uses a graphics card has a
+process of its own, which clips go through in batches, while the others read and finish what is before and
+behind it. What is done is packed in the order of the videos, so that the data set is the same whoever was
+faster.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..training.dataset import DatasetWriter
+from ..training.errors import TrainingError
+from .checks import ClipSettings, Span, plan_video
+from .pipeline import Item, RunSettings, Step, steps_of
+from .stages import Dropped, Record, SubjectPrompt, XPoseError
+from .store import WorkFolder
+from .video import find_videos
+
+
+@dataclass(frozen=True)
+class Group:
+    """Steps that one process takes a clip through at a stretch."""
+
+    makers: tuple[Callable[[], Step], ...]
+    uses_card: bool
+    batch_size: int
+
+
+def group_steps(settings: RunSettings) -> list[Group]:
+    """The steps in groups: each that uses a card alone, those between together."""
+    groups: list[Group] = []
+    for maker, stage in steps_of(settings):
+        card = stage is not None and stage.uses_card
+        size = stage.batch_size if stage is not None else 1
+        if groups and not card and not groups[-1].uses_card and size == 1:
+            groups[-1] = dataclasses.replace(groups[-1], makers=(*groups[-1].makers, maker))
+        else:
+            groups.append(Group((maker,), card, size))
+    return groups
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What a process is asked to do: look through a video (group -1), or take items through a group; `alone`
+    after a process died that had it."""
+
+    group: int
+    video: str = ""
+    items: tuple[Item, ...] = ()
+    alone: bool = False
+
+
+def run(
+    videos: Path,
+    output: Path,
+    settings: RunSettings,
+    prompts: dict[str, SubjectPrompt],
+    about: dict,
+    processes: int = 0,
+    shard_bytes: int | None = None,
+    progress: Callable[[int, int, int], None] = lambda videos, kept, dropped: None,
+) -> None:
+    """Make a data set of videos, or go on with it.
+
+    Args:
+        videos: a folder, or one video.
+        output: the data set's folder.
+        prompts: what is said of the subjects, by the video's path below the folder; "*" for all others.
+        about: what decides the result, as JSON; a run goes on only with the same.
+        processes: for the stages without a card; default: the processor's cores.
+        progress: called with the videos done, the clips kept and the records of what was dropped.
+
+    Raises:
+        XPoseError: it can't begin or go on; what was done stays.
+    """
+    if not videos.exists():
+        raise XPoseError(f"There is no {videos}; name a folder of videos, or a video.")
+    found = find_videos(videos)
+    if not found:
+        raise XPoseError(f"{videos} holds no videos.")
+    base = videos if videos.is_dir() else videos.parent
+    work = WorkFolder(output)
+    try:
+        work.begin(about)
+        order = work.videos([path.relative_to(base).as_posix() for path in found])
+        with_size = {} if shard_bytes is None else {"shard_bytes": shard_bytes}
+        writer = DatasetWriter(output, settings.source, settings.quality, **with_size)
+        local = _Local(videos, work, settings, prompts, processes or os.cpu_count() or 1)
+        packer = _Packer(work, writer, order)
+        try:
+            for _ in local.run(order):
+                packer.advance()
+                progress(packer.videos, packer.kept, packer.dropped)
+            packer.advance()
+            with writer:
+                pass
+            packer.tidy()
+            progress(packer.videos, packer.kept, packer.dropped)
+        except BaseException:
+            writer.abandon()
+            raise
+        finally:
+            local.close()
+    except (OSError, TrainingError) as error:
+        raise XPoseError(
+            f"The data set in {output} can't be written ({error}); free some space and run again: what was"
+            " done stays."
+        ) from error
+
+
+class _Packer:
+    """Writes the clips that are kept into shards, in the order of the videos."""
+
+    def __init__(self, work: WorkFolder, writer: DatasetWriter, order: list[str]):
+        self._work, self._writer, self._order = work, writer, order
+        self._packed = self._in_shards()  # by runs before
+        self._begun: deque[Span] = deque()  # in a shard that is not whole
+        self.videos = self.kept = self.dropped = 0
+        self._spans: list[Span] | None = None
+        self._next = 0
+
+    def _in_shards(self) -> int:
+        return sum(entry["examples"] for entry in self._writer.index["shards"])
+
+    def advance(self) -> None:
+        """Pack what is done, up to the first clip that isn't."""
+        while self.videos < len(self._order):
+            if self._spans is None:
+                plan = self._work.read_plan(self._order[self.videos])
+                if plan is None:
+                    return
+                self._spans, self._next = plan[0], 0
+                self.dropped += len(plan[1])
+            while self._next < len(self._spans):
+                span = self._spans[self._next]
+                record = self._work.read_clip(span)
+                if record is None:
+                    return
+                self._next += 1
+                if not record.kept:
+                    self.dropped += 1
+                    continue
+                self.kept += 1
+                if self.kept > self._packed:
+                    self._writer.append(self._work.read_example(span, record))
+                self._begun.append(span)
+                self.tidy()
+            self.videos, self._spans = self.videos + 1, None
+
+    def tidy(self) -> None:
+        """Delete the copies of what is in whole shards."""
+        open_examples = self.kept - self._in_shards()
+        while len(self._begun) > max(open_examples, 0):
+            self._work.forget_example(self._begun.popleft())
+
+
+class _Local:
+    """The processes, and what they are doing."""
+
+    def __init__(
+        self,
+        root: Path,
+        work: WorkFolder,
+        settings: RunSettings,
+        prompts: dict[str, SubjectPrompt],
+        processes: int,
+    ):
+        self._root, self._work, self._settings, self._prompts = root, work, settings, prompts
+        self._groups = group_steps(settings)
+        self._processes = processes
+        self._pools: dict[int, ProcessPoolExecutor] = {}
+        self._running: dict[Future, _Task] = {}
+        self._waiting: list[deque[Item]] = [deque() for _ in self._groups]
+        self._suspects: deque[_Task] = deque()
+        # Clips in memory stay few, but for what fills a batch.
+        self._most = 2 * max(processes, *(group.batch_size for group in self._groups))
+
+    def close(self) -> None:
+        for pool in self._pools.values():
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def run(self, order: list[str]):
+        """Do all that isn't done; yields each time that something is."""
+        videos = deque(order)
+        while True:
+            self._top_up(videos)
+            if not self._running:
+                if videos:
+                    yield None
+                    continue
+                return
+            done, _ = wait(self._running, return_when=FIRST_COMPLETED)
+            for future in done:
+                self._take(self._running.pop(future), future)
+            yield None
+
+    def _top_up(self, videos: deque[str]) -> None:
+        if self._suspects:  # one at a time, to see which it is
+            if not self._running:
+                self._submit(self._suspects.popleft())
+            return
+        # The last groups first: what is further on is finished before more is begun.
+        for number in reversed(range(len(self._groups))):
+            group, waiting = self._groups[number], self._waiting[number]
+            most = 1 if group.uses_card else self._processes
+            while waiting and self._busy(number) < most + 1:
+                if len(waiting) < group.batch_size and self._upstream(number, videos):
+                    break
+                if number == 0 and sum(map(len, self._waiting[1:])) >= self._most:
+                    break
+                batch = [waiting.popleft() for _ in range(min(group.batch_size, len(waiting)))]
+                self._submit(_Task(number, items=tuple(batch)))
+        while videos and len(self._waiting[0]) + self._busy(-1) + self._busy(0) < 2 * self._processes:
+            video = videos.popleft()
+            plan = self._work.read_plan(video)
+            if plan is None:
+                self._submit(_Task(-1, video))
+            else:
+                self._begin(video, plan[0])
+
+    def _busy(self, group: int) -> int:
+        return sum(task.group == group for task in self._running.values())
+
+    def _upstream(self, number: int, videos: deque[str]) -> bool:
+        """Whether more may come to a group."""
+        return (
+            bool(videos)
+            or any(map(bool, self._waiting[:number]))
+            or any(task.group < number for task in self._running.values())
+        )
+
+    def _submit(self, task: _Task) -> None:
+        card = task.group >= 0 and self._groups[task.group].uses_card
+        pool = self._pool(task.group if card else -1, 1 if card else self._processes)
+        if task.group < 0:
+            path = self._root / task.video if self._root.is_dir() else self._root
+            future = pool.submit(_plan, path, task.video, self._settings.clips)
+        else:
+            last = task.group == len(self._groups) - 1
+            dataset = self._work.dataset if last else None
+            future = pool.submit(_take_through, self._groups[task.group].makers, list(task.items), dataset)
+        self._running[future] = task
+
+    def _pool(self, key: int, processes: int) -> ProcessPoolExecutor:
+        if key not in self._pools:
+            # Spawned: a fork of a process with threads, as OpenCV's and torch's, may wait for ever.
+            self._pools[key] = ProcessPoolExecutor(
+                processes, multiprocessing.get_context("spawn"), initializer=_begin_process
+            )
+        return self._pools[key]
+
+    def _take(self, task: _Task, future: Future) -> None:
+        try:
+            result = future.result()
+        except BrokenProcessPool:
+            self._died(task)
+            return
+        if task.group < 0:
+            spans, records = result
+            self._work.write_plan(task.video, spans, records)
+            self._begin(task.video, spans)
+        elif task.group < len(self._groups) - 1:
+            self._waiting[task.group + 1].extend(result)
+
+    def _begin(self, video: str, spans: list[Span]) -> None:
+        prompt = self._prompts.get(video, self._prompts.get("*", SubjectPrompt()))
+        for span in spans:
+            if self._work.read_clip(span) is None:
+                self._waiting[0].append(Item(span, self._root, prompt, span.record()))
+
+    def _died(self, task: _Task) -> None:
+        """A process is gone, and with it whatever ran there: try each alone, and drop what it dies of."""
+        card = task.group >= 0 and self._groups[task.group].uses_card
+        pool = self._pools.pop(task.group if card else -1, None)
+        if pool is not None:
+            pool.shutdown(wait=True, cancel_futures=True)
+        if not task.alone:
+            each = [(item,) for item in task.items] or [()]
+            self._suspects += [dataclasses.replace(task, items=items, alone=True) for items in each]
+            return
+        reason = "The process that worked on it died: memory ran out, or a decoder failed."
+        if task.group < 0:
+            self._work.write_plan(task.video, [], [Record(task.video, stage="video", reason=reason)])
+        for item in task.items:
+            item.drop("video", reason)
+            self._work.write_clip(item.span, item.record, None, b"")
+
+
+# --- in the processes
+
+_made: dict[str, list[Step]] = {}
+"""The steps that this process has made, by their makers."""
+
+
+def _begin_process() -> None:
+    """End with the parent, whatever ends it, and leave Ctrl-C to it."""
+    import cv2
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(1)  # the processes share the cores
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _plan(path: Path, video: str, settings: ClipSettings) -> tuple[list[Span], list[Record]]:
+    try:
+        return plan_video(path, video, settings)
+    except Dropped as dropped:
+        return [], [Record(video, stage="video", reason=str(dropped))]
+    except MemoryError:
+        return [], [Record(video, stage="video", reason="Memory ran out while it was read.")]
+    except Exception as error:  # one bad video never stops the rest
+        return [], [
+            Record(video, stage="video", reason=f"It can't be read ({type(error).__name__}: {error}).")
+        ]
+
+
+def _take_through(makers: tuple, items: list[Item], dataset: Path | None) -> list[Item]:
+    """Take items through a group of steps; the last group's are kept on the disk and not sent back."""
+    key = repr(makers)
+    steps = _made.get(key)
+    if steps is None:
+        steps = _made[key] = [make() for make in makers]
+    for step in steps:
+        items = step(items)
+    if dataset is None:
+        return items
+    work = WorkFolder(dataset)
+    for item in items:
+        work.write_clip(item.span, item.record, item.encoded, item.sheet)
+    return []
