@@ -622,6 +622,10 @@ def evaluate(arguments) -> None:
     server_command(arguments, "model", "training")
 
 
+def xpose(arguments) -> None:
+    server_command(arguments, "xpose")
+
+
 def server_command(arguments, *extras: str, lifeline: Sequence[str] = ()) -> None:
     """Go on as the server's command of the same name, with all that was said after it."""
     environment = BlenderEnvironment().ensure("server", *extras)
@@ -646,7 +650,7 @@ def synthesise(arguments) -> None:
     server_command(arguments, "model", "training")
 
 
-PASSING_ON = (serve, weights, generate, synthesise, train, evaluate)
+PASSING_ON = (serve, weights, generate, synthesise, train, evaluate, xpose)
 """Commands whose words all go to the server's command line."""
 
 
@@ -710,6 +714,7 @@ def parse(words: list[str]) -> argparse.Namespace:
         ),
         (train, "train a model by a file of settings"),
         (evaluate, "measure engines or folders of clips against the truth"),
+        (xpose, "make pose-video pairs of videos"),
     ):
         added = command(function, f"{text}; words that follow go to it")
         if function is synthesise:

@@ -19,6 +19,7 @@ COMMANDS = {
     "generate": ("inference_server.cli.generate", "make a clip from files"),
     "weights": ("inference_server.poseanything.checkpoints.weights", "get the model's weights"),
     "synthesise": ("inference_server.cli.synthesise", "make a data set to train on"),
+    "xpose": ("inference_server.cli.xpose", "make pose-video pairs of videos"),
     "evaluate": ("inference_server.cli.evaluate", "measure clips against the truth"),
     "train": ("inference_server.cli.train", "train a model"),
     "convert": ("inference_server.poseanything.checkpoints.conversion", "change a checkpoint's format"),

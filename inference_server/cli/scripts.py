@@ -36,6 +36,11 @@ def evaluate() -> int:
     return _run_alone("evaluate")
 
 
+def xpose() -> int:
+    """`poseanything-xpose`: the command `xpose` as a program of its own."""
+    return _run_alone("xpose")
+
+
 class _Program:
     """Stands in for argparse's subparsers, so that a command's parser becomes a whole program's."""
 

@@ -1,0 +1,249 @@
+"""`xpose`: pose-video pairs from videos (paper section 3). `run` makes a data set of a folder of videos, and
+goes on where it was killed; `report` writes its page; `review` takes up what was decided on that page."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..training.errors import TrainingError
+from ..xpose.checks import ClipSettings
+from ..xpose.stages import STAGES, SubjectPrompt, XPoseError
+from ..xpose.subjects.selection import AREA_RULES
+
+
+def add_parser(subparsers) -> argparse.ArgumentParser:
+    parser = subparsers.add_parser("xpose", help="make pose-video pairs of videos", description=__doc__)
+    commands = parser.add_subparsers(dest="action", required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="make a data set of videos, or go on with it")
+    run.add_argument("videos", type=Path, metavar="VIDEOS", help="a folder, or one video")
+    run.add_argument("--output", type=Path, required=True, metavar="DATASET", help="folder of the data set")
+    run.add_argument(
+        "--layout", choices=("shards", "release"), default="shards", help="release: in its layout as well"
+    )
+    for kind, default in (("filter", ""), ("subject", "flow"), ("skeleton", "medial")):
+        names = ["none"] * (kind == "filter") + list(STAGES[kind])
+        run.add_argument(f"--{kind}", choices=names, default=default or "none", help="default: %(default)s")
+    run.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="KIND.NAME=VALUE",
+        help="an option of a stage, such as skeleton.least_branch=0.08; may be repeated",
+    )
+    run.add_argument(
+        "--area",
+        choices=AREA_RULES,
+        default="release",
+        help="the subject's size: a box of at least 1/64 of the picture as in the release (the default), the "
+        "paper's share of the picture within (0.2, 0.8), or any",
+    )
+    clips = ClipSettings()
+    run.add_argument("--frames", type=int, default=clips.frames, help="of a clip; default: %(default)s")
+    run.add_argument("--least-frames", type=int, default=clips.least_frames, help="default: %(default)s")
+    run.add_argument("--longer-side", type=int, default=clips.longer_side, help="default: %(default)s")
+    run.add_argument("--clips-per-video", type=int, default=0, help="the most; default: all")
+    run.add_argument("--quality", type=int, default=95, help="of the frames, 1 to 100; 101 is lossless")
+    run.add_argument("--processes", type=int, default=0, help="default: the processor's cores")
+    add_subject(run.add_argument_group("the subject in a video's first frame"))
+    run.add_argument(
+        "--subjects",
+        type=Path,
+        metavar="FILE.json",
+        help='what is said of each video: {"horse.mp4": {"box": [0.2, 0.3, 0.6, 0.9]}, "*": {...}}',
+    )
+    report = commands.add_parser("report", help="write the page and the table of a data set")
+    report.add_argument("dataset", type=Path, metavar="DATASET")
+    review = commands.add_parser("review", help="leave out what was rejected on the page")
+    review.add_argument("dataset", type=Path, metavar="DATASET")
+    review.add_argument("--decisions", type=Path, required=True, metavar="FILE", help="saved by the page")
+    return parser
+
+
+def add_subject(group) -> None:
+    """The flags that say where a subject is; `read_subject` takes them up."""
+    group.add_argument(
+        "--box",
+        type=float,
+        nargs=4,
+        metavar=("LEFT", "TOP", "RIGHT", "BOTTOM"),
+        help="around it, as fractions of the width and height",
+    )
+    group.add_argument(
+        "--click",
+        type=float,
+        nargs=2,
+        action="append",
+        metavar=("X", "Y"),
+        help="a place on it, as fractions; several are a scribble",
+    )
+    group.add_argument("--mask", type=Path, metavar="PICTURE", help="white on it, black elsewhere")
+    group.add_argument("--subject-text", default="", metavar="WORDS", help="what it is, such as horse")
+
+
+def read_subject(said: dict) -> SubjectPrompt:
+    """A prompt from JSON: box, points, background, mask (a picture's path) and text. Raises `XPoseError`."""
+    import cv2
+
+    unknown = said.keys() - {"box", "points", "background", "mask", "text"}
+    if unknown:
+        raise XPoseError(
+            f"A subject has no {', '.join(sorted(unknown))}; it has box, points, background, mask, text."
+        )
+    try:
+        box = tuple(float(value) for value in said["box"]) if said.get("box") else None
+        points, background = (
+            tuple((float(x), float(y)) for x, y in said.get(name) or ()) for name in ("points", "background")
+        )
+        values = [*(box or ()), *(value for point in points + background for value in point)]
+    except (TypeError, ValueError) as error:
+        raise XPoseError(f"A subject's box or points can't be read ({error}); give numbers.") from error
+    if any(not 0 <= value <= 1 for value in values) or (
+        box and (len(box) != 4 or box[0] >= box[2] or box[1] >= box[3])
+    ):
+        raise XPoseError(
+            "A subject's box and points are fractions from 0 to 1; a box is left, top, right, bottom."
+        )
+    mask = None
+    if said.get("mask"):
+        picture = cv2.imread(str(said["mask"]), cv2.IMREAD_GRAYSCALE)
+        if picture is None:
+            raise XPoseError(f"The mask {said['mask']} can't be read as a picture; choose another.")
+        mask = picture > 127
+    return SubjectPrompt(box, points, background, mask, str(said.get("text") or ""))
+
+
+def subject_of(args: argparse.Namespace) -> dict:
+    """What the flags of `add_subject` say, as JSON."""
+    said = {
+        "box": args.box,
+        "points": args.click,
+        "mask": args.mask and str(args.mask),
+        "text": args.subject_text,
+    }
+    return {name: value for name, value in said.items() if value}
+
+
+def run(args: argparse.Namespace) -> int:
+    try:
+        return {"run": _run, "report": _report, "review": _review}[args.action](args)
+    except (XPoseError, TrainingError) as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nStopped; the same command goes on from here.", file=sys.stderr)
+        return 130
+
+
+def _run(args: argparse.Namespace) -> int:
+    from ..xpose.pipeline import RunSettings
+    from ..xpose.report import write_report
+    from ..xpose.runner import run
+
+    if args.frames % 4 != 1 or not 5 <= args.least_frames <= args.frames:
+        raise XPoseError(
+            "A clip has 1 + 4 n frames, such as 81, and at least 5, at most that many, are kept."
+        )
+    clips = ClipSettings(
+        args.frames,
+        args.least_frames,
+        args.longer_side,
+        clips_per_video=args.clips_per_video,
+    )
+    settings = RunSettings(
+        clips,
+        "" if args.filter == "none" else args.filter,
+        args.subject,
+        args.skeleton,
+        _stage_options(args.option),
+        args.area,
+        args.quality,
+    )
+    said = _subjects(args)
+    prompts = {video: read_subject(subject) for video, subject in said.items()}
+    about = {**dataclasses.asdict(settings), "subjects": said, "version": 1}
+    run(args.videos, args.output, settings, prompts, about, args.processes, progress=_Teller())
+    print(file=sys.stderr)
+    summary = write_report(args.output)
+    if args.layout == "release":
+        _write_release(args.output)
+    print(f"{args.output}: {summary}")
+    return 0
+
+
+def _subjects(args: argparse.Namespace) -> dict[str, dict]:
+    said: dict[str, dict] = {}
+    if args.subjects:
+        try:
+            said = json.loads(args.subjects.read_text(encoding="utf-8"))
+            assert all(isinstance(subject, dict) for subject in said.values())
+        except (OSError, ValueError, AttributeError, AssertionError) as error:
+            raise XPoseError(f"{args.subjects} can't be read ({error}); write it as --help shows.") from error
+    if own := subject_of(args):
+        said["*"] = own
+    return said
+
+
+def _stage_options(words: Sequence[str]) -> dict[str, dict]:
+    options: dict[str, dict] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        kind, dot, option = name.partition(".")
+        if not (equals and dot) or kind not in STAGES:
+            raise XPoseError(
+                f"The option {word!r} is not written as KIND.NAME=VALUE, such as skeleton.smoothing=0.02."
+            )
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        options.setdefault(kind, {})[option] = value
+    return options
+
+
+def _write_release(dataset: Path) -> None:
+    """The data set in the release's layout, in its folder `release`; one that was there is replaced."""
+    import shutil
+
+    from ..training.dataset import read_examples, write_release_layout
+
+    growing, place = dataset / "release.part", dataset / "release"
+    shutil.rmtree(growing, ignore_errors=True)
+    write_release_layout(read_examples(dataset), growing)
+    shutil.rmtree(place, ignore_errors=True)
+    growing.rename(place)
+
+
+class _Teller:
+    def __init__(self):
+        self._said = None
+
+    def __call__(self, videos: int, kept: int, dropped: int) -> None:
+        line = f"{videos} videos, {kept} clips kept, {dropped} dropped"
+        if line != self._said:
+            print(
+                f"\r\033[K{line}" if sys.stderr.isatty() else line,
+                end="" if sys.stderr.isatty() else "\n",
+                file=sys.stderr,
+            )
+            self._said = line
+
+
+def _report(args: argparse.Namespace) -> int:
+    from ..xpose.report import write_report
+
+    print(f"{args.dataset}: {write_report(args.dataset)}")
+    return 0
+
+
+def _review(args: argparse.Namespace) -> int:
+    from ..xpose.report import review, write_report
+
+    rejected = review(args.dataset, args.decisions)
+    write_report(args.dataset)
+    print(f"{args.dataset}: {rejected} clips are left out when it is read; their shards stay as they are.")
+    return 0
