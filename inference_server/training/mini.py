@@ -108,7 +108,7 @@ RESERVE_SHARE, SHORTEST_RESERVE = 0.1, 12.0
 """Of the time, and at least so many seconds, for the last measurements and for writing."""
 POOL_SHARE = 0.2
 """Of the card's memory, for one road's clips."""
-SHOWN = 16
+SHOWN = 8
 """Held out clips whose frames are kept, to be measured and looked at."""
 SCALES = (1.2, 2.0, 3.0, 5.0)
 """Of guidance, those of the paper's Table 6."""
@@ -626,7 +626,7 @@ def keep(folder: Path, name: str, images) -> None:
     place.mkdir(parents=True, exist_ok=True)
     for number, clip in enumerate(images[:SHOWN]):
         picture = clip.flatten(0, 1).byte().cpu().numpy()[..., ::-1]
-        cv2.imwrite(str(place / f"{number:02d}.webp"), picture, [cv2.IMWRITE_WEBP_QUALITY, 88])
+        cv2.imwrite(str(place / f"{number:02d}.webp"), picture, [cv2.IMWRITE_WEBP_QUALITY, 80])
 
 
 if __name__ == "__main__":
