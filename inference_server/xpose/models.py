@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
 
 from ..poseanything.checkpoints import default_folder
 from .stages import XPoseError
@@ -24,3 +27,16 @@ def pick_device(name: str = "") -> str:
     import torch
 
     return name or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load_model(kind: Any, path: Path, **options: Any) -> Any:
+    """What transformers' `from_pretrained` reads from a folder, nothing fetched and no code of it run; a
+    model is ready to be asked. Raises `XPoseError` where it can't be read."""
+    try:
+        found = kind.from_pretrained(path, local_files_only=True, trust_remote_code=False, **options)
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise XPoseError(
+            f"{path} can't be read ({reason}); get it again with: python build.py weights xpose"
+        ) from error
+    return found.eval() if hasattr(found, "eval") else found

@@ -20,7 +20,10 @@ from shared.pose import PoseSequence
 
 STAGES = {
     "filter": {},
-    "subject": {"flow": "inference_server.xpose.subjects.flow:FlowSubjectFinder"},
+    "subject": {
+        "flow": "inference_server.xpose.subjects.flow:FlowSubjectFinder",
+        "grounded": "inference_server.xpose.subjects.grounded:GroundedSam2Finder",
+    },
     "skeleton": {
         "medial": "inference_server.xpose.skeletons.medial:MedialSkeletoniser",
         "blumnet": "inference_server.xpose.skeletons.blumnet.stage:BlumNetSkeletoniser",
