@@ -284,7 +284,7 @@ _NOT_KEPT = {"rna_type", "name", "engine", "show_limbs"}
 def record(settings: PoseAnythingSettings) -> dict:
     """The settings as JSON-able values, a collection by its name."""
     values = {}
-    for prop in settings.bl_rna.properties:
+    for prop in PoseAnythingSettings.bl_rna.properties:
         if prop.identifier not in _NOT_KEPT:
             value = getattr(settings, prop.identifier)
             values[prop.identifier] = value.name if isinstance(value, bpy.types.ID) else value

@@ -15,6 +15,7 @@ from . import (
     server,
     take_files,
     takes,
+    timeline,
 )
 
 _MODULES = (
@@ -32,6 +33,7 @@ _MODULES = (
     control,
     example,
     help,
+    timeline,
 )
 
 

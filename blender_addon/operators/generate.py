@@ -23,7 +23,7 @@ from ..request.export import ExportStep
 from ..request.output import output_folder
 from ..request.range import ClipRange, clip_range
 from ..request.record import make_record, range_of, recorded_armatures, take_for
-from ..request.review import review_frame_rate, sentences
+from ..request.review import sentences
 from ..request.subjects import find_subjects
 from ..request.view import find_view, recorded_view
 from ..sequencer import strips
@@ -40,14 +40,21 @@ FADE = 8
 """Scene frames over which a range that was made again gives way to the take below it, at most."""
 
 
-def generate(context, interactive: bool = False) -> Generator[ExportStep, None, list[Job]]:
+def generate(
+    context, interactive: bool = False, span: tuple[int, int] | None = None, start: int | None = None
+) -> Generator[ExportStep, None, list[Job]]:
     """Step by step: reach the server, make the first frame, export, send. The last value is the jobs, one for
-    each take that is wanted. Raises one of `stepped.BAD_INPUT`."""
+    each take that is wanted. Raises one of `stepped.BAD_INPUT`.
+
+    Args:
+        span: the first and the last scene frame, in place of the range that is set.
+        start: where in the sequencer the strip begins, None for the time at which it was filmed.
+    """
     output_folder(context, context.scene.poseanything)
-    clip_range(context, context.scene.poseanything, None)
+    clip_range(context, _ranged(context.scene.poseanything, span), None)
     yield from await_server(context)
 
-    scene, settings = context.scene, context.scene.poseanything
+    scene, settings = context.scene, _ranged(context.scene.poseanything, span)
     if reason := export_blocker(context):
         raise ExportError(f"{reason}, then generate again.")
     engine = usable_engine(settings.engine_name)
@@ -57,10 +64,19 @@ def generate(context, interactive: bool = False) -> Generator[ExportStep, None, 
         context, settings, planned, find_subjects(context, settings), view, interactive, engine
     )
     request = build_request(uuid.uuid4().hex, clip, planned, scene, engine)
+    settings = _ranged(scene.poseanything, span)  # with the seed that was drawn meanwhile
     record = make_record(context, settings, planned, engine, options, session.get().version)
     takes = settings.batch if engine.uses_seed else 1
-    jobs = [_submit(context, request, planned, record, notices)]
+    jobs = [_submit(context, request, planned, record, notices, start=start)]
     return jobs + _submit_seeds(context, request, planned, record, takes - 1)
+
+
+def _ranged(settings, span: tuple[int, int] | None):
+    """The settings with another range; nothing is set."""
+    if span is None:
+        return settings
+    ranged = {"use_custom_range": True, "frame_start": span[0], "frame_end": span[1]}
+    return scene_settings.recorded(scene_settings.record(settings) | ranged)
 
 
 def retake(context, take: Take, interactive: bool = False) -> Generator[ExportStep, None, list[Job]]:
@@ -121,7 +137,7 @@ def _strip_offset(take: Take) -> int:
     for scene in bpy.data.scenes:
         for strip in strips.all_strips(scene):
             if strip.type == "IMAGE" and strips.TAKE_ID in strip and strips.folder_of(strip) == take.folder:
-                return strips.content_start(strip) - take.frame_start
+                return strips.content_start(strip) - strips.place_of(scene, take)
     return 0
 
 
@@ -172,13 +188,13 @@ def _submit(
     record: dict,
     notices: list[str],
     offset: int = 0,
+    start: int | None = None,
 ) -> Job:
     current, settings = session.get(), context.scene.poseanything
     folder, name = claim_folder(output_folder(context, settings), settings.take_name or context.scene.name)
     take = take_for(folder, name, planned, record)
     write_take(take, request)
     edit = target_scene(context, settings.strips_go_to)
-    current.findings += tuple(review_frame_rate(context.scene, edit, planned.duration))
     return current.submit(
         request,
         take,
@@ -187,11 +203,11 @@ def _submit(
         settings.make_movie,
         (*notices, *sentences(current.findings)),
         filmed=context.scene,
-        start=take.frame_start + offset,
+        start=strips.place_of(edit, take) + offset if start is None else start,
     )
 
 
-class _GeneratingOperator(SteppedOperator):
+class GeneratingOperator(SteppedOperator):
     wait: BoolProperty(
         name="Wait",
         description="Return when all frames are there; for scripts",
@@ -213,7 +229,7 @@ class _GeneratingOperator(SteppedOperator):
         return {"CANCELLED"} if failed else {"FINISHED"}
 
 
-class POSEANYTHING_OT_generate(RangeOperator, _GeneratingOperator, bpy.types.Operator):
+class POSEANYTHING_OT_generate(RangeOperator, GeneratingOperator, bpy.types.Operator):
     bl_idname = "poseanything.generate"
     bl_label = "Generate"
     bl_description = (
@@ -226,7 +242,7 @@ class POSEANYTHING_OT_generate(RangeOperator, _GeneratingOperator, bpy.types.Ope
         return generate(context, self.interactive)
 
 
-class POSEANYTHING_OT_retake(TakeOperator, _GeneratingOperator, bpy.types.Operator):
+class POSEANYTHING_OT_retake(TakeOperator, GeneratingOperator, bpy.types.Operator):
     bl_idname = "poseanything.retake"
     bl_label = "Retake"
     bl_description = (
@@ -239,7 +255,7 @@ class POSEANYTHING_OT_retake(TakeOperator, _GeneratingOperator, bpy.types.Operat
         return (yield from retake(context, chosen_take(context, self.take_id), self.interactive))
 
 
-class POSEANYTHING_OT_make_again(TakeOperator, _GeneratingOperator, bpy.types.Operator):
+class POSEANYTHING_OT_make_again(TakeOperator, GeneratingOperator, bpy.types.Operator):
     bl_idname = "poseanything.make_again"
     bl_label = "Repeat Exactly"
     bl_description = (
@@ -252,7 +268,7 @@ class POSEANYTHING_OT_make_again(TakeOperator, _GeneratingOperator, bpy.types.Op
         return (yield from repeat(context, chosen_take(context, self.take_id)))
 
 
-class POSEANYTHING_OT_new_seeds(TakeOperator, _GeneratingOperator, bpy.types.Operator):
+class POSEANYTHING_OT_new_seeds(TakeOperator, GeneratingOperator, bpy.types.Operator):
     bl_idname = "poseanything.new_seeds"
     bl_label = "New Seeds"
     bl_description = (
@@ -272,7 +288,7 @@ class POSEANYTHING_OT_new_seeds(TakeOperator, _GeneratingOperator, bpy.types.Ope
         return (yield from new_seeds(context, chosen_take(context, self.take_id), self.count))
 
 
-class POSEANYTHING_OT_retake_range(TakeOperator, _GeneratingOperator, bpy.types.Operator):
+class POSEANYTHING_OT_retake_range(TakeOperator, GeneratingOperator, bpy.types.Operator):
     bl_idname = "poseanything.retake_range"
     bl_label = "Retake Range"
     bl_description = (

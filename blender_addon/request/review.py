@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import bpy
 import numpy as np
 
 from ..errors import ExportError
@@ -232,17 +231,6 @@ def _fingers(clip: Reviewed) -> Iterator[Finding]:
 
 
 # What the scene and the settings tell without an export
-
-
-def review_frame_rate(scene: bpy.types.Scene, edit: bpy.types.Scene, duration: int) -> Iterator[Finding]:
-    """Whether a strip of the scene's frames lasts as long in the scene whose sequencer shows it."""
-    here, there = (one.render.fps / one.render.fps_base for one in (scene, edit))
-    if abs(here - there) > 0.01:
-        yield Finding(
-            f"The sequencer shows the scene {edit.name} at {there:g} frames per second, but {scene.name} "
-            f"runs at {here:g}: its {duration} frames last {duration / there:.2f} s there instead of "
-            f"{duration / here:.2f} s; give both one frame rate."
-        )
 
 
 def review_keys(settings, planned: ClipRange, pose_frames: tuple[int, ...] | None) -> Iterator[Finding]:

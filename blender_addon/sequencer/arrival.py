@@ -193,9 +193,10 @@ class Arrival:
             if not placement.make_movie or job.state != DONE:
                 continue
             placement.make_movie, begun = False, True
-            render = _scene_of(placement).render
+            scene = _scene_of(placement)
+            rate, render = strips.rate_in(scene, job.take), scene.render
             try:
-                self._encodings[job.id] = MovieEncoding(movie_of(job.take), render.fps, render.fps_base)
+                self._encodings[job.id] = MovieEncoding(movie_of(job.take, rate), render.fps, render.fps_base)
             except TakeError as error:
                 job.sentence = str(error)
             else:

@@ -16,9 +16,10 @@ from ..takes.take import Take, TakeError
 _SCRIPT = Path(__file__).with_name("encode_movie.py")
 
 
-def movie_of(take: Take) -> dict[Path, list[Path]]:
-    """What `MovieEncoding` makes of a take: its frames at its pace."""
-    pictures = [take.folder / name for name in take.element_names(take.num_frames)]
+def movie_of(take: Take, rate: float = 1.0) -> dict[Path, list[Path]]:
+    """What `MovieEncoding` makes of a take: its frames at its pace, for a sequencer of another frame rate as
+    `Take.element_names` has them."""
+    pictures = [take.folder / name for name in take.element_names(take.num_frames, rate)]
     return {take.folder / f"{take.name}.mp4": pictures}
 
 

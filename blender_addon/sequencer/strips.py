@@ -81,13 +81,16 @@ def show_frames(
     none yet, at `start` or where the take was filmed.
 
     Returns whether a strip was made."""
-    names = take.element_names(num_frames)
     found = find_strip(take_id)
+    if found is not None:
+        scene = found[0]
+    rate = rate_in(scene, take)
+    names = take.element_names(num_frames, rate)
     if found is None:
-        start = take.frame_start if start is None else start
+        start = place_of(scene, take) if start is None else start
         retire(scene, take)
         strips = strips_of(scene)
-        channel = free_channel(strips, start, take.duration)
+        channel = free_channel(strips, start, take.length(rate))
         strip = strips.new_image(
             name=_title(take),
             filepath=str(take.folder / names[0]),
@@ -100,16 +103,30 @@ def show_frames(
         _square_pixels(scene, strip)
         _read_as_srgb(strip)
         if fade := take.record.get("fade", 0):
-            _fade_out(strip, start + take.duration, fade)
+            _fade_out(strip, start + take.length(rate), fade)
         make_active(scene, strip)
     else:
-        scene, strip = found
+        strip = found[1]
     growth = len(names) - len(strip.elements)
     if growth > 0:
         _make_room(scene, strip, growth)
         for name in names[len(strip.elements) :]:  # their sizes are for `heal`
             strip.elements.append(name)
     return found is None
+
+
+def rate_in(scene: bpy.types.Scene, take: Take) -> float:
+    """The frame rate of a scene's sequencer over that of the scene where a take was filmed."""
+    clip = take.record.get("fps")
+    if not isinstance(clip, (int, float)) or clip <= 0:
+        return 1.0
+    rate = scene.render.fps / scene.render.fps_base / (clip * take.frame_step)
+    return 1.0 if abs(rate - 1) < 1e-3 else rate
+
+
+def place_of(scene: bpy.types.Scene, take: Take) -> int:
+    """Where in a scene's sequencer the time is at which a take was filmed."""
+    return round(take.frame_start * rate_in(scene, take))
 
 
 def retire(scene: bpy.types.Scene, take: Take) -> None:
@@ -134,7 +151,8 @@ def retire(scene: bpy.types.Scene, take: Take) -> None:
         except TakeError:
             continue
         filmed = (other.record.get("scene"), other.frame_start, other.duration)
-        if filmed == shot and span(strip) == (other.frame_start, other.frame_start + other.duration):
+        start = place_of(scene, other)
+        if filmed == shot and span(strip) == (start, start + other.length(rate_in(scene, other))):
             untouched.setdefault(strip[TAKE_ID], []).append(strip)
     lowest_first = sorted(untouched.values(), key=lambda found: max(strip.channel for strip in found))
     many = max(0, len(lowest_first) - STACK + 1)
@@ -212,9 +230,9 @@ def add_movie(scene: bpy.types.Scene, take_id: str, take: Take, path: Path) -> N
         start = _start(image_strip)
         image_strip.mute = True
     else:
-        start = take.frame_start
+        start = place_of(scene, take)
     strips = strips_of(scene)
-    channel = free_channel(strips, start, take.duration)
+    channel = free_channel(strips, start, take.length(rate_in(scene, take)))
     strip = strips.new_movie(
         name=f"{_title(take)}.mp4", filepath=str(path), channel=channel, frame_start=start, fit_method="FIT"
     )

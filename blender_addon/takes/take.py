@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,10 +39,18 @@ class Take:
     duration: int
     record: dict
 
-    def element_names(self, num_frames: int) -> list[str]:
-        """File names shown, scene frame for scene frame, once the first `num_frames` frames are there."""
-        length = min(num_frames * self.frame_step, self.duration)
-        return [frame_name(self.name, i // self.frame_step) for i in range(length)]
+    def element_names(self, num_frames: int, rate: float = 1.0) -> list[str]:
+        """File names shown, frame for frame of a sequencer, once the first `num_frames` frames are there.
+        `rate` is the sequencer's frame rate over that of the scene that was filmed: the clip lasts as long
+        there."""
+        pace = self.frame_step * rate
+        length = min(math.ceil(num_frames * pace - 1e-6), self.length(rate))
+        shown = (int(i / pace + 1e-6) for i in range(length))
+        return [frame_name(self.name, min(i, num_frames - 1)) for i in shown]
+
+    def length(self, rate: float = 1.0) -> int:
+        """For how many frames of a sequencer the whole clip is shown."""
+        return max(round(self.duration * rate), 1)
 
     def frames_on_disk(self) -> int:
         """How many frames there are, counted up to the first gap."""

@@ -1,8 +1,11 @@
-"""Where animators look for Generate: a right click on the rig, and a key beside F12."""
+"""Where animators look for Generate: a right click on the rig or a time line, and a key beside F12."""
 
 from __future__ import annotations
 
 import bpy
+
+from ..request.spans import scene_span, spans
+from ..request.subjects import find_subjects
 
 _keys: list[tuple[bpy.types.KeyMap, bpy.types.KeyMapItem]] = []
 
@@ -16,12 +19,53 @@ def draw_generate(menu: bpy.types.Menu, context) -> None:
     menu.layout.operator("poseanything.generate", text="Generate with PoseAnything", icon="RENDER_ANIMATION")
 
 
+class POSEANYTHING_MT_generate_range(bpy.types.Menu):
+    bl_idname = "POSEANYTHING_MT_generate_range"
+    bl_label = "Generate with PoseAnything"
+
+    def draw(self, context):
+        layout = self.layout
+        layout.operator_context = "INVOKE_DEFAULT"
+        for span in spans(context):
+            text = f"{span.label} ({span.first} to {span.last})"
+            button = layout.operator("poseanything.generate_range", text=text, icon=span.icon)
+            button.frame_start, button.frame_end = span.first, span.last
+        if context.area is not None and context.area.type == "SEQUENCE_EDITOR":
+            layout.separator()
+            button = layout.operator(
+                "poseanything.generate_range", text="The Scene, at the Playhead", icon="TIME"
+            )
+            button.frame_start, button.frame_end = scene_span(context)
+            button.at_playhead = True
+
+
+def draw_generate_range(menu: bpy.types.Menu, context) -> None:
+    """What may be generated from a time line, where there is a rig to generate from."""
+    if find_subjects(context, context.scene.poseanything):
+        menu.layout.separator()
+        menu.layout.menu(POSEANYTHING_MT_generate_range.bl_idname, icon="RENDER_ANIMATION")
+
+
 _MENUS = ("VIEW3D_MT_object_context_menu", "VIEW3D_MT_pose_context_menu")
+_TIME_MENUS = (
+    "DOPESHEET_MT_context_menu",
+    "DOPESHEET_MT_marker",
+    "GRAPH_MT_context_menu",
+    "NLA_MT_context_menu",
+    "SEQUENCER_MT_context_menu",
+    "SEQUENCER_MT_marker",
+    "TIME_MT_marker",
+)
+"""Blender 5.0 has no Timeline of its own any more: it is a Dope Sheet."""
 
 
 def register() -> None:
+    bpy.utils.register_class(POSEANYTHING_MT_generate_range)
     for name in _MENUS:
         getattr(bpy.types, name).append(draw_generate)
+    for name in _TIME_MENUS:
+        if hasattr(bpy.types, name):
+            getattr(bpy.types, name).append(draw_generate_range)
     configuration = bpy.context.window_manager.keyconfigs.addon
     if configuration is not None:  # None in background mode
         keymap = configuration.keymaps.new(name="Screen")
@@ -33,5 +77,9 @@ def unregister() -> None:
     for keymap, item in _keys:
         keymap.keymap_items.remove(item)
     _keys.clear()
+    for name in _TIME_MENUS:
+        if hasattr(bpy.types, name):
+            getattr(bpy.types, name).remove(draw_generate_range)
     for name in _MENUS:
         getattr(bpy.types, name).remove(draw_generate)
+    bpy.utils.unregister_class(POSEANYTHING_MT_generate_range)

@@ -62,7 +62,9 @@ def _draw_item(layout, context, kept, item) -> None:
     if item.sentence:
         paragraph(box, context, item.sentence, most=3)
     column = box.column(align=True)
-    column.operator("poseanything.show_take", icon="SEQUENCE").take_id = item.take_id
+    row = column.row(align=True)
+    row.operator("poseanything.show_take", icon="SEQUENCE").take_id = item.take_id
+    row.operator("poseanything.place_take", text="Place", icon="TIME").take_id = item.take_id
     row = column.row(align=True)
     row.operator("poseanything.retake", icon="FILE_REFRESH").take_id = item.take_id
     row.operator("poseanything.make_again", icon="LOOP_BACK").take_id = item.take_id

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import types
-
 import bpy
 import pytest
 
@@ -126,15 +124,3 @@ def test_baked_keys_and_missing_ones_are_told(rig, clean_scene):
     assert "keyed on 33 of 33 frames (baked)" in baked.sentence
     assert bpy.ops.wm.context_set_enum(**dict(baked.properties)) == {"FINISHED"}
     assert clean_scene.poseanything.pose_density == "NTH"
-
-
-def test_an_edit_at_another_frame_rate_is_told(clean_scene):
-    review = module("request.review")
-    edit = types.SimpleNamespace(name="Edit", render=types.SimpleNamespace(fps=50, fps_base=1.0))
-    clean_scene.render.fps = 25
-    [finding] = review.review_frame_rate(clean_scene, edit, 25)
-    assert (
-        "Edit at 50 frames per second" in finding.sentence
-        and "0.50 s there instead of 1.00 s" in finding.sentence
-    )
-    assert not list(review.review_frame_rate(clean_scene, clean_scene, 25))
