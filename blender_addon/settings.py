@@ -186,7 +186,12 @@ class PoseAnythingSettings(bpy.types.PropertyGroup):
             ("ALL", "Every Frame", "The subject follows the animation exactly"),
             ("NTH", "Every n-th Frame", "Poses at regular distances, free movement between them"),
             ("KEYS", "Keyframes", "Poses where the armature's action is keyed, free movement between them"),
+            ("MARKERS", "Markers", "Poses where the scene has markers, free movement between them"),
+            ("HAND", "By Hand", "Poses at frames that you choose in a time line, free movement between them"),
         ),
+    )
+    key_poses: StringProperty(
+        name="Key Poses", description="Scene frames that carry a pose, with spaces between them"
     )
     pose_interval: IntProperty(
         name="Distance", description="Clip frames from one pose to the next", default=8, min=2, max=100

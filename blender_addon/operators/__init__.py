@@ -11,6 +11,7 @@ from . import (
     findings,
     generate,
     help,
+    key_poses,
     limbs,
     server,
     take_files,
@@ -33,6 +34,7 @@ _MODULES = (
     control,
     example,
     help,
+    key_poses,
     timeline,
 )
 

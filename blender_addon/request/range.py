@@ -83,10 +83,20 @@ def pose_frames(context, settings, clip_range: ClipRange) -> tuple[int, ...] | N
     if settings.pose_density == "NTH":
         chosen = range(0, last, settings.pose_interval)
     else:
-        frames = set(_keyed_frames(context, settings))
+        if settings.pose_density == "KEYS":
+            frames = set(_keyed_frames(context, settings))
+        elif settings.pose_density == "MARKERS":
+            frames = {marker.frame for marker in context.scene.timeline_markers}
+        else:
+            frames = set(key_poses(settings))
         indices = (round((frame - clip_range.frame_start) / clip_range.frame_step) for frame in frames)
         chosen = (index for index in indices if 0 < index < last)
     return tuple(sorted({0, *chosen, last}))
+
+
+def key_poses(settings) -> list[int]:
+    """The scene frames that were chosen by hand, in order."""
+    return sorted({int(word) for word in settings.key_poses.split() if word.lstrip("-").isdigit()})
 
 
 def _keyed_frames(context, settings) -> Iterator[float]:

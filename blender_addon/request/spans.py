@@ -60,17 +60,22 @@ def _markers(context) -> Iterator[Span]:
 
 
 def _selected_keys(context) -> Iterator[Span]:
+    frames = selected_keys(context)
+    if frames:
+        yield Span("Selected Keys", "KEYFRAME_HLT", round(min(frames)), round(max(frames)))
+
+
+def selected_keys(context) -> list[float]:
+    """The frames of the selected keys of the subjects and of what moves them."""
     rigs = find_armatures(find_subjects(context, context.scene.poseanything))
     blocks = movers([each for rig, instancers in rigs for each in (rig, *instancers)])
-    frames = [
+    return [
         key.co.x
         for block in blocks
         for curve in all_curves(block)
         for key in curve.keyframe_points
         if key.select_control_point
     ]
-    if frames:
-        yield Span("Selected Keys", "KEYFRAME_HLT", round(min(frames)), round(max(frames)))
 
 
 def _selected_strips(context) -> Iterator[Span]:

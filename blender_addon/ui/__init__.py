@@ -1,8 +1,8 @@
 """Panels in the sidebars of the 3D view and the sequencer, and a word in the status bar."""
 
-from . import limbs, menus, panels, pictures, preferences, presets, refresh, status_bar, takes
+from . import key_poses, limbs, menus, panels, pictures, preferences, presets, refresh, status_bar, takes
 
-_MODULES = (pictures, limbs, takes, presets, panels, menus, preferences, status_bar, refresh)
+_MODULES = (pictures, limbs, key_poses, takes, presets, panels, menus, preferences, status_bar, refresh)
 
 
 def register() -> None:

@@ -44,6 +44,9 @@ def draw_generate_range(menu: bpy.types.Menu, context) -> None:
     if find_subjects(context, context.scene.poseanything):
         menu.layout.separator()
         menu.layout.menu(POSEANYTHING_MT_generate_range.bl_idname, icon="RENDER_ANIMATION")
+        if context.area is not None and context.area.type == "DOPESHEET_EDITOR":
+            menu.layout.operator("poseanything.toggle_key_pose", icon="KEYFRAME_HLT")
+            menu.layout.operator("poseanything.key_poses_from_selection", icon="KEYFRAME")
 
 
 _MENUS = ("VIEW3D_MT_object_context_menu", "VIEW3D_MT_pose_context_menu")

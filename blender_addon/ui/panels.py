@@ -20,6 +20,7 @@ from ..takes.take import TakeError
 from ..view import fit
 from . import limbs, pictures
 from .engine import draw_advanced, draw_engine, has_advanced, menu_row
+from .key_poses import draw_key_poses
 from .presets import POSEANYTHING_PT_presets
 from .progress import ANIMATIC, draw_findings, draw_progress
 from .refresh import TAB
@@ -218,10 +219,8 @@ class POSEANYTHING_PT_shot(_Sub, bpy.types.Panel):
             _draw_crop(layout, context, settings)
         else:
             layout.operator("poseanything.save_first_frame", text="Save to Paint Over", icon="FILE_IMAGE")
-        layout.prop(settings, "pose_density")
-        if settings.pose_density == "NTH":
-            layout.prop(settings, "pose_interval")
         engine = session.get().engine(settings.engine_name)
+        draw_key_poses(layout, context, engine)
         if engine is None or engine.uses_camera:
             layout.prop(settings, "camera_source")
             if settings.camera_source == "MOVE":

@@ -13,6 +13,7 @@ KEPT = (
     "first_frame_source",
     "pose_density",
     "pose_interval",
+    "pose_look",
     "camera_source",
     "camera_move",
     "camera_amount",

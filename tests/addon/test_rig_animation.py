@@ -19,10 +19,10 @@ def wave(owner, path="rotation_euler", index=0, keys=WAVE):
         owner.keyframe_insert(path, index=index, frame=frame)
 
 
-def posed(scene, frames=33):
-    """The clip frames that carry a pose when those at keyframes do."""
+def posed(scene, frames=33, density="KEYS"):
+    """The clip frames that carry a pose."""
     scene.frame_start, scene.frame_end = 1, frames
-    scene.poseanything.pose_density = "KEYS"
+    scene.poseanything.pose_density = density
     ranges = module("request.range")
     planned = ranges.clip_range(bpy.context, scene.poseanything, None)
     return ranges.pose_frames(bpy.context, scene.poseanything, planned)
@@ -124,3 +124,27 @@ def test_baked_keys_and_missing_ones_are_told(rig, clean_scene):
     assert "keyed on 33 of 33 frames (baked)" in baked.sentence
     assert bpy.ops.wm.context_set_enum(**dict(baked.properties)) == {"FINISHED"}
     assert clean_scene.poseanything.pose_density == "NTH"
+
+
+def test_key_poses_by_markers_and_by_hand(rig, clean_scene):
+    from tests.addon.test_register_panels import draw_all
+
+    settings = clean_scene.poseanything
+    wave(rig.pose.bones["head"], keys=((1, 0.0), (33, 1.0), (50, 0.0)))
+    for frame in (21, 41, 200):
+        clean_scene.timeline_markers.new("m", frame=frame)
+    assert posed(clean_scene, 81, "MARKERS") == (0, 20, 40, 80)
+    assert "4 of 81 frames, 5%" in draw_all()
+    for frame in (11, 31, 41, 61):
+        clean_scene.frame_set(frame)
+        assert bpy.ops.poseanything.toggle_key_pose() == {"FINISHED"}
+    assert settings.pose_density == "HAND", "what was chosen by markers is what one begins with"
+    assert posed(clean_scene, 81, "HAND") == (0, 10, 20, 30, 60, 80)
+    for curve in module("rig.animation").all_curves(rig):
+        for key in curve.keyframe_points:
+            key.select_control_point = key.co.x == 33
+    bpy.ops.poseanything.key_poses_from_selection()
+    assert posed(clean_scene, 81, "HAND") == (0, 10, 20, 30, 32, 60, 80)
+    assert "7 of 81 frames, 9%" in draw_all()
+    bpy.ops.poseanything.clear_key_poses()
+    assert posed(clean_scene, 81, "HAND") == (0, 80)

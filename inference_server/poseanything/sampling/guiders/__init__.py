@@ -5,12 +5,13 @@ A guider is a module here with a subclass of `Guider`. `LinearGuidance` of `..li
 guider of diffusers.
 """
 
+from shared.strength import suggest_guidance_scale
+
 from .base import Guider
 from .classifier_free import ClassifierFreePoseGuidance
 from .conditions import repeat_first_pose
 from .none import NoGuidance
 from .registry import describe_guiders, guiders, make_guider
-from .strength import suggest_guidance_scale
 from .subject_camera import SubjectCameraGuidance
 from .subject_camera_separate import SubjectCameraSeparateGuidance
 

@@ -4,9 +4,9 @@ import dataclasses
 from dataclasses import dataclass
 
 from shared.engines import option
+from shared.strength import suggest_guidance_scale
 
 from .base import Guider
-from .strength import suggest_guidance_scale
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,79 @@
+"""Frames that carry a pose, chosen by hand."""
+
+from __future__ import annotations
+
+import bpy
+
+from ..errors import ExportError
+from ..request.range import clip_range, key_poses, pose_frames
+from ..request.spans import selected_keys
+
+
+def _chosen(context) -> set[int]:
+    """The scene frames that carry a pose now, where not all do."""
+    settings = context.scene.poseanything
+    if settings.pose_density == "HAND":
+        return set(key_poses(settings))
+    if settings.pose_density == "ALL":
+        return set()
+    try:
+        planned = clip_range(context, settings, None)
+        frames = pose_frames(context, settings, planned) or ()
+    except ExportError:
+        return set()
+    return {planned.frame_start + index * planned.frame_step for index in frames}
+
+
+def _set(settings, frames) -> None:
+    settings.key_poses = " ".join(map(str, sorted(frames)))
+    settings.pose_density = "HAND"
+
+
+class POSEANYTHING_OT_toggle_key_pose(bpy.types.Operator):
+    bl_idname = "poseanything.toggle_key_pose"
+    bl_label = "Toggle Key Pose"
+    bl_description = (
+        "Let this frame carry a pose, or no longer; the clip's first and last frame always do. The frames "
+        "that carry one until now are what you begin with"
+    )
+    bl_options = {"REGISTER", "UNDO"}
+
+    def execute(self, context):
+        settings, frame = context.scene.poseanything, context.scene.frame_current
+        _set(settings, _chosen(context) ^ {frame})
+        return {"FINISHED"}
+
+
+class POSEANYTHING_OT_key_poses_from_selection(bpy.types.Operator):
+    bl_idname = "poseanything.key_poses_from_selection"
+    bl_label = "Key Poses from Selected Keys"
+    bl_description = "Let the frames of the selected keys carry a pose, beside those that do"
+    bl_options = {"REGISTER", "UNDO"}
+
+    def execute(self, context):
+        settings, frames = context.scene.poseanything, {round(frame) for frame in selected_keys(context)}
+        if not frames:
+            self.report({"ERROR"}, "Select keys of the rig in a time line first.")
+            return {"CANCELLED"}
+        _set(settings, frames | _chosen(context))
+        return {"FINISHED"}
+
+
+class POSEANYTHING_OT_clear_key_poses(bpy.types.Operator):
+    bl_idname = "poseanything.clear_key_poses"
+    bl_label = "Clear Key Poses"
+    bl_description = "Let only the clip's first and last frame carry a pose"
+    bl_options = {"REGISTER", "UNDO"}
+
+    def execute(self, context):
+        _set(context.scene.poseanything, ())
+        return {"FINISHED"}
+
+
+register, unregister = bpy.utils.register_classes_factory(
+    (
+        POSEANYTHING_OT_toggle_key_pose,
+        POSEANYTHING_OT_key_poses_from_selection,
+        POSEANYTHING_OT_clear_key_poses,
+    )
+)

@@ -1,0 +1,149 @@
+"""Which frames carry a pose: counted in the panel, drawn on the time line."""
+
+from __future__ import annotations
+
+import bpy
+import gpu
+from bpy.app.handlers import persistent
+from gpu_extras.batch import batch_for_shader
+
+from .. import engine_settings, session
+from ..errors import ExportError
+from ..request.range import ClipRange, clip_range, pose_frames
+from ..request.subjects import find_subjects
+from ..shared.engines import EngineDescription
+from ..shared.strength import suggest_guidance_scale
+from .text import paragraph
+
+COLOUR = (1.0, 0.55, 0.1, 1.0)
+SIZE = 5.0
+"""Half the width of a mark in pixels, at a resolution scale of 1."""
+STRENGTH, BY_DENSITY = "guidance_scale", "scale_by_density"
+"""A guider that has both follows the share of frames that have a pose (paper section G)."""
+
+# Reading the keys of a rig takes a while: kept until something it depends on changes.
+_kept: dict[tuple, tuple[int, ...]] = {}
+_handle: object | None = None
+
+
+def posed_frames(context, planned: ClipRange) -> tuple[int, ...]:
+    """The clip frames that carry a pose."""
+    settings, scene = context.scene.poseanything, context.scene
+    key = (
+        planned,
+        settings.pose_density,
+        settings.pose_interval,
+        settings.key_poses,
+        tuple(marker.frame for marker in scene.timeline_markers),
+        tuple(obj.session_uid for obj in find_subjects(context, settings)),
+    )
+    if key not in _kept:
+        _kept.clear()
+        chosen = pose_frames(context, settings, planned)
+        _kept[key] = tuple(range(planned.num_frames)) if chosen is None else chosen
+    return _kept[key]
+
+
+def draw_key_poses(layout, context, engine: EngineDescription | None) -> None:
+    """How poses are chosen, how many they are, and how strong they are."""
+    settings = context.scene.poseanything
+    layout.prop(settings, "pose_density")
+    if settings.pose_density == "NTH":
+        layout.prop(settings, "pose_interval")
+    if settings.pose_density == "HAND":
+        row = layout.row(align=True)
+        row.operator("poseanything.toggle_key_pose", icon="KEYFRAME_HLT")
+        row.operator("poseanything.key_poses_from_selection", text="From Keys", icon="KEYFRAME")
+        row.operator("poseanything.clear_key_poses", text="", icon="X")
+    try:
+        planned = clip_range(context, settings, engine)
+    except ExportError:
+        return  # the main panel says what is wrong
+    count = len(posed_frames(context, planned))
+    share = count / planned.num_frames
+    layout.label(text=f"{count} of {planned.num_frames} frames, {share:.0%}", icon="KEYFRAME_HLT")
+    if engine is not None:
+        _draw_strength(layout, context, engine, share)
+
+
+def _draw_strength(layout, context, engine: EngineDescription, share: float) -> None:
+    """The strength of the poses where the engine's guidance has one: as their density says, or as the user
+    does."""
+    guider = engine_settings.chosen_guider(context.scene, engine)
+    group = engine_settings.group_of(context.scene, engine.name)
+    if group is None or guider is None:
+        return
+    names = {parameter.name for parameter in guider.parameters}
+    if not {STRENGTH, BY_DENSITY} <= names:
+        if any({STRENGTH, BY_DENSITY} <= {p.name for p in other.parameters} for other in engine.guiders):
+            paragraph(
+                layout, context, f"{guider.label} guidance: poses have no strength of their own", "BLANK1"
+            )
+        return
+    by_density = engine_settings.parameter_property(guider.name, BY_DENSITY)
+    layout.prop(group, by_density, text="Strength by Their Number")
+    if getattr(group, by_density):
+        layout.label(text=f"Strength {suggest_guidance_scale(share):.1f}", icon="FORCE_FORCE")
+    else:
+        strength = engine_settings.parameter_property(guider.name, STRENGTH)
+        layout.prop(group, strength, text="Pose Strength")
+        layout.label(text=f"Advised: {suggest_guidance_scale(share):.1f}", icon="BLANK1")
+
+
+def _draw() -> None:
+    """A mark on the time line for every scene frame that carries a pose, where not all do."""
+    context = bpy.context
+    settings, region = context.scene.poseanything, context.region
+    if settings.pose_density == "ALL" or not find_subjects(context, settings):
+        return
+    try:
+        planned = clip_range(context, settings, session.get().engine(settings.engine_name))
+    except ExportError:
+        return
+    scale = context.preferences.system.ui_scale
+    corners, height = [], 10 * scale
+    for index in posed_frames(context, planned):
+        frame = planned.frame_start + index * planned.frame_step
+        x, _ = region.view2d.view_to_region(frame, 0, clip=False)
+        if -SIZE * scale <= x <= region.width + SIZE * scale:
+            half = SIZE * scale
+            corners += [(x - half, height), (x, height + 2 * half), (x + half, height)]
+    if corners:
+        shader = gpu.shader.from_builtin("UNIFORM_COLOR")
+        shader.uniform_float("color", COLOUR)
+        batch_for_shader(shader, "TRIS", {"pos": corners}).draw(shader)
+
+
+@persistent
+def _after_change(scene, depsgraph) -> None:
+    if _kept and any(not isinstance(update.id, bpy.types.Mesh) for update in depsgraph.updates):
+        _kept.clear()
+
+
+@persistent
+def _forget(*_) -> None:
+    _kept.clear()
+
+
+_HANDLERS = {
+    "depsgraph_update_post": _after_change,
+    "undo_post": _forget,
+    "redo_post": _forget,
+    "load_pre": _forget,
+}
+
+
+def register() -> None:
+    global _handle
+    for name, handler in _HANDLERS.items():
+        getattr(bpy.app.handlers, name).append(handler)
+    _handle = bpy.types.SpaceDopeSheetEditor.draw_handler_add(_draw, (), "WINDOW", "POST_PIXEL")
+
+
+def unregister() -> None:
+    global _handle
+    bpy.types.SpaceDopeSheetEditor.draw_handler_remove(_handle, "WINDOW")
+    _handle = None
+    for name, handler in _HANDLERS.items():
+        getattr(bpy.app.handlers, name).remove(handler)
+    _kept.clear()
