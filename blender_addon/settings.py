@@ -179,6 +179,34 @@ class PoseAnythingSettings(bpy.types.PropertyGroup):
         subtype="FILE_PATH",
         options=RELATIVE,
     )
+    picture_scale: FloatProperty(
+        name="Scale",
+        description="How large the picture is, beside covering the clip; drag the handles in the camera view "
+        "to lay it under the limbs",
+        default=1.0,
+        min=0.05,
+        max=20.0,
+        soft_min=0.5,
+        soft_max=2.0,
+    )
+    picture_x: FloatProperty(
+        name="Move X",
+        description="How far the picture is moved to the right, in widths of the clip",
+        soft_min=-0.5,
+        soft_max=0.5,
+        min=-5.0,
+        max=5.0,
+        precision=3,
+    )
+    picture_y: FloatProperty(
+        name="Move Y",
+        description="How far the picture is moved up, in heights of the clip",
+        soft_min=-0.5,
+        soft_max=0.5,
+        min=-5.0,
+        max=5.0,
+        precision=3,
+    )
     pose_density: EnumProperty(
         name="Poses",
         description="Which frames carry a pose; the others are left to the engine",
@@ -283,6 +311,57 @@ class PoseAnythingSettings(bpy.types.PropertyGroup):
     )
 
 
+class PoseAnythingShown(bpy.types.PropertyGroup):
+    """What is shown over the camera view; it changes nothing that is sent."""
+
+    live_opacity: FloatProperty(
+        name="Live Picture",
+        description="How opaque the live picture is over the camera view",
+        default=1.0,
+        min=0.0,
+        max=1.0,
+        subtype="FACTOR",
+    )
+    skeleton: EnumProperty(
+        name="Skeleton",
+        description="Draw the pose of this frame over the camera view, line for line as it will be sent",
+        items=(
+            ("NONE", "None", "Draw no skeleton"),
+            ("OVER", "Over the View", "Draw its lines over what the view shows"),
+            ("ALONE", "As the Model Sees It", "White lines on black, in the weight that the model knows"),
+        ),
+    )
+    parts: BoolProperty(
+        name="Part Colors", description="Draw each part of the skeleton in a color of its own"
+    )
+    crop: BoolProperty(
+        name="Crop Edges", description="Darken what of the camera's frame will not be in the clip"
+    )
+    first_frame: BoolProperty(
+        name="First Frame",
+        description="Draw the picture that the clip begins with behind the limbs; handles lay it under them",
+    )
+    onion: BoolProperty(
+        name="Onion Skin",
+        description="Draw the chosen take's pictures at this frame and beside it over the camera view",
+    )
+    onion_distance: IntProperty(
+        name="Distance",
+        description="Scene frames from one picture of the onion skin to the next",
+        default=4,
+        min=1,
+        max=100,
+    )
+    opacity: FloatProperty(
+        name="Opacity",
+        description="How opaque first frame and onion skin are",
+        default=0.5,
+        min=0.0,
+        max=1.0,
+        subtype="FACTOR",
+    )
+
+
 _NOT_KEPT = {"rna_type", "name", "engine", "show_limbs"}
 
 
@@ -337,11 +416,16 @@ def restore(settings: PoseAnythingSettings, values: dict) -> None:
             print(f"PoseAnything Bridge: {name} = {value!r} is not known to this release; left as it was.")
 
 
+_GROUPS = {"poseanything": PoseAnythingSettings, "poseanything_shown": PoseAnythingShown}
+
+
 def register() -> None:
-    bpy.utils.register_class(PoseAnythingSettings)
-    bpy.types.Scene.poseanything = PointerProperty(type=PoseAnythingSettings)
+    for name, group in _GROUPS.items():
+        bpy.utils.register_class(group)
+        setattr(bpy.types.Scene, name, PointerProperty(type=group))
 
 
 def unregister() -> None:
-    del bpy.types.Scene.poseanything
-    bpy.utils.unregister_class(PoseAnythingSettings)
+    for name, group in reversed(_GROUPS.items()):
+        delattr(bpy.types.Scene, name)
+        bpy.utils.unregister_class(group)

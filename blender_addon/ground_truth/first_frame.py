@@ -3,26 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import bpy
 import numpy as np
 
 from ..errors import ExportError
-from ..view import fit
+from ..view import Fit, fit
 
 
-def fit_picture(path: str, width: int, height: int) -> Iterator[None]:
-    """A picture file fitted to the clip by the rule of `view.fit`, pausing on the way; the generator's
-    return value is [height, width, 3] uint8 sRGB. Raises `ExportError` when the file can't be read."""
+@dataclass(frozen=True)
+class Alignment:
+    """How a picture that covers the clip is then scaled about the clip's centre, and moved to the right and
+    up by fractions of the clip's width and height."""
+
+    scale: float = 1.0
+    x: float = 0.0
+    y: float = 0.0
+
+    def box(self, placed: Fit) -> tuple[float, float, float, float]:
+        """Left, top, width and height of the whole picture in pixels of the clip, y down."""
+        left = (0.5 + self.x) * placed.width - self.scale * (placed.left + placed.width / 2)
+        top = (0.5 - self.y) * placed.height - self.scale * (placed.top + placed.height / 2)
+        return left, top, self.scale * placed.scaled_width, self.scale * placed.scaled_height
+
+
+def fit_picture(path: str, width: int, height: int, alignment: Alignment = Alignment()) -> Iterator[None]:
+    """A picture file fitted to the clip by the rule of `view.fit` and aligned, pausing on the way; the
+    generator's return value is [height, width, 3] uint8 sRGB. Where the picture has no pixels its edge goes
+    on. Raises `ExportError` when the file can't be read."""
     pixels = read_picture(path)
     yield
-    placed = fit(pixels.shape[1], pixels.shape[0], width, height)
-    rows = yield from _resample(pixels, placed.scaled_height, placed.top, height)
-    columns = yield from _resample(rows.transpose(1, 0, 2), placed.scaled_width, placed.left, width)
+    left, top, across, down = alignment.box(fit(pixels.shape[1], pixels.shape[0], width, height))
+    rows = yield from _resample(pixels, down, -top, height)
+    columns = yield from _resample(rows.transpose(1, 0, 2), across, -left, width)
     return (columns.transpose(1, 0, 2) + 0.5).astype(np.uint8)
 
 
-def _resample(lines: np.ndarray, scaled: int, first: int, count: int) -> Iterator[None]:
+def _resample(lines: np.ndarray, scaled: float, first: float, count: int) -> Iterator[None]:
     """Lines `first` to `first + count` of [N, M, 3] lines scaled to `scaled` ones: the mean over the area
     that each covers when there are fewer than before, a linear blend of two when there are more.
     float32."""

@@ -17,6 +17,7 @@ import numpy as np
 from mathutils import Matrix
 
 from ..errors import ExportCancelled, ExportError
+from ..rig.unkeyed import unkeyed_kept
 from ..view import Fit, SceneCamera, Viewport
 from .first_frame import read_picture
 
@@ -29,17 +30,15 @@ MARK = "poseanything_temporary"
 def render_frame(scene: bpy.types.Scene, view: SceneCamera | Viewport, placed: Fit, frame: int) -> np.ndarray:
     """[H, W, 3] uint8 sRGB: a frame of the scene as it is seen, scaled and cropped by a fit. Raises
     `ExportError` when rendering fails."""
-    copy = _stage(scene, view, placed, frame)
-    current, subframe = scene.frame_current, scene.frame_subframe
-    try:
-        if frame < 0:  # animations begin at 0
-            scene.frame_set(frame)
-        _call_render("EXEC_DEFAULT", copy, animation=frame >= 0)
-        return _result(copy, placed)
-    finally:
-        _discard(copy)
-        if frame < 0:
-            scene.frame_set(current, subframe=subframe)
+    with unkeyed_kept(scene, scene.frame_current, scene.frame_subframe):
+        copy = _stage(scene, view, placed, frame)
+        try:
+            if frame < 0:  # animations begin at 0
+                scene.frame_set(frame)
+            _call_render("EXEC_DEFAULT", copy, animation=frame >= 0)
+            return _result(copy, placed)
+        finally:
+            _discard(copy)
 
 
 class FrameRender:
@@ -58,7 +57,8 @@ class FrameRender:
 
     def __init__(self, scene: bpy.types.Scene, view: SceneCamera | Viewport, placed: Fit, frame: int):
         self._placed = placed
-        self._copy = _stage(scene, view, placed, frame)
+        with unkeyed_kept(scene, scene.frame_current, scene.frame_subframe):  # the copy shares its objects
+            self._copy = _stage(scene, view, placed, frame)
         self._state = ""
         self._statistics = ""
         handlers = bpy.app.handlers

@@ -13,7 +13,8 @@ from ..shared.camera import camera_path
 from ..shared.engines import EngineDescription, check_request
 from ..shared.messages import GenerationRequest
 from ..view import SceneCamera, Viewport
-from .export import ExportedClip, ExportOptions
+from .export import Alignment, ExportedClip, ExportOptions
+from .first_frame import PICTURE
 from .look import look_of
 from .range import ClipRange, pose_frames
 
@@ -38,9 +39,17 @@ def export_options(
         height=clip_range.height,
         view=view,
         first_frame=first_frame,
+        alignment=alignment_of(settings),
         pose_frames=pose_frames(context, settings, clip_range),
         look=look_of(settings, engine),
     )
+
+
+def alignment_of(settings) -> Alignment:
+    """How the user laid the first frame's picture on the clip; another source needs none."""
+    if settings.first_frame_source != PICTURE:
+        return Alignment()
+    return Alignment(settings.picture_scale, settings.picture_x, settings.picture_y)
 
 
 def choose_seed(settings) -> int:

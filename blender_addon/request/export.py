@@ -12,7 +12,7 @@ import bpy
 import numpy as np
 
 from ..errors import ExportError
-from ..ground_truth.first_frame import fit_picture
+from ..ground_truth.first_frame import Alignment, fit_picture
 from ..ground_truth.labels import Labeller
 from ..ground_truth.png import encode_png
 from ..ground_truth.scene_render import render_frame
@@ -22,14 +22,24 @@ from ..ground_truth.visibility import as_rendered
 from ..rig.motion import Motion, read_poses, spread_frames
 from ..rig.sampling import Sampler
 from ..rig.subjects import Subject, find_armatures, find_subjects, placement
-from ..rig.trained_look import unseen_limbs
+from ..rig.trained_look import unseen_of
+from ..rig.unkeyed import unkeyed_kept
 from ..shared.pose import MAX_FRAMES, MAX_LIMBS, Limb, PoseSequence
 from ..view import SceneCamera, Viewport, clip_size, fit
 from ..view.motion import camera_motion, faces_start, moves
 from ..view.projection import Projector
 from .review import Finding, Reviewed, review
 
-__all__ = ("ExportError", "ExportOptions", "ExportStep", "ExportedClip", "clip_size", "export_clip", "fit")
+__all__ = (
+    "Alignment",
+    "ExportError",
+    "ExportOptions",
+    "ExportStep",
+    "ExportedClip",
+    "clip_size",
+    "export_clip",
+    "fit",
+)
 
 SHADOW_STRIDE = 4
 """Side of a shadow map's cell in pixels."""
@@ -42,10 +52,11 @@ class ExportOptions:
     """What to export. Clip frame i is scene frame `frame_start` + i * `frame_step`.
 
     `armatures` are armature objects, or empties that instance collections with armatures. `width` and
-    `height` are the clip's size in pixels. `first_frame` is a picture's path; when it is empty the scene is
-    rendered. `pose_frames` are the clip frames that carry a pose, None for all; they are handed on,
-    polylines are exported for all frames. `part_map_stride` is the side of a part map's cell in pixels.
-    `look` is "bones" or "trained" (see `rig.trained_look`).
+    `height` are the clip's size in pixels. `first_frame` is a picture's path, laid on the clip by
+    `alignment` (see `fit_picture`); when it is empty the scene is rendered. `pose_frames` are the clip frames
+    that carry a pose, None for all; they are handed on, polylines are exported for all frames.
+    `part_map_stride` is the side of a part map's cell in pixels. `look` is "bones" or "trained" (see
+    `rig.trained_look`).
     """
 
     armatures: tuple[bpy.types.Object, ...]
@@ -56,6 +67,7 @@ class ExportOptions:
     height: int
     view: SceneCamera | Viewport
     first_frame: str = ""
+    alignment: Alignment = Alignment()
     pose_frames: tuple[int, ...] | None = None
     part_map_stride: int = 8
     look: str = "bones"
@@ -78,7 +90,7 @@ class ExportedClip:
     Without a mesh on any armature, `subject_mask`, `first_labels`, `part_maps` and `shadow_maps` are None,
     the last also where no light throws a shadow; without a
     moving camera `camera_motion` is. `findings` are what the user should know,
-    `motions` how each armature moves.
+    `motions` how each armature moves; `subjects` are what was drawn, through the lenses of `projector`.
     """
 
     pose: PoseSequence
@@ -91,6 +103,8 @@ class ExportedClip:
     pose_frames: tuple[int, ...] | None
     findings: tuple[Finding, ...]
     motions: dict[bpy.types.Object, Motion]
+    subjects: tuple[Subject, ...]
+    projector: Projector
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -127,6 +141,7 @@ def export_clip(
     export = _Export(context, options, witness)
     shown = contextlib.ExitStack()
     try:
+        shown.enter_context(unkeyed_kept(scene, frame, subframe))
         due = time.perf_counter() + PAUSE
         shown.enter_context(as_rendered(context.view_layer))
         steps = export.run()
@@ -144,7 +159,6 @@ def export_clip(
         ) from None
     finally:
         shown.close()
-        scene.frame_set(frame, subframe=subframe)
         if scene.camera != camera:
             scene.camera = camera
 
@@ -155,11 +169,8 @@ def watch_range(
     """How the armatures move through the picture over the range, from a few of its frames, step by step. The
     scene's frame is put back at the end. Raises `ExportError`."""
     scene = context.scene
-    frame, subframe = scene.frame_current, scene.frame_subframe
-    try:
+    with unkeyed_kept(scene, scene.frame_current, scene.frame_subframe):
         return (yield from _Export(context, options).watch())
-    finally:
-        scene.frame_set(frame, subframe=subframe)
 
 
 def under_step(step: ExportStep, work: Iterator[None]) -> Generator[ExportStep, None, object]:
@@ -241,7 +252,7 @@ class _Export:
             options.frame_step,
         )
         self._findings.extend(review(looked_at))
-        pose = pose.without(self._unseen(projector, np.stack(joints)))
+        pose = pose.without(unseen_of(self._subjects, self._sampler.counts, projector, np.stack(joints)))
         motion = yield from self._show(self._camera_motion(projector), 0.92, "Following the camera")
         first_frame = yield from self._show(encode_png(picture), 0.98, "Packing the first frame")
         return ExportedClip(
@@ -255,6 +266,8 @@ class _Export:
             pose_frames=options.pose_frames,
             findings=tuple(self._findings),
             motions=motions,
+            subjects=tuple(self._subjects),
+            projector=projector,
         )
 
     def watch(self) -> Generator[ExportStep, None, dict[bpy.types.Object, Motion]]:
@@ -277,21 +290,6 @@ class _Export:
             armature: Motion(np.stack(poses), np.stack(pixels), options.width, options.height)
             for (armature, _), (poses, pixels) in found.items()
         }
-
-    def _unseen(self, projector: Projector, joints: np.ndarray) -> np.ndarray:
-        """[F, L] bool: the limbs of OpenPose's figures that are not to be seen."""
-        first_joint = np.concatenate([[0], np.cumsum(self._sampler.counts)])
-        unseen = np.zeros((len(joints), len(self._sampler.counts)), bool)
-        for subject in self._subjects:
-            if subject.choice.as_person:
-                limbs = slice(
-                    self._first_limb[subject], self._first_limb[subject] + len(subject.choice.limbs)
-                )
-                mine = joints[:, first_joint[limbs.start] : first_joint[limbs.stop]]
-                names = [limb.name for limb in subject.choice.limbs]
-                ends = mine.reshape(len(joints), -1, 2, 3)
-                unseen[:, limbs] = unseen_limbs(names, ends, projector)
-        return unseen
 
     def _check(self) -> None:
         options = self._options
@@ -345,7 +343,9 @@ class _Export:
     def _first_picture(self) -> Iterator[None]:
         options = self._options
         if options.first_frame:
-            return (yield from fit_picture(options.first_frame, options.width, options.height))
+            return (
+                yield from fit_picture(options.first_frame, options.width, options.height, options.alignment)
+            )
         yield
         return render_frame(self._scene, options.view, self._fit, self._frame)
 

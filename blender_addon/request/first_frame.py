@@ -13,6 +13,7 @@ from ..ground_truth.last_render import read_last_render
 from ..ground_truth.png import encode_png
 from ..ground_truth.scene_render import FrameRender, render_frame
 from ..ground_truth.viewport_picture import draw_viewport
+from ..rig.unkeyed import unkeyed_kept
 from ..view import SceneCamera, Viewport, fit
 from .export import ExportStep, under_step
 from .range import ClipRange
@@ -78,12 +79,12 @@ def _draw(context, clip_range: ClipRange, view: SceneCamera | Viewport) -> np.nd
         raise ExportError(
             "There is no 3D view to take the picture from; choose another source of the first frame."
         )
-    frame, subframe, camera = scene.frame_current, scene.frame_subframe, scene.camera
+    camera = scene.camera
     try:
-        scene.frame_set(clip_range.frame_start)
-        lens = view.lens(scene, context.evaluated_depsgraph_get())
-        placed = fit(*view.frame_size(scene), clip_range.width, clip_range.height)
-        return draw_viewport(scene, context.view_layer, *found, lens, placed)
+        with unkeyed_kept(scene, scene.frame_current, scene.frame_subframe):
+            scene.frame_set(clip_range.frame_start)
+            lens = view.lens(scene, context.evaluated_depsgraph_get())
+            placed = fit(*view.frame_size(scene), clip_range.width, clip_range.height)
+            return draw_viewport(scene, context.view_layer, *found, lens, placed)
     finally:
-        scene.frame_set(frame, subframe=subframe)
         scene.camera = camera

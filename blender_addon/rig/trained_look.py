@@ -111,6 +111,25 @@ def unseen_limbs(
     return unseen
 
 
+def unseen_of(subjects: Iterable, counts: np.ndarray, projector: Projector, joints: np.ndarray) -> np.ndarray:
+    """[F, L] bool: the limbs that are not to be seen of those subjects that are drawn as people.
+
+    subjects: `rig.subjects.Subject`s. `counts` [L] are the joints of each of their limbs, `joints` [F, K, 3]
+        all of these in world space.
+    """
+    first_joint = np.concatenate([[0], np.cumsum(counts)])
+    unseen = np.zeros((len(joints), len(counts)), bool)
+    first = 0
+    for subject in subjects:
+        names = [limb.name for limb in subject.choice.limbs]
+        limbs = slice(first, first + len(names))
+        first = limbs.stop
+        if subject.choice.as_person:
+            mine = joints[:, first_joint[limbs.start] : first_joint[limbs.stop]]
+            unseen[:, limbs] = unseen_limbs(names, mine.reshape(len(joints), -1, 2, 3), projector)
+    return unseen
+
+
 def _unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
 

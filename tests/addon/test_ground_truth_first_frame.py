@@ -73,6 +73,20 @@ def test_a_gradient_keeps_its_place(clean_scene, tmp_path):
     assert found == pytest.approx(across.reshape(-1)[(np.arange(160) * 500 / 160 + 1.06).astype(int)], abs=2)
 
 
+def test_an_aligned_picture_lies_where_its_box_says(clean_scene, tmp_path):
+    first_frame = module("ground_truth.first_frame")
+    pixels = np.zeros((40, 60, 3), np.uint8)
+    pixels[10:20, 30:45] = 200
+    path = str(write_picture(tmp_path / "a.png", pixels))
+    alignment = first_frame.Alignment(scale=2.0, x=0.25, y=-0.25)
+    left, top, width, height = alignment.box(module("view").fit(60, 40, 60, 40))
+    assert (left, top, width, height) == (-15, -10, 120, 80)
+    seen = run(first_frame.fit_picture(path, 60, 40, alignment))[0][..., 0] > 100
+    rows, columns = np.nonzero(seen)
+    assert (rows.min(), rows.max() + 1) == (10, 30) and columns.min() == 45, "it goes on beyond the edge"
+    assert not (seen == (fitted(path, 60, 40)[..., 0] > 100)).all()
+
+
 @pytest.mark.parametrize("depth", ["8", "16"])
 def test_deeper_pictures_keep_their_colours(clean_scene, tmp_path, depth):
     image = bpy.data.images.new("deep", 8, 8, float_buffer=depth == "16")
