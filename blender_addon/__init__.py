@@ -2,8 +2,9 @@
 """PoseAnything Bridge: an animated rig becomes a generated strip in the sequencer."""
 
 from . import control, engine_settings, operators, rig, sequencer, session, settings, ui
+from .live import view as live_view
 
-_MODULES = (sequencer, session, rig, settings, engine_settings, control, operators, ui)
+_MODULES = (sequencer, session, rig, settings, engine_settings, control, live_view, operators, ui)
 
 
 def register() -> None:

@@ -33,6 +33,12 @@ from ..shared.messages import (
     Frame,
     GenerationRequest,
     Hello,
+    LiveClose,
+    LiveEnded,
+    LiveOpen,
+    LivePicture,
+    LivePose,
+    LiveReady,
     Preview,
     Progress,
     Queued,
@@ -43,6 +49,7 @@ from ..shared.messages import (
 from ..shared.schema import MessageError
 from ..takes.writer import TakeWriter, WriteError
 from . import probe
+from .live import LiveView
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +113,9 @@ class _Submission:
         self.gaps = 0
 
 
+LiveAnswer = LiveReady | LivePicture | LiveEnded
+
+
 class BridgeClient:
     """Talks to one server.
 
@@ -135,6 +145,7 @@ class BridgeClient:
         self._hello = Hello(client=f"Blender {uuid.uuid4().hex[:8]}", client_version=version)
         self._commands: SimpleQueue[tuple] = SimpleQueue()
         self._inbox: dict[tuple, object] = {}
+        self._live_inbox: dict[tuple, LiveAnswer] = {}
         self._lock = threading.Lock()
         self._context = zmq.Context()
         self._bell = self._context.socket(zmq.PAIR)
@@ -185,6 +196,24 @@ class BridgeClient:
         finally:
             gate.release()
 
+    def open_live(self, opening: LiveOpen) -> None:
+        """Open a live session, and again whenever the server comes back."""
+        self._command("open live", opening)
+
+    def pose_live(self, pose: LivePose) -> None:
+        """Have a pose drawn; it takes the place of one that waits."""
+        self._command("pose live", pose)
+
+    def close_live(self, session: str) -> None:
+        self._command("close live", session)
+
+    def poll_live(self) -> list[LiveAnswer]:
+        """What live sessions were answered since the last call, of each the latest picture alone."""
+        with self._lock:
+            answers = list(self._live_inbox.values())
+            self._live_inbox.clear()
+        return answers
+
     def close(self, timeout: float = 2.0) -> None:
         """Cancel what runs and end the thread."""
         if self._thread.is_alive():
@@ -211,6 +240,10 @@ class BridgeClient:
         with self._lock:
             self._inbox.pop(key, None)
             self._inbox[key] = event
+
+    def _post_live(self, answer: LiveAnswer) -> None:
+        with self._lock:
+            self._live_inbox[answer.session, type(answer)] = answer
 
     def _run(self) -> None:
         try:
@@ -239,6 +272,7 @@ class _Connection:
         self.client = client
         self.address = Address.parse(client.address)
         self.submissions: dict[str, _Submission] = {}
+        self.views: dict[str, LiveView] = {}
         self.heard = self.greeted = 0.0
         self.attached = False
         self.connecting = self.gave_up = False
@@ -282,6 +316,7 @@ class _Connection:
                     bell.recv()
                 # Whether it rang or not: a command given before this thread stood by the bell rang nowhere.
                 self._obey()
+                self._send_live()
                 # What a server said before it went must be read before its going is noticed.
                 if dealer in ready:
                     self._read_all()
@@ -332,6 +367,14 @@ class _Connection:
                 self._send_waiting()
             elif command == "cancel":
                 self._cancel(arguments[0])
+            elif command == "open live":
+                self.views[arguments[0].session] = LiveView(arguments[0])
+            elif command == "pose live":
+                if (view := self.views.get(arguments[0].session)) is not None:
+                    view.pose = arguments[0]
+            elif command == "close live":
+                if (view := self.views.pop(arguments[0], None)) is not None and view.opened:
+                    self._send(LiveClose(session=arguments[0]))
             elif command == "park":
                 reached, gate = arguments
                 reached.set()
@@ -349,6 +392,33 @@ class _Connection:
             self._send(Cancel(job=name))
         # The user's wish holds at once, whatever the server makes of it.
         self._end(Cancelled(job=name))
+
+    def _send_live(self) -> None:
+        if self.client.link.state != CONNECTED:
+            return
+        for name, view in list(self.views.items()):
+            try:
+                if not view.opened:
+                    view.opened = self._send(view.opening)
+                elif (pose := view.due()) is not None and self._send(pose):
+                    view.sent(pose)
+            except MessageError as error:
+                self._hear_live(LiveEnded(session=name, code="invalid", message=str(error)))
+
+    def _hear_live(self, answer: LiveAnswer) -> None:
+        view = self.views.get(answer.session)
+        if view is None:
+            return
+        if isinstance(answer, LiveReady):
+            view.ready = True
+        elif isinstance(answer, LivePicture):
+            view.answered(answer.number)
+        elif answer.code == "unknown":
+            view.interrupt()  # the server has lost it, and is asked anew
+            return
+        else:
+            del self.views[answer.session]
+        self.client._post_live(answer)
 
     def _send_waiting(self) -> None:
         if self.client.link.state != CONNECTED:
@@ -436,6 +506,8 @@ class _Connection:
                 submission.interrupted, submission.asked = True, False
                 self.client._post(Interrupted(name))
             submission.asked = False
+        for view in self.views.values():
+            view.interrupt()
 
     def _read_all(self) -> None:
         """Read what is there, but come back for commands at times."""
@@ -467,6 +539,8 @@ class _Connection:
             self._refuse(message.message)
         elif isinstance(message, Failed) and not message.job:
             self._blame(message)
+        elif isinstance(message, messages.LIVE_ANSWERS):
+            self._hear_live(message)
         elif (submission := self.submissions.get(message.job)) is None:
             log.debug("A message for a job that has ended: %s", type(message).__name__)
         elif isinstance(message, Failed) and message.code == "unknown":
@@ -577,6 +651,8 @@ class _Connection:
         self.client._set_link(REFUSED, sentence)
         for name in [name for name, submission in self.submissions.items() if not submission.sent]:
             self._end(Failed(job=name, code="version", message=sentence))
+        for name in list(self.views):
+            self._hear_live(LiveEnded(session=name, code="version", message=sentence))
 
     def _give_up(self, name: str, sentence: str) -> None:
         """End a job from this side and spare the server the rest of it."""

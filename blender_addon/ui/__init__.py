@@ -1,8 +1,32 @@
 """Panels in the sidebars of the 3D view and the sequencer, and a word in the status bar."""
 
-from . import key_poses, limbs, menus, panels, pictures, preferences, presets, refresh, status_bar, takes
+from . import (
+    key_poses,
+    limbs,
+    live,
+    menus,
+    panels,
+    pictures,
+    preferences,
+    presets,
+    refresh,
+    status_bar,
+    takes,
+)
 
-_MODULES = (pictures, limbs, key_poses, takes, presets, panels, menus, preferences, status_bar, refresh)
+_MODULES = (
+    pictures,
+    limbs,
+    live,
+    key_poses,
+    takes,
+    presets,
+    panels,
+    menus,
+    preferences,
+    status_bar,
+    refresh,
+)
 
 
 def register() -> None:

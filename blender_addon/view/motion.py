@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import bpy
 import numpy as np
 
+from .camera import Lens
 from .fit import Fit
 from .projection import Projector, to_pixels
 
@@ -69,6 +70,48 @@ def camera_motion(
             fitted[-1] = turned[frame] @ np.linalg.inv(turned[0])
         yield
     return _normalised(np.stack(fitted))
+
+
+class Backdrop:
+    """How the static background of a first frame moves with the camera, one moment at a time; as
+    `camera_motion`, which knows all moments beforehand. What is behind the subjects is looked for once, when
+    the camera first travels."""
+
+    def __init__(self, first: Lens, fit: Fit):
+        self.first, self.fit = first, fit
+        self._seen: tuple[np.ndarray, np.ndarray] | None = None
+
+    def motion(
+        self,
+        lens: Lens,
+        scene: bpy.types.Scene,
+        depsgraph: bpy.types.Depsgraph,
+        is_subject: Callable[[bpy.types.Object], bool],
+    ) -> np.ndarray | None:
+        """[3, 3] float32 from pixels of the first frame to pixels of this moment; None where it stands
+        still, or the camera has turned away."""
+        projector = Projector([self.first, lens], self.fit)
+        if not moves(projector) or not faces_start(projector).all():
+            return None
+        turned = projector.pixels[:, :, :3]
+        fitted = turned[1] @ np.linalg.inv(turned[0])
+        if _travels(projector):
+            if self._seen is None:
+                self._seen = _run(_background(scene, lambda: depsgraph, projector, is_subject))
+            pixels, world = self._seen
+            ahead = world @ projector.depths[1] > 1e-6 if lens.perspective else np.ones(len(pixels), bool)
+            found = _least_squares(pixels[ahead], (world @ projector.pixels[1].T)[ahead], self.fit)
+            fitted = fitted if found is None else found
+        return _normalised(fitted[None])[0]
+
+
+def _run(steps: Iterator[None]):
+    """All of a generator's work at once: what it returns."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as finished:
+            return finished.value
 
 
 def _least_squares(pixels: np.ndarray, target: np.ndarray, fit: Fit) -> np.ndarray | None:

@@ -42,6 +42,12 @@ from shared.messages import (  # noqa: E402
     Frame,
     GenerationRequest,
     Hello,
+    LiveClose,
+    LiveEnded,
+    LiveOpen,
+    LivePicture,
+    LivePose,
+    LiveReady,
     Preview,
     Progress,
     Queued,
@@ -85,7 +91,7 @@ CHOICES = {
     "default_steps": 50,
 }
 ENGINES = (
-    EngineDescription("draft", "Draft", "Moves the parts of the first frame.", neural=False),
+    EngineDescription("draft", "Draft", "Moves the parts of the first frame.", neural=False, live=True),
     EngineDescription(
         "studio", "Studio", "Takes every option.", neural=False, runs_on="Runs well.", **CHOICES
     ),
@@ -112,6 +118,7 @@ class FakeServer:
         self.queue: list[tuple[bytes, GenerationRequest]] = []
         self.frame = 0
         self.due = 0.0
+        self.live: dict[tuple[bytes, str], GenerationRequest] = {}
 
     def run(self, address: str) -> None:
         self.socket = zmq.Context().socket(zmq.ROUTER)
@@ -157,6 +164,8 @@ class FakeServer:
             self.send(identity, Accepted(message.job))
             if self.queue[0][1].job == message.job:
                 self.frame = message.have
+        elif isinstance(message, (LiveOpen, LivePose, LiveClose)):
+            self.hear_live((identity, message.session), message)
         elif not isinstance(message, Received):
             if self.behaviour == "refuses":
                 self.send(identity, Failed(message.job, "invalid", "The prompt is empty; write one."))
@@ -168,6 +177,23 @@ class FakeServer:
             self.send(identity, Queued(message.job, len(self.queue)))
             self.queue.append((identity, message))
             self.due = time.monotonic()
+
+    def hear_live(self, key: tuple[bytes, str], message) -> None:
+        """A live picture has the colour of the pose's first x."""
+        identity, session = key
+        if isinstance(message, LiveClose):
+            self.live.pop(key, None)
+        elif isinstance(message, LiveOpen):
+            self.live[key] = message.request
+            self.send(identity, LiveReady(session, "All is ready."))
+        elif key not in self.live:
+            self.send(identity, LiveEnded(session, "unknown"))
+        elif self.behaviour == "live_ends":
+            self.send(identity, LiveEnded(session, "worker", "The process that draws ended."))
+        else:
+            width, height = self.live[key].width, self.live[key].height
+            picture = bytes([int(message.pose.points[0, 0]) % 256]) * (3 * width * height)
+            self.send(identity, LivePicture(session, message.number, width, height, "raw", picture))
 
     def work(self) -> None:
         if not self.queue or time.monotonic() < self.due:

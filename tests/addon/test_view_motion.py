@@ -86,3 +86,23 @@ def test_an_orthographic_camera_pans(clean_scene, rig):
     animate(camera, "location", (0, -8, 1), (0.5, -8, 1), (1, -8, 1.2))
     motion = export([rig]).camera_motion
     assert_moves_as(motion, [(0, 0, 1), (1, 40, 2), (-0.5, -4, 1)])
+
+
+def test_a_backdrop_moves_one_moment_at_a_time_as_over_a_clip(clean_scene, rig):
+    """The camera turns, zooms and travels before a wall."""
+    camera = add_camera(target=(0, 0, 1), direction=(0, -1, 0), distance=8)
+    bpy.ops.mesh.primitive_plane_add(size=60, location=(0, 6, 0), rotation=(np.pi / 2, 0, 0))
+    x, y, z = camera.rotation_euler
+    animate(camera, "rotation_euler", (x, y, z), (x + 0.05, y, z + 0.1), (x, y, z))
+    animate(camera, "location", camera.location[:], camera.location[:], (1, -7, 1.5))
+    clip = export([rig])
+    scene, view = bpy.context.scene, module("view").SceneCamera()
+    backdrop = module("view.motion").Backdrop(clip.projector.lenses[0], clip.projector.fit)
+    for frame, wanted in enumerate(clip.camera_motion, start=1):
+        scene.frame_set(frame)
+        depsgraph = bpy.context.evaluated_depsgraph_get()
+        found = backdrop.motion(view.lens(scene, depsgraph), scene, depsgraph, lambda obj: False)
+        if frame == 1:
+            assert found is None
+        else:
+            assert found == pytest.approx(wanted, abs=0.05 * frame)

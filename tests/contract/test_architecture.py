@@ -156,7 +156,7 @@ EXTENSION = (
     {"ground_truth", "session"},
     {"settings", "examples"},
     {"request"},
-    {"control"},
+    {"control", "live"},
     {"operators"},
     {"ui"},
     {""},

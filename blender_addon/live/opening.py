@@ -1,0 +1,137 @@
+"""From the scene to an open live session: first frame, labels and limbs, made once."""
+
+from __future__ import annotations
+
+import tempfile
+import uuid
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import bpy
+
+from .. import engine_settings, session
+from ..errors import ExportError
+from ..request.build import alignment_of, export_options
+from ..request.export import Alignment, ExportStep, export_clip
+from ..request.first_frame import RENDER, make_first_frame
+from ..request.look import look_of
+from ..request.range import ClipRange, frame_range
+from ..request.subjects import find_subjects
+from ..request.view import find_view
+from ..shared.engines import EngineDescription, check_live
+from ..shared.messages import GenerationRequest, LiveOpen
+from ..view import clip_size
+from .follower import Follower
+
+REHEARSED = 7
+"""Frames of the range that show the engine how the subject moves."""
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """A session's opening and what follows the scene from it. `picture` is the first frame's file, `of` what
+    it was made from, and `said` what the settings said beside that."""
+
+    message: LiveOpen
+    follower: Follower
+    picture: bytes
+    of: tuple
+    said: tuple
+
+
+def live_engine(name: str) -> EngineDescription:
+    """The chosen engine where it offers live pictures, else the first that does. Raises `ExportError`."""
+    engines = [engine for engine in session.get().engines if engine.live and engine.ready]
+    chosen = session.get().engine(name)
+    if chosen is not None and chosen in engines:
+        return chosen
+    if not engines:
+        raise ExportError("The server has no engine that makes live pictures; start a newer server.")
+    return engines[0]
+
+
+def picture_of(context, settings) -> tuple:
+    """What the first frame's picture depends on, as far as the settings say. Raises `ExportError`."""
+    scene, render = context.scene, context.scene.render
+    camera = scene.camera if settings.view == "CAMERA" else None
+    return (
+        frame_range(scene, settings)[0],
+        clip_size(scene, settings.long_side, 2),
+        render.pixel_aspect_x / render.pixel_aspect_y,
+        settings.view,
+        camera.session_uid if camera is not None else 0,
+        settings.first_frame_source,
+        settings.first_frame_path if settings.first_frame_source == "PICTURE" else "",
+        alignment_of(settings),
+    )
+
+
+def open_session(
+    context, settings, known: Opened | None, interactive: bool
+) -> Generator[ExportStep, None, Opened]:
+    """Step by step: what opens a live session. One that is `known` is followed on: its armatures stay, and
+    its picture where that still shows what it should. Raises `ExportError`."""
+    scene = context.scene
+    engine = live_engine(settings.engine_name)
+    rehearsal, view = _rehearsal(scene, settings, engine), find_view(context, settings)
+    of = picture_of(context, settings)
+    armatures = known.follower.carriers if known is not None else find_subjects(context, settings)
+    with tempfile.TemporaryDirectory(prefix="poseanything-") as scratch:
+        path = Path(scratch, "live.png")
+        if known is not None and known.of == of:
+            path.write_bytes(known.picture)
+            options = export_options(context, settings, rehearsal, armatures, view, str(path), engine)
+            options = replace(options, alignment=Alignment())
+        else:
+            made = yield from make_first_frame(context, settings, rehearsal, view, Path(scratch), interactive)
+            options = export_options(context, settings, rehearsal, armatures, view, made, engine)
+        clip = yield from export_clip(context, options)
+    session.get().keep_motions(clip.motions)
+    identifier = uuid.uuid4().hex
+    request = GenerationRequest(
+        job=identifier,
+        engine=engine.name,
+        width=rehearsal.width,
+        height=rehearsal.height,
+        num_frames=rehearsal.num_frames,
+        fps=rehearsal.fps,
+        first_frame=clip.first_frame,
+        pose=clip.pose,
+        prompt=settings.prompt,
+        negative_prompt=settings.negative_prompt,
+        subject_mask=clip.subject_mask,
+        first_labels=clip.first_labels,
+        part_maps=clip.part_maps,
+        shadow_maps=clip.shadow_maps,
+        frame_format="raw",
+        engine_options=engine_settings.options(scene, engine),
+    )
+    check_live(request, engine)
+    follower = Follower(scene, view, clip)
+    picture = bytes(clip.first_frame)
+    return Opened(LiveOpen(identifier, request), follower, picture, of, _said(settings, engine))
+
+
+def _said(settings, engine: EngineDescription) -> tuple:
+    """What the settings say of the engine and of how poses look."""
+    return settings.engine_name, look_of(settings, engine)
+
+
+def outdated(context, settings, opened: Opened) -> str:
+    """Why a session has to be opened anew, "" where it has not: "scene", or "picture" where that is to be
+    rendered again, which is the user's to ask for. Raises `ExportError`."""
+    if picture_of(context, settings) != opened.of:
+        return "picture" if settings.first_frame_source == RENDER else "scene"
+    said = _said(settings, live_engine(settings.engine_name))
+    same = said == opened.said and not opened.follower.limbs_changed()
+    return "" if same else "scene"
+
+
+def _rehearsal(scene: bpy.types.Scene, settings, engine: EngineDescription) -> ClipRange:
+    first, last = frame_range(scene, settings)
+    count = min(REHEARSED, last - first + 1)
+    step = (last - first) // (count - 1) if count > 1 else 1
+    width, height = clip_size(scene, settings.long_side, max(engine.size_multiple, 2))
+    fps = scene.render.fps / scene.render.fps_base / step
+    return ClipRange(first, step, last - first + 1, count, width, height, fps)

@@ -1,0 +1,60 @@
+"""The latest live picture, for the 3D view and for Image Editors."""
+
+from __future__ import annotations
+
+import bpy
+import gpu
+import numpy as np
+
+from ..shared.messages import LivePicture
+
+IMAGE = "PoseAnything Live"
+
+
+class Picture:
+    """`width` and `height` are 0 while there is none."""
+
+    def __init__(self):
+        self.width = self.height = 0
+        self._pixels: np.ndarray | None = None
+        self._texture: gpu.types.GPUTexture | None = None
+
+    def take(self, message: LivePicture) -> None:
+        """Show a picture from now on."""
+        shape = message.height, message.width
+        if self._pixels is None or self._pixels.shape[:2] != shape:
+            self._pixels = np.ones((*shape, 4), np.float32)
+        rgb = np.frombuffer(message.data, np.uint8).reshape(*shape, 3)
+        np.multiply(rgb[::-1], np.float32(1 / 255), out=self._pixels[..., :3])
+        self.width, self.height = message.width, message.height
+        self._texture = None
+        self._fill_image()
+
+    def texture(self) -> gpu.types.GPUTexture | None:
+        """What is drawn, bottom row first, sRGB values as they are; made when it is first asked for."""
+        if self._texture is None and self._pixels is not None:
+            buffer = gpu.types.Buffer("FLOAT", self._pixels.size, self._pixels.reshape(-1))
+            self._texture = gpu.types.GPUTexture((self.width, self.height), format="RGBA8", data=buffer)
+        return self._texture
+
+    def clear(self) -> None:
+        """Give up what is kept. The image stays, for the editors that show it."""
+        self.__init__()
+        image = bpy.data.images.get(IMAGE)
+        if image is not None:
+            image.buffers_free()
+
+    def _fill_image(self) -> None:
+        image = bpy.data.images.get(IMAGE)
+        if image is None or tuple(image.size) != (self.width, self.height):
+            if image is not None and image.users == 0:
+                bpy.data.images.remove(image)
+                image = None
+            if image is None:
+                image = bpy.data.images.new(IMAGE, self.width, self.height)
+            elif tuple(image.size) != (self.width, self.height):
+                image.scale(self.width, self.height)
+        elif image.users == 0:
+            return  # nobody looks
+        image.pixels.foreach_set(self._pixels.ravel())
+        image.update()

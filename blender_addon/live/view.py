@@ -1,0 +1,246 @@
+"""The live view itself: on, off, and what Blender's doings mean to it.
+
+Handlers read the pose whenever Blender has evaluated the scene, which never waits for anybody: the client's
+thread sends the latest one, and a timer brings its picture. While it is off there are neither handlers nor a
+timer.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import bpy
+from bpy.app.handlers import persistent
+
+from .. import session
+from ..connection.client import BridgeClient
+from ..errors import ExportError
+from ..shared.messages import LiveEnded, LivePicture, LivePose, LiveReady
+from .opening import Opened, outdated
+from .picture import IMAGE, Picture
+
+log = logging.getLogger(__name__)
+
+WAITING, RESTING = 0.005, 0.05
+"""Seconds between two looks for a picture, while one is on its way and while none is."""
+CHECK = 0.5
+"""Seconds between two looks whether all has to be opened anew."""
+
+
+class Live:
+    """`sentence` says what keeps it from showing pictures, "" where nothing does; `stale` whether the first
+    frame is to be made anew, which the user asks for. `latency` is how many seconds lay between the last
+    pose and its picture, and `note` is the engine's."""
+
+    def __init__(self):
+        self.picture = Picture()
+        self._close()
+
+    def _close(self) -> None:
+        self.opened: Opened | None = None
+        self._client: BridgeClient | None = None
+        self.ready = self.stale = False
+        self.sentence = self.note = ""
+        self.latency = 0.0
+        self._number = 0
+        self._sent: dict[int, float] = {}
+        self._last: tuple = ()
+        self._checked = 0.0
+
+    @property
+    def on(self) -> bool:
+        return self.opened is not None
+
+    @property
+    def session(self) -> str:
+        return self.opened.message.session if self.opened else ""
+
+    def begin(self, opened: Opened) -> None:
+        """Show what was opened from now on, in place of what was before. Raises `ExportError`."""
+        client = session.get().bridge.client
+        if client is None:
+            raise ExportError("The server was stopped; switch Live on again.")
+        if self.on:
+            self._client.close_live(self.session)
+        else:
+            _add_handlers()
+        self._close()
+        self.opened, self._client = opened, client
+        client.open_live(opened.message)
+        if not bpy.app.timers.is_registered(_tick):
+            bpy.app.timers.register(_tick, persistent=True)
+
+    def end(self, sentence: str = "") -> None:
+        """Switch it off; nothing of it runs from then on."""
+        if self.on:
+            self._client.close_live(self.session)
+            _remove_handlers()
+        self._close()
+        self.picture.clear()
+        self.sentence = sentence
+        if bpy.app.timers.is_registered(_tick):
+            bpy.app.timers.unregister(_tick)
+        redraw()
+
+    # What happens in the scene
+
+    def follow(self, scene: bpy.types.Scene, depsgraph: bpy.types.Depsgraph) -> None:
+        """Have the pose drawn that the scene has now, if it is another one."""
+        if not self.ready or not self.opened.follower.is_of(scene):
+            return
+        try:
+            found = self.opened.follower.read(scene, depsgraph)
+        except (ExportError, ReferenceError):
+            found = None  # the camera or an armature is gone; the next look says so
+        if found is None:
+            return
+        pose, motion = found
+        now = pose.points.tobytes(), None if motion is None else motion.tobytes()
+        if now == self._last:
+            return
+        self._last = now
+        self._number += 1
+        self._sent[self._number] = time.perf_counter()
+        self._client.pose_live(LivePose(self.session, self._number, pose, motion))
+
+    def poll(self) -> bool:
+        """Take in what the server has answered; whether there was anything."""
+        if session.get().bridge.client is not self._client:
+            self.end("The connection to the server was closed; switch Live on again.")
+            return True
+        answers = [one for one in self._client.poll_live() if one.session == self.session]
+        for answer in answers:
+            if isinstance(answer, LiveReady):
+                self.ready, self.note, self._last = True, answer.note, ()
+                self.follow(bpy.context.scene, bpy.context.evaluated_depsgraph_get())
+            elif isinstance(answer, LivePicture):
+                self._show(answer)
+            elif isinstance(answer, LiveEnded):
+                self.end(answer.message)
+                return True
+        return bool(answers)
+
+    def _show(self, answer: LivePicture) -> None:
+        begun = self._sent.get(answer.number)
+        self._sent = {number: at for number, at in self._sent.items() if number > answer.number}
+        if begun is not None:
+            self.latency = time.perf_counter() - begun
+        self.picture.take(answer)
+
+    def check(self, context) -> bool:
+        """Look now and then whether all has to be opened anew; whether it has, by `refresh_live`."""
+        now = time.monotonic()
+        if now - self._checked < CHECK or not self.ready:
+            return False
+        self._checked = now
+        settings = context.scene.poseanything
+        if not self.opened.follower.is_of(context.scene):
+            return False
+        try:
+            why = outdated(context, settings, self.opened)
+        except (ExportError, ReferenceError) as error:
+            self.sentence = str(error) if isinstance(error, ExportError) else ""
+            return False
+        self.stale, self.sentence = why == "picture", ""
+        return why == "scene"
+
+
+_live = Live()
+
+
+def get() -> Live:
+    return _live
+
+
+def redraw() -> None:
+    """Redraw the camera views, and the Image Editors that show the picture."""
+    for window in bpy.context.window_manager.windows:
+        for area in window.screen.areas:
+            space = area.spaces.active
+            if area.type == "VIEW_3D":
+                shown = space.region_3d.view_perspective == "CAMERA"
+            else:
+                shown = area.type == "IMAGE_EDITOR" and space.image is not None and space.image.name == IMAGE
+            if shown:
+                area.tag_redraw()
+
+
+def _tick() -> float | None:
+    try:
+        if _live.poll():
+            redraw()
+        if not _live.on:
+            return None
+        _refresh()
+    except Exception as error:  # a timer that raises is never called again
+        log.exception("The live view failed")
+        _live.end(f"Live has a fault ({error}); the system console has the details for a bug report.")
+        return None
+    return WAITING if _live._sent else RESTING
+
+
+def _refresh() -> None:
+    """Open anew what has changed, in a moment in which nobody works."""
+    windows = bpy.context.window_manager.windows
+    if not windows or any(
+        len(window.modal_operators) or window.screen.is_animation_playing for window in windows
+    ):
+        return
+    if session.get().exporting is not None:
+        return
+    with bpy.context.temp_override(window=windows[0]):
+        if _live.check(bpy.context):
+            with session.get().bridge.parked() as still:
+                if still and bpy.ops.poseanything.refresh_live.poll():
+                    bpy.ops.poseanything.refresh_live("INVOKE_DEFAULT", anew=False)
+
+
+@persistent
+def _after_change(scene, depsgraph) -> None:
+    _live.follow(scene, depsgraph)
+
+
+@persistent
+def _before_undo(*_) -> None:
+    _live.opened.follower.remember()
+
+
+@persistent
+def _after_undo(scene, *_) -> None:
+    _live.opened.follower.rebind()
+    _live.follow(scene, bpy.context.evaluated_depsgraph_get())
+
+
+@persistent
+def _before_load(*_) -> None:
+    _live.end()
+
+
+_HANDLERS = {
+    "depsgraph_update_post": _after_change,
+    "frame_change_post": _after_change,
+    "undo_pre": _before_undo,
+    "redo_pre": _before_undo,
+    "undo_post": _after_undo,
+    "redo_post": _after_undo,
+    "load_pre": _before_load,
+}
+
+
+def _add_handlers() -> None:
+    for name, handler in _HANDLERS.items():
+        getattr(bpy.app.handlers, name).append(handler)
+
+
+def _remove_handlers() -> None:
+    for name, handler in _HANDLERS.items():
+        getattr(bpy.app.handlers, name).remove(handler)
+
+
+def register() -> None:
+    pass
+
+
+def unregister() -> None:
+    _live.end()

@@ -1,0 +1,77 @@
+"""Switch the live view on and off, and open it anew."""
+
+from __future__ import annotations
+
+import bpy
+from bpy.props import BoolProperty
+
+from ..live import view
+from ..live.opening import open_session
+from .serving import await_server
+from .stepped import RangeOperator
+
+
+def steps(context, known, interactive):
+    """Step by step: a live session, opened; the last value is what opens it."""
+    yield from await_server(context)
+    return (yield from open_session(context, context.scene.poseanything, known, interactive))
+
+
+class POSEANYTHING_OT_live(RangeOperator, bpy.types.Operator):
+    bl_idname = "poseanything.live"
+    bl_label = "Live"
+    bl_description = (
+        "Show the picture of the pose as it is now over the camera view, while you pose, scrub or play"
+    )
+    bl_options = {"INTERNAL"}
+
+    @classmethod
+    def poll(cls, context):
+        return view.get().on or super().poll(context)
+
+    def invoke(self, context, event):
+        if view.get().on:
+            return self.execute(context)
+        return super().invoke(context, event)
+
+    def execute(self, context):
+        if view.get().on:
+            view.get().end()
+            return {"FINISHED"}
+        return super().execute(context)
+
+    def steps(self, context):
+        return steps(context, None, self.interactive)
+
+    def finish(self, context, opened):
+        view.get().begin(opened)
+        return {"FINISHED"}
+
+
+class POSEANYTHING_OT_refresh_live(RangeOperator, bpy.types.Operator):
+    bl_idname = "poseanything.refresh_live"
+    bl_label = "Refresh"
+    bl_description = (
+        "Make the first frame that the live picture is drawn from anew, and choose its limbs anew"
+    )
+    bl_options = {"INTERNAL"}
+
+    anew: BoolProperty(
+        name="Anew", description="Make the first frame anew in any case", default=True, options={"SKIP_SAVE"}
+    )
+
+    @classmethod
+    def poll(cls, context):
+        return view.get().on and super().poll(context)
+
+    def steps(self, context):
+        return steps(context, None if self.anew else view.get().opened, self.interactive)
+
+    def finish(self, context, opened):
+        view.get().begin(opened)
+        return {"FINISHED"}
+
+
+register, unregister = bpy.utils.register_classes_factory(
+    (POSEANYTHING_OT_live, POSEANYTHING_OT_refresh_live)
+)

@@ -1,0 +1,81 @@
+"""Where the clip lies in a 3D view that looks through the camera, and drawing there in pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import gpu
+import numpy as np
+from gpu_extras.batch import batch_for_shader
+from mathutils import Matrix
+
+from .. import session
+from ..errors import ExportError
+from ..request.range import clip_range
+from ..view import Fit, SceneCamera, fit
+
+Box = tuple[float, float, float, float]
+"""Left, bottom, right and top in pixels of a region."""
+
+
+def clip_fit(context) -> Fit | None:
+    """How the camera's frame lies on the clip; None where the panel says what is wrong."""
+    settings = context.scene.poseanything
+    try:
+        planned = clip_range(context, settings, session.get().engine(settings.engine_name))
+    except ExportError:
+        return None
+    return fit(*SceneCamera().frame_size(context.scene), planned.width, planned.height)
+
+
+def camera_box(context) -> Box | None:
+    """The camera's frame; None where the view looks through no camera."""
+    space, region_3d = context.space_data, context.region_data
+    if region_3d is None or region_3d.view_perspective != "CAMERA":
+        return None
+    camera = space.camera if space.use_local_camera else context.scene.camera
+    if camera is None or camera.type != "CAMERA":
+        return None
+    corners = np.array(camera.data.view_frame(scene=context.scene))
+    world = np.array(camera.matrix_world.normalized())
+    seen = np.column_stack([corners, np.ones(4)]) @ world.T @ np.array(region_3d.perspective_matrix).T
+    flat = (seen[:, :2] / seen[:, 3:] + 1) / 2 * (context.region.width, context.region.height)
+    return (*flat.min(axis=0).tolist(), *flat.max(axis=0).tolist())
+
+
+def box_of(context, placed: Fit | None) -> Box | None:
+    """What of the camera's frame a fit leaves of it."""
+    box = camera_box(context)
+    if box is None or placed is None:
+        return None
+    left, top, right, bottom = placed.shown
+    x, y, width, height = box[0], box[1], box[2] - box[0], box[3] - box[1]
+    return x + left * width, y + (1 - bottom) * height, x + right * width, y + (1 - top) * height
+
+
+@contextmanager
+def region_pixels(context) -> Iterator[None]:
+    """Draw in pixels of the region where the scene's own space is set."""
+    width, height = context.region.width, context.region.height
+    to_pixels = Matrix(((2 / width, 0, 0, -1), (0, 2 / height, 0, -1), (0, 0, 1, 0), (0, 0, 0, 1)))
+    with gpu.matrix.push_pop(), gpu.matrix.push_pop_projection():
+        gpu.matrix.load_matrix(Matrix.Identity(4))
+        gpu.matrix.load_projection_matrix(to_pixels)
+        gpu.state.depth_test_set("NONE")
+        yield
+
+
+def draw_picture(texture: gpu.types.GPUTexture, box: Box, opacity: float) -> None:
+    """Draw a picture of sRGB values over a box."""
+    left, bottom, right, top = box
+    shader = gpu.shader.from_builtin("IMAGE_COLOR")
+    corners = ((left, bottom), (right, bottom), (right, top), (left, top))
+    batch = batch_for_shader(
+        shader, "TRI_FAN", {"pos": corners, "texCoord": ((0, 0), (1, 0), (1, 1), (0, 1))}
+    )
+    gpu.state.blend_set("ALPHA")
+    shader.uniform_sampler("image", texture)
+    shader.uniform_float("color", (1.0, 1.0, 1.0, opacity))
+    batch.draw(shader)
+    gpu.state.blend_set("NONE")

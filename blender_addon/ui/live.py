@@ -1,0 +1,83 @@
+"""The live view's switch in the 3D View's header, and its picture over the camera view."""
+
+from __future__ import annotations
+
+import bpy
+
+from ..live import view
+from . import frame
+from .text import paragraph
+
+_handle: object | None = None
+
+
+def _draw_switch(self, context) -> None:
+    live = view.get()
+    row = self.layout.row(align=True)
+    row.alert = bool(live.on and live.sentence)
+    row.operator("poseanything.live", text="Live", icon="REC" if live.on else "PLAY", depress=live.on)
+    if live.stale:
+        row.operator("poseanything.refresh_live", text="", icon="FILE_REFRESH")
+    row.popover("POSEANYTHING_PT_live", text="")
+
+
+class POSEANYTHING_PT_live(bpy.types.Panel):
+    bl_label = "Live"
+    bl_space_type = "VIEW_3D"
+    bl_region_type = "HEADER"
+    bl_ui_units_x = 14
+
+    def draw(self, context):
+        layout, settings, live = self.layout, context.scene.poseanything_shown, view.get()
+        layout.use_property_split = True
+        layout.use_property_decorate = False
+        layout.prop(settings, "live_opacity", slider=True)
+        column = layout.column(heading="Show")
+        column.prop(context.scene.poseanything, "show_limbs", text="Limbs")
+        for name in ("parts", "crop", "first_frame", "onion"):
+            column.prop(settings, name)
+        layout.prop(settings, "skeleton")
+        if settings.first_frame or settings.onion:
+            layout.prop(settings, "opacity", slider=True)
+        if settings.onion:
+            layout.prop(settings, "onion_distance")
+        if context.scene.poseanything.first_frame_source == "PICTURE" and settings.first_frame:
+            layout.operator("poseanything.reset_alignment")
+        if live.on:
+            layout.operator("poseanything.refresh_live", icon="FILE_REFRESH")
+            if live.latency:
+                layout.label(text=f"{live.latency * 1000:.0f} ms from pose to picture", icon="TIME")
+        if live.stale:
+            paragraph(layout, context, "What the first frame shows has changed; refresh it.", "INFO")
+        for sentence in filter(None, (live.sentence, live.note)):
+            paragraph(layout, context, sentence, "INFO")
+
+
+def _draw_picture() -> None:
+    """Beneath gizmos and above all that Blender draws of the scene."""
+    context, live = bpy.context, view.get()
+    if not live.on or not live.opened.follower.is_of(context.scene):
+        return
+    box = frame.box_of(context, live.opened.follower.fit)
+    texture = live.picture.texture() if box is not None else None
+    if texture is not None:
+        with frame.region_pixels(context):
+            frame.draw_picture(texture, box, context.scene.poseanything_shown.live_opacity)
+
+
+_register, _unregister = bpy.utils.register_classes_factory((POSEANYTHING_PT_live,))
+
+
+def register() -> None:
+    global _handle
+    _register()
+    bpy.types.VIEW3D_HT_header.append(_draw_switch)
+    _handle = bpy.types.SpaceView3D.draw_handler_add(_draw_picture, (), "WINDOW", "POST_VIEW")
+
+
+def unregister() -> None:
+    global _handle
+    bpy.types.SpaceView3D.draw_handler_remove(_handle, "WINDOW")
+    _handle = None
+    bpy.types.VIEW3D_HT_header.remove(_draw_switch)
+    _unregister()

@@ -1,0 +1,161 @@
+"""The live view's logic: what is sent when, and that nothing is left of it."""
+
+from __future__ import annotations
+
+import bpy
+import numpy as np
+import pytest
+
+from tests.addon.servers import make_request, module, wait_for
+from tests.addon.test_connection_client import real_server, talk  # noqa: F401
+
+
+def view():
+    return module("live.view").get()
+
+
+@pytest.fixture
+def live(shot, served):
+    served()
+    assert bpy.ops.poseanything.live() == {"FINISHED"}
+    wait_for_picture(0)
+    yield shot
+    view().end()
+
+
+def wait_for_picture(before: int) -> int:
+    """Poll until the newest pose has its picture; gives its number."""
+
+    def drawn():
+        view().poll()
+        assert view().on, view().sentence
+        return view().ready and view()._number > before and not view()._sent
+
+    wait_for(drawn)
+    return view()._number
+
+
+def colour() -> int:
+    picture = view().picture
+    assert (picture.width, picture.height) == (128, 72)
+    return round(float(picture._pixels[0, 0, 0]) * 255)
+
+
+def pose_now() -> int:
+    """The colour of the scene's pose now, as the fake server draws it."""
+    scene, depsgraph = bpy.context.scene, bpy.context.evaluated_depsgraph_get()
+    return int(view().opened.follower.read(scene, depsgraph)[0].points[0, 0]) % 256
+
+
+def handlers() -> list[int]:
+    return [len(getattr(bpy.app.handlers, name)) for name in module("live.view")._HANDLERS]
+
+
+def test_every_new_pose_has_its_picture_and_off_costs_nothing(shot, served):
+    before = handlers()
+    served()
+    bpy.ops.poseanything.live()
+    number = wait_for_picture(0)
+    assert view().note == "All is ready." and colour() == pose_now()
+    rig = bpy.data.objects["Rig"]
+    rig.location.x += 1.0  # posed, not keyed
+    bpy.context.view_layer.update()
+    number = wait_for_picture(number)
+    assert colour() == pose_now()
+    bpy.context.view_layer.update()
+    assert view()._number == number, "the same pose is not sent again"
+    shot.frame_set(16)
+    number = wait_for_picture(number)
+    shot.camera.rotation_euler.z += 0.1
+    bpy.context.view_layer.update()
+    wait_for_picture(number)
+    assert colour() == pose_now()
+    assert tuple(bpy.data.images["PoseAnything Live"].size) == (128, 72)
+    bpy.ops.poseanything.live()
+    assert not view().on and handlers() == before
+    assert not bpy.app.timers.is_registered(module("live.view")._tick)
+    assert not bpy.data.images["PoseAnything Live"].is_dirty, "closing Blender asks nothing"
+
+
+def test_opening_loses_no_pose_that_is_not_keyed(shot, served):
+    served()
+    shot.frame_set(12)
+    rig = bpy.data.objects["Rig"]
+    bone = rig.pose.bones["bone0"]
+    bone.rotation_euler, rig.location = (0.1, 0.2, 0.7), (0, 0, 0.3)
+    bpy.context.view_layer.update()
+    bpy.ops.poseanything.live()
+    assert tuple(bone.rotation_euler) == pytest.approx((0.1, 0.2, 0.7)) and shot.frame_current == 12
+    assert tuple(rig.location) == pytest.approx((0, 0, 0.3))
+    wait_for_picture(0)
+    assert colour() == pose_now()
+    view().end()
+
+
+def test_what_was_opened_is_opened_anew_when_it_changes(live, monkeypatch):
+    check = view().check
+    view()._checked = 0.0
+    assert not check(bpy.context)
+    bpy.data.armatures["Rig"].bones["bone2"].poseanything.limb = "SKIP"
+    view()._checked = 0.0
+    assert check(bpy.context)
+    monkeypatch.setattr(module("live.opening"), "make_first_frame", None)  # the picture is used again
+    session, limbs = view().session, len(view().opened.message.request.pose.limbs)
+    bpy.ops.poseanything.refresh_live(anew=False)
+    wait_for_picture(0)
+    assert view().session != session
+    assert len(view().opened.message.request.pose.limbs) == limbs - 1
+    live.frame_start = 6
+    view()._checked = 0.0
+    assert not check(bpy.context) and view().stale, "a render is the user's to ask for"
+    bpy.data.objects.remove(bpy.data.objects["Rig"])
+    view().follow(live, bpy.context.evaluated_depsgraph_get())
+
+
+def test_undo_goes_on_and_another_file_ends_it(live):
+    number = view()._number
+    view_module = module("live.view")
+    view_module._before_undo()
+    bpy.data.objects["Rig"].location.x += 1.0
+    view_module._after_undo(live)
+    wait_for_picture(number)
+    assert colour() == pose_now()
+    bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=False)
+    assert not view().on and view().picture.width == 0
+
+
+def test_a_server_that_ends_a_session_is_told_and_one_without_live_is_refused(shot, served, monkeypatch):
+    served("live_ends")
+    bpy.ops.poseanything.live()
+    wait_for(lambda: view().poll() and not view().on)
+    assert view().sentence == "The process that draws ended."
+    monkeypatch.setattr(module("session").Session, "engines", ())
+    with pytest.raises(module("errors").ExportError, match="start a newer server"):
+        module("live.opening").live_engine("")
+
+
+def test_a_session_comes_back_with_its_server(fake_server, talk):  # noqa: F811
+    messages = module("shared.messages")
+    address = fake_server()
+    client = talk(address).client
+    request = make_request(1)
+    client.open_live(messages.LiveOpen("here", request))
+    heard = []
+
+    def answers(kind):
+        heard.extend(client.poll_live())
+        return [one for one in heard if isinstance(one, kind)]
+
+    wait_for(lambda: answers(messages.LiveReady))
+    for number in range(50):
+        client.pose_live(messages.LivePose("here", number, request.pose))
+    wait_for(lambda: (found := answers(messages.LivePicture)) and found[-1].number == 49)
+    picture = answers(messages.LivePicture)[-1]
+    assert (np.frombuffer(picture.data, np.uint8) == 4).all()
+    heard.clear()
+    fake_server.kill()
+    fake_server(address=address)
+    wait_for(lambda: answers(messages.LiveReady))
+    client.pose_live(messages.LivePose("here", 50, request.pose))
+    wait_for(lambda: answers(messages.LivePicture))
+    client.close_live("here")
