@@ -6,3 +6,6 @@ the engines by name.
 """
 
 from shared import __version__ as __version__
+
+NODE_LOST = 75
+"""The exit code of a worker process whose engine ran on another machine, which is lost."""

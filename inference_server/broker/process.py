@@ -17,11 +17,15 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
+import msgpack
 import zmq
 
 from shared import wire
 from shared.messages import Hello
+
+from .. import NODE_LOST
 
 PIPE_MESSAGES = 4
 """High-water mark toward the broker: how many frames a worker gets ahead of what the broker reads."""
@@ -38,6 +42,14 @@ _CAUSES = {
 _WINDOWS_CAUSES = {0xC0000005: "a crash in native code", 0xC0000017: "the machine ran out of memory"}
 
 
+class Vitals(NamedTuple):
+    """Bytes that a process holds of the host's memory, and what all hold of its card's."""
+
+    memory: int = 0
+    card_used: int = 0
+    card_total: int = 0
+
+
 class WorkerProcess:
     """`reported` turns true when the process has said what engines it has, `idle` while it waits for a job.
     `heard` is when it last gave a sign of life, `exit_code` is None while it runs, and `killed_for` says why
@@ -51,15 +63,18 @@ class WorkerProcess:
         on_exit: Callable[[], None],
         environment: Mapping[str, str],
         live: bool = False,
+        ray: str = "",
     ):
         """Start a process that offers `engines`, for clips or for `live` sessions, with `environment` beside
-        this one's own; `on_exit` is called, in another thread, when it ended.
+        this one's own; with `ray` it runs them in the Ray cluster of this address. `on_exit` is called, in
+        another thread, when it ended.
 
         Raises `OSError`, `RuntimeError` or `MemoryError` where the system lacks something for it now.
         """
         self.reported = self.idle = False
         self.exit_code: int | None = None
         self.killed_for = ""
+        self.vitals = Vitals()
         self.started = self.heard = time.monotonic()
         token = secrets.token_hex(32)
         self._control, self._events = f"{token}/control".encode(), f"{token}/events".encode()
@@ -73,7 +88,8 @@ class WorkerProcess:
         try:
             self.socket.bind(f"ipc://{path}" if local else "tcp://127.0.0.1:*")
             self._on_exit = on_exit
-            self._process = self._start(engines, token, folder, environment, live)
+            order = {"engines": dict(engines), "token": token, "folder": folder, "live": live, "ray": ray}
+            self._process = self._start(order, environment)
             try:
                 threading.Thread(target=self._watch, daemon=True).start()
             except BaseException:
@@ -85,21 +101,8 @@ class WorkerProcess:
             self.socket.close()
             raise
 
-    def _start(
-        self,
-        engines: Mapping[str, str],
-        token: str,
-        folder: str,
-        environment: Mapping[str, str],
-        live: bool,
-    ) -> subprocess.Popen:
-        order = {
-            "address": self.socket.last_endpoint.rstrip(b"\0").decode(),
-            "token": token,
-            "engines": dict(engines),
-            "folder": folder,
-            "live": live,
-        }
+    def _start(self, order: Mapping[str, object], environment: Mapping[str, str]) -> subprocess.Popen:
+        order = {**order, "address": self.socket.last_endpoint.rstrip(b"\0").decode()}
         process = subprocess.Popen(
             [sys.executable, "-m", "inference_server.worker"],
             stdin=subprocess.PIPE,
@@ -143,8 +146,17 @@ class WorkerProcess:
                 self.heard = now
             if sender.bytes == self._events:
                 return parts
-            if sender.bytes == self._control and not self._greeted:  # it listens now
-                self._greeted = self.send(wire.encode(Hello()))
+            if sender.bytes == self._control:
+                self._note_vitals(parts)
+                if not self._greeted:  # it listens now
+                    self._greeted = self.send(wire.encode(Hello()))
+
+    def _note_vitals(self, parts: Sequence[zmq.Frame]) -> None:
+        try:
+            vitals = msgpack.unpackb(parts[0].buffer)
+            self.vitals = Vitals(**{name: int(vitals[name]) for name in Vitals._fields})
+        except (LookupError, TypeError, ValueError):
+            pass  # an engine may have written over its own process
 
     def kill(self, reason: str = "") -> None:
         self.killed_for = reason
@@ -171,6 +183,8 @@ class WorkerProcess:
 
 def explain_exit(code: int) -> tuple[str, str]:
     """An exit code as `subprocess` gives it, in words, and what the user can do about it."""
+    if code == NODE_LOST:
+        return "its machine or its process in the Ray cluster was lost", "generate again."
     if code >= 0:
         cause = _WINDOWS_CAUSES.get(code)
         name = f"exit code {code:#x}" if cause else f"exit code {code}"

@@ -20,6 +20,7 @@ class Settings:
     cards: CUDA's numbers of the graphics cards to use, with a worker process for each; none is the first card
         that there is, or the processor.
     workers: how many processes make clips side by side where no cards are named.
+    ray: the address of a Ray cluster that runs the engines of all workers; none is this machine.
     jobs: the folder that keeps jobs, so that they outlive the server; without one they end with it.
     jobs_quota: bytes of requests and frames kept at most.
     keep_ended: what ended so long ago and was never fetched is dropped.
@@ -34,6 +35,7 @@ class Settings:
     keys: Path = field(default_factory=keys_folder)
     cards: Sequence[str] = ()
     workers: int = 1
+    ray: str = ""
     jobs: Path | None = None
     jobs_quota: int = 32 << 30
     keep_ended: float = 7 * 86400.0

@@ -14,7 +14,7 @@ from itertools import islice
 import zmq
 
 from shared.engines import EngineDescription
-from shared.messages import Welcome
+from shared.messages import Progress, Welcome
 
 from . import ServerError
 from .process import WorkerProcess, explain_exit
@@ -42,6 +42,7 @@ class WorkerSlot:
     running: its job, if it has one.
     unkept: a frame that the store could not take for now; the process is not read from until it does.
     kill_at: when the process is ended for not obeying a cancel.
+    progress: the last that was heard of its job.
     models: for each engine, what its last job here had loaded.
     """
 
@@ -54,6 +55,7 @@ class WorkerSlot:
     engines: dict[str, EngineDescription] = field(default_factory=dict)
     device: str = ""
     models: dict[str, object] = field(default_factory=dict)
+    progress: Progress | None = None
     failed_starts: int = 0
     start_at: float = 0.0
 
@@ -84,7 +86,7 @@ class WorkerSlot:
 
     def begin(self, pending: PendingRequest) -> None:
         assert self.process is not None
-        self.process.idle = False
+        self.process.idle, self.progress = False, None
         self.running, pending.slot = pending, self
         self.models[pending.engine] = pending.model
 
@@ -155,7 +157,12 @@ class Crew:
     def _start(self, slot: WorkerSlot, now: float) -> None:
         try:
             slot.process = WorkerProcess(
-                self._context, self._settings.engines, self._folder, self._on_exit, slot.environment
+                self._context,
+                self._settings.engines,
+                self._folder,
+                self._on_exit,
+                slot.environment,
+                ray=self._settings.ray,
             )
         except (OSError, RuntimeError, MemoryError) as error:  # no descriptor, process, thread or memory left
             slot.failed_starts += 1

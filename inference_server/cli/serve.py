@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -45,9 +46,14 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     parser.add_argument(
         "--workers",
         type=_count,
-        default=1,
         metavar="N",
-        help="clips made side by side where no cards are named (default: %(default)s)",
+        help="clips made side by side where no cards are named (default: 1; with --ray, one for each card"
+        " of the cluster, or for each of its machines where there are none)",
+    )
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="make the clips in the Ray cluster whose head is at this address, such as 10.0.0.1:6379",
     )
     parser.add_argument("--exit-with-stdin", action="store_true", help="end when standard input closes")
     return parser
@@ -65,13 +71,20 @@ def run(args: argparse.Namespace) -> int:
             "run 'invite' first.",
             2,
         )
+    if args.ray and args.cards:
+        return _complain("Ray shares out the cards of its cluster; leave out --cards.", 2)
     if missing := [card for card in args.cards if int(card) >= len(find_cards())]:
         there = ", ".join(f"{number} ({card.name})" for number, card in enumerate(find_cards())) or "none"
         return _complain(f"There is no card {missing[0]} here; nvidia-smi lists {there}.", 2)
+    try:
+        workers = args.workers or (cluster_size(args.ray) if args.ray else 1)
+    except ServerError as error:
+        return _complain(error, 1)
     settings = Settings(
         address=args.address,
         cards=args.cards,
-        workers=args.workers,
+        workers=workers,
+        ray=args.ray or "",
         jobs=args.jobs or default_jobs(address),
     )
     return serve(settings, exit_with_stdin=args.exit_with_stdin)
@@ -95,6 +108,15 @@ def _anybody_invited() -> bool:
         return any(key.name != LOCAL_NAME for key in KeyRing(keys_folder()).keys())
     except ServerError:
         return False
+
+
+def cluster_size(address: str) -> int:
+    """How many workers a Ray cluster has room for. Raises `ServerError` where none answers."""
+    command = [sys.executable, "-m", "inference_server.worker.on_ray", address]
+    asked = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    if asked.returncode:
+        raise ServerError(asked.stderr.strip().rpartition("\n")[2])
+    return min(int(asked.stdout.split()[-1]), MAX_WORKERS)
 
 
 def default_jobs(address: Address) -> Path | None:

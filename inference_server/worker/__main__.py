@@ -18,6 +18,7 @@ from .host import EngineHost
 from .link import Link
 from .live import serve_live
 from .run import run
+from .vitals import measure
 
 
 def main() -> None:
@@ -29,6 +30,11 @@ def main() -> None:
     )
     settings = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_broker, args=(_take_stdin(), settings["folder"]), daemon=True).start()
+    if settings.get("ray"):
+        from .on_ray import main as serve_by_actor
+
+        serve_by_actor(settings)
+        return
     host = EngineHost(settings["engines"])
     (serve_live if settings["live"] else serve_jobs)(host, settings["address"], settings["token"])
     os._exit(0)  # what is left of a broken engine may not be able to end in good order
@@ -37,7 +43,7 @@ def main() -> None:
 def serve_jobs(host: EngineHost, address: str, token: str) -> None:
     """Make one clip after the other, until an engine is broken."""
     host.warm_up()
-    link = Link(address, token)
+    link = Link(address, token, measure)
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1), "encoder") as encoders:
         while True:
             item = link.wait()

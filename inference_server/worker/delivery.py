@@ -11,7 +11,7 @@ import numpy as np
 from shared.messages import Frame, GenerationRequest, Preview, Progress
 
 from ..engines.base import Picture
-from .link import Link, WorkItem
+from .link import Sender, WorkItem
 from .pictures import encode_picture
 
 DEPTH = 4
@@ -26,7 +26,7 @@ class Delivery:
     """Used as a context: leaving it waits until all is sent, and raises what went wrong on the way. What a
     cancelled job has made is dropped. While it is open nothing else may be sent over the link."""
 
-    def __init__(self, item: WorkItem, request: GenerationRequest, link: Link, encoders: Executor):
+    def __init__(self, item: WorkItem, request: GenerationRequest, link: Sender, encoders: Executor):
         self.frames = 0
         self._item, self._request, self._link, self._encoders = item, request, link, encoders
         self._events: queue.Queue[Progress | Preview | Future[Frame] | None] = queue.Queue(DEPTH)

@@ -8,8 +8,8 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import zmq
 
@@ -26,14 +26,30 @@ takes more."""
 class WorkItem:
     """A request as it came, and whether its job has been cancelled."""
 
-    def __init__(self, job: str, parts: Sequence[zmq.Frame]):
+    def __init__(self, job: str, parts: Sequence):
         self.job = job
         self.parts = parts
         self.cancelled = threading.Event()
+        self.on_cancel: Callable[[], object] = lambda: None
+
+    def cancel(self) -> None:
+        """May be called from any thread."""
+        self.cancelled.set()
+        self.on_cancel()
+
+
+class Sender(Protocol):
+    """Where a job's messages go."""
+
+    def send(self, message: Any) -> None:
+        """May block. Only one thread may send at a time."""
 
 
 class Link:
-    def __init__(self, address: str, token: str):
+    """`vitals` gives what each sign of life says."""
+
+    def __init__(self, address: str, token: str, vitals: Callable[[], bytes]):
+        self._vitals = vitals
         self._context = zmq.Context()
         self._events = self._connect(address, f"{token}/events")
         self._waiting: queue.SimpleQueue[WorkItem | None] = queue.SimpleQueue()
@@ -54,16 +70,16 @@ class Link:
         while True:
             try:
                 with contextlib.suppress(zmq.Again):
-                    control.send(b"", zmq.DONTWAIT)
+                    control.send(self._vitals(), zmq.DONTWAIT)
                 if not control.poll(int(HEARTBEAT * 1000)):
                     continue
-                parts = control.recv_multipart(copy=False)
+                parts = [part.buffer for part in control.recv_multipart(copy=False)]
             except zmq.ContextTerminated:
                 control.close()
                 return
-            self._take(wire.read_header([part.buffer for part in parts]), parts)
+            self._take(wire.read_header(parts), parts)
 
-    def _take(self, header: dict[str, Any], parts: Sequence[zmq.Frame]) -> None:
+    def _take(self, header: dict[str, Any], parts: Sequence) -> None:
         """A message of the broker has come; called in the listening thread."""
         if header["type"] == GenerationRequest.__name__:
             self._latest = WorkItem(header["job"], parts)
@@ -71,7 +87,7 @@ class Link:
         elif header["type"] == Hello.__name__:
             self._waiting.put(None)
         elif header["type"] == Cancel.__name__ and self._latest and self._latest.job == header["job"]:
-            self._latest.cancelled.set()
+            self._latest.cancel()
 
     def wait(self) -> WorkItem | None:
         """The next request, or None when the broker asks what this worker can do."""
@@ -79,7 +95,11 @@ class Link:
 
     def send(self, message: Any) -> None:
         """Blocks while the broker takes nothing. Only one thread may send at a time."""
-        self._events.send_multipart(wire.encode(message), copy=False)
+        self.forward(wire.encode(message))
+
+    def forward(self, parts: Sequence) -> None:
+        """As `send`, for a message that is encoded already."""
+        self._events.send_multipart(parts, copy=False)
 
     def close(self) -> None:
         """Returns when all is sent."""

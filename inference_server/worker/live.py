@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import zmq
 
 from shared import wire
 from shared.messages import Hello, LiveClose, LiveEnded, LiveOpen, LivePicture, LivePose, LiveReady
@@ -25,6 +24,7 @@ from ..engines.base import EngineError, LiveSession, is_out_of_memory
 from .host import EngineHost
 from .link import Link
 from .pictures import encode_picture
+from .vitals import measure
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class Mailbox:
 
     def __init__(self):
         self._calls: list[Callable[[], None]] = []
-        self._poses: OrderedDict[str, Sequence[zmq.Frame]] = OrderedDict()
+        self._poses: OrderedDict[str, Sequence] = OrderedDict()
         self._changed = threading.Condition()
 
     def call(self, what: Callable[[], None]) -> None:
@@ -42,13 +42,13 @@ class Mailbox:
             self._calls.append(what)
             self._changed.notify()
 
-    def pose(self, session: str, parts: Sequence[zmq.Frame]) -> None:
+    def pose(self, session: str, parts: Sequence) -> None:
         """Takes the place of the session's pose that waits; the session keeps its turn."""
         with self._changed:
             self._poses[session] = parts
             self._changed.notify()
 
-    def take(self) -> Callable[[], None] | tuple[str, Sequence[zmq.Frame]]:
+    def take(self) -> Callable[[], None] | tuple[str, Sequence]:
         """A call, or else a session and its pose, once there is one."""
         with self._changed:
             self._changed.wait_for(lambda: self._calls or self._poses)
@@ -60,9 +60,9 @@ class LiveLink(Link):
 
     def __init__(self, address: str, token: str, studio: LiveStudio):
         self._studio = studio
-        super().__init__(address, token)
+        super().__init__(address, token, measure)
 
-    def _take(self, header: dict[str, Any], parts: Sequence[zmq.Frame]) -> None:
+    def _take(self, header: dict[str, Any], parts: Sequence) -> None:
         studio = self._studio
         if header["type"] == LivePose.__name__:
             studio.mailbox.pose(header["session"], parts)
@@ -106,8 +106,8 @@ class LiveStudio:
     def greet(self) -> None:
         self._link.send(self._host.welcome())
 
-    def open(self, session: str, parts: Sequence[zmq.Frame]) -> None:
-        request = wire.decode([part.buffer for part in parts], (LiveOpen,)).request
+    def open(self, session: str, parts: Sequence) -> None:
+        request = wire.decode(parts, (LiveOpen,)).request
         self._sessions[session] = opening = _Open(request.frame_format)
 
         def prepare() -> None:
@@ -131,11 +131,11 @@ class LiveStudio:
     def close(self, session: str) -> None:
         self._sessions.pop(session, None)
 
-    def _draw(self, session: str, parts: Sequence[zmq.Frame]) -> None:
+    def _draw(self, session: str, parts: Sequence) -> None:
         found = self._sessions.get(session)
         if found is None or found.drawer is None:
             return
-        message = wire.decode([part.buffer for part in parts], (LivePose,))
+        message = wire.decode(parts, (LivePose,))
         begun = time.perf_counter()
         try:
             image: np.ndarray = found.drawer.draw(message.pose, message.camera_motion)

@@ -15,7 +15,7 @@ from shared.messages import Cancelled, Done, Failed, GenerationRequest, Preview,
 from ..engines.base import EngineError, JobCancelled, Picture, is_out_of_memory
 from .delivery import Delivery, EngineFault
 from .host import EngineHost
-from .link import Link, WorkItem
+from .link import Sender, WorkItem
 from .time_left import TimeLeft
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ class Ending:
     needs_restart: bool = False
 
 
-def run(host: EngineHost, item: WorkItem, link: Link, encoders: Executor) -> Ending:
+def run(host: EngineHost, item: WorkItem, link: Sender, encoders: Executor) -> Ending:
     """Serve a request, sending what the engine makes, and say how it ended."""
     try:
         return Ending(_generate(host, item, link, encoders))
@@ -50,9 +50,9 @@ def run(host: EngineHost, item: WorkItem, link: Link, encoders: Executor) -> End
         return Ending(Failed(job=item.job, code="engine", message=message), needs_restart=True)
 
 
-def _generate(host: EngineHost, item: WorkItem, link: Link, encoders: Executor) -> Done:
+def _generate(host: EngineHost, item: WorkItem, link: Sender, encoders: Executor) -> Done:
     started = time.monotonic()
-    request = wire.decode([part.buffer for part in item.parts], (GenerationRequest,))
+    request = wire.decode(item.parts, (GenerationRequest,))
     with Delivery(item, request, link, encoders) as delivery:
         time_left = TimeLeft()
 
