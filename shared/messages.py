@@ -38,6 +38,7 @@ MAX_PICTURE_BYTES = 64 << 20
 
 FORMATS = ("png", "jpeg", "raw")
 CODES = ("invalid", "version", "engine", "memory", "worker", "full", "unknown", "internal")
+MAX_LISTED = 1000
 
 JobId = Text(64, 1)
 """A job's id, chosen by the client; unique among its own jobs."""
@@ -241,6 +242,22 @@ class LiveClose(Checked):
 
 
 @dataclass(frozen=True)
+class StatusRequest(Checked):
+    """Asks how the server is. Answered with `Status`, which lists `most` jobs at most."""
+
+    most: int = declare(Integer(0, MAX_LISTED), MAX_LISTED)
+
+
+@dataclass(frozen=True)
+class FrameRequest(Checked):
+    """Asks for one frame of a job, without changing what is sent of it by itself. Answered with that `Frame`,
+    or with `Failed` of the code "unknown" where the server does not have it (yet)."""
+
+    job: str = declare(JobId)
+    index: int = declare(Integer(0, MAX_FRAMES - 1))
+
+
+@dataclass(frozen=True)
 class Welcome(Checked):
     """Who answers, which engines it has and how busy it is."""
 
@@ -248,6 +265,85 @@ class Welcome(Checked):
     engines: tuple[EngineDescription, ...] = declare(Many(Struct(EngineDescription), 32))
     device: str = declare(Line(256), "")
     jobs: int = declare(Integer(0, 1_000_000), 0)
+
+
+JOB_STATES = ("waiting", "running", "done", "failed")
+
+
+@dataclass(frozen=True)
+class JobStatus(Checked):
+    """A job that the server has. `job` and `prompt` are empty where it is another user's.
+
+    user: the name of whose it is.
+    frames: how many are kept, of `num_frames` (0 where that is not known).
+    position: how many jobs come before it, where it waits.
+    submitted: seconds since 1970.
+    note: what its last message says.
+    """
+
+    job: str = declare(Text(64))
+    user: str = declare(Line(128))
+    engine: str = declare(Line(64))
+    state: str = declare(Choice(JOB_STATES))
+    frames: int = declare(Integer(0, MAX_FRAMES))
+    num_frames: int = declare(Integer(0, MAX_FRAMES), 0)
+    width: int = declare(Integer(0, MAX_SIDE), 0)
+    height: int = declare(Integer(0, MAX_SIDE), 0)
+    fps: float = declare(Number(0, 1000), 0.0)
+    prompt: str = declare(Line(128), "")
+    position: int = declare(Integer(0, 1_000_000), 0)
+    submitted: float = declare(Number(0, 1e12), 0.0)
+    note: str = declare(Line(256), "")
+
+
+@dataclass(frozen=True)
+class WorkerStatus(Checked):
+    """A place where clips are made, such as a card.
+
+    state: "starting" also while its process can't be started.
+    job, stage, step, total: what it does; `job` is empty where that is another user's.
+    memory: bytes of the host's that its process holds; card_used, card_total: bytes of its card's, 0 while it
+        uses none.
+    """
+
+    name: str = declare(Line(64))
+    device: str = declare(Line(256))
+    state: str = declare(Choice(("starting", "idle", "running")))
+    user: str = declare(Line(128), "")
+    job: str = declare(Text(64), "")
+    stage: str = declare(Line(64), "")
+    step: int = declare(Integer(0, 10_000_000), 0)
+    total: int = declare(Integer(0, 10_000_000), 0)
+    memory: int = declare(Integer(0, 2**53), 0)
+    card_used: int = declare(Integer(0, 2**53), 0)
+    card_total: int = declare(Integer(0, 2**53), 0)
+
+
+@dataclass(frozen=True)
+class UserStatus(Checked):
+    """Who is connected, or has jobs. `silent`: seconds since anything was heard, None where not connected."""
+
+    user: str = declare(Line(128))
+    jobs: int = declare(Integer(0, 1_000_000))
+    silent: float | None = declare(Optional(Number(0, 1e9)), None)
+
+
+@dataclass(frozen=True)
+class Status(Checked):
+    """How the server is.
+
+    jobs: the oldest first, those that wait in the order of their turns; at most as many as were asked for.
+    more: how many jobs are left out.
+    kept, quota: bytes of jobs on its disk, and the most that it may keep.
+    """
+
+    server_version: str = declare(Text(64))
+    jobs: tuple[JobStatus, ...] = declare(Many(Struct(JobStatus), MAX_LISTED))
+    workers: tuple[WorkerStatus, ...] = declare(Many(Struct(WorkerStatus), 256))
+    users: tuple[UserStatus, ...] = declare(Many(Struct(UserStatus), MAX_LISTED))
+    more: int = declare(Integer(0, 1_000_000), 0)
+    kept: int = declare(Integer(0, 2**53), 0)
+    quota: int = declare(Integer(0, 2**53), 0)
 
 
 @dataclass(frozen=True)
@@ -369,7 +465,18 @@ class LiveEnded(Checked):
     message: str = declare(Line(2048), "")
 
 
-CLIENT_MESSAGES = (Hello, GenerationRequest, Cancel, Resume, Received, LiveOpen, LivePose, LiveClose)
+CLIENT_MESSAGES = (
+    Hello,
+    GenerationRequest,
+    Cancel,
+    Resume,
+    Received,
+    StatusRequest,
+    FrameRequest,
+    LiveOpen,
+    LivePose,
+    LiveClose,
+)
 LIVE_ANSWERS = (LiveReady, LivePicture, LiveEnded)
 SERVER_MESSAGES = (
     Welcome,
@@ -381,6 +488,7 @@ SERVER_MESSAGES = (
     Done,
     Failed,
     Cancelled,
+    Status,
     *LIVE_ANSWERS,
 )
 ENDINGS = (Done, Failed, Cancelled)

@@ -19,6 +19,7 @@ from pathlib import Path
 import zmq
 
 from shared import messages, wire
+from shared.keys import LOCAL_NAME
 from shared.messages import (
     CLIENT_MESSAGES,
     ENDINGS,
@@ -27,14 +28,17 @@ from shared.messages import (
     Cancelled,
     Failed,
     Frame,
+    FrameRequest,
     GenerationRequest,
     Hello,
     LiveClose,
     LiveOpen,
     LivePose,
+    Progress,
     Queued,
     Received,
     Resume,
+    StatusRequest,
     Welcome,
 )
 from shared.schema import MessageError
@@ -50,6 +54,7 @@ from .process import private_folder
 from .queue import FairQueue, PendingRequest, QueueFull
 from .settings import Settings
 from .slots import Crew, WorkerSlot, choose
+from .status import describe, survey
 from .store import JobStore, StoreFull, content_digest, is_scarcity
 
 log = logging.getLogger(__name__)
@@ -117,6 +122,7 @@ class Broker:
             pending = PendingRequest(
                 one.client, one.id, one.engine, one.number, frames=one.frames, sent=one.frames
             )
+            pending.about = one.about
             self._jobs[pending.user, pending.job] = pending
             if one.state == "ended":
                 try:
@@ -251,7 +257,7 @@ class Broker:
             try:
                 parts = self._store.frame(pending.number, pending.sent)
             except ValueError as error:
-                self._lose_frames(pending, str(error))
+                self._lose_frames(pending, pending.sent, str(error))
                 return True
             pending.sent += 1
             self._frontend.forward(client, parts, pending.job, keep=True, is_frame=True)
@@ -262,11 +268,11 @@ class Broker:
             self._frontend.forward(client, pending.ending, pending.job, keep=True)
         return False
 
-    def _lose_frames(self, pending: PendingRequest, reason: str) -> None:
-        """Frames can't be read any more: they are made again as long as their job runs, else it has
-        failed."""
+    def _lose_frames(self, pending: PendingRequest, index: int, reason: str) -> None:
+        """The frames from one on can't be read any more: they are made again as long as their job runs, else
+        it has failed."""
         log.error("Job %r: %s", pending.job, reason)
-        pending.frames = pending.sent
+        pending.frames = index
         if pending.ending is not None:
             reason = "Frames of this clip were damaged on the server's disk; generate it again."
             pending.ending = wire.encode(Failed(job=pending.job, code="internal", message=reason))
@@ -302,10 +308,15 @@ class Broker:
                 self._live.open(client, message, self._engines)
             elif isinstance(message, LiveClose):
                 self._live.close(client, message.session)
-            elif (pending := self._jobs.get((client.user, message.job))) is None:
-                pass
+            elif isinstance(message, StatusRequest):
+                self._tell_status(client, message.most, now)
+            elif isinstance(message, FrameRequest):
+                self._send_frame(client, message)
             elif isinstance(message, Received):
-                self._forget_job(pending)
+                if (pending := self._jobs.get((client.user, message.job))) is not None:
+                    self._forget_job(pending)
+            elif (pending := self._job_seen_by(client, message.job)) is None:
+                pass
             elif pending.ending is None:
                 self._cancel(pending, Cancelled(job=message.job), now)
             else:
@@ -359,14 +370,14 @@ class Broker:
             for job in self._store.in_the_way(sum(part.nbytes for part in parts)):
                 log.warning("Job %r, which nobody has fetched, makes room for a new one", job.id)
                 self._forget_job(self._jobs[job.client, job.id])
-            number = self._store.add(client.user, request.job, request.engine, parts).number
+            stored = self._store.add(client.user, request.job, request.engine, parts, describe(request))
         except Refusal as error:
             self._refuse(client, request.job, error.code, str(error))
         except (QueueFull, StoreFull) as error:
             self._refuse(client, request.job, "full", str(error))
         else:
-            pending = PendingRequest(client.user, request.job, request.engine, number, client)
-            pending.model = self._model_of(request)
+            pending = PendingRequest(client.user, request.job, request.engine, stored.number, client)
+            pending.model, pending.about = self._model_of(request), stored.about
             self._jobs[pending.user, pending.job] = pending
             self._queue.add(pending)
             log.info(
@@ -391,6 +402,44 @@ class Broker:
         self._say(pending, Accepted(job=pending.job))
         pending.sent, pending.told, pending.position = min(message.have, pending.frames), False, None
         self._behind[pending] = None
+
+    def _job_seen_by(self, client: Client, job: str) -> PendingRequest | None:
+        """One of the client's own; for who runs the server anybody's."""
+        own = self._jobs.get((client.user, job))
+        if own is None and client.name == LOCAL_NAME:
+            return next((pending for (_, name), pending in self._jobs.items() if name == job), None)
+        return own
+
+    def _tell_status(self, client: Client, most: int, now: float) -> None:
+        status = survey(
+            list(self._jobs.values()),
+            self._queue,
+            self._crew.slots,
+            self._frontend.clients.values(),
+            (self._store.bytes, self._store.quota_bytes),
+            lambda user: user == client.user or client.name == LOCAL_NAME,
+            lambda user: self._keys.name_of(user) or "(revoked)",
+            now,
+            most,
+        )
+        self._frontend.send(client, status, keep=False)
+
+    def _send_frame(self, client: Client, message: FrameRequest) -> None:
+        """A frame that was asked for by itself; who takes the job's frames as they come still gets them."""
+        pending = self._job_seen_by(client, message.job)
+        if pending is not None and message.index < pending.frames:
+            try:
+                parts = self._store.frame(pending.number, message.index)
+            except OSError as error:
+                log.warning("Frames of job %r can't be read for now: %s", pending.job, error)
+                return
+            except ValueError as error:
+                self._lose_frames(pending, message.index, str(error))
+            else:
+                self._frontend.forward(client, parts, message.job, keep=False, is_frame=False)
+                return
+        reason = "The server does not have this frame."
+        self._frontend.send(client, Failed(job=message.job, code="unknown", message=reason), keep=False)
 
     def _look_after_clients(self, now: float) -> None:
         """Once a second: stop writing to clients that are gone, and drop what nobody has fetched."""
@@ -531,6 +580,8 @@ class Broker:
                 slot.describe(wire.decode([part.buffer for part in parts]))
                 self._engines, self._described = self._crew.engines, now
                 return
+            if kind == Progress.__name__:
+                slot.progress = wire.decode([part.buffer for part in parts])
         except MessageError as error:
             log.error("The engine's process (%s) sent a malformed message (%s); ending it", slot.name, error)
             if slot.process:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count, zip_longest
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shared.messages import Cancelled, Failed
 
@@ -29,7 +29,7 @@ class PendingRequest:
     one, and `told` whether it has gone out. `position` is what the client was last told. `verdict` is how the
     job ends, whatever the worker still says of it, because it was cancelled or can't go on. `slot` is where
     it is made now, `model` what its engine needs loaded for it, and `passed` counts the jobs that went before
-    it because what they need was loaded.
+    it because what they need was loaded. `about` is what the store remembers of its request.
     """
 
     user: bytes
@@ -46,6 +46,7 @@ class PendingRequest:
     model: object = None
     slot: WorkerSlot | None = field(default=None, repr=False)
     passed: int = 0
+    about: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 class FairQueue:

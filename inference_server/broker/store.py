@@ -19,10 +19,11 @@ import sqlite3
 import struct
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgpack
 
@@ -31,7 +32,7 @@ from .locking import LockedFolder
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SCHEMA = """
 CREATE TABLE jobs (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -43,6 +44,7 @@ CREATE TABLE jobs (
     state TEXT NOT NULL CHECK (state IN ('waiting', 'running', 'ended')),
     deaths INTEGER NOT NULL DEFAULT 0,
     changed REAL NOT NULL,
+    about BLOB NOT NULL DEFAULT x'80',
     UNIQUE (client, id)
 );
 CREATE TABLE frames (
@@ -53,6 +55,8 @@ CREATE TABLE frames (
     PRIMARY KEY (job, "index")
 ) WITHOUT ROWID;
 """
+SINCE_1 = "ALTER TABLE jobs ADD COLUMN about BLOB NOT NULL DEFAULT x'80';"
+"""What a list of version 1 lacks; x'80' is msgpack's empty table."""
 REQUEST, ENDING = "request", "ending"
 
 
@@ -63,7 +67,7 @@ class StoreFull(Exception):
 @dataclass(frozen=True)
 class StoredJob:
     """A job as the store has it. `frames` are there from the first one on, without a gap; `deaths` counts the
-    processes that ended while they ran it."""
+    processes that ended while they ran it; `about` is what was to be remembered of its request."""
 
     number: int
     client: bytes
@@ -75,6 +79,7 @@ class StoredJob:
     deaths: int
     frames: int
     changed: float
+    about: Mapping[str, Any]
 
 
 class JobStore:
@@ -110,9 +115,13 @@ class JobStore:
 
     # What becomes of a job
 
-    def add(self, client: bytes, id: str, engine: str, parts: Sequence) -> StoredJob:
-        """Keep a new job, waiting. When this returns it is on the disk. Raises `StoreFull`."""
-        head = {"client": client, "id": id, "engine": engine, "submitted": time.time()}
+    def add(
+        self, client: bytes, id: str, engine: str, parts: Sequence, about: Mapping[str, Any] | None = None
+    ) -> StoredJob:
+        """Keep a new job, waiting. When this returns it is on the disk. `about` may hold what msgpack can.
+        Raises `StoreFull`."""
+        about = {"submitted": time.time(), **(about or {})}
+        head = {"client": client, "id": id, "engine": engine, "about": about}
         views = [memoryview(part).cast("B") for part in parts]
         size = sum(map(len, views))
         if self.bytes + size > self.quota_bytes:
@@ -129,9 +138,9 @@ class JobStore:
             _sync_folder(self.folder)
             with self._transaction(durable=True):
                 self._database.execute(
-                    "INSERT INTO jobs (client, id, engine, digest, size, state, changed)"
-                    " VALUES (?, ?, ?, ?, ?, 'waiting', ?)",
-                    (client, id, engine, digest, size, time.time()),
+                    "INSERT INTO jobs (client, id, engine, digest, size, state, changed, about)"
+                    " VALUES (?, ?, ?, ?, ?, 'waiting', ?, ?)",
+                    (client, id, engine, digest, size, time.time(), msgpack.packb(about)),
                 )
         except OSError as error:
             shutil.rmtree(folder, ignore_errors=True)
@@ -173,7 +182,7 @@ class JobStore:
         job = self.job(number)
         folder = self._folder(job.client, job.id)
         views = [memoryview(part).cast("B") for part in parts]
-        head = {"client": job.client, "id": job.id, "engine": job.engine}
+        head = {"client": job.client, "id": job.id, "engine": job.engine, "about": job.about}
         _write_file(folder / ENDING, _packed(msgpack.packb(head), views), durable=True)
         self.set_state(number, "ended")
         if job.state != "ended":
@@ -288,6 +297,8 @@ class JobStore:
             (version,) = database.execute("PRAGMA user_version").fetchone()
             if version == 0:
                 database.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+            elif version == 1:
+                database.executescript(f"BEGIN; {SINCE_1} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
             elif version != SCHEMA_VERSION:
                 raise ServerError(
                     f"The jobs in {self.folder} are of another release of the server;"
@@ -311,12 +322,12 @@ class JobStore:
                     break
                 except (OSError, ValueError, KeyError):
                     continue
-        for changed, state, head, parts in sorted(found, key=lambda one: one[2].get("submitted", one[0])):
+        for changed, state, head, parts in sorted(found, key=_submitted):
             row = (head["client"], head["id"], head["engine"], content_digest(parts), sum(map(len, parts)))
             number = database.execute(
-                "INSERT OR IGNORE INTO jobs (client, id, engine, digest, size, state, changed)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (*row, state, changed),
+                "INSERT OR IGNORE INTO jobs (client, id, engine, digest, size, state, changed, about)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (*row, state, changed, msgpack.packb(head.get("about", {}))),
             ).lastrowid
             folder, index = self._folder(head["client"], head["id"]), 0
             while (file := folder / str(index)).exists():
@@ -342,11 +353,12 @@ class JobStore:
     def _select(self, where: str, *values: object) -> list[StoredJob]:
         rows = self._database.execute(
             "SELECT number, client, id, engine, digest, size, state, deaths,"
-            " (SELECT COUNT(*) FROM frames WHERE frames.job = jobs.number), changed"
+            " (SELECT COUNT(*) FROM frames WHERE frames.job = jobs.number), changed,"
+            " about"
             f" FROM jobs {where} ORDER BY number",
             values,
         )
-        return [StoredJob(*row) for row in rows]
+        return [StoredJob(*(*row[:-1], msgpack.unpackb(row[-1]))) for row in rows]
 
     def _frame_bytes(self, number: int) -> int:
         (size,) = self._database.execute(
@@ -375,6 +387,11 @@ class JobStore:
         for folder in self.folder.iterdir():
             if folder.is_dir() and len(folder.name) == 32 and folder.name not in known:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _submitted(found: tuple) -> float:
+    changed, _, head, _ = found
+    return head.get("about", {}).get("submitted", changed)
 
 
 def is_scarcity(error: OSError) -> bool:

@@ -14,6 +14,10 @@ from importlib import import_module
 
 COMMANDS = {
     "serve": ("inference_server.cli.serve", "answer requests of Blender"),
+    "status": ("inference_server.cli.status", "show how a server is"),
+    "jobs": ("inference_server.cli.jobs", "list a server's jobs"),
+    "cancel": ("inference_server.cli.cancel", "end jobs of a server"),
+    "fetch": ("inference_server.cli.fetch", "fetch a job's frames from a server"),
     "invite": ("inference_server.cli.invite", "let another computer use the server"),
     "keys": ("inference_server.cli.keys", "list and revoke invitations"),
     "generate": ("inference_server.cli.generate", "make a clip from files"),

@@ -7,14 +7,17 @@ import argparse
 import dataclasses
 import sys
 import time
+import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shared.camera import MOVES, camera_path
 from shared.engines import EngineDescription, Guidance, check_guidance, check_request, check_values
-from shared.messages import GenerationRequest, Progress
+from shared.engines import find_engine as find_engine_of
+from shared.messages import Done, Frame, GenerationRequest, Progress
 from shared.raster import NATIVE_SIDE
 from shared.request_file import SUFFIX, read_request
 from shared.schema import MessageError
@@ -25,12 +28,16 @@ from ..engines.poseanything.engine import PoseAnythingEngine, starts_from_draft
 from ..worker.pictures import encode_picture
 from ..worker.time_left import TimeLeft
 from .output import open_output
+from .remote import RemoteError, connect, picture_of
 from .values import add_parameters, chosen_parameters, describe_values, parse_assignments
 
 if TYPE_CHECKING:
     from ..poseanything.checkpoints import WeightSet
     from ..poseanything.conditioning.conditions import Conditions
     from ..poseanything.conditioning.latent_grid import LatentGrid
+
+
+MAX_SAMPLES = 64
 
 
 def add_parser(subparsers) -> argparse.ArgumentParser:
@@ -46,6 +53,19 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         "--output", type=Path, required=True, metavar="CLIP", help="a new .mp4, or a new folder for PNGs"
     )
     parser.add_argument("--engine", help="default: the request's; poseanything for a folder of pose images")
+    parser.add_argument(
+        "--server",
+        metavar="ADDRESS",
+        help="have a running server make it, named by its address or the token of an invitation",
+    )
+    parser.add_argument(
+        "--samples",
+        type=int,
+        default=1,
+        metavar="N",
+        help="with --server: so many clips, of as many seeds from the first on, side by side where it can;"
+        " the output's name gets the seed",
+    )
     parser.add_argument("--seed", type=int, help="default: the request's, or 0")
     parser.add_argument("--steps", type=int, help="denoising steps; default: the request's, or the engine's")
     parser.add_argument(
@@ -117,13 +137,18 @@ def run(args: argparse.Namespace) -> int:
     try:
         if (args.request is None) == (args.poses is None):
             raise ValueError("Name either a request file or a folder of pose images.")
+        if args.server is None and args.samples != 1:
+            raise ValueError("Several samples are made by a server; name one with --server.")
+        if args.server is not None:
+            return _on_server(args)
         fps, events = _from_request(args) if args.request else _from_poses(args)
         note = _write(args.output, fps, events)
-    except (EngineError, MessageError, ValueError, OSError) as error:
+    except (EngineError, MessageError, RemoteError, ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nStopped; nothing was kept.", file=sys.stderr)
+        if args.server is None:
+            print("\nStopped; nothing was kept.", file=sys.stderr)
         return 130
     except Exception as error:
         if not is_out_of_memory(error):
@@ -150,6 +175,14 @@ class Choices:
 def _from_request(args: argparse.Namespace) -> tuple[float, Iterator]:
     request = read_request(args.request)
     engine, about = _ready_engine(args.engine or request.engine)
+    request = _changed(args, request, about)
+    return request.fps, _after_loading(engine, lambda: engine.generate(request, lambda: False))
+
+
+def _changed(
+    args: argparse.Namespace, request: GenerationRequest, about: EngineDescription
+) -> GenerationRequest:
+    """A request for an engine, with what other arguments say."""
     asked = Choices(request.guidance, request.engine_options, request.num_inference_steps, request.seed)
     chosen = _choose(args, about, asked)
     request = dataclasses.replace(
@@ -161,31 +194,94 @@ def _from_request(args: argparse.Namespace) -> tuple[float, Iterator]:
         seed=chosen.seed,
     )
     check_request(request, about)
-    return request.fps, _after_loading(engine, lambda: engine.generate(request, lambda: False))
+    return request
 
 
 def _from_poses(args: argparse.Namespace) -> tuple[float, Iterator]:
-    if args.first_frame is None:
-        raise ValueError("Name the first frame that goes with the pose images.")
     engine, about = _ready_engine(args.engine or "poseanything")
-    fps = _as_in_a_request("fps", args.fps)
-    default = Guidance("subject_camera" if args.camera else "none")
-    chosen = _choose(args, about, Choices(default, {}, about.default_steps, 0))
-    check_guidance(about, chosen.guidance, has_camera=bool(args.camera))
-    check_values(chosen.options, about.options, about.label)
-    from ..poseanything.conditioning.latent_grid import LatentGrid
-
+    chosen, fps = _choose_for_poses(args, about)
     if isinstance(engine, PoseAnythingEngine):
         from ..poseanything.checkpoints import find_weights
 
         weights = find_weights(engine.weights_folder()).choose(chosen.options.get("transformer", ""))
         if not starts_from_draft(weights.config):
             return fps, _sample(args, engine, chosen, weights)
+    request = _request_of_poses(args, about, chosen, fps)
+    return fps, _after_loading(engine, lambda: engine.generate(request, lambda: False))
+
+
+def _choose_for_poses(args: argparse.Namespace, about: EngineDescription) -> tuple[Choices, float]:
+    if args.first_frame is None:
+        raise ValueError("Name the first frame that goes with the pose images.")
+    default = Guidance("subject_camera" if args.camera else "none")
+    chosen = _choose(args, about, Choices(default, {}, about.default_steps, 0))
+    check_guidance(about, chosen.guidance, has_camera=bool(args.camera))
+    check_values(chosen.options, about.options, about.label)
+    return chosen, _as_in_a_request("fps", args.fps)
+
+
+def _request_of_poses(
+    args: argparse.Namespace, about: EngineDescription, chosen: Choices, fps: float
+) -> GenerationRequest:
+    from ..poseanything.conditioning.latent_grid import LatentGrid
+
     grid = LatentGrid(about.size_multiple, about.frame_step, patch_size=1)
     conditions = _read_conditions(args, grid, most_frames=about.max_frames)
     request = _request(args, about.name, chosen, fps, conditions)
     check_request(request, about)
-    return fps, _after_loading(engine, lambda: engine.generate(request, lambda: False))
+    return request
+
+
+def _on_server(args: argparse.Namespace) -> int:
+    """Have a server make the clip, or one for each of several seeds."""
+    started, tell = time.monotonic(), _Teller()
+    with connect(args.server) as server, ExitStack() as clips:
+        offered = server.welcome.engines
+        request = read_request(args.request) if args.request else None
+        name = args.engine or (request.engine if request else "")
+        about = find_engine_of(offered, name)
+        if about is None or not about.ready:
+            there = ", ".join(engine.name for engine in offered if engine.ready) or "none"
+            reason = about.reason if about else f"The server has no engine {name!r}; it has {there}."
+            raise ValueError(reason or f"{name} can't run there; choose one of {there}.")
+        if request is None:
+            request = _request_of_poses(args, about, *_choose_for_poses(args, about))
+        else:
+            request = _changed(args, request, about)
+        if not 1 <= args.samples <= MAX_SAMPLES:
+            raise ValueError(f"Choose between 1 and {MAX_SAMPLES} samples.")
+        seeds = range(request.seed, request.seed + args.samples)
+        requests = {
+            seed: dataclasses.replace(
+                request, job=uuid.uuid4().hex[:12], seed=seed, frame_format="png", preview_interval=0.0
+            )
+            for seed in seeds
+        }
+        outputs = {each.job: _output_of(args.output, seed, args.samples) for seed, each in requests.items()}
+        open_clips = {job: clips.enter_context(ExitStack()) for job in outputs}
+        writers = {
+            job: open_clips[job].enter_context(open_output(output, request.fps))
+            for job, output in outputs.items()
+        }
+        print(f"Jobs {', '.join(outputs)} at {server.address}", flush=True)
+        try:
+            for event in server.make(list(requests.values())):
+                if isinstance(event, Frame):
+                    writers[event.job](picture_of(event))
+                elif isinstance(event, Progress) and args.samples == 1:
+                    tell(event)
+                elif isinstance(event, Done):
+                    open_clips[event.job].close()  # whatever becomes of the others
+                    seconds = time.monotonic() - started
+                    print(f"{outputs[event.job]}: made in {seconds:.0f} s. {event.note}".rstrip(), flush=True)
+        except KeyboardInterrupt:
+            print("\nStopped here; the server goes on. See its jobs, fetch and cancel.", file=sys.stderr)
+            raise
+    return 0
+
+
+def _output_of(output: Path, seed: int, samples: int) -> Path:
+    return output if samples == 1 else output.with_name(f"{output.stem}-{seed}{output.suffix}")
 
 
 def _read_conditions(

@@ -112,7 +112,7 @@ def test_each_card_has_a_process_that_sees_no_other():
 def test_a_start_that_fails_is_tried_again_with_growing_pauses(error, monkeypatch):
     tries = []
 
-    def start(*_):
+    def start(*_, **__):
         tries.append(now)
         raise error
 
