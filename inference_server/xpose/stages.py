@@ -19,7 +19,7 @@ import numpy as np
 from shared.pose import PoseSequence
 
 STAGES = {
-    "filter": {},
+    "filter": {"qwen": "inference_server.xpose.filters.qwen:QwenFilter"},
     "subject": {
         "flow": "inference_server.xpose.subjects.flow:FlowSubjectFinder",
         "grounded": "inference_server.xpose.subjects.grounded:GroundedSam2Finder",
