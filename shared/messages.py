@@ -39,9 +39,34 @@ MAX_PICTURE_BYTES = 64 << 20
 FORMATS = ("png", "jpeg", "raw")
 CODES = ("invalid", "version", "engine", "memory", "worker", "full", "unknown", "internal")
 MAX_LISTED = 1000
+FLOW_STEPS = 4
+"""Steps of a pixel that surface flow is told in."""
+NO_FLOW = -32768
+"""The surface flow of places where no subject is seen."""
 
 JobId = Text(64, 1)
 """A job's id, chosen by the client; unique among its own jobs."""
+
+
+@dataclass(frozen=True, eq=False)
+class Backdrop(Checked):
+    """Which places of the scene without its subjects are of one material.
+
+    labels: [h, w] uint8, the same number, 1 or more, where the same material is; 0 where that is not known.
+    cell: the side of the square that each label is for, in pixels of the first frame.
+    left, top: where the first one begins, in such squares; negative beyond the first frame.
+    """
+
+    labels: np.ndarray = declare(Array("uint8", (None, None), MAX_PIXELS // 16, compress=True))
+    cell: int = declare(Integer(4, 256))
+    left: int = declare(Integer(-MAX_SIDE, MAX_SIDE), 0)
+    top: int = declare(Integer(-MAX_SIDE, MAX_SIDE), 0)
+
+    def validate(self):
+        if not self.labels.size:
+            raise MessageError("The backdrop has no places; export it again or leave it out.")
+        if self.labels.size * self.cell**2 > 16 * MAX_PIXELS:
+            raise MessageError("The backdrop is too large; export the request again.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,8 +83,11 @@ class GenerationRequest(Checked):
     part_maps: [num_frames, h, w] uint8, the same labels for every frame at any smaller size (1/8 or 1/32 of
         the clip's).
     shadow_maps: [num_frames, h, w] uint8, how much of the subject's shadow falls on each place in every
-    frame, from
-        0 to 255 for all of it, at any smaller size.
+        frame, from 0 to 255 for all of it, at any smaller size.
+    surface_flow: [num_frames, 2, h, w] int16, for the middle of each place where the subject is seen the way
+        (x, y) to where the first frame shows the same surface, or, where it hides that, the surface most like
+        it: in `FLOW_STEPS` to a pixel, at any smaller size (1/4 of the clip's). `NO_FLOW` elsewhere.
+    backdrop: what lies behind the subject and beyond the first frame.
     camera_motion: [num_frames, 3, 3] float32 homographies, from pixels of the first frame to pixels of frame
         i, that the static background follows; the first is the identity.
     frame_format: how result frames travel: "png" (lossless file, ready to write), "jpeg" or "raw" (RGB,
@@ -96,6 +124,10 @@ class GenerationRequest(Checked):
     shadow_maps: np.ndarray | None = declare(
         Optional(Array("uint8", (None, None, None), MAX_CLIP_PIXELS // 16, compress=True)), None
     )
+    surface_flow: np.ndarray | None = declare(
+        Optional(Array("int16", (None, 2, None, None), MAX_CLIP_PIXELS // 8, compress=True)), None
+    )
+    backdrop: Backdrop | None = declare(Optional(Struct(Backdrop)), None)
     camera_motion: np.ndarray | None = declare(
         Optional(Array("float32", (None, 3, 3), MAX_FRAMES * 9, finite_within=1e9)), None
     )
@@ -147,17 +179,15 @@ class GenerationRequest(Checked):
                 raise MessageError(
                     "A part map names a limb that the pose does not have; export the pose again."
                 )
-        for name in ("part_maps", "shadow_maps", "camera_motion"):
+        for name in ("part_maps", "shadow_maps", "surface_flow", "camera_motion"):
             stack = getattr(self, name)
             if stack is not None and len(stack) != self.num_frames:
                 raise MessageError(
                     f"{name} has {len(stack)} frames but the clip has {self.num_frames}; export the request "
                     "again."
                 )
-        if self.part_maps is not None and not self.part_maps.size:
-            raise MessageError("The part maps have no pixels; export them again or leave them out.")
-        if self.shadow_maps is not None and not self.shadow_maps.size:
-            raise MessageError("The shadow maps have no pixels; export them again or leave them out.")
+            if stack is not None and not stack.size:
+                raise MessageError(f"{name} has no pixels; export it again or leave it out.")
         if self.camera_motion is not None:
             check_path(self.camera_motion)
 

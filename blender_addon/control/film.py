@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import ExportError
 from ..ground_truth.depth import DepthDrawer
-from ..ground_truth.labels import Labeller
+from ..ground_truth.labels import Drawn, Labeller
 from ..ground_truth.png import encode_png
 from ..request.build import export_options
 from ..request.export import ExportedClip, ExportStep, export_clip, under_step
@@ -173,8 +173,8 @@ class _Record:
         for keep, drawing in drawings:
             keep(index, (yield from drawing))
 
-    def _keep_labels(self, index: int, labels: np.ndarray) -> None:
-        self._labels[index] = labels
+    def _keep_labels(self, index: int, drawn: Drawn) -> None:
+        self._labels[index] = drawn.labels
 
     def _keep_depth(self, index: int, depth: np.ndarray) -> None:
         with np.errstate(divide="ignore", over="ignore"):

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..rig.skin import FLESH_TYPES, read_points, read_triangles
 from ..view.projection import Projector
-from .labels import Camera, draw_triangles
+from .triangles import Camera, draw_triangles
 from .surfaces import evaluated_mesh, instanced, rendered_objects
 from .visibility import is_shown
 from .zbuffer import ZBuffer

@@ -10,22 +10,44 @@ vertex, are read once a clip.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import bpy
 import numpy as np
 
 from ..rig.skin import FLESH_TYPES, read_points, read_triangles
+from ..shared.messages import NO_FLOW
 from ..view.projection import Projector
-from .surfaces import Surface, SurfaceReader, evaluated_mesh, instanced, is_instancer, rendered_objects
+from .flow import FirstView, quantise
+from .surfaces import (
+    Detail,
+    Surface,
+    SurfaceReader,
+    evaluated_mesh,
+    instanced,
+    is_instancer,
+    rendered_objects,
+)
+from .triangles import Camera, Seen, area, draw_triangles, mixtures
 from .visibility import is_shown
 from .zbuffer import ZBuffer
 
 SAMPLES = 2
 """Samples along each side of a part map's cell; the cell has the label that most of them have."""
-BATCH = 60_000
-"""Triangles looked at before somebody else may go on."""
+CLOSER = 1.5
+"""A subject that is seen so many times as large as before is looked at in more detail."""
 MAX_OCCLUDING = 200_000
 """Triangles in front of the subjects that are looked at in a frame, the nearest objects' first."""
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """What a frame shows on a grid: `labels` [h, w] uint8, and `flow` [2, h, w] int16 on the samples of that
+    grid, or None for the first frame: the way (x, y) from each sample to where the first frame shows the same
+    surface, as `shared.messages.GenerationRequest` has it."""
+
+    labels: np.ndarray
+    flow: np.ndarray | None = None
 
 
 class Labeller:
@@ -47,12 +69,16 @@ class Labeller:
         }
         self._boxes: dict[bpy.types.Object, np.ndarray] = {}
         self._triangles: dict[bpy.types.Object, tuple[tuple[int, int], np.ndarray]] = {}
+        self._details: dict[Surface, tuple[tuple[int, int], Detail]] = {}
+        self._first: dict[Surface, FirstView] = {}
+        self._traced = False
 
     def draw(self, depsgraph: bpy.types.Depsgraph, projector: Projector, stride: int = 1) -> Iterator[None]:
-        """The label map of the current frame, seen through a one-frame projector at 1/stride of its size.
+        """What the current frame shows, seen through a one-frame projector at 1/stride of its size.
 
         What is needed of the scene is copied at once; the generator that comes back draws it, pausing on
-        the way, and returns [height / stride, width / stride] uint8 (rounded up)."""
+        the way, and returns a `Drawn` of [height / stride, width / stride] cells (rounded up). The first
+        frame is drawn first, at its full size: flow leads there."""
         samples = 1 if stride == 1 else SAMPLES
         fit = projector.fit
         height, width = -(-fit.height // stride) * samples, -(-fit.width // stride) * samples
@@ -65,40 +91,85 @@ class Labeller:
             if shape.make != surface.make:
                 for _ in self._reader.read(surface, lambda: depsgraph):
                     pass
-            subjects.append((surface, shape.points, shape.world))
-        self.placed = [
-            (surface.triangles, points @ world[:3, :3].T.astype(np.float32) + world[:3, 3].astype(np.float32))
-            for surface, points, world in subjects
-        ]
-        boxes = [_box(points, world) for _, points, world in subjects]
+            world = shape.world.astype(np.float32)
+            points = shape.points @ world[:3, :3].T + world[:3, 3]
+            if stride == 1:
+                chosen = _Chosen(surface, points, surface.triangles, surface.labels, surface.weights)
+            else:
+                chosen = self._coarse(surface, points, camera)
+            subjects.append(chosen)
+        self.placed = [(chosen.triangles, chosen.points) for chosen in subjects]
+        boxes = [_box(chosen.points) for chosen in subjects if len(chosen.points)]
         window = camera.window(boxes, width, height) if boxes else (0, 0, 0, 0)
         farthest = camera.farthest(np.concatenate(boxes)) if boxes else 0.0
         occluders = self._occluders(depsgraph, camera, window, farthest)
-        return self._paint(camera, subjects, occluders, ZBuffer(width, height), window, samples)
+        return self._paint(camera, subjects, occluders, ZBuffer(width, height), window, stride)
+
+    def _coarse(self, surface: Surface, points: np.ndarray, camera: Camera) -> _Chosen:
+        """As much of a surface as the camera's grid can show."""
+        scale = camera.scale_at(points.mean(axis=0)) if len(points) else 1.0
+        make, detail = self._details.get(surface, (None, None))
+        if make != surface.make or scale > CLOSER * detail.scale:
+            detail = Detail.of(points, surface.triangles, scale)
+            self._details[surface] = surface.make, detail
+        kept = detail.vertices
+        return _Chosen(
+            surface,
+            points[kept],
+            detail.triangles,
+            surface.labels[kept],
+            surface.weights[kept],
+            kept,
+            detail.outward,
+        )
 
     def _paint(
-        self, camera: Camera, subjects, occluders, buffer: ZBuffer, window, samples: int
+        self, camera: Camera, subjects: list[_Chosen], occluders, buffer: ZBuffer, window, stride: int
     ) -> Iterator[None]:
         yield
         drawn, number = [], 0
-        for surface, points, world in subjects:
-            seen = camera.see(points, world)
-            drawn.append((surface, seen.homogeneous, number))
-            yield from draw_triangles(buffer, seen, surface.triangles, number, window)
-            number += len(surface.triangles)
+        for chosen in subjects:
+            seen = camera.see(chosen.points, np.eye(4))
+            drawn.append((chosen, seen, number))
+            yield from draw_triangles(buffer, seen, chosen.triangles, number, window, chosen.outward)
+            number += len(chosen.triangles)
         for triangles, points, world in occluders:
             yield from draw_triangles(buffer, camera.see(points, world), triangles, number, window)
             number += len(triangles)
 
         labels = np.zeros(buffer.height * buffer.width, np.uint8)
-        for surface, homogeneous, first in drawn:
-            inside = (buffer.triangle >= first) & (buffer.triangle < first + len(surface.triangles))
+        flow = None if stride == 1 else np.full((2, buffer.height * buffer.width), NO_FLOW, np.int16)
+        for chosen, seen, first in drawn:
+            inside = (buffer.triangle >= first) & (buffer.triangle < first + len(chosen.triangles))
             for pixels in _batches(np.flatnonzero(inside)):
-                triangle = buffer.triangle[pixels] - first
-                labels[pixels] = _label(surface, homogeneous, triangle, pixels, buffer.width)
+                vertices = chosen.triangles[buffer.triangle[pixels] - first]
+                mixed = mixtures(seen.homogeneous, vertices, pixels, buffer.width)
+                labels[pixels] = _label(chosen, vertices, mixed)
+                if flow is not None:
+                    flow[:, pixels] = self._trace(chosen, seen, vertices, mixed, pixels, buffer.width, stride)
                 yield
         labels = labels.reshape(buffer.height, buffer.width)
-        return labels if samples == 1 else _most_frequent(labels, samples)
+        if flow is not None:
+            return Drawn(_most_frequent(labels, SAMPLES), flow.reshape(2, buffer.height, buffer.width))
+        nearness = buffer.nearness.reshape(buffer.height, buffer.width)
+        for chosen in subjects:
+            if not self._traced:
+                self._first[chosen.surface] = FirstView(camera, nearness, chosen.points, chosen.surface)
+        self._traced = True
+        return Drawn(labels)
+
+    def _trace(
+        self, chosen: _Chosen, seen: Seen, vertices, mixed, pixels, width: int, stride: int
+    ) -> np.ndarray:
+        """[2, P] the flow of samples."""
+        first = self._first.get(chosen.surface)
+        if first is None or first.make != chosen.surface.make:
+            return np.full((2, len(pixels)), NO_FLOW, np.int16)
+        turned = np.sign(area(seen.corners[:, :2][vertices]))
+        there = first.trace(chosen.vertices, chosen.triangles, vertices, mixed, turned)
+        side = stride / SAMPLES
+        here = np.column_stack([(pixels % width + 0.5) * side, (pixels // width + 0.5) * side])
+        return quantise(there - here).T
 
     def _occluders(
         self, depsgraph, camera: Camera, window, farthest: float
@@ -128,8 +199,8 @@ class Labeller:
                 found.append((triangles, read_points(mesh), worlds[index]))
         if self._instancers:
             for points, triangles in instanced(depsgraph, self._instancers).values():
-                if len(triangles) <= room and np.isfinite(
-                    camera.nearest_over(_box(points, np.eye(4))[None], window)
+                if 0 < len(triangles) <= room and np.isfinite(
+                    camera.nearest_over(_box(points)[None], window)
                 ):
                     room -= len(triangles)
                     found.append((triangles, points, np.eye(4)))
@@ -146,155 +217,38 @@ class Labeller:
         return kept
 
 
-class _Seen:
-    """Vertices as a camera sees them: `homogeneous` [V, 3] pixels, `corners` [V, 3] as `ZBuffer.draw` takes
-    them, and `height` [V] in front of the near plane; where that is negative corners mean nothing, and not
-    all is `whole`."""
+@dataclass(frozen=True, eq=False)
+class _Chosen:
+    """What is drawn of a surface: `points` [n, 3] in world space, and for each its labels and weights;
+    `vertices` [n] are these points' numbers among all of the surface's, None when they are all."""
 
-    def __init__(self, homogeneous: np.ndarray, depth: np.ndarray, near: float, perspective: bool):
-        self._perspective = perspective
-        self._near = near
-        self.homogeneous = homogeneous
-        self.height = depth - near
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            nearness = 1 / depth if perspective else -depth
-            self.corners = np.column_stack([homogeneous[:, :2] / homogeneous[:, 2:], nearness])
-        self.whole = bool((self.height >= 0).all())
-        # Between which pixel centres a vertex lies.
-        self._cells = np.floor(np.clip(self.corners[:, :2], -30000, 30000) - 0.5).astype(np.int16)
-
-    def cover(self, triangles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Corners [n, 3, 3] of those of the triangles [T, 3] that may cover a pixel's centre, and which
-        they are [n]. Those that cross the near plane are cut there, to one or two."""
-        if self.whole:
-            kept = np.flatnonzero(self._spread(triangles))
-            return self.corners[triangles[kept]], kept
-        in_front = (self.height >= 0)[triangles]
-        count = in_front.sum(axis=1)
-        kept = np.flatnonzero((count == 3) & self._spread(triangles))
-        one, two = np.flatnonzero(count == 1), np.flatnonzero(count == 2)
-        cut = [*self._cut(triangles[one], in_front[one])[:1], *self._cut(triangles[two], ~in_front[two])[1:]]
-        return np.concatenate([self.corners[triangles[kept]], *cut]), np.concatenate([kept, one, two, two])
-
-    def _spread(self, triangles: np.ndarray) -> np.ndarray:
-        """Whether the corners lie on both sides of a column of pixel centres, and of a row."""
-        (ax, ay), (bx, by), (cx, cy) = (self._cells[triangles[:, corner]].T for corner in range(3))
-        return ((ax != bx) | (bx != cx)) & ((ay != by) | (by != cy))
-
-    def _cut(self, triangles: np.ndarray, alone: np.ndarray) -> list[np.ndarray]:
-        """Cut triangles [n, 3] at the near plane, of whose corners the one that is `alone` [n, 3] lies on one
-        side: the piece on its side, and the two on the other, as corners [n, 3, 3] each."""
-        order = (alone.argmax(axis=1)[:, None] + np.arange(3)) % 3
-        around = np.take_along_axis(triangles, order, axis=1)
-        corners = np.concatenate([self.homogeneous[around], self.height[around][..., None]], axis=2)
-        a, b, c = np.moveaxis(corners, 1, 0)
-        ab = a + (b - a) * (a[:, 3:] / (a[:, 3:] - b[:, 3:]))
-        ac = a + (c - a) * (a[:, 3:] / (a[:, 3:] - c[:, 3:]))
-        pieces = []
-        for piece in ((a, ab, ac), (ab, b, c), (ab, c, ac)):
-            flat = np.stack(piece, axis=1).reshape(-1, 4)
-            seen = _Seen(flat[:, :3], flat[:, 3] + self._near, -np.inf, self._perspective)
-            pieces.append(seen.corners.reshape(-1, 3, 3))
-        return pieces
+    surface: Surface
+    points: np.ndarray
+    triangles: np.ndarray
+    labels: np.ndarray
+    weights: np.ndarray
+    vertices: np.ndarray | None = None
+    outward: bool = False
 
 
-def _box(points: np.ndarray, world: np.ndarray) -> np.ndarray:
-    """[8, 3] corners in world space of the box around object space points [V, 3]."""
-    sides = np.stack([points.min(axis=0), points.max(axis=0)]) if len(points) else np.zeros((2, 3))
-    corners = np.stack(np.meshgrid(*sides.T), axis=-1).reshape(8, 3)
-    return corners @ world[:3, :3].T + world[:3, 3]
+def _box(points: np.ndarray) -> np.ndarray:
+    """[8, 3] corners of the box around points [V, 3]."""
+    return np.stack(np.meshgrid(*np.stack([points.min(axis=0), points.max(axis=0)]).T), axis=-1).reshape(
+        -1, 3
+    )
 
 
-def draw_triangles(
-    buffer: ZBuffer, seen: _Seen, triangles: np.ndarray, first: int, window=None
-) -> Iterator[None]:
-    """Draw triangles numbered from `first` on."""
-    for begin in range(0, len(triangles), BATCH):
-        corners, numbers = seen.cover(triangles[begin : begin + BATCH])
-        yield from buffer.draw(corners, numbers + (begin + first), window)
-        yield
-
-
-class Camera:
-    """What a projector of one frame sees, on a grid.
-
-    `pixels` [3, 4] takes world points to homogeneous pixels of the grid, `depths` [4] to depth."""
-
-    def __init__(self, pixels: np.ndarray, depths: np.ndarray, near: float, perspective: bool):
-        self._matrix = np.vstack([pixels, depths])
-        self._near = near
-        self._perspective = perspective
-
-    @classmethod
-    def of(cls, projector, zoom: float) -> Camera:
-        """On a grid of `zoom` samples for each pixel."""
-        to_grid = np.diag([zoom, zoom, 1.0]) @ projector.pixels[0]
-        lens = projector.lenses[0]
-        return cls(to_grid, projector.depths[0], float(projector.nears[0]), lens.perspective)
-
-    def scale_at(self, place: np.ndarray) -> float:
-        """How many samples a unit of length takes at a place [3] in world space, facing the camera."""
-        row, w = self._matrix[0, :3], self._matrix[2]
-        depth = float(w[:3] @ place + w[3]) if self._perspective else 1.0
-        across = row - w[:3] * (row @ w[:3]) / max(float(w[:3] @ w[:3]), 1e-18) if self._perspective else row
-        return float(np.linalg.norm(across)) / max(abs(depth), 1e-9)
-
-    def see(self, points: np.ndarray, world: np.ndarray) -> _Seen:
-        """Object space points [V, 3]."""
-        matrix = (self._matrix @ world).astype(np.float32)
-        seen = points @ matrix[:, :3].T + matrix[:, 3]
-        return _Seen(seen[:, :3], seen[:, 3], self._near, self._perspective)
-
-    def window(self, boxes: list[np.ndarray], width: int, height: int) -> tuple[int, int, int, int]:
-        """Left, top, right, bottom (exclusive) of a rectangle of pixels around boxes [8, 3] in world space,
-        within the picture."""
-        flat, depth = self._flatten(np.concatenate(boxes))
-        if (depth < self._near).any():
-            return 0, 0, width, height
-        low, high = np.floor(flat.min(axis=0)) - 1, np.ceil(flat.max(axis=0)) + 1
-        (left, top), (right, bottom) = np.clip([low, high], 0, (width, height)).astype(int).tolist()
-        return left, top, right, bottom
-
-    def farthest(self, corners: np.ndarray) -> float:
-        """The greatest depth of points [n, 3] in world space."""
-        return float(self._flatten(corners)[1].max())
-
-    def nearest_over(self, corners: np.ndarray, window) -> np.ndarray:
-        """[n] the least depth of boxes [n, 8, 3] in world space; infinite for those beside the window or
-        behind."""
-        flat, depth = self._flatten(corners)
-        beside = (flat < window[:2]).all(axis=1) | (flat > window[2:]).all(axis=1)
-        behind = depth < self._near
-        unseen = behind.all(axis=1) | (beside.any(axis=1) & ~behind.any(axis=1))
-        return np.where(unseen, np.inf, depth.min(axis=1))
-
-    def _flatten(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """x, y in pixels and depth of points in world space."""
-        seen = points @ self._matrix[:, :3].T + self._matrix[:, 3]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return seen[..., :2] / seen[..., 2:3], seen[..., 3]
-
-
-def _label(
-    surface: Surface, homogeneous: np.ndarray, triangle: np.ndarray, pixel: np.ndarray, width: int
-) -> np.ndarray:
-    """[P] labels of pixels at which a surface's triangle is seen: the limb with the largest weight there."""
-    vertices = surface.triangles[triangle]
-    labels = surface.labels[vertices, 0]
+def _label(chosen: _Chosen, vertices: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """[P] labels of points that are mixtures of three vertices [P, 3] by shares [P, 3]: the limb with the
+    largest weight there."""
+    labels = chosen.labels[vertices, 0]
     found = labels[:, 0].copy()
     mixed = np.flatnonzero((labels != labels[:, :1]).any(axis=1))
     if not len(mixed):
         return found
     vertices = vertices[mixed]
-    # In homogeneous pixels the point seen is a mixture of the corners, also of those behind the camera.
-    a, b, c = np.moveaxis(homogeneous[vertices], 1, 0)
-    ray = np.column_stack([pixel[mixed] % width + 0.5, pixel[mixed] // width + 0.5, np.ones(len(mixed))])
-    share = np.stack(
-        [np.einsum("ij,ij->i", np.cross(u, v), ray) for u, v in ((b, c), (c, a), (a, b))], axis=1
-    )
-    share /= share.sum(axis=1, keepdims=True)
-    label = surface.labels[vertices].reshape(len(mixed), -1)
-    weight = (surface.weights[vertices] * np.clip(share, 0, 1)[:, :, None]).reshape(len(mixed), -1)
+    label = chosen.labels[vertices].reshape(len(mixed), -1)
+    weight = (chosen.weights[vertices] * np.clip(shares[mixed], 0, 1)[:, :, None]).reshape(len(mixed), -1)
     together = ((label[:, :, None] == label[:, None, :]) * weight[:, None, :]).sum(axis=2)
     together[label == 0] = 0
     found[mixed] = label[np.arange(len(mixed)), together.argmax(axis=1)]

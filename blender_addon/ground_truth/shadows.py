@@ -16,8 +16,8 @@ import numpy as np
 
 from ..view.motion import cast_ray
 from ..view.projection import Projector
-from .labels import Camera, draw_triangles
 from .surfaces import rendered_lights
+from .triangles import Camera, draw_triangles
 from .zbuffer import ZBuffer
 
 RAYS = 48

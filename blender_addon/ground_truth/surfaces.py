@@ -19,6 +19,8 @@ STRONGEST = 4
 """Limbs kept for each vertex, as many as real-time rigs know."""
 BATCH = 4000
 """Vertices whose weights are read before somebody else may go on."""
+CLUSTER = 1.0
+"""Samples within which vertices are taken for one, where a grid is coarser than a mesh."""
 MAX_INSTANCES = 2000
 """Instances looked at in a frame."""
 
@@ -31,6 +33,57 @@ class Shape:
     points: np.ndarray
     world: np.ndarray
     make: tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Detail:
+    """As much of a surface as a grid can show: the `vertices` [n] that are kept, and `triangles` [t, 3] of
+    them, counted within these. It is `outward` when it is closed and its triangles run counterclockwise as
+    seen from without. It was chosen for the given `scale` of samples to a scene unit."""
+
+    vertices: np.ndarray
+    triangles: np.ndarray
+    outward: bool
+    scale: float
+
+    @classmethod
+    def of(cls, points: np.ndarray, triangles: np.ndarray, scale: float) -> Detail:
+        """What matters of a surface with `points` [V, 3] in world space, when a sample is wider than
+        1 / `scale`: vertices within about a sample become one of them (vertex clustering, after Rossignac and
+        Borrel, 1993)."""
+        used = np.unique(triangles)
+        if not len(used):
+            return cls(used, np.zeros((0, 3), np.int32), False, scale)
+        cells = np.floor((points[used] - points[used].min(axis=0)) * (scale / CLUSTER)).astype(np.int64)
+        wide = cells.max(axis=0) + 1
+        _, cluster = np.unique(
+            (cells[:, 0] * wide[1] + cells[:, 1]) * wide[2] + cells[:, 2], return_inverse=True
+        )
+        cluster = cluster.ravel()
+        size = np.bincount(cluster)
+        middle = np.stack([np.bincount(cluster, points[used, axis]) / size for axis in range(3)], axis=1)
+        away = ((points[used] - middle[cluster]) ** 2).sum(axis=1)
+        order = np.lexsort((away, cluster))
+        chosen = used[order[np.concatenate([[0], np.cumsum(size)[:-1]])]]
+        to_cluster = np.zeros(len(points), np.int64)
+        to_cluster[used] = cluster
+        kept = to_cluster[triangles]
+        kept = kept[(kept[:, 0] != kept[:, 1]) & (kept[:, 1] != kept[:, 2]) & (kept[:, 2] != kept[:, 0])]
+        return cls(chosen, kept.astype(np.int32), _is_outward(points, triangles), scale)
+
+
+def _is_outward(points: np.ndarray, triangles: np.ndarray) -> bool:
+    """Whether triangles enclose a volume, counterclockwise as seen from without: every edge is run along once
+    in each direction."""
+    begin, end = (np.concatenate([triangles[:, k] for k in order]) for order in ((0, 1, 2), (1, 2, 0)))
+    count = len(points)
+    there = np.sort(begin.astype(np.int64) * count + end)
+    if (np.diff(there) == 0).any() or not np.array_equal(
+        there, np.sort(end.astype(np.int64) * count + begin)
+    ):
+        return False
+    a, b, c = (points[triangles[:, k]].astype(np.float64) - points[triangles[0, 0]] for k in range(3))
+    return bool(np.einsum("tc,tc->", a, np.cross(b, c)) > 0)
 
 
 @dataclass(eq=False)

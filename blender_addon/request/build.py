@@ -109,6 +109,8 @@ def _exported(clip: ExportedClip, clip_range: ClipRange, settings, engine: Engin
         "first_labels": clip.first_labels,
         "part_maps": clip.part_maps,
         "shadow_maps": clip.shadow_maps,
+        "surface_flow": clip.surface_flow,
+        "backdrop": clip.backdrop,
         "camera_motion": _camera_motion(clip, clip_range, settings, engine),
     }
 

@@ -12,6 +12,7 @@ import bpy
 import numpy as np
 
 from ..errors import ExportError
+from ..ground_truth.backdrop import CELL, find_extent, label_backdrop
 from ..ground_truth.first_frame import Alignment, fit_picture
 from ..ground_truth.labels import Labeller
 from ..ground_truth.png import encode_png
@@ -24,6 +25,7 @@ from ..rig.sampling import Sampler
 from ..rig.subjects import Subject, find_armatures, find_subjects, placement
 from ..rig.trained_look import unseen_of
 from ..rig.unkeyed import unkeyed_kept
+from ..shared.messages import Backdrop
 from ..shared.pose import MAX_FRAMES, MAX_LIMBS, Limb, PoseSequence
 from ..view import SceneCamera, Viewport, clip_size, fit
 from ..view.motion import camera_motion, faces_start, moves
@@ -87,10 +89,10 @@ class ExportStep:
 class ExportedClip:
     """What `shared.messages.GenerationRequest` needs of the scene.
 
-    Without a mesh on any armature, `subject_mask`, `first_labels`, `part_maps` and `shadow_maps` are None,
-    the last also where no light throws a shadow; without a
-    moving camera `camera_motion` is. `findings` are what the user should know,
-    `motions` how each armature moves; `subjects` are what was drawn, through the lenses of `projector`.
+    Without a mesh on any armature, `subject_mask`, `first_labels`, `part_maps`, `surface_flow`,
+    `backdrop` and `shadow_maps` are None, the last also where no light throws a shadow; without a
+    moving camera `camera_motion` is. `findings` are what the user should know, `motions` how each armature
+    moves; `subjects` are what was drawn, through the lenses of `projector`.
     """
 
     pose: PoseSequence
@@ -99,6 +101,8 @@ class ExportedClip:
     first_labels: np.ndarray | None
     part_maps: np.ndarray | None
     shadow_maps: np.ndarray | None
+    surface_flow: np.ndarray | None
+    backdrop: Backdrop | None
     camera_motion: np.ndarray | None
     pose_frames: tuple[int, ...] | None
     findings: tuple[Finding, ...]
@@ -207,7 +211,7 @@ class _Export:
         limbs, parts = self._tables()
         yield self._step
 
-        lenses, joints, maps, shadows, cameras = [], [], [], [], []
+        lenses, joints, maps, flow, shadows, cameras = [], [], [], [], [], []
         labeller = labels = picture = None
         for index in range(options.num_frames):
             depsgraph = self._go_to(index)
@@ -221,11 +225,14 @@ class _Export:
                 if labeller is not None:
                     shadow = ShadowDrawer(self._scene, self._is_own, options.num_frames)
                     drawing = labeller.draw(self._evaluated(), projector)
-                    labels = yield from self._show(drawing, 0.15, "Labelling the first frame")
+                    drawn = yield from self._show(drawing, 0.15, "Labelling the first frame")
+                    labels = drawn.labels
             if labeller is not None:
                 self._reader.move(joints[-1])
                 drawing = labeller.draw(self._evaluated(), projector, options.part_map_stride)
-                maps.append((yield from self._show(drawing)))
+                drawn = yield from self._show(drawing)
+                maps.append(drawn.labels)
+                flow.append(drawn.flow)
                 shade = shadow.draw(self._evaluated(), projector, labeller.placed, SHADOW_STRIDE)
                 shadows.append((yield from self._show(shade)))
             if self._witness is not None:
@@ -254,6 +261,10 @@ class _Export:
         self._findings.extend(review(looked_at))
         pose = pose.without(unseen_of(self._subjects, self._sampler.counts, projector, np.stack(joints)))
         motion = yield from self._show(self._camera_motion(projector), 0.92, "Following the camera")
+        backdrop = None
+        if labels is not None:
+            work = self._backdrop(projector, motion, labels)
+            backdrop = yield from self._show(work, 0.95, "Looking behind the subject")
         first_frame = yield from self._show(encode_png(picture), 0.98, "Packing the first frame")
         return ExportedClip(
             pose=pose,
@@ -262,6 +273,8 @@ class _Export:
             first_labels=labels,
             part_maps=part_maps,
             shadow_maps=np.stack(shadows) if shadows and any(shade.any() for shade in shadows) else None,
+            surface_flow=np.stack(flow) if flow else None,
+            backdrop=backdrop,
             camera_motion=motion,
             pose_frames=options.pose_frames,
             findings=tuple(self._findings),
@@ -365,6 +378,18 @@ class _Export:
 
     def _is_own(self, obj: bpy.types.Object) -> bool:
         return obj.original in self._own
+
+    def _backdrop(
+        self, projector: Projector, motion: np.ndarray | None, labels: np.ndarray
+    ) -> Iterator[None]:
+        fit = projector.fit
+        extent = find_extent(motion, fit.width, fit.height, labels)
+        if extent is None:
+            return None
+        self._go_to(0)
+        yield
+        found = yield from label_backdrop(self._evaluated, self._scene, projector, self._is_own, extent)
+        return Backdrop(found, CELL, *extent[:2])
 
     def _camera_motion(self, projector: Projector) -> Iterator[None]:
         if not moves(projector):

@@ -164,7 +164,24 @@ def _background(scene, evaluated, projector: Projector, is_subject) -> Iterator[
     x = (np.arange(GRID[0]) + 0.5) * fit.width / GRID[0]
     y = (np.arange(GRID[1]) + 0.5) * fit.height / GRID[1]
     pixels = np.stack(np.meshgrid(x, y), axis=2).reshape(-1, 2)
-    lens = projector.lenses[0]
+    starts, rays = rays_through(projector, pixels)
+    found = []
+    for start, ray in zip(starts, rays):
+        hit = cast_ray(scene, evaluated(), start, ray, is_subject)
+        found.append(hit)
+        yield
+    if projector.lenses[0].perspective:
+        missed = np.column_stack([rays, np.zeros(len(rays))])
+    else:
+        missed = np.column_stack([starts, np.ones(len(starts))])
+    world = np.array([(*hit, 1.0) if hit is not None else miss for hit, miss in zip(found, missed)])
+    return pixels, world
+
+
+def rays_through(projector: Projector, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """[N, 3] where rays through `pixels` [N, 2] of the first frame begin, and [N, 3] their unit directions,
+    in world space."""
+    fit, lens = projector.fit, projector.lenses[0]
     device = (np.column_stack([pixels, np.ones(len(pixels))]) @ np.linalg.inv(to_pixels(fit)).T)[:, :2]
     unproject = np.linalg.inv(lens.projection @ lens.view)
 
@@ -175,17 +192,7 @@ def _background(scene, evaluated, projector: Projector, is_subject) -> Iterator[
     starts = at(-1.0)
     rays = at(0.0) - starts
     rays /= np.linalg.norm(rays, axis=1, keepdims=True)
-    found = []
-    for start, ray in zip(starts, rays):
-        hit = cast_ray(scene, evaluated(), start, ray, is_subject)
-        found.append(hit)
-        yield
-    if lens.perspective:
-        missed = np.column_stack([rays, np.zeros(len(rays))])
-    else:
-        missed = np.column_stack([starts, np.ones(len(starts))])
-    world = np.array([(*hit, 1.0) if hit is not None else miss for hit, miss in zip(found, missed)])
-    return pixels, world
+    return starts, rays
 
 
 def cast_ray(

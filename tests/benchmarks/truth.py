@@ -9,6 +9,7 @@ Left out: pictures that are painted, and every kind of subject but these.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,7 +52,7 @@ def gltf(bpy, action: str) -> None:
 def shoot(bpy):
     """The request for a scene's range, and what Cycles renders of the measured frames (clip index ->
     picture)."""
-    from shared.messages import GenerationRequest
+    from shared.messages import Backdrop, GenerationRequest
     from shared.pose import Limb, PoseSequence
     from tests.addon.rigs import run
 
@@ -65,7 +66,8 @@ def shoot(bpy):
     pose = clip.pose
     limbs = tuple(Limb(limb.name, limb.part, limb.subject) for limb in pose.limbs)
     arrays = (pose.points, pose.lengths, pose.owners, pose.offsets)
-    fields = ("first_frame", "subject_mask", "first_labels", "part_maps", "shadow_maps", "camera_motion")
+    maps = ("first_labels", "part_maps", "shadow_maps", "surface_flow")
+    fields = ("first_frame", "subject_mask", *maps, "camera_motion")
     request = GenerationRequest(
         job="truth",
         engine="draft",
@@ -74,6 +76,7 @@ def shoot(bpy):
         num_frames=planned.num_frames,
         fps=planned.fps,
         pose=PoseSequence(pose.width, pose.height, pose.parts, limbs, *arrays),
+        backdrop=Backdrop(**dataclasses.asdict(clip.backdrop)) if clip.backdrop else None,
         **{name: getattr(clip, name) for name in fields},
     )
     placed = views.fit(*view.frame_size(scene), planned.width, planned.height)

@@ -190,6 +190,13 @@ def live_poses(draw):
     return messages.LivePose(**draw(fields_of(messages.LivePose, **given)))
 
 
+def backdrops():
+    shape = st.tuples(st.integers(1, 5), st.integers(1, 5))
+    return fields_of(messages.Backdrop, labels=hnp.arrays(np.uint8, shape)).map(
+        lambda fields: messages.Backdrop(**fields)
+    )
+
+
 @st.composite
 def requests(draw):
     count = draw(st.integers(1, 4))
@@ -213,6 +220,8 @@ def requests(draw):
         first_labels=st.none() | hnp.arrays(np.uint8, (height, width), elements=labels),
         part_maps=st.none() | hnp.arrays(np.uint8, maps, elements=labels),
         shadow_maps=st.none() | hnp.arrays(np.uint8, maps),
+        surface_flow=st.none() | hnp.arrays(np.int16, maps.map(lambda shape: (count, 2, *shape[1:]))),
+        backdrop=st.none() | backdrops(),
         camera_motion=st.none() | paths,
     )
     return messages.GenerationRequest(**draw(fields_of(messages.GenerationRequest, **given)))

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from shared.messages import GenerationRequest
+from shared.messages import NO_FLOW, GenerationRequest
 from shared.pose import PoseSequence
 
 from ...poseanything.conditioning.latent_grid import InputError
@@ -14,15 +14,18 @@ from ...poseanything.conditioning.pictures import decode_picture
 from ..base import EngineError
 from . import regions, segmentation
 from .alignment import Alignment, find_alignment
-from .background import Background
+from .background import Background, stands
 from .layers import cut_parts, lend_parts
 from .motion import find_motion
 from .outline import Outline
 from .shadows import Shadow
+from .surface import SurfaceDrawer
 from .symmetry import find_mirrors
 from .tracks import Tracks, track_limbs, track_pose
 from .warping import Drawer
 
+KNOWN = 0.8
+"""So much of the subject in the part maps must have a flow, for the flow alone to draw it."""
 EXACT_EDGE, GUESSED_EDGE = 2, 4
 """Pixels around the subject that belong to its soft edge, with the truth about its outline and without."""
 STILL = 2.0
@@ -35,11 +38,12 @@ class Clip:
 
     def __init__(self, request: GenerationRequest):
         self.request, self.notes = request, []
+        self.posed = np.array(request.conditioned_frames())
         self.image = decode(request.first_frame)
         self.tracks = track_limbs(request)
         aligned = self._align() if self.tracks is not None and self.tracks.rest == 0 else None
         request = self.request
-        self.drawer = None
+        self.drawer = self.surface = None
         owners = np.zeros(self.image.shape[:2], np.int16)
         if self.tracks is None:
             self.notes.append(
@@ -47,20 +51,21 @@ class Clip:
             )
         else:
             owners = segmentation.find_owners(request, self.image, self.tracks)
+            self.surface = self._flowing(owners) if aligned is None else None
             if owners.any():
-                owners = self._cut(owners)
+                owners = self._cut(owners) if self.surface is None else owners
             else:
                 self.notes.append(
                     "The pose does not lie over the first frame, so nothing in it moves with the pose."
                 )
+        self._owners = owners
         exact = request.first_labels is not None or request.subject_mask is not None
         # The maps of a subject that comes to its pose from elsewhere are not those of what is drawn.
         self.shadow = Shadow.of(request, self.image, owners > 0) if aligned is None else None
         plain, edge = self.shadow.remove(self.image) if self.shadow else (self.image, None)
         soft = EXACT_EDGE if exact else GUESSED_EDGE
-        self.background = Background(plain, owners > 0, request.camera_motion, soft, edge)
+        self.background = Background(plain, owners > 0, request.camera_motion, soft, edge, request.backdrop)
         self.outline = Outline.of(request.part_maps, owners) if aligned is None else None
-        self.posed = np.array(request.conditioned_frames())
 
     def _align(self) -> Alignment | None:
         """Find the subject in a picture that does not show it in the first pose; None where it does."""
@@ -89,6 +94,18 @@ class Clip:
         self.request = dataclasses.replace(request, **planes)
         alignment.ease(self.tracks)
         return alignment
+
+    def _flowing(self, owners: np.ndarray) -> SurfaceDrawer | None:
+        """Draws the subject by its surface; None where the request does not know that of every frame and of
+        nearly all that is seen."""
+        request = self.request
+        flow, maps = request.surface_flow, request.part_maps
+        if flow is None or maps is None or not owners.any() or len(self.posed) < request.num_frames:
+            return None
+        flowing = np.count_nonzero(flow[:, 0] != NO_FLOW) * maps[0].size / flow[0, 0].size
+        if flowing < KNOWN * np.count_nonzero(maps):
+            return None
+        return SurfaceDrawer(flow, self.image, owners > 0)
 
     def _cut(self, owners):
         request, tracks = self.request, self.tracks
@@ -139,30 +156,45 @@ class Clip:
         if lost:
             self.notes.append(f"{_limbs(range(lost))} not seen in the first frame and left out.")
 
+    def _still(self, index: int) -> bool:
+        """Whether the subject stands as it did in the first frame."""
+        if self.surface is not None:
+            return self.surface.still(index)
+        return self.tracks is None or self.tracks.still(index)
+
     def frame(self, index: int) -> np.ndarray:
         """RGB uint8 [height, width, 3]; the first frame itself wherever the clip stands as it did there."""
-        if self.background.still(index) and (self.drawer is None or self.tracks.still(index)):
+        if self.background.still(index) and self._still(index):
             return self.image
         behind = self.background.seen(index)
         if self.shadow is not None:
             behind = self.shadow.cast(self._known(index), behind)
-        if self.drawer is None:
+        if self.drawer is None and self.surface is None:
             return behind
+        if self.surface is not None:
+            canvas = behind.copy()
+            self.surface.draw(index, canvas)
+            return canvas
         canvas, coverage = self._draw(index, self.tracks, behind)
         # What is known of the frames without a pose is not asked for: the clip is free there.
         if self.outline is not None and (self.posed == index).any():
             self.outline.correct(index, canvas, coverage, behind)
         return canvas
 
+    def cut(self) -> None:
+        """Make ready for `pose`, which bends parts also where the clip's own frames are drawn by surfaces."""
+        if self.drawer is None and self._owners.any():
+            self._cut(self._owners)
+
     def pose(self, pose: PoseSequence, camera_motion: np.ndarray | None) -> np.ndarray:
-        """RGB uint8 [height, width, 3] of a pose that is in no frame of the clip; `frame` must not be called
-        any more. The subject keeps the shadow of the rest frame."""
+        """RGB uint8 [height, width, 3] of a pose that is in no frame of the clip, after `cut`; `frame` must
+        not be called any more. The subject keeps the shadow of the rest frame."""
         behind = self.background.seen_by(camera_motion)
         if self.tracks is None:
             return behind.copy()
         width, height = self.request.width, self.request.height
         tracks = track_pose(self.tracks, self.request.pose, pose, width, height)
-        if tracks.still(1) and behind is self.background.plate:
+        if tracks.still(1) and stands(camera_motion):
             return self.image.copy()
         if self.shadow is not None:
             moved = complex(*(tracks.points[1] - tracks.points[0]).mean(axis=0))

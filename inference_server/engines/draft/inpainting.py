@@ -15,6 +15,13 @@ SHADING = 10.0
 something seen."""
 
 
+COARSE = 4
+"""Pixels by which labels may be off."""
+
+LEAST = 64
+"""Pixels of a material that tell what it looks like."""
+
+
 def spread(image: np.ndarray, known: np.ndarray) -> np.ndarray:
     """[h, w, 3] float32: the known pixels' colours carried smoothly into the unknown ones (push and pull on a
     pyramid, after Gortler et al., 1996). Known pixels keep theirs."""
@@ -31,27 +38,43 @@ def spread(image: np.ndarray, known: np.ndarray) -> np.ndarray:
     return filled
 
 
-def complete(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
+def complete(image: np.ndarray, hole: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
     """[h, w, 3] uint8: the picture with its hole filled from the rest of it; pixels outside keep their
-    values.
+    values. `labels` [h, w] uint8, where they are known, say which places are of one material, 0 meaning that
+    nothing is known of a place.
 
     Which patches of the surroundings fit is agreed on from coarse to fine at a reduced size; each pixel of
     the full picture then copies from as far off, and what steps in brightness this leaves are smoothed."""
     if not hole.any():
         return image.copy()
-    guess = _guess(image, hole)
+    guess = _guess(image, hole) if labels is None else _guess_alike(image, hole, labels)
     finest = max(0, int(np.ceil(np.log2(hole.sum() / TARGET_PIXELS) / 2)))
+    # Near a border the labels are too coarse to say whose a pixel is.
+    square = np.ones((2 * COARSE + 1,) * 2, np.uint8)
+    materials = None
+    if labels is not None:
+        clear = cv2.dilate(labels, square) == cv2.erode(labels, square)
+        materials = labels, np.where(clear, labels, 0).astype(np.uint8)
     rng = np.random.default_rng(0)
     found = None
     for colour, missing in reversed(_reduce(guess, hole, finest)):
+        small = None
+        if materials is not None:
+            small = tuple(
+                cv2.resize(one, missing.shape[::-1], interpolation=cv2.INTER_NEAREST) for one in materials
+            )
         start = None
         if found is not None:
             start = 2 * cv2.resize(
                 found[0].astype(np.float32), missing.shape[::-1], interpolation=cv2.INTER_NEAREST
             )
             start = start.astype(np.int64)
-        found = PatchSearch(colour, missing, start, rng).run() or found
-    copied = guess if found is None or not found[1].any() else _copy(image, guess, hole, *found, 2**finest)
+        found = PatchSearch(colour, missing, start, rng, small).run() or found
+    copied = (
+        guess
+        if found is None or not found[1].any()
+        else _copy(image, guess, hole, materials, *found, 2**finest)
+    )
     out = image.copy()
     out[hole] = np.clip(np.rint(copied[hole]), 0, 255)
     return out
@@ -74,6 +97,20 @@ def _guess(image, hole):
     mixed = np.where(total > 0, mixed, colour).astype(np.float32)
     full = cv2.resize(mixed, hole.shape[::-1], interpolation=cv2.INTER_LINEAR)
     return np.where(hole[..., None], full, image).astype(np.float32)
+
+
+def _guess_alike(image, hole, labels):
+    """A first fill from what is of the same material, where the picture shows any."""
+    guess = None
+    for label in np.unique(labels[hole]):
+        own = labels == label
+        known = cv2.erode((own & ~hole).view(np.uint8), np.ones((3, 3), np.uint8)) > 0
+        if label and known.sum() >= LEAST:
+            one = _guess(image, ~known)
+        else:
+            one, own = _guess(image, hole), own & hole
+        guess = one if guess is None else np.where(own[..., None], one, guess)
+    return np.where(hole[..., None], guess, image).astype(np.float32)
 
 
 def _grain(colour, known):
@@ -118,7 +155,7 @@ def _reduce(colour, hole, finest):
     return levels[finest:]
 
 
-def _copy(image, guess, hole, shifts, sure, factor):
+def _copy(image, guess, hole, materials, shifts, sure, factor):
     """The full picture, float32, its hole copied by shifts found at 1 / factor of its size."""
     height, width = hole.shape
     _, nearest = cv2.distanceTransformWithLabels(
@@ -141,11 +178,15 @@ def _copy(image, guess, hole, shifts, sure, factor):
             from_y = np.clip(y + factor * shifts[row, column, 0], 0, height - 1)
             from_x = np.clip(x + factor * shifts[row, column, 1], 0, width - 1)
             weight = np.abs(1 - dy - (v - top)) * np.abs(1 - dx - (u - left)) + 1e-4
-            weight = np.where(hole[from_y, from_x], 1e-6, weight).astype(np.float32)
+            useless = hole[from_y, from_x]
+            if materials is not None:
+                useless = useless | (materials[1][from_y, from_x] != materials[0][y, x])
+            weight = np.where(useless, 1e-6, weight).astype(np.float32)
             total += weight[:, None] * image[from_y, from_x]
             share += weight
     copied = guess.copy()
-    copied[y, x] = total / share[:, None]
+    fine = share > 1e-3 if materials is not None else slice(None)
+    copied[y[fine], x[fine]] = total[fine] / share[fine][:, None]
     edge = ring & ~hole
     copied += spread(image - copied, edge)
     copied[~hole] = image[~hole]

@@ -17,6 +17,7 @@ class LiveDraft(LiveSession):
 
     def __init__(self, request: GenerationRequest):
         self._clip = Clip(request)
+        self._clip.cut()
         self.note = " ".join(self._clip.notes)
 
     def draw(self, pose: PoseSequence, camera_motion: np.ndarray | None) -> np.ndarray:

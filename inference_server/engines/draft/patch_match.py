@@ -17,6 +17,9 @@ height."""
 POOR = 20.0
 """A patch that differs from what it stands for by so many grey levels on average is not worth copying."""
 
+ALIEN = 40.0
+"""What it costs to copy another material, in grey levels."""
+
 _HOPS = [(y, x) for hop in (1, 3) for y, x in ((0, hop), (0, -hop), (hop, 0), (-hop, 0))]
 
 
@@ -25,10 +28,16 @@ class PatchSearch:
 
     Near matches spread from pixel to pixel (PatchMatch, Barnes et al., 2009); the patches found then vote for
     the colours that the next round compares with (Wexler et al., 2007). `start` [h, w, 2] are shifts to begin
-    with."""
+    with; `labels` [h, w] twice are the materials of what is looked for and of what may be copied, where they
+    are known: likenesses are looked for within one."""
 
     def __init__(
-        self, colour: np.ndarray, hole: np.ndarray, start: np.ndarray | None, rng: np.random.Generator
+        self,
+        colour: np.ndarray,
+        hole: np.ndarray,
+        start: np.ndarray | None,
+        rng: np.random.Generator,
+        labels: tuple[np.ndarray, np.ndarray] | None = None,
     ):
         self.height, self.width = hole.shape
         self.rng = rng
@@ -44,6 +53,7 @@ class PatchSearch:
         self.steps = [(dy, dx) for dy in range(-REACH, REACH + 1) for dx in range(-REACH, REACH + 1)]
         self.patch = np.array([dy * (self.width + 2 * REACH) + dx for dy, dx in self.steps])
         self.start = start
+        self.labels = labels
 
     def run(self) -> tuple[np.ndarray, np.ndarray] | None:
         """([h, w, 2] int, [h, w] bool): by how many rows and columns off each pixel of the hole finds its
@@ -86,6 +96,10 @@ class PatchSearch:
 
     def _cost(self, which, sy, sx):
         drift = len(self.patch) * 3 * np.square(LEVEL / self.height * (sy - self.y[which]))
+        if self.labels is not None:
+            wanted, there = self.labels
+            alien = there[sy, sx] != wanted[self.y[which], self.x[which]]
+            drift = drift + len(self.patch) * 3 * ALIEN**2 * alien
         return np.square(self.wanted[which] - self._patches(sy, sx)).sum((1, 2)) + drift
 
     def _offer(self, sy, sx):

@@ -1,0 +1,179 @@
+"""Triangles as a camera sees them, and how they are drawn into a `zbuffer.ZBuffer`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from .zbuffer import ZBuffer
+
+BATCH = 60_000
+"""Triangles looked at before somebody else may go on."""
+
+
+class Seen:
+    """Vertices as a camera sees them: `homogeneous` [V, 3] pixels, `corners` [V, 3] as `ZBuffer.draw` takes
+    them, and `height` [V] in front of the near plane; where that is negative corners mean nothing, and not
+    all is `whole`."""
+
+    def __init__(self, homogeneous: np.ndarray, depth: np.ndarray, near: float, perspective: bool):
+        self._perspective = perspective
+        self._near = near
+        self.homogeneous = homogeneous
+        self.height = depth - near
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            nearness = 1 / depth if perspective else -depth
+            self.corners = np.column_stack([homogeneous[:, :2] / homogeneous[:, 2:], nearness])
+        self.whole = bool((self.height >= 0).all())
+        # Between which pixel centres a vertex lies.
+        self._cells = np.floor(np.clip(self.corners[:, :2], -30000, 30000) - 0.5).astype(np.int16)
+
+    def cover(self, triangles: np.ndarray, outward: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """Corners [n, 3, 3] of those of the triangles [T, 3] that may cover a pixel's centre, and which
+        they are [n]. Those that cross the near plane are cut there, to one or two. Of a closed surface whose
+        triangles run counterclockwise as seen from without (`outward`), only those that face the camera."""
+        if self.whole:
+            kept = np.flatnonzero(self._spread(triangles))
+            corners = self.corners[triangles[kept]]
+            if outward:
+                facing = np.flatnonzero(area(corners[..., :2]) < 0)
+                corners, kept = corners[facing], kept[facing]
+            return corners, kept
+        in_front = (self.height >= 0)[triangles]
+        count = in_front.sum(axis=1)
+        kept = np.flatnonzero((count == 3) & self._spread(triangles))
+        one, two = np.flatnonzero(count == 1), np.flatnonzero(count == 2)
+        cut = [*self._cut(triangles[one], in_front[one])[:1], *self._cut(triangles[two], ~in_front[two])[1:]]
+        return np.concatenate([self.corners[triangles[kept]], *cut]), np.concatenate([kept, one, two, two])
+
+    def _spread(self, triangles: np.ndarray) -> np.ndarray:
+        """Whether the corners lie on both sides of a column of pixel centres, and of a row."""
+        (ax, ay), (bx, by), (cx, cy) = (self._cells[triangles[:, corner]].T for corner in range(3))
+        return ((ax != bx) | (bx != cx)) & ((ay != by) | (by != cy))
+
+    def _cut(self, triangles: np.ndarray, alone: np.ndarray) -> list[np.ndarray]:
+        """Cut triangles [n, 3] at the near plane, of whose corners the one that is `alone` [n, 3] lies on one
+        side: the piece on its side, and the two on the other, as corners [n, 3, 3] each."""
+        order = (alone.argmax(axis=1)[:, None] + np.arange(3)) % 3
+        around = np.take_along_axis(triangles, order, axis=1)
+        corners = np.concatenate([self.homogeneous[around], self.height[around][..., None]], axis=2)
+        a, b, c = np.moveaxis(corners, 1, 0)
+        ab = a + (b - a) * (a[:, 3:] / (a[:, 3:] - b[:, 3:]))
+        ac = a + (c - a) * (a[:, 3:] / (a[:, 3:] - c[:, 3:]))
+        pieces = []
+        for piece in ((a, ab, ac), (ab, b, c), (ab, c, ac)):
+            flat = np.stack(piece, axis=1).reshape(-1, 4)
+            seen = Seen(flat[:, :3], flat[:, 3] + self._near, -np.inf, self._perspective)
+            pieces.append(seen.corners.reshape(-1, 3, 3))
+        return pieces
+
+
+def area(corners: np.ndarray) -> np.ndarray:
+    """[n] twice the signed area of triangles [n, 3, 2]."""
+    ax, ay = corners[:, 0, 0], corners[:, 0, 1]
+    return (corners[:, 1, 0] - ax) * (corners[:, 2, 1] - ay) - (corners[:, 1, 1] - ay) * (
+        corners[:, 2, 0] - ax
+    )
+
+
+def mixtures(homogeneous: np.ndarray, vertices: np.ndarray, pixel: np.ndarray, width: int) -> np.ndarray:
+    """[P, 3] shares of the three `vertices` [P, 3] of the triangles seen at pixels, counted row by row, in
+    the points seen there. In homogeneous pixels such a point is a mixture of the corners, also of those
+    behind the camera."""
+    a, b, c = np.moveaxis(homogeneous[vertices], 1, 0)
+    x, y = pixel % width + 0.5, pixel // width + 0.5
+    share = np.empty((len(pixel), 3))
+    for k, (u, v) in enumerate(((b, c), (c, a), (a, b))):
+        share[:, k] = (
+            (u[:, 1] * v[:, 2] - u[:, 2] * v[:, 1]) * x
+            + (u[:, 2] * v[:, 0] - u[:, 0] * v[:, 2]) * y
+            + (u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0])
+        )
+    share /= share.sum(axis=1, keepdims=True)
+    return share
+
+
+def draw_triangles(
+    buffer: ZBuffer, seen: Seen, triangles: np.ndarray, first: int, window=None, outward: bool = False
+) -> Iterator[None]:
+    """Draw triangles numbered from `first` on."""
+    for begin in range(0, len(triangles), BATCH):
+        corners, numbers = seen.cover(triangles[begin : begin + BATCH], outward)
+        yield from buffer.draw(corners, numbers + (begin + first), window)
+        yield
+
+
+class Camera:
+    """What a projector of one frame sees, on a grid.
+
+    `pixels` [3, 4] takes world points to homogeneous pixels of the grid, `depths` [4] to depth."""
+
+    def __init__(self, pixels: np.ndarray, depths: np.ndarray, near: float, perspective: bool):
+        self._matrix = np.vstack([pixels, depths])
+        self._near = near
+        self._perspective = perspective
+
+    @classmethod
+    def of(cls, projector, zoom: float) -> Camera:
+        """On a grid of `zoom` samples for each pixel."""
+        to_grid = np.diag([zoom, zoom, 1.0]) @ projector.pixels[0]
+        lens = projector.lenses[0]
+        return cls(to_grid, projector.depths[0], float(projector.nears[0]), lens.perspective)
+
+    def scale_at(self, place: np.ndarray) -> float:
+        """How many samples a unit of length takes at a place [3] in world space, facing the camera."""
+        row, w = self._matrix[0, :3], self._matrix[2]
+        depth = float(w[:3] @ place + w[3]) if self._perspective else 1.0
+        across = row - w[:3] * (row @ w[:3]) / max(float(w[:3] @ w[:3]), 1e-18) if self._perspective else row
+        return float(np.linalg.norm(across)) / max(abs(depth), 1e-9)
+
+    def see(self, points: np.ndarray, world: np.ndarray) -> Seen:
+        """Object space points [V, 3]."""
+        matrix = (self._matrix @ world).astype(np.float32)
+        seen = points @ matrix[:, :3].T + matrix[:, 3]
+        return Seen(seen[:, :3], seen[:, 3], self._near, self._perspective)
+
+    def towards(self, points: np.ndarray) -> np.ndarray:
+        """[V, 3] unit vectors from points in world space to the camera."""
+        w = self._matrix[3]
+        out = np.broadcast_to(-w[:3], points.shape)
+        if self._perspective:
+            out = np.linalg.solve(self._matrix[:3, :3], -self._matrix[:3, 3]) - points
+        return out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-12)
+
+    def behind(self, nearness: np.ndarray, other: np.ndarray) -> np.ndarray:
+        """How far what has a nearness lies behind what has another one, in scene units."""
+        if not self._perspective:
+            return other - nearness
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return 1 / nearness - 1 / other
+
+    def window(self, boxes: list[np.ndarray], width: int, height: int) -> tuple[int, int, int, int]:
+        """Left, top, right, bottom (exclusive) of a rectangle of pixels around boxes [8, 3] in world space,
+        within the picture."""
+        flat, depth = self._flatten(np.concatenate(boxes))
+        if (depth < self._near).any():
+            return 0, 0, width, height
+        low, high = np.floor(flat.min(axis=0)) - 1, np.ceil(flat.max(axis=0)) + 1
+        (left, top), (right, bottom) = np.clip([low, high], 0, (width, height)).astype(int).tolist()
+        return left, top, right, bottom
+
+    def farthest(self, corners: np.ndarray) -> float:
+        """The greatest depth of points [n, 3] in world space."""
+        return float(self._flatten(corners)[1].max())
+
+    def nearest_over(self, corners: np.ndarray, window) -> np.ndarray:
+        """[n] the least depth of boxes [n, 8, 3] in world space; infinite for those beside the window or
+        behind."""
+        flat, depth = self._flatten(corners)
+        beside = (flat < window[:2]).all(axis=1) | (flat > window[2:]).all(axis=1)
+        behind = depth < self._near
+        unseen = behind.all(axis=1) | (beside.any(axis=1) & ~behind.any(axis=1))
+        return np.where(unseen, np.inf, depth.min(axis=1))
+
+    def _flatten(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """x, y in pixels and depth of points in world space."""
+        seen = points @ self._matrix[:, :3].T + self._matrix[:, 3]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return seen[..., :2] / seen[..., 2:3], seen[..., 3]
