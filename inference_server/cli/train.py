@@ -56,8 +56,13 @@ def _train(args: argparse.Namespace) -> None:
     batches = ShardBatches(cache, settings, transformer.config.patch_size, encode_prompt, drafts)
     trainer = Trainer(args.output, settings, transformer, batches, _report, cpu=args.cpu)
     trainer.run()
-    trainer.export(args.output / "transformer", torch.bfloat16)
-    print(f"\n{trainer.step} steps; the averaged weights are in {args.output / 'transformer'}")
+    if settings.trainable == "lora":
+        made = args.output / "lora.safetensors"
+        trainer.export_lora(made)
+    else:
+        made = args.output / "transformer"
+        trainer.export(made, torch.bfloat16)
+    print(f"\n{trainer.step} steps; the averaged weights are in {made}")
 
 
 def _transformer(settings):
@@ -86,6 +91,8 @@ def _transformer(settings):
         wan = WanTransformer3DModel.from_pretrained(path, torch_dtype=torch.float32)
         if wan.config.in_channels == wan.config.out_channels:
             return extend_wan(wan, **settings.transformer)
+    if settings.trainable == "lora":  # what is frozen needs no more than half precision
+        return load_transformer(path, torch_dtype=torch.bfloat16)
     transformer = load_transformer(path, torch_dtype=torch.float32).requires_grad_(True)
     if settings.transformer.get("part_attention") and not transformer.config.part_attention:
         return _with_part_attention(transformer, settings.transformer)

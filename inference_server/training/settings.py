@@ -10,7 +10,7 @@ from pathlib import Path
 from .errors import TrainingError
 
 CHOICES = {
-    "trainable": ("all", "part_attention"),
+    "trainable": ("all", "part_attention", "lora"),
     "loss_weights": ("release", "uniform"),
     "mixed_precision": ("no", "bf16", "fp16"),
     "part_masks": ("mixed", "known", "drawn", "whole", "none"),
@@ -25,7 +25,9 @@ class TrainingSettings:
     transformer: entries of the configuration of `PoseAnythingTransformer3DModel`, for a model that begins at
         random.
     checkpoint: the transformer to begin from instead; a plain Wan 2.2 one is extended.
-    trainable: "all", or "part_attention", all else frozen (stage 3).
+    trainable: "all"; "part_attention", all else frozen (stage 3); or "lora", low-rank matrices beside the
+        layers of attention and feed-forward, which go into a file of their own.
+    lora_rank: of these matrices.
     batch_size: examples a step, on each process.
     steps: how many in all. With `minutes` the run ends after so long at the latest, and the learning rate
         goes by whichever is nearer its end.
@@ -50,6 +52,7 @@ class TrainingSettings:
     transformer: dict = field(default_factory=dict)
     checkpoint: str = ""
     trainable: str = "all"
+    lora_rank: int = 32
     batch_size: int = 64
     accumulation: int = 1
     steps: int = 100_000
@@ -130,8 +133,19 @@ STAGES = {
     "base": _OF_THE_PAPER | {"part_masks": "none"},
     "mixed": _OF_THE_PAPER | {"part_masks": "none", "pose_dropout": 0.1},
     "parts": _OF_THE_PAPER | {"trainable": "part_attention", "part_masks": "known", "part_dropout": 0.0},
+    "lora": _OF_THE_PAPER
+    | {
+        "trainable": "lora",
+        "learning_rate": 1e-4,
+        "part_masks": "known",
+        "sparse_poses": 0.3,
+        "ema_decay": 0.99,
+        "steps": 2000,
+        "checkpoint_seconds": 600.0,
+    },
     "distill": _OF_THE_PAPER
     | {"distillation": "consistency", "part_masks": "known", "part_dropout": 0.0, "sparse_poses": 0.5},
 }
 """The paper's stages: the base model without part-aware attention, on humans; on humans and all else; and
-part-aware attention alone, all else frozen (section 5.1). Which data is said on the command line."""
+part-aware attention alone, all else frozen (section 5.1). "lora" learns a character from a few takes,
+"distill" teaches a model to do with few steps. Which data is said on the command line."""

@@ -15,6 +15,8 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from diffusers.training_utils import EMAModel
+from peft import LoraConfig, get_peft_model_state_dict
+from safetensors.torch import save_file
 
 from ..poseanything.models.transformer import PoseAnythingTransformer3DModel
 from .distillation import METHODS, DistributionMatching, distilled_timesteps
@@ -24,6 +26,9 @@ from .objective import Batch, Objective
 from .settings import TrainingSettings
 
 CHECKPOINTS_KEPT = 2
+ADAPTER = "trained"
+LORA_LAYERS = r".*\.(attn1|attn2)\.(to_q|to_k|to_v|to_out\.0)|.*\.ffn\.net\.(0\.proj|2)"
+"""Of the blocks, those that low-rank matrices are added to."""
 
 
 class Batches(Protocol):
@@ -73,7 +78,7 @@ class Trainer:
         if settings.tensorboard:
             self.accelerator.init_trackers("training")
         set_seed(settings.seed)
-        freeze(transformer, settings.trainable)
+        freeze(transformer, settings.trainable, settings.lora_rank)
         if settings.gradient_checkpointing:
             transformer.enable_gradient_checkpointing()
         self.objective = make_objective(settings, transformer).to(self.accelerator.device)
@@ -90,6 +95,8 @@ class Trainer:
         if isinstance(self.objective, DistributionMatching):
             self.accelerator.register_for_checkpointing(self.objective)
         self._generator = torch.Generator(self.accelerator.device)
+        if settings.trainable != "all":  # what is frozen lies in the checkpoint that was begun with
+            self.accelerator.register_save_state_pre_hook(_leave_out_the_frozen)
 
     @property
     def model(self) -> PoseAnythingTransformer3DModel:
@@ -236,7 +243,7 @@ class Trainer:
     def _load(self, folder: Path) -> None:
         try:
             state = json.loads((folder / "state.json").read_text())
-            self.accelerator.load_state(folder)
+            self.accelerator.load_state(folder, strict=self.settings.trainable == "all")
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise TrainingError(
                 f"The checkpoint {folder} can't be gone on with ({str(error).splitlines()[0]});"
@@ -247,6 +254,14 @@ class Trainer:
     def averaged(self):
         """A context in which the model has the averaged weights."""
         return _Averaged(self.ema, self._trained)
+
+    def export_lora(self, path: Path | str) -> None:
+        """Write the averaged low-rank matrices as a LoRA file, in diffusers' names."""
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with self.averaged():
+            weights = get_peft_model_state_dict(self.model, adapter_name=ADAPTER)
+            named = {f"transformer.{name}": value.detach().cpu().half() for name, value in weights.items()}
+        save_file(named, path)
 
     def export(self, folder: Path | str, dtype: torch.dtype = torch.float16) -> None:
         """Write the averaged weights as a diffusers folder."""
@@ -291,16 +306,33 @@ def make_objective(settings: TrainingSettings, transformer: PoseAnythingTransfor
         return Objective(transformer.config, settings.loss_weights, settings.start_share)
     teacher = copy.deepcopy(transformer)
     steps = settings.distilled_steps
-    transformer.register_to_config(
-        distilled_timesteps=distilled_timesteps(steps, transformer.config.flow_shift),
-        num_inference_steps=steps,
-    )
+    timesteps = distilled_timesteps(steps, transformer.config.flow_shift)
+    changes = {"distilled_timesteps": timesteps, "num_inference_steps": steps}
+    # diffusers leaves out what it believes to be a default where it copies a configuration.
+    defaults = [name for name in transformer.config.get("_use_default_values", []) if name not in changes]
+    transformer.register_to_config(**changes, _use_default_values=defaults)
     return METHODS[settings.distillation](transformer.config, teacher)
 
 
-def freeze(transformer: PoseAnythingTransformer3DModel, trainable: str) -> None:
-    """Let all parameters be trained, or those of part-aware attention alone (stage 3). Raises
-    `TrainingError`."""
+def _leave_out_the_frozen(models: list[torch.nn.Module], weights: list[dict], folder: str) -> None:
+    for model, state in zip(models, weights):
+        trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+        for name in state.keys() - trained:
+            del state[name]
+
+
+def freeze(transformer: PoseAnythingTransformer3DModel, trainable: str, rank: int = 0) -> None:
+    """Let all parameters be trained, those of part-aware attention alone (stage 3), or low-rank matrices that
+    are added. Raises `TrainingError`."""
+    if trainable == "lora":
+        # Without an alpha, a file's matrices are taken as they are.
+        config = LoraConfig(r=rank, lora_alpha=rank, target_modules=LORA_LAYERS)
+        transformer.add_adapter(config, adapter_name=ADAPTER)
+        for name, parameter in transformer.named_parameters():
+            parameter.requires_grad_(".lora_" in name)
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+        return
     if trainable == "part_attention" and not transformer.config.part_attention:
         raise TrainingError(
             "Part-aware attention is to be trained, and the model has none; begin from one that has it."

@@ -47,21 +47,6 @@ def test_roads_give_checkpoints_and_figures(tmp_path):
         assert {"bridge/truth/00.webp", "noise/wrong-pose/01.webp"} < set(tar.getnames())
 
 
-def test_a_distilled_model_says_its_steps(tmp_path):
-    """By both methods, from weights that the same command made."""
-    assert start(tmp_path, "--roads", "noise", "--steps", "1", "--minutes", "10").wait(300) == 0
-    with tarfile.open(tmp_path / "out" / "noise.tar.gz") as tar:
-        tar.extractall(tmp_path / "teacher", filter="data")
-    words = ["--roads", "consistency,distribution", "--teacher", str(tmp_path / "teacher"), "--steps", "2"]
-    assert start(tmp_path, *words, "--minutes", "10").wait(300) == 0
-    for method in ("consistency", "distribution"):
-        with tarfile.open(tmp_path / "out" / f"{method}.tar.gz") as tar:
-            tar.extractall(tmp_path / method, filter="data")
-        config = load_transformer(tmp_path / method / "transformer").config
-        assert config.distilled_timesteps == [1000.0, 937.5, 833.333, 625.0]
-        assert config.num_inference_steps == 4
-
-
 def test_it_goes_on_after_a_kill_and_ends_in_time(tmp_path):
     process = start(tmp_path, "--roads", "bridge", "--minutes", "10")
     packed = tmp_path / "out" / "bridge.tar.gz"

@@ -8,14 +8,20 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("accelerate")
 
-from inference_server.poseanything.checkpoints import load_transformer  # noqa: E402
+from inference_server.poseanything.checkpoints import load_lora, load_transformer  # noqa: E402
 from inference_server.poseanything.models.linear_vae import AutoencoderLinear  # noqa: E402
 from inference_server.poseanything.models.streaming_vae import encode_frames  # noqa: E402
 from inference_server.poseanything.models.transformer import PoseAnythingTransformer3DModel  # noqa: E402
 from inference_server.synthesis.clips import ClipSettings, make_clip  # noqa: E402
 from inference_server.synthesis.pool import Pool  # noqa: E402
 from inference_server.training.errors import TrainingError  # noqa: E402
-from inference_server.training.objective import Objective, release_weights, sample, sigmas  # noqa: E402
+from inference_server.training.objective import (  # noqa: E402
+    Objective,
+    predict,
+    release_weights,
+    sample,
+    sigmas,
+)
 from inference_server.training.pool_batches import PoolBatches, encode, fit_vae, to_video  # noqa: E402
 from inference_server.training.settings import STAGES, TrainingSettings  # noqa: E402
 from inference_server.training.sparse_poses import sample_pose_frames  # noqa: E402
@@ -70,6 +76,8 @@ def make(pool, vae, tmp_path):
             config = TINY | ({"part_attention": False} if settings.part_masks == "none" else {})
             transformer = PoseAnythingTransformer3DModel(**config)
             initialise(transformer)
+            if settings.distillation or settings.trainable == "lora":  # a model that has learned something
+                torch.nn.init.normal_(transformer.proj_out.weight, std=0.1)
         drafts = transformer.config.init == "draft"
         batches = PoolBatches(pool, vae, settings, 8, torch.device("cpu"), drafts=drafts, held_out=2)
         batches.take_in()
@@ -129,15 +137,26 @@ def test_the_last_thing_exported_loads_as_any_checkpoint(make, tmp_path):
             assert loaded.state_dict()[name] == pytest.approx(value, abs=2e-3), name
 
 
-@pytest.mark.parametrize("part_masks", ["none", "mixed"])
-def test_a_killed_run_goes_on_bit_for_bit(make, part_masks):
-    whole = make("whole", part_masks=part_masks)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"part_masks": "none"},
+        {"part_masks": "mixed"},
+        {"part_masks": "whole", "distillation": "distribution"},
+        {"part_masks": "known", "trainable": "lora", "lora_rank": 4},
+    ],
+    ids=lambda changes: "-".join(str(value) for value in changes.values()),
+)
+def test_a_killed_run_goes_on_bit_for_bit(make, changes):
+    whole = make("whole", **changes)
+    began = weights(whole)
     whole.run()
+    assert any(not torch.equal(value, began[name]) for name, value in weights(whole).items())
 
     class Killed(Exception):
         pass
 
-    cut = make("cut", part_masks=part_masks)
+    cut = make("cut", **changes)
     train = cut._train
 
     def until_third(batch, progress):
@@ -150,13 +169,64 @@ def test_a_killed_run_goes_on_bit_for_bit(make, part_masks):
     cut._train = until_third
     with pytest.raises(Killed):
         cut.run()
-    again = make("cut", part_masks=part_masks)
+    again = make("cut", **changes)
     again.run()
     assert again.step == whole.step
     for name, value in weights(whole).items():
         assert torch.equal(value, weights(again)[name]), name
     for ours, theirs in zip(whole.ema.shadow_params, again.ema.shadow_params):
         assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("method", ["consistency", "distribution"])
+def test_a_distilled_model_says_its_steps_and_has_moved(make, tmp_path, method):
+    trainer = make(distillation=method)
+    trainer.run()
+    trainer.export(tmp_path / "transformer")
+    config = load_transformer(tmp_path / "transformer").config
+    assert config.distilled_timesteps == [1000.0, 937.5, 833.333, 625.0] and config.num_inference_steps == 4
+    taught, teacher = weights(trainer), trainer.objective.teacher.state_dict()
+    assert not torch.equal(taught["proj_out.weight"], teacher["proj_out.weight"])
+    batch = trainer.batches.held_out_batch(0, 2)
+    made = sample(trainer.model, batch, 4, torch.Generator().manual_seed(0), renoise=True)
+    assert made.shape == batch.clean.shape and torch.equal(made[:, :, 0], batch.clean[:, :, 0])
+
+
+def test_a_student_that_says_the_same_at_every_level_has_nothing_to_learn(make):
+    trainer = make(distillation="consistency")
+    objective, batch = trainer.objective, trainer.batches.held_out_batch(0, 2)
+
+    class Seen:
+        """Finds the clip, and more of it the more noise there is, by `error`."""
+
+        config = objective.config
+
+        def __init__(self, error):
+            self.error = error
+
+        def __call__(self, noisy, timestep, *inputs, **options):
+            level = (timestep[:, -1] / 1000).view(-1, 1, 1, 1, 1)
+            return ((noisy - (batch.clean + self.error * level)) / level.clamp(min=1e-6),)
+
+    objective.teacher = Seen(0.0)
+    for error, least, most in ((0.0, 0, 1e-5), (1.0, 3e-4, 1)):
+        loss, _ = objective.loss(Seen(error), batch, torch.Generator().manual_seed(0))
+        assert least <= loss <= most
+
+
+def test_a_lora_file_makes_of_the_base_what_training_made(make, tmp_path):
+    trainer = make(trainable="lora", lora_rank=4, part_masks="known")
+    trainer.run()
+    trainer.export_lora(tmp_path / "lora.safetensors")
+    base = make("base", trainable="all", distillation="consistency").objective.teacher
+    batch, sigma = trainer.batches.held_out_batch(0, 2), torch.full((2,), 0.7)
+    with torch.no_grad(), trainer.averaged():
+        plain = predict(base, batch.clean, sigma, batch)
+        load_lora(base, tmp_path / "lora.safetensors")
+        found, wanted = (predict(model, batch.clean, sigma, batch) for model in (base, trainer.model))
+    assert (found - wanted).norm() < 0.02 * (wanted - plain).norm()
+    layers = list((trainer.output / "checkpoints").glob("*/model.safetensors"))
+    assert max(path.stat().st_size for path in layers) < 0.5 * sum(p.numel() for p in base.parameters()) * 4
 
 
 def test_stage_three_moves_part_attention_alone(make):
