@@ -32,6 +32,12 @@ class Preferences:
         description="Start the server from its folder when Generate is pressed and none answers",
         default=True,
     )
+    keep_going: BoolProperty(
+        name="Clips Go On Without Blender",
+        description="What is being generated when Blender quits or crashes is finished by the server, and "
+        "comes when the file is opened again. Otherwise quitting cancels it",
+        default=True,
+    )
     server_folder: StringProperty(
         name="Server Folder",
         description="The checkout of PoseAnything Bridge that holds the server (the folder with build.py in "

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import atexit
+import dataclasses
 import time
 import tomllib
 from pathlib import Path
@@ -16,13 +17,15 @@ from bpy.app.handlers import persistent
 
 from . import engine_settings, preferences
 from .connection.bridge import Bridge
-from .connection.jobs import Job
+from .connection.jobs import LEFT, Job
 from .connection.server import ServerError
 from .rig.motion import Motion
 from .sequencer.arrival import Arrival
 from .shared.engines import EngineDescription, find_engine
 from .shared.messages import GenerationRequest
-from .takes.take import Take
+from .takes import unfinished
+from .takes.take import Take, to_json
+from .takes.unfinished import Unfinished
 
 
 class Session:
@@ -99,10 +102,47 @@ class Session:
     ) -> Job:
         """Send a request; its frames go to the take's folder and onto a strip in `scene`, at `start` or where
         they are filmed. The list of the scene that is `filmed` has the take."""
+        self.bridge.keep_going = preferences.get(bpy.context).keep_going
         job = self.bridge.submit(request, take, engine, warnings)
+        job.unfinished = Unfinished(
+            job=job.id,
+            server=self.bridge.server_key,
+            width=request.width,
+            height=request.height,
+            file=bpy.data.filepath,
+            scene=scene.name,
+            filmed=(filmed or scene).name,
+            start=start,
+            make_movie=make_movie,
+            take=to_json(take),
+        )
+        self._leave(job)
         self.arrival.forget(self.bridge.jobs)
         self.arrival.expect(job, scene, make_movie, filmed, start)
         return job
+
+    def adopt(self, left: Unfinished, take: Take, scene: bpy.types.Scene, filmed: bpy.types.Scene) -> Job:
+        """Fetch the rest of a take that the server has; what else is as in `submit`."""
+        size = left.width, left.height
+        job = self.bridge.adopt(left.job, take, size, unfinished.whole_frames(take, size))
+        job.unfinished = left
+        self.arrival.expect(job, scene, left.make_movie, filmed, left.start)
+        return job
+
+    def note_file(self) -> None:
+        """The file that is open has been saved, perhaps under another name: its takes are found by that."""
+        for name, job in self.bridge.jobs.items():
+            placement = self.arrival.placements.get(name)
+            if job.unfinished is None or placement is None or placement.file in ("", job.unfinished.file):
+                continue
+            job.unfinished = dataclasses.replace(job.unfinished, file=placement.file)
+            self._leave(job)
+
+    def _leave(self, job: Job) -> None:
+        try:
+            unfinished.leave(job.take.folder, job.unfinished)
+        except OSError:
+            pass  # the folder is gone, as the job is about to find
 
     def keep_motions(self, motions: dict[bpy.types.Object, Motion]) -> None:
         """Remember how armatures move, for what the panels say of their bones."""
@@ -123,6 +163,10 @@ class Session:
         heard = self.bridge.poll()
         if self.bridge.engines:
             engine_settings.follow(self.bridge.engines)
+        for job in self.bridge.jobs.values():
+            if job.ended and job.state != LEFT and job.unfinished is not None:
+                job.unfinished = None
+                unfinished.clear(job.take.folder)
         changed = self.arrival.poll(budget) or heard
         if self.arrival.untidy and not any(map(self.in_progress, self.bridge.jobs.values())):
             self.tidy_strips()
@@ -176,6 +220,7 @@ def _after_load(*_) -> None:
 @persistent
 def _after_save(*_) -> None:
     get().arrival.after_save()
+    get().note_file()
 
 
 _HANDLERS = {

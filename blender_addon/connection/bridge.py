@@ -7,12 +7,13 @@ import time
 from contextlib import AbstractContextManager, nullcontext
 
 from ..shared.engines import EngineDescription, find_engine
+from ..shared.keys import TokenError, local_token
 from ..shared.messages import Failed, GenerationRequest, Preview
 from ..takes.take import Take
 from ..takes.writer import TakeWriter
 from . import server as server_process
 from .client import CONNECTED, CONNECTING, BridgeClient, LinkState
-from .jobs import ENCODING, INTERRUPTED, WAITING, Job
+from .jobs import ENCODING, INTERRUPTED, LEFT, WAITING, Job
 from .server import ServerError, ServerProcess, parse_server
 
 PATIENCE = 20.0
@@ -47,6 +48,8 @@ class Bridge:
         self.device = ""
         self.jobs: dict[str, Job] = {}
         self.previews: dict[str, Preview] = {}
+        self.keep_going = True
+        """Whether jobs go on when this bridge is closed, or turns to another server."""
         self._server_state = server_process.STOPPED
         self._restarts = 0
 
@@ -71,13 +74,19 @@ class Bridge:
         self.client = client
 
     def disconnect(self, why: str = "") -> None:
-        """Cancel what runs and stop talking."""
+        """Stop talking; what runs goes on at the server or is cancelled, as `keep_going` says."""
         if self.client is None:
             return
         for job in self.active():
-            if job.state != ENCODING:
+            if job.state != ENCODING and self.keep_going:
+                where = self.client.address
+                job.state, job.sentence = (
+                    LEFT,
+                    f"{why} It goes on at {where}, and is fetched from there later.",
+                )
+            elif job.state != ENCODING:
                 job.hear(Failed(job=job.id, message=why))
-        self.client.close()
+        self.client.close(keep=self.keep_going)
         self.client, self.link, self.engines, self.device = None, LinkState(CONNECTING), (), ""
 
     def connect_if_running(self, server: str, online: bool) -> None:
@@ -100,12 +109,17 @@ class Bridge:
                 return
         if not autostart:
             raise ServerError(f"No server answers at {address}; start it in the Server panel.")
-        self.server.start(folder, python, server)
+        self.server.start(folder, python, server, finish=self.keep_going)
 
     def close(self) -> None:
-        """Cancel what runs, and end the client and the server."""
+        """End the client and the server; a server that has jobs to make finishes them first, as `keep_going`
+        says."""
+        busy = self.keep_going and any(job.state != ENCODING for job in self.active())
         self.disconnect()
-        self.server.stop(wait=True)
+        if busy:
+            self.server.leave()
+        else:
+            self.server.stop(wait=True)
 
     def engine(self, name: str) -> EngineDescription | None:
         """An engine of the server by name; "" is the best that is ready."""
@@ -130,6 +144,29 @@ class Bridge:
         self._forget_old()
         self.jobs[job.id] = job
         self.client.submit(request, TakeWriter(take.folder, take.name, take.num_frames))
+        return job
+
+    @property
+    def server_key(self) -> str:
+        """What tells the server from others, in hexadecimal digits; "" while it is not known."""
+        try:
+            token = self.client and (self.client.token or local_token())
+        except TokenError:
+            token = None
+        return token.server_key.hex() if token else ""
+
+    def adopt(self, name: str, take: Take, size: tuple[int, int], frames: int) -> Job:
+        """Fetch the rest of a job that the server has; the take has its first `frames` frames.
+
+        There must be a connection."""
+        if self.client is None:
+            raise RuntimeError("adopt before connect")
+        label, neural = take.record.get("engine_label", ""), bool(take.record.get("neural", True))
+        job = Job(id=name, take=take, engine_label=label, neural=neural, state=INTERRUPTED, frames=frames)
+        job.interrupted_at = job.began
+        self._forget_old()
+        self.jobs[name] = job
+        self.client.adopt(name, TakeWriter(take.folder, take.name, take.num_frames, frames), size)
         return job
 
     def active(self) -> list[Job]:

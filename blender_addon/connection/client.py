@@ -57,6 +57,8 @@ HEARTBEAT = 2.0
 """Seconds between two Hellos."""
 SILENCE = 30.0
 """Seconds without any message after which a connection counts as broken."""
+AWAKE = 5.0
+"""Seconds in which a server must answer after this computer was asleep."""
 MOST_GAPS = 3
 """How often a job may be asked for anew because a frame is missing."""
 RETRY = 2.0
@@ -100,14 +102,14 @@ class _Submission:
     """A request in the thread's keeping, until its job ends; the message itself until a server is at work on
     it."""
 
-    def __init__(self, request: GenerationRequest, writer: TakeWriter):
-        self.request: GenerationRequest | None = request
+    def __init__(self, request: GenerationRequest | None, writer: TakeWriter, size: tuple[int, int]):
+        """Without a request, of a job that a server has already."""
+        self.request = request
         self.writer = writer
-        self.num_frames = request.num_frames
-        self.size = request.width, request.height
-        self.sent = False
+        self.num_frames = writer.num_frames
+        self.size = size
+        self.sent = self.interrupted = request is None
         self.accepted = False
-        self.interrupted = False
         """Since then nothing that comes counts, until the server has taken up the job anew."""
         self.asked = False
         self.gaps = 0
@@ -170,6 +172,12 @@ class BridgeClient:
         """Send a request once a server answers; its frames go to `writer`."""
         self._command("submit", request, writer)
 
+    def adopt(self, job: str, writer: TakeWriter, size: tuple[int, int]) -> None:
+        """Fetch what `writer` lacks of a job for which this client or another of the same user has asked.
+
+        `size` is the clip's width and height."""
+        self._command("adopt", job, writer, size)
+
     def cancel(self, job: str) -> None:
         """End a job; a `Cancelled` event follows unless it has ended already."""
         self._command("cancel", job)
@@ -214,10 +222,10 @@ class BridgeClient:
             self._live_inbox.clear()
         return answers
 
-    def close(self, timeout: float = 2.0) -> None:
-        """Cancel what runs and end the thread."""
+    def close(self, timeout: float = 2.0, keep: bool = False) -> None:
+        """End the thread; what runs is cancelled, unless it is to be kept."""
         if self._thread.is_alive():
-            self._command("close")
+            self._command("close", keep)
             self._thread.join(timeout)
         if not self._thread.is_alive():
             self._bell.close(linger=0)
@@ -273,7 +281,10 @@ class _Connection:
         self.address = Address.parse(client.address)
         self.submissions: dict[str, _Submission] = {}
         self.views: dict[str, LiveView] = {}
+        self.disowned: set[str] = set()
+        """Jobs that the server is to end and has not been told of yet."""
         self.heard = self.greeted = 0.0
+        self.clocks_apart = time.time() - time.monotonic()
         self.attached = False
         self.connecting = self.gave_up = False
         """Whether ZeroMQ is at work on a connection, and has given up as it was refused or met a stranger."""
@@ -361,9 +372,13 @@ class _Connection:
                 return
             if command == "submit":
                 request, writer = arguments
-                self.submissions[request.job] = _Submission(request, writer)
+                self.submissions[request.job] = _Submission(request, writer, (request.width, request.height))
                 if self.client.link.state == REFUSED:
                     self._refuse(self.client.link.sentence)
+                self._send_waiting()
+            elif command == "adopt":
+                name, writer, size = arguments
+                self.submissions[name] = _Submission(None, writer, size)
                 self._send_waiting()
             elif command == "cancel":
                 self._cancel(arguments[0])
@@ -380,8 +395,9 @@ class _Connection:
                 reached.set()
                 gate.acquire()
             elif command == "close":
-                for job in [name for name, submission in self.submissions.items() if submission.sent]:
-                    self._send(Cancel(job=job))
+                if not arguments[0]:
+                    for job in [name for name, submission in self.submissions.items() if submission.sent]:
+                        self._send(Cancel(job=job))
                 self.closing = True
 
     def _cancel(self, name: str) -> None:
@@ -389,7 +405,7 @@ class _Connection:
         if submission is None:
             return
         if submission.sent:
-            self._send(Cancel(job=name))
+            self._disown(name)
         # The user's wish holds at once, whatever the server makes of it.
         self._end(Cancelled(job=name))
 
@@ -420,9 +436,17 @@ class _Connection:
             del self.views[answer.session]
         self.client._post_live(answer)
 
+    def _disown(self, name: str) -> None:
+        """Have the server end a job, as soon as it can be told."""
+        if not self._send(Cancel(job=name)):
+            self.disowned.add(name)
+
     def _send_waiting(self) -> None:
         if self.client.link.state != CONNECTED:
             return
+        for name in list(self.disowned):
+            if self._send(Cancel(job=name)):
+                self.disowned.discard(name)
         for name, submission in list(self.submissions.items()):
             if submission.interrupted and not submission.asked:
                 submission.asked = self._send(Resume(job=name, have=submission.writer.written))
@@ -481,8 +505,17 @@ class _Connection:
                 "invitation, and paste its token in the preferences."
             )
 
+    def _slept(self) -> bool:
+        """Whether the computer was asleep since this was last asked: only the clock on the wall went on."""
+        apart, before = time.time() - time.monotonic(), self.clocks_apart
+        self.clocks_apart = apart
+        return apart - before > AWAKE
+
     def _keep_alive(self) -> None:
         now = time.monotonic()
+        if self._slept():
+            self.heard = min(self.heard, now - SILENCE + AWAKE)
+            self.greeted = 0.0
         if self.attached:
             if now - self.greeted >= HEARTBEAT and self._send(self.client._hello):
                 self.greeted = now
@@ -656,7 +689,7 @@ class _Connection:
 
     def _give_up(self, name: str, sentence: str) -> None:
         """End a job from this side and spare the server the rest of it."""
-        self._send(Cancel(job=name))
+        self._disown(name)
         self._end(Failed(job=name, code="internal", message=sentence))
 
     def _end(self, ending: Done | Failed | Cancelled) -> None:

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 
 from ..shared.messages import Accepted, Cancelled, Done, Failed, Progress, Queued
 from ..takes.take import Take
+from ..takes.unfinished import Unfinished
 from .client import FramesSaved, Interrupted, Unsent
 
 WAITING, QUEUED, RUNNING, ENCODING = "WAITING", "QUEUED", "RUNNING", "ENCODING"
 INTERRUPTED = "INTERRUPTED"
-DONE, FAILED, CANCELLED = "DONE", "FAILED", "CANCELLED"
-ENDED = (DONE, FAILED, CANCELLED)
+DONE, FAILED, CANCELLED, LEFT = "DONE", "FAILED", "CANCELLED", "LEFT"
+"""`LEFT` goes on at a server that this Blender has left, and can be fetched there later."""
+ENDED = (DONE, FAILED, CANCELLED, LEFT)
 
 
 @dataclass
@@ -22,6 +24,7 @@ class Job:
     state: one of the names above. `ENCODING` and the `DONE` after it are told by whoever encodes a movie.
     frames: how many are on disk.
     warnings: what the exporter found worth saying.
+    unfinished: what is left in the take's folder until no more of it is to come.
     awaited: a script waits for it, and shall not wait for ever for a server that is gone.
     sentence: what the server or this side says of it, above all why it failed.
     """
@@ -40,6 +43,7 @@ class Job:
     sentence: str = ""
     began: float = field(default_factory=time.monotonic)
     deadline: float | None = None
+    unfinished: Unfinished | None = None
     awaited: bool = False
     interrupted_at: float = 0.0
 

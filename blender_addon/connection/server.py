@@ -8,11 +8,11 @@ import socket
 import subprocess
 import sys
 import threading
-from collections import deque
 from pathlib import Path
 
 from ..shared.address import Address, AddressError
-from ..shared.keys import Token, TokenError, destination
+from ..shared.keys import Token, TokenError, destination, keys_folder
+from ..shared.schema import printable
 
 STOPPED, STARTING, RUNNING, FAILED = "STOPPED", "STARTING", "RUNNING", "FAILED"
 
@@ -31,18 +31,18 @@ class ServerProcess:
         self.state = STOPPED
         self.sentence = ""
         self.address = ""
-        self._log: deque[str] = deque(maxlen=200)
+        self._log: Path | None = None
         self._process: subprocess.Popen | None = None
-        self._home = ("", "")
+        self._home = ("", "", False)
 
     def start_again(self) -> None:
         """Start what ended by itself anew, at the address that it had. Raises `ServerError`."""
-        folder, python = self._home
-        self.start(folder, python, self.address)
+        folder, python, finish = self._home
+        self.start(folder, python, self.address, finish)
 
-    def start(self, folder: str, python: str, address: str) -> None:
+    def start(self, folder: str, python: str, address: str, finish: bool = False) -> None:
         """Start it from `folder`, a checkout of the project; `python` is "" to use the checkout's own
-        environment.
+        environment. With `finish` it makes the clips that wait before it ends with this process.
 
         Returns at once; `state` tells how it goes on. Raises `ServerError`."""
         if self.is_up:
@@ -56,35 +56,30 @@ class ServerProcess:
         interpreter = python or _interpreter(home)
         if is_taken(where):
             raise ServerError(f"Port {where.port} is in use by another program; choose another address.")
-        self._log.clear()
         # Blender's own Python settings would mislead another Python.
         environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONHOME", "PYTHONPATH")}
+        words = ["-u", "-m", "inference_server", "serve", "--address", address, "--exit-with-stdin"]
+        if finish:
+            words.append("--finish")
         try:
-            self._process = subprocess.Popen(
-                [
-                    interpreter,
-                    "-u",
-                    "-m",
-                    "inference_server",
-                    "serve",
-                    "--address",
-                    address,
-                    "--exit-with-stdin",
-                ],
-                cwd=home,
-                env=environment,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                encoding="utf-8",
-                errors="replace",
-                creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),  # on Windows
-            )
+            # A file, which is still there to write to when this process has ended.
+            self._log = _log_path(where)
+            with open(self._log, "wb") as log:
+                self._process = subprocess.Popen(
+                    [interpreter, *words],
+                    cwd=home,
+                    env=environment,
+                    stdin=subprocess.PIPE,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,  # Ctrl-C in Blender's terminal is not for it
+                    creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),  # on Windows
+                )
         except OSError as error:
             raise ServerError(
                 f"{interpreter} can't be started: {error.strerror}; choose another Python."
             ) from error
-        self._home = folder, python
+        self._home = folder, python, finish
         self.state, self.sentence, self.address = STARTING, "", address
         threading.Thread(
             target=self._follow, args=(self._process,), name="poseanything-server", daemon=True
@@ -95,38 +90,76 @@ class ServerProcess:
         return self.state in (STARTING, RUNNING)
 
     def stop(self, wait: bool = False) -> None:
-        """Ask it to end, and make it end when it does not within a few seconds."""
+        """Ask it to end, and make it end when it does not within a few seconds. Clips that wait are kept."""
         process = self._process
         if process is None:
             return
         self.state, self._process = STOPPED, None
-        try:
-            if process.stdin:
-                process.stdin.close()
-        except OSError:
-            pass  # it has ended by itself meanwhile
+        _write_stop(process)
         reaper = threading.Thread(target=_reap, args=(process,), name="poseanything-reaper", daemon=True)
         reaper.start()
         if wait:
             reaper.join(2 * _PATIENCE)
 
+    def leave(self) -> None:
+        """Let it finish what waits, as when this process ends."""
+        process = self._process
+        if process is None:
+            return
+        self.state, self._process = STOPPED, None
+        _close_stdin(process)
+
     def log_tail(self, lines: int = 12) -> list[str]:
         """The last lines it printed."""
-        return list(self._log)[-lines:]
+        try:
+            with open(self._log or os.devnull, "rb") as log:
+                log.seek(max(0, log.seek(0, os.SEEK_END) - 200 * lines - 4000))
+                text = log.read().decode(errors="replace")
+        except OSError:
+            return []
+        return [printable(line) for line in text.splitlines()[-lines:]]
 
     def _follow(self, process: subprocess.Popen) -> None:
-        """In a thread of its own: keep the log, notice the start and the end."""
-        for line in process.stdout or ():
-            line = line.rstrip()
-            self._log.append(line)
-            if self.state == STARTING and process is self._process and (found := _LISTENING.search(line)):
-                self.address = found[1]
-                self.state = RUNNING
+        """In a thread of its own: notice the start and the end."""
+        while process is self._process and self.state == STARTING:
+            for line in self.log_tail(200):
+                if found := _LISTENING.search(line):
+                    self.address = found[1]
+                    self.state = RUNNING
+            try:
+                process.wait(0.02)
+                break
+            except subprocess.TimeoutExpired:
+                continue
         code = process.wait()
         if process is self._process:
-            last = next((line for line in reversed(self._log) if line.strip()), "it printed nothing")
+            tail = self.log_tail(200)
+            last = next((line for line in reversed(tail) if line.strip()), "it printed nothing")
             self.sentence = f"The server ended with code {code}: {last[:300]}"
             self.state, self._process = FAILED, None
+
+
+def _log_path(address: Address) -> Path:
+    folder = keys_folder().parent
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return folder / f"server-{address.port or os.getpid()}.log"
+
+
+def _write_stop(process: subprocess.Popen) -> None:
+    try:
+        if process.stdin:
+            process.stdin.write(b"stop\n")
+            process.stdin.flush()
+    except OSError:
+        pass  # it has ended by itself meanwhile
+
+
+def _close_stdin(process: subprocess.Popen) -> None:
+    try:
+        if process.stdin:
+            process.stdin.close()
+    except OSError:
+        pass  # it has ended by itself meanwhile
 
 
 def parse_server(text: str) -> tuple[Address, Token | None]:
@@ -174,6 +207,7 @@ def is_taken(address: Address) -> bool:
 
 
 def _reap(process: subprocess.Popen) -> None:
+    _close_stdin(process)
     try:
         process.wait(_PATIENCE)
     except subprocess.TimeoutExpired:

@@ -18,6 +18,7 @@ from . import (
     take_files,
     takes,
     timeline,
+    unfinished,
 )
 
 _MODULES = (
@@ -25,6 +26,7 @@ _MODULES = (
     server,
     takes,
     take_files,
+    unfinished,
     compare,
     engine,
     colour,

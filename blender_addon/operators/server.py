@@ -33,7 +33,10 @@ class POSEANYTHING_OT_start_server(bpy.types.Operator):
         prefs = preferences.get(context)
         try:
             session.get().bridge.server.start(
-                bpy.path.abspath(prefs.server_folder), bpy.path.abspath(prefs.server_python), prefs.address
+                bpy.path.abspath(prefs.server_folder),
+                bpy.path.abspath(prefs.server_python),
+                prefs.address,
+                finish=prefs.keep_going,
             )
         except ServerError as error:
             self.report({"ERROR"}, str(error))

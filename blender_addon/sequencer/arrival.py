@@ -184,7 +184,8 @@ class Arrival:
             if placement.present and placement.listed != job.state:
                 placement.listed = job.state
                 scene = bpy.data.scenes.get(placement.listed_in) or _scene_of(placement)
-                take_list.enter(scene, name, job.take, job.frames, job.state, job.sentence)
+                left = str(job.unfinished or "")
+                take_list.enter(scene, name, job.take, job.frames, job.state, job.sentence, left)
 
     def _begin_movies(self) -> bool:
         begun = False

@@ -22,7 +22,7 @@ from . import compare, strips
 
 class PoseAnythingTake(bpy.types.PropertyGroup):
     """A take: `name` is its own, `take_id` that of its strips, `state` as of a job when it was last heard
-    of."""
+    of, `unfinished` what is needed to complete it while a server makes it."""
 
     take_id: StringProperty()
     folder: StringProperty(name="Folder", subtype="DIR_PATH", options=RELATIVE)
@@ -34,6 +34,7 @@ class PoseAnythingTake(bpy.types.PropertyGroup):
     made: StringProperty(name="Made")
     state: StringProperty()
     sentence: StringProperty()
+    unfinished: StringProperty()
     rating: IntProperty(
         name="Rating", description="How good the take is, from 1 to 5; 0 is not rated", min=0, max=5
     )
@@ -90,7 +91,13 @@ def find_item(take_id: str) -> PoseAnythingTake | None:
 
 
 def enter(
-    scene: bpy.types.Scene, take_id: str, take: Take, frames: int, state: str = "", sentence: str = ""
+    scene: bpy.types.Scene,
+    take_id: str,
+    take: Take,
+    frames: int,
+    state: str = "",
+    sentence: str = "",
+    unfinished: str = "",
 ) -> None:
     """Add a take to a scene's list and choose it, or bring what is listed of it up to date."""
     item = find_item(take_id)
@@ -106,6 +113,7 @@ def enter(
         seed = take.record.get("seed")
         item.seed = "" if seed is None else str(seed)
     item.frames, item.num_frames, item.state, item.sentence = frames, take.num_frames, state, sentence
+    item.unfinished = unfinished
 
 
 def enter_strips() -> None:

@@ -16,15 +16,16 @@ class WriteError(Exception):
 class TakeWriter:
     """Puts frame after frame of one take into its folder.
 
+    written: the first so many frames are there already.
     folder: exists and belongs to this take alone. A frame is written under a hidden name and renamed when
     it is whole, so that neither Blender nor the user ever opens half a picture.
     """
 
-    def __init__(self, folder: Path, name: str, num_frames: int):
+    def __init__(self, folder: Path, name: str, num_frames: int, written: int = 0):
         self.folder = folder
         self.name = name
         self.num_frames = num_frames
-        self.written = 0
+        self.written = written
 
     def write(self, data: bytes | memoryview) -> None:
         """Write the next frame. Raises `WriteError`; what was written before stays."""

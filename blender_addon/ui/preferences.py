@@ -23,6 +23,7 @@ class BridgePreferences(Preferences, bpy.types.AddonPreferences):
         row.enabled = not self.token
         row.prop(self, "address")
         column.prop(self, "autostart")
+        column.prop(self, "keep_going")
         draw_server(layout, context)
         layout.separator()
         layout.prop(self, "output_folder")

@@ -8,6 +8,8 @@ import bpy
 
 from .. import session
 from ..connection import server
+from ..connection.client import CONNECTED
+from ..operators.unfinished import pick_up
 
 log = logging.getLogger(__name__)
 
@@ -27,9 +29,12 @@ def tick() -> float:
     try:
         if _panels_visible():
             current.connect(bpy.context)
+        was_connected = current.bridge.link.state == CONNECTED
         if current.poll() or (current.exporting, current.looking) != _shown:
             _shown = current.exporting, current.looking
             redraw()
+        if not was_connected and current.bridge.link.state == CONNECTED:
+            pick_up(bpy.context)
     except Exception:  # a timer that raises is never called again, and every job would stand still
         log.exception("Polling the session failed")
         current.sentence = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bpy
 
+from .. import session
 from ..connection.jobs import CANCELLED, FAILED
 from ..sequencer import take_list
 from ..takes.take import frame_name
@@ -42,6 +43,9 @@ def draw_takes(layout, context) -> None:
 
 def _draw_item(layout, context, kept, item) -> None:
     box = layout.box()
+    if item.unfinished and item.take_id not in session.get().bridge.jobs:
+        paragraph(box, context, "Blender was closed before this take was complete.", "INFO")
+        box.operator("poseanything.fetch_unfinished", icon="IMPORT")
     folder = take_list.folder_of(item)
     if not folder.is_dir():
         paragraph(box, context, f"The folder {folder} is not there.", "ERROR", alert=True)

@@ -91,7 +91,7 @@ class Broker:
             self._context.term()
             raise
         self.endpoint = self._frontend.endpoint
-        self._stopping = False
+        self._stopping = self._finishing = False
         self._bell, self._bell_pull = socket.socketpair()
         self._bell.setblocking(False)
         self._queue = FairQueue(settings.max_jobs, settings.max_jobs_per_user)
@@ -148,6 +148,19 @@ class Broker:
         self._stopping = True
         self._ring()
 
+    def finish(self) -> None:
+        """End the loop once no job waits or runs and nobody is connected, if a folder keeps what was
+        not fetched; else at once."""
+        self._finishing = True
+        if self.settings.jobs is None:
+            self._stopping = True
+        self._ring()
+
+    @property
+    def _finished(self) -> bool:
+        at_work = any(pending.ending is None for pending in self._jobs.values())
+        return self._finishing and not at_work and not self._frontend.connected
+
     def _ring(self) -> None:
         try:
             self._bell.send(b"!")
@@ -158,7 +171,7 @@ class Broker:
         """Serve until `stop`; `on_ready` gets the address once a worker is ready. Raises `ServerError`."""
         announced = False
         try:
-            while not self._stopping:
+            while not (self._stopping or self._finished):
                 self._turn()
                 if self._engines and not announced:
                     announced = True
@@ -396,8 +409,13 @@ class Broker:
             reason = "The server does not have this job (any more); generate this clip again."
             self._frontend.send(client, Failed(job=message.job, code="unknown", message=reason))
             return
-        if pending.taker is not None:
-            self._frontend.discard(pending.taker, pending.job)
+        if (before := pending.taker) is not None:
+            self._frontend.discard(before, pending.job)
+            if before is not client and not (before.away or before.gone):
+                reason = "Another program of yours fetches this clip now."
+                self._frontend.send(
+                    before, Failed(job=pending.job, code="invalid", message=reason), keep=False
+                )
         pending.taker = client
         self._say(pending, Accepted(job=pending.job))
         pending.sent, pending.told, pending.position = min(message.have, pending.frames), False, None

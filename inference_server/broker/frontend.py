@@ -130,6 +130,11 @@ class Frontend:
             del self._connections[handle]
             self._hang_up(handle)
 
+    @property
+    def connected(self) -> bool:
+        """Whether anybody is."""
+        return bool(self._connections)
+
     def _hang_up(self, handle: int) -> None:
         """End a connection by its handle, which is ZeroMQ's: only if it still is one of this address."""
         connection = None

@@ -56,6 +56,11 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         help="make the clips in the Ray cluster whose head is at this address, such as 10.0.0.1:6379",
     )
     parser.add_argument("--exit-with-stdin", action="store_true", help="end when standard input closes")
+    parser.add_argument(
+        "--finish",
+        action="store_true",
+        help="when standard input closes, first make the clips that wait, and serve those who are connected",
+    )
     return parser
 
 
@@ -87,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
         ray=args.ray or "",
         jobs=args.jobs or default_jobs(address),
     )
-    return serve(settings, exit_with_stdin=args.exit_with_stdin)
+    return serve(settings, exit_with_stdin=args.exit_with_stdin, finish=args.finish)
 
 
 def _numbers(text: str) -> tuple[str, ...]:
@@ -125,7 +130,7 @@ def default_jobs(address: Address) -> Path | None:
     return Path(folder) / str(address.port) if address.port else None
 
 
-def serve(settings: Settings, exit_with_stdin: bool = False) -> int:
+def serve(settings: Settings, exit_with_stdin: bool = False, finish: bool = False) -> int:
     """Run a broker until it is told to stop; returns the exit status."""
     stopping = (signal.SIGINT, signal.SIGTERM)
     for number in stopping:  # whatever was inherited: a shell's background ignores the interrupt
@@ -139,7 +144,7 @@ def serve(settings: Settings, exit_with_stdin: bool = False) -> int:
     for number in stopping:
         signal.signal(number, lambda *_: broker.stop())
     if exit_with_stdin:
-        threading.Thread(target=_stop_at_end_of_stdin, args=(broker,), daemon=True).start()
+        threading.Thread(target=_follow_stdin, args=(broker, finish), daemon=True).start()
     try:
         broker.run(on_ready=lambda endpoint: print(f"listening on {endpoint}", flush=True))
     except ServerError as error:
@@ -152,7 +157,10 @@ def _complain(sentence: object, status: int) -> int:
     return status
 
 
-def _stop_at_end_of_stdin(broker: Broker) -> None:
-    while sys.stdin.buffer.raw.read(4096):
-        pass
-    broker.stop()
+def _follow_stdin(broker: Broker, finish: bool) -> None:
+    """Stop when the word `stop` comes, or at the end."""
+    while data := sys.stdin.buffer.raw.read(4096):
+        if b"stop" in data.split():
+            finish = False
+            break
+    broker.finish() if finish else broker.stop()

@@ -11,4 +11,6 @@ from inference_server.cli.serve import serve
 
 if __name__ == "__main__":
     log_to_stderr("%(levelname)s %(message)s")
-    sys.exit(serve(Settings(**json.loads(sys.argv[1]))))
+    order = json.loads(sys.argv[1])
+    finish = order.pop("finish", False)
+    sys.exit(serve(Settings(**order), exit_with_stdin=finish, finish=finish))

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from shared.keys import keys_folder
-from shared.messages import Failed, Frame, Queued
+from shared.messages import Failed, Frame, Queued, Resume
 
 from .client import PATIENCE, ROOT, ServerProcess, request, user_token
 from .engines import ENGINES
@@ -68,6 +68,27 @@ def test_it_ends_when_its_standard_input_closes():
             assert client.welcome()
         server.process.stdin.close()
         assert server.wait() == 0
+
+
+def test_it_finishes_what_waits_when_the_blender_that_started_it_is_gone(tmp_path):
+    """And keeps serving whoever is connected meanwhile; the word `stop` ends it at once."""
+    jobs = str(tmp_path / "jobs")
+    with ServerProcess(ENGINES, jobs=jobs, finish=True) as server:
+        with server.client(user="quitter") as client:
+            client.send(request("left", "plain", num_frames=40, engine_options={"pause": 0.03}))
+            client.wait_for(Frame, job="left")
+            server.process.stdin.close()
+        assert server.wait(60) == 0
+    with ServerProcess(ENGINES, jobs=jobs, finish=True) as server:
+        with server.client(user="quitter") as client:
+            client.send(Resume(job="left", have=1))
+            assert client.ending("left").num_frames == 40
+            assert [frame.index for frame in client.of(Frame)] == list(range(1, 40))
+            client.send(request("next", "plain", num_frames=1000, engine_options={"pause": 0.05}))
+            client.wait_for(Frame, job="next")
+            server.process.stdin.write("stop\n")
+            server.process.stdin.flush()
+            assert server.wait() == 0
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
