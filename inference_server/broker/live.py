@@ -29,7 +29,7 @@ from shared.schema import MessageError
 
 from .frontend import Client, Frontend
 from .limits import Refusal, check_live
-from .process import WorkerProcess, explain_exit
+from .process import CANT_START, WorkerProcess, explain_exit
 from .settings import Settings
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ class LiveDesk:
         except Refusal as error:
             self.refuse(client, message.session, error.code, str(error))
             return
-        except (OSError, RuntimeError, MemoryError, zmq.ZMQError) as error:
+        except CANT_START as error:
             log.error("The process for live sessions can't be started (%s)", error)
             reason = "The server can't start a process for live pictures; see the server's log."
             self.refuse(client, message.session, "worker", reason)

@@ -42,6 +42,10 @@ _CAUSES = {
 _WINDOWS_CAUSES = {0xC0000005: "a crash in native code", 0xC0000017: "the machine ran out of memory"}
 
 
+CANT_START = (OSError, zmq.ZMQError, RuntimeError, MemoryError)
+"""What the start of a process raises where no descriptor, process, thread or memory is left for it."""
+
+
 class Vitals(NamedTuple):
     """Bytes that a process holds of the host's memory, and what all hold of its card's."""
 
@@ -69,7 +73,7 @@ class WorkerProcess:
         this one's own; with `ray` it runs them in the Ray cluster of this address. `on_exit` is called, in
         another thread, when it ended.
 
-        Raises `OSError`, `RuntimeError` or `MemoryError` where the system lacks something for it now.
+        Raises one of `CANT_START` where the system lacks something for it now.
         """
         self.reported = self.idle = False
         self.exit_code: int | None = None

@@ -17,7 +17,7 @@ from shared.engines import EngineDescription
 from shared.messages import Progress, Welcome
 
 from . import ServerError
-from .process import WorkerProcess, explain_exit
+from .process import CANT_START, WorkerProcess, explain_exit
 from .queue import FairQueue, PendingRequest
 from .settings import Settings
 
@@ -164,7 +164,7 @@ class Crew:
                 slot.environment,
                 ray=self._settings.ray,
             )
-        except (OSError, RuntimeError, MemoryError) as error:  # no descriptor, process, thread or memory left
+        except CANT_START as error:
             slot.failed_starts += 1
             pause = min(0.5 * 2**slot.failed_starts, LONGEST_PAUSE)
             slot.start_at = now + pause

@@ -21,15 +21,20 @@ def run(args: argparse.Namespace) -> int:
     failed = False
     try:
         with connect(args.server) as server:
-            at_work = {job.job for job in server.status().jobs}
+            states = {job.job: job.state for job in server.status().jobs}
             for name in args.jobs:
-                if name not in at_work:
-                    print(f"You have no job {name!r} there; the command jobs lists them.", file=sys.stderr)
-                    failed = True
+                if states.get(name) in ("waiting", "running"):
+                    server.send(Cancel(job=name))
+                    server.until(
+                        lambda name=name: name not in {job.job for job in server.status().jobs}, timeout=60.0
+                    )
+                    print(f"{name}: cancelled")
                     continue
-                server.send(Cancel(job=name))
-                server.until(lambda name=name: name not in {job.job for job in server.status().jobs})
-                print(f"{name}: cancelled")
+                failed = True
+                if name in states:
+                    print(f"{name} has ended ({states[name]}); there is nothing to cancel.", file=sys.stderr)
+                else:
+                    print(f"You have no job {name!r} there; the command jobs lists them.", file=sys.stderr)
     except RemoteError as error:
         print(error, file=sys.stderr)
         return 1

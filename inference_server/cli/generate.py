@@ -250,6 +250,8 @@ def _on_server(args: argparse.Namespace) -> int:
             request = _changed(args, request, about)
         if not 1 <= args.samples <= MAX_SAMPLES:
             raise ValueError(f"Choose between 1 and {MAX_SAMPLES} samples.")
+        if args.samples > 1 and not about.uses_seed:
+            raise ValueError(f"{about.label} makes the same clip of every seed; ask for one sample.")
         seeds = range(request.seed, request.seed + args.samples)
         requests = {
             seed: dataclasses.replace(

@@ -8,6 +8,7 @@ import signal
 from types import SimpleNamespace
 
 import pytest
+import zmq
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -105,6 +106,7 @@ def test_each_card_has_a_process_that_sees_no_other():
         OSError(errno.ENOMEM, "Cannot allocate memory"),
         BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"),
         RuntimeError("can't start new thread"),
+        zmq.ZMQError(errno.EMFILE),
         MemoryError(),
     ],
     ids=lambda error: str(error) or type(error).__name__,

@@ -101,6 +101,7 @@ def test_frames_are_fetched_while_the_rest_is_made_and_nobody_misses_one(server,
         assert isinstance(client.ending("mine"), Done)
         assert [frame.index for frame in client.of(Frame)] == list(range(30))
         command("fetch", "mine", "--output", str(tmp_path / "all.mp4"))
+        assert "mine has ended (done)" in command("cancel", "mine", code=1)
         client.send(Received(job="mine"))
     for index, name in enumerate(sorted((tmp_path / "all").iterdir())):
         assert np.all(cv2.imread(str(name))[..., ::-1] == colour(index)), name
