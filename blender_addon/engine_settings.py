@@ -66,7 +66,7 @@ def follow(engines: Sequence[EngineDescription]) -> None:
 
 def group_of(scene: bpy.types.Scene, engine: str) -> bpy.types.PropertyGroup | None:
     """What is set for an engine in a scene; None for one that no server has described."""
-    return getattr(scene, _attribute(engine), None)
+    return getattr(scene, attribute(engine), None)
 
 
 def option_property(name: str) -> str:
@@ -279,7 +279,7 @@ def _settable(engine: EngineDescription) -> tuple:
     return engine.options, engine.guiders, engine.uses_steps, engine.default_steps
 
 
-def _attribute(engine: str) -> str:
+def attribute(engine: str) -> str:
     return _identifier("poseanything_engine", engine)
 
 
@@ -333,14 +333,14 @@ def _add(engine: EngineDescription) -> None:
     for cls in made:
         bpy.utils.register_class(cls)
     _classes[engine.name] = made
-    setattr(bpy.types.Scene, _attribute(engine.name), PointerProperty(type=made[-1]))
+    setattr(bpy.types.Scene, attribute(engine.name), PointerProperty(type=made[-1]))
 
 
 def _remove(engine: str) -> None:
     """Unregister the group of an engine; what is set stays in the file."""
     made = _classes.pop(engine, None)
     if made is not None:
-        delattr(bpy.types.Scene, _attribute(engine))
+        delattr(bpy.types.Scene, attribute(engine))
         for cls in reversed(made):
             bpy.utils.unregister_class(cls)
 

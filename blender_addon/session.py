@@ -13,6 +13,7 @@ import tomllib
 from pathlib import Path
 
 import bpy
+import numpy as np
 from bpy.app.handlers import persistent
 
 from . import engine_settings, preferences
@@ -33,8 +34,9 @@ class Session:
 
     `exporting` is how far an export is that runs in the window, or None. `findings` are what the last export
     found wrong with its clip (`request.review.Finding`), `motions` how each
-    armature, by its `session_uid`, moved when it was last looked at. `sentence` is what went wrong
-    without anybody having asked for it.
+    armature, by its `session_uid`, moved when it was last looked at, `camera_paths` how the background of a
+    scene's range moved, by the scene's name and the range. `sentence` is what went wrong without anybody
+    having asked for it.
     """
 
     def __init__(self, version: str):
@@ -44,6 +46,7 @@ class Session:
         self.exporting = None
         self.findings: tuple = ()
         self.motions: dict[int, Motion] = {}
+        self.camera_paths: dict[tuple, np.ndarray] = {}
         self.sentence = ""
         self._address: str | None = None
         self._looked_at: float | None = None

@@ -232,8 +232,9 @@ class PoseAnythingSettings(bpy.types.PropertyGroup):
             ("SCENE", "Scene Camera", "As the scene's camera sees it"),
             (
                 "MOVE",
-                "Background Move",
-                "As the scene's camera sees it, and by a move on top of it, of the background only",
+                "Background Only",
+                "By a move of the background alone, on top of what the scene's camera does; the paper's own "
+                "control",
             ),
         ),
     )
@@ -340,6 +341,11 @@ class PoseAnythingShown(bpy.types.PropertyGroup):
     first_frame: BoolProperty(
         name="First Frame",
         description="Draw the picture that the clip begins with behind the limbs; handles lay it under them",
+    )
+    rectangle: BoolProperty(
+        name="Show Rectangle",
+        description="Draw the rectangle that tells the model of the camera's motion: it moves against the "
+        "background",
     )
     onion: BoolProperty(
         name="Onion Skin",

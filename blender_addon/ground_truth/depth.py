@@ -9,8 +9,8 @@ import numpy as np
 
 from ..rig.skin import FLESH_TYPES, read_points, read_triangles
 from ..view.projection import Projector
-from .triangles import Camera, draw_triangles
 from .surfaces import evaluated_mesh, instanced, rendered_objects
+from .triangles import Camera, draw_triangles
 from .visibility import is_shown
 from .zbuffer import ZBuffer
 

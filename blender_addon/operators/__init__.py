@@ -2,6 +2,7 @@
 
 from . import (
     camera,
+    camera_moves,
     colour,
     compare,
     control,
@@ -35,6 +36,7 @@ _MODULES = (
     live,
     findings,
     camera,
+    camera_moves,
     control,
     example,
     help,

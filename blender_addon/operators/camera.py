@@ -75,7 +75,7 @@ class POSEANYTHING_OT_frame_subject(bpy.types.Operator):
             return {"CANCELLED"}
         camera = scene.camera
         if camera is None or not _is_free(camera):
-            camera = _add_camera(context, camera)
+            camera = add_camera(context, camera)
         centre = (points.min(axis=0) + points.max(axis=0)) / 2
         around = centre + (points - centre) * MARGIN
         context.view_layer.update()
@@ -117,8 +117,10 @@ def _is_free(camera: bpy.types.Object) -> bool:
     )
 
 
-def _add_camera(context, before: bpy.types.Object | None) -> bpy.types.Object:
+def add_camera(context, before: bpy.types.Object | None) -> bpy.types.Object:
+    """A camera like another, which looks where that one or a 3D view does; the scene looks through it."""
     data = before.data.copy() if before is not None else bpy.data.cameras.new("Camera")
+    data.animation_data_clear()  # a copy shares its action
     camera = bpy.data.objects.new("Camera", data)
     context.scene.collection.objects.link(camera)
     context.scene.camera = camera

@@ -7,6 +7,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import bpy
+import numpy as np
 
 from .. import session
 from ..request.build import export_options
@@ -16,6 +17,12 @@ from ..request.range import ClipRange
 from ..request.review import review_keys
 from ..shared.engines import EngineDescription
 from ..view import SceneCamera, Viewport
+
+
+def keep_path(scene: bpy.types.Scene, planned: ClipRange, path: np.ndarray | None) -> None:
+    """Remember how the background of a range moves, for what is drawn over the view."""
+    still = np.broadcast_to(np.eye(3, dtype=np.float32), (planned.num_frames, 3, 3))
+    session.get().camera_paths = {(scene.name, planned): still if path is None else path}
 
 
 def export_range(
@@ -39,5 +46,6 @@ def export_range(
         options = export_options(context, settings, planned, armatures, view, picture, engine)
         clip = yield from export_clip(context, options)
     current.keep_motions(clip.motions)
+    keep_path(context.scene, planned, clip.camera_motion)
     current.findings = (*clip.findings, *review_keys(settings, planned, options.pose_frames))
     return clip, options

@@ -7,10 +7,11 @@ from bpy.props import EnumProperty
 
 from .. import session
 from ..request.build import export_options
-from ..request.export import watch_range
+from ..request.export import follow_camera, watch_range
 from ..request.range import clip_range
 from ..request.subjects import find_subjects
 from ..request.view import find_view
+from .exporting import keep_path
 from .stepped import RangeOperator
 
 
@@ -67,6 +68,26 @@ class POSEANYTHING_OT_look_at_motion(RangeOperator, bpy.types.Operator):
         return {"FINISHED"}
 
 
+class POSEANYTHING_OT_look_at_camera(RangeOperator, bpy.types.Operator):
+    bl_idname = "poseanything.look_at_camera"
+    bl_label = "Look at the Camera"
+    bl_description = (
+        "Go through the range to see how the background moves, for the rectangle that is drawn over the "
+        "view; every export does so too"
+    )
+    bl_options = {"REGISTER"}
+
+    def steps(self, context):
+        settings = context.scene.poseanything
+        self._planned = clip_range(context, settings, session.get().engine(settings.engine_name))
+        view, subjects = find_view(context, settings), find_subjects(context, settings)
+        return follow_camera(context, export_options(context, settings, self._planned, subjects, view, ""))
+
+    def finish(self, context, result):
+        keep_path(context.scene, self._planned, result)
+        return {"FINISHED"}
+
+
 register, unregister = bpy.utils.register_classes_factory(
-    (POSEANYTHING_OT_set_limb, POSEANYTHING_OT_look_at_motion)
+    (POSEANYTHING_OT_set_limb, POSEANYTHING_OT_look_at_motion, POSEANYTHING_OT_look_at_camera)
 )

@@ -177,6 +177,16 @@ def watch_range(
         return (yield from _Export(context, options).watch())
 
 
+def follow_camera(
+    context: bpy.types.Context, options: ExportOptions
+) -> Generator[ExportStep, None, np.ndarray | None]:
+    """How the background moves over the range, [F, 3, 3] as in a request or None where it does not, step by
+    step. The scene's frame is put back at the end. Raises `ExportError`."""
+    scene = context.scene
+    with unkeyed_kept(scene, scene.frame_current, scene.frame_subframe):
+        return (yield from _Export(context, options).follow())
+
+
 def under_step(step: ExportStep, work: Iterator[None]) -> Generator[ExportStep, None, object]:
     """Run work that pauses now and then under a step's name, and hand on what it returns."""
     while True:
@@ -303,6 +313,21 @@ class _Export:
             armature: Motion(np.stack(poses), np.stack(pixels), options.width, options.height)
             for (armature, _), (poses, pixels) in found.items()
         }
+
+    def follow(self) -> Generator[ExportStep, None, np.ndarray | None]:
+        """How the background moves, from every frame of the range."""
+        options, lenses = self._options, []
+        self._check()
+        self._fit = fit(*options.view.frame_size(self._scene), options.width, options.height)
+        subjects = list(find_subjects(options.armatures))
+        depsgraph = self._go_to(0)
+        self._own = {surface.obj for surface in find_surfaces(subjects, depsgraph)}
+        for index in range(options.num_frames):
+            lenses.append(options.view.lens(self._scene, self._go_to(index)))
+            yield ExportStep(0.8 * index / options.num_frames, "Following the camera")
+        return (
+            yield from self._show(self._camera_motion(Projector(lenses, self._fit)), 0.8, "Looking around")
+        )
 
     def _check(self) -> None:
         options = self._options

@@ -1,6 +1,7 @@
 """Panels in the sidebars of the 3D view and the sequencer, and a word in the status bar."""
 
 from . import (
+    camera,
     key_poses,
     limbs,
     live,
@@ -18,6 +19,7 @@ _MODULES = (
     pictures,
     limbs,
     live,
+    camera,
     key_poses,
     takes,
     presets,

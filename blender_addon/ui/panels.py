@@ -19,6 +19,7 @@ from ..sequencer import strips
 from ..takes.take import TakeError
 from ..view import fit
 from . import limbs, pictures
+from .camera import draw_camera
 from .engine import draw_advanced, draw_engine, has_advanced, menu_row
 from .key_poses import draw_key_poses
 from .presets import POSEANYTHING_PT_presets
@@ -212,7 +213,6 @@ class POSEANYTHING_PT_shot(_Sub, bpy.types.Panel):
         layout.prop(settings, "frame_step")
         layout.prop(settings, "long_side")
         layout.prop(settings, "view")
-        layout.operator("poseanything.frame_subject", icon="CAMERA_DATA")
         layout.prop(settings, "first_frame_source")
         if settings.first_frame_source == "PICTURE":
             layout.prop(settings, "first_frame_path")
@@ -221,12 +221,6 @@ class POSEANYTHING_PT_shot(_Sub, bpy.types.Panel):
             layout.operator("poseanything.save_first_frame", text="Save to Paint Over", icon="FILE_IMAGE")
         engine = session.get().engine(settings.engine_name)
         draw_key_poses(layout, context, engine)
-        if engine is None or engine.uses_camera:
-            layout.prop(settings, "camera_source")
-            if settings.camera_source == "MOVE":
-                column = layout.column(align=True)
-                column.prop(settings, "camera_move")
-                column.prop(settings, "camera_amount")
 
 
 def _draw_crop(layout, context, settings):
@@ -249,6 +243,14 @@ def _draw_crop(layout, context, settings):
     else:
         text = f"Top and bottom lose {down / 2:.0%} each"
     paragraph(layout, context, f"{size[0]} x {size[1]}: {text.lower()}", "FULLSCREEN_ENTER")
+
+
+class POSEANYTHING_PT_camera(_Sub, bpy.types.Panel):
+    bl_label = "Camera"
+    page = "camera"
+
+    def draw(self, context):
+        draw_camera(self.split(), context)
 
 
 class POSEANYTHING_PT_prompt(_Sub, bpy.types.Panel):
@@ -310,6 +312,7 @@ class POSEANYTHING_PT_output(_Sub, bpy.types.Panel):
 
 class POSEANYTHING_PT_control(_Sub, bpy.types.Panel):
     bl_label = "Control Videos"
+    page = "control-videos"
 
     def draw(self, context):
         layout, control = self.split(), context.scene.poseanything_control
@@ -386,6 +389,7 @@ register, unregister = bpy.utils.register_classes_factory(
         POSEANYTHING_PT_rig,
         POSEANYTHING_PT_bones,
         POSEANYTHING_PT_shot,
+        POSEANYTHING_PT_camera,
         POSEANYTHING_PT_prompt,
         POSEANYTHING_PT_engine,
         POSEANYTHING_PT_advanced,

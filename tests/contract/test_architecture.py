@@ -153,7 +153,7 @@ EXTENSION = (
     {"errors", "path_options", "takes"},
     {"connection", "view"},
     {"rig", "sequencer", "preferences", "engine_settings"},
-    {"ground_truth", "session"},
+    {"ground_truth", "session", "camera"},
     {"settings", "examples"},
     {"request"},
     {"control", "live"},
