@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 SHEETS = 24
@@ -13,7 +14,15 @@ SHEETS = 24
 
 def add_parser(subparsers) -> argparse.ArgumentParser:
     parser = subparsers.add_parser("evaluate", help="measure clips against the truth", description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="a data set with truth")
+    data = parser.add_mutually_exclusive_group(required=True)
+    data.add_argument("--data", type=Path, metavar="FOLDER", help="a data set with truth")
+    data.add_argument(
+        "--benchmark",
+        nargs=2,
+        metavar=("NAME", "FOLDER"),
+        help="one of the paper's sets, tiktok or xpose, as published or in the release's layout; what the"
+        " paper reports of it is printed beside",
+    )
     parser.add_argument("--split", default="test", choices=("test", "validation", "train", "all"))
     parser.add_argument("--output", type=Path, required=True, help="folder for the figures and the page")
     parser.add_argument(
@@ -35,12 +44,15 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     from ..engines import find_engine
     from ..engines.base import EngineError
+    from ..evaluation.benchmarks import MEASURES, REPORTED, read_benchmark, reported_table
+    from ..evaluation.networks import VideoDistance, absent_measures
     from ..evaluation.run import (
         draw_sheet,
         evaluate,
         first_frame,
         from_engine,
         from_folder,
+        name_of,
         summarise,
         table,
         write_page,
@@ -48,30 +60,44 @@ def run(args: argparse.Namespace) -> int:
     from ..training.dataset import read_examples
     from ..training.errors import TrainingError
 
-    sheets, rows = [], []
+    benchmark = args.benchmark[0] if args.benchmark else None
+    if benchmark is not None and benchmark not in REPORTED:
+        print(f"There is no set {benchmark!r}; choose one of {', '.join(REPORTED)}.", file=sys.stderr)
+        return 2
+    sheets: list[tuple[str, list[str]]] = []
+    rows = []
+    distance = None if "fvd" in absent_measures() else VideoDistance()
     try:
         sources = {name: from_engine(find_engine(name)(), args.steps) for name in args.engine}
         sources |= {folder.name: from_folder(folder) for folder in args.clips}
         sources["first frame repeated"] = first_frame
-        examples = read_examples(args.data, None if args.split == "all" else args.split)
+        examples: Iterable
+        if args.benchmark:
+            examples = read_benchmark(*args.benchmark)
+        else:
+            examples = read_examples(args.data, None if args.split == "all" else args.split)
         args.output.mkdir(parents=True, exist_ok=True)
         for example, clips, measures in evaluate(
-            itertools.islice(examples, args.examples), sources, _progress
+            itertools.islice(examples, args.examples), sources, _progress, distance
         ):
             rows.append(measures)
             if len(sheets) < SHEETS:
-                name = f"{example.request.job}.png"
+                name = f"{name_of(example)}.png"
                 draw_sheet(example, clips, args.output / name)
                 sheets.append((name, ["truth", *clips]))
     except (EngineError, TrainingError, LookupError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
     if not rows:
-        print(f"{args.data} has no example of the split {args.split}; choose another.", file=sys.stderr)
+        of = f"{args.data} has no example of the split {args.split}" if args.data else "The set is empty"
+        print(f"{of}; choose another.", file=sys.stderr)
         return 1
-    summary = summarise(rows)
+    summary = summarise(rows, distance)
     write_page(args.output, summary, sheets)
-    print(f"\n{table(summary)}\nThe page is {args.output / 'index.html'}.")
+    print(f"\n{table(summary)}")
+    if benchmark is not None:
+        print(f"\nThe paper's, in the order {', '.join(MEASURES)}:\n{reported_table(benchmark)}")
+    print(f"The page is {args.output / 'index.html'}.")
     return 0
 
 

@@ -147,26 +147,3 @@ def _grey(frame: np.ndarray) -> np.ndarray:
 
 def _flow() -> cv2.DISOpticalFlow:
     return cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-
-
-def absent_measures() -> dict[str, str]:
-    """The paper's measures that need networks that are not at hand, and why."""
-    from importlib.util import find_spec
-    from pathlib import Path
-
-    absent = {}
-    cached = Path.home() / ".cache" / "torch" / "hub" / "checkpoints"
-    if find_spec("torchmetrics") is None or not list(cached.glob("alexnet-*.pth")):
-        absent["lpips"] = f"needs torchmetrics and AlexNet's weights in {cached}"
-    absent["fvd"] = "needs the I3D network's weights, which none of the packages here brings"
-    return absent
-
-
-def lpips(frames: np.ndarray, truth: np.ndarray) -> float:
-    """LPIPS with AlexNet; only where `absent_measures` doesn't name it."""
-    import torch
-    from torchmetrics.functional.image.lpips import learned_perceptual_image_patch_similarity
-
-    a, b = (torch.from_numpy(clip[1:].copy()).movedim(-1, 1).float() / 127.5 - 1 for clip in (frames, truth))
-    with torch.no_grad():
-        return float(learned_perceptual_image_patch_similarity(a, b, net_type="alex"))

@@ -12,31 +12,36 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ..engines.base import Engine, Picture
+from shared.engines import Guidance
+
+from ..engines.base import Engine, EngineError, Picture
+from ..training.dataset import ReleaseExample
 from ..training.examples import Example
 from .metrics import (
-    absent_measures,
     background_flow,
-    lpips,
     part_colour_drift,
     part_pck,
     pixel_measures,
     pose_adherence,
 )
+from .networks import VideoDistance, absent_measures, lpips
 from .statistics import compare, mean_of
 
-Source = Callable[[Example], np.ndarray]
+Source = Callable[[Example | ReleaseExample], np.ndarray]
 """From an example to the frames that are to be measured, uint8 [F, H, W, 3]."""
 
-LESS_IS_BETTER = ("l1", "lpips", "part_colour_drift", "background_flow_error", "seconds")
+LESS_IS_BETTER = ("l1", "lpips", "fvd", "part_colour_drift", "background_flow_error", "seconds")
 
 
 def from_engine(engine: Engine, steps: int | None = None, options: dict | None = None) -> Source:
-    """Asks an engine for each example's clip."""
+    """Asks an engine for each example's clip. Raises `EngineError` for one that knows polylines alone, where
+    an example's poses are pictures."""
     for _ in engine.load():
         pass
 
-    def make(example: Example) -> np.ndarray:
+    def make(example: Example | ReleaseExample) -> np.ndarray:
+        if isinstance(example, ReleaseExample):
+            return _from_pictures(engine, example, steps, options or {})
         changes: dict = {"engine": engine.describe().name, "engine_options": options or {}}
         changes["num_inference_steps"] = steps or example.request.num_inference_steps
         events = engine.generate(dataclasses.replace(example.request, **changes), lambda: False)
@@ -45,41 +50,78 @@ def from_engine(engine: Engine, steps: int | None = None, options: dict | None =
     return make
 
 
-def first_frame(example: Example) -> np.ndarray:
+def _from_pictures(engine: Engine, example: ReleaseExample, steps: int | None, options: dict) -> np.ndarray:
+    """The clip of pose pictures, as large as the example and as long as the model makes of it."""
+    from ..poseanything.conditioning.conditions import Conditions
+    from ..poseanything.conditioning.files import squash_photo
+    from ..poseanything.conditioning.latent_grid import LatentGrid
+    from ..poseanything.conditioning.parts import squash
+    from ..poseanything.conditioning.parts.segments import is_line
+    from ..poseanything.sampling.request import SamplingRequest
+
+    about = engine.describe()
+    make = getattr(engine, "make", None)  # of the neural engine; what starts from a draft needs polylines
+    if make is None or about.name == "mini":
+        raise EngineError(f"{about.label} takes no pictures of poses; evaluate the neural engine.")
+    grid = LatentGrid(about.size_multiple, about.frame_step, patch_size=1)
+    height, width = example.frames.shape[1:3]
+    count = grid.num_frames(grid.latent_frames(min(len(example.frames), about.max_frames)))
+    size = grid.fit_size(width, height)
+    poses = np.stack([squash(pose, *size) for pose in example.poses[:count]])
+    conditions = Conditions(
+        first_frame=squash_photo(example.first_frame, *size),
+        pose_images=poses,
+        pose_frames=[index for index, pose in enumerate(poses) if is_line(pose).any()],
+        prompt=example.prompt,
+    )
+    request = SamplingRequest.of(conditions, Guidance(), 0, steps or about.default_steps, options)
+    events = make(request, lambda: False)
+    return np.stack(
+        [squash_photo(event.image, width, height) for event in events if isinstance(event, Picture)]
+    )
+
+
+def first_frame(example: Example | ReleaseExample) -> np.ndarray:
     """The least that any result must be better than: the first frame repeated."""
     return np.repeat(example.frames[:1], len(example.frames), 0)
 
 
 def from_folder(folder: Path) -> Source:
-    """Reads `JOB.mp4` or the pictures in `JOB/`, JOB being the request's."""
+    """Reads `NAME.mp4` or the pictures in `NAME/`; the name is the request's job, or the example's in a set
+    of pictures."""
 
-    def read(example: Example) -> np.ndarray:
+    def read(example: Example | ReleaseExample) -> np.ndarray:
         from ..training.dataset import read_video
         from ..training.errors import TrainingError
 
-        found = [path for path in folder.glob(f"{example.request.job}*") if path.stem == example.request.job]
+        name = name_of(example)
+        found = [path for path in folder.glob(f"{name}*") if path.stem == name]
         if not found:
-            raise TrainingError(
-                f"{folder} holds nothing named {example.request.job}; make that clip as well."
-            )
+            raise TrainingError(f"{folder} holds nothing named {name}; make that clip as well.")
         if found[0].is_dir():
             pictures = [cv2.imread(str(path))[..., ::-1] for path in sorted(found[0].glob("*.png"))]
             frames = np.stack(pictures)
         else:
             frames = read_video(found[0])
-        if frames.shape != example.frames.shape:
+        if frames.shape[1:] != example.frames.shape[1:] or len(frames) > len(example.frames):
             raise TrainingError(f"{found[0]} is {frames.shape} where the truth is {example.frames.shape}.")
         return frames
 
     return read
 
 
+def name_of(example: Example | ReleaseExample) -> str:
+    return example.name if isinstance(example, ReleaseExample) else example.request.job
+
+
 def evaluate(
-    examples: Iterable[Example],
+    examples: Iterable[Example | ReleaseExample],
     sources: dict[str, Source],
     progress: Callable[[int], None] = lambda done: None,
-) -> Iterator[tuple[Example, dict[str, np.ndarray], dict[str, dict[str, float]]]]:
-    """For each example the clips and the measures of each source."""
+    distance: VideoDistance | None = None,
+) -> Iterator[tuple[Example | ReleaseExample, dict[str, np.ndarray], dict[str, dict[str, float]]]]:
+    """For each example the clips and the measures of each source. `distance` takes in what was made and the
+    truth."""
     with_lpips = "lpips" not in absent_measures()
     for number, example in enumerate(examples, 1):
         clips, measures = {}, {}
@@ -88,36 +130,51 @@ def evaluate(
             clips[name] = source(example)
             seconds = time.perf_counter() - began
             measures[name] = measure(clips[name], example, with_lpips) | {"seconds": seconds}
+            if distance is not None:
+                distance.add(name, clips[name])
+        if distance is not None:
+            distance.add("truth", example.frames)
         measures["truth"] = measure(example.frames, example, False)
         yield example, clips, measures
         progress(number)
 
 
-def measure(frames: np.ndarray, example: Example, with_lpips: bool = False) -> dict[str, float]:
-    """All measures of a clip that its example allows."""
-    measures = pixel_measures(frames, example.frames, example.labels)
+def measure(
+    frames: np.ndarray, example: Example | ReleaseExample, with_lpips: bool = False
+) -> dict[str, float]:
+    """All measures of a clip that its example allows; of as many of its frames as the clip has."""
+    truth, labels = example.frames[: len(frames)], None
+    if isinstance(example, Example) and example.labels is not None:
+        labels = example.labels[: len(frames)]
+    measures = pixel_measures(frames, truth, labels)
     if with_lpips:
-        measures["lpips"] = lpips(frames, example.frames)
-    if example.labels is not None:
-        measures["part_pck"] = part_pck(frames, example.frames, example.labels)
-        measures["part_colour_drift"] = part_colour_drift(frames, example.labels)
-        measures["pose_adherence"] = pose_adherence(frames, example.request, example.labels)
-        measures |= background_flow(frames, example.request, example.labels)
+        measures["lpips"] = lpips(frames, truth)
+    if isinstance(example, Example) and labels is not None:
+        measures["part_pck"] = part_pck(frames, truth, labels)
+        measures["part_colour_drift"] = part_colour_drift(frames, labels)
+        measures["pose_adherence"] = pose_adherence(frames, example.request, labels)
+        measures |= background_flow(frames, example.request, labels)
     return measures
 
 
-def summarise(rows: list[dict[str, dict[str, float]]]) -> dict:
-    """Means with 95 % intervals by source and measure, and each source against the first, clip by clip."""
+def summarise(rows: list[dict[str, dict[str, float]]], distance: VideoDistance | None = None) -> dict:
+    """Means with 95 % intervals by source and measure, and each source against the first, clip by clip; FVD
+    is one number for a source."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     measured = {
         name: {key: np.array([row[name].get(key, np.nan) for row in rows]) for key in rows[0][name]}
         for name in names
     }
     first = names[0]
+    means = {n: {k: mean_of(v) for k, v in values.items()} for n, values in measured.items()}
+    if distance is not None:
+        for name in means:
+            value = distance.between(name, "truth") if name != "truth" else 0.0
+            means[name]["fvd"] = {"mean": round(value, 2), "interval": float("nan"), "clips": len(rows)}
     return {
         "clips": len(rows),
         "absent": absent_measures(),
-        "measures": {n: {k: mean_of(v) for k, v in values.items()} for n, values in measured.items()},
+        "measures": means,
         "against": {
             f"{first} over {name}": {
                 key: _better(key, measured[first][key], measured[name][key])
@@ -148,9 +205,12 @@ def table(summary: dict) -> str:
     return "\n".join(lines)
 
 
-def draw_sheet(example: Example, clips: dict[str, np.ndarray], path: Path, frames: int = 5) -> None:
+def draw_sheet(
+    example: Example | ReleaseExample, clips: dict[str, np.ndarray], path: Path, frames: int = 5
+) -> None:
     """A PNG with a row for each source and the truth above."""
     shown = np.linspace(0, len(example.frames) - 1, frames).astype(int)
+    shown = shown.clip(max=min(map(len, clips.values()), default=len(example.frames)) - 1)
     rows = [np.concatenate(list(clip[shown]), 1) for clip in (example.frames, *clips.values())]
     cv2.imwrite(str(path), np.concatenate(rows)[..., ::-1])
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import cv2
 import numpy as np
 import pytest
 
@@ -10,6 +11,7 @@ pytest.importorskip("skimage")
 pytest.importorskip("webdataset")
 
 from inference_server.cli import main  # noqa: E402
+from inference_server.evaluation.benchmarks import read_benchmark  # noqa: E402
 from inference_server.evaluation.metrics import (  # noqa: E402
     background_flow,
     part_colour_drift,
@@ -17,11 +19,17 @@ from inference_server.evaluation.metrics import (  # noqa: E402
     pixel_measures,
     pose_adherence,
 )
+from inference_server.evaluation.networks import VideoDistance, frechet_distance  # noqa: E402
 from inference_server.evaluation.run import summarise  # noqa: E402
 from inference_server.evaluation.statistics import compare, mean_of  # noqa: E402
 from inference_server.synthesis.clips import ClipSettings, make_clip  # noqa: E402
 from inference_server.synthesis.pool import draw_draft  # noqa: E402
-from inference_server.training.dataset import DatasetWriter, write_video  # noqa: E402
+from inference_server.training.dataset import (  # noqa: E402
+    DatasetWriter,
+    read_release_layout,
+    write_release_layout,
+    write_video,
+)
 
 SETTINGS = ClipSettings(128, 96, 5)
 
@@ -124,3 +132,60 @@ def test_a_clip_that_is_missing_is_named(tmp_path, capsys):
     ]
     assert main([*words, "--output", str(tmp_path / "out")]) == 1
     assert "holds nothing named synthetic-0" in capsys.readouterr().err
+
+
+def test_a_benchmark_is_read_in_both_layouts_and_the_papers_rows_stand_beside_ours(tmp_path, capsys):
+    examples = [make_clip(seed, SETTINGS) for seed in range(2)]
+    write_release_layout(iter(examples), tmp_path / "xpose")
+    for number, example in enumerate(read_release_layout(tmp_path / "xpose")):
+        for name, pictures in (("images", example.frames[..., ::-1]), ("skeleton", example.poses)):
+            folder = tmp_path / "tiktok" / f"{number:05d}" / name
+            folder.mkdir(parents=True)
+            for index, picture in enumerate(pictures):
+                cv2.imwrite(str(folder / f"{index:04d}.png"), picture)
+    one, other = (list(read_benchmark(name, tmp_path / name)) for name in ("xpose", "tiktok"))
+    for a, b in zip(one, other, strict=True):
+        assert np.array_equal(a.frames, b.frames) and np.array_equal(a.poses, b.poses)
+
+    (tmp_path / "made").mkdir()
+    for example in one:
+        write_video(tmp_path / "made" / f"{example.name}.mkv", example.frames[:-2], 24)  # as long as it got
+    words = ["evaluate", "--benchmark", "xpose", str(tmp_path / "xpose"), "--clips", str(tmp_path / "made")]
+    assert main([*words, "--output", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert "| PoseAnything (paper) | 30.29 | 0.7114 |" in printed
+    summary = json.loads((tmp_path / "out" / "measures.json").read_text())
+    assert summary["measures"]["made"]["psnr"]["mean"] > 50
+
+    (tmp_path / "tiktok" / "00000" / "skeleton" / "0000.png").unlink()
+    words[words.index("xpose")], words[words.index(str(tmp_path / "xpose"))] = (
+        "tiktok",
+        str(tmp_path / "tiktok"),
+    )
+    assert main([*words, "--output", str(tmp_path / "out")]) == 1
+    assert "draw one for each" in capsys.readouterr().err
+
+
+def test_the_distance_of_videos_is_that_of_their_features_distributions():
+    random = np.random.default_rng(0)
+    one, other = random.normal(0, 1, (4000, 3)), random.normal((2, 0, 0), (1, 1, 3), (4000, 3))
+    assert frechet_distance(one, one) == pytest.approx(0, abs=1e-6)
+    # Of independent features: the sum of their means' and deviations' differences, squared.
+    assert frechet_distance(one, other) == pytest.approx(2**2 + (3 - 1) ** 2, rel=0.05)
+
+    pytest.importorskip("torch")
+    shapes = []
+
+    def network(video, rescale, resize, return_features):
+        shapes.append(tuple(video.shape))
+        return video.mean((3, 4)).flatten(1)[:, :6]
+
+    distance = VideoDistance(network)
+    for shade in (10, 60, 200):
+        clip = np.full((5, 20, 30, 3), shade, np.uint8)
+        distance.add("truth", clip)
+        distance.add("same", clip)
+        distance.add("brighter", clip + 40)
+    assert set(shapes) == {(1, 3, 17, 224, 224)}
+    assert distance.between("same", "truth") == pytest.approx(0, abs=1e-6)
+    assert distance.between("brighter", "truth") == pytest.approx(6 * (40 / 127.5) ** 2, rel=1e-3)
