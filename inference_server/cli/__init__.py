@@ -21,7 +21,7 @@ COMMANDS = {
     "invite": ("inference_server.cli.invite", "let another computer use the server"),
     "keys": ("inference_server.cli.keys", "list and revoke invitations"),
     "generate": ("inference_server.cli.generate", "make a clip from files"),
-    "weights": ("inference_server.poseanything.checkpoints.weights", "get the model's weights"),
+    "weights": ("inference_server.cli.weights", "get the model's weights"),
     "synthesise": ("inference_server.cli.synthesise", "make a data set to train on"),
     "xpose": ("inference_server.cli.xpose", "make pose-video pairs of videos"),
     "evaluate": ("inference_server.cli.evaluate", "measure clips against the truth"),

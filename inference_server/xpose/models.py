@@ -2,16 +2,86 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 
 from ..poseanything.checkpoints import default_folder
+from ..poseanything.checkpoints.weights import Source
 from .stages import XPoseError
 
 FOLDER = "xpose"
 """Inside the weights' folder, so that none of it is taken for a part of the video model."""
+
+TRANSFORMERS = ("*.safetensors", "config.json")
+"""What transformers saves of every model."""
+WORDS = ("tokenizer.json", "tokenizer_config.json")
+EXTRAS = ("*.json", "vocab.txt", "merges.txt", "LICENSE*", "README.md")
+
+
+@dataclass(frozen=True)
+class StageModel:
+    """A model that a stage loads, from a repository of the hub or from elsewhere by hand."""
+
+    folder: str
+    source: Source | None = None
+    by_hand: str = ""
+
+
+def _from_hub(repository: str, folder: str, what: str, required: tuple[str, ...]) -> StageModel:
+    return StageModel(folder, Source(repository, folder, required, EXTRAS, what))
+
+
+MODELS = {
+    "qwen": [
+        _from_hub(
+            "Qwen/Qwen2.5-VL-7B-Instruct",
+            "Qwen2.5-VL-7B-Instruct",
+            "the language model that judges clips, 8.3 billion parameters, about 16.6 GB in bfloat16",
+            (*TRANSFORMERS, *WORDS),
+        )
+    ],
+    "grounded": [
+        _from_hub(
+            "IDEA-Research/grounding-dino-base",
+            "grounding-dino-base",
+            "the detector, 0.23 billion parameters, about 0.9 GB",
+            (*TRANSFORMERS, *WORDS),
+        ),
+        _from_hub(
+            "facebook/sam2.1-hiera-large",
+            "sam2.1-hiera-large",
+            "what follows masks, 0.22 billion parameters, about 0.9 GB",
+            ("model.safetensors", "config.json"),
+        ),
+    ],
+    "blumnet": [
+        StageModel(
+            "BlumNet",
+            by_hand="BlumNet's checkpoints are not on the hub: get one, such as its demo's (Swin small, "
+            "Apache-2.0), by the links of https://github.com/cong-yang/BlumNet and put its .pth there.",
+        )
+    ],
+}
+"""What each stage that has weights loads."""
+
+
+def describe_models(names: Iterable[str], folder: Path) -> str:
+    """Which models some stages load, where from, and whether they are there."""
+    lines = [f"Looked for in {folder}:"]
+    for name in names:
+        for model in MODELS[name]:
+            place = folder / model.folder
+            there = "there" if place.is_dir() and any(place.iterdir()) else "missing"
+            lines.append(f"  {name}: {place} ({there})")
+            if model.source:
+                lines.append(f"    https://huggingface.co/{model.source.repository}: {model.source.what}")
+            else:
+                lines.append(f"    {model.by_hand}")
+    return "\n".join(lines)
 
 
 def weights_of(name: str) -> Path:

@@ -6,13 +6,17 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+ROOT = Path(__file__).parents[2]
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -156,3 +160,17 @@ class Hub:
                     self.wfile.write(content[start:])
 
         return Handler
+
+
+def environment(hub: Hub, **more: str) -> dict[str, str]:
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("HF_", "POSEANYTHING_"))
+    }
+    settings = {"HF_ENDPOINT": hub.endpoint, "HF_HUB_DISABLE_PROGRESS_BARS": "1", "PYTHONPATH": str(ROOT)}
+    return kept | settings | {"HOME": "/nonexistent", "NO_PROXY": "127.0.0.1"} | more
+
+
+def weights(hub: Hub, *arguments: str | Path, **more: str) -> subprocess.CompletedProcess:
+    """The weights command as a user runs it, in a process of its own."""
+    command = [sys.executable, "-m", "inference_server", "weights", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment(hub, **more))

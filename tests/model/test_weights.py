@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import subprocess
 import sys
 import time
@@ -16,17 +15,8 @@ from inference_server.poseanything.checkpoints.folder import CHECKSUMS
 from inference_server.poseanything.checkpoints.inspection import inspect_weights
 from inference_server.poseanything.checkpoints.weights import check
 from tests.model.checkpoint_files import random_tensors, save_release, save_shards, transformer_shapes
-from tests.model.hub_server import Hub
+from tests.model.hub_server import ROOT, Hub, environment, weights
 
-ROOT = Path(__file__).parents[2]
-COMMAND = """
-import argparse, sys
-from inference_server.poseanything.checkpoints.weights import add_parser
-parser = argparse.ArgumentParser()
-add_parser(parser.add_subparsers())
-args = parser.parse_args(["weights", *sys.argv[1:]])
-sys.exit(args.run(args))
-"""
 SHARD = "diffusion_pytorch_model-00002-of-00002.safetensors"
 TEXT_ENCODER = "models_t5_umt5-xxl-enc-bf16.pth"  # the largest one here, 25.6 MB
 CHUNK = 10 * 2**20  # what huggingface_hub writes at a time
@@ -59,19 +49,6 @@ def hub(repositories):
     hub.licences = {"Wan-AI/Wan2.2-TI2V-5B": "apache-2.0"}
     with hub.running():
         yield hub
-
-
-def environment(hub: Hub, **more: str) -> dict[str, str]:
-    kept = {
-        name: value for name, value in os.environ.items() if not name.startswith(("HF_", "POSEANYTHING_"))
-    }
-    settings = {"HF_ENDPOINT": hub.endpoint, "HF_HUB_DISABLE_PROGRESS_BARS": "1", "PYTHONPATH": str(ROOT)}
-    return kept | settings | {"HOME": "/nonexistent", "NO_PROXY": "127.0.0.1"} | more
-
-
-def weights(hub: Hub, *arguments: str | Path, **more: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-c", COMMAND, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment(hub, **more))
 
 
 def sentence(result: subprocess.CompletedProcess) -> str:
@@ -129,7 +106,7 @@ def test_a_transfer_that_breaks_off_goes_on_in_the_same_run(hub, tmp_path):
 def test_a_run_that_is_killed_is_taken_up_by_the_next(hub, tmp_path):
     hub.stall_after[TEXT_ENCODER] = 2 * CHUNK + 1000
     folder = tmp_path / "weights" / "Wan2.2-TI2V-5B"
-    command = [sys.executable, "-c", COMMAND, str(tmp_path / "weights")]
+    command = [sys.executable, "-m", "inference_server", "weights", str(tmp_path / "weights")]
     process = subprocess.Popen(command, cwd=ROOT, env=environment(hub), stdout=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 120

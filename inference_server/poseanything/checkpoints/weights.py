@@ -1,10 +1,9 @@
-"""The `weights` command: says which files the model needs, gets them, and checks what is there."""
+"""Which files the model needs, where they come from, and whether they are there and whole."""
 
 from __future__ import annotations
 
-import argparse
-import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .errors import CheckpointError
@@ -15,7 +14,6 @@ from .folder import (
     TOKENIZER_NAMES,
     TRANSFORMER_FILES,
     VAE_NAMES,
-    default_folder,
     find_weights,
 )
 
@@ -46,40 +44,6 @@ WAN = Source(
     what="the video VAE (2.8 GB), the text encoder (11.4 GB) and its tokenizer",
 )
 TIKTOK = "tiktok/*.safetensors"  # the release's weights for dancing people, run without part-aware attention
-
-
-def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
-    """Add the command to a command line; the `run` of its arguments is this module's."""
-    parser = subparsers.add_parser("weights", help="get the model's weights, or check those that are there")
-    parser.add_argument(
-        "folder", nargs="?", type=Path, default=default_folder(), help="where they go (%(default)s)"
-    )
-    parser.add_argument(
-        "--list", action="store_true", help="say which files are looked for, where, and get nothing"
-    )
-    parser.add_argument(
-        "--check", type=Path, metavar="FOLDER", help="check the weights in a folder, and get nothing"
-    )
-    parser.add_argument(
-        "--tiktok", action="store_true", help="also get the release's weights for dancing people"
-    )
-    parser.set_defaults(run=run)
-    return parser
-
-
-def run(args: argparse.Namespace) -> int:
-    """Carry out the command. The status is 0 when the weights are there (or were only listed), else 1."""
-    try:
-        if args.list:
-            print(describe(args.folder))
-        elif args.check is not None:
-            check(args.check)
-        else:
-            download(args.folder, tiktok=args.tiktok)
-    except CheckpointError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
 
 
 def describe(folder: Path) -> str:
@@ -134,14 +98,25 @@ def download(folder: Path, *, tiktok: bool = False) -> None:
     The token is the environment's HF_TOKEN. With HF_HUB_OFFLINE set nothing is fetched, only looked for.
     Raises `CheckpointError`.
     """
+    wanted = [
+        replace(POSEANYTHING, required=(*POSEANYTHING.required, TIKTOK)) if tiktok else POSEANYTHING,
+        WAN,
+    ]
+    fetch_sources(wanted, folder)
+    find_weights(folder)
+    print(f"The weights in {folder} are complete.")
+
+
+def fetch_sources(sources: Sequence[Source], folder: Path) -> None:
+    """Get what of some repositories is wanted into `folder`, saying under which licence and how much it is;
+    see `download`."""
     from huggingface_hub import constants
 
     from .hub import Repository
 
-    for source in () if constants.is_offline_mode() else (POSEANYTHING, WAN):
+    for source in () if constants.is_offline_mode() else sources:
         repository = Repository(source.repository)
-        wanted = source.required + ((TIKTOK,) if tiktok and source is POSEANYTHING else ())
-        files = repository.select(wanted, source.optional)
+        files = repository.select(source.required, source.optional)
         target = folder / source.folder
         print(f"{repository.page}: {source.what}; licence: {repository.licence}")
         print(
@@ -149,5 +124,3 @@ def download(folder: Path, *, tiktok: bool = False) -> None:
             flush=True,
         )
         repository.fetch(files, target)
-    find_weights(folder)
-    print(f"The weights in {folder} are complete.")
