@@ -125,4 +125,5 @@ def draw(
         except StopIteration as finished:
             pose = finished.value
             break
-    return pose.without(unseen_of(subjects, sampler.counts, projector, joints))
+    unseen = unseen_of(subjects, sampler.counts, projector, joints)
+    return pose.without(unseen) if unseen.any() else pose

@@ -104,6 +104,7 @@ def open_session(
         first_labels=clip.first_labels,
         part_maps=clip.part_maps,
         shadow_maps=clip.shadow_maps,
+        backdrop=clip.backdrop,
         frame_format="raw",
         engine_options=engine_settings.options(scene, engine),
     )

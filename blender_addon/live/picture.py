@@ -11,6 +11,13 @@ from ..shared.messages import LivePicture
 IMAGE = "PoseAnything Live"
 
 
+def make_texture(pixels: np.ndarray) -> gpu.types.GPUTexture:
+    """[H, W, 4] float32 from 0 to 1, bottom row first, as it is."""
+    height, width = pixels.shape[:2]
+    buffer = gpu.types.Buffer("FLOAT", pixels.size, pixels.reshape(-1))
+    return gpu.types.GPUTexture((width, height), format="RGBA8", data=buffer)
+
+
 class Picture:
     """`width` and `height` are 0 while there is none."""
 
@@ -33,8 +40,7 @@ class Picture:
     def texture(self) -> gpu.types.GPUTexture | None:
         """What is drawn, bottom row first, sRGB values as they are; made when it is first asked for."""
         if self._texture is None and self._pixels is not None:
-            buffer = gpu.types.Buffer("FLOAT", self._pixels.size, self._pixels.reshape(-1))
-            self._texture = gpu.types.GPUTexture((self.width, self.height), format="RGBA8", data=buffer)
+            self._texture = make_texture(self._pixels)
         return self._texture
 
     def clear(self) -> None:

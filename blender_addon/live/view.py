@@ -87,7 +87,7 @@ class Live:
 
     def follow(self, scene: bpy.types.Scene, depsgraph: bpy.types.Depsgraph) -> None:
         """Have the pose drawn that the scene has now, if it is another one."""
-        if not self.ready or not self.opened.follower.is_of(scene):
+        if not self.ready or not self.opened.follower.is_of(scene) or session.get().exporting is not None:
             return
         try:
             found = self.opened.follower.read(scene, depsgraph)

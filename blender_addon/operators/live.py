@@ -72,6 +72,18 @@ class POSEANYTHING_OT_refresh_live(RangeOperator, bpy.types.Operator):
         return {"FINISHED"}
 
 
+class POSEANYTHING_OT_reset_alignment(bpy.types.Operator):
+    bl_idname = "poseanything.reset_alignment"
+    bl_label = "Reset Alignment"
+    bl_description = "Lay the first frame's picture so that it covers the clip and lies in its middle"
+    bl_options = {"REGISTER", "UNDO"}
+
+    def execute(self, context):
+        for name in ("picture_scale", "picture_x", "picture_y"):
+            context.scene.poseanything.property_unset(name)
+        return {"FINISHED"}
+
+
 register, unregister = bpy.utils.register_classes_factory(
-    (POSEANYTHING_OT_live, POSEANYTHING_OT_refresh_live)
+    (POSEANYTHING_OT_live, POSEANYTHING_OT_refresh_live, POSEANYTHING_OT_reset_alignment)
 )

@@ -22,7 +22,7 @@ from ..ground_truth.surfaces import SurfaceReader, find_surfaces
 from ..ground_truth.visibility import as_rendered
 from ..rig.motion import Motion, read_poses, spread_frames
 from ..rig.sampling import Sampler
-from ..rig.subjects import Subject, find_armatures, find_subjects, placement
+from ..rig.subjects import Subject, find_armatures, find_subjects, limb_tables, placement
 from ..rig.trained_look import unseen_of
 from ..rig.unkeyed import unkeyed_kept
 from ..shared.messages import Backdrop
@@ -343,12 +343,9 @@ class _Export:
 
     def _tables(self) -> tuple[list[Limb], list[str]]:
         """Limbs and parts of all subjects, one after the other."""
-        limbs, parts = [], []
-        self._first_limb: dict[Subject, int] = {}
-        for number, subject in enumerate(self._subjects):
-            self._first_limb[subject] = len(limbs)
-            limbs += [Limb(limb.name, len(parts) + limb.part, number) for limb in subject.choice.limbs]
-            parts += subject.choice.parts
+        limbs, parts = limb_tables(self._subjects)
+        counts = [len(subject.choice.limbs) for subject in self._subjects]
+        self._first_limb = dict(zip(self._subjects, np.cumsum([0, *counts]).tolist()))
         if len(limbs) > MAX_LIMBS:
             raise ExportError(
                 f"The armatures have {len(limbs)} limbs together but at most {MAX_LIMBS} can be drawn; "

@@ -9,6 +9,7 @@ import bpy
 import numpy as np
 
 from ..errors import ExportError
+from ..shared.pose import Limb
 from .limbs import LimbChoice, choose_limbs
 from .motion import Motion
 
@@ -47,6 +48,16 @@ def placement(instancers: Iterable[bpy.types.Object], depsgraph: bpy.types.Depsg
         placed[:3, 3] -= placed[:3, :3] @ np.array(instancer.instance_collection.instance_offset)
         whole = whole @ placed
     return whole
+
+
+def limb_tables(subjects: Iterable[Subject]) -> tuple[list[Limb], list[str]]:
+    """The limbs and the parts of all subjects, one after the other."""
+    limbs: list[Limb] = []
+    parts: list[str] = []
+    for number, subject in enumerate(subjects):
+        limbs += [Limb(limb.name, len(parts) + limb.part, number) for limb in subject.choice.limbs]
+        parts += subject.choice.parts
+    return limbs, parts
 
 
 def find_subjects(

@@ -1,11 +1,13 @@
 """Panels in the sidebars of the 3D view and the sequencer, and a word in the status bar."""
 
 from . import (
+    alignment,
     camera,
     key_poses,
     limbs,
     live,
     menus,
+    overlay,
     panels,
     pictures,
     preferences,
@@ -13,12 +15,16 @@ from . import (
     refresh,
     status_bar,
     takes,
+    textures,
 )
 
 _MODULES = (
     pictures,
+    textures,
     limbs,
     live,
+    overlay,
+    alignment,
     camera,
     key_poses,
     takes,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import bpy
 import gpu
@@ -17,25 +18,40 @@ from ..request.subjects import find_subjects as chosen_subjects
 from ..rig.limbs import LimbChoice
 from ..rig.motion import Motion
 from ..rig.sampling import Sampler
-from ..rig.subjects import Subject, find_armatures, find_subjects
+from ..rig.subjects import Subject, find_armatures, find_subjects, limb_tables
+from ..shared.pose import Limb
+from .frame import builtin_shader
 
 COLOUR = (1.0, 0.55, 0.1, 1.0)
 WIDTH = 3.0
 
+
+@dataclass(frozen=True, eq=False)
+class Followed:
+    """What will be sent of the scene's rigs, and what reads it; `limbs` and `parts` are the pose's tables."""
+
+    subjects: list[Subject]
+    sampler: Sampler
+    limbs: list[Limb]
+    parts: list[str]
+
+
 # Choosing limbs reads every weight of every mesh: kept until something it depends on changes.
-_kept: dict[tuple, tuple[list[Subject], Sampler] | str] = {}
+_kept: dict[tuple, Followed | str] = {}
 _bound: tuple = ()
 _handle: object | None = None
+changes = 0
+"""How often something in the scene has changed, or may have."""
 
 
 def choices(
     objects: Sequence[bpy.types.Object], look: str = "bones"
 ) -> list[tuple[bpy.types.Object, LimbChoice]]:
     """Each armature with its limbs. Raises `ExportError`."""
-    return [(subject.armature, subject.choice) for subject in _look_up(objects, look)[0]]
+    return [(subject.armature, subject.choice) for subject in _look_up(objects, look).subjects]
 
 
-def _look_up(objects, look: str) -> tuple[list[Subject], Sampler]:
+def _look_up(objects, look: str) -> Followed:
     global _bound
     motions = _motions(objects)
     key = tuple((obj.session_uid, obj.mode) for obj in objects), tuple(map(id, motions.values())), look
@@ -44,7 +60,7 @@ def _look_up(objects, look: str) -> tuple[list[Subject], Sampler]:
         _bound = _bindings()
         try:
             subjects = list(find_subjects(objects, motions, look))
-            _kept[key] = subjects, Sampler(subjects)
+            _kept[key] = Followed(subjects, Sampler(subjects), *limb_tables(subjects))
         except ExportError as error:
             _kept[key] = str(error)
     found = _kept[key]
@@ -84,23 +100,31 @@ def _bindings() -> tuple:
     )
 
 
-def _draw() -> None:
-    context = bpy.context
+def followed(context) -> Followed | None:
+    """What will be sent of the scene's rigs; None where the panel says what is wrong."""
     settings = context.scene.poseanything
-    if not settings.show_limbs or not context.space_data.overlay.show_overlays:
-        return
     objects = chosen_subjects(context, settings)
     if not objects:
-        return
+        return None
     try:
-        sampler = _look_up(objects, look_of(settings, session.get().engine(settings.engine_name)))[1]
+        return _look_up(objects, look_of(settings, session.get().engine(settings.engine_name)))
     except ExportError:
-        return  # the panel says what is wrong
+        return None
+
+
+def _draw() -> None:
+    context = bpy.context
+    if not context.scene.poseanything.show_limbs or not context.space_data.overlay.show_overlays:
+        return
+    found = followed(context)
+    if found is None:
+        return
+    sampler = found.sampler
     joints = sampler.sample(context.evaluated_depsgraph_get())
     last = np.cumsum(sampler.counts) - 1
     starts = np.setdiff1d(np.arange(len(joints) - 1), last)
     lines = joints[np.stack([starts, starts + 1], axis=1).ravel()]
-    shader = gpu.shader.from_builtin("POLYLINE_UNIFORM_COLOR")
+    shader = builtin_shader("POLYLINE_UNIFORM_COLOR")
     shader.uniform_float("viewportSize", gpu.state.viewport_get()[2:])
     shader.uniform_float("lineWidth", WIDTH * context.preferences.system.ui_scale)
     shader.uniform_float("color", COLOUR)
@@ -110,6 +134,8 @@ def _draw() -> None:
 
 @persistent
 def _after_change(scene, depsgraph) -> None:
+    global changes
+    changes += 1
     if not _kept:
         return
     updated = [update.id for update in depsgraph.updates]
@@ -122,6 +148,8 @@ def _after_change(scene, depsgraph) -> None:
 @persistent
 def _forget(*_) -> None:
     """Undo and loading make new objects of all that is kept here."""
+    global changes
+    changes += 1
     _kept.clear()
 
 

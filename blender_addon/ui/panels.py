@@ -8,9 +8,11 @@ from .. import preferences, session
 from ..control.kinds import PRESETS
 from ..control.settings import preset_of
 from ..errors import ExportError
+from ..ground_truth.first_frame import Alignment
 from ..operators.colour import changes_colours
 from ..operators.serving import server_blockers
 from ..request.blockers import scene_blockers
+from ..request.build import alignment_of
 from ..request.look import look_of, suits
 from ..request.output import output_folder
 from ..request.range import clip_range
@@ -216,6 +218,10 @@ class POSEANYTHING_PT_shot(_Sub, bpy.types.Panel):
         layout.prop(settings, "first_frame_source")
         if settings.first_frame_source == "PICTURE":
             layout.prop(settings, "first_frame_path")
+            column = layout.column(align=True)
+            for name in ("picture_scale", "picture_x", "picture_y"):
+                column.prop(settings, name)
+            column.prop(scene.poseanything_shown, "first_frame", text="Handles in Camera View", toggle=True)
             _draw_crop(layout, context, settings)
         else:
             layout.operator("poseanything.save_first_frame", text="Save to Paint Over", icon="FILE_IMAGE")
@@ -228,7 +234,7 @@ def _draw_crop(layout, context, settings):
     size = (
         pictures.size_of(bpy.path.abspath(settings.first_frame_path)) if settings.first_frame_path else None
     )
-    if size is None:
+    if size is None or alignment_of(settings) != Alignment():
         return
     try:
         planned = clip_range(context, settings, session.get().engine(settings.engine_name))

@@ -1,0 +1,144 @@
+"""The live view's way from a pose to its picture: the demo's fox at 832 x 480 with the draft engine, through
+the real server, beside a frame of the same clip drawn by the engine alone. Poses are sent as Blender has
+evaluated them; frames that are played wait for nothing, and what comes too late is dropped.
+
+Left out: drawing the window. What the live view adds to a change of frame is measured while it is off and
+while it is on, but a redraw of the 3D view takes as long as the graphics card needs.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from ._footage import install, module
+from .draft import stage
+
+ROUNDS, FPS = 3, 24
+
+
+def percentiles(seconds: list[float]) -> str:
+    half, most = np.percentile(seconds, [50, 95]) * 1e3
+    return f"median {half:6.1f} ms   95th percentile {most:6.1f} ms"
+
+
+def one_by_one(bpy, live) -> tuple[list[float], list[float]]:
+    """For every frame of the clip: seconds from its pose to its picture in Blender's hands, and those of
+    reading and sending the pose, which Blender waits for."""
+    scene, waited, read = bpy.context.scene, [], []
+    for frame in range(scene.frame_start + 1, scene.frame_end + 1):
+        scene.frame_set(frame)  # which has read and sent it
+        while live._sent:
+            live.poll()
+            time.sleep(0.001)
+        waited.append(live.latency)
+        begun = time.perf_counter()
+        live.opened.follower.read(scene, bpy.context.evaluated_depsgraph_get())
+        read.append(time.perf_counter() - begun)
+    return waited, read
+
+
+def play(bpy, live) -> tuple[float, float]:
+    """Pictures a second while the clip plays at its rate, and frames a second that were played."""
+    scene, shown = bpy.context.scene, 0
+    take = live.picture.take
+
+    def count(message):
+        nonlocal shown
+        shown += 1
+        take(message)
+
+    live.picture.take = count
+    begun = time.perf_counter()
+    played = 0
+    while (passed := time.perf_counter() - begun) < 81 / FPS:
+        if passed * FPS > played:
+            played += 1
+            scene.frame_set(scene.frame_start + int(passed * FPS) % 81)
+        live.poll()
+        time.sleep(0.002)
+    live.picture.take = take
+    return shown / passed, played / passed
+
+
+def change_frames(bpy) -> float:
+    """Seconds that a change of frame takes."""
+    scene = bpy.context.scene
+    begun = time.perf_counter()
+    for frame in range(scene.frame_start, scene.frame_end + 1):
+        scene.frame_set(frame)
+    return (time.perf_counter() - begun) / 81
+
+
+def draw_alone(request) -> list[float]:
+    """Seconds that the engine takes for each frame of a clip, called without a server."""
+    from inference_server.engines.draft.live import LiveDraft
+    from shared import wire
+    from shared.pose import PoseSequence
+
+    parts = [bytes(part) for part in module("shared.wire").encode(request)]
+    request = wire.decode(parts)
+    drawer, seconds = LiveDraft(request), []
+    for _ in range(ROUNDS):
+        for frame in range(request.num_frames):
+            pose = request.pose
+            one = PoseSequence.from_frames(
+                pose.width, pose.height, pose.parts, pose.limbs, [pose.frame(frame)]
+            )
+            begun = time.perf_counter()
+            drawer.draw(one, None)
+            seconds.append(time.perf_counter() - begun)
+    return seconds
+
+
+def main() -> None:
+    install()
+    import bpy
+
+    with tempfile.TemporaryDirectory() as folder:
+        stage(bpy, Path(folder))
+        live = module("live.view").get()
+        handlers = len(bpy.app.handlers.depsgraph_update_post)
+        off = [change_frames(bpy) for _ in range(ROUNDS)]
+        bpy.ops.poseanything.live()
+        try:
+            begun = time.perf_counter()
+            while not live.ready:
+                live.poll()
+                assert live.on, live.sentence
+                time.sleep(0.001)
+            prepared = time.perf_counter() - begun
+            while live._sent:
+                live.poll()
+            runs = [one_by_one(bpy, live) for _ in range(ROUNDS)]
+            rates = [play(bpy, live) for _ in range(ROUNDS)]
+            on = [change_frames(bpy) for _ in range(ROUNDS)]
+            alone = draw_alone(live.opened.message.request)
+            live.end()
+            after = [change_frames(bpy) for _ in range(ROUNDS)]
+            left = len(bpy.app.handlers.depsgraph_update_post) - handlers
+        finally:
+            bpy.ops.poseanything.stop_server()
+    waited, read = ([second for run in runs for second in run[k]] for k in (0, 1))
+    load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
+    print(f"{os.cpu_count()} cores, load {load}; prepared in {prepared:.1f} s after the first frame was made")
+    print(f"from pose to picture  {percentiles(waited)} (under 120 wanted)")
+    print(f"the engine alone      {percentiles(alone)}")
+    print(f"ratio of the medians {statistics.median(waited) / statistics.median(alone):.2f}")
+    shown, played = (statistics.median(values) for values in zip(*rates))
+    print(f"playback: {shown:.1f} pictures of {played:.1f} frames a second, {shown / played:.2f} of them")
+    print(f"reading a pose {percentiles(read)}")
+    before, while_on, once_off = (1e3 * statistics.median(values) for values in (off, on, after))
+    print(
+        f"a change of frame: off {before:.2f} ms, on {while_on:.2f} ms ({while_on / before:.2f}x), off again "
+        f"{once_off:.2f} ms ({once_off / before:.2f}x), {left} handlers left"
+    )
+
+
+if __name__ == "__main__":
+    main()
