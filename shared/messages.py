@@ -41,6 +41,8 @@ CODES = ("invalid", "version", "engine", "memory", "worker", "full", "unknown", 
 MAX_LISTED = 1000
 FLOW_STEPS = 4
 """Steps of a pixel that surface flow is told in."""
+LIGHT_STEPS = 8
+"""Steps of light maps from some light to twice as much."""
 NO_FLOW = -32768
 """The surface flow of places where no subject is seen."""
 
@@ -87,6 +89,8 @@ class GenerationRequest(Checked):
     surface_flow: [num_frames, 2, h, w] int16, for the middle of each place where the subject is seen the way
         (x, y) to where the first frame shows the same surface, or, where it hides that, the surface most like
         it: in `FLOW_STEPS` to a pixel, at any smaller size (1/4 of the clip's). `NO_FLOW` elsewhere.
+    light_maps: [num_frames, h, w] uint8, how much light falls on the surface that is seen at each place of
+        the flow: `LIGHT_STEPS` more for twice as much, 0 where no subject is seen.
     backdrop: what lies behind the subject and beyond the first frame.
     camera_motion: [num_frames, 3, 3] float32 homographies, from pixels of the first frame to pixels of frame
         i, that the static background follows; the first is the identity.
@@ -126,6 +130,9 @@ class GenerationRequest(Checked):
     )
     surface_flow: np.ndarray | None = declare(
         Optional(Array("int16", (None, 2, None, None), MAX_CLIP_PIXELS // 8, compress=True)), None
+    )
+    light_maps: np.ndarray | None = declare(
+        Optional(Array("uint8", (None, None, None), MAX_CLIP_PIXELS // 16, compress=True)), None
     )
     backdrop: Backdrop | None = declare(Optional(Struct(Backdrop)), None)
     camera_motion: np.ndarray | None = declare(
@@ -179,7 +186,7 @@ class GenerationRequest(Checked):
                 raise MessageError(
                     "A part map names a limb that the pose does not have; export the pose again."
                 )
-        for name in ("part_maps", "shadow_maps", "surface_flow", "camera_motion"):
+        for name in ("part_maps", "shadow_maps", "surface_flow", "light_maps", "camera_motion"):
             stack = getattr(self, name)
             if stack is not None and len(stack) != self.num_frames:
                 raise MessageError(

@@ -19,6 +19,7 @@ from ..rig.skin import FLESH_TYPES, read_points, read_triangles
 from ..shared.messages import NO_FLOW
 from ..view.projection import Projector
 from .flow import FirstView, quantise
+from .light import LightMeter, find_lights, find_sky
 from .surfaces import (
     Detail,
     Surface,
@@ -44,10 +45,11 @@ MAX_OCCLUDING = 200_000
 class Drawn:
     """What a frame shows on a grid: `labels` [h, w] uint8, and `flow` [2, h, w] int16 on the samples of that
     grid, or None for the first frame: the way (x, y) from each sample to where the first frame shows the same
-    surface, as `shared.messages.GenerationRequest` has it."""
+    surface, and `light` [h, w] uint8, both as `shared.messages.GenerationRequest` has them."""
 
     labels: np.ndarray
     flow: np.ndarray | None = None
+    light: np.ndarray | None = None
 
 
 class Labeller:
@@ -103,7 +105,8 @@ class Labeller:
         window = camera.window(boxes, width, height) if boxes else (0, 0, 0, 0)
         farthest = camera.farthest(np.concatenate(boxes)) if boxes else 0.0
         occluders = self._occluders(depsgraph, camera, window, farthest)
-        return self._paint(camera, subjects, occluders, ZBuffer(width, height), window, stride)
+        lighting = (find_lights(depsgraph), find_sky(depsgraph.scene)) if stride > 1 else None
+        return self._paint(camera, subjects, occluders, ZBuffer(width, height), window, stride, lighting)
 
     def _coarse(self, surface: Surface, points: np.ndarray, camera: Camera) -> _Chosen:
         """As much of a surface as the camera's grid can show."""
@@ -124,7 +127,14 @@ class Labeller:
         )
 
     def _paint(
-        self, camera: Camera, subjects: list[_Chosen], occluders, buffer: ZBuffer, window, stride: int
+        self,
+        camera: Camera,
+        subjects: list[_Chosen],
+        occluders,
+        buffer: ZBuffer,
+        window,
+        stride: int,
+        lighting,
     ) -> Iterator[None]:
         yield
         drawn, number = [], 0
@@ -138,7 +148,11 @@ class Labeller:
             number += len(triangles)
 
         labels = np.zeros(buffer.height * buffer.width, np.uint8)
-        flow = None if stride == 1 else np.full((2, buffer.height * buffer.width), NO_FLOW, np.int16)
+        flow = light = None
+        if lighting is not None:
+            flow, light = np.full((2, len(labels)), NO_FLOW, np.int16), np.zeros(len(labels), np.uint8)
+            meter = LightMeter(*lighting, self.placed)
+            yield
         for chosen, seen, first in drawn:
             inside = (buffer.triangle >= first) & (buffer.triangle < first + len(chosen.triangles))
             for pixels in _batches(np.flatnonzero(inside)):
@@ -147,10 +161,12 @@ class Labeller:
                 labels[pixels] = _label(chosen, vertices, mixed)
                 if flow is not None:
                     flow[:, pixels] = self._trace(chosen, seen, vertices, mixed, pixels, buffer.width, stride)
+                    light[pixels] = meter.measure(*_facing(chosen.points[vertices], mixed, camera))
                 yield
         labels = labels.reshape(buffer.height, buffer.width)
         if flow is not None:
-            return Drawn(_most_frequent(labels, SAMPLES), flow.reshape(2, buffer.height, buffer.width))
+            flow = flow.reshape(2, *labels.shape)
+            return Drawn(_most_frequent(labels, SAMPLES), flow, light.reshape(labels.shape))
         nearness = buffer.nearness.reshape(buffer.height, buffer.width)
         for chosen in subjects:
             if not self._traced:
@@ -236,6 +252,18 @@ def _box(points: np.ndarray) -> np.ndarray:
     return np.stack(np.meshgrid(*np.stack([points.min(axis=0), points.max(axis=0)]).T), axis=-1).reshape(
         -1, 3
     )
+
+
+def _facing(corners: np.ndarray, shares: np.ndarray, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
+    """[P, 3] points that are mixtures of three corners [P, 3, 3] by shares [P, 3], and the unit normals
+    [P, 3] there, to the camera's side."""
+    points = np.einsum("pk,pkc->pc", shares, corners)
+    a, b, c = np.moveaxis(corners.astype(np.float64), 1, 0)
+    normals = np.cross(b - a, c - a)
+    normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-18)
+    away = (normals * camera.towards(points)).sum(axis=1) < 0
+    normals[away] *= -1
+    return points, normals
 
 
 def _label(chosen: _Chosen, vertices: np.ndarray, shares: np.ndarray) -> np.ndarray:

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import bpy
 import numpy as np
 
 from ..view.motion import cast_ray
 from ..view.projection import Projector
-from .surfaces import rendered_lights
+from .light import Light, find_lights
 from .triangles import Camera, draw_triangles
 from .zbuffer import ZBuffer
 
@@ -35,47 +34,10 @@ DENSE = 1.5
 """A surface with this many vertices for each sample around its shadow covers it by them alone."""
 
 
-@dataclass(frozen=True, eq=False)
-class Light:
-    """A light as its shadows show it: `place` [4] homogeneous, at infinity for a sun; from a point on the
-    ground it looks `size` wide, as an angle for a sun, in scene units for others."""
-
-    place: np.ndarray
-    size: float
-
-    def towards(self, points: np.ndarray) -> np.ndarray:
-        """[V, 3] unit vectors from points to the light."""
-        out = np.broadcast_to(self.place[:3], points.shape) if self.place[3] == 0 else self.place[:3] - points
-        return out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-12)
-
-
 def find_light(depsgraph: bpy.types.Depsgraph, subject: np.ndarray) -> Light | None:
     """The light that throws the most light on a place [3], of those that render and cast shadows."""
-    brightest, found = 0.0, None
-    for obj in rendered_lights(depsgraph):
-        evaluated = obj.evaluated_get(depsgraph)
-        data = evaluated.data
-        world = np.array(evaluated.matrix_world, np.float64)
-        back = world[:3, 2] / max(np.linalg.norm(world[:3, 2]), 1e-12)
-        strength = data.energy * max(data.color) * 2 ** getattr(data, "exposure", 0.0)
-        if not getattr(data, "use_shadow", True) or strength <= 0:
-            continue
-        if data.type == "SUN":
-            light, received = Light(np.append(back, 0.0), data.angle), strength
-        else:
-            out = subject - world[:3, 3]
-            distance = max(float(np.linalg.norm(out)), 1e-6)
-            received = strength / (4 * math.pi**2 * distance**2)
-            ahead = float(-back @ out) / distance
-            if data.type == "SPOT" and ahead < math.cos(data.spot_size / 2):
-                continue
-            if data.type == "AREA":
-                received *= 4 * max(ahead, 0.0)
-            size = data.size if data.type == "AREA" else 2 * data.shadow_soft_size
-            light = Light(np.append(world[:3, 3], 1.0), size)
-        if received > brightest:
-            brightest, found = received, light
-    return found
+    found = [light for light in find_lights(depsgraph) if light.casts]
+    return max(found, key=lambda light: float(light.received(subject[None])[0]), default=None)
 
 
 class ShadowDrawer:

@@ -125,7 +125,7 @@ def retake_range(
         range_of(take, old), frame_start=first, duration=duration, num_frames=frames
     )
     view = recorded_view(take) or find_view(context, settings)
-    clip, _ = yield from export_range(context, settings, planned, armatures, view, interactive)
+    clip, _ = yield from export_range(context, settings, planned, armatures, view, interactive, engine)
     request = rebuild_request(uuid.uuid4().hex, clip, planned, settings, engine, old)
     whole = last == take.frame_start + take.duration - 1
     fade = 0 if whole else min(FADE, duration // 2)

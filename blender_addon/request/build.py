@@ -110,6 +110,7 @@ def _exported(clip: ExportedClip, clip_range: ClipRange, settings, engine: Engin
         "part_maps": clip.part_maps,
         "shadow_maps": clip.shadow_maps,
         "surface_flow": clip.surface_flow,
+        "light_maps": clip.light_maps,
         "backdrop": clip.backdrop,
         "camera_motion": _camera_motion(clip, clip_range, settings, engine),
     }

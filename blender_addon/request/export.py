@@ -90,8 +90,8 @@ class ExportedClip:
     """What `shared.messages.GenerationRequest` needs of the scene.
 
     Without a mesh on any armature, `subject_mask`, `first_labels`, `part_maps`, `surface_flow`,
-    `backdrop` and `shadow_maps` are None, the last also where no light throws a shadow; without a
-    moving camera `camera_motion` is. `findings` are what the user should know, `motions` how each armature
+    `light_maps`, `backdrop` and `shadow_maps` are None, the last also where no light throws a shadow; without
+    a moving camera `camera_motion` is. `findings` are what the user should know, `motions` how each armature
     moves; `subjects` are what was drawn, through the lenses of `projector`.
     """
 
@@ -102,6 +102,7 @@ class ExportedClip:
     part_maps: np.ndarray | None
     shadow_maps: np.ndarray | None
     surface_flow: np.ndarray | None
+    light_maps: np.ndarray | None
     backdrop: Backdrop | None
     camera_motion: np.ndarray | None
     pose_frames: tuple[int, ...] | None
@@ -221,7 +222,7 @@ class _Export:
         limbs, parts = self._tables()
         yield self._step
 
-        lenses, joints, maps, flow, shadows, cameras = [], [], [], [], [], []
+        lenses, joints, maps, flow, light, shadows, cameras = [], [], [], [], [], [], []
         labeller = labels = picture = None
         for index in range(options.num_frames):
             depsgraph = self._go_to(index)
@@ -243,6 +244,7 @@ class _Export:
                 drawn = yield from self._show(drawing)
                 maps.append(drawn.labels)
                 flow.append(drawn.flow)
+                light.append(drawn.light)
                 shade = shadow.draw(self._evaluated(), projector, labeller.placed, SHADOW_STRIDE)
                 shadows.append((yield from self._show(shade)))
             if self._witness is not None:
@@ -284,6 +286,7 @@ class _Export:
             part_maps=part_maps,
             shadow_maps=np.stack(shadows) if shadows and any(shade.any() for shade in shadows) else None,
             surface_flow=np.stack(flow) if flow else None,
+            light_maps=np.stack(light) if light else None,
             backdrop=backdrop,
             camera_motion=motion,
             pose_frames=options.pose_frames,

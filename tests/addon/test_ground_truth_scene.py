@@ -245,7 +245,7 @@ def darkened(rig):
         body.visible_shadow = visible
         pictures.append(read_png(export([rig], num_frames=1, first_frame="", **SIZE).first_frame).astype(int))
     body.visible_shadow = True
-    return (pictures[1] - pictures[0]).mean(axis=2) > 20
+    return (pictures[1] - pictures[0]).mean(axis=2) > 20, pictures[0].mean(axis=2)
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def darkened(rig):
 )
 def test_shadow_maps_are_where_cycles_shows_the_shadow(rig, kind, settings):
     lit(rig, kind, **settings)
-    shade = darkened(rig)
+    shade, picture = darkened(rig)
     clip = export([rig], num_frames=1, **SIZE)
     told = np.kron(clip.shadow_maps[0] > 127, np.ones((4, 4), bool))
     floor = clip.first_labels == 0
@@ -262,6 +262,11 @@ def test_shadow_maps_are_where_cycles_shows_the_shadow(rig, kind, settings):
     assert shade.sum() > 300 and agree > 0.5, "cells of four pixels on a small shadow"
     centres = [np.argwhere(where & floor).mean(axis=0) for where in (shade, told)]
     assert np.abs(centres[0] - centres[1]).max() < 5
+
+    light = clip.light_maps[0]
+    bright, known = picture[2::4, 2::4] > 25, light > 0
+    assert 0.1 < bright[known].mean() < 0.95
+    assert np.percentile(light[known & bright], 20) > np.percentile(light[known & ~bright], 80)
 
 
 def test_no_light_or_none_that_casts_shadows_gives_no_shadow_maps(rig):

@@ -62,11 +62,11 @@ def shoot(bpy):
     planned = module("request.range").clip_range(context, settings, None)
     armatures = tuple(each for each in scene.objects if each.type == "ARMATURE")
     exporting = module("operators.exporting")
-    (clip, _), _ = run(exporting.export_range(context, settings, planned, armatures, view, False))
+    (clip, _), _ = run(exporting.export_range(context, settings, planned, armatures, view, False, None))
     pose = clip.pose
     limbs = tuple(Limb(limb.name, limb.part, limb.subject) for limb in pose.limbs)
     arrays = (pose.points, pose.lengths, pose.owners, pose.offsets)
-    maps = ("first_labels", "part_maps", "shadow_maps", "surface_flow")
+    maps = ("first_labels", "part_maps", "shadow_maps", "surface_flow", "light_maps")
     fields = ("first_frame", "subject_mask", *maps, "camera_motion")
     request = GenerationRequest(
         job="truth",

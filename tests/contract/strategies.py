@@ -221,6 +221,7 @@ def requests(draw):
         part_maps=st.none() | hnp.arrays(np.uint8, maps, elements=labels),
         shadow_maps=st.none() | hnp.arrays(np.uint8, maps),
         surface_flow=st.none() | hnp.arrays(np.int16, maps.map(lambda shape: (count, 2, *shape[1:]))),
+        light_maps=st.none() | hnp.arrays(np.uint8, maps),
         backdrop=st.none() | backdrops(),
         camera_motion=st.none() | paths,
     )

@@ -8,7 +8,7 @@ import dataclasses
 import cv2
 import numpy as np
 
-from shared.messages import FLOW_STEPS, NO_FLOW, Backdrop
+from shared.messages import FLOW_STEPS, LIGHT_STEPS, NO_FLOW, Backdrop
 
 from .draft_figures import HEIGHT, WIDTH, Stick, ask, bones, draw, ground, pose_of, shoot
 
@@ -48,6 +48,30 @@ def test_surfaces_go_where_the_request_knows_them_to_be():
         shoot(ask(*request, **known, pose_frames=(0, 2), **more))[0] for more in ({}, dict(surface_flow=flow))
     ]
     assert np.array_equal(*sparse)
+
+
+def test_light_falls_anew_on_a_picture_that_shows_its_light_and_on_no_other():
+    """A body lit from above, then from below."""
+    pictures, poses, labels, flow = breathe((40, 40))
+    flow[1][flow[1] != NO_FLOW] += 1  # it stirs
+    row = np.arange(HEIGHT // CELL)[:, None] * CELL
+    stops = np.clip((120 - row) / 40, -1, 1) * np.where(flow[0, 0] != NO_FLOW, 1.0, 0.0)
+    light = np.stack([128 + LIGHT_STEPS * way * stops for way in (1, -1)]).astype(np.uint8)
+    light[:, flow[0, 0] == NO_FLOW] = 0
+    body = labels[0] > 0
+    lit = np.exp2(np.clip((120 - np.arange(HEIGHT)) / 40, -1, 1) / 2.2)[:, None, None]
+    shaded = np.where(body[..., None], np.clip(pictures[0] * lit, 0, 255), pictures[0]).astype(np.uint8)
+    maps = np.stack([label[CELL // 2 :: CELL, CELL // 2 :: CELL] for label in labels])
+    known = dict(first_labels=labels[0], part_maps=maps, surface_flow=flow, light_maps=light)
+    flat = np.where(body[..., None], BODY.colour, pictures[0]).astype(np.uint8)
+    change = {}
+    for name, first in (("shaded", shaded), ("flat", flat)):
+        frames, _ = shoot(ask(first, pose_of((BODY,), poses), **known))
+        top, low = (
+            frames[1][rows, 130:180].astype(float).mean() for rows in (slice(90, 105), slice(135, 150))
+        )
+        change[name] = top / low
+    assert change["shaded"] < 0.8 and 0.95 < change["flat"] < 1.05
 
 
 def test_what_the_camera_uncovers_is_of_the_material_that_is_there():

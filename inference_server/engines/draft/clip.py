@@ -105,7 +105,7 @@ class Clip:
         flowing = np.count_nonzero(flow[:, 0] != NO_FLOW) * maps[0].size / flow[0, 0].size
         if flowing < KNOWN * np.count_nonzero(maps):
             return None
-        return SurfaceDrawer(flow, self.image, owners > 0)
+        return SurfaceDrawer(flow, self.image, owners, request.light_maps)
 
     def _cut(self, owners):
         request, tracks = self.request, self.tracks

@@ -6,7 +6,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from shared.messages import FLOW_STEPS, NO_FLOW
+from shared.messages import FLOW_STEPS, LIGHT_STEPS, NO_FLOW
 
 from .warping import over
 
@@ -19,17 +19,32 @@ EDGE = 0.7
 """Cells over which the outline's steps are evened out."""
 
 
-class SurfaceDrawer:
-    """Draws the subject of a clip by its surface flow [F, 2, h, w]; `subject` [H, W] bool is where it is in
-    the first frame `image` [H, W, 3]."""
+GAMMA = 2.2
+"""Between light and a picture's values."""
+MOST = 1.5
+"""A picture's values change by no larger power of two."""
+TRUE = 0.25
+"""By so much of what the light maps say a picture's shades must follow them to be lit anew: a painted one
+may be flat."""
 
-    def __init__(self, flow: np.ndarray, image: np.ndarray, subject: np.ndarray):
-        self.flow = flow
+
+class SurfaceDrawer:
+    """Draws the subject of a clip by its surface flow [F, 2, h, w]; `owners` [H, W] says whose pixel each is
+    in the first frame `image` [H, W, 3], 0 for nobody's. By light maps [F, h, w] surfaces are lit as they
+    turn."""
+
+    def __init__(self, flow: np.ndarray, image: np.ndarray, owners: np.ndarray, light: np.ndarray | None):
+        self.flow, subject = flow, owners > 0
         height, width = subject.shape
         self.cell = width / flow.shape[3], height / flow.shape[2]
         # The outermost pixels have taken some of the background's colour.
         pure = cv2.erode(subject.view(np.uint8), np.ones((3, 3), np.uint8), borderValue=1) > 0
         self.picture = _from_nearest(image, pure if pure.any() else subject)
+        self.light = None
+        if light is not None and light.shape[1:] == flow.shape[2:] and shows_light(image, light[0], owners):
+            self.light = light
+            known = light[0] > 0
+            self.first_light = _from_nearest(light[0].astype(np.float32), known) if known.any() else light[0]
 
     def still(self, frame: int) -> bool:
         """Whether the first frame shows everything where it is in this frame."""
@@ -51,11 +66,17 @@ class SurfaceDrawer:
             for cells, side in zip((columns, rows), self.cell)
         )
         size = right - left, bottom - top
+        if self.light is not None:
+            flow = np.dstack([flow, self._lit(frame, flow, rows, columns)])
         flow, reached = _carry_on(flow, known)
-        source = self._spread(flow, reached, size)
+        spread = self._spread(flow, reached, size)
+        source = np.ascontiguousarray(spread[..., :2])
         source[..., 0] += np.arange(left, right, dtype=np.float32)
         source[..., 1] += np.arange(top, bottom, dtype=np.float32)[:, None]
         layer = cv2.remap(self.picture, source, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+        if self.light is not None:
+            layer = np.clip(layer * np.exp2(spread[..., 2:]), 0, 255)
 
         soft = cv2.GaussianBlur(known.astype(np.float32), (3, 3), EDGE)
         inside = cv2.resize(soft, size, interpolation=cv2.INTER_LINEAR)
@@ -63,14 +84,26 @@ class SurfaceDrawer:
         layer = np.rint(np.concatenate([layer * alpha, 255 * alpha], axis=-1)).astype(np.uint8)
         over(canvas[top:bottom, left:right], layer)
 
+    def _lit(self, frame, flow, rows, columns):
+        """[h, w] by how much brighter, as a power of two of the picture's values, the light makes what is
+        seen in cells."""
+        y, x = np.mgrid[rows, columns].astype(np.float32)
+        x, y = x + flow[..., 0] / np.float32(self.cell[0]), y + flow[..., 1] / np.float32(self.cell[1])
+        before = cv2.remap(self.first_light, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        now = self.light[frame, rows, columns]
+        change = np.where(now > 0, now - before, 0) / np.float32(LIGHT_STEPS * GAMMA)
+        weight = cv2.GaussianBlur((now > 0).astype(np.float32), (5, 5), 0)
+        smooth = cv2.GaussianBlur(change, (5, 5), 0) / np.maximum(weight, 1e-3)
+        return np.clip(smooth, -MOST, MOST)
+
     def _spread(self, flow, reached, size):
-        """Flow [h, w, 2] of cells for each pixel of a picture of `size`. Between cells that belong together
-        it is interpolated; at other places a pixel follows those around it that belong together and are
-        nearest."""
+        """Flow [h, w, n] of cells, and what else is known of them, for each pixel of a picture of `size`.
+        Between cells that belong together it is interpolated; at other places a pixel follows those around it
+        that belong together and are nearest."""
         out = cv2.resize(flow, size, interpolation=cv2.INTER_LINEAR)
         square = np.ones((2, 2), np.uint8)
         wide = cv2.dilate(flow, square, anchor=(0, 0)) - cv2.erode(flow, square, anchor=(0, 0))
-        torn = (wide.max(axis=-1) > LEAP * max(self.cell)) | (
+        torn = (wide[..., :2].max(axis=-1) > LEAP * max(self.cell)) | (
             cv2.erode(reached.view(np.uint8), square, anchor=(0, 0)) == 0
         )
         torn &= cv2.dilate(reached.view(np.uint8), square, anchor=(0, 0)) > 0
@@ -87,7 +120,7 @@ class SurfaceDrawer:
         rows, columns = row[y][:, None] + (0, 0, 1, 1), column[x][:, None] + (0, 1, 0, 1)
         corner = flow[rows, columns]
         weight *= reached[rows, columns]
-        near = np.abs(corner[:, :, None] - corner[:, None]).max(axis=-1) <= LEAP * max(self.cell)
+        near = np.abs(corner[:, :, None, :2] - corner[:, None, :, :2]).max(axis=-1) <= LEAP * max(self.cell)
         together = near * weight[:, None, :]
         best = (together.sum(axis=2) + 1e-3 * weight).argmax(axis=1)
         chosen = together[np.arange(len(best)), best]
@@ -97,7 +130,7 @@ class SurfaceDrawer:
 
 
 def _carry_on(flow, known):
-    """Flow [h, w, 2] carried on from where it is known into the cells beside, and where it then is."""
+    """Flow [h, w, n] carried on from where it is known into the cells beside, and where it then is."""
     flow, known = np.where(known[..., None], flow, 0), known.copy()
     for _ in range(REACH):
         weight = cv2.blur(known.astype(np.float32), (3, 3))
@@ -113,6 +146,22 @@ def _from_nearest(image, known):
     _, nearest = cv2.distanceTransformWithLabels(
         (~known).view(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
     )
-    table = np.zeros((nearest.max() + 1, 3), np.uint8)
+    table = np.zeros((nearest.max() + 1, *image.shape[2:]), image.dtype)
     table[nearest[known]] = image[known]
     return table[nearest]
+
+
+def shows_light(image: np.ndarray, light: np.ndarray, owners: np.ndarray) -> bool:
+    """Whether the shades of a picture [H, W, 3] go with its light map [h, w], limb by limb of `owners`
+    [H, W]."""
+    size = light.shape[::-1]
+    grey = cv2.resize(image.mean(axis=2).astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    whose = cv2.resize(owners.astype(np.float32), size, interpolation=cv2.INTER_NEAREST).astype(int)
+    known = (light > 0) & (whose > 0)
+    if known.sum() < 16:
+        return False
+    whose, shade = whose[known], GAMMA * np.log2(grey[known] + 1)
+    told = light[known].astype(np.float64) / LIGHT_STEPS
+    count = np.maximum(np.bincount(whose), 1)
+    shade, told = (each - (np.bincount(whose, each) / count)[whose] for each in (shade, told))
+    return bool((shade * told).sum() > TRUE * (told * told).sum())
