@@ -8,7 +8,7 @@ import dataclasses
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -206,7 +206,9 @@ def _from_poses(args: argparse.Namespace) -> tuple[float, Iterator]:
         weights = find_weights(engine.weights_folder()).choose(chosen.options.get("transformer", ""))
         if not starts_from_draft(weights.config):
             return fps, _sample(args, engine, chosen, weights)
-    request = _request_of_poses(args, about, chosen, fps)
+        request = _request_of_poses(args, about, chosen, fps, weights.config)
+    else:
+        request = _request_of_poses(args, about, chosen, fps, {})
     return fps, _after_loading(engine, lambda: engine.generate(request, lambda: False))
 
 
@@ -221,12 +223,14 @@ def _choose_for_poses(args: argparse.Namespace, about: EngineDescription) -> tup
 
 
 def _request_of_poses(
-    args: argparse.Namespace, about: EngineDescription, chosen: Choices, fps: float
+    args: argparse.Namespace, about: EngineDescription, chosen: Choices, fps: float, trained: Mapping
 ) -> GenerationRequest:
+    """What the arguments ask of an engine that needs limbs; `trained` is its checkpoint's configuration."""
     from ..poseanything.conditioning.latent_grid import LatentGrid
 
     grid = LatentGrid(about.size_multiple, about.frame_step, patch_size=1)
-    conditions = _read_conditions(args, grid, most_frames=about.max_frames)
+    most_frames = min(about.max_frames, trained.get("sample_frames", about.max_frames))
+    conditions = _read_conditions(args, grid, most_frames, trained.get("sample_size", 832))
     request = _request(args, about.name, chosen, fps, conditions)
     check_request(request, about)
     return request
@@ -245,7 +249,7 @@ def _on_server(args: argparse.Namespace) -> int:
             reason = about.reason if about else f"The server has no engine {name!r}; it has {there}."
             raise ValueError(reason or f"{name} can't run there; choose one of {there}.")
         if request is None:
-            request = _request_of_poses(args, about, *_choose_for_poses(args, about))
+            request = _request_of_poses(args, about, *_choose_for_poses(args, about), {})
         else:
             request = _changed(args, request, about)
         if not 1 <= args.samples <= MAX_SAMPLES:

@@ -94,7 +94,7 @@ def test_sizes_of_another_grid_are_named(bridge):
 
 
 @pytest.mark.parametrize("config", [{}, {"init": "draft"}])
-def test_pose_images_on_the_command_line_are_scaled_as_in_training(tmp_path, monkeypatch, capsys, config):
+def test_pose_images_on_the_command_line_are_scaled_as_in_training(tmp_path, monkeypatch, config):
     save_small(tmp_path / "weights", **config)
     monkeypatch.setenv("POSEANYTHING_WEIGHTS", str(tmp_path / "weights"))
     (tmp_path / "poses").mkdir()
@@ -104,8 +104,5 @@ def test_pose_images_on_the_command_line_are_scaled_as_in_training(tmp_path, mon
         cv2.imwrite(str(tmp_path / "poses" / f"{frame:02d}.png"), image)
     command = ["generate", "--poses", str(tmp_path / "poses"), "--output", str(tmp_path / "clip")]
     status = main([*command, "--first-frame", str(tmp_path / "poses" / "00.png")])
-    if config:  # pose images have no limbs to bend
-        assert status == 1 and "starts from a draft" in capsys.readouterr().err
-        return
     made = sorted((tmp_path / "clip").glob("*.png"))
     assert status == 0 and len(made) == 9 and cv2.imread(str(made[0])).shape == (56, 80, 3)

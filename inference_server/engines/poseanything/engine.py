@@ -35,6 +35,7 @@ PACKAGES = {
     "PIL": "pillow",
     "skimage": "scikit-image",
     "scipy": "scipy",
+    "networkx": "networkx",
     "ftfy": "ftfy",
     "sentencepiece": "sentencepiece",
 }
