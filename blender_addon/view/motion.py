@@ -22,6 +22,14 @@ PATIENCE = 16
 """Surfaces of the subjects that a ray may pass before it is given up."""
 
 
+def inverse(matrices: np.ndarray) -> np.ndarray:
+    """Of [..., 3, 3] matrices, by their minors: LAPACK's threads wait for each other also over the smallest,
+    which takes milliseconds where Blender keeps all cores busy."""
+    first, second, third = (matrices[..., column] for column in range(3))
+    minors = np.stack([np.cross(second, third), np.cross(third, first), np.cross(first, second)], axis=-2)
+    return minors / (first * minors[..., 0, :]).sum(axis=-1)[..., None, None]
+
+
 def moves(projector: Projector) -> bool:
     """Whether the picture of a still scene changes over the clip."""
     first = projector.pixels[0]
@@ -36,8 +44,8 @@ def faces_start(projector: Projector) -> np.ndarray:
     width, height = projector.fit.width, projector.fit.height
     corners = np.array([[0, 0, 1], [width, 0, 1], [0, height, 1], [width, height, 1]]).T
     turned = projector.pixels[:, :, :3]
-    there = turned @ np.linalg.inv(turned[0])
-    depths = np.concatenate([(there @ corners)[:, 2], (np.linalg.inv(there) @ corners)[:, 2]], axis=1)
+    there = turned @ inverse(turned[0])
+    depths = np.concatenate([(there @ corners)[:, 2], (inverse(there) @ corners)[:, 2]], axis=1)
     return (depths > GRAZING).all(axis=1)
 
 
@@ -57,7 +65,7 @@ def camera_motion(
     """
     turned = projector.pixels[:, :, :3]  # from directions in world space to homogeneous pixels
     if not _travels(projector):
-        return _normalised(turned @ np.linalg.inv(turned[0]))
+        return _normalised(turned @ inverse(turned[0]))
     pixels, world = yield from _background(scene, evaluated, projector, is_subject)
     target = np.einsum("frc,nc->fnr", projector.pixels, world)
     depth = np.einsum("fc,nc->fn", projector.depths, world)
@@ -67,7 +75,7 @@ def camera_motion(
         ahead = depth[frame] > 1e-6 if lens.perspective else np.ones(len(pixels), bool)
         fitted.append(_least_squares(pixels[ahead], target[frame, ahead], projector.fit))
         if fitted[-1] is None:
-            fitted[-1] = turned[frame] @ np.linalg.inv(turned[0])
+            fitted[-1] = turned[frame] @ inverse(turned[0])
         yield
     return _normalised(np.stack(fitted))
 
@@ -94,7 +102,7 @@ class Backdrop:
         if not moves(projector) or not faces_start(projector).all():
             return None
         turned = projector.pixels[:, :, :3]
-        fitted = turned[1] @ np.linalg.inv(turned[0])
+        fitted = turned[1] @ inverse(turned[0])
         if _travels(projector):
             if self._seen is None:
                 self._seen = _run(_background(scene, lambda: depsgraph, projector, is_subject))
@@ -138,8 +146,9 @@ def _least_squares(pixels: np.ndarray, target: np.ndarray, fit: Fit) -> np.ndarr
             np.column_stack([none, none, none, x, y, one, -v * x, -v * y, -v]),
         ]
     )
-    homography = np.linalg.svd(rows, full_matrices=False)[2][-1].reshape(3, 3)
-    return np.linalg.inv(normal) @ homography @ normal
+    # Of the 9 x 9 moments, not of all rows: for those the library's threads wait for each other.
+    homography = np.linalg.eigh(rows.T @ rows)[1][:, 0].reshape(3, 3)
+    return inverse(normal) @ homography @ normal
 
 
 def _normalised(homographies: np.ndarray) -> np.ndarray:

@@ -27,20 +27,42 @@ def percentiles(seconds: list[float]) -> str:
     return f"median {half:6.1f} ms   95th percentile {most:6.1f} ms"
 
 
-def one_by_one(bpy, live) -> tuple[list[float], list[float]]:
-    """For every frame of the clip: seconds from its pose to its picture in Blender's hands, and those of
-    reading and sending the pose, which Blender waits for."""
-    scene, waited, read = bpy.context.scene, [], []
+class Recorder:
+    """What the live view reads and sends: the seconds of each, and the poses. A context."""
+
+    def __init__(self, live):
+        self._live, self.seconds, self.poses = live, [], []
+
+    def __enter__(self) -> Recorder:
+        follow, client = self._live.follow, self._live._client
+        send = client.pose_live
+
+        def timed(scene, depsgraph):
+            begun = time.perf_counter()
+            follow(scene, depsgraph)
+            self.seconds.append(time.perf_counter() - begun)
+
+        def noted(message):
+            self.poses.append(message)
+            send(message)
+
+        self._live.follow, client.pose_live = timed, noted
+        return self
+
+    def __exit__(self, *_) -> None:
+        del self._live.follow, self._live._client.pose_live
+
+
+def one_by_one(bpy, live) -> list[float]:
+    """For every frame of the clip: seconds from its pose to its picture in Blender's hands."""
+    scene, waited = bpy.context.scene, []
     for frame in range(scene.frame_start + 1, scene.frame_end + 1):
         scene.frame_set(frame)  # which has read and sent it
         while live._sent:
             live.poll()
             time.sleep(0.001)
         waited.append(live.latency)
-        begun = time.perf_counter()
-        live.opened.follower.read(scene, bpy.context.evaluated_depsgraph_get())
-        read.append(time.perf_counter() - begun)
-    return waited, read
+    return waited
 
 
 def play(bpy, live) -> tuple[float, float]:
@@ -75,24 +97,19 @@ def change_frames(bpy) -> float:
     return (time.perf_counter() - begun) / 81
 
 
-def draw_alone(request) -> list[float]:
-    """Seconds that the engine takes for each frame of a clip, called without a server."""
+def draw_alone(request, poses) -> list[float]:
+    """Seconds that the engine takes for each pose, called without a server."""
     from inference_server.engines.draft.live import LiveDraft
     from shared import wire
-    from shared.pose import PoseSequence
 
-    parts = [bytes(part) for part in module("shared.wire").encode(request)]
-    request = wire.decode(parts)
-    drawer, seconds = LiveDraft(request), []
-    for _ in range(ROUNDS):
-        for frame in range(request.num_frames):
-            pose = request.pose
-            one = PoseSequence.from_frames(
-                pose.width, pose.height, pose.parts, pose.limbs, [pose.frame(frame)]
-            )
-            begun = time.perf_counter()
-            drawer.draw(one, None)
-            seconds.append(time.perf_counter() - begun)
+    def ours(message):
+        return wire.decode([bytes(part) for part in module("shared.wire").encode(message)])
+
+    drawer, seconds = LiveDraft(ours(request)), []
+    for message in map(ours, poses):
+        begun = time.perf_counter()
+        drawer.draw(message.pose, message.camera_motion)
+        seconds.append(time.perf_counter() - begun)
     return seconds
 
 
@@ -115,16 +132,16 @@ def main() -> None:
             prepared = time.perf_counter() - begun
             while live._sent:
                 live.poll()
-            runs = [one_by_one(bpy, live) for _ in range(ROUNDS)]
+            with Recorder(live) as recorder:
+                waited = [second for _ in range(ROUNDS) for second in one_by_one(bpy, live)]
             rates = [play(bpy, live) for _ in range(ROUNDS)]
             on = [change_frames(bpy) for _ in range(ROUNDS)]
-            alone = draw_alone(live.opened.message.request)
+            alone = draw_alone(live.opened.message.request, recorder.poses)
             live.end()
             after = [change_frames(bpy) for _ in range(ROUNDS)]
             left = len(bpy.app.handlers.depsgraph_update_post) - handlers
         finally:
             bpy.ops.poseanything.stop_server()
-    waited, read = ([second for run in runs for second in run[k]] for k in (0, 1))
     load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
     print(f"{os.cpu_count()} cores, load {load}; prepared in {prepared:.1f} s after the first frame was made")
     print(f"from pose to picture  {percentiles(waited)} (under 120 wanted)")
@@ -132,7 +149,7 @@ def main() -> None:
     print(f"ratio of the medians {statistics.median(waited) / statistics.median(alone):.2f}")
     shown, played = (statistics.median(values) for values in zip(*rates))
     print(f"playback: {shown:.1f} pictures of {played:.1f} frames a second, {shown / played:.2f} of them")
-    print(f"reading a pose {percentiles(read)}")
+    print(f"reading and sending a pose {percentiles(recorder.seconds)}")
     before, while_on, once_off = (1e3 * statistics.median(values) for values in (off, on, after))
     print(
         f"a change of frame: off {before:.2f} ms, on {while_on:.2f} ms ({while_on / before:.2f}x), off again "

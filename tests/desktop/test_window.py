@@ -114,7 +114,11 @@ def desktop(extension_zip, tmp_path_factory):
     arguments = [f"{seen}/drive.py", "--", str(seen), f"{seen}/extension.zip", address]
     blender = subprocess.Popen(
         [*BLENDER, "--python", *arguments],
-        env=os.environ | {"BLENDER_USER_RESOURCES": f"{seen}/profile"},
+        env=os.environ
+        | {
+            "BLENDER_USER_RESOURCES": f"{seen}/profile",
+            "POSEANYTHING_KEYS": str(inside(Path(os.environ["POSEANYTHING_KEYS"]))),
+        },
         stdout=open(folder / "blender.log", "w"),
         stderr=subprocess.STDOUT,
         start_new_session=True,
