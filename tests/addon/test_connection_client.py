@@ -21,6 +21,8 @@ from tests.addon.relay import Relay
 from tests.addon.servers import make_request, module, wait_for
 from tests.server.client import ServerProcess
 
+pytestmark = pytest.mark.any_blender
+
 
 class Talk:
     """A client and everything it has said so far."""

@@ -15,6 +15,8 @@ import pytest
 from tests.addon.conftest import ROOT
 from tests.addon.servers import module, wait_for
 
+pytestmark = pytest.mark.any_blender
+
 
 @pytest.fixture
 def server(addon):

@@ -115,6 +115,7 @@ def tiny_model(tmp_path, monkeypatch) -> Path:
     return folder
 
 
+@pytest.mark.any_blender
 def test_every_option_of_the_model_is_set_in_blender_and_reaches_it(film, tiny_model):
     """Preset, guidance, cache, scheduler, matching and LoRAs; a take made again is the same, bit for bit."""
     settings, engine_settings = film.poseanything, module("engine_settings")

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from tests.addon.scenes import make_take
 from tests.addon.servers import make_request, module
 
+pytestmark = pytest.mark.any_blender
+
 
 def test_each_take_gets_a_folder_of_its_own(addon, tmp_path):
     claim = module("takes.take").claim_folder
