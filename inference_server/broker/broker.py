@@ -132,7 +132,8 @@ class Broker:
                     del self._jobs[pending.user, pending.job]
                     self._store.forget(one.number)
                 continue
-            if one.state == "running" and self._store.count_death(one.number) >= MAX_DEATHS_OF_SERVERS:
+            ran = one.state == "running"
+            if ran and self._store.count_death(one.number, "server") >= MAX_DEATHS_OF_SERVERS:
                 reason = (
                     f"The server ended {MAX_DEATHS_OF_SERVERS} times while this clip was made, so it was set "
                     "aside; choose a smaller size or fewer frames and generate again."

@@ -45,6 +45,7 @@ CREATE TABLE jobs (
     deaths INTEGER NOT NULL DEFAULT 0,
     changed REAL NOT NULL,
     about BLOB NOT NULL DEFAULT x'80',
+    server_deaths INTEGER NOT NULL DEFAULT 0,
     UNIQUE (client, id)
 );
 CREATE TABLE frames (
@@ -55,7 +56,10 @@ CREATE TABLE frames (
     PRIMARY KEY (job, "index")
 ) WITHOUT ROWID;
 """
-SINCE_1 = "ALTER TABLE jobs ADD COLUMN about BLOB NOT NULL DEFAULT x'80';"
+SINCE_1 = """
+ALTER TABLE jobs ADD COLUMN about BLOB NOT NULL DEFAULT x'80';
+ALTER TABLE jobs ADD COLUMN server_deaths INTEGER NOT NULL DEFAULT 0;
+"""
 """What a list of version 1 lacks; x'80' is msgpack's empty table."""
 REQUEST, ENDING = "request", "ending"
 
@@ -67,7 +71,7 @@ class StoreFull(Exception):
 @dataclass(frozen=True)
 class StoredJob:
     """A job as the store has it. `frames` are there from the first one on, without a gap; `deaths` counts the
-    processes that ended while they ran it; `about` is what was to be remembered of its request."""
+    workers that ended while they ran it; `about` is what was to be remembered of its request."""
 
     number: int
     client: bytes
@@ -168,14 +172,18 @@ class JobStore:
                 "UPDATE jobs SET state = ?, changed = ? WHERE number = ?", (state, time.time(), number)
             )
 
-    def count_death(self, number: int) -> int:
-        """Note that a process ended while it ran a job, which waits again; returns how often that
-        happened."""
+    def count_death(self, number: int, of: str = "worker") -> int:
+        """Note that a worker, or the "server", ended while it ran a job, which waits again; returns how often
+        that happened."""
+        column = {"worker": "deaths", "server": "server_deaths"}[of]
         with self._transaction():
             self._database.execute(
-                "UPDATE jobs SET state = 'waiting', deaths = deaths + 1 WHERE number = ?", (number,)
+                f"UPDATE jobs SET state = 'waiting', {column} = {column} + 1 WHERE number = ?", (number,)
             )
-        return self.job(number).deaths
+            (count,) = self._database.execute(
+                f"SELECT {column} FROM jobs WHERE number = ?", (number,)
+            ).fetchone()
+        return count
 
     def end(self, number: int, parts: Sequence) -> None:
         """Keep a job's last message; the request is not needed any more."""
