@@ -318,7 +318,7 @@ class PoseAnythingShown(bpy.types.PropertyGroup):
     live_opacity: FloatProperty(
         name="Live Picture",
         description="How opaque the live picture is over the camera view",
-        default=1.0,
+        default=0.9,
         min=0.0,
         max=1.0,
         subtype="FACTOR",

@@ -21,8 +21,8 @@ from . import (
 _MODULES = (
     pictures,
     textures,
+    live,  # beneath what is drawn over it
     limbs,
-    live,
     overlay,
     alignment,
     camera,

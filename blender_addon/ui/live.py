@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import bpy
+import gpu
+from gpu_extras.batch import batch_for_shader
 
 from ..live import view
 from . import frame
 from .text import paragraph
+
+BONE_WIDTH = 2.0
 
 _handle: object | None = None
 
@@ -60,9 +64,30 @@ def _draw_picture() -> None:
         return
     box = frame.box_of(context, live.opened.follower.fit)
     texture = live.picture.texture() if box is not None else None
-    if texture is not None:
-        with frame.region_pixels(context):
-            frame.draw_picture(texture, box, context.scene.poseanything_shown.live_opacity)
+    if texture is None:
+        return
+    with frame.region_pixels(context):
+        frame.draw_picture(texture, box, context.scene.poseanything_shown.live_opacity)
+    if context.mode == "POSE" and context.space_data.overlay.show_overlays:
+        _draw_chosen_bones(context)
+
+
+def _draw_chosen_bones(context) -> None:
+    """The bones that are posed, which the picture would hide."""
+    colours = context.preferences.themes[0].view_3d
+    shader = frame.builtin_shader("POLYLINE_UNIFORM_COLOR")
+    shader.uniform_float("viewportSize", gpu.state.viewport_get()[2:])
+    shader.uniform_float("lineWidth", BONE_WIDTH * context.preferences.system.ui_scale)
+    gpu.state.depth_test_set("NONE")
+    active = context.active_pose_bone
+    for colour, bones in (
+        (colours.bone_pose, [bone for bone in context.selected_pose_bones or () if bone != active]),
+        (colours.bone_pose_active, [active] if active is not None else []),
+    ):
+        ends = [bone.id_data.matrix_world @ end for bone in bones for end in (bone.head, bone.tail)]
+        if ends:
+            shader.uniform_float("color", (*colour, 1.0))
+            batch_for_shader(shader, "LINES", {"pos": [tuple(end) for end in ends]}).draw(shader)
 
 
 _register, _unregister = bpy.utils.register_classes_factory((POSEANYTHING_PT_live,))

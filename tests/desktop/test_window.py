@@ -179,6 +179,43 @@ def test_button_to_strip_while_the_user_works_on(desktop):
     assert desktop.ask("answer = bpy.context.workspace.sequencer_scene.name == 'Shots'")
 
 
+def test_the_live_picture_follows_the_pose(desktop):
+    """Switched on, the rig moved with the mouse's keys, played, switched off."""
+    live = "live = import_module(f'{MODULE}.live.view').get()\n"
+    state = f"{live}answer = [live.on, live.ready, live._number, len(live._sent), live.sentence]"
+    press = (
+        "with bpy.context.temp_override(window=window(), area=area_of('VIEW_3D')):\n"
+        "    bpy.ops.poseanything.live('INVOKE_DEFAULT')\n"
+    )
+
+    def drawn(before: int) -> int:
+        on, ready, number, waiting, sentence = desktop.ask(state)
+        assert on, sentence
+        return ready and number > before and not waiting and number
+
+    desktop.ask("area_of('VIEW_3D').spaces.active.region_3d.view_perspective = 'CAMERA'")
+    without = desktop.photograph("without.png").read_bytes()
+    desktop.ask(press)
+    wait_for(lambda: desktop.ask(state)[0], 60)
+    number = wait_for(lambda: drawn(0), 60)
+    still = desktop.photograph("live.png").read_bytes()
+    assert still != without
+    desktop.keys("g", "1", "Return")
+    number = wait_for(lambda: drawn(number), 30)
+    assert desktop.photograph("live_moved.png").read_bytes() != still
+    desktop.keys("ctrl+z")
+    number = wait_for(lambda: drawn(number), 30)
+    desktop.ask(
+        "with bpy.context.temp_override(window=window(), area=area_of('VIEW_3D')):\n"
+        "    bpy.ops.screen.animation_play()\n"
+    )
+    number = wait_for(lambda: drawn(number + 5), 30)
+    desktop.ask(
+        "with bpy.context.temp_override(window=window()): bpy.ops.screen.animation_cancel()\n" + press
+    )
+    assert desktop.ask(f"{live}answer = [live.on, live.picture.width]") == [False, 0]
+
+
 def test_button_in_the_sequencer_and_rendering_meanwhile(desktop):
     desktop.press_generate("SEQUENCE_EDITOR")
     wait_for(lambda: len(desktop.jobs()) == 2 and desktop.jobs()[1]["frames"], 90)
@@ -236,43 +273,6 @@ def test_the_viewport_s_picture_is_the_first_frame(desktop):
         "bpy.context.scene.render.engine = 'BLENDER_WORKBENCH'\n"
         "bpy.context.scene.poseanything.take_name = ''\n"
     )
-
-
-def test_the_live_picture_follows_the_pose(desktop):
-    """Switched on, the rig moved with the mouse's keys, played, switched off."""
-    live = "live = import_module(f'{MODULE}.live.view').get()\n"
-    state = f"{live}answer = [live.on, live.ready, live._number, len(live._sent), live.sentence]"
-    press = (
-        "with bpy.context.temp_override(window=window(), area=area_of('VIEW_3D')):\n"
-        "    bpy.ops.poseanything.live('INVOKE_DEFAULT')\n"
-    )
-
-    def drawn(before: int) -> int:
-        on, ready, number, waiting, sentence = desktop.ask(state)
-        assert on, sentence
-        return ready and number > before and not waiting and number
-
-    desktop.ask("area_of('VIEW_3D').spaces.active.region_3d.view_perspective = 'CAMERA'")
-    without = desktop.photograph("without.png").read_bytes()
-    desktop.ask(press)
-    wait_for(lambda: desktop.ask(state)[0], 60)
-    number = wait_for(lambda: drawn(0), 60)
-    still = desktop.photograph("live.png").read_bytes()
-    assert still != without
-    desktop.keys("g", "1", "Return")
-    number = wait_for(lambda: drawn(number), 30)
-    assert desktop.photograph("live_moved.png").read_bytes() != still
-    desktop.keys("ctrl+z")
-    number = wait_for(lambda: drawn(number), 30)
-    desktop.ask(
-        "with bpy.context.temp_override(window=window(), area=area_of('VIEW_3D')):\n"
-        "    bpy.ops.screen.animation_play()\n"
-    )
-    number = wait_for(lambda: drawn(number + 5), 30)
-    desktop.ask(
-        "with bpy.context.temp_override(window=window()): bpy.ops.screen.animation_cancel()\n" + press
-    )
-    assert desktop.ask(f"{live}answer = [live.on, live.picture.width]") == [False, 0]
 
 
 def test_frames_that_are_gone_do_not_end_blender(desktop):
