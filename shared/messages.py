@@ -36,6 +36,8 @@ MAX_PIXELS = 2048 * 2048
 MAX_CLIP_PIXELS = MAX_FRAMES * 1280 * 720
 MAX_PICTURE_BYTES = 64 << 20
 
+PIECE_BYTES = 64 << 10
+"""A message to the server that is larger goes in pieces."""
 FORMATS = ("png", "jpeg", "raw")
 CODES = ("invalid", "version", "engine", "memory", "worker", "full", "unknown", "internal")
 MAX_LISTED = 1000
@@ -502,6 +504,25 @@ class LiveEnded(Checked):
     message: str = declare(Line(2048), "")
 
 
+@dataclass(frozen=True, eq=False)
+class Piece(Checked):
+    """`data` is what stands from `offset` on in a stream of `total` bytes: a message that is too large to be
+    sent at once (see `shared.pieces`)."""
+
+    stream: int = declare(Integer(0, 2**53))
+    offset: int = declare(Integer(0, 2**40))
+    total: int = declare(Integer(1, 2**40))
+    data: bytes | memoryview = declare(Blob(PIECE_BYTES))
+
+
+@dataclass(frozen=True)
+class More(Checked):
+    """The server wants a stream's bytes up to `upto`."""
+
+    stream: int = declare(Integer(0, 2**53))
+    upto: int = declare(Integer(0, 2**40))
+
+
 CLIENT_MESSAGES = (
     Hello,
     GenerationRequest,
@@ -513,6 +534,7 @@ CLIENT_MESSAGES = (
     LiveOpen,
     LivePose,
     LiveClose,
+    Piece,
 )
 LIVE_ANSWERS = (LiveReady, LivePicture, LiveEnded)
 SERVER_MESSAGES = (
@@ -527,6 +549,7 @@ SERVER_MESSAGES = (
     Cancelled,
     Status,
     *LIVE_ANSWERS,
+    More,
 )
 ENDINGS = (Done, Failed, Cancelled)
 """After one of these nothing more of a job follows."""

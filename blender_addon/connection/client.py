@@ -33,6 +33,7 @@ from ..shared.messages import (
     Frame,
     GenerationRequest,
     Hello,
+    More,
     LiveClose,
     LiveEnded,
     LiveOpen,
@@ -46,6 +47,7 @@ from ..shared.messages import (
     Resume,
     Welcome,
 )
+from ..shared.pieces import Sender
 from ..shared.schema import MessageError
 from ..takes.writer import TakeWriter, WriteError
 from . import probe
@@ -281,6 +283,7 @@ class _Connection:
         self.address = Address.parse(client.address)
         self.submissions: dict[str, _Submission] = {}
         self.views: dict[str, LiveView] = {}
+        self.sender = Sender(self._send_parts)
         self.disowned: set[str] = set()
         """Jobs that the server is to end and has not been told of yet."""
         self.heard = self.greeted = 0.0
@@ -438,6 +441,7 @@ class _Connection:
 
     def _disown(self, name: str) -> None:
         """Have the server end a job, as soon as it can be told."""
+        self.sender.drop(name)
         if not self._send(Cancel(job=name)):
             self.disowned.add(name)
 
@@ -458,7 +462,9 @@ class _Connection:
                 self._end(Failed(job=name, code="invalid", message=str(error)))
 
     def _send(self, message: object) -> bool:
-        parts = wire.encode(message)
+        return self.sender.send(message)
+
+    def _send_parts(self, parts: Sequence) -> bool:
         try:
             self.dealer.send_multipart(parts, zmq.NOBLOCK, copy=False)
         except zmq.Again:
@@ -517,6 +523,7 @@ class _Connection:
             self.heard = min(self.heard, now - SILENCE + AWAKE)
             self.greeted = 0.0
         if self.attached:
+            self.sender.pump()
             if now - self.greeted >= HEARTBEAT and self._send(self.client._hello):
                 self.greeted = now
             if self.client.link.state == CONNECTED and now - self.heard > SILENCE:
@@ -533,6 +540,7 @@ class _Connection:
     def _break(self, sentence: str) -> None:
         """The connection is gone. What the server has goes on there; the rest is sent when it is back."""
         self.attached = False
+        self.sender.clear()
         self.client._set_link(CONNECTING, sentence)
         for name, submission in self.submissions.items():
             if submission.sent and not submission.interrupted:
@@ -568,6 +576,8 @@ class _Connection:
             self.client._set_link(CONNECTED)
             self.client._post(message)
             self._send_waiting()
+        elif isinstance(message, More):
+            self.sender.hear(message)
         elif isinstance(message, Failed) and message.code == "version":
             self._refuse(message.message)
         elif isinstance(message, Failed) and not message.job:

@@ -13,8 +13,12 @@ from __future__ import annotations
 import logging
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import zmq
 
@@ -59,7 +63,15 @@ from .store import JobStore, StoreFull, content_digest, is_scarcity
 
 log = logging.getLogger(__name__)
 
+READABLE = tuple(kind for kind in CLIENT_MESSAGES if kind is not messages.Piece)
+"""Pieces are put together by the front end; a piece made of pieces is nothing."""
 MESSAGES_PER_TURN = 100
+TURN = 0.01
+"""Seconds after which clients are heard no further in one turn."""
+SMALL = 4096
+"""Bytes of a message that is read by the loop itself, as unpacking it can't take long."""
+MOST_BACKLOG = 320 << 20
+"""Bytes of a user's messages that wait to be read."""
 FORGET_AFTER = 3600.0
 """Seconds of silence after which nothing is kept of a client; its jobs stay."""
 REFRESH_AFTER = 5.0
@@ -78,6 +90,14 @@ ASLEEP = 5.0
 _ENDINGS = frozenset(cls.__name__ for cls in ENDINGS)
 
 
+@dataclass
+class Backlog:
+    """What of a user's messages waits to be read; the first is just being read."""
+
+    messages: deque[tuple[Client, Sequence[memoryview]]] = field(default_factory=deque)
+    bytes: int = 0
+
+
 class Broker:
     def __init__(self, settings: Settings):
         """Binds the front end. Raises `ServerError`."""
@@ -92,6 +112,9 @@ class Broker:
             raise
         self.endpoint = self._frontend.endpoint
         self._stopping = self._finishing = False
+        self._reader = ThreadPoolExecutor(1, "reader")
+        self._backlogs: dict[bytes, Backlog] = {}
+        self._read: deque[tuple[bytes, messages.Checked | Exception]] = deque()
         self._bell, self._bell_pull = socket.socketpair()
         self._bell.setblocking(False)
         self._queue = FairQueue(settings.max_jobs, settings.max_jobs_per_user)
@@ -194,8 +217,12 @@ class Broker:
         if self._live.socket in ready:
             self._live.hear(now)
         self._live.look_after(now)
+        self._heed_read(now)
         if self._frontend.socket in ready:
+            end = time.monotonic() + TURN
             for _ in range(MESSAGES_PER_TURN):
+                if time.monotonic() > end:
+                    break
                 received = self._frontend.receive(now)
                 if received is None:
                     break
@@ -294,19 +321,56 @@ class Broker:
 
     # What clients say
 
-    def _hear_client(self, client: Client, parts: Sequence[zmq.Frame], now: float) -> None:
-        buffers = [part.buffer for part in parts]
-        try:
-            message = wire.decode(buffers, CLIENT_MESSAGES)
-        except wire.VersionError as error:
-            self._refuse(client, self._job_named(client, buffers), "version", str(error))
-        except MessageError as error:
-            if (session := self._session_named(buffers)) is not None:
-                self._live.refuse(client, session, "invalid", str(error))
+    def _hear_client(self, client: Client, buffers: Sequence[memoryview], now: float) -> None:
+        """Read what is small at once; the rest is read beside the loop, each user's in order."""
+        backlog = self._backlogs.get(client.user)
+        size = sum(map(len, buffers))
+        if backlog is None and size <= SMALL:
+            self._heed(client, buffers, _read_message(buffers), now)
+            return
+        if backlog is None:
+            backlog = self._backlogs[client.user] = Backlog()
+        if backlog.bytes + size > MOST_BACKLOG:
+            log.warning("Client %s says more than can be read; hanging up", client)
+            self._frontend.hang_up(client)
+            return
+        backlog.messages.append((client, buffers))
+        backlog.bytes += size
+        if len(backlog.messages) == 1:
+            self._read_next(client.user)
+
+    def _read_next(self, user: bytes) -> None:
+        def tell(future: Future) -> None:
+            self._read.append((user, future.result()))
+            self._ring()
+
+        _, buffers = self._backlogs[user].messages[0]
+        self._reader.submit(_read_message, buffers).add_done_callback(tell)
+
+    def _heed_read(self, now: float) -> None:
+        """Heed the messages that have been read."""
+        while self._read:
+            user, read = self._read.popleft()
+            backlog = self._backlogs[user]
+            client, buffers = backlog.messages.popleft()
+            backlog.bytes -= sum(map(len, buffers))
+            self._heed(client, buffers, read, now)
+            if backlog.messages:
+                self._read_next(user)
             else:
-                self._refuse(client, self._job_named(client, buffers), "invalid", str(error))
-        except Exception:  # bytes of a stranger met a fault of ours: that must not end the others' jobs
-            log.exception("A message of client %s was not understood", client)
+                del self._backlogs[user]
+
+    def _heed(self, client: Client, buffers: Sequence[memoryview], message: Any, now: float) -> None:
+        """Do what a message says; `message` is what made it unreadable, where it was."""
+        if isinstance(message, wire.VersionError):
+            self._refuse(client, self._job_named(client, buffers), "version", str(message))
+        elif isinstance(message, MessageError):
+            if (session := self._session_named(buffers)) is not None:
+                self._live.refuse(client, session, "invalid", str(message))
+            else:
+                self._refuse(client, self._job_named(client, buffers), "invalid", str(message))
+        elif isinstance(message, Exception):  # a fault of ours: it must not end the others' jobs
+            log.error("A message of client %s was not understood", client, exc_info=message)
             reason = "The server could not read this message; report it with the server's log."
             self._refuse(client, "", "internal", reason)
         else:
@@ -698,5 +762,14 @@ class Broker:
             self._frontend.flush()
         self._frontend.close()
         self._context.term()
+        self._reader.shutdown(wait=True, cancel_futures=True)
         self._store.close()
         self._folder.cleanup()
+
+
+def _read_message(buffers: Sequence[memoryview]) -> messages.Checked | Exception:
+    """The message, or what is wrong with it."""
+    try:
+        return wire.decode(buffers, READABLE)
+    except Exception as error:
+        return error

@@ -23,6 +23,9 @@ from zmq.utils.monitor import recv_monitor_message
 
 from shared import wire
 from shared.address import DEFAULT_ADDRESS, Address
+from shared.messages import PIECE_BYTES, Failed, Piece
+from shared.pieces import WINDOW, Assembly
+from shared.schema import MessageError
 
 from . import ServerError
 from .descriptors import spare_descriptors
@@ -36,6 +39,12 @@ HEARTBEAT, SILENCE = 10_000, 30_000
 """Milliseconds after which a silent connection is tried, and closed when its other end does not react."""
 PIPE_MESSAGES = 8
 """High-water mark of each client's pipe; with 832 x 480 raw frames about 10 MB."""
+ENVELOPE = 4096
+"""Bytes that a part may have beyond a piece's."""
+MOST_ASSEMBLED = 512 << 20
+"""Bytes of unfinished messages, of all clients together, beyond which no more of them is asked for."""
+MOST_OF_A_USER = wire.MAX_TOTAL + (16 << 20)
+"""The same of one user."""
 OUTBOX_ANSWERS = 64
 """An outbox longer than this takes no more answers and progress."""
 
@@ -53,16 +62,20 @@ class OutgoingMessage:
 
 @dataclass(eq=False)
 class Client:
-    """A connection. `user` is the key that it has proved to have, `name` what that is called. `away` when the
-    connection has ended, `gone` when nothing was heard for long."""
+    """A connection.
+
+    `user` is the key that it has proved to have, `name` what that is called, `handle` the system's for the
+    connection. `away` when it has ended, `gone` when nothing was heard for long."""
 
     identity: bytes
     user: bytes
     name: str
     heard: float
+    handle: int
     outbox: deque[OutgoingMessage] = field(default_factory=deque)
     away: bool = False
     gone: bool = False
+    assembly: Assembly | None = None
     refused: bool = False
 
     def __str__(self):
@@ -91,7 +104,7 @@ class Frontend:
         self.socket.router_mandatory = True
         self.socket.sndhwm = PIPE_MESSAGES
         self.socket.rcvhwm = PIPE_MESSAGES
-        self.socket.maxmsgsize = wire.MAX_PART
+        self.socket.maxmsgsize = PIECE_BYTES + ENVELOPE
         self.socket.ipv6 = where.is_ipv6
         self.monitor = self.socket.get_monitor_socket(
             zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_AUTH
@@ -135,6 +148,10 @@ class Frontend:
         """Whether anybody is."""
         return bool(self._connections)
 
+    def hang_up(self, client: Client) -> None:
+        """End a client's connection; it may come back."""
+        self._hang_up(client.handle)
+
     def _hang_up(self, handle: int) -> None:
         """End a connection by its handle, which is ZeroMQ's: only if it still is one of this address."""
         connection = None
@@ -148,9 +165,9 @@ class Frontend:
             if connection is not None:
                 connection.detach()
 
-    def receive(self, now: float) -> tuple[Client | None, list[zmq.Frame]] | None:
+    def receive(self, now: float) -> tuple[Client | None, list[memoryview]] | None:
         """The next message with the client it came from, None when there is none for now. The client is None
-        when its key has been taken away meanwhile."""
+        when its key has been taken away meanwhile, and for a part of a message that is not whole yet."""
         try:
             sender = self.socket.recv(zmq.DONTWAIT, copy=False)
         except zmq.Again:
@@ -167,10 +184,46 @@ class Frontend:
             return None, []
         client = self.clients.get(sender.bytes)
         if client is None or client.user != user:
-            client = self.clients[sender.bytes] = Client(sender.bytes, user, name, now)
+            client = self.clients[sender.bytes] = Client(sender.bytes, user, name, now, handle)
         client.heard = now
         client.away = client.gone = False
-        return client, parts
+        buffers = [part.buffer for part in parts]
+        if len(buffers) == 2 and len(buffers[1]) and (piece := _piece(buffers)) is not None:
+            return self._assemble(client, piece)
+        return client, buffers
+
+    def _assemble(self, client: Client, piece: Piece) -> tuple[Client | None, list[memoryview]]:
+        """Put a piece to those before it; gives the message once it is whole."""
+        if piece.offset == 0:
+            client.assembly = None
+        try:
+            if piece.total > wire.MAX_TOTAL + PIECE_BYTES:
+                raise MessageError(
+                    "The message is too large; choose a smaller size, fewer frames or shorter texts."
+                )
+            if client.assembly is None:
+                client.assembly = Assembly(piece.stream, piece.total)
+            client.assembly.add(piece)
+            if client.assembly.whole:
+                parts, client.assembly = client.assembly.parts(), None
+                self._feed()
+                return client, parts
+        except MessageError as error:
+            client.assembly = None
+            self.send(client, Failed(code="invalid", message=str(error)), keep=False)
+        else:
+            self._feed()
+        return None, []
+
+    def _feed(self) -> None:
+        """Ask for more of unfinished messages, as far as there is room for them."""
+        unfinished = [(client, client.assembly) for client in self.clients.values() if client.assembly]
+        held = sum(map(len, (assembly for _, assembly in unfinished)))
+        for client, assembly in unfinished:
+            own = sum(len(other) for another, other in unfinished if another.user == client.user)
+            if assembly.hungry and held + WINDOW <= MOST_ASSEMBLED and own + WINDOW <= MOST_OF_A_USER:
+                held += WINDOW
+                self.send(client, assembly.grant())
 
     def send(self, client: Client, message: Any, keep: bool = True) -> bool:
         return self.forward(client, wire.encode(message), getattr(message, "job", None), keep)
@@ -224,3 +277,13 @@ class Frontend:
         self.monitor.close(0)
         self.socket.close(linger)
         self._authenticator.stop()
+
+
+def _piece(buffers: list[memoryview]) -> Piece | None:
+    """The piece that a message is, None where it is another, or none that can be read."""
+    try:
+        if wire.read_header(buffers).get("type") != Piece.__name__:
+            return None
+        return wire.decode(buffers, (Piece,))
+    except MessageError:
+        return None

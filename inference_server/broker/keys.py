@@ -23,8 +23,9 @@ from shared.keys import LOCAL_NAME, LOCAL_TOKEN, NAMES, Token
 from . import ServerError
 
 SERVER = "server.key_secret"
-_UNSETTLED = 2 * 10**9
-"""Nanoseconds during which a folder may change again without its time telling so."""
+_UNSETTLED, _PAUSE = 2 * 10**9, 10**8
+"""Nanoseconds during which a folder may change again without its time telling so, and between two looks at it
+meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class KeyRing:
     def __init__(self, folder: Path):
         self.folder, self._clients = folder, folder / "clients"
         self._known: dict[bytes, str] = {}
+        self._files: dict[str, tuple[tuple[int, int], Key]] = {}
         self._read = 0, 0
         try:
             self._clients.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -84,15 +86,21 @@ class KeyRing:
 
     def keys(self) -> list[Key]:
         """All that are let in, in the order in which they were invited. Raises `OSError`."""
-        found = []
+        files = {}
         for path in self._clients.glob("*.key"):
             try:
-                moment = datetime.datetime.fromtimestamp(path.stat().st_mtime)
+                status = path.stat()
+                version = status.st_mtime_ns, status.st_ino
+                if (known := self._files.get(path.stem)) is not None and known[0] == version:
+                    files[path.stem] = known
+                    continue
                 user, _ = zmq.auth.load_certificate(path)
             except (FileNotFoundError, ValueError):
                 continue  # taken away meanwhile, or not a key
-            found.append(Key(path.stem, user, moment))
-        return sorted(found, key=lambda key: (key.invited, key.name))
+            invited = datetime.datetime.fromtimestamp(status.st_mtime)
+            files[path.stem] = version, Key(path.stem, user, invited)
+        self._files = files
+        return sorted((key for _, key in files.values()), key=lambda key: (key.invited, key.name))
 
     def revoke(self, name: str) -> None:
         """Let a key in no more; that of this computer's own user is replaced. Raises `ServerError`."""
@@ -112,7 +120,8 @@ class KeyRing:
         read last holds."""
         with contextlib.suppress(OSError):
             changed, now = self._clients.stat().st_mtime_ns, time.time_ns()
-            if changed != self._read[0] or changed + _UNSETTLED > self._read[1]:
+            before, read = self._read
+            if changed != before or (changed + _UNSETTLED > read and now > read + _PAUSE):
                 self._known = {key.user: key.name for key in self.keys()}
                 self._read = changed, now
         return self._known.get(user)

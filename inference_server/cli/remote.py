@@ -23,6 +23,7 @@ from shared.messages import (
     FrameRequest,
     GenerationRequest,
     Hello,
+    More,
     Progress,
     Received,
     Resume,
@@ -30,6 +31,7 @@ from shared.messages import (
     StatusRequest,
     Welcome,
 )
+from shared.pieces import Sender
 
 from .. import __version__
 
@@ -61,6 +63,7 @@ class Remote:
 
     def __init__(self, socket: zmq.Socket, address: str):
         self._socket, self.address = socket, address
+        self._sender = Sender(self._send_parts)
         self._greeted = 0.0
         self.welcome: Welcome = self._first_welcome()
 
@@ -71,7 +74,11 @@ class Remote:
         return message
 
     def send(self, message: Any) -> None:
-        self._socket.send_multipart(wire.encode(message), copy=False)
+        self._sender.send(message)
+
+    def _send_parts(self, parts: Sequence) -> bool:
+        self._socket.send_multipart(parts, copy=False)
+        return True
 
     def receive(self, timeout: float) -> Any:
         """The next message, None when none came in time. Says every now and then that this end is there."""
@@ -82,9 +89,11 @@ class Remote:
                 self._greeted = now
                 self.send(Hello(client="command line", client_version=__version__))
             if self._socket.poll(max(0, 1000 * min(HEARTBEAT, deadline - now))):
-                return wire.decode(
-                    [part.buffer for part in self._socket.recv_multipart(copy=False)], SERVER_MESSAGES
-                )
+                parts = [part.buffer for part in self._socket.recv_multipart(copy=False)]
+                message = wire.decode(parts, SERVER_MESSAGES)
+                if not isinstance(message, More):
+                    return message
+                self._sender.hear(message)
             if now >= deadline:
                 return None
 

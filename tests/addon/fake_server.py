@@ -55,6 +55,7 @@ from shared.messages import (  # noqa: E402
     Resume,
     Welcome,
 )
+from shared.pieces import Assembly  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,15 @@ class FakeServer:
 
     def hear(self, identity: bytes, parts: list[bytes]) -> None:
         message = wire.decode(parts, messages.CLIENT_MESSAGES)
+        if isinstance(message, messages.Piece):
+            if message.offset == 0:
+                self.assembly = Assembly(message.stream, message.total)
+            self.assembly.add(message)
+            if self.assembly.whole:
+                self.hear(identity, self.assembly.parts())
+            elif self.assembly.hungry:
+                self.send(identity, self.assembly.grant())
+            return
         if isinstance(message, Hello):
             if self.behaviour == "garbage":
                 self.socket.send_multipart([identity, os.urandom(300)])

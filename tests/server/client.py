@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import zmq
@@ -26,7 +27,8 @@ import zmq
 from inference_server.broker.keys import KeyRing
 from shared import wire
 from shared.keys import Token, keys_folder
-from shared.messages import ENDINGS, Cancel, GenerationRequest, Hello, Welcome
+from shared.messages import ENDINGS, Cancel, GenerationRequest, Hello, More, Welcome
+from shared.pieces import Sender
 from shared.pose import Limb, Polyline, PoseSequence
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,7 +44,8 @@ if "POSEANYTHING_KEYS" not in os.environ:  # in benchmarks, which pytest does no
 @cache
 def user_token(user: str, folder: Path) -> Token:
     """The token of somebody who is invited now, unless they have been already."""
-    return KeyRing(folder).invite(user, "")
+    with mock.patch("os.fsync"):  # a test's keys need not outlive a power failure
+        return KeyRing(folder).invite(user, "")
 
 
 class Client:
@@ -55,6 +58,7 @@ class Client:
         user_token(user or uuid.uuid4().hex, keys_folder()).apply_to(self.socket)
         self.socket.connect(address)
         self.events: list[Any] = []
+        self._sender = Sender(self.send_parts)
 
     def __enter__(self) -> Client:
         return self
@@ -63,10 +67,12 @@ class Client:
         self.socket.close()
 
     def send(self, message: Any) -> None:
-        self.send_parts(wire.encode(message))
+        """What is too large to be sent at once goes on while messages are received."""
+        self._sender.send(message)
 
-    def send_parts(self, parts: Sequence[bytes]) -> None:
+    def send_parts(self, parts: Sequence[bytes]) -> bool:
         self.socket.send_multipart(parts)
+        return True
 
     def receive(self, timeout: float = PATIENCE) -> Any:
         """The next message; raises `TimeoutError`."""
@@ -74,6 +80,9 @@ class Client:
             latest = [type(event).__name__ for event in self.events[-20:]]
             raise TimeoutError(f"nothing came within {timeout} s; so far: {latest}")
         message = wire.decode([part.buffer for part in self.socket.recv_multipart(copy=False)])
+        if isinstance(message, More):
+            self._sender.hear(message)
+            return self.receive(timeout)
         self.events.append(message)
         return message
 
