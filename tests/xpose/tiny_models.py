@@ -59,10 +59,9 @@ def save_grounding_dino(folder: Path) -> Path:
     return folder
 
 
-def save_sam2(folder: Path) -> Path:
-    from transformers import Sam2VideoConfig, Sam2VideoModel
+def sam2_config():
+    from transformers import Sam2VideoConfig
 
-    torch.manual_seed(0)
     backbone = {
         "model_type": "sam2_hiera_det_model",
         "hidden_size": 8,
@@ -75,7 +74,7 @@ def save_sam2(folder: Path) -> Path:
         "window_positional_embedding_background_size": [2, 2],
         "global_attention_blocks": [2],
     }
-    config = Sam2VideoConfig(
+    return Sam2VideoConfig(
         vision_config={
             "model_type": "sam2_vision_model",
             "backbone_config": backbone,
@@ -101,7 +100,13 @@ def save_sam2(folder: Path) -> Path:
         memory_fuser_embed_dim=128,
         memory_fuser_intermediate_dim=32,
     )
-    Sam2VideoModel(config).save_pretrained(folder)
+
+
+def save_sam2(folder: Path) -> Path:
+    from transformers import Sam2VideoModel
+
+    torch.manual_seed(0)
+    Sam2VideoModel(sam2_config()).save_pretrained(folder)
     return folder
 
 

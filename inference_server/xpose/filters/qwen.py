@@ -66,7 +66,7 @@ class QwenFilter(Filter):
         dtype = torch.bfloat16 if cuda else torch.float32
         model = load_model(Qwen2_5_VLForConditionalGeneration, path, dtype=dtype)
         if self._needs_float8(model, cuda):
-            _round_to_float8(model)
+            round_to_float8(model)
         self._model = model.to(self._device)
         self._tokenizer = load_model(AutoTokenizer, path, padding_side="left")
         self._pictures = load_model(AutoImageProcessor, path)
@@ -138,7 +138,7 @@ class QwenFilter(Filter):
         return patches, [self.frames // pair, rows, columns], seconds
 
 
-def _round_to_float8(model: nn.Module) -> None:
+def round_to_float8(model: nn.Module) -> None:
     """Keep the language model's weights in float8; what sees stays as it is, as does the last layer."""
     for module in list(model.model.language_model.modules()):
         for name, layer in list(module.named_children()):
