@@ -614,6 +614,14 @@ def serve(arguments) -> None:
     server_command(arguments, lifeline=["--exit-with-stdin"])
 
 
+def invite(arguments) -> None:
+    server_command(arguments)
+
+
+def keys(arguments) -> None:
+    server_command(arguments)
+
+
 def weights(arguments) -> None:
     server_command(arguments, "model")
 
@@ -658,7 +666,7 @@ def synthesise(arguments) -> None:
     server_command(arguments, "model", "training")
 
 
-PASSING_ON = (serve, weights, generate, synthesise, train, evaluate, xpose)
+PASSING_ON = (serve, invite, keys, weights, generate, synthesise, train, evaluate, xpose)
 """Commands whose words all go to the server's command line."""
 
 
@@ -713,6 +721,8 @@ def parse(words: list[str]) -> argparse.Namespace:
     command(docs, "build the documentation site into dist/site")
     for function, text in (
         (serve, "run the inference server in the foreground"),
+        (invite, "let another computer use the server: prints a token to paste there"),
+        (keys, "list who may use the server, or revoke a key"),
         (weights, "get the neural engine's weights, or check those that are there"),
         (generate, "make a clip from files, without Blender"),
         (

@@ -646,7 +646,7 @@ class _Connection:
                 "extension and the server, and generate again.",
             )
             return
-        if messages.png_size(frame.data) != submission.size:
+        if not _is_picture(frame.data, submission.size):
             self._give_up(
                 frame.job,
                 "The server sent a frame that is no PNG picture of the clip's size; install the same release "
@@ -705,3 +705,14 @@ class _Connection:
     def _end(self, ending: Done | Failed | Cancelled) -> None:
         self.submissions.pop(ending.job, None)
         self.client._post(ending)
+
+
+def _is_picture(data: bytes | memoryview, size: tuple[int, int]) -> bool:
+    """Whether data begin and end as an RGB PNG of 8 bits that has a size, and are no more than that needs."""
+    view = memoryview(data)
+    width, height = size
+    most = 3 * width * height * 1001 // 1000 + height + 65536
+    rgb, end = bytes((8, 2, 0, 0, 0)), b"\0\0\0\0IEND\xaeB`\x82"
+    return (
+        messages.png_size(view) == size and view[24:29] == rgb and view[-12:] == end and view.nbytes <= most
+    )

@@ -233,6 +233,10 @@ class FakeServer:
         if self.frame >= 3 and self.behaviour == "huge_picture":
             sides = (20_000).to_bytes(4, "big") * 2
             return request.first_frame[:16] + sides + request.first_frame[24:]
+        if self.frame >= 3 and self.behaviour == "fat_picture":
+            return request.first_frame[:-12] + bytes(1 << 20) + request.first_frame[-12:]
+        if self.frame >= 3 and self.behaviour == "deep_picture":
+            return request.first_frame[:24] + b"\x10" + request.first_frame[25:]
         if self.frame >= 3 and self.behaviour == "no_picture":
             return b"MZ" + bytes(1000)
         return request.first_frame

@@ -272,6 +272,8 @@ def test_a_server_without_keys(talk):
         ("bad_frame", "something that can't be used", 3),
         ("huge_picture", "no PNG picture of the clip's size", 3),
         ("no_picture", "no PNG picture of the clip's size", 3),
+        ("fat_picture", "no PNG picture of the clip's size", 3),
+        ("deep_picture", "no PNG picture of the clip's size", 3),
         ("ends_early", "after 4 of 8 frames (they are kept)", 4),
     ],
 )
@@ -349,8 +351,8 @@ def test_full_disk(fake_server, talk, tmp_path):
         talk = talk(fake_server())
         picture = os.urandom(9000)
         request = make_request(num_frames=40)
-        header = request.first_frame[:33]  # signature and size, which is what the contract looks at
-        object.__setattr__(request, "first_frame", header + picture)
+        header, end = request.first_frame[:33], request.first_frame[-12:]  # which is what is looked at
+        object.__setattr__(request, "first_frame", header + picture + end)
         talk.submit(disk / "take", request)
         message = talk.ending(request.job).message
         kept = files(disk / "take")
