@@ -1,5 +1,5 @@
-"""What the trained small models are held to, on drawn clips of creatures and motions that they never saw: 17
-frames of 128 x 96, PSNR in dB on the subject. The thresholds leave about half of what was measured."""
+"""What the trained small models are held to, on drawn clips of creatures and motions that they never saw, 17
+frames each: PSNR in dB on the subject. The thresholds leave about half of what was measured."""
 
 import pytest
 
@@ -25,12 +25,23 @@ from tests.training.mini_clips import FROM_NOISE, conditions_of  # noqa: E402
 CLIPS, FIRST_SEED = 6, 100
 
 
-@pytest.fixture(scope="module")
-def pool(tmp_path_factory):
-    made = Pool.create(tmp_path_factory.mktemp("pool"), CLIPS, ClipSettings())
+def filled(folder, settings):
+    made = Pool.create(folder, CLIPS, settings)
     for row in range(CLIPS):
-        made.write(row, make_clip(FIRST_SEED + row))
+        made.write(row, make_clip(FIRST_SEED + row, settings.drawn))
     return made
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    return filled(tmp_path_factory.mktemp("plain"), ClipSettings(drafts=False))
+
+
+@pytest.fixture(scope="module")
+def drafted(tmp_path_factory):
+    """Cut around their subjects."""
+    settings = ClipSettings(128, 72, drawn_width=416, drawn_height=240)
+    return filled(tmp_path_factory.mktemp("drafted"), settings)
 
 
 class Road:
@@ -57,17 +68,17 @@ class Road:
         return psnr(frames, self.truth, self.subject).numpy()
 
 
-def test_the_model_from_the_draft_beats_the_draft_and_follows_the_pose(pool):
-    road = Road(pool, WEIGHTS, drafts=True)
+def test_the_model_from_the_draft_beats_the_draft_and_follows_the_pose(drafted):
+    road = Road(drafted, WEIGHTS, drafts=True)
     made = road.measure(1)
     over_draft = made - road.score(road.draft)
-    assert over_draft.mean() > 0.4 and (over_draft > 0).mean() > 0.6
+    assert over_draft.mean() > 0.1 and (over_draft > 0).mean() > 0.5
     over_wrong = made - road.measure(1, pose_shift=1)
-    assert over_wrong.mean() > 0.6 and (over_wrong > 0).mean() > 0.8
+    assert over_wrong.mean() > 0.8 and (over_wrong > 0).mean() > 0.6
 
 
-def test_the_model_from_noise_follows_the_pose_and_parts_help_it(pool):
-    road = Road(pool, FROM_NOISE, drafts=False)
+def test_the_model_from_noise_follows_the_pose_and_parts_help_it(plain):
+    road = Road(plain, FROM_NOISE, drafts=False)
     made = road.measure(2, parts="drawn")
     over_still = made - road.score(road.truth[:, :1].expand_as(road.truth))
     assert over_still.mean() > 2 and (over_still > 0).all()

@@ -15,6 +15,9 @@ from ...poseanything.conditioning.conditions import Conditions, LatentGrid
 from ...poseanything.conditioning.subject_crop import crop_poses, find_crops
 from ...poseanything.sampling.request import SamplingRequest
 
+STRENGTH = 0.7
+"""Of what the model changes: it is less sure of itself on pictures that nobody drew."""
+
 
 class Correction:
     """Some frames of a clip at the small size, together with its first one.
@@ -66,7 +69,7 @@ class Correction:
             place: of the frame among these, from 0 on.
             made: uint8, what the model made of it.
         """
-        change = made.astype(np.float32) - self.small[place + 1]
+        change = STRENGTH * (made.astype(np.float32) - self.small[place + 1])
         size = self._crop.width, self._crop.height
         change = cv2.resize(change, size, interpolation=cv2.INTER_CUBIC) * self._crop.weights(*self._full)
         picture = self.drafts[place].copy()
