@@ -1,4 +1,4 @@
-"""Teaching a model of many steps to do with few: by consistency, or by matching distributions (DMD2).
+"""Teaching a model of many steps to do with few, by matching distributions.
 
 The student begins as a copy of its teacher and learns at the levels of its few steps alone. It is sampled by
 going back to the next level with fresh noise (`objective.sample`, `renoise`), which is what the schedulers of
@@ -14,10 +14,6 @@ import torch
 from ..poseanything.models.transformer import PoseAnythingTransformer3DModel
 from .objective import NUM_TIMESTEPS, Batch, Objective, clean_of, predict, start_latents, step_levels
 
-TEACHER_STEPS = 48
-"""Steps of the teacher's flow from noise, of which the student's are some."""
-HUBER = 0.03
-"""Where the consistency loss goes over from square to linear, of latents with variance 1."""
 CRITIC_UPDATES = 3
 """Of the model of the student's own distribution, for one of the student."""
 CRITIC_RATE = 1e-4
@@ -30,52 +26,14 @@ def distilled_timesteps(steps: int, shift: float) -> list[float]:
     return [round(float(level) * NUM_TIMESTEPS, 3) for level in step_levels(steps, shift)[:-1]]
 
 
-class ConsistencyDistillation(Objective):
-    """Consistency distillation (Song et al., 2023; for latents Luo et al., 2023): what the student sees as
-    the end of the flow is the same at a level and a step of the teacher further.
-
-    Args:
-        config: the student's, with its `distilled_timesteps`.
-        teacher: the model of many steps; it is not trained.
-    """
-
-    def __init__(self, config, teacher: PoseAnythingTransformer3DModel):
-        super().__init__(config)
-        self.teacher = teacher.requires_grad_(False).eval()
-        self.levels = step_levels(TEACHER_STEPS, config.flow_shift)
-
-    def loss(self, transformer, batch: Batch, generator: torch.Generator):
-        clean, device, count = batch.clean, batch.clean.device, len(batch.clean)
-        self.levels = self.levels.to(device)
-        # Half of the examples at the levels of the student's own steps, where it will be asked.
-        index = torch.randint(TEACHER_STEPS, (count,), device=device, generator=generator)
-        steps = len(self.config.distilled_timesteps)
-        own = torch.randint(steps, (count,), device=device, generator=generator) * (TEACHER_STEPS // steps)
-        at_own = torch.rand(count, device=device, generator=generator) < 0.5
-        index = torch.where(at_own, own, index)
-        level, following = self.levels[index], self.levels[index + 1]
-        noisy = _mixed(clean, start_latents(self.config, batch, generator), level)
-        with torch.no_grad():
-            taught = clean_of(self.config, predict(self.teacher, noisy, level, batch), noisy, level)
-            shape = (-1, 1, 1, 1, 1)
-            flow = (noisy - taught) / level.view(shape)
-            nearer = noisy + (following - level).view(shape) * flow
-            nearer = torch.cat([clean[:, :, :1], nearer[:, :, 1:]], 2)
-            wanted = clean_of(self.config, predict(transformer, nearer, following, batch), nearer, following)
-            wanted = torch.where((following == 0).view(shape), nearer, wanted)
-        found = clean_of(self.config, predict(transformer, noisy, level, batch), noisy, level)
-        error = (found - wanted)[:, :, 1:].square()
-        loss = (torch.sqrt(error + HUBER**2) - HUBER).mean()
-        return loss, (found.detach() - clean)[:, :, 1:].square().mean()
-
-
 class DistributionMatching(Objective):
     """Distribution matching distillation (DMD2; Yin et al., 2024), without its adversarial loss: the
     student's clips are moved to where the teacher finds them more likely than a critic does, a model of the
     student's own distribution that is trained beside it.
 
     Args:
-        config, teacher: as of `ConsistencyDistillation`.
+        config: the student's, with its `distilled_timesteps`.
+        teacher: the model of many steps; it is not trained.
     """
 
     def __init__(self, config, teacher: PoseAnythingTransformer3DModel):
@@ -144,6 +102,3 @@ def _mixed(
     """Latents at a level `[B]`, frame 0 as it is."""
     noisy = torch.lerp(made, noise, level.view(-1, 1, 1, 1, 1))
     return torch.cat([(made if clean is None else clean)[:, :, :1], noisy[:, :, 1:]], 2)
-
-
-METHODS = {"consistency": ConsistencyDistillation, "distribution": DistributionMatching}

@@ -6,7 +6,7 @@ All cores make clips, from the first second on, while each road trains in a proc
 - `noise`, from noise, as the paper does;
 - `parts`, `none`, `whole`, `mlp`, `width`, the same smaller and alike but for one thing each, for the paper's
   tables 3 to 6;
-- `consistency`, `distribution`: the model in `--teacher` taught to do with four steps.
+- `distilled`: the model in `--teacher` taught to do with four steps.
 
 What is in the output folder is whole at any moment, and a run that was killed goes on from its last
 checkpoint where the scratch folder is still there.
@@ -64,12 +64,6 @@ def _alike(settings: dict | None = None, **transformer) -> dict:
     }
 
 
-def _distilled(method: str) -> dict:
-    settings = {"distillation": method, "learning_rate": 1e-4, "muon": False, "sparse_poses": 0.3}
-    settings |= {"part_masks": "drawn", "part_dropout": 0.0, "batch_size": 16, "ema_decay": 0.99}
-    return {"pool": "plain", "begins": "teacher", "settings": settings, "packed": True}
-
-
 ROADS: dict[str, dict] = {
     "bridge": {
         "pool": "drafted",
@@ -96,8 +90,21 @@ ROADS: dict[str, dict] = {
     "whole": _alike({"part_masks": "whole"}),
     "mlp": _alike({"part_masks": "none"}, part_attention=False, pose_injection="mlp"),
     "width": _alike({"part_masks": "none"}, part_attention=False, pose_injection="width"),
-    "consistency": _distilled("consistency"),
-    "distribution": _distilled("distribution"),
+    "distilled": {
+        "pool": "plain",
+        "begins": "teacher",
+        "packed": True,
+        "settings": {
+            "distilled_steps": 4,
+            "learning_rate": 1e-4,
+            "muon": False,
+            "sparse_poses": 0.3,
+            "part_masks": "drawn",
+            "part_dropout": 0.0,
+            "batch_size": 16,
+            "ema_decay": 0.99,
+        },
+    },
 }
 """pool: of which clips. begins: the option that names the weights to begin with. packed: whether the weights
 are wanted. z_dim, transformer: of a model that begins at random. settings: of `TrainingSettings`."""
@@ -512,7 +519,7 @@ def variants_of(road: str, num_frames: int) -> dict[str, dict]:
             "wrong pose": {"steps": 1, "pose_shift": 7},
         }
     seen = {"parts": {"none": "none", "mlp": "none", "width": "none", "whole": "whole"}.get(road, "drawn")}
-    if road in ("consistency", "distribution"):
+    if road == "distilled":
         return {
             "4 steps": seen | {"steps": 4, "renoise": True},
             "1 step": seen | {"steps": 1},

@@ -14,7 +14,6 @@ CHOICES = {
     "loss_weights": ("release", "uniform"),
     "mixed_precision": ("no", "bf16", "fp16"),
     "part_masks": ("mixed", "known", "drawn", "whole", "none"),
-    "distillation": ("", "consistency", "distribution"),
 }
 
 
@@ -42,9 +41,7 @@ class TrainingSettings:
     part_masks: where the masks of later frames come from: "known" from the scene, "drawn" by the pose's
         dilated strokes, "mixed" either; "whole" takes the strokes of all parts for one part, "none" trains
         without parts.
-    distillation: how the checkpoint is taught to do with few steps, by "consistency" or by "distribution"
-        matching; see `distillation.py`. "" trains it as it is.
-    distilled_steps: how many these are.
+    distilled_steps: teach the checkpoint to do with so many steps (`distillation.py`); 0 trains it as it is.
     ema_decay: of the averaged weights that are exported.
     checkpoint_seconds: between two checkpoints; only the last two are kept.
     """
@@ -73,8 +70,7 @@ class TrainingSettings:
     text_dropout: float = 0.1
     sparse_poses: float = 0.0
     part_masks: str = "mixed"
-    distillation: str = ""
-    distilled_steps: int = 4
+    distilled_steps: int = 0
     ema_decay: float = 0.999
     seed: int = 0
     log_steps: int = 20
@@ -144,7 +140,7 @@ STAGES = {
         "checkpoint_seconds": 600.0,
     },
     "distill": _OF_THE_PAPER
-    | {"distillation": "consistency", "part_masks": "known", "part_dropout": 0.0, "sparse_poses": 0.5},
+    | {"distilled_steps": 4, "part_masks": "known", "part_dropout": 0.0, "sparse_poses": 0.5},
 }
 """The paper's stages: the base model without part-aware attention, on humans; on humans and all else; and
 part-aware attention alone, all else frozen (section 5.1). "lora" learns a character from a few takes,

@@ -19,7 +19,7 @@ from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import save_file
 
 from ..poseanything.models.transformer import PoseAnythingTransformer3DModel
-from .distillation import METHODS, DistributionMatching, distilled_timesteps
+from .distillation import DistributionMatching, distilled_timesteps
 from .errors import TrainingError
 from .extension import start_part_attention
 from .objective import Batch, Objective
@@ -302,7 +302,7 @@ class _Averaged:
 
 def make_objective(settings: TrainingSettings, transformer: PoseAnythingTransformer3DModel) -> Objective:
     """What the settings have the model learn; a model that is to be distilled is its own teacher."""
-    if not settings.distillation:
+    if not settings.distilled_steps:
         return Objective(transformer.config, settings.loss_weights, settings.start_share)
     teacher = copy.deepcopy(transformer)
     steps = settings.distilled_steps
@@ -311,7 +311,7 @@ def make_objective(settings: TrainingSettings, transformer: PoseAnythingTransfor
     # diffusers leaves out what it believes to be a default where it copies a configuration.
     defaults = [name for name in transformer.config.get("_use_default_values", []) if name not in changes]
     transformer.register_to_config(**changes, _use_default_values=defaults)
-    return METHODS[settings.distillation](transformer.config, teacher)
+    return DistributionMatching(transformer.config, teacher)
 
 
 def _leave_out_the_frozen(models: list[torch.nn.Module], weights: list[dict], folder: str) -> None:
