@@ -209,7 +209,7 @@ def test_the_live_picture_follows_the_pose(desktop):
         "with bpy.context.temp_override(window=window(), area=area_of('VIEW_3D')):\n"
         "    bpy.ops.screen.animation_play()\n"
     )
-    number = wait_for(lambda: drawn(number + 5), 30)
+    wait_for(lambda: desktop.ask(state)[2] > number + 5, 30)
     desktop.ask(
         "with bpy.context.temp_override(window=window()): bpy.ops.screen.animation_cancel()\n" + press
     )
