@@ -22,6 +22,7 @@ from .flow import FirstView, quantise
 from .light import LightMeter, find_lights, find_sky
 from .surfaces import (
     Detail,
+    Shape,
     Surface,
     SurfaceReader,
     evaluated_mesh,
@@ -93,12 +94,11 @@ class Labeller:
             if shape.make != surface.make:
                 for _ in self._reader.read(surface, lambda: depsgraph):
                     pass
-            world = shape.world.astype(np.float32)
-            points = shape.points @ world[:3, :3].T + world[:3, 3]
             if stride == 1:
+                points = _placed(shape.points, shape.world)
                 chosen = _Chosen(surface, points, surface.triangles, surface.labels, surface.weights)
             else:
-                chosen = self._coarse(surface, points, camera)
+                chosen = self._coarse(surface, shape, camera)
             subjects.append(chosen)
         self.placed = [(chosen.triangles, chosen.points) for chosen in subjects]
         boxes = [_box(chosen.points) for chosen in subjects if len(chosen.points)]
@@ -108,17 +108,18 @@ class Labeller:
         lighting = (find_lights(depsgraph), find_sky(depsgraph.scene)) if stride > 1 else None
         return self._paint(camera, subjects, occluders, ZBuffer(width, height), window, stride, lighting)
 
-    def _coarse(self, surface: Surface, points: np.ndarray, camera: Camera) -> _Chosen:
+    def _coarse(self, surface: Surface, shape: Shape, camera: Camera) -> _Chosen:
         """As much of a surface as the camera's grid can show."""
-        scale = camera.scale_at(points.mean(axis=0)) if len(points) else 1.0
+        some = _placed(shape.points[:: max(1, len(shape.points) // 64)], shape.world)
+        scale = camera.scale_at(some.mean(axis=0)) if len(some) else 1.0
         make, detail = self._details.get(surface, (None, None))
         if make != surface.make or scale > CLOSER * detail.scale:
-            detail = Detail.of(points, surface.triangles, scale)
+            detail = Detail.of(_placed(shape.points, shape.world), surface.triangles, scale)
             self._details[surface] = surface.make, detail
         kept = detail.vertices
         return _Chosen(
             surface,
-            points[kept],
+            _placed(shape.points[kept], shape.world),
             detail.triangles,
             surface.labels[kept],
             surface.weights[kept],
@@ -195,10 +196,10 @@ class Labeller:
         if window[2] <= window[0] or window[3] <= window[1]:
             return []
         shown = [obj for obj in self._others if is_shown(obj, depsgraph)]
-        placed = [obj.evaluated_get(depsgraph) for obj in shown]
-        boxes = np.array([self._box_of(obj, at) for obj, at in zip(shown, placed)]).reshape(-1, 8, 3)
-        worlds = np.array([obj.matrix_world for obj in placed], np.float64).reshape(-1, 4, 4)
-        corners = boxes @ worlds[:, :3, :3].transpose(0, 2, 1) + worlds[:, None, :3, 3]
+        if not shown:
+            corners = np.zeros((0, 8, 3))
+        else:
+            corners = np.array([self._corners_of(obj, depsgraph) for obj in shown])
         nearest = camera.nearest_over(corners, window)
         nearest[nearest > farthest] = np.inf
         found, room = [], MAX_OCCLUDING
@@ -212,7 +213,8 @@ class Labeller:
                     triangles = read_triangles(mesh)
                     self._triangles[shown[index]] = make, triangles
                 room -= len(triangles)
-                found.append((triangles, read_points(mesh), worlds[index]))
+                world = np.array(shown[index].evaluated_get(depsgraph).matrix_world, np.float64)
+                found.append((triangles, read_points(mesh), world))
         if self._instancers:
             for points, triangles in instanced(depsgraph, self._instancers).values():
                 if 0 < len(triangles) <= room and np.isfinite(
@@ -222,13 +224,17 @@ class Labeller:
                     found.append((triangles, points, np.eye(4)))
         return found
 
-    def _box_of(self, obj: bpy.types.Object, evaluated: bpy.types.Object) -> np.ndarray:
-        """[8, 3] the box around an object in its own space; asking for it takes a while, so that of one
-        without modifiers is kept."""
+    def _corners_of(self, obj: bpy.types.Object, depsgraph: bpy.types.Depsgraph) -> np.ndarray:
+        """[8, 3] the box around an object in world space; asking for it takes a while, so that of one which
+        nothing moves or bends is kept."""
         kept = self._boxes.get(obj)
         if kept is None:
-            kept = np.array(evaluated.bound_box, np.float64)
-            if not obj.modifiers and getattr(obj.data, "shape_keys", None) is None:
+            evaluated = obj.evaluated_get(depsgraph)
+            world = np.array(evaluated.matrix_world, np.float64)
+            kept = np.array(evaluated.bound_box, np.float64) @ world[:3, :3].T + world[:3, 3]
+            moved = obj.parent or obj.animation_data or len(obj.constraints) or obj.rigid_body
+            bent = len(obj.modifiers) or getattr(obj.data, "shape_keys", None)
+            if not moved and not bent and getattr(obj.data, "animation_data", None) is None:
                 self._boxes[obj] = kept
         return kept
 
@@ -245,6 +251,12 @@ class _Chosen:
     weights: np.ndarray
     vertices: np.ndarray | None = None
     outward: bool = False
+
+
+def _placed(points: np.ndarray, world: np.ndarray) -> np.ndarray:
+    """[V, 3] float32 where a matrix takes points [V, 3]."""
+    world = world.astype(np.float32)
+    return points @ world[:3, :3].T + world[:3, 3]
 
 
 def _box(points: np.ndarray) -> np.ndarray:

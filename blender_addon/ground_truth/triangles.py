@@ -26,8 +26,6 @@ class Seen:
             nearness = 1 / depth if perspective else -depth
             self.corners = np.column_stack([homogeneous[:, :2] / homogeneous[:, 2:], nearness])
         self.whole = bool((self.height >= 0).all())
-        # Between which pixel centres a vertex lies.
-        self._cells = np.floor(np.clip(self.corners[:, :2], -30000, 30000) - 0.5).astype(np.int16)
 
     def cover(self, triangles: np.ndarray, outward: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Corners [n, 3, 3] of those of the triangles [T, 3] that may cover a pixel's centre, and which
@@ -49,7 +47,9 @@ class Seen:
 
     def _spread(self, triangles: np.ndarray) -> np.ndarray:
         """Whether the corners lie on both sides of a column of pixel centres, and of a row."""
-        (ax, ay), (bx, by), (cx, cy) = (self._cells[triangles[:, corner]].T for corner in range(3))
+        # Between which pixel centres a vertex lies.
+        cells = np.floor(np.clip(self.corners[:, :2], -30000, 30000) - 0.5).astype(np.int16)
+        (ax, ay), (bx, by), (cx, cy) = (cells[triangles[:, corner]].T for corner in range(3))
         return ((ax != bx) | (bx != cx)) & ((ay != by) | (by != cy))
 
     def _cut(self, triangles: np.ndarray, alone: np.ndarray) -> list[np.ndarray]:

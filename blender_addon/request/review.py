@@ -179,24 +179,19 @@ def _coverage(clip: Reviewed) -> Iterator[Finding]:
     maps, pose = clip.part_maps, clip.pose
     if maps is None:
         return
-    shares = np.full(pose.num_frames, np.nan)
     cells = maps > 0
     # A stroke may run along the edge of its flesh: the cells beside count too.
     grown = cells.copy()
     for axis in (1, 2):
         grown |= np.roll(grown, 1, axis) | np.roll(grown, -1, axis)
     height, width = maps.shape[1:]
-    for index in range(pose.num_frames):
-        lines = [_along(line.points[:, :2]) for line in pose.frame(index)]
-        if not lines:
-            continue
-        points = np.concatenate(lines)
-        inside = ((points >= 0) & (points < (pose.width, pose.height))).all(axis=1)
-        if not inside.any():
-            continue
-        column = (points[inside, 0] * width / pose.width).astype(int)
-        row = (points[inside, 1] * height / pose.height).astype(int)
-        shares[index] = grown[index, row, column].mean()
+    points, frames = _along(pose)
+    inside = ((points >= 0) & (points < (pose.width, pose.height))).all(axis=1)
+    column, row = (points[inside] * (width / pose.width, height / pose.height)).astype(int).T
+    frames = frames[inside]
+    told, seen = np.bincount(frames, minlength=pose.num_frames), grown[frames, row, column]
+    with np.errstate(invalid="ignore"):
+        shares = np.bincount(frames, seen, pose.num_frames) / np.where(told > 0, told, np.nan)
     bad = np.flatnonzero(shares < HIDDEN)
     if not len(bad):
         return
@@ -212,10 +207,14 @@ def _coverage(clip: Reviewed) -> Iterator[Finding]:
         )
 
 
-def _along(points: np.ndarray) -> np.ndarray:
-    """Points along a polyline, eight a segment."""
+def _along(pose: PoseSequence) -> tuple[np.ndarray, np.ndarray]:
+    """[n, 2] points along all polylines, eight a segment, and [n] the frames they are in."""
+    polyline = np.repeat(np.arange(len(pose.lengths)), pose.lengths)
+    frame = np.repeat(np.arange(pose.num_frames), np.diff(pose.offsets))
+    begins = np.flatnonzero(polyline[1:] == polyline[:-1])
+    start, end = pose.points[begins, :2], pose.points[begins + 1, :2]
     shares = np.linspace(0, 1, 8)[:, None, None]
-    return (points[:-1] + (points[1:] - points[:-1]) * shares).reshape(-1, 2)
+    return (start + (end - start) * shares).reshape(-1, 2), np.tile(frame[polyline[begins]], 8)
 
 
 def _fingers(clip: Reviewed) -> Iterator[Finding]:
