@@ -14,9 +14,9 @@ POSES, OPENPOSE, CYLINDERS, PARTS, MASK, DEPTH, FIRST_FRAME = (
 
 KINDS = {
     POSES: ("Poses", "White strokes on black, as PoseAnything takes them"),
-    OPENPOSE: ("OpenPose", "OpenPose's body and hands in DWPose's colours, of rigs that are people"),
+    OPENPOSE: ("OpenPose", "OpenPose's body and hands in DWPose's colors, of rigs that are people"),
     CYLINDERS: ("Cylinders", "Shaded 3D cylinders around the limbs, as SCAIL takes them, of any rig"),
-    PARTS: ("Part Colours", "The subject's parts, each in a colour of its own"),
+    PARTS: ("Part Colors", "The subject's parts, each in a color of its own"),
     MASK: ("Subject Mask", "The subject in white on black"),
     DEPTH: ("Depth", "How near everything is: near white, far black, alike in all frames"),
     FIRST_FRAME: ("First Frame", "The picture that the clip begins with, as a PNG"),

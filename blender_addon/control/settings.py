@@ -3,34 +3,44 @@
 from __future__ import annotations
 
 import bpy
-from bpy.props import EnumProperty, PointerProperty
+from bpy.props import BoolProperty, EnumProperty, PointerProperty
 
 from .kinds import KINDS, PRESETS
 
-_ITEMS = tuple((name, label, text, 1 << k) for k, (name, (label, text)) in enumerate(KINDS.items()))
-
 
 class PoseAnythingControl(bpy.types.PropertyGroup):
-    kinds: EnumProperty(
-        name="Videos",
-        description="Which control videos are written",
-        items=_ITEMS,
-        options={"ENUM_FLAG"},
-        default=set(PRESETS["VACE"][1]),
-    )
-    file_format: EnumProperty(
-        name="Format",
-        description="How they are written; all have the clip's size, frames and frame rate",
-        items=(
-            ("MP4", "MP4", "A movie each, H.264 at high quality"),
-            ("PNG", "PNG", "A folder of pictures each, without loss"),
-        ),
-    )
+    """A switch for each of `kinds.KINDS`, by its name, and how they are written."""
+
+    __annotations__ = {
+        name: BoolProperty(name=label, description=text, default=name in PRESETS["VACE"][1])
+        for name, (label, text) in KINDS.items()
+    } | {
+        "file_format": EnumProperty(
+            name="Format",
+            description="How they are written; all have the clip's size, frames and frame rate",
+            items=(
+                ("MP4", "MP4", "A movie each, H.264 at high quality"),
+                ("PNG", "PNG", "A folder of pictures each, without loss"),
+            ),
+        )
+    }
 
 
-def preset_of(kinds: set[str]) -> str:
-    """The name of the preset that has exactly these kinds, "" where none has."""
-    return next((name for name, (_, chosen) in PRESETS.items() if set(chosen) == set(kinds)), "")
+def chosen(control: PoseAnythingControl) -> list[str]:
+    """The kinds that are on, in their order."""
+    return [name for name in KINDS if getattr(control, name)]
+
+
+def choose(control: PoseAnythingControl, kinds) -> None:
+    """Let these kinds be on, and no others."""
+    for name in KINDS:
+        setattr(control, name, name in kinds)
+
+
+def preset_of(control: PoseAnythingControl) -> str:
+    """The name of the preset that has exactly the kinds that are on, "" where none has."""
+    on = set(chosen(control))
+    return next((name for name, (_, kinds) in PRESETS.items() if set(kinds) == on), "")
 
 
 def register() -> None:

@@ -10,6 +10,7 @@ from bpy.props import EnumProperty, StringProperty
 from .. import session
 from ..control.film import export_control_videos
 from ..control.kinds import KINDS, PRESETS
+from ..control.settings import choose, chosen
 from ..errors import ExportError
 from ..request.output import output_folder
 from ..request.range import clip_range
@@ -38,7 +39,7 @@ class POSEANYTHING_OT_export_control_videos(RangeOperator, bpy.types.Operator):
 
     def steps(self, context):
         settings, control = context.scene.poseanything, context.scene.poseanything_control
-        kinds = [name for name in KINDS if name in control.kinds]
+        kinds = chosen(control)
         if not kinds:
             raise ExportError("No control video is chosen; choose at least one.")
         engine = engine_to_export_for(settings)
@@ -83,7 +84,7 @@ class POSEANYTHING_OT_use_control_preset(bpy.types.Operator):
     preset: EnumProperty(name="Preset", items=_PRESET_ITEMS)
 
     def execute(self, context):
-        context.scene.poseanything_control.kinds = set(PRESETS[self.preset][1])
+        choose(context.scene.poseanything_control, PRESETS[self.preset][1])
         return {"FINISHED"}
 
 

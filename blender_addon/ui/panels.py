@@ -5,7 +5,7 @@ from __future__ import annotations
 import bpy
 
 from .. import preferences, session
-from ..control.kinds import PRESETS
+from ..control.kinds import KINDS, PRESETS
 from ..control.settings import preset_of
 from ..errors import ExportError
 from ..ground_truth.first_frame import Alignment
@@ -322,11 +322,14 @@ class POSEANYTHING_PT_control(_Sub, bpy.types.Panel):
 
     def draw(self, context):
         layout, control = self.split(), context.scene.poseanything_control
-        name = preset_of(control.kinds)
+        name = preset_of(control)
         label = PRESETS[name][0] if name else "Custom"
         menu_row(layout, "Preset").operator_menu_enum("poseanything.use_control_preset", "preset", text=label)
-        layout.column().prop(control, "kinds")
-        layout.prop(control, "file_format", expand=True)
+        column = layout.column(heading="Videos", align=True)
+        for kind in KINDS:
+            column.prop(control, kind)
+        row = layout.row()
+        row.prop(control, "file_format", expand=True)
         layout.operator("poseanything.export_control_videos", icon="EXPORT")
 
 

@@ -35,7 +35,8 @@ def person(shot):
 
 def write(tmp_path, kinds, file_format="PNG"):
     control = bpy.context.scene.poseanything_control
-    control.kinds, control.file_format = set(kinds), file_format
+    module("control.settings").choose(control, kinds)
+    control.file_format = file_format
     assert bpy.ops.poseanything.export_control_videos(directory=str(tmp_path)) == {"FINISHED"}
     [folder] = [path for path in tmp_path.iterdir() if path.is_dir()]
     return folder
