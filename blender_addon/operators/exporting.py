@@ -32,7 +32,7 @@ def export_range(
     armatures: tuple[bpy.types.Object, ...],
     view: SceneCamera | Viewport,
     interactive: bool,
-    engine: EngineDescription | None,
+    engine: EngineDescription | None = None,
 ) -> Generator[ExportStep, None, tuple[ExportedClip, ExportOptions]]:
     """Step by step: the clip for an engine, and what was exported; the session's findings become those of
     this clip.
