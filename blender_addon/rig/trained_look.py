@@ -15,8 +15,12 @@ from .skin import Skin
 
 STRAY = 0.02
 """A bone that runs this fraction of the subject's size beside the middle of its flesh is drawn there."""
-THIN = 12
-"""Points of flesh around a joint that its middle is known by."""
+CELLS = (16, 96)
+"""Least and most cells across the silhouette by which the bones are judged."""
+EDGE = 4
+"""Empty cells around it."""
+THIN = 8
+"""Points of flesh around a limb that its middle is known by."""
 HAND = 0.08
 """Hands smaller than this fraction of the picture's longer side are not seen: their fingers would be one
 blot."""
@@ -135,38 +139,89 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def middles(
-    skeleton: Skeleton, skin: Skin, strokes: Iterable[tuple[list[int], list[np.ndarray]]]
+    skeleton: Skeleton, skin: Skin, strokes: Sequence[tuple[list[int], list[np.ndarray]]]
 ) -> Mapping[bytes, np.ndarray]:
-    """Where joints go that stray from the middle of their flesh, by the bytes of where they lie at rest.
+    """Where the joints of limbs go whose bones stray from the middle line of the silhouette, by the bytes of
+    where they lie at rest.
 
     strokes: for each limb its bones, and its joints [3] at rest.
     """
-    moved: dict[bytes, np.ndarray] = {}
-    around: dict[bytes, list[tuple[list[int], np.ndarray, float]]] = {}
+    if len(skin.points) < THIN:
+        return {}
+    outline = _Outline(skin.points)
+    shifts: dict[bytes, list[np.ndarray]] = {}
     for bones, joints in strokes:
-        for k, joint in enumerate(joints):
-            before, after = joints[max(k - 1, 0)], joints[min(k + 1, len(joints) - 1)]
-            length = float(np.linalg.norm(after - before))
-            if length > 0:
-                seen = around.setdefault(joint.tobytes(), [])
-                seen.append((bones, (after - before) / length, length))
-    for key, passing in around.items():
-        joint = np.frombuffer(key)
-        # Of the limbs that meet here the longest says which way the body runs.
-        way, length = max(((way, length) for _, way, length in passing), key=lambda one: one[1])
-        bones = [bone for limb, other, _ in passing for bone in limb if abs(other @ way) > 0.7]
-        out = skin.points[np.isin(skin.owners, bones)] - joint
-        along = out @ way
-        for slab in (0.15, 0.3, 0.5):
-            chosen = np.abs(along) < slab * length
-            if chosen.sum() >= THIN:
-                across = out[chosen] - along[chosen, None] * way
-                # The middle of the outline, not of the mass: the vertices may lie denser on one side.
-                side = _unit(np.cross(way, np.eye(3)[np.abs(way).argmin()]))
-                basis = np.stack([side, np.cross(way, side)])
-                flat = across @ basis.T
-                shift = ((flat.min(axis=0) + flat.max(axis=0)) / 2) @ basis
-                if np.linalg.norm(shift) > STRAY * skeleton.size:
-                    moved[key] = joint + shift
-                break
-    return moved
+        off = [_off_middle(skin, bones, start, end) for start, end in zip(joints, joints[1:], strict=False)]
+        off = [shift for shift in off if shift is not None]
+        path = np.array(joints)
+        if not off or outline.astray(path) <= STRAY:
+            continue
+        shift = np.mean(off, axis=0)
+        if outline.astray(path + shift) < outline.astray(path):
+            for joint in joints:
+                shifts.setdefault(joint.tobytes(), []).append(shift)
+    return {key: np.frombuffer(key) + np.mean(found, axis=0) for key, found in shifts.items()}
+
+
+class _Outline:
+    """The silhouette of flesh, given as points [V, 3] of its surface, from the side where it is largest."""
+
+    def __init__(self, points: np.ndarray):
+        low, spans = points.min(axis=0), np.ptp(points, axis=0)
+        self._axes = [axis for axis in range(3) if axis != int(spans.argmin())]
+        self._low, self._size = low[self._axes], float(np.linalg.norm(spans[self._axes]))
+        # As fine as the points are dense: their cells have to touch.
+        cells = int(np.clip(np.sqrt(len(points)), *CELLS))
+        self._cell = float(spans[self._axes].max()) / cells
+        place = self._place(points).astype(int)
+        mask = np.zeros(place.max(axis=0) + EDGE + 1, bool)
+        mask[tuple(place.T)] = True
+        mask = ~_grow(_grow(~_grow(_grow(mask))))  # closes the gaps between the points
+        depth = np.zeros(mask.shape, int)
+        while mask.any():
+            depth += mask
+            mask = ~_grow(~mask)
+        ridge = np.zeros(depth.shape, bool)
+        for step in ((1, 0), (0, 1)):
+            before, after = (np.roll(depth, shift, (0, 1)) for shift in (step, tuple(-k for k in step)))
+            ridge |= (depth > 0) & (depth >= before) & (depth >= after) & ((depth > before) | (depth > after))
+        self._ridge = np.argwhere(ridge) + 0.5
+
+    def _place(self, points: np.ndarray) -> np.ndarray:
+        return (points[:, self._axes] - self._low) / self._cell + EDGE
+
+    def astray(self, path: np.ndarray) -> float:
+        """How far a polyline [K, 3] lies from the middle line, as a fraction of the silhouette's size: the
+        median over its length."""
+        shares = np.linspace(0.1, 0.9, 9)[:, None, None]
+        along = (path[:-1] + (path[1:] - path[:-1]) * shares).reshape(-1, 3)
+        away = np.linalg.norm(self._place(along)[:, None] - self._ridge, axis=2).min(axis=1)
+        return float(np.median(away)) * self._cell / self._size if len(self._ridge) else 0.0
+
+
+def _grow(mask: np.ndarray) -> np.ndarray:
+    """With the neighbours of every cell that is set."""
+    grown = mask.copy()
+    for axis in (0, 1):
+        for step in (1, -1):
+            grown |= np.roll(mask, step, axis)
+    return grown
+
+
+def _off_middle(skin: Skin, bones: list[int], start: np.ndarray, end: np.ndarray) -> np.ndarray | None:
+    """[3] from a straight piece of a limb to the middle of its flesh, across the limb; None where there is
+    too little to tell."""
+    length = float(np.linalg.norm(end - start))
+    if length <= 0:
+        return None
+    way = (end - start) / length
+    side = _unit(np.cross(way, np.eye(3)[np.abs(way).argmin()]))
+    basis = np.stack([side, np.cross(way, side)])
+    out = skin.points[np.isin(skin.owners, bones)] - (start + end) / 2
+    along = np.abs(out @ way)
+    for slab in (0.25, 0.5):
+        flat = out[along < slab * length] @ basis.T
+        if len(flat) >= THIN:
+            # The middle of the outline, not of the mass: the vertices may lie denser on one side.
+            return ((flat.min(axis=0) + flat.max(axis=0)) / 2) @ basis
+    return None

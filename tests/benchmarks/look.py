@@ -1,0 +1,98 @@
+"""How far the strokes of a pose lie from the middle of the subject's silhouette, as bones and in the look
+that the released weights were trained with, and how far the middle lies from the strokes. In per cent of the
+subject's size, the diagonal of its box in the picture; people are not in it, whose strokes are OpenPose's.
+
+Left out: what a model makes of either look.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+from scipy.ndimage import distance_transform_edt
+from skimage.morphology import skeletonize
+
+from ._footage import install, module
+from .truth import scenes
+
+GLANCES = 5
+"""Frames that are looked at of each clip."""
+
+
+class Silhouettes:
+    """Takes the subject's mask of every frame while a clip is exported."""
+
+    def __init__(self):
+        self.masks: list[np.ndarray] = []
+
+    def begin(self, subjects, limbs, evaluated) -> None:
+        pass
+
+    def frame(self, index, evaluated, projector, labeller):
+        drawing = labeller.draw(evaluated, projector)
+        return self._take(drawing)
+
+    def _take(self, drawing):
+        self.masks.append((yield from drawing).labels > 0)
+
+
+def distances(pose, frame: int, mask: np.ndarray) -> tuple[float, float]:
+    """From strokes to the silhouette's middle line and back, as fractions of the subject's size."""
+    from shared.raster import draw_pose
+
+    rows, columns = np.nonzero(mask)
+    size = float(np.hypot(np.ptp(rows), np.ptp(columns)))
+    strokes = (draw_pose(pose, frame) > 0) & mask
+    middle = skeletonize(mask)
+    there = distance_transform_edt(~middle)[strokes].mean()
+    back = distance_transform_edt(~strokes)[middle].mean()
+    return there / size, back / size
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("chosen", nargs="*", help="only scenes whose names begin with one of these words")
+    chosen = parser.parse_args().chosen
+    install()
+    import bpy
+
+    from tests.addon.rigs import run
+
+    print(f"{'':16}{'bones':>16}{'as trained':>16}   strokes to middle, middle to strokes")
+    for name in scenes(bpy, chosen):
+        scene, options = bpy.context.scene, module("request.export").ExportOptions
+        step = max((scene.frame_end - scene.frame_start) // (GLANCES - 1), 1)
+        row = f"{name:16}"
+        for look in ("bones", "trained"):
+            witness = Silhouettes()
+            steps = module("request.export").export_clip(
+                bpy.context,
+                options(
+                    armatures=tuple(obj for obj in scene.objects if obj.type == "ARMATURE"),
+                    frame_start=scene.frame_start,
+                    num_frames=GLANCES,
+                    frame_step=step,
+                    width=832,
+                    height=480,
+                    view=module("view").SceneCamera(),
+                    first_frame=_plain(),
+                    look=look,
+                ),
+                witness,
+            )
+            clip = run(steps)[0]
+            found = [distances(clip.pose, k, mask) for k, mask in enumerate(witness.masks) if mask.any()]
+            there, back = np.mean(found, axis=0)
+            row += f"{there:9.2%}{back:7.2%}"
+        print(row, flush=True)
+
+
+def _plain() -> str:
+    from tests.addon.rigs import grey_picture
+
+    return grey_picture()
+
+
+if __name__ == "__main__":
+    main()
