@@ -622,6 +622,22 @@ def keys(arguments) -> None:
     server_command(arguments)
 
 
+def status(arguments) -> None:
+    server_command(arguments)
+
+
+def jobs(arguments) -> None:
+    server_command(arguments)
+
+
+def cancel(arguments) -> None:
+    server_command(arguments)
+
+
+def fetch(arguments) -> None:
+    server_command(arguments)
+
+
 def weights(arguments) -> None:
     server_command(arguments, "model")
 
@@ -666,7 +682,10 @@ def synthesise(arguments) -> None:
     server_command(arguments, "model", "training")
 
 
-PASSING_ON = (serve, invite, keys, weights, generate, synthesise, train, evaluate, xpose)
+PASSING_ON = (
+    *(serve, invite, keys, status, jobs, cancel, fetch),
+    *(weights, generate, synthesise, train, evaluate, xpose),
+)
 """Commands whose words all go to the server's command line."""
 
 
@@ -723,6 +742,10 @@ def parse(words: list[str]) -> argparse.Namespace:
         (serve, "run the inference server in the foreground"),
         (invite, "let another computer use the server: prints a token to paste there"),
         (keys, "list who may use the server, or revoke a key"),
+        (status, "show how a server is: its workers, memory, users"),
+        (jobs, "list the jobs of a server"),
+        (cancel, "end jobs of a server"),
+        (fetch, "fetch a job's frames from a server"),
         (weights, "get the neural engine's weights, or check those that are there"),
         (generate, "make a clip from files, without Blender"),
         (
