@@ -77,7 +77,10 @@ class Remote:
         self._sender.send(message)
 
     def _send_parts(self, parts: Sequence) -> bool:
-        self._socket.send_multipart(parts, copy=False)
+        try:
+            self._socket.send_multipart(parts, copy=False)
+        except zmq.Again:  # ZeroMQ has no connection any more, as where a key is not let in
+            raise self._no_answer() from None
         return True
 
     def receive(self, timeout: float) -> Any:
@@ -105,7 +108,10 @@ class Remote:
             message = self.receive(left)
             if isinstance(message, answers):
                 return message
-        raise RemoteError(
+        raise self._no_answer()
+
+    def _no_answer(self) -> RemoteError:
+        return RemoteError(
             f"No server that lets you in answers at {self.address}; start one with poseanything-server, or "
             "name another with --server."
         )
@@ -179,6 +185,7 @@ def connect(server: str) -> Iterator[Remote]:
     context = zmq.Context()
     socket = context.socket(zmq.DEALER)
     socket.linger = 1000
+    socket.sndtimeo = 2000
     socket.maxmsgsize = wire.MAX_PART
     try:
         address, token = destination(server)

@@ -79,6 +79,8 @@ def test_commands_invite_list_and_revoke(server):
     assert again.returncode == 1 and "invited already" in again.stderr and again.stderr.count("\n") == 1
     assert command("keys", "revoke", "anna").returncode == 0
     assert not answer(token.address, token)
+    shut = command("status", "--server", str(token))
+    assert shut.returncode == 1 and "No server that lets you in answers" in shut.stderr
     gone = command("keys", "revoke", "anna")
     assert gone.returncode == 1 and "no key named 'anna'" in gone.stderr
     assert token.secret_key.hex() not in str([path.read_bytes() for path in keys_folder().rglob("*.key")])
