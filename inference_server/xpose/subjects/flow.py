@@ -13,14 +13,20 @@ from ..stages import Clip, Dropped, Subject, SubjectFinder, SubjectPrompt, Verdi
 from .selection import largest_mask
 
 LEAST_PIXELS = 30
+STEADY = 3.0
+"""Grey levels by which half of the picture changes at most where the camera stands still."""
+NEAR = 0.06
+"""Of the longer side: within which what changes is one thing."""
 MOST_MOVING = 0.6
 """Of the picture: where more moves against the camera, it is the camera that is not understood."""
 REACH = 0.12
 """How far an outline may move from where flow carried it, as a share of the square root of the area."""
 JUMP = 2.5
 """How much worse than usual flow must explain a frame for the outline to be sought further away."""
+FIRST_PRIOR = 0.3
 PRIOR = 2.0
-"""How much a place within the carried mask counts beside its colour, in units of log likelihood."""
+"""How much a place within the mask counts beside its colour, in units of log likelihood: of a first guess,
+and of one that flow carried on."""
 
 
 @dataclass
@@ -87,14 +93,22 @@ def find_mask(frame: np.ndarray, prompt: SubjectPrompt, iterations: int = 6) -> 
     if prompt.box is None:
         trimap = _around_clicks(frame, trimap)
     mask = _grab(frame, trimap, iterations)
-    if mask.any():
-        mask = _fit(frame, _Colours(frame, mask).evidence(frame), mask, trimap == cv2.GC_BGD)
+    mask = _refined(frame, mask, trimap == cv2.GC_BGD)
     if prompt.points:
         mask = _touching(mask, trimap == cv2.GC_FGD)
     else:
         mask = _without_specks(mask, 0.1)
     if np.count_nonzero(mask) < LEAST_PIXELS:
         raise Dropped("No subject was found there; draw the box around it more tightly, or give a mask.")
+    return mask
+
+
+def _refined(frame: np.ndarray, mask: np.ndarray, apart: np.ndarray) -> np.ndarray:
+    """A first mask without what has the colours around it more than its own, such as the grass between legs,
+    and with what it left out."""
+    for _ in range(3):
+        if mask.any():
+            mask = _fit(frame, _Colours(frame, mask).evidence(frame), mask, apart, prior=FIRST_PRIOR)
     return mask
 
 
@@ -134,29 +148,30 @@ def moving_mask(frames: list[np.ndarray]) -> np.ndarray | None:
         inside = (still >= 0).all(2) & (still <= (width - 1, height - 1)).all(2)
         changed = np.maximum(changed, cv2.GaussianBlur(cv2.absdiff(back, grey[0]), (0, 0), 1.5) * inside)
     swept = (changed > max(10.0, 3 * float(np.median(changed)))).astype(np.uint8)
-    reach = max(round(0.015 * max(width, height)), 2)
-    swept = cv2.morphologyEx(
-        cv2.morphologyEx(swept, cv2.MORPH_OPEN, _disc(1)), cv2.MORPH_CLOSE, _disc(2 * reach)
-    )
-    _, outside = cv2.connectedComponents(np.pad(1 - swept, 1, constant_values=1), connectivity=4)
-    swept = outside[1:-1, 1:-1] != outside[0, 0]  # with what it encloses
-    count, labels = cv2.connectedComponents(swept.astype(np.uint8))
-    masks = [labels == label for label in range(1, count)]
+    swept = cv2.morphologyEx(swept, cv2.MORPH_OPEN, _disc(1))
+    # Where a surface has no texture only its rim changes: pieces near to each other are one thing's.
+    near = max(round(NEAR * max(width, height)), 2)
+    count, labels = cv2.connectedComponents(cv2.dilate(swept, _disc(near)))
+    masks = [(labels == label) & (swept > 0) for label in range(1, count)]
     largest = largest_mask(masks)
-    if largest is None or masks[largest].mean() > MOST_MOVING:
+    if largest is None:
         return None
+    hull = cv2.convexHull(np.argwhere(masks[largest])[:, ::-1].astype(np.int32))
     trimap = np.full((height, width), cv2.GC_BGD, np.uint8)
-    trimap[cv2.dilate(masks[largest].astype(np.uint8), _disc(reach)) > 0] = cv2.GC_PR_FGD
+    cv2.fillConvexPoly(trimap, hull, cv2.GC_PR_FGD)
+    trimap = cv2.morphologyEx(trimap, cv2.MORPH_DILATE, _disc(2))  # GC_BGD is 0
+    if (trimap > 0).mean() > MOST_MOVING:
+        return None
     mask = _grab(frames[0], trimap, 6)
-    if mask.any():
-        mask = _fit(frames[0], _Colours(frames[0], mask).evidence(frames[0]), mask, trimap == cv2.GC_BGD)
-    mask = _without_specks(mask, 0.1)
+    mask = _without_specks(_refined(frames[0], mask, trimap == cv2.GC_BGD), 0.1)
     return mask if np.count_nonzero(mask) >= LEAST_PIXELS else None
 
 
 def _camera(first: np.ndarray, other: np.ndarray) -> np.ndarray | None:
     """float32 [2, 3]: how the picture's points move that move together, from one grey frame to another; None
     where less than half of them do."""
+    if float(np.median(cv2.absdiff(first, other))) < STEADY:
+        return np.eye(2, 3, dtype=np.float32)
     points = cv2.goodFeaturesToTrack(first, 400, 0.01, 6)
     if points is None or len(points) < 12:
         return np.eye(2, 3, dtype=np.float32)  # without texture it can't be told, and hardly matters
@@ -254,7 +269,12 @@ class _Colours:
 
 
 def _fit(
-    frame: np.ndarray, evidence: np.ndarray, carried: np.ndarray, apart: np.ndarray, share: float = REACH
+    frame: np.ndarray,
+    evidence: np.ndarray,
+    carried: np.ndarray,
+    apart: np.ndarray,
+    share: float = REACH,
+    prior: float = PRIOR,
 ) -> np.ndarray:
     """A mask that flow carried on, its outline moved to the picture's edges nearby, by `share` of the square
     root of its area at most, but not over what lies nearer to `apart`."""
@@ -262,7 +282,7 @@ def _fit(
         return carried
     reach = max(share * np.sqrt(np.count_nonzero(carried)), 2)
     inside = _signed_distance(carried)
-    belief = _along_edges(frame, evidence + PRIOR * (inside / reach).clip(-1, 1))
+    belief = _along_edges(frame, evidence + prior * (inside / reach).clip(-1, 1))
     mask = (belief > 0) & (inside > -reach)
     if apart.any():
         mask &= inside > _signed_distance(apart)
