@@ -25,10 +25,10 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-import webdataset
 
 from shared.messages import GenerationRequest
 from shared.raster import draw_poses
@@ -37,6 +37,9 @@ from shared.schema import MessageError
 
 from .errors import TrainingError
 from .examples import Example
+
+if TYPE_CHECKING:
+    from webdataset import TarWriter
 
 FORMAT = 1
 INDEX = "index.json"
@@ -99,7 +102,7 @@ class DatasetWriter:
         self.folder.mkdir(parents=True, exist_ok=True)
         there = (self.folder / INDEX).exists()
         self.index = read_index(self.folder) if there else {"format": FORMAT, "shards": [], "subjects": {}}
-        self._tar: webdataset.TarWriter | None = None
+        self._tar: TarWriter | None = None
         self._entry: dict = {}
 
     def __enter__(self) -> DatasetWriter:
@@ -128,7 +131,9 @@ class DatasetWriter:
             name = f"shard-{len(self.index['shards']):06d}.tar"
             self._entry = {"name": name, "examples": 0, "frames": 0, "subjects": []}
             self._growing = self.folder / (name + ".part")
-            self._tar = webdataset.TarWriter(str(self._growing), mtime=0)
+            from webdataset import TarWriter  # brings torch, which encoding does without
+
+            self._tar = TarWriter(str(self._growing), mtime=0)
         key = f"{len(self.index['shards']):06d}-{self._entry['examples']:06d}"
         self._tar.write({"__key__": key, **encoded.members})
         self._entry["examples"] += 1
@@ -220,6 +225,8 @@ def reject_examples(folder: Path | str, keys: Iterable[str]) -> None:
 def read_examples(folder: Path | str, split: str | None = None) -> Iterator[Example]:
     """The examples of a data set, of one split or all, in the order they were written, but for those that
     were rejected. Raises `TrainingError`."""
+    import webdataset
+
     folder = Path(folder)
     index = read_index(folder)
     rejected = set(index.get("rejected", ()))

@@ -198,10 +198,10 @@ class _Local:
         while True:
             self._top_up(videos)
             if not self._running:
-                if videos:
-                    yield None
-                    continue
-                return
+                if not videos and not any(self._waiting) and not self._suspects:
+                    return
+                yield None
+                continue
             done, _ = wait(self._running, return_when=FIRST_COMPLETED)
             for future in done:
                 self._take(self._running.pop(future), future)
@@ -212,6 +212,13 @@ class _Local:
             if not self._running:
                 self._submit(self._suspects.popleft())
             return
+        while videos and len(self._waiting[0]) + self._busy(-1) + self._busy(0) < 2 * self._processes:
+            video = videos.popleft()
+            plan = self._work.read_plan(video)
+            if plan is None:
+                self._submit(_Task(-1, video))
+            else:
+                self._begin(video, plan[0])
         # The last groups first: what is further on is finished before more is begun.
         for number in reversed(range(len(self._groups))):
             group, waiting = self._groups[number], self._waiting[number]
@@ -223,13 +230,6 @@ class _Local:
                     break
                 batch = [waiting.popleft() for _ in range(min(group.batch_size, len(waiting)))]
                 self._submit(_Task(number, items=tuple(batch)))
-        while videos and len(self._waiting[0]) + self._busy(-1) + self._busy(0) < 2 * self._processes:
-            video = videos.popleft()
-            plan = self._work.read_plan(video)
-            if plan is None:
-                self._submit(_Task(-1, video))
-            else:
-                self._begin(video, plan[0])
 
     def _busy(self, group: int) -> int:
         return sum(task.group == group for task in self._running.values())

@@ -176,15 +176,18 @@ class Skeletoniser(Stage, ABC):
 
 
 def make_stage(kind: str, name: str, options: dict | None = None) -> Stage:
-    """A stage by kind and name, not yet loaded. Raises `XPoseError` for a name or option that isn't there."""
-    if name not in STAGES[kind]:
+    """A stage by kind and name, not yet loaded; one of your own by `module:class`. Raises `XPoseError` for a
+    name or option that isn't there."""
+    if name not in STAGES[kind] and ":" not in name:
         names = ", ".join(STAGES[kind]) or "none"
         raise XPoseError(f"There is no {kind} stage named {name!r}; choose one of: {names}.")
-    module, _, attribute = STAGES[kind][name].partition(":")
+    module, _, attribute = STAGES[kind].get(name, name).partition(":")
     try:
         found = getattr(import_module(module), attribute)
     except ModuleNotFoundError as error:
         raise XPoseError(f"The {kind} stage {name} needs {error.name}, which is not installed.") from error
+    except AttributeError as error:
+        raise XPoseError(f"There is no {attribute} in {module}; write a stage as module:class.") from error
     known = {each.name for each in dataclasses.fields(found)}
     for option in options or {}:
         if option not in known:

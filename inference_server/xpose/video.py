@@ -120,21 +120,19 @@ def read_frames(
         sought = begin + first / facts.fps - JUMP_BACK
         if sought > begin and stream.time_base:
             container.seek(int(sought / stream.time_base), stream=stream, backward=True)
-        number, held, given = first, None, 0
+        tolerance = 0.5 * facts.fps / facts.source_fps  # half a frame of the file takes up rounded times
+        number, held, at, given = first, None, 0.0, 0
         for time, frame in _decoded(container, stream, begin):
-            # A frame is shown from its time on; half a frame's tolerance takes up rounded times.
-            while held is not None and number + 0.5 <= time * facts.fps:
+            # A frame is shown from its time on, until the next one's.
+            while held is not None and number + tolerance <= time * facts.fps:
                 yield _picture(held, facts, width, height)
                 number, given = number + 1, given + 1
                 if given == count:
                     return
-            if (time * facts.fps) <= number + 0.5:
-                held = frame
-            elif held is None:
-                held, number = frame, max(number, round(time * facts.fps))
-            else:
-                held = frame
-        if held is not None and number >= first and given != count:
+            held, at = frame, time * facts.fps
+            if not given and at > number + tolerance:
+                number = max(number, round(at))  # the file begins late
+        if held is not None and at >= number - tolerance:
             yield _picture(held, facts, width, height)
 
 

@@ -1,0 +1,176 @@
+"""Subjects and skeletons without weights: the paper's equations, and how near they come to a known truth."""
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("av")
+pytest.importorskip("webdataset")
+
+from inference_server.xpose.pipeline import identity_changes, limb_map, segment_counts  # noqa: E402
+from inference_server.xpose.skeletons.matching import match_segments  # noqa: E402
+from inference_server.xpose.skeletons.medial import MedialSkeletoniser, medial_curves  # noqa: E402
+from inference_server.xpose.stages import Clip, Dropped, Subject, SubjectPrompt, Verdict, complexity_of  # noqa: E402
+from inference_server.xpose.subjects.flow import FlowSubjectFinder, find_mask  # noqa: E402
+from inference_server.xpose.subjects.selection import check_area, iou, largest_mask, next_mask  # noqa: E402
+
+from .footage import HEIGHT, WIDTH, lizard  # noqa: E402
+
+
+def block(left, right, size=100):
+    mask = np.zeros((size, size), bool)
+    mask[:, left:right] = True
+    return mask
+
+
+def test_the_target_is_the_largest_and_then_the_same_label_with_the_best_iou():
+    masks = [block(0, 10), block(20, 60), block(70, 75)]
+    assert largest_mask(masks) == 1 and largest_mask([block(0, 0)]) is None
+    last = block(22, 62)
+    assert next_mask(masks, ["cat", "dog", "dog"], "dog", last) == 1
+    assert next_mask([block(0, 90), *masks], ["cat", "dog", "dog", "dog"], "dog", last) == 2
+    assert next_mask(masks, ["dog", "cat", "dog"], "dog", last) is None  # the frame is skipped
+
+
+@pytest.mark.parametrize(
+    "width, rule, kept",
+    [
+        (20, "paper", False),
+        (21, "paper", True),
+        (79, "paper", True),
+        (80, "paper", False),
+        (1, "release", False),
+    ]
+    + [(2, "release", True), (100, "release", True), (1, "any", True), (0, "any", False)],
+)
+def test_a_subject_has_the_size_that_the_rule_asks_for(width, rule, kept):
+    masks = np.stack([block(0, width), block(0, 0)])  # a frame without a mask counts for nothing
+    try:
+        check_area(masks, rule)
+    except Dropped as dropped:
+        assert not kept and str(dropped).endswith(".")
+    else:
+        assert kept
+
+
+def test_segments_sort_clips_as_in_the_paper():
+    assert [complexity_of(n) for n in (0, 1, 3, 4, 6, 7, 10, 11)] == [
+        *["", "simple", "simple", "medium", "medium", "complex", "complex"],
+        "beyond ten",
+    ]
+
+
+def test_medial_follows_limbs_and_no_bumps_at_any_size():
+    for scale in (1, 3):
+        mask = lizard(3)[1][2].astype(np.uint8)
+        mask = cv2.resize(mask, None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST) > 0
+        bumpy = mask.copy()
+        rows, columns = np.nonzero(mask & ~cv2.erode(mask.astype(np.uint8), np.ones((3, 3))).astype(bool))
+        for row, column in zip(rows[:: 9 * scale], columns[:: 9 * scale]):
+            cv2.circle(view := bumpy.view(np.uint8), (int(column), int(row)), scale, 1, -1)
+            assert view is not None
+        for shape in (mask, bumpy):
+            curves = medial_curves(shape)
+            ends = np.concatenate([curve[[0, -1]] for curve in curves])
+            tips = [end for end in ends if (np.linalg.norm(ends - end, axis=1) < 0.5).sum() == 1]
+            assert len(tips) == 6 and 6 <= len(curves) <= 9  # four legs, a tail and a head
+            inside = np.concatenate(curves).astype(int)
+            assert shape[inside[:, 1], inside[:, 0]].mean() > 0.98
+    assert medial_curves(np.zeros((50, 50), bool)) == []
+
+
+def line(*points):
+    return np.array(points, np.float32)
+
+
+def test_segments_keep_their_identity_where_junctions_come_and_go():
+    masks = np.zeros((9, 100, 100), bool)
+    frames = []
+    for number in range(9):
+        x = 10.0 + number
+        masks[number, 20:80, int(x) : int(x) + 60] = True
+        leg = [line((x + 30, 50), (x + 30 + number, 80))] if number != 4 else []
+        spine = [line((x, 50), (x + 30, 50)), line((x + 60, 50), (x + 30, 50))]
+        if number == 4:  # the leg is hidden: the spine is one curve, drawn from the other end
+            spine = [line((x + 60, 50), (x, 50))]
+        frames.append(spine[:: (-1) ** number] + leg)
+    pose = match_segments(frames, masks)
+    assert len(pose.limbs) == 3
+    assert segment_counts(pose).tolist() == [3, 3, 3, 3, 2, 3, 3, 3, 3]
+    assert identity_changes(pose) == 2 / 8
+    centres = {}
+    for frame in range(9):
+        points, lengths = pose.frame_points(frame)
+        for owner, end, length in zip(pose.owners[pose.offsets[frame] :], np.cumsum(lengths), lengths):
+            own = points[end - length : end, :2]
+            centres.setdefault(int(owner), []).append((own[0] + own[-1]) / 2 - (10 + frame, 0))
+    for own in centres.values():
+        assert np.ptp(np.array(own), axis=0).max() < 12  # left half, right half and leg stay themselves
+
+
+def test_a_limb_map_covers_the_mask_with_the_nearest_segments():
+    masks = np.zeros((1, 40, 40), bool)
+    masks[0, 5:35, 5:35] = True
+    pose = match_segments([[line((8, 10), (30, 10)), line((8, 30), (30, 30))]], masks)
+    labels = limb_map(pose, 0, masks[0])
+    assert ((labels > 0) == masks[0]).all() and labels[8, 20] != labels[32, 20]
+
+
+@pytest.fixture(scope="module")
+def walking():
+    frames, truth = lizard(21)
+    return Clip("lizard", frames, 24.0), frames, truth
+
+
+def box_of(mask):
+    left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    return (left - 2) / WIDTH, (top - 2) / HEIGHT, (left + width + 2) / WIDTH, (top + height + 2) / HEIGHT
+
+
+@pytest.mark.parametrize("said", ["box", "click", "scribble", "mask", "nothing"])
+def test_a_subject_is_found_and_followed(walking, said):
+    clip, frames, truth = walking
+    prompt = {
+        "box": SubjectPrompt(box=box_of(truth[0])),
+        "click": SubjectPrompt(points=((50 / WIDTH, 62 / HEIGHT),)),
+        "scribble": SubjectPrompt(points=((40 / WIDTH, 62 / HEIGHT), (60 / WIDTH, 62 / HEIGHT))),
+        "mask": SubjectPrompt(mask=truth[0]),
+        "nothing": SubjectPrompt(),  # it moves against a ground that stands still
+    }[said]
+    masks = FlowSubjectFinder().find(Clip("lizard", frames, 24.0, prompt), Verdict(True)).masks
+    found = [iou(mask, true) for mask, true in zip(masks, truth)]
+    assert np.mean(found) > 0.85 and min(found) > 0.7
+
+
+def test_a_second_animal_is_not_taken_along_when_they_touch():
+    frames, truth = lizard(21)
+    both = np.where(truth[..., None], frames, np.uint8([110, 130, 100]))
+    other = np.zeros((21, HEIGHT, WIDTH), bool)
+    for number in range(21):  # it comes near the head, and touches it
+        left = 150 - 2 * number
+        other[number, 40:72, left : left + 30] = True
+    both[other & ~truth] = (200, 40, 30)
+    clip = Clip("two", both, 24.0, SubjectPrompt(box=box_of(truth[0])))
+    masks = FlowSubjectFinder().find(clip, Verdict(True)).masks
+    assert (truth & other).any() and iou(masks[-1], truth[-1]) > 0.7
+
+
+def test_where_nothing_is_it_says_so(walking):
+    still = np.repeat(walking[1][:1], 9, 0)
+    with pytest.raises(Dropped, match="moves"):
+        FlowSubjectFinder().find(Clip("still", still, 24.0), Verdict(True))
+    for prompt in (SubjectPrompt(box=(0.5, 0.5, 0.5, 0.9)), SubjectPrompt(mask=np.zeros((9, 9), bool))):
+        with pytest.raises(Dropped, match="empty"):
+            find_mask(still[0], prompt)
+
+
+def test_skeletons_of_a_walk_reach_feet_head_and_tail(walking):
+    clip, frames, truth = walking
+    pose = MedialSkeletoniser().extract(clip, Subject(truth)).pose
+    assert (segment_counts(pose) >= 6).all() and identity_changes(pose) < 0.3
+    for frame in (0, 10, 20):
+        points = pose.frame_points(frame)[0][:, :2]
+        x, swing = 50 + 1.5 * frame, 10 * np.sin(frame * 0.7)
+        for side, at in ((1, -18), (-1, -18), (-1, 18), (1, 18)):
+            foot = (x + at + side * swing, 62 + 34 * side)
+            assert np.linalg.norm(points - foot, axis=1).min() < 6
