@@ -1,5 +1,5 @@
-"""`generate`: a clip on the command line, from a first frame and a folder of pose images, or from a request
-file."""
+"""`generate`: a clip on the command line, from a request file, or from a first frame and a folder of pose
+images or a video whose motion drives it."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from ..worker.pictures import encode_picture
 from ..worker.time_left import TimeLeft
 from .output import open_output
 from .remote import RemoteError, connect, picture_of
+from .subject import add_subject, read_subject, subject_of
 from .values import add_parameters, chosen_parameters, describe_values, parse_assignments
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         type=int,
         help="PoseAnything makes 1 + 4 n; default: as many as there are poses for, at most as in training",
     )
-    poses.add_argument("--fps", type=float, default=24.0, help="default: %(default)g")
+    poses.add_argument("--fps", type=float, help="default: 24, or the pose video's own")
     poses.add_argument(
         "--longer-side", type=int, metavar="PIXELS", help="default: as in training, 832 for the release"
     )
@@ -129,19 +130,37 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         metavar="MOVE=AMOUNT",
         help=f"such as pan_left=0.2, a fifth of the picture; repeated, all at once; {', '.join(MOVES)}",
     )
+    video = parser.add_argument_group(
+        "from a video",
+        "With --prompt, --frames, --fps and --longer-side; without --first-frame, its own is driven.",
+    )
+    video.add_argument(
+        "--pose-video", type=Path, metavar="FILE", help="whose subject's motion drives the clip"
+    )
+    video.add_argument(
+        "--begin", type=float, default=0.0, metavar="SECONDS", help="into the video; default: %(default)g"
+    )
+    add_subject(video)
+    video.add_argument(
+        "--place",
+        type=float,
+        nargs=4,
+        metavar=("LEFT", "TOP", "RIGHT", "BOTTOM"),
+        help="the box around the first frame's subject, as fractions, that the poses are laid over",
+    )
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
     started = time.monotonic()
     try:
-        if (args.request is None) == (args.poses is None):
-            raise ValueError("Name either a request file or a folder of pose images.")
+        if sum(source is not None for source in (args.request, args.poses, args.pose_video)) != 1:
+            raise ValueError("Name either a request file, a folder of pose images or a pose video.")
         if args.server is None and args.samples != 1:
             raise ValueError("Several samples are made by a server; name one with --server.")
         if args.server is not None:
             return _on_server(args)
-        fps, events = _from_request(args) if args.request else _from_poses(args)
+        fps, events = _from_poses(args) if args.poses else _from_request(args)
         note = _write(args.output, fps, events)
     except (EngineError, MessageError, RemoteError, ValueError, OSError) as error:
         print(error, file=sys.stderr)
@@ -173,9 +192,9 @@ class Choices:
 
 
 def _from_request(args: argparse.Namespace) -> tuple[float, Iterator]:
-    request = read_request(args.request)
-    engine, about = _ready_engine(args.engine or request.engine)
-    request = _changed(args, request, about)
+    request = read_request(args.request) if args.request else None
+    engine, about = _ready_engine(args.engine or (request.engine if request else "draft"))
+    request = _changed(args, request or _request_of_video(args, about), about)
     return request.fps, _after_loading(engine, lambda: engine.generate(request, lambda: False))
 
 
@@ -219,7 +238,7 @@ def _choose_for_poses(args: argparse.Namespace, about: EngineDescription) -> tup
     chosen = _choose(args, about, Choices(default, {}, about.default_steps, 0))
     check_guidance(about, chosen.guidance, has_camera=bool(args.camera))
     check_values(chosen.options, about.options, about.label)
-    return chosen, _as_in_a_request("fps", args.fps)
+    return chosen, _as_in_a_request("fps", 24.0 if args.fps is None else args.fps)
 
 
 def _request_of_poses(
@@ -236,6 +255,32 @@ def _request_of_poses(
     return request
 
 
+def _request_of_video(args: argparse.Namespace, about: EngineDescription) -> GenerationRequest:
+    """A request for an engine with the poses of a video's subject."""
+    from ..poseanything.conditioning.pictures import decode_picture
+    from ..xpose.pose_video import find_poses, make_request
+    from ..xpose.stages import XPoseError, make_stage
+
+    try:
+        found = find_poses(
+            args.pose_video,
+            read_subject(subject_of(args)),
+            make_stage("subject", "flow"),
+            make_stage("skeleton", "medial"),
+            begin=args.begin,
+            most_frames=args.frames or min(about.max_frames, 81),
+            frame_step=about.frame_step,
+            fps=None if args.fps is None else _as_in_a_request("fps", args.fps),
+            longer_side=args.longer_side or 832,
+            size_multiple=max(about.size_multiple, 2),
+        )
+        picture = decode_picture(args.first_frame.read_bytes()) if args.first_frame else None
+        place = None if args.place is None else tuple(args.place)
+        return make_request(found, read_prompt(args.prompt), picture, place)
+    except XPoseError as error:
+        raise ValueError(str(error)) from error
+
+
 def _on_server(args: argparse.Namespace) -> int:
     """Have a server make the clip, or one for each of several seeds."""
     started, tell = time.monotonic(), _Teller()
@@ -248,10 +293,10 @@ def _on_server(args: argparse.Namespace) -> int:
             there = ", ".join(engine.name for engine in offered if engine.ready) or "none"
             reason = about.reason if about else f"The server has no engine {name!r}; it has {there}."
             raise ValueError(reason or f"{name} can't run there; choose one of {there}.")
-        if request is None:
+        if args.poses:
             request = _request_of_poses(args, about, *_choose_for_poses(args, about), {})
         else:
-            request = _changed(args, request, about)
+            request = _changed(args, request or _request_of_video(args, about), about)
         if not 1 <= args.samples <= MAX_SAMPLES:
             raise ValueError(f"Choose between 1 and {MAX_SAMPLES} samples.")
         if args.samples > 1 and not about.uses_seed:
@@ -290,12 +335,16 @@ def _output_of(output: Path, seed: int, samples: int) -> Path:
     return output if samples == 1 else output.with_name(f"{output.stem}-{seed}{output.suffix}")
 
 
+def read_prompt(said: str) -> str:
+    """The prompt, or the text of the file that is named."""
+    return Path(said).read_text(encoding="utf-8").strip() if said.endswith(".txt") else said
+
+
 def _read_conditions(
     args: argparse.Namespace, grid: LatentGrid, most_frames: int, longer_side: int = 832
 ) -> Conditions:
     from ..poseanything.conditioning.files import read_conditions
 
-    prompt = args.prompt
     return read_conditions(
         args.first_frame,
         args.poses,
@@ -304,7 +353,7 @@ def _read_conditions(
         longer_side=args.longer_side or longer_side,
         grid=grid,
         most_frames=most_frames,
-        prompt=Path(prompt).read_text(encoding="utf-8").strip() if prompt.endswith(".txt") else prompt,
+        prompt=read_prompt(args.prompt),
         negative_prompt=args.negative_prompt,
     )
 

@@ -281,7 +281,8 @@ def _as_pose(
     least = min(max(3, round(0.1 * len(found))), max(seen.max(), 1))
     order = [index for index in np.argsort(-seen, kind="stable") if seen[index] >= least]
     place = {int(index): number for number, index in enumerate(order)}
-    frames = []
+    frames: list[list[Polyline]] = []
+    before: dict[int, np.ndarray] = {}
     for frame in found:
         lines = {}
         for index, line in frame:
@@ -295,16 +296,27 @@ def _as_pose(
                     continue
                 index = min(near)[1]
             lines.setdefault(place[index], []).append(line)
-        frames.append(
-            [
-                Polyline(limb, np.concatenate([line, np.ones((len(line), 1))], 1))
-                for limb, parts in sorted(lines.items())
-                for line in _joined(parts, 0.005 * size)
-            ]
-        )
+        polylines = []
+        for limb, parts in sorted(lines.items()):
+            own = [_turned(line, before.get(limb)) for line in _joined(parts, 0.005 * size)]
+            before[limb] = max(own, key=curve_length)
+            polylines += [Polyline(limb, np.concatenate([line, np.ones((len(line), 1))], 1)) for line in own]
+        frames.append(polylines)
     names = [f"segment {number + 1}" for number in range(len(order))]
     limbs = [Limb(name, number) for number, name in enumerate(names)]
     return PoseSequence.from_frames(width, height, names, limbs, frames)
+
+
+def _turned(line: np.ndarray, before: np.ndarray | None) -> np.ndarray:
+    """A line that runs the same way as the segment did in the frame before."""
+    if before is None:
+        return line
+    ends = KDTree(before).query(line[[0, -1]])[1]
+    if ends[0] == ends[1]:
+        turned = (line[-1] - line[0]) @ (before[-1] - before[0]) < 0
+    else:
+        turned = ends[0] > ends[1]
+    return line[::-1] if turned else line
 
 
 def _joined(lines: list[np.ndarray], near: float) -> list[np.ndarray]:
