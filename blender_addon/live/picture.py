@@ -25,6 +25,7 @@ class Picture:
         self.width = self.height = 0
         self._pixels: np.ndarray | None = None
         self._texture: gpu.types.GPUTexture | None = None
+        self._filled = True
 
     def take(self, message: LivePicture) -> None:
         """Show a picture from now on."""
@@ -34,8 +35,7 @@ class Picture:
         rgb = np.frombuffer(message.data, np.uint8).reshape(*shape, 3)
         np.multiply(rgb[::-1], np.float32(1 / 255), out=self._pixels[..., :3])
         self.width, self.height = message.width, message.height
-        self._texture = None
-        self._fill_image()
+        self._texture, self._filled = None, False
 
     def texture(self) -> gpu.types.GPUTexture | None:
         """What is drawn, bottom row first, sRGB values as they are; made when it is first asked for."""
@@ -50,7 +50,10 @@ class Picture:
         if image is not None:
             image.buffers_free()
 
-    def _fill_image(self) -> None:
+    def fill_image(self) -> None:
+        """Bring the latest picture into the image; not to be called while anything is drawn."""
+        if self._filled:
+            return
         image = bpy.data.images.get(IMAGE)
         if image is None or tuple(image.size) != (self.width, self.height):
             if image is not None and image.users == 0:
@@ -62,5 +65,6 @@ class Picture:
                 image.scale(self.width, self.height)
         elif image.users == 0:
             return  # nobody looks
+        self._filled = True
         image.pixels.foreach_set(self._pixels.ravel())
         image.update()

@@ -45,6 +45,7 @@ class Live:
         self.latency = 0.0
         self._number = 0
         self._sent: dict[int, float] = {}
+        self._answers: list[LiveReady | LiveEnded] = []
         self._last: tuple = ()
         self._checked = 0.0
 
@@ -104,22 +105,37 @@ class Live:
         self._sent[self._number] = time.perf_counter()
         self._client.pose_live(LivePose(self.session, self._number, pose, motion))
 
+    def fetch(self) -> bool:
+        """Take a picture that has come; whether there was one. A redraw may ask too: where that takes long,
+        the picture of the pose that it draws has come before it ends."""
+        if self._client is None:
+            return False
+        shown = False
+        for answer in self._client.poll_live():
+            if answer.session != self.session:
+                continue
+            if isinstance(answer, LivePicture):
+                self._show(answer)
+                shown = True
+            else:
+                self._answers.append(answer)
+        return shown
+
     def poll(self) -> bool:
         """Take in what the server has answered; whether there was anything."""
         if session.get().bridge.client is not self._client:
             self.end("The connection to the server was closed; switch Live on again.")
             return True
-        answers = [one for one in self._client.poll_live() if one.session == self.session]
+        shown, answers = self.fetch(), self._answers
+        self._answers = []
         for answer in answers:
-            if isinstance(answer, LiveReady):
-                self.ready, self.note, self._last = True, answer.note, ()
-                self.follow(bpy.context.scene, bpy.context.evaluated_depsgraph_get())
-            elif isinstance(answer, LivePicture):
-                self._show(answer)
-            elif isinstance(answer, LiveEnded):
+            if isinstance(answer, LiveEnded):
                 self.end(answer.message)
                 return True
-        return bool(answers)
+            self.ready, self.note, self._last = True, answer.note, ()
+            self.follow(bpy.context.scene, bpy.context.evaluated_depsgraph_get())
+        self.picture.fill_image()
+        return shown or bool(answers)
 
     def _show(self, answer: LivePicture) -> None:
         begun = self._sent.get(answer.number)
