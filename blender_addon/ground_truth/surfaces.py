@@ -11,7 +11,15 @@ import numpy as np
 
 from ..errors import ExportError
 from ..rig.animation import followed, followers
-from ..rig.skin import FLESH_TYPES, carrying_bone, is_bound, is_rendered, read_points, read_triangles
+from ..rig.skin import (
+    FLESH_TYPES,
+    carrying_bone,
+    is_bound,
+    is_rendered,
+    metaball_family,
+    read_points,
+    read_triangles,
+)
 from ..rig.subjects import Subject
 from .visibility import is_shown
 
@@ -154,6 +162,11 @@ def find_surfaces(subjects: Sequence[Subject], depsgraph: bpy.types.Depsgraph) -
             key = (obj, subject.instancers)
             bound = is_bound(obj, subject.armature)
             bone = "" if bound else _carrier(obj, subject.armature, along)
+            if obj.type == "META":
+                family = metaball_family(obj)
+                bones = {_carrier(member, subject.armature, along) for member in family} - {""}
+                bone = bones.pop() if len(bones) == 1 else ""
+                bound = bool(bones)  # the nearest limbs own what melts together of several bones
             others = any(is_bound(obj, other) for other in armatures - {subject.armature})
             if key in taken or not (bound or bone or (obj in along and not others)):
                 continue
@@ -248,6 +261,7 @@ def rendered_objects(
         if (obj.type in FLESH_TYPES or is_instancer(obj))
         and is_rendered(obj)
         and obj.evaluated_get(depsgraph).is_evaluated
+        and (obj.type != "META" or metaball_family(obj)[0] == obj)
     ]
 
 

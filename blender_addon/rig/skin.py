@@ -12,7 +12,7 @@ from .skeleton import Skeleton
 
 SAMPLES = 6000
 """Vertices looked at to learn where a bone's flesh is: reading weights takes about a microsecond each."""
-FLESH_TYPES = frozenset({"MESH", "CURVE", "SURFACE", "FONT"})
+FLESH_TYPES = frozenset({"MESH", "CURVE", "SURFACE", "FONT", "META"})
 """Types of objects that have a surface to render."""
 
 
@@ -41,6 +41,19 @@ def carrying_bone(obj: bpy.types.Object, armature: bpy.types.Object) -> str:
                     return max(targets, key=lambda target: target.weight).subtarget
         obj = obj.parent
     return ""
+
+
+def metaball_family(obj: bpy.types.Object) -> list[bpy.types.Object]:
+    """The metaball objects that melt together with one: those whose names differ in their numbers alone. The
+    first has the surface of them all."""
+
+    def split(name: str) -> tuple[str, int]:
+        stem, dot, number = name.rpartition(".")
+        return (stem, int(number)) if dot and number.isdigit() else (name, 0)
+
+    stem = split(obj.name)[0]
+    members = [other for other in bpy.data.objects if other.type == "META" and split(other.name)[0] == stem]
+    return sorted(members, key=lambda member: split(member.name)[1])
 
 
 def read_points(mesh: bpy.types.Mesh) -> np.ndarray:
@@ -153,7 +166,10 @@ class _Flesh:
 
 
 def _read_flesh(armature, skeleton, index, obj, bone: int) -> _Flesh | None:
-    if obj.type == "MESH":
+    areas = None
+    if obj.type == "META":
+        points, areas = _balls(obj.data)
+    elif obj.type == "MESH":
         mesh = obj.data
         points, triangles = read_points(mesh), read_triangles(mesh)
     else:
@@ -164,7 +180,9 @@ def _read_flesh(armature, skeleton, index, obj, bone: int) -> _Flesh | None:
             return None
         points, triangles = read_points(mesh), read_triangles(mesh)
         source.to_mesh_clear()
-    if not len(triangles):
+    if areas is None:
+        areas = vertex_areas(points, triangles)
+    if not areas.any():
         return None
     if bone < 0 and (obj.type != "MESH" or not any(group.name in index for group in obj.vertex_groups)):
         return None
@@ -172,8 +190,17 @@ def _read_flesh(armature, skeleton, index, obj, bone: int) -> _Flesh | None:
     if bone >= 0:
         posed = np.array(armature.pose.bones[skeleton.names[bone]].matrix)
         to_space = skeleton.matrices[bone] @ np.linalg.pinv(posed) @ to_space
-    points = points @ to_space[:3, :3].T + to_space[:3, 3]
-    return _Flesh(obj, bone, points, vertex_areas(points, triangles))
+    placed = points @ to_space[:3, :3].T + to_space[:3, 3]
+    return _Flesh(obj, bone, placed, areas * abs(np.linalg.det(to_space[:3, :3])) ** (2 / 3))
+
+
+def _balls(data: bpy.types.MetaBall) -> tuple[np.ndarray, np.ndarray]:
+    """Points around each element of a metaball, which has no surface of its own, and their areas."""
+    ways = np.concatenate([np.eye(3), -np.eye(3)])
+    elements = [element for element in data.elements if not element.use_negative]
+    points = [np.array(element.co) + element.radius / 2 * ways for element in elements]
+    areas = [np.full(len(ways), np.pi * element.radius**2 / len(ways)) for element in elements]
+    return np.concatenate([np.zeros((0, 3)), *points]), np.concatenate([np.zeros(0), *areas])
 
 
 def _thin_out(skeleton: Skeleton, index: dict[str, int], pieces: list[_Flesh]):

@@ -360,3 +360,19 @@ def test_flow_leads_to_where_the_first_frame_shows_the_same_surface(clean_scene)
     assert len(rows) > 100 and np.isfinite(apart).mean() > 0.9
     # What has turned into view borrows its picture; the rest is found to a fraction of a pixel's width.
     assert 0.5 < (apart < 0.03).mean() < 0.95
+
+
+def test_metaballs_that_melt_together_belong_to_the_limbs_that_carry_them(clean_scene):
+    rig = make_armature("Rig", {"a": ((0, 0, 0), (0, 0, 1), ""), "b": ((0, 0, 1), (0, 0, 2), "a")})
+    for name, bone in (("Ball", "a"), ("Ball.001", "b")):
+        data = bpy.data.metaballs.new(name)
+        data.resolution = data.render_resolution = 0.15
+        element = data.elements.new()
+        element.radius, element.co = 0.6, (0, -0.5, 0)
+        ball = bpy.data.objects.new(name, data)
+        clean_scene.collection.objects.link(ball)
+        ball.parent, ball.parent_type, ball.parent_bone = rig, "BONE", bone
+    bpy.context.view_layer.update()
+    add_camera(target=(0, 0, 1), direction=(1, -1, 0.2), distance=6)
+    clip = export([rig], num_frames=2, **SIZE)
+    assert seen_limbs(clip) == seen_limbs(clip, clip.part_maps[1]) == {"a", "b"}
