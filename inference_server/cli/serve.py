@@ -55,6 +55,29 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         metavar="ADDRESS",
         help="make the clips in the Ray cluster whose head is at this address, such as 10.0.0.1:6379",
     )
+    limits = parser.add_argument_group("limits")
+    limits.add_argument(
+        "--max-jobs",
+        type=_whole,
+        default=Settings.max_jobs_per_user,
+        metavar="N",
+        help="that may wait of one user (default: %(default)s)",
+    )
+    limits.add_argument(
+        "--disk",
+        type=_positive,
+        default=Settings.jobs_quota / 2**30,
+        metavar="GIB",
+        help="that jobs may take; what ended longest ago and nobody has fetched makes room (default: "
+        "%(default)g)",
+    )
+    limits.add_argument(
+        "--keep",
+        type=_positive,
+        default=Settings.keep_ended / 86400,
+        metavar="DAYS",
+        help="after which what nobody has fetched is dropped (default: %(default)g)",
+    )
     parser.add_argument("--exit-with-stdin", action="store_true", help="end when standard input closes")
     parser.add_argument(
         "--finish",
@@ -90,6 +113,10 @@ def run(args: argparse.Namespace) -> int:
         cards=args.cards,
         workers=workers,
         ray=args.ray or "",
+        max_jobs_per_user=args.max_jobs,
+        max_jobs=max(args.max_jobs, Settings.max_jobs),
+        jobs_quota=round(args.disk * 2**30),
+        keep_ended=args.keep * 86400,
         jobs=args.jobs or default_jobs(address),
     )
     return serve(settings, exit_with_stdin=args.exit_with_stdin, finish=args.finish)
@@ -102,10 +129,24 @@ def _numbers(text: str) -> tuple[str, ...]:
     return tuple(numbers)
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= MAX_WORKERS:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {MAX_WORKERS}")
+def _whole(text: str, most: int = 1_000_000) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {most}")
     return int(text)
+
+
+def _count(text: str) -> int:
+    return _whole(text, MAX_WORKERS)
+
+
+def _positive(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return number
 
 
 def _anybody_invited() -> bool:
