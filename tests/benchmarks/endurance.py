@@ -1,7 +1,9 @@
 """Jobs against kills: how many are lost when the server or its engine's process is ended again and again.
 
 A client holds one running and three waiting clips of small ready-made frames. Each round ends a process; then
-every clip must arrive whole, each frame once.
+every clip must arrive whole, each frame once. Who writes to the store is killed at random moments, a hundred
+times as often; broker and store go through random orders of events; and the start of a server that has a
+thousand jobs is held against that of one without any.
 
     python build.py bench endurance --rounds 20
 
@@ -13,11 +15,20 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 
+from hypothesis import settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from inference_server.broker.store import JobStore
+from shared import wire
 from shared.messages import Accepted, Done, Frame, Received, Resume
+from tests.server.any_order import AnyOrder
 from tests.server.client import Client, ServerProcess, request
 
 ENGINES = {"plain": "tests.server.engines:Plain"}
@@ -85,6 +96,36 @@ def end_workers(rounds: int) -> tuple[int, int, float]:
     return lost, total, recovering / rounds
 
 
+def kill_writers(kills: int) -> str:
+    """What became of a store whose writer was killed so often."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = [sys.executable, "-m", "tests.server.store_kills", str(Path(folder) / "jobs"), str(kills)]
+        done = subprocess.run(words, capture_output=True, text=True)
+    return done.stdout.strip() or done.stderr
+
+
+def restart(count: int, tries: int = 3) -> tuple[float, float]:
+    """Median seconds from a server's start to its being ready, with so many jobs and without any."""
+
+    def start(folder: Path) -> float:
+        times = []
+        for _ in range(tries):
+            began = time.perf_counter()
+            with ServerProcess(ENGINES, jobs=str(folder)) as server:
+                times.append(time.perf_counter() - began)
+                server.process.kill()  # what is made by then is little
+        return statistics.median(times)
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        store = JobStore(folder / "many", 32 << 30)
+        for number in range(count):
+            asked = request(f"{number}", "plain", num_frames=1000, engine_options={"pause": 1.0})
+            store.add(b"user", asked.job, "plain", [bytes(part) for part in wire.encode(asked)])
+        store.close()
+        return start(folder / "many"), start(folder / "none")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -96,9 +137,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for number, what in ((signal.SIGKILL, "server, by SIGKILL"), (signal.SIGTERM, "server, by SIGTERM")):
             lost, total, seconds = end_servers(Path(folder) / number.name, number, rounds)
-            print(f"{what:34} {lost:5} {total:5}   {seconds:.2f} until the next one is ready")
+            print(f"{what:34} {lost:5} {total:5}   {seconds:.2f} until the next one is ready", flush=True)
     lost, total, seconds = end_workers(rounds)
     print(f"{'engine process, by SIGKILL':34} {lost:5} {total:5}   {seconds:.2f} until its job is done")
+    print(f"store: {kill_writers(100 * rounds)}", flush=True)
+    run_state_machine_as_test(
+        AnyOrder, settings=settings(max_examples=20 * rounds, stateful_step_count=50, deadline=None)
+    )
+    print(
+        f"broker and store: {20 * rounds} random orders of 50 events, nothing lost or made twice", flush=True
+    )
+    many, none = restart(1000)
+    print(f"start with 1,000 jobs that wait: {many:.2f} s, without any {none:.2f} s")
 
 
 if __name__ == "__main__":
