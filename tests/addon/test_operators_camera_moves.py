@@ -154,3 +154,37 @@ def test_the_rectangle_is_known_once_the_camera_was_looked_at(shot):
     [path] = session.camera_paths.values()
     assert len(path) == 12 and path[-1][0, 2] > 20, "the background goes to the right"
     assert shot.frame_current == 9 and bpy.data.objects["Rig"].pose.bones["bone2"].location.y == 0.5
+
+
+def test_subject_and_camera_have_a_strength_each(shot, monkeypatch):
+    """A guidance that knows both is a click away, and its strengths are sliders."""
+    from tests.addon.test_register_panels import draw_all
+
+    engines, engine_settings = module("shared.engines"), module("engine_settings")
+    strengths = tuple(
+        engines.OptionDescription(name, "float", label, "", default=1.0, minimum=0.0, maximum=9.0)
+        for name, label in (
+            ("guidance_scale", "Subject Strength"),
+            ("camera_guidance_scale", "Camera Strength"),
+        )
+    )
+    guiders = (
+        engines.GuiderDescription("none", "None", ""),
+        engines.GuiderDescription(
+            "both", "Subject and Camera", "", 3, needs_camera=True, parameters=strengths
+        ),
+    )
+    engine = engines.EngineDescription("film", "Film", "", neural=True, guiders=guiders)
+    before = engine_settings.described()
+    engine_settings.follow([engine])
+    try:
+        monkeypatch.setattr(module("session").get().bridge, "engines", (engine,))
+        assert "Use Subject and Camera" in draw_all()
+        path = f"scene.{engine_settings.attribute('film')}.{engine_settings.GUIDER}"
+        bpy.ops.wm.context_set_enum(data_path=path, value="both")
+        texts = draw_all()
+        assert "Use Subject and Camera" not in texts
+        for name in ("guidance_scale", "camera_guidance_scale"):
+            assert f"<{engine_settings.parameter_property('both', name)}>" in texts
+    finally:
+        engine_settings.follow(before)
