@@ -15,6 +15,8 @@ from .stages import Record, XPoseError
 from .store import SHEETS, WorkFolder
 
 TABLE, PAGE, DATA = "report.csv", "index.html", "clips.js"
+LABEL = 68
+"""Letters of a bar's label that are shown."""
 FIGURES = ("area_share", "mask_share", "area_jump", "skeleton_share", "outside", "identity_changes")
 CHECKS = {"outside": 0.02, "area_jump": 0.3, "identity_changes": 0.5}
 """The self-checks, and the value of each that is bad."""
@@ -182,13 +184,13 @@ def _bars(label: str, counted: Iterable[tuple[str, int]]) -> str:
     for number, (name, count) in enumerate(counted):
         y = 26 + 20 * number
         rows.append(
-            f'<text x="0" y="{y + 11}">{escape(_shown(name))}</text>'
-            f'<rect x="330" y="{y}" width="{max(200 * count / most, 1):.1f}" height="14"/>'
-            f'<text x="{336 + 200 * count / most:.0f}" y="{y + 11}">{count}</text>'
+            f'<text x="0" y="{y + 11}">{escape(_shown(name)[:LABEL])}</text>'
+            f'<rect x="450" y="{y}" width="{max(120 * count / most, 1):.1f}" height="14"/>'
+            f'<text x="{456 + 120 * count / most:.0f}" y="{y + 11}">{count}</text>'
         )
     height = 32 + 20 * len(counted)
     head = f'<text class="h" y="14">{escape(label)}</text>'
-    return f'<svg width="600" height="{height}">{head}{"".join(rows)}</svg>'
+    return f'<svg width="620" height="{height}">{head}{"".join(rows)}</svg>'
 
 
 def _segment_plot(segments: Counter) -> str:

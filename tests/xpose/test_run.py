@@ -163,9 +163,9 @@ def test_a_full_disk_ends_the_run_in_a_sentence_and_nothing_is_half(tmp_path, mo
         return write(path, data)
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    assert main(words(folder, output)) == 1
+    assert main(words(folder, output, "--processes", "1")) == 1
     assert "free some space and run again" in capsys.readouterr().err
     assert not list(output.rglob("*.part")) and not list(output.glob("*.tar"))
     monkeypatch.setattr(Path, "write_bytes", write)
-    assert main(words(folder, output)) == 0
+    assert main(words(folder, output, "--processes", "1")) == 0
     assert read_index(output)["statistics"]["examples"] == 2
