@@ -52,6 +52,12 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     run.add_argument("--clips-per-video", type=int, default=0, help="the most; default: all")
     run.add_argument("--quality", type=int, default=95, help="of the frames, 1 to 100; 101 is lossless")
     run.add_argument("--processes", type=int, default=0, help="default: the processor's cores")
+    run.add_argument(
+        "--ray",
+        default="",
+        metavar="ADDRESS",
+        help="do the work on a Ray cluster, such as auto; its nodes need the videos under the same path",
+    )
     add_subject(run.add_argument_group("the subject in a video's first frame"))
     run.add_argument(
         "--subjects",
@@ -105,8 +111,12 @@ def _run(args: argparse.Namespace) -> int:
     said = _subjects(args)
     prompts = {video: read_subject(subject) for video, subject in said.items()}
     about = {**dataclasses.asdict(settings), "subjects": said, "version": 1}
-    run(args.videos, args.output, settings, prompts, about, args.processes, progress=_Teller())
+    rates = run(
+        args.videos, args.output, settings, prompts, about, args.processes, progress=_Teller(), ray=args.ray
+    )
     print(file=sys.stderr)
+    if rates:
+        print(f"Clips a second in one process: {rates}.")
     summary = write_report(args.output)
     if args.layout == "release":
         _write_release(args.output)

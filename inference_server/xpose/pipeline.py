@@ -21,7 +21,7 @@ from shared.pose import PoseSequence
 
 from ..training.dataset import EncodedExample, encode_example
 from ..training.examples import Example
-from .checks import ClipSettings, Span, load_clip
+from .checks import ClipSettings, Span, load_clip, plan_video
 from .sheets import draw_sheet
 from .skeletons.medial import size_of
 from .stages import (
@@ -113,6 +113,28 @@ def steps_of(settings: RunSettings) -> list[tuple[Callable[[], Step], type[Stage
             steps.append((_StageMaker(kind, name, options, settings.area), stage))
     steps.append((_FinishMaker(settings), None))
     return steps
+
+
+@dataclass(frozen=True)
+class Group:
+    """Steps that one process takes a clip through at a stretch."""
+
+    makers: tuple[Callable[[], Step], ...]
+    uses_card: bool
+    batch_size: int
+
+
+def group_steps(settings: RunSettings) -> list[Group]:
+    """The steps in groups: each that uses a card alone, those between together."""
+    groups: list[Group] = []
+    for maker, stage in steps_of(settings):
+        card = stage is not None and stage.uses_card
+        size = stage.batch_size if stage is not None else 1
+        if groups and not card and not groups[-1].uses_card and size == 1:
+            groups[-1] = dataclasses.replace(groups[-1], makers=(*groups[-1].makers, maker))
+        else:
+            groups.append(Group((maker,), card, size))
+    return groups
 
 
 @dataclass(frozen=True)
@@ -333,3 +355,17 @@ def limb_map(pose: PoseSequence, frame: int, mask: np.ndarray) -> np.ndarray:
     table = np.zeros(int(nearest.max()) + 1, np.uint8)
     table[nearest[drawn > 0]] = drawn[drawn > 0]
     return table[nearest] * mask
+
+
+def plan_safely(path: Path, video: str, settings: ClipSettings) -> tuple[list[Span], list[Record]]:
+    """As `plan_video`; what is wrong with a video is a record of it."""
+    try:
+        return plan_video(path, video, settings)
+    except Dropped as dropped:
+        return [], [Record(video, stage="video", reason=str(dropped))]
+    except MemoryError:
+        return [], [Record(video, stage="video", reason="Memory ran out while it was read.")]
+    except Exception as error:  # one bad video never stops the rest
+        return [], [
+            Record(video, stage="video", reason=f"It can't be read ({type(error).__name__}: {error}).")
+        ]

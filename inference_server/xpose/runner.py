@@ -20,36 +20,15 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..training.dataset import DatasetWriter
 from ..training.errors import TrainingError
-from .checks import ClipSettings, Span, plan_video
-from .pipeline import Item, RunSettings, Step, steps_of
-from .stages import Dropped, Record, SubjectPrompt, XPoseError
+from .checks import Span
+from .pipeline import Item, RunSettings, Step, group_steps, plan_safely
+from .stages import Record, SubjectPrompt, XPoseError
 from .store import WorkFolder
 from .video import find_videos
-
-
-@dataclass(frozen=True)
-class Group:
-    """Steps that one process takes a clip through at a stretch."""
-
-    makers: tuple[Callable[[], Step], ...]
-    uses_card: bool
-    batch_size: int
-
-
-def group_steps(settings: RunSettings) -> list[Group]:
-    """The steps in groups: each that uses a card alone, those between together."""
-    groups: list[Group] = []
-    for maker, stage in steps_of(settings):
-        card = stage is not None and stage.uses_card
-        size = stage.batch_size if stage is not None else 1
-        if groups and not card and not groups[-1].uses_card and size == 1:
-            groups[-1] = dataclasses.replace(groups[-1], makers=(*groups[-1].makers, maker))
-        else:
-            groups.append(Group((maker,), card, size))
-    return groups
 
 
 @dataclass(frozen=True)
@@ -72,7 +51,8 @@ def run(
     processes: int = 0,
     shard_bytes: int | None = None,
     progress: Callable[[int, int, int], None] = lambda videos, kept, dropped: None,
-) -> None:
+    ray: str = "",
+) -> str:
     """Make a data set of videos, or go on with it.
 
     Args:
@@ -82,6 +62,10 @@ def run(
         about: what decides the result, as JSON; a run goes on only with the same.
         processes: for the stages without a card; default: the processor's cores.
         progress: called with the videos done, the clips kept and the records of what was dropped.
+        ray: the address of a Ray cluster that does the work, see `cluster.ClusterRun`.
+
+    Returns:
+        a cluster's rates, stage by stage; "" on this machine.
 
     Raises:
         XPoseError: it can't begin or go on; what was done stays.
@@ -98,10 +82,10 @@ def run(
         order = work.videos([path.relative_to(base).as_posix() for path in found])
         with_size = {} if shard_bytes is None else {"shard_bytes": shard_bytes}
         writer = DatasetWriter(output, settings.source, settings.quality, **with_size)
-        local = _Local(videos, work, settings, prompts, processes or os.cpu_count() or 1)
+        runner = _runner(videos, work, settings, prompts, processes, ray)
         packer = _Packer(work, writer, order)
         try:
-            for _ in local.run(order):
+            for _ in runner.run(order):
                 packer.advance()
                 progress(packer.videos, packer.kept, packer.dropped)
             packer.advance()
@@ -109,16 +93,37 @@ def run(
                 pass
             packer.tidy()
             progress(packer.videos, packer.kept, packer.dropped)
+            return runner.rates
         except BaseException:
             writer.abandon()
             raise
         finally:
-            local.close()
+            runner.close()
     except (OSError, TrainingError) as error:
         raise XPoseError(
             f"The data set in {output} can't be written ({error}); free some space and run again: what was"
             " done stays."
         ) from error
+
+
+def _runner(
+    root: Path,
+    work: WorkFolder,
+    settings: RunSettings,
+    prompts: dict[str, SubjectPrompt],
+    processes: int,
+    ray: str,
+) -> Any:
+    if not ray:
+        return _Local(root, work, settings, prompts, processes or os.cpu_count() or 1)
+    try:
+        from .cluster import ClusterRun
+    except ImportError as error:
+        raise XPoseError(
+            f"A cluster needs {error.name or 'ray'}; install what is missing with: pip install"
+            " 'poseanything-bridge[ray]'"
+        ) from error
+    return ClusterRun(root, work, settings, prompts, ray)
 
 
 class _Packer:
@@ -169,6 +174,8 @@ class _Packer:
 
 class _Local:
     """The processes, and what they are doing."""
+
+    rates = ""
 
     def __init__(
         self,
@@ -247,7 +254,7 @@ class _Local:
         pool = self._pool(task.group if card else -1, 1 if card else self._processes)
         if task.group < 0:
             path = self._root / task.video if self._root.is_dir() else self._root
-            future = pool.submit(_plan, path, task.video, self._settings.clips)
+            future = pool.submit(plan_safely, path, task.video, self._settings.clips)
         else:
             last = task.group == len(self._groups) - 1
             dataset = self._work.dataset if last else None
@@ -318,19 +325,6 @@ def _begin_process() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def _plan(path: Path, video: str, settings: ClipSettings) -> tuple[list[Span], list[Record]]:
-    try:
-        return plan_video(path, video, settings)
-    except Dropped as dropped:
-        return [], [Record(video, stage="video", reason=str(dropped))]
-    except MemoryError:
-        return [], [Record(video, stage="video", reason="Memory ran out while it was read.")]
-    except Exception as error:  # one bad video never stops the rest
-        return [], [
-            Record(video, stage="video", reason=f"It can't be read ({type(error).__name__}: {error}).")
-        ]
 
 
 def _take_through(makers: tuple, items: list[Item], dataset: Path | None) -> list[Item]:
