@@ -530,6 +530,7 @@ class Broker:
         if pause < min(1.0, settings.client_timeout / 4):
             return
         self._swept = now
+        self._frontend.cut_off_endless()
         clients = list(self._frontend.clients.values())
         if pause > settings.client_timeout / 2:  # the machine slept, and so did they
             for client in clients:

@@ -28,7 +28,7 @@ from shared.pieces import WINDOW, Assembly
 from shared.schema import MessageError
 
 from . import ServerError
-from .descriptors import spare_descriptors
+from .descriptors import received_bytes, spare_descriptors
 from .keys import KeyRing
 
 log = logging.getLogger(__name__)
@@ -41,6 +41,8 @@ PIPE_MESSAGES = 8
 """High-water mark of each client's pipe; with 832 x 480 raw frames about 10 MB."""
 ENVELOPE = 4096
 """Bytes that a part may have beyond a piece's."""
+MOST_UNHEARD = 64 << 20
+"""Bytes that may come over a connection before a message is whole."""
 MOST_ASSEMBLED = 512 << 20
 """Bytes of unfinished messages, of all clients together, beyond which no more of them is asked for."""
 MOST_OF_A_USER = wire.MAX_TOTAL + (16 << 20)
@@ -90,8 +92,9 @@ class Frontend:
         where = Address.parse(address)
         self.clients: dict[bytes, Client] = {}
         self._keys, self.max_connections = keys, max_connections
-        self._connections: dict[int, bool] = {}
-        """By its handle, in the order in which they came, whether anything was said there."""
+        self._connections: dict[int, int] = {}
+        """By its handle, in the order in which they came: how many bytes had come when the last message was
+        whole, -1 before the first."""
         self._authenticator = ThreadAuthenticator(context)
         self._authenticator.configure_curve_callback(credentials_provider=keys)
         self._authenticator.start()
@@ -130,7 +133,7 @@ class Frontend:
         while self.monitor.poll(0):
             told = recv_monitor_message(self.monitor)
             if told["event"] == zmq.EVENT_ACCEPTED:
-                self._connections[told["value"]] = False
+                self._connections[told["value"]] = -1
             elif told["event"] == zmq.EVENT_DISCONNECTED:
                 self._connections.pop(told["value"], None)
             else:
@@ -138,10 +141,18 @@ class Frontend:
         most = min(self.max_connections, spare_descriptors())
         while len(self._connections) > most:
             log.warning("There are more than %d connections; hanging up on one", most)
-            silent = (handle for handle, spoken in self._connections.items() if not spoken)
+            silent = (handle for handle, count in self._connections.items() if count < 0)
             handle = next(silent, None) or next(reversed(self._connections))
             del self._connections[handle]
             self._hang_up(handle)
+
+    def cut_off_endless(self) -> None:
+        """Hang up on those whose message does not end: ZeroMQ holds its parts until the last has come."""
+        for handle, before in list(self._connections.items()):
+            if before >= 0 and received_bytes(handle) - before > MOST_UNHEARD:
+                log.warning("A message does not end; hanging up")
+                del self._connections[handle]
+                self._hang_up(handle)
 
     @property
     def connected(self) -> bool:
@@ -178,7 +189,7 @@ class Frontend:
             if len(parts) <= wire.MAX_PARTS:
                 parts.append(part)
         if (handle := sender.get(zmq.SRCFD)) in self._connections:
-            self._connections[handle] = True
+            self._connections[handle] = received_bytes(handle)
         user = str(sender.get("User-Id")).encode()
         if (name := self._keys.name_of(user)) is None:
             return None, []

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgpack
 import numpy as np
 import pytest
+import zmq
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -269,6 +270,19 @@ class TestMemory:
             (failed,) = replies(client)
             assert failed.code == "invalid" and "too large" in failed.message
         assert memory(server) < before + (8 << 20)
+
+    def test_a_message_that_does_not_end_is_cut_off(self, server):
+        """Even of somebody who is let in: all of its parts are held until the last has come."""
+        before = memory(server)
+        with server.client() as client, server.client() as other:
+            assert client.welcome()
+            monitor = client.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+            client.socket.send_multipart([bytes(60_000)] * 30_000, copy=False)  # 1.8 GB
+            assert monitor.poll(60_000), "it is cut off"
+            client.socket.disable_monitor()
+            assert other.welcome()
+        assert "A message does not end; hanging up" in server.log
+        assert memory(server) < before + (900 << 20)
 
     def test_strangers_can_not_have_anything_held(self, server):
         """They begin messages as large as they like, before they have proved anything."""
