@@ -128,13 +128,13 @@ class GenerationRequest(Checked):
         Optional(Array("uint8", (None, None, None), MAX_CLIP_PIXELS // 16, compress=True)), None
     )
     shadow_maps: np.ndarray | None = declare(
-        Optional(Array("uint8", (None, None, None), MAX_CLIP_PIXELS // 16, compress=True)), None
+        Optional(Array("uint8", (None, None, None), MAX_CLIP_PIXELS // 12, compress=True)), None
     )
     surface_flow: np.ndarray | None = declare(
-        Optional(Array("int16", (None, 2, None, None), MAX_CLIP_PIXELS // 8, compress=True)), None
+        Optional(Array("int16", (None, 2, None, None), MAX_CLIP_PIXELS // 6, compress=True)), None
     )
     light_maps: np.ndarray | None = declare(
-        Optional(Array("uint8", (None, None, None), MAX_CLIP_PIXELS // 16, compress=True)), None
+        Optional(Array("uint8", (None, None, None), MAX_CLIP_PIXELS // 12, compress=True)), None
     )
     backdrop: Backdrop | None = declare(Optional(Struct(Backdrop)), None)
     camera_motion: np.ndarray | None = declare(

@@ -86,7 +86,8 @@ def find_sky(scene: bpy.types.Scene) -> float:
     world = scene.world
     if world is None:
         return 0.0
-    nodes = world.node_tree.nodes if world.node_tree is not None else ()
+    has_nodes = world.node_tree is not None and (bpy.app.version >= (5, 0, 0) or world.use_nodes)
+    nodes = world.node_tree.nodes if has_nodes else ()
     for node in nodes:
         if node.type == "BACKGROUND":
             colour, strength = node.inputs["Color"], node.inputs["Strength"]

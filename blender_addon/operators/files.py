@@ -42,7 +42,9 @@ def export_files(context, output: Path, interactive: bool = False) -> Generator[
     engine = engine_to_export_for(settings)
     planned = clip_range(context, settings, engine)
     armatures, view = find_subjects(context, settings), find_view(context, settings)
-    clip, _ = yield from export_range(context, settings, planned, armatures, view, interactive, engine)
+    # Files for no engine in particular show the rig's own bones.
+    chosen = engine if settings.engine_name else None
+    clip, _ = yield from export_range(context, settings, planned, armatures, view, interactive, chosen)
     request = build_request(uuid.uuid4().hex, clip, planned, context.scene, engine)
     folder, _ = claim_folder(output, f"{settings.take_name or context.scene.name} skeleton")
     try:
