@@ -291,6 +291,62 @@ def test_frames_that_are_gone_do_not_end_blender(desktop):
     (desktop.folder / "elsewhere").rename(takes)
 
 
+IN_VIEW = (
+    "area = area_of('VIEW_3D')\n"
+    "region = next(region for region in area.regions if region.type == 'WINDOW')\n"
+    "with bpy.context.temp_override(window=window(), area=area, region=region):\n"
+    "    answer = list({})"
+)
+
+
+def test_control_videos_are_written_beside_the_user(desktop):
+    desktop.ask(
+        "control = bpy.context.scene.poseanything_control\n"
+        "for name in ('poses', 'openpose', 'cylinders', 'parts', 'mask', 'depth', 'first_frame'):\n"
+        "    setattr(control, name, name in ('openpose', 'cylinders', 'mask', 'depth'))\n"
+        "bpy.context.scene.frame_end = 9\n"
+    )
+    desktop.ask(IN_VIEW.format("bpy.ops.poseanything.export_control_videos('INVOKE_DEFAULT')"))
+    wait_for(lambda: "frame" in desktop.ask("answer = step()[0]"), 90)
+    began = time.monotonic()
+    desktop.ask("bpy.data.objects['Light'].location.x += 1")
+    assert time.monotonic() - began < 5, "Blender answers meanwhile"
+    wait_for(lambda: not desktop.ask("answer = exporting()"), 180)
+    [folder] = (desktop.folder / "takes").glob("*control_001")
+    assert sorted(path.name for path in folder.iterdir()) == ["cylinders.mp4", "depth.mp4", "mask.mp4"], (
+        "a cube is no person"
+    )
+    assert all(path.stat().st_size > 1000 for path in folder.iterdir())
+
+
+def test_a_flight_through_the_view_is_replayed_by_the_camera(desktop):
+    desktop.ask("bpy.context.scene.frame_end = 360")
+    record = "bpy.ops.poseanything.record_camera('INVOKE_DEFAULT', smoothing=0, delay=0)"
+    assert desktop.ask(IN_VIEW.format(record)) == ["RUNNING_MODAL"]
+    drag = ["mousemove", "500", "300", "sleep", "1", "mousedown", "2"]
+    for step in range(1, 11):
+        drag += ["mousemove", str(500 + 20 * step), str(300 - 4 * step), "sleep", "0.3"]
+    display("xdotool", *drag, "mouseup", "2")
+    keys = (
+        "camera = bpy.context.scene.camera\n"
+        "keyed_frames = import_module(f'{MODULE}.rig.animation').keyed_frames\n"
+        "answer = len(set(keyed_frames(camera))) if camera.animation_data else 0"
+    )
+    wait_for(lambda: desktop.ask(keys) == 360, 90)
+    moved, apart = desktop.ask(
+        "scene, camera = bpy.context.scene, bpy.context.scene.camera\n"
+        "view = area_of('VIEW_3D').spaces.active.region_3d.view_matrix.inverted().translation\n"
+        "scene.frame_set(1)\n"
+        "first = camera.matrix_world.translation.copy()\n"
+        "scene.frame_set(360)\n"
+        "last = camera.matrix_world.translation.copy()\n"
+        "scene.frame_set(1)\n"
+        "answer = [(last - first).length, (last - view).length]"
+    )
+    assert moved > 1 and apart < 0.01
+    desktop.photograph("flown.png")
+
+
 def test_closing_in_the_middle(desktop):
     known = len(desktop.jobs())
     desktop.ask("with bpy.context.temp_override(window=window()): bpy.ops.poseanything.generate()")
