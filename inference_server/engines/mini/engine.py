@@ -29,8 +29,8 @@ class MiniEngine(PoseAnythingEngine):
     about = EngineDescription(
         name="mini",
         label="PoseAnything Mini (small, no card)",
-        summary="A draft, corrected by a small neural network. At the size that it was trained at it is "
-        "nearer to the truth than the draft; at 832 x 480 it leaves marks, and the draft is better.",
+        summary="A draft, corrected around the subject by a small neural network. It is nearer to the truth "
+        "than the draft on scenes like the example's, and not on others.",
         neural=True,
         experimental=True,
         uses_prompt=False,
