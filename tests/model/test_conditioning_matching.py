@@ -76,6 +76,33 @@ def test_a_part_follows_the_tokens_it_attends_to():
     np.testing.assert_array_equal(match_parts(plan, weights)[0], [right, left])
 
 
+def test_assigned_parts_share_no_candidate_as_long_as_there_are_enough():
+    """Every part attends most to the left; the right one attends to the right a little more than others."""
+    left, right = np.zeros((2, HEIGHT, WIDTH), bool)
+    left[:, :2], right[:, 2:] = True, True
+    weights = np.full((TOKENS, 2 * TOKENS), 0.1)
+    weights[:, TOKENS:][:, left.ravel()] = 0.9
+    weights[np.ix_(right.ravel(), np.r_[np.zeros(TOKENS, bool), right.ravel()])] = 0.2
+    both = np.stack([left, right])
+    for candidates in (both, both[::-1]):
+        plan = PartPlan(both, {2: candidates})
+        np.testing.assert_array_equal(match_parts(plan, weights)[0], [left, left])
+        np.testing.assert_array_equal(match_parts(plan, weights, mode="assigned")[0], [left, right])
+    alone = match_parts(PartPlan(both, {2: left[None]}), weights, mode="assigned")
+    np.testing.assert_array_equal(alone[0], [left, left])
+
+
+def test_attention_outweighs_a_short_way():
+    """Two parts change places, and attention tells so clearly."""
+    one, other = np.zeros((2, 4, 12), bool)
+    one[:2, 2:5], other[:2, 7:10] = True, True
+    weights = np.full((48, 96), 1e-4)
+    for source, target in ((one, other), (other, one)):
+        weights[np.ix_(source.ravel(), np.r_[np.zeros(48, bool), target.ravel()])] = 0.9
+    plan = PartPlan(np.stack([one, other]), {1: np.stack([one, other])})
+    np.testing.assert_array_equal(match_parts(plan, weights, mode="assigned")[0], [other, one])
+
+
 def plan_of_one():
     return PartPlan(np.ones((1, HEIGHT, WIDTH), bool), {1: np.ones((1, HEIGHT, WIDTH), bool)})
 

@@ -29,11 +29,15 @@ CACHES = {
     "taylorseer": ("TaylorSeer", "Extrapolate three of four steps from those before"),
 }
 MATCHINGS = {
-    "paper": ("Paper", "Match parts by attention while denoising goes on, as the paper describes"),
+    "assigned": (
+        "One to One",
+        "Match parts while denoising goes on, each its own, by attention and by where they lie",
+    ),
     "two_pass": (
         "Two Passes",
-        "Match them in steps of their own first, so that every part-aware step has them",
+        "The same in steps of their own first, so that every part-aware step has them",
     ),
+    "paper": ("Paper", "Match each part by attention alone, while denoising goes on, as the paper describes"),
     "release": ("Release", "In two passes, with the official code's slips"),
 }
 PRECISIONS = {
@@ -99,7 +103,7 @@ class Settings:
         group=PARTS,
     )
     matching: str = option(
-        "paper",
+        "assigned",
         "Matching",
         "How the parts of the first frame are found in the others",
         choices=MATCHINGS,

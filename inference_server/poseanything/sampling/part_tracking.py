@@ -26,8 +26,9 @@ class PartTracker:
     Where the clip has part maps they are all there is to it. Otherwise parts are found in the pose images and
     matched by how the first frame's attend to the others:
 
-    - "paper": every step above timestep 975 records it, and the next step has the matches by that. Nothing is
-      denoised only to be thrown away, but the first step has no parts yet.
+    - "assigned": every step above timestep 975 records it, and the next step has the matches by that. Nothing
+      is denoised only to be thrown away, but the first step has no parts yet.
+    - "paper": the same, each part on its own and by attention alone (see `parts.match_parts`).
     - "two_pass": the steps above 975 are made once without parts, the last of them records it, and the window
       is begun anew with the matches. All part-aware steps have parts, at the cost of as many evaluations
       again.
@@ -120,7 +121,7 @@ class PartTracker:
         if self._beside_pose:
             halves = weights.reshape(*weights.shape[:2], -1, 2, self._columns)
             weights = halves[:, :, :, 0].reshape(*weights.shape[:2], -1)
-        mode = "release" if self._matching == "release" else "paper"
+        mode = self._matching if self._matching in ("paper", "release") else "assigned"
         matched = [match_parts(plan, sample, plan.rows, mode, self._frames_per_latent) for sample in weights]
         self._set(np.stack([plan.first] * len(matched)), np.stack(matched))
         if final:

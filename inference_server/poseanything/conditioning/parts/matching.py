@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
 from .plan import PartPlan
+
+POSITION_WEIGHT = 5.0
+"""What a part that has moved by the subject's extent, against the others, loses of its score, in nats of
+attention: chosen on drawn clips by a small model (docs/small-model.md)."""
 
 
 def match_parts(
@@ -26,9 +31,11 @@ def match_parts(
         rows: int [R], the first-frame token that each row of `weights` belongs to, `plan.rows` at least.
             None: all in order.
         mode: "paper" reads the weights of the latent frame that holds the pixel frame and unites the matches
-            of its pixel frames. "release" repeats the official code's slips: it reads the latent frame
-            before, files the result one frame before its own (the first wraps round to the last), and of the
-            four keeps the last match, united with what lies under its own frame by then.
+            of its pixel frames. "assigned" does as well, but gives each candidate to one part and looks at
+            where they lie, too (see `assign_candidates`). "release" repeats the official code's slips: it
+            reads the latent frame before, files the result one frame before its own (the first wraps round to
+            the last), and of the four keeps the last match, united with what lies under its own frame by
+            then.
         frames_per_latent: pixel frames to each latent frame after the first (the VAE's).
 
     Returns:
@@ -37,8 +44,8 @@ def match_parts(
     Raises:
         ValueError: the weights don't belong to this plan, or the mode is unknown.
     """
-    if mode not in ("paper", "release"):
-        raise ValueError(f'Matching mode {mode!r} is unknown; choose "paper" or "release".')
+    if mode not in ("paper", "assigned", "release"):
+        raise ValueError(f'Matching mode {mode!r} is unknown; choose "paper", "assigned" or "release".')
     num_parts, height, width = plan.first.shape
     num_tokens = height * width
     num_rows, length = weights.shape
@@ -61,7 +68,10 @@ def match_parts(
     matched = np.zeros((num_frames - 1, num_parts, height, width), bool)
     for frame in sorted(plan.candidates):
         slot = (frame - 1) // frames_per_latent
-        if mode == "paper":
+        if mode == "assigned":
+            choice, part = assign_candidates(attention[:, slot + 1], plan.candidates[frame], plan.first)
+            matched[slot, part] |= choice
+        elif mode == "paper":
             choice, part = best_candidates(attention[:, slot + 1], plan.candidates[frame], queries)
             matched[slot, part] |= choice
         else:
@@ -85,3 +95,36 @@ def best_candidates(
     # The part's own size divides all of its scores alike and so decides nothing.
     scores = attention[parts] @ keys.T / keys.sum(1)
     return candidates[scores.argmax(1)] if len(parts) else candidates[:0], parts
+
+
+def assign_candidates(
+    attention: np.ndarray, candidates: np.ndarray, first: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `best_candidates`, one to one: no two parts share a candidate as long as there are enough.
+
+    By itself a part's attention is drawn to whatever candidate all parts attend to. So each candidate's share
+    common to all parts, and each part's to all candidates, are taken off before the best assignment is found,
+    and a part is expected about where it was, counted from the subject's middle.
+
+    first: bool [P, h, w], the parts of the first frame.
+    """
+    keys = candidates[candidates.any((1, 2))]
+    parts = np.flatnonzero(first.any((1, 2))) if len(keys) else np.zeros(0, int)
+    if not len(parts):
+        return candidates[:0], parts
+    flat = keys.reshape(len(keys), -1).astype(np.float64)
+    score = np.log(np.maximum(attention[parts] @ flat.T / flat.sum(1), 1e-12))
+    score = score - score.mean(0) - score.mean(1, keepdims=True)
+    old, new = _middles(first[parts]), _middles(keys)
+    extent = max(np.ptp(old, 0).max(), 1.0)
+    moved = (old - old.mean(0))[:, None] - (new - new.mean(0))
+    score -= POSITION_WEIGHT * np.linalg.norm(moved, axis=2) / extent
+    chosen = score.argmax(1)  # of the parts that get none of their own
+    taken, of = linear_sum_assignment(-score)
+    chosen[taken] = of
+    return keys[chosen], parts
+
+
+def _middles(masks: np.ndarray) -> np.ndarray:
+    """[N, 2], row and column of the middle of each mask."""
+    return np.array([np.argwhere(mask).mean(0) for mask in masks])
