@@ -25,6 +25,12 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     parser.add_argument("--frames", type=int, default=17, help="1 + 4 n; default: %(default)s")
     parser.add_argument("--drafts", action="store_true", help="with the draft engine's frames, for a bridge")
     parser.add_argument("--rendered", type=Path, metavar="FOLDER", help="pack what Blender rendered instead")
+    parser.add_argument(
+        "--takes", type=Path, metavar="FOLDER", help="pack shots that were exported and rendered instead"
+    )
+    parser.add_argument(
+        "--subject", default="character", help="who is seen in the takes; default: %(default)s"
+    )
     parser.add_argument("--quality", type=int, default=101, help="of the frames, 1 to 100; 101 is lossless")
     parser.add_argument("--sheet", type=Path, metavar="PNG", help="a picture of the first examples as well")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
@@ -38,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"A clip has 1 + 4 n frames, such as 17, not {args.frames}.", file=sys.stderr)
         return 2
     began, count, shown = time.monotonic(), 0, []
-    source = "blender" if args.rendered else "synthesis 2d"
+    source = "takes" if args.takes else "blender" if args.rendered else "synthesis 2d"
     try:
         with DatasetWriter(args.output, source, args.quality) as writer:
             for example in _examples(args):
@@ -65,6 +71,11 @@ def _examples(args: argparse.Namespace) -> Iterator[Example]:
         from ..synthesis.rendered import read_rendered
 
         yield from read_rendered(args.rendered)
+        return
+    if args.takes:
+        from ..training.takes import read_takes
+
+        yield from read_takes(args.takes, args.subject)
         return
     settings = ClipSettings(*args.size, args.frames)
     seeds = range(args.first_seed, args.first_seed + args.clips)

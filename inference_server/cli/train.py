@@ -15,6 +15,12 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     parser.add_argument("settings", type=Path, metavar="SETTINGS.toml", help="see training/settings.py")
     parser.add_argument("--data", type=Path, nargs="+", required=True, metavar="FOLDER", help="data sets")
     parser.add_argument("--output", type=Path, required=True, help="folder for checkpoints and the model")
+    parser.add_argument(
+        "--split",
+        default="train",
+        choices=("train", "all"),
+        help="of the data sets; all for the takes of one character; default: %(default)s",
+    )
     parser.add_argument("--vae", type=Path, required=True, help="file or folder of the VAE")
     parser.add_argument("--text-encoder", type=Path, help="needed where the model is trained with prompts")
     parser.add_argument("--cache", type=Path, help="for latents; default: cache/ in the output folder")
@@ -34,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _train(args: argparse.Namespace) -> None:
     import torch
+    from accelerate import PartialState
 
     from ..poseanything.checkpoints import CheckpointError, load_vae
     from ..training.settings import TrainingSettings
@@ -49,13 +56,15 @@ def _train(args: argparse.Namespace) -> None:
         encode_prompt = _text(transformer, args.text_encoder, device)
     except CheckpointError as error:
         raise TrainingError(str(error)) from error
-    cache = LatentCache(
-        args.cache or args.output / "cache", args.data, vae, device, progress=_counter("encoding examples")
-    )
+    split, folder = None if args.split == "all" else args.split, args.cache or args.output / "cache"
+    with PartialState(cpu=args.cpu).main_process_first():  # the others find what it has encoded
+        cache = LatentCache(folder, args.data, vae, device, split, _counter("encoding examples"))
     drafts = transformer.config.init == "draft"
     batches = ShardBatches(cache, settings, transformer.config.patch_size, encode_prompt, drafts)
     trainer = Trainer(args.output, settings, transformer, batches, _report, cpu=args.cpu)
     trainer.run()
+    if not trainer.accelerator.is_main_process:
+        return
     if settings.trainable == "lora":
         made = args.output / "lora.safetensors"
         trainer.export_lora(made)
@@ -91,7 +100,8 @@ def _transformer(settings):
         wan = WanTransformer3DModel.from_pretrained(path, torch_dtype=torch.float32)
         if wan.config.in_channels == wan.config.out_channels:
             return extend_wan(wan, **settings.transformer)
-    if settings.trainable == "lora":  # what is frozen needs no more than half precision
+    if (settings.trainable, settings.mixed_precision) == ("lora", "bf16"):
+        # What is frozen needs no more than half precision.
         return load_transformer(path, torch_dtype=torch.bfloat16)
     transformer = load_transformer(path, torch_dtype=torch.float32).requires_grad_(True)
     if settings.transformer.get("part_attention") and not transformer.config.part_attention:

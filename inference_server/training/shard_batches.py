@@ -43,7 +43,7 @@ class LatentCache:
         datasets: folders of data sets.
         vae: codes the pictures.
         device: where that is done.
-        split: which subjects.
+        split: which subjects; None for all.
         progress: called with (done, total) while the cache is filled.
     """
 
@@ -53,7 +53,7 @@ class LatentCache:
         datasets: Sequence[Path],
         vae,
         device: torch.device,
-        split: str = "train",
+        split: str | None = "train",
         progress: Callable[[int, int], None] = lambda done, total: None,
     ):
         config = json.dumps(dict(vae.config), sort_keys=True, default=str)
@@ -66,7 +66,7 @@ class LatentCache:
             index = read_index(dataset)
             parts = [*(entry["sha256"] for entry in index["shards"]), *index.get("rejected", ())]
             name = hashlib.sha256("".join(parts).encode()).hexdigest()[:12]
-            place = Path(folder) / digest / f"{name}-{split}"
+            place = Path(folder) / digest / f"{name}-{split or 'all'}"
             if not (place / "whole").exists():
                 place.mkdir(parents=True, exist_ok=True)
                 for number, example in enumerate(read_examples(dataset, split)):
@@ -79,7 +79,9 @@ class LatentCache:
             self.keys += [path.with_suffix("") for path in sorted(place.glob("*.safetensors"))]
         if not self.keys:
             names = ", ".join(map(str, datasets))
-            raise TrainingError(f"There is no example of the split {split} in {names}; add examples.")
+            raise TrainingError(
+                f"There is no example of the split {split or 'all'} in {names}; add examples."
+            )
 
     @torch.no_grad()
     def latents(self, images: np.ndarray) -> torch.Tensor:

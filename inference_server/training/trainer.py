@@ -222,8 +222,11 @@ class Trainer:
         folder = self.output / "checkpoints" / f"step-{self.step:08d}"
         growing = folder.with_name("growing")
         try:
-            shutil.rmtree(growing, ignore_errors=True)
+            if self.accelerator.is_main_process:
+                shutil.rmtree(growing, ignore_errors=True)
+            self.accelerator.wait_for_everyone()
             self.accelerator.save_state(growing, safe_serialization=True)
+            self.accelerator.wait_for_everyone()
             if self.accelerator.is_main_process:
                 state = {"step": self.step, "elapsed": self.elapsed, "batch_size": self.batch_size}
                 (growing / "state.json").write_text(json.dumps(state))
@@ -232,6 +235,7 @@ class Trainer:
                 growing.rename(folder)
                 for old in sorted(folder.parent.glob("step-????????"))[:-CHECKPOINTS_KEPT]:
                     shutil.rmtree(old)
+            self.accelerator.wait_for_everyone()
         except (OSError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and "write" not in str(error).lower():
                 raise

@@ -7,8 +7,10 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
+import cv2
 import pytest
 
 pytest.importorskip("webdataset")
@@ -19,9 +21,12 @@ from diffusers import WanTransformer3DModel  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
 from inference_server.cli import main  # noqa: E402
-from inference_server.poseanything.checkpoints import load_transformer  # noqa: E402
+from inference_server.poseanything.checkpoints import load_lora, load_transformer  # noqa: E402
 from inference_server.poseanything.models.linear_vae import AutoencoderLinear  # noqa: E402
+from inference_server.poseanything.models.transformer import PoseAnythingTransformer3DModel  # noqa: E402
+from inference_server.synthesis.clips import ClipSettings, make_clip  # noqa: E402
 from inference_server.training.extension import extend_wan  # noqa: E402
+from shared.request_file import write_request  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = """
@@ -113,6 +118,34 @@ def test_a_process_that_is_killed_goes_on_bit_for_bit(workshop):
         json.loads(line)["step"] for line in (workshop / "killed" / "log.jsonl").read_text().splitlines()
     ]
     assert steps[-1] == 12
+
+
+def test_a_character_is_learned_from_takes_into_a_lora(workshop, tmp_path, capsys):
+    for number in range(2):
+        clip, take = make_clip(number, ClipSettings(64, 64, 5)), tmp_path / "takes" / f"shot_{number:03d}"
+        take.mkdir(parents=True)
+        write_request(take / "request.poserequest", clip.request)
+        (take / "first_frame.png").write_bytes(clip.request.first_frame)
+        for index, frame in enumerate(clip.frames, 1):
+            cv2.imwrite(str(take / f"shot_{index:04d}.png"), frame[..., ::-1])
+    packing = ["synthesise", "--takes", str(tmp_path / "takes"), "--output", str(tmp_path / "set")]
+    assert main(packing) == 0
+    torch.manual_seed(0)
+    config = tomllib.loads(MODEL)["transformer"] | {"patch_size": (1, 1, 1)}
+    PoseAnythingTransformer3DModel(**config).save_pretrained(tmp_path / "base")
+
+    half = RUN.replace('"no"', '"bf16"')
+    settings = 'stage = "lora"\nlora_rank = 2\n' + half + f'checkpoint = "{tmp_path}/base"'
+    words = command(workshop, "lora", settings, "--split", "all")
+    words[words.index(str(workshop / "set"))] = str(tmp_path / "set")
+    assert main(words) == 0
+    transformer = load_transformer(tmp_path / "base")
+    load_lora(transformer, workshop / "lora" / "lora.safetensors")
+    assert transformer.peft_config
+
+    (tmp_path / "takes" / "shot_001" / "shot_0003.png").unlink()
+    assert main(packing) == 1
+    assert "has 4 numbered pictures and the shot 5 frames" in capsys.readouterr().err
 
 
 def test_a_plain_wan_is_extended_and_gives_the_same_flow_at_first(workshop, tmp_path):
