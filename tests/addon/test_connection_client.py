@@ -199,6 +199,34 @@ def test_server_that_stops_answering(fake_server, talk, tmp_path, monkeypatch):
     assert any("has not answered for" in link.sentence for link in deaf.heard("LinkState"))
 
 
+def test_a_laptop_that_slept_asks_at_once(fake_server, talk, tmp_path, monkeypatch):
+    """The connection is dead without either side knowing; only the clock on the wall has gone on."""
+    clock = module("connection.client").time
+    talk = talk(fake_server("deaf"))
+    monkeypatch.setattr(module("connection.client"), "AWAKE", 0.5)
+    request = talk.submit(tmp_path / "take")
+    wait_for(lambda: talk.heard("Queued", request.job))
+    before = clock.time
+    monkeypatch.setattr(clock, "time", lambda: before() + 3600)
+    wait_for(lambda: talk.heard("Interrupted", request.job), 10)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_what_runs_goes_on_without_its_client_or_does_not(real_server, talk, tmp_path, keep):
+    with real_server() as server:
+        first, second = talk(server.address), talk(server.address)
+        options = {"engine": "plain", "engine_options": {"pause": 0.05}}
+        request = first.submit(tmp_path / "take", num_frames=30, **options)
+        wait_for(lambda: first.heard("FramesSaved", request.job))
+        first.client.close(keep=keep)
+        have = len(files(tmp_path / "take"))
+        writer = module("takes.writer").TakeWriter(tmp_path / "take", "take", 30, have)
+        second.client.adopt(request.job, writer, (request.width, request.height))
+        ending = second.ending(request.job)
+        assert (type(ending).__name__ == "Done") is keep
+        assert (len(files(tmp_path / "take")) == 30) is keep
+
+
 @pytest.mark.parametrize(
     ("behaviour", "words"),
     [
