@@ -121,6 +121,8 @@ class Broker:
         self._jobs: dict[tuple[bytes, str], PendingRequest] = {}
         self._behind: dict[PendingRequest, None] = {}
         """Jobs that have something for their client which is not sent yet, in order."""
+        self._announced: tuple[int, bool] | None = None
+        """The order of turns that everybody has been told."""
         self._folder = private_folder()
         try:
             jobs = Path(settings.jobs or Path(self._folder.name) / "jobs")
@@ -484,6 +486,7 @@ class Broker:
         pending.taker = client
         self._say(pending, Accepted(job=pending.job))
         pending.sent, pending.told, pending.position = min(message.have, pending.frames), False, None
+        self._announced = None
         self._behind[pending] = None
 
     def _job_seen_by(self, client: Client, job: str) -> PendingRequest | None:
@@ -579,11 +582,22 @@ class Broker:
         while (chosen := choose(self._queue, self._crew.slots)) is not None:
             if not self._begin(*chosen):
                 break
+        order = self._queue.changes, bool(self._crew.running)
+        if order != self._announced:
+            self._announced = order if self._announce() else None
+
+    def _announce(self) -> bool:
+        """Tell those whose turn has come closer; false where one is too busy to hear it now."""
+        all_told = True
         for position, pending in enumerate(self._queue, start=1 if self._crew.running else 0):
-            if pending.position != position and self._say(
-                pending, Queued(job=pending.job, position=position), keep=False
-            ):
+            client = pending.taker
+            if client is None or client.gone or client.away or pending.position == position:
+                continue  # it is told when it comes back
+            if self._frontend.send(client, Queued(job=pending.job, position=position), keep=False):
                 pending.position = position
+            else:
+                all_told = False
+        return all_told
 
     def _begin(self, pending: PendingRequest, slot: WorkerSlot) -> bool:
         """Hand a job to an idle worker. False where no job can be handed out for now."""

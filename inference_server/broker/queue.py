@@ -50,13 +50,15 @@ class PendingRequest:
 
 
 class FairQueue:
-    """Users take turns: next is the one whose last turn is longest ago, or who never had one."""
+    """Users take turns: next is the one whose last turn is longest ago, or who never had one. `changes`
+    counts what may have changed the order."""
 
     def __init__(self, max_jobs: int, max_jobs_per_user: int):
         self.max_jobs, self.max_jobs_per_user = max_jobs, max_jobs_per_user
         self._waiting: dict[bytes, deque[PendingRequest]] = {}
         self._last_turn: dict[bytes, int] = {}
         self._turns = count(1)
+        self.changes = 0
 
     def __len__(self) -> int:
         return sum(map(len, self._waiting.values()))
@@ -82,11 +84,13 @@ class FairQueue:
 
     def add(self, request: PendingRequest) -> None:
         self._waiting.setdefault(request.user, deque()).append(request)
+        self.changes += 1
 
     def put_back(self, request: PendingRequest) -> None:
         """Have a request that was taken come next."""
         self._waiting.setdefault(request.user, deque()).appendleft(request)
         self._last_turn[request.user] = -1
+        self.changes += 1
 
     def take(self, request: PendingRequest) -> None:
         """Remove a request because its turn has come."""
@@ -96,5 +100,6 @@ class FairQueue:
     def remove(self, request: PendingRequest) -> None:
         waiting = self._waiting[request.user]
         waiting.remove(request)
+        self.changes += 1
         if not waiting:
             del self._waiting[request.user]

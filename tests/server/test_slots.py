@@ -187,4 +187,4 @@ def test_one_workers_death_leaves_the_others_at_work(server):
         notes = {done.job: done.note for done in client.of(Done)[1:]}
         for name in ("a", "b"):
             assert [frame.index for frame in client.of(Frame, job=name)] == list(range(40))
-        assert str(victim) not in notes.values() and len(set(notes.values())) == 2
+        assert str(victim) not in notes.values(), "the other's worker, or a new one, has made it"
