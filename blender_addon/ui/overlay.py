@@ -29,7 +29,7 @@ WHITE, BLACK = (1.0, 1.0, 1.0, 1.0), (0.0, 0.0, 0.0, 1.0)
 SHADE = (0.0, 0.0, 0.0, 0.6)
 BEFORE, AFTER = (1.0, 0.6, 0.6), (0.6, 1.0, 0.6)
 """Tints of the onion skin's pictures."""
-FAINT = 0.5
+FAINT = 0.4
 """How opaque those are beside the one of this frame."""
 
 CORNERS = 18
@@ -164,7 +164,7 @@ def _draw_onion(context, box: Box, shown) -> None:
             return
     take, distance = _take[1], shown.onion_distance
     now = context.scene.frame_current - take.frame_start
-    for offset, tint in ((-distance, BEFORE), (distance, AFTER), (0, WHITE[:3])):
+    for offset, tint in ((0, WHITE[:3]), (-distance, BEFORE), (distance, AFTER)):
         index = (now + offset) // take.frame_step
         if 0 <= index < item.frames:
             texture = texture_of(str(take.folder / frame_name(take.name, index)))

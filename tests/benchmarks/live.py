@@ -97,6 +97,21 @@ def change_frames(bpy) -> float:
     return (time.perf_counter() - begun) / 81
 
 
+def prepare_overlay(bpy) -> list[float]:
+    """Seconds of the processor for the skeleton over the camera view, in each frame: reading the pose,
+    projecting it, and its strokes as triangles on the graphics card."""
+    scene, seconds = bpy.context.scene, []
+    overlay, frame = module("ui.overlay"), module("ui.frame")
+    for number in range(scene.frame_start, scene.frame_end + 1):
+        scene.frame_set(number)
+        bpy.context.evaluated_depsgraph_get()
+        begun = time.thread_time()
+        placed = frame.clip_fit(bpy.context)
+        overlay._batch(overlay.current_pose(bpy.context, placed), (0.0, 0.0, 1000.0, 600.0), placed, True)
+        seconds.append(time.thread_time() - begun)
+    return seconds
+
+
 def draw_alone(request, poses) -> list[float]:
     """Seconds that the engine takes for each pose, called without a server."""
     from inference_server.engines.draft.live import LiveDraft
@@ -122,6 +137,10 @@ def main() -> None:
         live = module("live.view").get()
         handlers = len(bpy.app.handlers.depsgraph_update_post)
         off = [change_frames(bpy) for _ in range(ROUNDS)]
+        skeleton = [second for _ in range(ROUNDS) for second in prepare_overlay(bpy)]
+        joints = len(
+            module("ui.limbs").followed(bpy.context).sampler.sample(bpy.context.evaluated_depsgraph_get())
+        )
         bpy.ops.poseanything.live()
         try:
             begun = time.perf_counter()
@@ -150,6 +169,7 @@ def main() -> None:
     shown, played = (statistics.median(values) for values in zip(*rates))
     print(f"playback: {shown:.1f} pictures of {played:.1f} frames a second, {shown / played:.2f} of them")
     print(f"reading and sending a pose {percentiles(recorder.seconds)}")
+    print(f"the skeleton over the view, {joints} joints: {percentiles(skeleton)} (at most 2 wanted)")
     before, while_on, once_off = (1e3 * statistics.median(values) for values in (off, on, after))
     print(
         f"a change of frame: off {before:.2f} ms, on {while_on:.2f} ms ({while_on / before:.2f}x), off again "
