@@ -34,7 +34,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         "--stages",
         nargs="+",
         metavar="NAME",
-        help="with xpose: of these stages only, such as grounded blumnet",
+        help="with xpose: of these stages only, such as grounded sam3; default: the paper's",
     )
     return parser
 
@@ -63,9 +63,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _for_xpose(args: argparse.Namespace, folder: Path) -> None:
-    from ..xpose.models import FOLDER, MODELS, describe_models
+    from ..xpose.models import FOLDER, MODELS, OF_THE_PAPER, describe_models
 
-    names = args.stages or list(MODELS)
+    names = args.stages or (list(MODELS) if args.list else OF_THE_PAPER)
     unknown = [name for name in names if name not in MODELS]
     if unknown:
         raise CheckpointError(

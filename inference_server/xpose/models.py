@@ -58,6 +58,14 @@ MODELS = {
             ("model.safetensors", "config.json"),
         ),
     ],
+    "sam3": [
+        _from_hub(
+            "facebook/sam3",
+            "sam3",
+            "what finds kinds and follows them, about 3.4 GB; its terms must be accepted first",
+            (*TRANSFORMERS, *WORDS),
+        )
+    ],
     "blumnet": [
         StageModel(
             "BlumNet",
@@ -67,6 +75,8 @@ MODELS = {
     ],
 }
 """What each stage that has weights loads."""
+OF_THE_PAPER = ("qwen", "grounded", "blumnet")
+"""Those that are fetched where none is named."""
 
 
 def describe_models(names: Iterable[str], folder: Path) -> str:

@@ -23,6 +23,7 @@ STAGES = {
     "subject": {
         "flow": "inference_server.xpose.subjects.flow:FlowSubjectFinder",
         "grounded": "inference_server.xpose.subjects.grounded:GroundedSam2Finder",
+        "sam3": "inference_server.xpose.subjects.grounded:Sam3Finder",
     },
     "skeleton": {
         "medial": "inference_server.xpose.skeletons.medial:MedialSkeletoniser",

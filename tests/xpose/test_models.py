@@ -45,7 +45,7 @@ def test_models_of_the_stages_come_whole_and_load(hub, tmp_path, capsys, monkeyp
     listed = capsys.readouterr().out
     assert "grounding-dino-base (there)" in listed and "Instruct (missing)" in listed
     assert main(["weights", "xpose", "--stages", "medial"]) == 1
-    assert "there are qwen, grounded, blumnet" in capsys.readouterr().err
+    assert "there are qwen, grounded, sam3, blumnet" in capsys.readouterr().err
 
 
 def test_every_stage_that_has_weights_says_where_from():

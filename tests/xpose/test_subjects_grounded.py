@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from inference_server.xpose.stages import Clip, Dropped, SubjectPrompt, Verdict, XPoseError, make_stage
-from inference_server.xpose.subjects.grounded import Candidates
+from inference_server.xpose.subjects.grounded import Candidates, _pointed_at
 
-from .tiny_models import save_grounding_dino, save_sam2
+from .tiny_models import save_grounding_dino, save_sam2, save_sam3
 
 HEIGHT, WIDTH = 48, 80
 
@@ -127,3 +127,31 @@ def test_weights_that_are_cut_off_are_named(stage, tmp_path):
     with pytest.raises(XPoseError, match="can't be read .* get it again with: python build.py weights xpose"):
         broken.load()
     assert torch.is_grad_enabled()
+
+
+# --- SAM 3
+
+
+def test_sam3_loads_from_the_real_format_and_names_what_it_follows(tmp_path):
+    third = make_stage("subject", "sam3", {"weights": str(save_sam3(tmp_path / "sam3")), "device": "cpu"})
+    third.load()
+    frames = list(third._see(clip(3), "deer"))
+    assert [each.masks.shape[1:] for each in frames] == [(HEIGHT, WIDTH)] * 3
+    assert all(set(each.labels) == {"deer"} and len(each.labels) == len(each.masks) for each in frames)
+    found = third.find(clip(3), Verdict(True, category="deer"))
+    assert found.label == "deer" and found.masks[0].sum() == frames[0].masks.sum((1, 2)).max()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "meant"),
+    [
+        ({"box": (0.0, 0.0, 0.4, 0.6)}, ["left"]),
+        ({"mask": box_mask(45, 10, 70, 40)}, ["right"]),
+        ({"points": ((0.7, 0.5), (0.8, 0.5))}, ["right"]),
+        ({"points": ((0.5, 0.95),)}, []),
+        ({}, ["left", "right"]),
+    ],
+)
+def test_sam3_is_told_which_of_its_kind_is_meant(prompt, meant):
+    both = seen(("left", box_mask(0, 0, 30, 30)), ("right", box_mask(40, 10, 75, 40)))
+    assert _pointed_at(SubjectPrompt(**prompt), both).labels == meant

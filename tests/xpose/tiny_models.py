@@ -110,31 +110,98 @@ def save_sam2(folder: Path) -> Path:
     return folder
 
 
-def save_qwen(folder: Path) -> Path:
+def save_byte_tokenizer(folder: Path, marks: list[str], pad: str, end: str) -> dict[str, int]:
+    """A tokenizer whose words are bytes; the numbers of its marks."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={each: n for n, each in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(mark, special=True, normalized=False) for mark in marks])
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=pad, eos_token=end).save_pretrained(folder)
+    return {mark: tokenizer.token_to_id(mark) for mark in marks}
+
+
+def save_sam3(folder: Path) -> Path:
+    from transformers import Sam3VideoConfig, Sam3VideoModel
+
+    number = save_byte_tokenizer(folder, ["<pad>", "<end>"], pad="<pad>", end="<end>")
+    torch.manual_seed(0)
+    vision = {
+        "model_type": "sam3_vision_model",
+        "backbone_config": {
+            "model_type": "sam3_vit_model",
+            "hidden_size": 32,
+            "intermediate_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "image_size": 112,
+            "pretrain_image_size": 112,
+            "patch_size": 14,
+            "window_size": 4,
+            "global_attn_indexes": [1],
+        },
+        "backbone_feature_sizes": [[32, 32], [16, 16], [8, 8]],
+    }
+    text = {
+        "model_type": "clip_text_model",
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "vocab_size": 258,
+        "projection_dim": 16,
+        "max_position_embeddings": 32,
+        "bos_token_id": number["<pad>"],
+        "eos_token_id": number["<end>"],
+    }
+    small = {"num_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    detector = {
+        "model_type": "sam3",
+        "vision_config": vision,
+        "text_config": text,
+        "geometry_encoder_config": small,
+        "detr_encoder_config": small,
+        "detr_decoder_config": {**small, "num_queries": 4},
+        "mask_decoder_config": {"num_attention_heads": 2},
+    }
+    tracker = {
+        "model_type": "sam3_tracker_video",
+        "vision_config": vision,
+        "image_size": 112,
+        "memory_attention_num_layers": 1,
+        "memory_attention_feed_forward_hidden_size": 32,
+        "memory_attention_rope_feat_sizes": [8, 8],
+        "mask_decoder_config": {"mlp_dim": 32, "num_attention_heads": 2},
+        "prompt_encoder_config": {"image_size": 112},
+    }
+    config = Sam3VideoConfig(
+        detector_config=detector,
+        tracker_config=tracker,
+        low_res_mask_size=32,
+        score_threshold_detection=0.0,
+        new_det_thresh=0.0,
+    )
+    Sam3VideoModel(config).save_pretrained(folder)
+    return folder
+
+
+def save_qwen(folder: Path) -> Path:
     from transformers import (
-        PreTrainedTokenizerFast,
         Qwen2_5_VLConfig,
         Qwen2_5_VLForConditionalGeneration,
         Qwen2VLImageProcessorPil,
     )
 
-    folder.mkdir(parents=True)
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     marks = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"]
     marks += ["<|image_pad|>", "<|video_pad|>"]
-    tokenizer = Tokenizer(models.BPE(vocab={each: n for n, each in enumerate(alphabet)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(mark, special=True, normalized=False) for mark in marks])
-    number = {mark: tokenizer.token_to_id(mark) for mark in marks}
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<|endoftext|>", eos_token="<|im_end|>"
-    ).save_pretrained(folder)
+    number = save_byte_tokenizer(folder, marks, pad="<|endoftext|>", end="<|im_end|>")
     torch.manual_seed(0)
     config = Qwen2_5_VLConfig(
         text_config={
-            "vocab_size": len(alphabet) + len(marks),
+            "vocab_size": 256 + len(marks),
             "hidden_size": 32,
             "intermediate_size": 64,
             "num_hidden_layers": 2,

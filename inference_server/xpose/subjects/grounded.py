@@ -28,6 +28,7 @@ from .selection import iou, largest_mask, next_mask
 KINDS = ("animal", "bird", "fish", "insect", "robot", "vehicle", "toy")
 """What is looked for where neither the user nor the filter says what the subject is."""
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 SAME = 0.8
 """An IoU from which on two masks of one frame are one subject's, found twice."""
 
@@ -154,6 +155,81 @@ class GroundedSam2Finder(_Finder):
                             labels[number] = ""
                 kept = [number for number, label in enumerate(labels) if label or masks[number].any()]
                 yield Candidates(masks[kept], [labels[number] for number in kept])
+
+
+@dataclass
+class Sam3Finder(_Finder):
+    """SAM 3 finds all of a kind, and follows them. It goes by names: where the user points at the subject,
+    that says only which of them is meant.
+
+    weights: the folder, in transformers' format; by default the one in the weights' folder. device: where it
+    runs; by default a card if there is one.
+    """
+
+    weights: str = ""
+    device: str = ""
+
+    def load(self) -> None:
+        from transformers import AutoTokenizer, Sam3VideoModel
+
+        self._device = pick_device(self.device)
+        path = Path(self.weights) if self.weights else weights_of("sam3")
+        half = torch.bfloat16 if self._device.startswith("cuda") else torch.float32
+        self._model = load_model(Sam3VideoModel, path, dtype=half).to(self._device)
+        self._tokenizer = load_model(AutoTokenizer, path)
+
+    def _see(self, clip: Clip, name: str) -> Iterator[Candidates]:
+        from transformers import Sam3VideoInferenceSession
+
+        height, width = clip.frames.shape[1:3]
+        session = Sam3VideoInferenceSession(
+            video=_pixels(clip.frames, self._model.config.image_size, *HALF),
+            video_height=height,
+            video_width=width,
+            inference_device=self._device,
+            inference_state_device=self._device,
+            video_storage_device=self._device,
+            dtype=self._model.dtype,
+        )
+        kinds = [name] if name else list(KINDS)
+        for kind in kinds:
+            number = session.add_prompt(kind)
+            words = self._tokenizer(kind, return_tensors="pt", padding="max_length", max_length=32)
+            session.prompt_input_ids[number] = words.input_ids.to(self._device)
+            session.prompt_attention_masks[number] = words.attention_mask.to(self._device)
+        with torch.inference_mode():
+            for output in self._model.propagate_in_video_iterator(session, start_frame_idx=0):
+                hidden = set(output.suppressed_obj_ids or ()) | set(session.hotstart_removed_obj_ids)
+                shown = [number for number in sorted(output.obj_id_to_mask) if number not in hidden]
+                if not shown:
+                    yield _nothing(clip.frames[0])
+                    continue
+                masks = torch.cat([output.obj_id_to_mask[number] for number in shown])
+                kind_of = session.obj_id_to_prompt_id
+                labels = [session.prompts[kind_of[number]] for number in shown]
+                seen = Candidates(_full_size(masks, (height, width)), labels)
+                yield seen if output.frame_idx else _pointed_at(clip.prompt, seen)
+
+
+def _pointed_at(prompt: SubjectPrompt, seen: Candidates) -> Candidates:
+    """Of what is seen in the first frame, what the user points at; all where he doesn't."""
+    height, width = seen.masks.shape[1:]
+    if prompt.mask is not None:
+        target = cv2.resize(prompt.mask.astype(np.float32), (width, height)) >= 0.5
+        scores = [iou(mask, target) for mask in seen.masks]
+    elif prompt.box is not None:
+        target = np.zeros((height, width), bool)
+        left, top, right, bottom = np.round(np.array(prompt.box) * (width, height, width, height)).astype(int)
+        target[top:bottom, left:right] = True
+        scores = [iou(mask, target) for mask in seen.masks]
+    elif prompt.points:
+        x, y = (np.array(prompt.points) * (width, height)).astype(int).clip(0, (width - 1, height - 1)).T
+        scores = [mask[y, x].mean() for mask in seen.masks]
+    else:
+        return seen
+    best = int(np.argmax(scores))
+    kept = [best] if scores[best] > 0 else []
+    return Candidates(seen.masks[kept], [seen.labels[index] for index in kept])
 
 
 def _add_prompt(session: Any, number: int, prompt: SubjectPrompt, size: int) -> None:
