@@ -1,7 +1,7 @@
 """Runs inside the windowed Blender: installs the extension, lays out a scene, and does what the test outside
 asks for.
 
-    blender --python drive.py -- FOLDER EXTENSION_ZIP SERVER_ADDRESS [bare]
+    blender --python drive.py -- FOLDER EXTENSION_ZIP TOKEN [bare]
 
 Code dropped into FOLDER/ask.py is run by a timer, and what it assigns to `answer` is written to
 FOLDER/answer.json. `bare` leaves Blender's own scene and window as they are.
@@ -19,7 +19,7 @@ import bpy
 
 MODULE = "bl_ext.user_default.poseanything_bridge"
 given = sys.argv[sys.argv.index("--") + 1 :]
-folder, package, address = Path(given[0]), Path(given[1]), given[2]
+folder, package, token = Path(given[0]), Path(given[1]), given[2]
 
 
 def window():
@@ -62,7 +62,7 @@ def install():
         bpy.ops.extensions.package_install_files(
             filepath=str(package), repo="user_default", enable_on_install=True
         )
-    bpy.context.preferences.addons[MODULE].preferences.address = address
+    bpy.context.preferences.addons[MODULE].preferences.token = token
 
 
 def lay_out_bare():

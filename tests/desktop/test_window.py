@@ -20,9 +20,13 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from pathlib import Path
 
 import pytest
+
+from inference_server.broker.keys import KeyRing
+from shared.keys import keys_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 BLENDER = shlex.split(os.environ.get("POSEANYTHING_DESKTOP_BLENDER", ""))
@@ -111,7 +115,8 @@ def desktop(extension_zip, tmp_path_factory):
         [sys.executable, fake, "--frames-per-second", "3"], stdout=subprocess.PIPE, text=True
     )
     address = server.stdout.readline().split()[-1]
-    arguments = [f"{seen}/drive.py", "--", str(seen), f"{seen}/extension.zip", address]
+    token = str(KeyRing(keys_folder()).invite(uuid.uuid4().hex, address))
+    arguments = [f"{seen}/drive.py", "--", str(seen), f"{seen}/extension.zip", token]
     blender = subprocess.Popen(
         [*BLENDER, "--python", *arguments],
         env=os.environ
