@@ -65,7 +65,7 @@ class Follower:
         """Undo has made new objects of all: find them by what stays."""
         objects = {obj.session_uid: obj for obj in bpy.data.objects}
         found = [_found(subject, uids, objects) for subject, uids in zip(self._subjects, self._uids)]
-        self.whole = all(subject is not None for subject in found)
+        self.whole = bool(found) and all(subject is not None for subject in found)
         if self.whole:
             chosen, self._subjects = self._chosen, tuple(found)
             self._bind()
@@ -73,10 +73,13 @@ class Follower:
 
     def remember(self) -> None:
         """Before undo: note by what the objects are found again."""
-        self._uids = [
-            (subject.armature.session_uid, [obj.session_uid for obj in subject.instancers])
-            for subject in self._subjects
-        ]
+        try:
+            self._uids = [
+                (subject.armature.session_uid, [obj.session_uid for obj in subject.instancers])
+                for subject in self._subjects
+            ]
+        except ReferenceError:  # one was removed
+            self._uids = []
 
     def is_of(self, scene: bpy.types.Scene) -> bool:
         return scene.session_uid == self._scene

@@ -155,8 +155,11 @@ class Live:
             return False
         try:
             why = outdated(context, settings, self.opened)
-        except (ExportError, ReferenceError) as error:
-            self.sentence = str(error) if isinstance(error, ExportError) else ""
+        except ExportError as error:
+            self.sentence = str(error)
+            return False
+        except ReferenceError:
+            self.stale, self.sentence = True, "An armature that was followed is gone; refresh Live."
             return False
         self.stale, self.sentence = why == "picture", ""
         return why == "scene"

@@ -110,6 +110,11 @@ def test_what_was_opened_is_opened_anew_when_it_changes(live, monkeypatch):
     assert not check(bpy.context) and view().stale, "a render is the user's to ask for"
     bpy.data.objects.remove(bpy.data.objects["Rig"])
     view().follow(live, bpy.context.evaluated_depsgraph_get())
+    live.frame_start, view()._checked = 5, 0.0
+    assert not check(bpy.context) and view().stale and "gone" in view().sentence
+    module("live.view")._before_undo()
+    module("live.view")._after_undo(live)
+    assert not view().opened.follower.whole
 
 
 def test_undo_goes_on_and_another_file_ends_it(live):
