@@ -14,6 +14,7 @@ Left out: stages with downloaded weights, which need a card; real videos, for wh
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,7 +65,7 @@ def examples(arguments) -> Iterator[Example]:
         source = read_examples(arguments.data)
     else:
         settings = ClipSettings(416, 320, 17)
-        source = (make_clip(FIRST_SEED + number, settings) for number in range(10**6))
+        source = (_filmed(make_clip(FIRST_SEED + number, settings)) for number in range(10**6))
     count = 0
     for example in source:
         first = example.labels[0] > 0
@@ -74,6 +75,34 @@ def examples(arguments) -> Iterator[Example]:
             count += 1
             if count == arguments.clips:
                 return
+
+
+def _filmed(example: Example) -> Example:
+    """A drawn clip without its first frame, after which time may pass that no video leaves out."""
+    pose = example.request.pose
+    skipped = int(pose.offsets[1])
+    later = PoseSequence(
+        pose.width,
+        pose.height,
+        pose.parts,
+        pose.limbs,
+        pose.points[int(pose.lengths[:skipped].sum()) :],
+        pose.lengths[skipped:],
+        pose.owners[skipped:],
+        pose.offsets[1:] - skipped,
+    )
+    first = example.frames[1]
+    request = dataclasses.replace(
+        example.request,
+        num_frames=len(example.frames) - 1,
+        pose=later,
+        first_frame=cv2.imencode(".png", first[..., ::-1])[1].tobytes(),
+        subject_mask=None,
+        first_labels=None,
+        part_maps=None,
+        camera_motion=None,
+    )
+    return Example(request, example.frames[1:], example.subject, example.labels[1:])
 
 
 def measure(example: Example, enlarge: int) -> dict[str, float]:
