@@ -15,15 +15,16 @@ from typing import Any
 
 from ..stages import Verdict
 
-PROMPT = """\ You select videos for a data set of moving subjects that are not human: animals, birds, fish,
-insects, robots, \ vehicles, toys, cartoon creatures, plants or tools. Look at the whole video and answer with
-one JSON object and \ nothing else:
+PROMPT = """You select videos for a data set of moving subjects that are not human: animals, birds, fish,
+insects, robots, vehicles, toys, cartoon creatures, plants or tools. Look at the whole video and answer with
+one JSON object and nothing else:
 
 {
-  "subjects": how many main subjects there are, as a number, "human": true if the main subject is a human or a
-  part of one, else false, "moves": true if the main subject moves its body or its parts, else false, "keep":
-  true only if there is exactly one main subject, it is not human, it moves, and nearly all of it can be \
-seen nearly all the time,
+  "subjects": how many main subjects there are, as a number,
+  "human": true if the main subject is a human or a part of one, else false,
+  "moves": true if the main subject moves its body or its parts, else false,
+  "keep": true only if there is exactly one main subject, it is not human, it moves, and nearly all of it can
+    be seen nearly all the time,
   "reason": one short sentence that says why it is kept or not,
   "category": what the main subject is, in one or two words, such as "horse",
   "motion_type": how it moves, in one or two words, such as "running",
