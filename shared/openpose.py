@@ -91,7 +91,8 @@ HAND_POINT_COLOUR = (0, 0, 255)
 def hand_colours() -> list[tuple[int, int, int]]:
     """The colours of a hand's limbs: once around the hues."""
     count = len(HAND_LIMBS)
-    return [tuple(int(255 * c) for c in colorsys.hsv_to_rgb(i / count, 1.0, 1.0)) for i in range(count)]
+    hues = (colorsys.hsv_to_rgb(i / count, 1.0, 1.0) for i in range(count))
+    return [(int(255 * r), int(255 * g), int(255 * b)) for r, g, b in hues]
 
 
 CYLINDER_COLOURS = (

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, TypeAlias
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
@@ -117,7 +117,7 @@ class _Submission:
         self.gaps = 0
 
 
-LiveAnswer = LiveReady | LivePicture | LiveEnded
+LiveAnswer: TypeAlias = LiveReady | LivePicture | LiveEnded
 
 
 class BridgeClient:
