@@ -235,7 +235,11 @@ def read_examples(folder: Path | str, split: str | None = None) -> Iterator[Exam
         path = folder / entry["name"]
         _check_size(path, entry)
         try:
-            for members in webdataset.WebDataset(str(path), shardshuffle=False, empty_check=False):
+            # Of several processes each reads all: which examples it takes is said by its batches' numbers.
+            opened = webdataset.WebDataset(
+                str(path), shardshuffle=False, empty_check=False, nodesplitter=lambda shards: shards
+            )
+            for members in opened:
                 if members["__key__"] in rejected:
                     continue
                 if split in (None, json.loads(members["json"])["split"]):

@@ -4,6 +4,7 @@ way."""
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -146,6 +147,35 @@ def test_a_character_is_learned_from_takes_into_a_lora(workshop, tmp_path, capsy
     (tmp_path / "takes" / "shot_001" / "shot_0003.png").unlink()
     assert main(packing) == 1
     assert "has 4 numbered pictures and the shot 5 frames" in capsys.readouterr().err
+
+
+def test_two_processes_train_one_model(workshop):
+    """Data parallel over gloo: the same steps as alone, with each its share of the examples."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    settings = 'stage = "base"' + RUN + MODEL + "part_attention = false"
+    words = [sys.executable, "-m", "inference_server", *command(workshop, "pair", settings)]
+    environ = os.environ | {"OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    both = [
+        subprocess.Popen(
+            words,
+            cwd=ROOT,
+            env=environ | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        for rank in range(2)
+    ]
+    errors = [process.communicate(timeout=300)[1].decode()[-2000:] for process in both]
+    assert [process.returncode for process in both] == [0, 0], errors
+    line = json.loads((workshop / "pair" / "log.jsonl").read_text().splitlines()[-1])
+    assert line["step"] == 4
+    assert main(command(workshop, "alone", settings)) == 0
+    pair, alone = weights(workshop / "pair"), weights(workshop / "alone")
+    moved = [name for name in pair if not torch.equal(pair[name], alone[name])]
+    assert moved and all(torch.isfinite(pair[name]).all() for name in pair)  # the other's examples counted
 
 
 def test_a_plain_wan_is_extended_and_gives_the_same_flow_at_first(workshop, tmp_path):
