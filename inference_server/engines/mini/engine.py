@@ -30,7 +30,7 @@ class MiniEngine(PoseAnythingEngine):
         name="mini",
         label="PoseAnything Mini (small, no card)",
         summary="A draft, corrected around the subject by a small neural network. It is nearer to the truth "
-        "than the draft on scenes like the example's, and not on others.",
+        "on pictures like those that it was trained on; on renders the draft is as good.",
         neural=True,
         experimental=True,
         uses_prompt=False,
