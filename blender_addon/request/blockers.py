@@ -7,9 +7,11 @@ import os
 import bpy
 
 from ..errors import ExportError
+from ..shared.engines import EngineDescription
+from ..shared.pose import MAX_FRAMES
 from . import view
 from .finding import Finding, setting
-from .range import frame_range
+from .range import clip_range, frame_range
 from .subjects import find_subjects, why_none
 
 SETTINGS = "scene.poseanything"
@@ -47,6 +49,24 @@ def scene_blockers(context) -> list[Finding]:
     if bpy.app.is_job_running("RENDER"):
         found.append(Finding("Wait for the render to end"))
     return found
+
+
+def size_blockers(context, engine: EngineDescription | None) -> list[Finding]:
+    """What an engine can't make of the range and the size, with the nearest that it can."""
+    scene, settings = context.scene, context.scene.poseanything
+    try:
+        first, last = frame_range(scene, settings)
+    except ExportError:
+        return []  # one of `scene_blockers`
+    try:
+        clip_range(context, settings, engine)
+    except ExportError as error:
+        sentence, most = str(error).rstrip("."), engine.max_frames if engine is not None else MAX_FRAMES
+        step = -(-(last - first) // max(most - 1, 1))
+        if step > settings.frame_step:
+            return [setting(sentence, f"Use Step {step}", f"{SETTINGS}.frame_step", step)]
+        return [Finding(sentence)]
+    return []
 
 
 def export_blocker(context) -> str:

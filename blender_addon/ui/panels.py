@@ -11,7 +11,7 @@ from ..errors import ExportError
 from ..ground_truth.first_frame import Alignment
 from ..operators.colour import changes_colours
 from ..operators.serving import server_blockers
-from ..request.blockers import scene_blockers
+from ..request.blockers import scene_blockers, size_blockers
 from ..request.build import alignment_of
 from ..request.look import look_of, suits
 from ..request.output import output_folder
@@ -80,9 +80,10 @@ class _Main:
         row = layout.row()
         row.scale_y = 1.6
         row.operator("poseanything.generate", icon="RENDER_ANIMATION")
-        if session.get().exporting is None:
-            draw_findings(layout, context, [*scene_blockers(context), *server_blockers(context)])
         engine = session.get().engine(settings.engine_name)
+        if session.get().exporting is None:
+            blockers = [*scene_blockers(context), *size_blockers(context, engine), *server_blockers(context)]
+            draw_findings(layout, context, blockers)
         try:
             planned = clip_range(context, settings, engine)
         except ExportError:

@@ -96,3 +96,20 @@ def test_a_strip_lasts_as_long_as_the_shot_in_an_edit_of_any_frame_rate(
     assert start == round(100 * there / 25) and (end - start) / there == pytest.approx(
         5 / 25, abs=0.51 / there
     )
+
+
+def test_a_range_that_is_too_long_for_the_engine_has_a_button(shot):
+    """The step that brings it within what the engine makes, whatever that engine counts by."""
+    engine = module("shared.engines").EngineDescription(
+        "film", "Film", "", neural=True, size_multiple=32, frame_step=4, max_frames=121
+    )
+    blockers = module("request.blockers")
+    assert not blockers.size_blockers(bpy.context, engine)
+    shot.frame_start, shot.frame_end = 1, 500
+    [finding] = blockers.size_blockers(bpy.context, engine)
+    assert "makes at most 121" in finding.sentence and finding.label == "Use Step 5"
+    category, name = finding.operator.split(".")
+    assert getattr(getattr(bpy.ops, category), name)(**dict(finding.properties)) == {"FINISHED"}
+    assert not blockers.size_blockers(bpy.context, engine)
+    planned = module("request.range").clip_range(bpy.context, shot.poseanything, engine)
+    assert planned.num_frames <= 121 and planned.num_frames % 4 == 1 and planned.duration == 500
