@@ -30,8 +30,9 @@ LOOKS = 3
 """How often the ground is looked for over a range: rays need the deformed subject sorted anew."""
 SAMPLES = 2
 """Samples along each side of a cell."""
-DENSE = 1.5
-"""A surface with this many vertices for each sample around its shadow covers it by them alone."""
+DENSE = 0.3
+"""A surface with this many vertices for each sample of the box around its shadow covers it by them alone:
+limbs fill a part of that box, and gaps of two samples are closed."""
 
 
 def find_light(depsgraph: bpy.types.Depsgraph, subject: np.ndarray) -> Light | None:
