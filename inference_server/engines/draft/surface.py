@@ -47,8 +47,9 @@ class SurfaceDrawer:
             self.first_light = _from_nearest(light[0].astype(np.float32), known) if known.any() else light[0]
 
     def still(self, frame: int) -> bool:
-        """Whether the first frame shows everything where it is in this frame."""
-        return np.array_equal(self.flow[frame], self.flow[0])
+        """Whether the first frame shows everything where it is in this frame, and in the same light."""
+        lit = self.light is None or np.array_equal(self.light[frame], self.light[0])
+        return lit and np.array_equal(self.flow[frame], self.flow[0])
 
     def draw(self, frame: int, canvas: np.ndarray) -> None:
         """Lay the subject over an RGB canvas, in place."""
