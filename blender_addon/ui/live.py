@@ -30,9 +30,11 @@ class POSEANYTHING_PT_live(bpy.types.Panel):
     bl_space_type = "VIEW_3D"
     bl_region_type = "HEADER"
     bl_ui_units_x = 14
+    page = "live"
 
     def draw(self, context):
         layout, settings, live = self.layout, context.scene.poseanything_shown, view.get()
+        layout.operator("poseanything.help", icon="QUESTION").page = self.page
         layout.use_property_split = True
         layout.use_property_decorate = False
         layout.prop(settings, "live_opacity", slider=True)
