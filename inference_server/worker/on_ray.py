@@ -151,6 +151,7 @@ def main(settings: Mapping[str, Any]) -> None:
         while True:
             if (item := link.wait()) is not None:
                 _make(ray, actor, item, link)
+            else:
                 welcome = ray.get(actor.welcome.remote())
             link.forward(welcome)
     except ray.exceptions.RayError as error:
