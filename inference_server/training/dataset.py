@@ -10,8 +10,8 @@ a key:
     KEY.draft.npz       the draft engine's frames where it was asked
     KEY.json            who is seen, and where the example is from
 
-`index.json` beside the shards has their checksums, the set's statistics, who is in which split, and the keys of
-examples that were rejected and are passed over.
+`index.json` beside the shards has their checksums, the set's statistics, who is in which split, and the keys
+of examples that were rejected and are passed over.
 """
 
 from __future__ import annotations
