@@ -219,6 +219,7 @@ def test_the_live_picture_follows_the_pose(desktop):
         "with bpy.context.temp_override(window=window()): bpy.ops.screen.animation_cancel()\n" + press
     )
     assert desktop.ask(f"{live}answer = [live.on, live.picture.width]") == [False, 0]
+    desktop.ask("area_of('VIEW_3D').spaces.active.region_3d.view_perspective = 'PERSP'")
 
 
 def test_button_in_the_sequencer_and_rendering_meanwhile(desktop):
