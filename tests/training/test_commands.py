@@ -18,6 +18,7 @@ pytest.importorskip("webdataset")
 torch = pytest.importorskip("torch")
 pytest.importorskip("accelerate")
 
+from accelerate.state import AcceleratorState  # noqa: E402
 from diffusers import WanTransformer3DModel  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
@@ -53,6 +54,14 @@ learning_rate = 0.003
 batch_size = 2
 checkpoint_seconds = 0.0
 """
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerate():
+    """accelerate takes the precision of a process's first trainer for that of all."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(scope="module")
