@@ -1,6 +1,6 @@
 """The film and the pictures of the documentation, taken of a real Blender window.
 
-It is clicked as a first-time user clicks: Example Shot, Generate, Show, play.
+It is clicked as a first-time user clicks: Example Shot, Generate, Show, play; and before that the live view.
 
     python -m tests.desktop.film docs/pictures
 
@@ -156,12 +156,25 @@ def take(desktop: Desktop, output: Path) -> None:
             lambda: desktop.ask("answer = bpy.context.scene.name == 'Example Shot' and not exporting()"), 120
         )
     desktop.ask("bpy.ops.wm.save_as_mainfile(filepath=str(folder / 'film.blend'))")  # takes go beside it
-    picture(desktop, output / "first-shot-example.jpg")
+    live = "live = import_module(f'{MODULE}.live.view').get()\n"
+    with film.scene(faster=4):
+        desktop.ask(
+            "view = area_of('VIEW_3D')\n"
+            "region = next(r for r in view.regions if r.type == 'WINDOW')\n"
+            "with bpy.context.temp_override(window=window(), area=view, region=region):\n"
+            "    bpy.ops.poseanything.live('INVOKE_DEFAULT')\n"
+        )
+        wait_for(lambda: desktop.ask(f"{live}answer = bool(live.ready)"), 300)
+        time.sleep(2)
     with film.scene():
+        for frame in (*range(1, 61, 4), *range(61, 1, -6)):  # scrubbed by hand
+            desktop.ask(f"bpy.context.scene.frame_set({frame})")
+            time.sleep(0.15)
         time.sleep(1)
-        desktop.keys("space")
-        time.sleep(3)
-        desktop.keys("space")
+    picture(desktop, output / "live.jpg", "1312x910+0+0")
+    with film.scene():
+        desktop.ask("bpy.ops.poseanything.live()")
+        time.sleep(1)
         press(desktop, x, top + 50)  # Generate
     with film.scene(faster=8):
         wait_for(lambda: [job["state"] for job in desktop.jobs()] == ["DONE"], 400)
