@@ -49,6 +49,8 @@ def read_page(name: str) -> list[tuple[str, str]]:
         return [("text", f"The page {name} is not there; install the extension again.")]
     lines: list[tuple[str, str]] = []
     for block in re.split(r"\n\s*\n", source):
+        if block.startswith("!["):
+            continue  # a picture, which a popup can't show
         if lines:
             lines.append(("gap", ""))
         for kind, text in _entries(block):

@@ -26,7 +26,8 @@ def test_every_panel_has_a_page(addon):
         lines = help_of.read_page(name)
         assert lines[0][0] == "title" and len(lines) > 3
         shown = " ".join(text for _, text in lines)
-        assert not any(mark in shown for mark in ("**", "](", "|", "`")), "no marks are left"
+        assert not any(mark in shown for mark in ("**", "](", "![", "|", "`")), "no marks are left"
+        assert not any(text.startswith("!") for _, text in lines), "nor pictures"
         assert max(len(text) for _, text in lines) <= help_of.COLUMNS
 
 
