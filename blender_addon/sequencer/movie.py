@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,13 @@ def movie_of(take: Take, rate: float = 1.0) -> dict[Path, list[Path]]:
     `Take.element_names` has them."""
     pictures = [take.folder / name for name in take.element_names(take.num_frames, rate)]
     return {take.folder / f"{take.name}.mp4": pictures}
+
+
+def _own_profile(folder: Path) -> dict[str, str]:
+    """The environment of a Blender that has a profile of its own: one with factory settings would take the
+    packages of every extension out of the user's, since it has none of them enabled."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("BLENDER_USER_")}
+    return kept | {"BLENDER_USER_RESOURCES": str(folder)}
 
 
 class MovieEncoding:
@@ -56,6 +64,7 @@ class MovieEncoding:
         try:
             self._process = subprocess.Popen(
                 [*command, *arguments],
+                env=_own_profile(Path(self._scratch.name) / "profile"),
                 stdin=subprocess.DEVNULL,
                 stdout=self._log,
                 stderr=subprocess.STDOUT,

@@ -4,6 +4,7 @@ end."""
 from __future__ import annotations
 
 import functools
+import os
 import subprocess
 import sys
 import tempfile
@@ -49,7 +50,8 @@ def generated(kind: str) -> Path:
     """A .blend with the rig that Rigify generates from a metarig ("human", "Animals.wolf"), made once."""
     path = Path(_made.name, f"{kind}.blend")
     command = [sys.executable, "-c", _GENERATE, kind, kind, str(path)]
-    subprocess.run(command, check=True, capture_output=True, text=True)
+    own = os.environ | {"BLENDER_USER_RESOURCES": f"{_made.name}/profile"}  # or this one loses its packages
+    subprocess.run(command, check=True, capture_output=True, text=True, env=own)
     return path
 
 

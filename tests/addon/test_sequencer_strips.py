@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import bpy
 import numpy as np
@@ -13,6 +15,7 @@ from tests.addon.scenes import make_take, names, span
 from tests.addon.servers import module, png, wait_for
 
 GREY_GREEN = (128, 128, 51)
+PROFILE = Path(os.environ["BLENDER_USER_RESOURCES"])
 
 
 @pytest.fixture
@@ -229,9 +232,11 @@ def test_movie_is_the_frames_at_the_scene_s_pace(clean_scene, strips, take, tmp_
     clean_scene.view_settings.view_transform = "Standard"
     sparse = make_take(take.folder, frame_step=2, duration=9)
     strips.show_frames(clean_scene, "job", sparse, 5)
+    wheels = [path for path in PROFILE.rglob("*.py") if ".local" in path.parts]
     encoding = encode(sparse, 30, 1.001)
     wait_for(encoding.poll, 120)
     [path] = encoding.result()
+    assert wheels and all(wheel.is_file() for wheel in wheels), "other extensions' packages stay"
     assert sorted(p.name for p in take.folder.iterdir() if "mp4" in p.name) == ["fox_001.mp4"]
     strips.add_movie(clean_scene, "job", sparse, path)
     image, movie = strips.find_strip("job")[1], strips.find_strip("job", "MOVIE")[1]
