@@ -66,8 +66,7 @@ def test_strip_is_there_from_the_first_frame_and_grows(live):
 def test_two_jobs_are_queued_and_both_arrive(live):
     live = live(pace=100)
     first, second = live.submit(20), live.submit(10)
-    poll_until(lambda: second.state == "QUEUED")
-    assert second.describe() == "Queued, 1 before it"
+    poll_until(lambda: second.describe() == "Queued, 1 before it")
     settle(first)
     settle(second)
     assert [len(live.strip(job).elements) for job in (first, second)] == [20, 10]

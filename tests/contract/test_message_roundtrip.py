@@ -235,6 +235,8 @@ EXAMPLES = {
     messages.Cancel: messages.Cancel("job"),
     messages.Resume: messages.Resume("job", 0),
     messages.Received: messages.Received("job"),
+    messages.Piece: messages.Piece(1, 0, 4, b"abcd"),
+    messages.More: messages.More(1, 4),
     messages.StatusRequest: messages.StatusRequest(),
     messages.FrameRequest: messages.FrameRequest("job", 0),
     messages.JobStatus: messages.JobStatus("job", "me", "draft", "done", 5),
