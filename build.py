@@ -534,6 +534,7 @@ def test(arguments) -> None:
         and (path.name.startswith("test_") or any(path.glob("test_*.py")))
     ]
     runs = [
+        ("the server, the contract and the rest", main, rest),
         ("the model", main, ["tests/model"]),
         (f"the extension with Blender {main.blender}", main, ["tests/addon"]),
         *(
@@ -541,7 +542,6 @@ def test(arguments) -> None:
             for each in others
         ),
         ("training", main, ["tests/training"]),
-        ("the server, the contract and the rest", main, rest),
     ]
     say(f"testing with Blender {', '.join(series)}, {SIDE_BY_SIDE} runs side by side")
     codes = []
