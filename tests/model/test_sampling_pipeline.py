@@ -383,17 +383,16 @@ def test_a_long_clip_is_made_in_windows_that_continue_each_other():
     steps = [event for event in events if isinstance(event, DenoisingStep)]
     count = len(steps) // 3
     assert [step.step for step in steps] == list(range(1, 3 * count + 1)) and steps[0].total == 3 * count
-    # Each window begins with the user's picture, and then with what the one before ended with.
-    for before, after in zip(steps[2::3], steps[3::3]):
+    # Each window has the user's picture, and then, in the end, what the one before ended with.
+    for before, after in zip(steps[2::3], steps[5::3]):
         assert torch.equal(after.latents[:, :, 0], steps[0].latents[:, :, 0])
         shared = [frame for frame in after.frames[1:] if frame in before.frames]
         held = after.frames.index(shared[0]), before.frames.index(shared[0])
         assert len(shared) == 2
         assert torch.equal(after.latents[:, :, held[0]], before.latents[:, :, held[1]])
     assert all(not call["timestep_by_frame"][0] for call in calls.calls)
-    assert [bool(call["timestep_by_frame"][1]) for call in calls.calls] == [True] * 3 + [False] * 3 * (
-        count - 1
-    )
+    # No other frame is clean: a model is trained with none.
+    assert all(len(set(call["timestep_by_frame"][1:])) == 1 for call in calls.calls)
 
 
 class Oracle:
@@ -700,11 +699,11 @@ def test_the_releases_sizes():
 
 def test_a_window_keeps_what_it_holds_and_fades_into_what_it_shares():
     known, drawn, made = (
-        torch.full((1, 1, 4, 1, 1), 2.0),
-        torch.zeros(1, 1, 4, 1, 1),
-        torch.ones(1, 1, 4, 1, 1),
+        torch.full((1, 1, 5, 1, 1), 2.0),
+        torch.zeros(1, 1, 5, 1, 1),
+        torch.ones(1, 1, 5, 1, 1),
     )
-    start = Start(drawn, known, torch.tensor([1.0, 0.75, 0.25, 0.0]))
-    assert start.keep(made, 0.0).flatten().tolist() == [2.0, 1.75, 1.25, 1.0]
-    # Halfway, what is known is half noise, but for what is held.
-    assert start.keep(made, 0.5).flatten().tolist() == [2.0, 1.0, 1.0, 1.0]
+    start = Start(drawn, known, torch.tensor([1.0, 1.0, 0.75, 0.25, 0.0]))
+    assert start.keep(made, 0.0).flatten().tolist() == [2.0, 2.0, 1.75, 1.25, 1.0]
+    # Early, what is known is mostly noise, but for the user's picture.
+    assert start.keep(made, 0.75).flatten().tolist() == [2.0, 0.5, 0.625, 0.875, 1.0]

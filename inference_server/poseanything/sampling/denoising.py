@@ -27,7 +27,8 @@ class Start:
 
     latents: float32 `[B, C, F, h, w]`, noise or a draft's latents.
     known: the same shape, the latents that are there already, where `weights` isn't 0.
-    weights: float32 `[F]`, how much of them stays: 1 of clean frames, between 1 and 0 where windows blend.
+    weights: float32 `[F]`, how much of them stays: 1 of frame 0 and of held ones, between 1 and 0 where
+        windows blend.
     base: what a prediction of the sample is counted from, `[1, C, F, h, w]`; None for nothing.
     """
 
@@ -37,9 +38,12 @@ class Start:
     base: torch.Tensor | None = None
 
     def keep(self, latents: torch.Tensor, sigma: float) -> torch.Tensor:
-        """Latents at noise level `sigma` with what is known put back."""
+        """Latents at noise level `sigma` with what is known put back, as noisy as the others but for frame
+        0: models are trained with no other clean frame, and errors grow from window to window where they are
+        given one."""
         weights = self.weights.view(-1, 1, 1)
-        noisy = torch.where(weights == 1, self.known, torch.lerp(self.known, self.latents, sigma))
+        noisy = torch.lerp(self.known, self.latents, sigma)
+        noisy[:, :, :1] = self.known[:, :, :1]
         return torch.where(weights == 0, latents, torch.lerp(latents, noisy, weights))
 
 
@@ -75,7 +79,6 @@ class Denoiser:
         self.mag_ratios = mag_ratios
         draws_noise = isinstance(scheduler, FlowMatchLCMScheduler)
         self._noise = {"generator": list(generators)} if generators and draws_noise else {}
-        self._clean = start.weights == 1
         self._conditions = {
             "encoder_hidden_states": tuple(self._repeated(text[name]) for name in guider.text_conditions),
             "pose_hidden_states": tuple(self._repeated(poses[name]) for name in guider.pose_conditions),
@@ -154,7 +157,7 @@ class Denoiser:
         it."""
         guider, transformer = self.guider, self.transformer
         timestep = torch.full((len(latents), latents.shape[2]), self.timestep(index), device=latents.device)
-        timestep[:, self._clean] = 0
+        timestep[:, 0] = 0
         known = self.tracker.parts_on(latents.device) if with_parts else None
         guider.set_state(index, self.num_steps, timestep[0, -1])
         parts = tuple(known if name in SUBJECT_CONDITIONS else None for name in guider.pose_conditions)
