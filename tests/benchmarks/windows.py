@@ -1,0 +1,193 @@
+"""Long clips by the small trained model, window by window, beside windows that go on from one picture.
+
+    python build.py bench windows [--clips 12] [--frames 65] [--pictures FOLDER]
+
+Clips are drawn by the 2D generator from seeds that no training uses; their truth is known. The scene tells
+the parts. The ways:
+
+- `ours`: latents are carried over and blended, and the user's picture is in every window;
+- `one frame`: each window by itself, from the last frame of the one before, which is encoded anew.
+
+65 frames are four windows of `one frame` and seven of `ours`, which overlap. Printed are PSNR of the step
+from one frame to the next against the truth's step, at the seams of either way; PSNR by quarter of the clip;
+and by quarter, how much farther the parts' mean colours are from the first frame's than in the truth (distance
+in CIE Lab, less is better). Means with 95 % intervals; differences are paired, clip by clip.
+
+Left out: the released weights, whose windows are longer (81 frames, of which 17 are shared), and Wan's VAE,
+whose decoder remembers earlier frames as the small model's does not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from inference_server.evaluation.metrics import part_colour_drift
+from inference_server.evaluation.pixels import psnr
+from inference_server.evaluation.statistics import compare, mean_of
+from inference_server.poseanything.checkpoints import load_transformer, load_vae
+from inference_server.poseanything.conditioning.conditions import Conditions
+from inference_server.poseanything.conditioning.windows import plan_windows
+from inference_server.poseanything.sampling.options import Settings
+from inference_server.poseanything.sampling.pipeline import WINDOW_OVERLAP, PoseAnythingPipeline
+from inference_server.poseanything.sampling.schedulers import make_scheduler
+from inference_server.synthesis.clips import ClipSettings, make_clip
+from inference_server.training.examples import Example
+from tests.training.mini_clips import FROM_NOISE, conditions_of
+
+FIRST_SEED = 910_000
+LEAST_SUBJECT = 1 / 64
+"""Of every frame, the subject's pixels."""
+LONGEST_GAP = 2.0
+"""Times the usual step, from frame 0 to the next: in half of the drawn clips time passes there."""
+QUARTERS = 4
+LESS_IS_BETTER = "drift"
+
+
+class Maker:
+    """Makes long clips by the small model, in either way."""
+
+    def __init__(self, steps: int):
+        transformer = load_transformer(FROM_NOISE / "transformer", torch_dtype=torch.float32)
+        vae = load_vae(FROM_NOISE / "vae", torch_dtype=torch.float32)
+        scheduler = make_scheduler(shift=transformer.config.flow_shift)
+        self.pipeline = PoseAnythingPipeline(None, None, vae, transformer, scheduler)
+        self.at_once = transformer.config.sample_frames
+        self.settings = Settings(num_inference_steps=steps or transformer.config.num_inference_steps)
+
+    @property
+    def ways(self) -> dict[str, Callable[[Conditions], np.ndarray]]:
+        """From conditions to frames, uint8 `[F, H, W, 3]`."""
+        return {"ours": self.ours, "one frame": self.one_frame}
+
+    def ours(self, conditions: Conditions) -> np.ndarray:
+        return self.pipeline.sample(conditions, settings=self.settings)[0]
+
+    def one_frame(self, conditions: Conditions) -> np.ndarray:
+        made = conditions.first_frame[None]
+        for seed, begin in enumerate(range(0, conditions.num_frames - 1, self.at_once - 1)):
+            frames = slice(begin, begin + self.at_once)
+            window = dataclasses.replace(
+                conditions,
+                first_frame=made[-1],
+                pose_images=conditions.pose_images[frames],
+                pose_frames=None,
+                part_maps=conditions.part_maps[frames],
+                first_part_map=None if begin else conditions.first_part_map,
+                subject_mask=None,
+                camera_images=None,
+            )
+            part = self.pipeline.sample(window, seeds=[seed], settings=self.settings)[0]
+            made = np.concatenate([made, part[1:]])
+        return made
+
+    def seams(self, num_frames: int) -> dict[str, list[int]]:
+        """By way, the frames before which another window begins to count, or counts alone."""
+        grid = self.pipeline.grid
+        windows = plan_windows(
+            grid.latent_frames(num_frames),
+            grid.latent_frames(self.at_once),
+            WINDOW_OVERLAP // grid.frames_per_latent,
+        )
+        edges = {window.final + place for window in windows[1:] for place in range(window.blended + 1)}
+        return {
+            "ours": sorted(grid.num_frames(edge) for edge in edges),
+            "one frame": list(range(self.at_once, num_frames, self.at_once - 1)),
+        }
+
+
+def films(count: int, num_frames: int) -> Iterator[Example]:
+    """Drawn clips that show their subject in all frames, and in which no time is left out."""
+    for seed in itertools.count(FIRST_SEED):
+        clip = make_clip(seed, ClipSettings(num_frames=num_frames))
+        steps = np.abs(np.diff(clip.frames.astype(np.int16), axis=0)).mean((1, 2, 3))
+        seen = (clip.labels > 0).mean((1, 2))
+        if seen.min() >= LEAST_SUBJECT and steps[0] <= LONGEST_GAP * np.median(steps):
+            yield clip
+            count -= 1
+            if not count:
+                return
+
+
+def measure(frames: np.ndarray, clip: Example, seams: dict[str, list[int]]) -> dict[str, float]:
+    """All figures of a clip; see above."""
+    truth, labels, figures = clip.frames, clip.labels, {}
+    both, subject = np.stack([frames, truth]).astype(np.float32), labels > 0
+    steps, moving = np.diff(both, axis=1), subject[1:] | subject[:-1]
+    for name, where in seams.items():
+        index = np.array(where) - 1
+        for region, mask in (("subject", moving), ("all", np.ones_like(moving))):
+            figures[f"step at the seams of `{name}`, {region}"] = decibels(*steps[:, index], mask[index])
+    quarters = [part + 1 for part in np.array_split(np.arange(len(frames) - 1), QUARTERS)]
+    for number, quarter in enumerate(quarters, 1):
+        figures[f"quarter {number}, subject"] = decibels(*both[:, quarter], subject[quarter])
+    for number, quarter in enumerate(quarters, 1):
+        of = np.concatenate([[0], quarter])
+        made = np.concatenate([truth[:1], frames[quarter]])
+        excess = part_colour_drift(made, labels[of]) - part_colour_drift(truth[of], labels[of])
+        figures[f"drift of colour, quarter {number}"] = excess
+    return figures
+
+
+def decibels(values: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> float:
+    """PSNR of `[F, H, W, 3]` over a mask `[F, H, W]`."""
+    padded = (torch.from_numpy(np.concatenate([of[:1], of])[None]) for of in (values, truth, mask))
+    return float(psnr(*padded))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--clips", type=int, default=12)
+    parser.add_argument("--frames", type=int, default=65, help="1 + 4 n")
+    parser.add_argument("--steps", type=int, default=0, help="default: the checkpoint's")
+    parser.add_argument("--pictures", type=Path, help="folder for the truth and what is made, side by side")
+    arguments = parser.parse_args()
+    maker = Maker(arguments.steps)
+    seams = maker.seams(arguments.frames)
+    rows: dict[str, list[dict[str, float]]] = {name: [] for name in maker.ways}
+    for clip in films(arguments.clips, arguments.frames):
+        conditions = conditions_of(clip, "scene")
+        made = {name: make(conditions) for name, make in maker.ways.items()}
+        for name, frames in made.items():
+            rows[name].append(measure(frames, clip, seams))
+        if arguments.pictures:
+            draw(arguments.pictures / f"{clip.request.job}.png", [clip.frames, *made.values()])
+    print(table(rows))
+
+
+def draw(path: Path, clips: list[np.ndarray], every: int = 8) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [np.concatenate(list(clip[::every]), 1) for clip in clips]
+    cv2.imwrite(str(path), np.concatenate(rows)[..., ::-1])
+
+
+def table(rows: dict[str, list[dict[str, float]]]) -> str:
+    first, *others = rows
+    titles = [f"{len(rows[first])} clips", *rows, *(f"better than `{name}` by" for name in others)]
+    lines = [titles, ["---"] * len(titles)]
+    for key in rows[first][0]:
+        values = {name: np.array([row[key] for row in of]) for name, of in rows.items()}
+        cells = [said(mean_of(of)) for of in values.values()]
+        for other in others:
+            pair = values[first], values[other]
+            better = compare(*(pair[::-1] if key.startswith(LESS_IS_BETTER) else pair))
+            cells.append(f"{said(better, '+')}, in {better['wins']:.0%}")
+        lines.append([key, *cells])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def said(figure: dict[str, float], sign: str = "") -> str:
+    return f"{figure['mean']:{sign}.2f} ± {figure['interval']:.2f}"
+
+
+if __name__ == "__main__":
+    main()
