@@ -232,6 +232,7 @@ class Broker:
                 if client is not None:
                     self._hear_client(client, parts, now)
         self._frontend.watch()
+        self._frontend.cut_off_endless(now)
         self._look_after_clients(now)
         self._dispatch()
         self._frontend.flush()
@@ -269,7 +270,13 @@ class Broker:
             poller.register(self._live.socket, zmq.POLLIN)
         if any(map(self._ready_taker, self._behind)):
             return dict(poller.poll(0))
-        return dict(poller.poll(20 if self._frontend.blocked else 100 if self._crew.restless else 1000))
+        if self._frontend.blocked:
+            pause = 20
+        elif self._crew.restless:
+            pause = 100
+        else:  # nothing tells of a message that does not end but a look at who is connected
+            pause = 250 if self._frontend.connected else 1000
+        return dict(poller.poll(pause))
 
     def _ready_taker(self, pending: PendingRequest) -> Client | None:
         """Its client, where that takes the next frame right now."""
@@ -533,7 +540,6 @@ class Broker:
         if pause < min(1.0, settings.client_timeout / 4):
             return
         self._swept = now
-        self._frontend.cut_off_endless()
         clients = list(self._frontend.clients.values())
         if pause > settings.client_timeout / 2:  # the machine slept, and so did they
             for client in clients:

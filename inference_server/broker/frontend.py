@@ -92,6 +92,7 @@ class Frontend:
         where = Address.parse(address)
         self.clients: dict[bytes, Client] = {}
         self._keys, self.max_connections = keys, max_connections
+        self._measured = 0.0
         self._connections: dict[int, int] = {}
         """By its handle, in the order in which they came: how many bytes had come when the last message was
         whole, -1 before the first."""
@@ -146,8 +147,12 @@ class Frontend:
             del self._connections[handle]
             self._hang_up(handle)
 
-    def cut_off_endless(self) -> None:
-        """Hang up on those whose message does not end: ZeroMQ holds its parts until the last has come."""
+    def cut_off_endless(self, now: float) -> None:
+        """Hang up on those whose message does not end: ZeroMQ holds its parts until the last has come. Looks
+        at who is connected a few times a second at most."""
+        if now - self._measured < 0.2:
+            return
+        self._measured = now
         for handle, before in list(self._connections.items()):
             if before >= 0 and received_bytes(handle) - before > MOST_UNHEARD:
                 log.warning("A message does not end; hanging up")
