@@ -9,6 +9,7 @@ from hypothesis import settings
 
 # Examples share their cores with other work: how long one takes says nothing.
 settings.register_profile("unhurried", deadline=None)
+settings.register_profile("endurance", deadline=None, max_examples=2000)
 settings.load_profile("unhurried")
 
 
