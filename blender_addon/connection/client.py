@@ -284,8 +284,9 @@ class _Connection:
         self.submissions: dict[str, _Submission] = {}
         self.views: dict[str, LiveView] = {}
         self.sender = Sender(self._send_parts)
-        self.disowned: set[str] = set()
-        """Jobs that the server is to end and has not been told of yet."""
+        self.disowned: dict[str, bool] = {}
+        """Jobs that the server is to end and has not said to have ended; whether it was told over this
+        connection."""
         self.heard = self.greeted = 0.0
         self.clocks_apart = time.time() - time.monotonic()
         self.attached = False
@@ -375,12 +376,14 @@ class _Connection:
                 return
             if command == "submit":
                 request, writer = arguments
+                self.disowned.pop(request.job, None)
                 self.submissions[request.job] = _Submission(request, writer, (request.width, request.height))
                 if self.client.link.state == REFUSED:
                     self._refuse(self.client.link.sentence)
                 self._send_waiting()
             elif command == "adopt":
                 name, writer, size = arguments
+                self.disowned.pop(name, None)
                 self.submissions[name] = _Submission(None, writer, size)
                 self._send_waiting()
             elif command == "cancel":
@@ -399,8 +402,9 @@ class _Connection:
                 gate.acquire()
             elif command == "close":
                 if not arguments[0]:
-                    for job in [name for name, submission in self.submissions.items() if submission.sent]:
-                        self._send(Cancel(job=job))
+                    for name in [name for name, submission in self.submissions.items() if submission.sent]:
+                        self._disown(name)
+                self._send_disowned()
                 self.closing = True
 
     def _cancel(self, name: str) -> None:
@@ -442,15 +446,16 @@ class _Connection:
     def _disown(self, name: str) -> None:
         """Have the server end a job, as soon as it can be told."""
         self.sender.drop(name)
-        if not self._send(Cancel(job=name)):
-            self.disowned.add(name)
+        self.disowned[name] = self._send(Cancel(job=name))
+
+    def _send_disowned(self) -> None:
+        for name in [name for name, told in self.disowned.items() if not told]:
+            self.disowned[name] = self._send(Cancel(job=name))
 
     def _send_waiting(self) -> None:
         if self.client.link.state != CONNECTED:
             return
-        for name in list(self.disowned):
-            if self._send(Cancel(job=name)):
-                self.disowned.discard(name)
+        self._send_disowned()
         for name, submission in list(self.submissions.items()):
             if submission.interrupted and not submission.asked:
                 submission.asked = self._send(Resume(job=name, have=submission.writer.written))
@@ -541,6 +546,7 @@ class _Connection:
         """The connection is gone. What the server has goes on there; the rest is sent when it is back."""
         self.attached = False
         self.sender.clear()
+        self.disowned = dict.fromkeys(self.disowned, False)  # it may not have arrived
         self.client._set_link(CONNECTING, sentence)
         for name, submission in self.submissions.items():
             if submission.sent and not submission.interrupted:
@@ -586,6 +592,8 @@ class _Connection:
             self._hear_live(message)
         elif (submission := self.submissions.get(message.job)) is None:
             log.debug("A message for a job that has ended: %s", type(message).__name__)
+            if isinstance(message, messages.ENDINGS):
+                self.disowned.pop(message.job, None)
         elif isinstance(message, Failed) and message.code == "unknown":
             self._begin_anew(message.job, submission)
         elif isinstance(message, Accepted):
