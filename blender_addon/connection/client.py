@@ -531,7 +531,7 @@ class _Connection:
             self.sender.pump()
             if now - self.greeted >= HEARTBEAT and self._send(self.client._hello):
                 self.greeted = now
-            if self.client.link.state == CONNECTED and now - self.heard > SILENCE:
+            if self.client.link.state != REFUSED and now - self.heard > SILENCE:
                 # A connection may be dead without either side knowing, as after a laptop's sleep.
                 self._connect()
                 self._break(f"The server has not answered for {SILENCE:.0f} seconds.")
