@@ -10,8 +10,8 @@ the parts. The ways:
 
 65 frames are four windows of `one frame` and seven of `ours`, which overlap. Printed are PSNR of the step
 from one frame to the next against the truth's step, at the seams of either way; PSNR by quarter of the clip;
-and by quarter, how much farther the parts' mean colours are from the first frame's than in the truth (distance
-in CIE Lab, less is better). Means with 95 % intervals; differences are paired, clip by clip.
+and by quarter, how much farther the mean colours of parts are from the first frame's than in the truth (in
+CIE Lab, less is better). Means with 95 % intervals; differences are paired, clip by clip.
 
 Left out: the released weights, whose windows are longer (81 frames, of which 17 are shared), and Wan's VAE,
 whose decoder remembers earlier frames as the small model's does not.
