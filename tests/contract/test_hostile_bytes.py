@@ -48,8 +48,14 @@ def test_a_message_cut_short(message, data):
     cut = data.draw(st.integers(0, max(len(parts[index]) - 1, 0)))
     shortened = parts[index][:cut]
     why = refused([*parts[:index], shortened, *parts[index + 1 :]])
-    # a picture file cut short is still bytes; everything else has a length to keep
-    files = messages.Frame, messages.GenerationRequest, messages.LiveOpen, messages.LivePicture
+    # a picture file or a piece cut short is still bytes; everything else has a length to keep
+    files = (
+        messages.Frame,
+        messages.GenerationRequest,
+        messages.LiveOpen,
+        messages.LivePicture,
+        messages.Piece,
+    )
     assert why or index and isinstance(message, files)
     if index + 1 < len(parts):
         assert refused(parts[: index + 1])
