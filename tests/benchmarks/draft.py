@@ -27,7 +27,7 @@ def shoot(bpy) -> tuple[float, float, float]:
         while True:
             next(steps)
     except StopIteration as finished:
-        job = finished.value
+        [job] = finished.value
     sent = time.perf_counter()
     first = None
     while session.in_progress(job):
