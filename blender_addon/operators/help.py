@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from functools import cache
 from pathlib import Path
 
 import bpy
@@ -40,6 +41,7 @@ class POSEANYTHING_OT_help(bpy.types.Operator):
                 column.label(text=text, icon=icon)
 
 
+@cache
 def read_page(name: str) -> list[tuple[str, str]]:
     """A page as lines for a popup: what each is ("title", "text", "item", "more" of an item, "gap") and its
     words."""
