@@ -211,7 +211,7 @@ class EngineDescription(Checked):
     @property
     def short_label(self) -> str:
         """The label without what it says in brackets."""
-        return self.label.partition(" (")[0]
+        return short_label(self.label)
 
     @property
     def preset_options(self) -> frozenset[str]:
@@ -226,6 +226,11 @@ class EngineDescription(Checked):
 
     def preset(self, name: str) -> Preset | None:
         return _named(self.presets, name)
+
+
+def short_label(label: str) -> str:
+    """An engine's label without what it says in brackets, for lines that have no room for more."""
+    return label.partition(" (")[0]
 
 
 def find_engine(engines: Sequence[EngineDescription], name: str) -> EngineDescription | None:

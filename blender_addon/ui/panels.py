@@ -18,6 +18,7 @@ from ..request.output import output_folder
 from ..request.range import clip_range
 from ..request.subjects import find_subjects
 from ..sequencer import strips
+from ..shared.engines import short_label
 from ..takes.take import TakeError
 from ..view import fit
 from . import limbs, pictures
@@ -371,7 +372,7 @@ class POSEANYTHING_PT_strip(_Sequencer, bpy.types.Panel):
             return
         record = take.record
         layout.label(text=take.name, icon="SEQUENCE")
-        label = record.get("engine_label", "").partition(" (")[0]
+        label = short_label(record.get("engine_label", ""))
         layout.label(text=label if record.get("neural", True) else f"{label}: {ANIMATIC.lower()}")
         if (seed := record.get("seed")) is not None:
             layout.label(text=f"Seed {seed}")

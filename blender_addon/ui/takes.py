@@ -7,6 +7,7 @@ import bpy
 from .. import session
 from ..connection.jobs import CANCELLED, FAILED
 from ..sequencer import take_list
+from ..shared.engines import short_label
 from ..takes.take import frame_name
 from . import pictures
 from .progress import ANIMATIC
@@ -19,7 +20,7 @@ class POSEANYTHING_UL_takes(bpy.types.UIList):
         row.label(text=item.name, icon=light(_light(item)))
         if item.rating:
             row.label(text="*" * item.rating)
-        row.label(text=item.engine_label.partition(" (")[0])
+        row.label(text=short_label(item.engine_label))
 
 
 def _light(item) -> str:
