@@ -54,7 +54,7 @@ class POSEANYTHING_OT_relink_take(bpy.types.Operator):
         return {"RUNNING_MODAL"}
 
     def execute(self, context):
-        item = take_list.find_item(self.take_id) if self.take_id else take_list.active_item(context)
+        item = take_list.chosen_item(context, self.take_id)
         if item is None:
             self.report({"ERROR"}, "Choose a take in the list.")
             return {"CANCELLED"}
@@ -108,7 +108,7 @@ class POSEANYTHING_OT_delete_take(bpy.types.Operator):
         return context.window_manager.invoke_confirm(self, event)
 
     def execute(self, context):
-        item = take_list.find_item(self.take_id) if self.take_id else take_list.active_item(context)
+        item = take_list.chosen_item(context, self.take_id)
         if item is None:
             self.report({"ERROR"}, "Choose a take in the list.")
             return {"CANCELLED"}

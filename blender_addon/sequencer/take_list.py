@@ -81,6 +81,11 @@ def active_item(context) -> PoseAnythingTake | None:
     return found.items[found.index] if 0 <= found.index < len(found.items) else None
 
 
+def chosen_item(context, take_id: str) -> PoseAnythingTake | None:
+    """A take by its id; "" is the one that is chosen in the list."""
+    return find_item(take_id) if take_id else active_item(context)
+
+
 def find_item(take_id: str) -> PoseAnythingTake | None:
     """A take of any scene by its id."""
     for scene in bpy.data.scenes:
