@@ -16,7 +16,7 @@ import bpy
 import numpy as np
 from bpy.app.handlers import persistent
 
-from . import engine_settings, preferences
+from . import engine_settings, handlers, preferences
 from .connection.bridge import Bridge
 from .connection.jobs import LEFT, Job
 from .connection.server import ServerError
@@ -240,15 +240,13 @@ def register() -> None:
     global _session
     manifest = Path(__file__).with_name("blender_manifest.toml")
     _session = Session(tomllib.loads(manifest.read_text(encoding="utf-8"))["version"])
-    for name, handler in _HANDLERS.items():
-        getattr(bpy.app.handlers, name).append(handler)
+    handlers.add(_HANDLERS)
     atexit.register(_session.close)
 
 
 def unregister() -> None:
     global _session
-    for name, handler in _HANDLERS.items():
-        getattr(bpy.app.handlers, name).remove(handler)
+    handlers.remove(_HANDLERS)
     atexit.unregister(_session.close)
     _session.close()
     _session = None

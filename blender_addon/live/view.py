@@ -13,7 +13,7 @@ import time
 import bpy
 from bpy.app.handlers import persistent
 
-from .. import session
+from .. import handlers, session
 from ..connection.client import BridgeClient
 from ..errors import ExportError
 from ..shared.messages import LiveEnded, LivePicture, LivePose, LiveReady
@@ -65,7 +65,7 @@ class Live:
         if self.on:
             self._client.close_live(self.session)
         else:
-            _add_handlers()
+            handlers.add(_HANDLERS)
         self._close()
         self.opened, self._client = opened, client
         client.open_live(opened.message)
@@ -76,7 +76,7 @@ class Live:
         """Switch it off; nothing of it runs from then on."""
         if self.on:
             self._client.close_live(self.session)
-            _remove_handlers()
+            handlers.remove(_HANDLERS)
         self._close()
         self.picture.clear()
         self.sentence = sentence
@@ -245,16 +245,6 @@ _HANDLERS = {
     "redo_post": _after_undo,
     "load_pre": _before_load,
 }
-
-
-def _add_handlers() -> None:
-    for name, handler in _HANDLERS.items():
-        getattr(bpy.app.handlers, name).append(handler)
-
-
-def _remove_handlers() -> None:
-    for name, handler in _HANDLERS.items():
-        getattr(bpy.app.handlers, name).remove(handler)
 
 
 def register() -> None:

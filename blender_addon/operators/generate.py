@@ -12,7 +12,7 @@ from collections.abc import Generator
 import bpy
 from bpy.props import BoolProperty, IntProperty, StringProperty
 
-from .. import engine_settings, session
+from .. import engine_settings, handlers, session
 from .. import settings as scene_settings
 from ..connection.jobs import DONE, Job
 from ..errors import ExportError
@@ -83,16 +83,31 @@ def retake(context, take: Take, interactive: bool = False) -> Generator[ExportSt
     """Step by step: the take's settings, seed, range and armatures with the present animation and a new first
     frame. Nothing in the scene is set. Raises as `generate` does."""
     old, settings = read_take_request(take), scene_settings.recorded(take.record.get("settings", {}))
+    request, planned = yield from _film_again(context, take, old, settings, None, interactive)
+    return [_submit(context, request, planned, take.record, [])]
+
+
+def _film_again(
+    context,
+    take: Take,
+    old: GenerationRequest,
+    settings,
+    span: tuple[int, int] | None,
+    interactive: bool,
+) -> Generator[ExportStep, None, tuple[GenerationRequest, ClipRange]]:
+    """Step by step: what a take's request asks for, of the present animation; `span` is the first and last
+    scene frame where that is not all of it."""
     armatures = recorded_armatures(context.scene, take)
     output_folder(context, context.scene.poseanything)
     yield from await_server(context)
 
     engine = usable_engine(old.engine)
     planned = range_of(take, old)
+    if span is not None:
+        planned = planned.part(*span, engine)
     view = recorded_view(take) or find_view(context, settings)
     clip, _ = yield from export_range(context, settings, planned, armatures, view, interactive, engine)
-    request = rebuild_request(uuid.uuid4().hex, clip, planned, settings, engine, old)
-    return [_submit(context, request, planned, take.record, [])]
+    return rebuild_request(uuid.uuid4().hex, clip, planned, settings, engine, old), planned
 
 
 def retake_range(
@@ -113,22 +128,9 @@ def retake_range(
     if not picture.is_file():
         raise TakeError(f"Frame {first} of {take.name} is not there; choose a range that begins elsewhere.")
     settings.first_frame_source, settings.first_frame_path = "PICTURE", str(picture)
-    armatures = recorded_armatures(context.scene, take)
-    output_folder(context, context.scene.poseanything)
-    yield from await_server(context)
-
-    engine = usable_engine(old.engine)
-    duration = last - first + 1
-    frames = (duration - 1) // take.frame_step + 1
-    frames += -(frames - 1) % engine.frame_step
-    planned = dataclasses.replace(
-        range_of(take, old), frame_start=first, duration=duration, num_frames=frames
-    )
-    view = recorded_view(take) or find_view(context, settings)
-    clip, _ = yield from export_range(context, settings, planned, armatures, view, interactive, engine)
-    request = rebuild_request(uuid.uuid4().hex, clip, planned, settings, engine, old)
+    request, planned = yield from _film_again(context, take, old, settings, (first, last), interactive)
     whole = last == take.frame_start + take.duration - 1
-    fade = 0 if whole else min(FADE, duration // 2)
+    fade = 0 if whole else min(FADE, planned.duration // 2)
     return [_submit(context, request, planned, {**take.record, "fade": fade}, [], _strip_offset(take))]
 
 
@@ -347,7 +349,7 @@ def _discard_leftovers(*_) -> None:
     discard_leftovers()
 
 
-_HANDLERS = ("load_post", "undo_post", "redo_post")
+_HANDLERS = dict.fromkeys(("load_post", "undo_post", "redo_post"), _discard_leftovers)
 _register, _unregister = bpy.utils.register_classes_factory(
     (
         POSEANYTHING_OT_generate,
@@ -362,11 +364,9 @@ _register, _unregister = bpy.utils.register_classes_factory(
 
 def register() -> None:
     _register()
-    for name in _HANDLERS:
-        getattr(bpy.app.handlers, name).append(_discard_leftovers)
+    handlers.add(_HANDLERS)
 
 
 def unregister() -> None:
-    for name in _HANDLERS:
-        getattr(bpy.app.handlers, name).remove(_discard_leftovers)
+    handlers.remove(_HANDLERS)
     _unregister()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..errors import ExportError
 from ..rig.animation import keyed_frames, movers
@@ -30,7 +30,20 @@ class ClipRange:
     @property
     def asked(self) -> int:
         """How many frames the range has; engines may make more of them."""
-        return (self.duration - 1) // self.frame_step + 1
+        return num_frames(self.duration, self.frame_step, None)
+
+    def part(self, first: int, last: int, engine: EngineDescription) -> ClipRange:
+        """The scene frames `first` to `last` of it, as an engine can take them."""
+        duration = last - first + 1
+        frames = num_frames(duration, self.frame_step, engine)
+        return replace(self, frame_start=first, duration=duration, num_frames=frames)
+
+
+def num_frames(duration: int, step: int, engine: EngineDescription | None) -> int:
+    """How many clip frames show `duration` scene frames, one for `step` of them: as many as an engine takes,
+    which may be more; without an engine just as many as it takes."""
+    frames = (duration - 1) // step + 1
+    return frames + -(frames - 1) % engine.frame_step if engine is not None else frames
 
 
 def frame_range(scene, settings) -> tuple[int, int]:
@@ -55,10 +68,9 @@ def clip_range(context, settings, engine: EngineDescription | None) -> ClipRange
     scene = context.scene
     first, last = frame_range(scene, settings)
     duration = last - first + 1
-    frames = (duration - 1) // settings.frame_step + 1
+    frames = num_frames(duration, settings.frame_step, engine)
     multiple, most = 2, None
     if engine is not None:
-        frames += -(frames - 1) % engine.frame_step
         multiple, most = max(engine.size_multiple, 2), engine.max_frames
     if most is not None and frames > most:
         raise ExportError(

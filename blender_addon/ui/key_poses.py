@@ -7,7 +7,7 @@ import gpu
 from bpy.app.handlers import persistent
 from gpu_extras.batch import batch_for_shader
 
-from .. import engine_settings, session
+from .. import engine_settings, handlers, session
 from ..errors import ExportError
 from ..request.range import ClipRange, clip_range, pose_frames
 from ..request.subjects import find_subjects
@@ -135,8 +135,7 @@ _HANDLERS = {
 
 def register() -> None:
     global _handle
-    for name, handler in _HANDLERS.items():
-        getattr(bpy.app.handlers, name).append(handler)
+    handlers.add(_HANDLERS)
     _handle = bpy.types.SpaceDopeSheetEditor.draw_handler_add(_draw, (), "WINDOW", "POST_PIXEL")
 
 
@@ -144,6 +143,5 @@ def unregister() -> None:
     global _handle
     bpy.types.SpaceDopeSheetEditor.draw_handler_remove(_handle, "WINDOW")
     _handle = None
-    for name, handler in _HANDLERS.items():
-        getattr(bpy.app.handlers, name).remove(handler)
+    handlers.remove(_HANDLERS)
     _kept.clear()

@@ -11,7 +11,7 @@ import numpy as np
 from bpy.app.handlers import persistent
 from gpu_extras.batch import batch_for_shader
 
-from .. import session
+from .. import handlers, session
 from ..errors import ExportError
 from ..request.look import look_of
 from ..request.subjects import find_subjects as chosen_subjects
@@ -172,8 +172,7 @@ _HANDLERS = {
 
 def register() -> None:
     global _handle
-    for name, handler in _HANDLERS.items():
-        getattr(bpy.app.handlers, name).append(handler)
+    handlers.add(_HANDLERS)
     _handle = bpy.types.SpaceView3D.draw_handler_add(_draw, (), "WINDOW", "POST_VIEW")
 
 
@@ -181,6 +180,5 @@ def unregister() -> None:
     global _handle
     bpy.types.SpaceView3D.draw_handler_remove(_handle, "WINDOW")
     _handle = None
-    for name, handler in _HANDLERS.items():
-        getattr(bpy.app.handlers, name).remove(handler)
+    handlers.remove(_HANDLERS)
     _kept.clear()

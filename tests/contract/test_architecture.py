@@ -150,7 +150,7 @@ def room_of(module: str) -> str:
 
 
 EXTENSION = (
-    {"errors", "path_options", "takes"},
+    {"errors", "handlers", "path_options", "takes"},
     {"connection", "view"},
     {"rig", "sequencer", "preferences", "engine_settings"},
     {"ground_truth", "session", "camera"},
