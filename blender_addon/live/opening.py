@@ -31,13 +31,13 @@ REHEARSED = 7
 @dataclass(frozen=True, eq=False)
 class Opened:
     """A session's opening and what follows the scene from it. `picture` is the first frame's file, `of` what
-    it was made from, and `said` what the settings said beside that."""
+    it was made from, and `engine_and_look` what the settings said beside that."""
 
     message: LiveOpen
     follower: Follower
     picture: bytes
     of: tuple
-    said: tuple
+    engine_and_look: tuple
 
 
 def live_engine(name: str) -> EngineDescription:
@@ -111,10 +111,10 @@ def open_session(
     check_live(request, engine)
     follower = Follower(scene, view, clip)
     picture = bytes(clip.first_frame)
-    return Opened(LiveOpen(identifier, request), follower, picture, of, _said(settings, engine))
+    return Opened(LiveOpen(identifier, request), follower, picture, of, _engine_and_look(settings, engine))
 
 
-def _said(settings, engine: EngineDescription) -> tuple:
+def _engine_and_look(settings, engine: EngineDescription) -> tuple:
     """What the settings say of the engine and of how poses look."""
     return settings.engine_name, look_of(settings, engine)
 
@@ -124,8 +124,8 @@ def outdated(context, settings, opened: Opened) -> str:
     rendered again, which is the user's to ask for. Raises `ExportError`."""
     if picture_of(context, settings) != opened.of:
         return "picture" if settings.first_frame_source == RENDER else "scene"
-    said = _said(settings, live_engine(settings.engine_name))
-    same = said == opened.said and not opened.follower.limbs_changed()
+    now = _engine_and_look(settings, live_engine(settings.engine_name))
+    same = now == opened.engine_and_look and not opened.follower.limbs_changed()
     return "" if same else "scene"
 
 

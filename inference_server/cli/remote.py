@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import cv2
 import numpy as np
 import zmq
 
@@ -34,6 +33,7 @@ from shared.messages import (
 from shared.pieces import Sender
 
 from .. import __version__
+from ..poseanything.conditioning.pictures import read_picture
 
 PATIENCE = 10.0
 """Seconds after which a server that has not answered counts as not there."""
@@ -209,10 +209,9 @@ def connect(server: str) -> Iterator[Remote]:
 
 def picture_of(frame: Frame) -> np.ndarray:
     """RGB uint8 [height, width, 3]. Raises `RemoteError` for data that are no such picture."""
-    data = np.frombuffer(frame.data, np.uint8)
     if frame.format == "raw":
-        return data.reshape(frame.height, frame.width, 3)
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        return np.frombuffer(frame.data, np.uint8).reshape(frame.height, frame.width, 3)
+    image = read_picture(frame.data)
     if image is None or image.shape[:2] != (frame.height, frame.width):
         raise RemoteError(f"Frame {frame.index} of {frame.job!r} is no picture of its size.")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return image

@@ -13,6 +13,7 @@ import numpy as np
 
 from shared.request_file import read_request
 
+from ..poseanything.conditioning.pictures import decode_picture
 from ..training.errors import TrainingError
 from ..training.examples import Example
 from .clips import PART_MAP_SCALE
@@ -32,9 +33,7 @@ def read_rendered(folder: Path | str) -> Iterator[Example]:
                 )
             frames = np.stack([picture[..., ::-1] for picture in pictures])
             # The first picture was rendered twice at most; the request's is what a model gets to see.
-            frames[0] = cv2.imdecode(np.frombuffer(request.first_frame, np.uint8), cv2.IMREAD_COLOR)[
-                ..., ::-1
-            ]
+            frames[0] = decode_picture(request.first_frame)
             labels = request.part_maps
             coarse = labels[:, PART_MAP_SCALE // 2 :: PART_MAP_SCALE, PART_MAP_SCALE // 2 :: PART_MAP_SCALE]
             request = dataclasses.replace(request, part_maps=np.ascontiguousarray(coarse))

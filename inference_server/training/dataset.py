@@ -36,6 +36,7 @@ from shared.raster import draw_poses
 from shared.request_file import SUFFIX, read_request, write_request
 from shared.schema import MessageError
 
+from ..poseanything.conditioning.pictures import read_picture
 from .errors import TrainingError
 from .examples import Example
 
@@ -264,10 +265,10 @@ def _decode(members: dict) -> Example:
 
 def decode_picture(data: bytes) -> np.ndarray:
     """RGB uint8 [H, W, 3]. Raises `ValueError`."""
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    image = read_picture(data)
     if image is None:
         raise ValueError("a picture in it is damaged")
-    return image[..., ::-1]
+    return image
 
 
 def request_bytes(request: GenerationRequest) -> bytes:

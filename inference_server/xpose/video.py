@@ -73,7 +73,7 @@ def probe(path: Path) -> VideoFacts:
         try:
             first = next(container.decode(stream), None)
         except (av.FFmpegError, ValueError) as error:
-            raise Dropped(f"No picture of it can be read ({_said(error)}).") from error
+            raise Dropped(f"No picture of it can be read ({_reason_of(error)}).") from error
         if first is None:
             raise Dropped("It has no frames.")
         rate = float(stream.average_rate or stream.guessed_rate or 0)
@@ -202,7 +202,7 @@ def _opened(path: Path):
     try:
         container = av.open(str(path), metadata_errors="replace")
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise Dropped(f"It can't be read as a video ({_said(error)}); get it again.") from error
+        raise Dropped(f"It can't be read as a video ({_reason_of(error)}); get it again.") from error
     with container:
         moving = [
             stream
@@ -216,5 +216,5 @@ def _opened(path: Path):
         yield container, moving[0]
 
 
-def _said(error: Exception) -> str:
+def _reason_of(error: Exception) -> str:
     return (getattr(error, "strerror", None) or str(error)).rstrip(".")

@@ -8,8 +8,8 @@ import numpy as np
 from .latent_grid import InputError
 
 
-def decode_picture(data: bytes | memoryview, turn: bool = True) -> np.ndarray:
-    """uint8 [H, W, 3], RGB, of a picture file's bytes. Raises `InputError`.
+def read_picture(data: bytes | memoryview, turn: bool = True) -> np.ndarray | None:
+    """uint8 [H, W, 3], RGB, of a picture file's bytes; None for what is no picture.
 
     With `turn`, it is turned as its EXIF orientation says: right for a camera's file. Blender doesn't, nor
     does a PNG's header know of it, so for a request's picture it is wrong.
@@ -17,6 +17,12 @@ def decode_picture(data: bytes | memoryview, turn: bool = True) -> np.ndarray:
     data = np.frombuffer(data, np.uint8)
     flags = cv2.IMREAD_COLOR if turn else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     image = cv2.imdecode(data, flags) if data.size else None
+    return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def decode_picture(data: bytes | memoryview, turn: bool = True) -> np.ndarray:
+    """A first frame as `read_picture` reads it. Raises `InputError`."""
+    image = read_picture(data, turn)
     if image is None:
         raise InputError("The first frame can't be read; save it again, or choose another picture.")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return image
