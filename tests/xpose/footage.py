@@ -48,6 +48,7 @@ def encode(
             stream.options = {"crf": "12", "preset": "ultrafast"}
         for name, value in context.items():
             setattr(stream.codec_context, name, value)
+        container.start_encoding()  # a file without frames is one too
         base = Fraction(1, 12000)
         for number, image in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(image, format=source)
