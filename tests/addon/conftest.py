@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -34,7 +35,8 @@ def _pack() -> Path:
 _zip = _pack()
 bpy.ops.extensions.package_install_files(filepath=str(_zip), repo="user_default", enable_on_install=True)
 
-from tests.addon.servers import SERVER_PYTHON, module  # noqa: E402
+from tests.addon.servers import SERVER_PYTHON, Talk, module  # noqa: E402
+from tests.server.client import ServerProcess  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -86,6 +88,28 @@ def fake_server():
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+@pytest.fixture
+def real_server(server_python):
+    """Starts the server itself, with an engine that is made for tests."""
+    if subprocess.run([server_python, "-c", "import cv2, zmq, msgpack"], capture_output=True).returncode:
+        pytest.skip("POSEANYTHING_SERVER_PYTHON names no Python that has the server's packages")
+    return partial(ServerProcess, {"plain": "tests.server.engines:Plain"}, python=server_python)
+
+
+@pytest.fixture
+def talk(addon):
+    talks = []
+
+    def start(address, token=None):
+        talks.append(Talk(address, token))
+        return talks[-1]
+
+    yield start
+    for one in talks:
+        one.client.close()
+        assert not one.client._thread.is_alive()
 
 
 @pytest.fixture

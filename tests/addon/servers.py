@@ -75,3 +75,31 @@ def wait_for(condition, seconds: float = 20.0):
         assert time.monotonic() < end, "what was waited for did not happen"
         time.sleep(0.005)
     return value
+
+
+class Talk:
+    """A client and everything it has said so far."""
+
+    def __init__(self, address, token=None):
+        self.client = module("connection.client").BridgeClient(address, "test", token)
+        self.client.start()
+        self.events = []
+
+    def submit(self, folder, request=None, **fields):
+        request = request or make_request(**fields)
+        folder.mkdir(exist_ok=True)
+        writer = module("takes.writer").TakeWriter(folder, "take", request.num_frames)
+        self.client.submit(request, writer)
+        return request
+
+    def heard(self, kind, job=None):
+        self.events += self.client.poll()
+        return [e for e in self.events if type(e).__name__ == kind and job in (None, getattr(e, "job", None))]
+
+    def ending(self, job):
+        """The job's last event."""
+
+        def ended():
+            return self.heard("Done", job) or self.heard("Failed", job) or self.heard("Cancelled", job)
+
+        return wait_for(ended)[0]

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import threading
 import time
-from functools import partial
 
 import pytest
 import zmq
@@ -18,60 +17,9 @@ from hypothesis import strategies as st
 from inference_server.broker.keys import KeyRing
 from shared.keys import keys_folder
 from tests.addon.relay import Relay
-from tests.addon.servers import make_request, module, wait_for
-from tests.server.client import ServerProcess
+from tests.addon.servers import Talk, make_request, module, wait_for
 
 pytestmark = pytest.mark.any_blender
-
-
-class Talk:
-    """A client and everything it has said so far."""
-
-    def __init__(self, address, token=None):
-        self.client = module("connection.client").BridgeClient(address, "test", token)
-        self.client.start()
-        self.events = []
-
-    def submit(self, folder, request=None, **fields):
-        request = request or make_request(**fields)
-        folder.mkdir(exist_ok=True)
-        writer = module("takes.writer").TakeWriter(folder, "take", request.num_frames)
-        self.client.submit(request, writer)
-        return request
-
-    def heard(self, kind, job=None):
-        self.events += self.client.poll()
-        return [e for e in self.events if type(e).__name__ == kind and job in (None, getattr(e, "job", None))]
-
-    def ending(self, job):
-        """The job's last event."""
-
-        def ended():
-            return self.heard("Done", job) or self.heard("Failed", job) or self.heard("Cancelled", job)
-
-        return wait_for(ended)[0]
-
-
-@pytest.fixture
-def real_server(server_python):
-    """Starts the server itself, with an engine that is made for tests."""
-    if subprocess.run([server_python, "-c", "import cv2, zmq, msgpack"], capture_output=True).returncode:
-        pytest.skip("POSEANYTHING_SERVER_PYTHON names no Python that has the server's packages")
-    return partial(ServerProcess, {"plain": "tests.server.engines:Plain"}, python=server_python)
-
-
-@pytest.fixture
-def talk(addon):
-    talks = []
-
-    def start(address, token=None):
-        talks.append(Talk(address, token))
-        return talks[-1]
-
-    yield start
-    for one in talks:
-        one.client.close()
-        assert not one.client._thread.is_alive()
 
 
 def files(folder):

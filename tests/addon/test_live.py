@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from tests.addon.servers import make_request, module, wait_for
-from tests.addon.test_connection_client import real_server, talk  # noqa: F401
 
 
 def view():
