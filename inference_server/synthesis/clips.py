@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from shared.messages import GenerationRequest
 from shared.pose import Limb, Polyline, PoseSequence
 
+from ..poseanything.conditioning.pictures import encode_png
 from ..training.examples import Example
 from .creatures import make_creature, move
 from .painting import paint
@@ -75,7 +75,7 @@ def make_clip(seed: int, settings: ClipSettings = ClipSettings()) -> Example:
         height=settings.height,
         num_frames=settings.num_frames,
         fps=settings.fps,
-        first_frame=cv2.imencode(".png", painting.frames[0, :, :, ::-1])[1].tobytes(),
+        first_frame=encode_png(painting.frames[0]),
         pose=pose,
         subject_mask=(painting.labels[0] > 0).astype(np.uint8),
         first_labels=painting.labels[0],

@@ -23,6 +23,7 @@ from shared.raster import condition_images
 
 from ..engines.draft.clip import Clip
 from ..poseanything.conditioning.parts.truth import cover_tokens
+from ..poseanything.conditioning.pictures import encode_png
 from ..poseanything.conditioning.subject_crop import crop_poses, find_crops
 from ..training.examples import Example
 from .clips import ClipSettings, make_clip
@@ -94,7 +95,7 @@ def around_subject(example: Example, width: int, height: int) -> Example:
         request,
         width=width,
         height=height,
-        first_frame=cv2.imencode(".png", frames_[0, :, :, ::-1])[1].tobytes(),
+        first_frame=encode_png(frames_[0]),
         pose=crop_poses(request.pose, frames, crops, *full).scaled(width, height),
         **dict.fromkeys(("subject_mask", "first_labels", "part_maps", "shadow_maps", "camera_motion")),
     )

@@ -19,6 +19,7 @@ import numpy as np
 from shared.messages import GenerationRequest
 from shared.pose import PoseSequence
 
+from ..poseanything.conditioning.pictures import encode_png
 from ..training.dataset import EncodedExample, encode_example
 from ..training.examples import Example
 from .checks import ClipSettings, Span, load_clip, plan_video
@@ -320,7 +321,7 @@ def make_example(video: str, clip: Clip, verdict: Verdict, subject: Subject, pos
         height=clip.frames.shape[1],
         num_frames=len(clip.frames),
         fps=clip.fps,
-        first_frame=cv2.imencode(".png", clip.frames[0][..., ::-1])[1].tobytes(),
+        first_frame=encode_png(clip.frames[0]),
         pose=pose,
         prompt=verdict.caption or subject.label,
         pose_frames=None if counts.all() else tuple(int(frame) for frame in np.nonzero(counts)[0]),

@@ -13,6 +13,7 @@ import numpy as np
 from shared.messages import GenerationRequest
 from shared.pose import PoseSequence
 
+from ..poseanything.conditioning.pictures import encode_png
 from .pipeline import PART_MAP_SCALE, check_skeletons, limb_map, segment_counts
 from .stages import Clip, Dropped, Skeletoniser, SubjectFinder, SubjectPrompt, Verdict, XPoseError
 from .subjects.flow import find_mask
@@ -141,7 +142,7 @@ def make_request(
         height=height,
         num_frames=len(found.frames),
         fps=found.fps,
-        first_frame=cv2.imencode(".png", first[..., ::-1])[1].tobytes(),
+        first_frame=encode_png(first),
         pose=pose,
         prompt=prompt,
         pose_frames=None if counts.all() else tuple(int(frame) for frame in np.nonzero(counts)[0]),

@@ -1,4 +1,4 @@
-"""Pictures from the bytes of their files. Needs no more than every engine has."""
+"""Pictures and the bytes of their files. Needs no more than every engine has."""
 
 from __future__ import annotations
 
@@ -26,3 +26,8 @@ def decode_picture(data: bytes | memoryview, turn: bool = True) -> np.ndarray:
     if image is None:
         raise InputError("The first frame can't be read; save it again, or choose another picture.")
     return image
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """The file of a picture, uint8 [H, W, 3], RGB."""
+    return cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
