@@ -25,7 +25,6 @@ from shared.schema import MessageError
 from ..engines import ENGINES, describe_engine, find_engine
 from ..engines.base import Engine, EngineError, Picture, is_out_of_memory
 from ..engines.poseanything.engine import PoseAnythingEngine, starts_from_draft
-from ..worker.pictures import encode_picture
 from ..worker.time_left import TimeLeft
 from .output import open_output
 from .remote import RemoteError, connect, picture_of
@@ -246,11 +245,23 @@ def _request_of_poses(
 ) -> GenerationRequest:
     """What the arguments ask of an engine that needs limbs; `trained` is its checkpoint's configuration."""
     from ..poseanything.conditioning.latent_grid import LatentGrid
+    from ..poseanything.conditioning.limbs.drawings import request_of_drawings
 
     grid = LatentGrid(about.size_multiple, about.frame_step, patch_size=1)
     most_frames = min(about.max_frames, trained.get("sample_frames", about.max_frames))
     conditions = _read_conditions(args, grid, most_frames, trained.get("sample_size", 832))
-    request = _request(args, about.name, chosen, fps, conditions)
+    height, width = conditions.size
+    camera = camera_path(dict(args.camera), conditions.num_frames, width, height) if args.camera else None
+    request = request_of_drawings(
+        conditions,
+        about.name,
+        fps=fps,
+        seed=chosen.seed,
+        num_inference_steps=chosen.num_inference_steps,
+        guidance=chosen.guidance,
+        camera_motion=camera,
+        engine_options=chosen.options,
+    )
     check_request(request, about)
     return request
 
@@ -379,44 +390,6 @@ def _sample(
         conditions, chosen.guidance, chosen.seed, chosen.num_inference_steps, chosen.options
     )
     return _after_loading(engine, lambda: engine.make(sampling, lambda: False))
-
-
-def _request(
-    args: argparse.Namespace, engine: str, chosen: Choices, fps: float, conditions: Conditions
-) -> GenerationRequest:
-    """The same for an engine that needs limbs: those of the drawings. Raises `ValueError` without any."""
-    from ..poseanything.conditioning.limbs.following import follow_limbs
-    from ..poseanything.conditioning.parts.segments import is_line
-
-    height, width = conditions.size
-    drawings = {frame: is_line(conditions.pose_images[frame]) for frame in conditions.pose_frames}
-    pose = follow_limbs(drawings, conditions.num_frames) if drawings else None
-    if pose is None or not pose.limbs:
-        raise ValueError(
-            f"No picture in {args.poses} has a white line on black; look whether it is that folder."
-        )
-    mask = conditions.subject_mask
-    camera = camera_path(dict(args.camera), conditions.num_frames, width, height) if args.camera else None
-    return GenerationRequest(
-        job="clip",
-        engine=engine,
-        width=width,
-        height=height,
-        num_frames=conditions.num_frames,
-        fps=fps,
-        first_frame=bytes(encode_picture(conditions.first_frame, "png")),
-        pose=pose,
-        prompt=conditions.prompt,
-        negative_prompt=conditions.negative_prompt,
-        seed=chosen.seed,
-        num_inference_steps=chosen.num_inference_steps,
-        guidance=chosen.guidance,
-        pose_frames=tuple(conditions.pose_frames),
-        subject_mask=None if mask is None else mask.astype("uint8"),
-        camera_motion=camera,
-        preview_interval=0.0,
-        engine_options=chosen.options,
-    )
 
 
 def _ready_engine(name: str) -> tuple[Engine, EngineDescription]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -90,6 +91,11 @@ class Engine(ABC):
         state. The value that it returns is a note for the user. `seconds_left` of progress may be None: the
         host then estimates it.
         """
+
+    def takes_drawings(self, options: Mapping[str, Any]) -> bool:
+        """Whether with these options it can be shown pictures of poses as they are, by a method `make` that
+        takes a `SamplingRequest`; else it needs limbs. Asked after `load`."""
+        return False
 
     def open_live(self, request: GenerationRequest) -> LiveSession:
         """Prepare a live session, in another thread than others draw in; only asked of an engine that

@@ -14,7 +14,7 @@ import numpy as np
 
 from shared.engines import Guidance
 
-from ..engines.base import Engine, EngineError, Picture
+from ..engines.base import Engine, Picture
 from ..training.dataset import ReleaseExample
 from ..training.examples import Example
 from .metrics import (
@@ -34,8 +34,8 @@ LESS_IS_BETTER = ("l1", "lpips", "fvd", "part_colour_drift", "background_flow_er
 
 
 def from_engine(engine: Engine, steps: int | None = None, options: dict | None = None) -> Source:
-    """Asks an engine for each example's clip. Raises `EngineError` for one that knows polylines alone, where
-    an example's poses are pictures."""
+    """Asks an engine for each example's clip. Where its poses are pictures and the engine needs limbs, they
+    are those of the drawings."""
     for _ in engine.load():
         pass
 
@@ -55,14 +55,12 @@ def _from_pictures(engine: Engine, example: ReleaseExample, steps: int | None, o
     from ..poseanything.conditioning.conditions import Conditions
     from ..poseanything.conditioning.files import squash_photo
     from ..poseanything.conditioning.latent_grid import LatentGrid
+    from ..poseanything.conditioning.limbs.drawings import request_of_drawings
     from ..poseanything.conditioning.parts import squash
     from ..poseanything.conditioning.parts.segments import is_line
     from ..poseanything.sampling.request import SamplingRequest
 
     about = engine.describe()
-    make = getattr(engine, "make", None)  # of the neural engine; what starts from a draft needs polylines
-    if make is None or about.name == "mini":
-        raise EngineError(f"{about.label} takes no pictures of poses; evaluate the neural engine.")
     grid = LatentGrid(about.size_multiple, about.frame_step, patch_size=1)
     height, width = example.frames.shape[1:3]
     count = grid.num_frames(grid.latent_frames(min(len(example.frames), about.max_frames)))
@@ -74,8 +72,15 @@ def _from_pictures(engine: Engine, example: ReleaseExample, steps: int | None, o
         pose_frames=[index for index, pose in enumerate(poses) if is_line(pose).any()],
         prompt=example.prompt,
     )
-    request = SamplingRequest.of(conditions, Guidance(), 0, steps or about.default_steps, options)
-    events = make(request, lambda: False)
+    steps = steps or about.default_steps
+    if engine.takes_drawings(options):
+        sampling = SamplingRequest.of(conditions, Guidance(), 0, steps, options)
+        events = engine.make(sampling, lambda: False)  # type: ignore[attr-defined]
+    else:
+        request = request_of_drawings(
+            conditions, about.name, fps=24.0, num_inference_steps=steps, engine_options=options
+        )
+        events = engine.generate(request, lambda: False)
     return np.stack(
         [squash_photo(event.image, width, height) for event in events if isinstance(event, Picture)]
     )

@@ -117,6 +117,9 @@ class PoseAnythingEngine(Engine):
             raise EngineError(str(error)) from error
         yield Progress(job="load", stage="loading", step=0, total=1)
 
+    def takes_drawings(self, options: Mapping[str, Any]) -> bool:
+        return not starts_from_draft(self._runner.config(options.get("transformer", "")))
+
     def generate(
         self, request: GenerationRequest, cancelled: Callable[[], bool]
     ) -> Generator[Progress | Preview | Picture, None, str]:
