@@ -610,96 +610,59 @@ def docs(arguments) -> None:
     print(DIST / "site" / "index.html")
 
 
-def serve(arguments) -> None:
-    server_command(arguments, lifeline=["--exit-with-stdin"])
+SERVER_COMMANDS = {
+    "serve": ((), "run the inference server in the foreground"),
+    "invite": ((), "let another computer use the server: prints a token to paste there"),
+    "keys": ((), "list who may use the server, or revoke a key"),
+    "status": ((), "show how a server is: its workers, memory, users"),
+    "jobs": ((), "list the jobs of a server"),
+    "cancel": ((), "end jobs of a server"),
+    "fetch": ((), "fetch a job's frames from a server"),
+    "weights": (("model",), "get the neural engine's weights, or check those that are there"),
+    "generate": (("model",), "make a clip from files, without Blender"),
+    "synthesise": (
+        ("model", "training"),
+        "make a data set to train on; with --blender FIRST LAST, render the example scenes of these seeds"
+        " for it",
+    ),
+    "train": (("model", "training"), "train a model by a file of settings"),
+    "evaluate": (("model", "training"), "measure engines or folders of clips against the truth"),
+    "xpose": (("xpose",), "make pose-video pairs of videos"),
+}
+"""The commands that the server's command line has too: the extras they need, and what they do."""
 
 
-def invite(arguments) -> None:
-    server_command(arguments)
-
-
-def keys(arguments) -> None:
-    server_command(arguments)
-
-
-def status(arguments) -> None:
-    server_command(arguments)
-
-
-def jobs(arguments) -> None:
-    server_command(arguments)
-
-
-def cancel(arguments) -> None:
-    server_command(arguments)
-
-
-def fetch(arguments) -> None:
-    server_command(arguments)
-
-
-def weights(arguments) -> None:
-    server_command(arguments, "model")
-
-
-def generate(arguments) -> None:
-    server_command(arguments, "model")
-
-
-def train(arguments) -> None:
-    server_command(arguments, "model", "training")
-
-
-def evaluate(arguments) -> None:
-    server_command(arguments, "model", "training")
-
-
-def xpose(arguments) -> None:
-    server_command(arguments, "xpose")
-
-
-def server_command(arguments, *extras: str, lifeline: Sequence[str] = ()) -> None:
+def server_command(arguments) -> None:
     """Go on as the server's command of the same name, with all that was said after it."""
+    extras, _ = SERVER_COMMANDS[arguments.command]
     environment = BlenderEnvironment().ensure("server", *extras)
-    words = ["-m", "inference_server", arguments.run.__name__, *arguments.server]
+    words = ["-m", "inference_server", arguments.command, *arguments.server]
+    lifeline = ["--exit-with-stdin"] if arguments.command == "serve" else []
     become(environment.command(*words), ROOT, lifeline)
 
 
 def synthesise(arguments) -> None:
     if arguments.blender:
-        environment = BlenderEnvironment().ensure("server", "model", "training").for_blender()
+        extras, _ = SERVER_COMMANDS["synthesise"]
+        environment = BlenderEnvironment().ensure("server", *extras).for_blender()
         folder = DIST / "rendered"
-        words = [
-            "--extension",
-            build_extension(environment),
-            "--output",
-            folder,
-            "--seeds",
-            *arguments.blender,
-        ]
-        environment.run(ROOT / "blender_addon" / "examples" / "synthesise.py", *words)
+        script = ROOT / "blender_addon" / "examples" / "synthesise.py"
+        words = ["--extension", build_extension(environment), "--output", folder]
+        environment.run(script, *words, "--seeds", *arguments.blender)
         arguments.server += ["--rendered", str(folder)]
-    server_command(arguments, "model", "training")
-
-
-PASSING_ON = (
-    *(serve, invite, keys, status, jobs, cancel, fetch),
-    *(weights, generate, synthesise, train, evaluate, xpose),
-)
-"""Commands whose words all go to the server's command line."""
+    server_command(arguments)
 
 
 def parse(words: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
 
-    def command(function, text):
-        own_help = function not in PASSING_ON  # theirs says more
-        added = commands.add_parser(
-            function.__name__, help=text, description=text, allow_abbrev=False, add_help=own_help
-        )
+    def command(function, text, name=""):
+        own_help = not name  # the server's own says more
+        name = name or function.__name__
+        added = commands.add_parser(name, help=text, description=text, allow_abbrev=False, add_help=own_help)
         added.set_defaults(run=function)
         return added
 
@@ -738,26 +701,9 @@ def parse(words: list[str]) -> argparse.Namespace:
         "(default folder: dist/repository)",
     )
     command(docs, "build the documentation site into dist/site")
-    for function, text in (
-        (serve, "run the inference server in the foreground"),
-        (invite, "let another computer use the server: prints a token to paste there"),
-        (keys, "list who may use the server, or revoke a key"),
-        (status, "show how a server is: its workers, memory, users"),
-        (jobs, "list the jobs of a server"),
-        (cancel, "end jobs of a server"),
-        (fetch, "fetch a job's frames from a server"),
-        (weights, "get the neural engine's weights, or check those that are there"),
-        (generate, "make a clip from files, without Blender"),
-        (
-            synthesise,
-            "make a data set to train on; with --blender FIRST LAST, render the example scenes of these "
-            "seeds for it",
-        ),
-        (train, "train a model by a file of settings"),
-        (evaluate, "measure engines or folders of clips against the truth"),
-        (xpose, "make pose-video pairs of videos"),
-    ):
-        added = command(function, f"{text}; words that follow go to it")
+    for name, (_, text) in SERVER_COMMANDS.items():
+        function = synthesise if name == "synthesise" else server_command
+        added = command(function, f"{text}; words that follow go to it", name)
         if function is synthesise:
             added.add_argument("--blender", nargs=2, type=int)
     prepare = command(setup, "install what the others need, without doing anything else")
@@ -775,7 +721,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     renew.add_argument("--upgrade", action="store_true", help="take the newest versions that it allows")
 
     arguments, rest = parser.parse_known_args(words)
-    if rest and arguments.run not in (test, bench, *PASSING_ON):
+    if rest and arguments.command not in ("test", "bench", *SERVER_COMMANDS):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     arguments.pytest = arguments.server = arguments.rest = rest
     return arguments
