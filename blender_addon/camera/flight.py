@@ -19,6 +19,8 @@ _KEYED = (
     "lens",
     "ortho_scale",
 )
+NEAR = 1e-2
+"""Keys that lie closer together than this part of a frame are one to Blender."""
 
 
 class Flight:
@@ -103,13 +105,13 @@ def blended(flown: Sequence[Matrix], before: Sequence[Matrix], length: int) -> l
 
 def write_keys(
     camera: bpy.types.Object,
-    frames: Sequence[int],
+    frames: Sequence[float],
     matrices: Sequence[Matrix],
     lenses: Sequence[float] | None = None,
     interpolation: str = "LINEAR",
 ) -> None:
-    """Key a camera at frames; what it has between the first and the last of them is replaced, what lies
-    outside stays. `lenses` are focal lengths in millimetres, None to leave the lens alone."""
+    """Key a camera at frames of the animation; what it has between the first and the last of them is
+    replaced, what lies outside stays. `lenses` are focal lengths in millimetres, None to leave the lens alone."""
     rotation = {"QUATERNION": "rotation_quaternion", "AXIS_ANGLE": "rotation_axis_angle"}.get(
         camera.rotation_mode, "rotation_euler"
     )
@@ -143,8 +145,8 @@ def write_keys(
 
 
 def show_keys(camera: bpy.types.Object, frame: float) -> None:
-    """Put a camera where its keys say that it is at a frame, which evaluating the scene would do at the cost
-    of every pose that is not keyed."""
+    """Put a camera where its keys say that it is at a frame of the animation, which evaluating the scene
+    would do at the cost of every pose that is not keyed."""
     for block in (camera, camera.data):
         for curve in _curves(block, _KEYED):
             value = curve.evaluate(frame)
@@ -154,19 +156,21 @@ def show_keys(camera: bpy.types.Object, frame: float) -> None:
                 getattr(block, curve.data_path)[curve.array_index] = value
 
 
-def clear_keys(block: bpy.types.ID, paths: Iterable[str], first: int, last: int) -> None:
+def clear_keys(block: bpy.types.ID, paths: Iterable[str], first: float, last: float) -> None:
     """Remove a block's keys from one frame to another."""
     for curve in _curves(block, paths):
-        for key in reversed([key for key in curve.keyframe_points if first <= key.co.x <= last]):
+        for key in reversed(
+            [key for key in curve.keyframe_points if first - NEAR <= key.co.x <= last + NEAR]
+        ):
             curve.keyframe_points.remove(key, fast=True)
         curve.update()
 
 
 def _interpolate(block, paths, frames, interpolation: str) -> None:
-    wanted = {round(frame) for frame in frames}
+    at = np.array(sorted(frames))
     for curve in _curves(block, paths):
         for key in curve.keyframe_points:
-            if round(key.co.x) in wanted:
+            if np.abs(at - key.co.x).min() < NEAR:
                 key.interpolation = interpolation
                 key.handle_left_type = key.handle_right_type = "AUTO_CLAMPED"
         curve.update()

@@ -94,9 +94,10 @@ def moved(move: str, amount: float, placed: Matrix, lens: Lens, subject: Vector)
 
 
 def add_unrest(
-    camera: bpy.types.Object, move: str, amount: float, first: int, last: int, distance: float
+    camera: bpy.types.Object, move: str, amount: float, first: float, last: float, distance: float
 ) -> None:
-    """Noise on the camera's curves from frame `first` to `last`; curves that it does not have are made."""
+    """Noise on the camera's curves from frame `first` to `last` of the animation; curves that it does not
+    have are made."""
     length, degrees, way = UNREST[move]
     rotation = "rotation_quaternion" if camera.rotation_mode == "QUATERNION" else "rotation_euler"
     # A quaternion's parts are half angles.

@@ -120,7 +120,7 @@ def _write(record, clip, kinds, planned, folder, scratch, as_movies, render) -> 
             listed.append(pictures / f"{index:03d}.png")
             listed[-1].write_bytes(packed)
     if as_movies and movies:
-        encoding = MovieEncoding(movies, render.fps, render.fps_base * planned.frame_step)
+        encoding = MovieEncoding(movies, render.fps, render.fps_base * planned.times.pace)
         try:
             while not encoding.poll():
                 done = 0.9 + 0.1 * encoding.begun / len(movies)

@@ -21,6 +21,7 @@ from ..request.subjects import find_subjects
 from ..request.view import find_view
 from ..shared.engines import EngineDescription, check_live
 from ..shared.messages import GenerationRequest, LiveOpen
+from ..times import ClipTimes, frame_rate
 from ..view import clip_size
 from .follower import Follower
 
@@ -134,5 +135,4 @@ def _rehearsal(scene: bpy.types.Scene, settings, engine: EngineDescription) -> C
     count = min(REHEARSED, last - first + 1)
     step = (last - first) // (count - 1) if count > 1 else 1
     width, height = clip_size(scene, settings.long_side, max(engine.size_multiple, 2))
-    fps = scene.render.fps / scene.render.fps_base / step
-    return ClipRange(first, step, last - first + 1, count, width, height, fps)
+    return ClipRange(ClipTimes(first, step, count, last - first + 1), width, height, frame_rate(scene) / step)

@@ -18,6 +18,7 @@ from ..request.subjects import find_subjects
 from ..request.view import find_viewport
 from ..rig.animation import keyed_frames
 from ..rig.unkeyed import unkeyed_kept
+from ..times import frame_rate, to_animation, to_scene
 from ..view import SceneCamera, Viewport
 from ..view.camera import render_size
 from .camera import add_camera, motion_points
@@ -96,7 +97,8 @@ class POSEANYTHING_OT_add_camera_move(bpy.types.Operator):
         count = key_count(self.move, self.amount)
         frames = {round(value) for value in np.linspace(first, last, count)}
         if keyable:  # what it does already stays below the move
-            frames |= {round(frame) for frame in keyed_frames(source) if first < frame < last}
+            keyed = (round(to_scene(scene, frame)) for frame in keyed_frames(source))
+            frames |= {frame for frame in keyed if first < frame < last}
         else:
             frames = set(range(first, last + 1))
         frames = sorted(frames)
@@ -110,11 +112,12 @@ class POSEANYTHING_OT_add_camera_move(bpy.types.Operator):
                 lenses.append((view.lens(scene, depsgraph), evaluated.data.lens, evaluated.data.ortho_scale))
         subject = bases[0] @ Vector((0, 0, -5)) if subject is None else subject
         camera = source if keyable else add_camera(context, source)
+        keys = [to_animation(scene, frame) for frame in frames]
         if not keyable:
-            write_keys(camera, frames, bases)
+            write_keys(camera, keys, bases)
         if self.move in UNREST:
             away = (subject - bases[0].translation).length
-            add_unrest(camera, self.move, self.amount, first, last, away)
+            add_unrest(camera, self.move, self.amount, keys[0], keys[-1], away)
         else:
             fine = 4 * count
             shares = np.interp(frames, np.linspace(first, last, fine), eased(fine))
@@ -123,13 +126,13 @@ class POSEANYTHING_OT_add_camera_move(bpy.types.Operator):
                 for share, base, (lens, _, _) in zip(shares, bases, lenses, strict=True)
             ]
             if self.move.startswith("ZOOM"):
-                for frame, (_, longer), (_, lens, scale) in zip(frames, moves, lenses, strict=True):
+                for frame, (_, longer), (_, lens, scale) in zip(keys, moves, lenses, strict=True):
                     camera.data.lens, camera.data.ortho_scale = lens * longer, scale / longer
                     path = "lens" if camera.data.type == "PERSP" else "ortho_scale"
                     camera.data.keyframe_insert(path, frame=frame)
             else:
-                write_keys(camera, frames, [place for place, _ in moves], interpolation="BEZIER")
-        show_keys(camera, scene.frame_current)
+                write_keys(camera, keys, [place for place, _ in moves], interpolation="BEZIER")
+        show_keys(camera, to_animation(scene, scene.frame_current_final))
 
 
 class _Recording:
@@ -145,7 +148,7 @@ class _Recording:
         self.frames = first, last
         self._window, self._screen, self._scene = context.window, context.screen, context.scene
         self._space, self._region = space, region
-        self._fps = context.scene.render.fps / context.scene.render.fps_base
+        self._fps = frame_rate(context.scene)
         self._begin = time.monotonic() + delay
         self._locked: bool | None = None
         self._resting: tuple | None = None
@@ -350,10 +353,10 @@ def keep_flight(
     data.shift_x = data.shift_y = 0.0
     width, height = render_size(scene)
     lenses = [lens_of(data, zoom, width, height) for zoom in zooms] if data.type == "PERSP" else None
-    write_keys(camera, frames, matrices, lenses)
+    write_keys(camera, [to_animation(scene, frame) for frame in frames], matrices, lenses)
     scene.camera = camera
     settings.view, settings.camera_source = "CAMERA", "SCENE"
-    show_keys(camera, scene.frame_current)
+    show_keys(camera, to_animation(scene, scene.frame_current_final))
     return camera
 
 

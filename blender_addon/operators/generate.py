@@ -4,6 +4,7 @@ do it with a take's settings and with a take's whole request."""
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 import time
 import uuid
@@ -92,7 +93,7 @@ def _film_again(
     take: Take,
     old: GenerationRequest,
     settings,
-    span: tuple[int, int] | None,
+    span: tuple[float, float] | None,
     interactive: bool,
 ) -> Generator[ExportStep, None, tuple[GenerationRequest, ClipRange]]:
     """Step by step: what a take's request asks for, of the present animation; `span` is the first and last
@@ -104,7 +105,8 @@ def _film_again(
     engine = usable_engine(old.engine)
     planned = range_of(take, old)
     if span is not None:
-        planned = planned.part(*span, engine)
+        times = planned.times.part(*span, engine.frame_step)
+        planned = dataclasses.replace(planned, times=times)
     view = recorded_view(take) or find_view(context, settings)
     clip, _ = yield from export_range(context, settings, planned, armatures, view, interactive, engine)
     return rebuild_request(uuid.uuid4().hex, clip, planned, settings, engine, old), planned
@@ -117,20 +119,19 @@ def retake_range(
     the take's own frame there, and its strip lies above the take's and gives way to it at the end. Nothing in
     the scene is set. Raises as `generate` does."""
     old, settings = read_take_request(take), scene_settings.recorded(take.record.get("settings", {}))
-    begin = (max(first, take.frame_start) - take.frame_start) // take.frame_step
-    first, last = take.frame_start + begin * take.frame_step, min(last, take.frame_start + take.duration - 1)
-    if last - first < take.frame_step:
+    times = take.times
+    begin = max(times.index_at(first), 0)
+    start, end = times.at(begin), min(last, times.end)
+    if end - start < times.step:
         raise ExportError(
-            f"{take.name} has frames {take.frame_start} to {take.frame_start + take.duration - 1}; "
-            "choose two or more of them."
+            f"{take.name} has frames {times.start:g} to {times.end:g}; choose two or more of them."
         )
     picture = take.folder / frame_name(take.name, begin)
     if not picture.is_file():
-        raise TakeError(f"Frame {first} of {take.name} is not there; choose a range that begins elsewhere.")
+        raise TakeError(f"Frame {start:g} of {take.name} is not there; choose a range that begins elsewhere.")
     settings.first_frame_source, settings.first_frame_path = "PICTURE", str(picture)
-    request, planned = yield from _film_again(context, take, old, settings, (first, last), interactive)
-    whole = last == take.frame_start + take.duration - 1
-    fade = 0 if whole else min(FADE, planned.duration // 2)
+    request, planned = yield from _film_again(context, take, old, settings, (start, end), interactive)
+    fade = 0 if end == times.end else min(FADE, int(planned.times.length) // 2)
     return [_submit(context, request, planned, {**take.record, "fade": fade}, [], _strip_offset(take))]
 
 
@@ -309,13 +310,13 @@ class POSEANYTHING_OT_retake_range(TakeOperator, GeneratingOperator, bpy.types.O
             except TakeError as error:
                 self.report({"ERROR"}, str(error))
                 return {"CANCELLED"}
-            scene, last = context.scene, take.frame_start + take.duration - 1
+            scene, first, last = context.scene, math.ceil(take.times.start), math.floor(take.times.end)
             chosen = (
                 (scene.frame_preview_start, scene.frame_preview_end)
                 if scene.use_preview_range
                 else (scene.frame_current, last)
             )
-            self.frame_start, self.frame_end = (min(max(frame, take.frame_start), last) for frame in chosen)
+            self.frame_start, self.frame_end = (min(max(frame, first), last) for frame in chosen)
             return context.window_manager.invoke_props_dialog(self, confirm_text="Retake")
         return super().invoke(context, event)
 

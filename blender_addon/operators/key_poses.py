@@ -7,9 +7,10 @@ import bpy
 from ..errors import ExportError
 from ..request.range import clip_range, key_poses, pose_frames
 from ..request.spans import selected_keys
+from ..times import whole_if_close
 
 
-def _chosen(context) -> set[int]:
+def _chosen(context) -> set[float]:
     """The scene frames that carry a pose now, where not all do."""
     settings = context.scene.poseanything
     if settings.pose_density == "HAND":
@@ -21,11 +22,11 @@ def _chosen(context) -> set[int]:
         frames = pose_frames(context, settings, planned) or ()
     except ExportError:
         return set()
-    return {planned.frame_start + index * planned.frame_step for index in frames}
+    return {planned.times.at(index) for index in frames}
 
 
 def _set(settings, frames) -> None:
-    settings.key_poses = " ".join(map(str, sorted(frames)))
+    settings.key_poses = " ".join(f"{frame:.10g}" for frame in sorted(frames))
     settings.pose_density = "HAND"
 
 
@@ -39,8 +40,10 @@ class POSEANYTHING_OT_toggle_key_pose(bpy.types.Operator):
     bl_options = {"REGISTER", "UNDO"}
 
     def execute(self, context):
-        settings, frame = context.scene.poseanything, context.scene.frame_current
-        _set(settings, _chosen(context) ^ {frame})
+        settings, frame = context.scene.poseanything, whole_if_close(context.scene.frame_current_final)
+        chosen = _chosen(context)
+        there = {other for other in chosen if abs(other - frame) < 0.5}
+        _set(settings, chosen - there if there else chosen | {frame})
         return {"FINISHED"}
 
 
@@ -51,7 +54,7 @@ class POSEANYTHING_OT_key_poses_from_selection(bpy.types.Operator):
     bl_options = {"REGISTER", "UNDO"}
 
     def execute(self, context):
-        settings, frames = context.scene.poseanything, {round(frame) for frame in selected_keys(context)}
+        settings, frames = context.scene.poseanything, set(selected_keys(context))
         if not frames:
             self.report({"ERROR"}, "Select keys of the rig in a time line first.")
             return {"CANCELLED"}

@@ -88,7 +88,7 @@ def adopt(context, take: Take) -> list[str]:
     engine = session.get().engine(settings.engine_name)
     notices = restore_engine(scene, engine, take) if engine is not None else []
     settings.use_custom_range = True
-    settings.frame_start, settings.frame_end = take.frame_start, take.frame_start + take.duration - 1
+    settings.frame_start, settings.frame_end = round(take.times.start), round(take.times.end)
     for obj in armatures:
         if obj.name in (limbs := record.get("limbs", {})):
             properties.restore(obj.data, limbs[obj.name])

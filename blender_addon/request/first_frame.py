@@ -14,6 +14,7 @@ from ..ground_truth.png import encode_png
 from ..ground_truth.scene_render import FrameRender, render_frame
 from ..ground_truth.viewport_picture import draw_viewport
 from ..rig.unkeyed import unkeyed_kept
+from ..times import go_to
 from ..view import SceneCamera, Viewport, fit
 from .export import ExportStep, under_step
 from .range import ClipRange
@@ -45,7 +46,7 @@ def make_first_frame(
     if settings.first_frame_source == LAST_RENDER:
         if not isinstance(view, SceneCamera):
             raise ExportError("The last render is seen through a camera; set the view to Camera.")
-        pixels = read_last_render(context.scene, view.find(context.scene), clip_range.frame_start)
+        pixels = read_last_render(context.scene, view.find(context.scene), clip_range.times.start)
     elif settings.first_frame_source == VIEWPORT:
         yield ExportStep(0.02, "Drawing the first frame")
         pixels = _draw(context, clip_range, view)
@@ -61,9 +62,10 @@ def _render(
 ) -> Generator[ExportStep, None, np.ndarray]:
     placed = fit(*view.frame_size(scene), clip_range.width, clip_range.height)
     yield ExportStep(0.0, "Rendering the first frame")
-    if not interactive or clip_range.frame_start < 0:
-        return render_frame(scene, view, placed, clip_range.frame_start)
-    job = FrameRender(scene, view, placed, clip_range.frame_start)
+    start = clip_range.times.start
+    if not interactive or start < 0 or start != int(start):
+        return render_frame(scene, view, placed, start)
+    job = FrameRender(scene, view, placed, int(start))
     try:
         while not job.ended:
             yield ExportStep(job.fraction, "Rendering the first frame", waiting=True)
@@ -82,7 +84,7 @@ def _draw(context, clip_range: ClipRange, view: SceneCamera | Viewport) -> np.nd
     camera = scene.camera
     try:
         with unkeyed_kept(scene, scene.frame_current, scene.frame_subframe):
-            scene.frame_set(clip_range.frame_start)
+            go_to(scene, clip_range.times.start)
             lens = view.lens(scene, context.evaluated_depsgraph_get())
             placed = fit(*view.frame_size(scene), clip_range.width, clip_range.height)
             return draw_viewport(scene, context.view_layer, *found, lens, placed)

@@ -3,47 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ..errors import ExportError
 from ..rig.animation import keyed_frames, movers
 from ..rig.subjects import find_armatures
 from ..shared.messages import MAX_CLIP_PIXELS, MAX_PIXELS, EngineDescription
+from ..times import ClipTimes, frame_rate, frames_in, to_scene, whole_if_close
 from ..view import clip_size
 from .subjects import find_subjects
 
 
 @dataclass(frozen=True)
 class ClipRange:
-    """When and how large. Clip frame i is scene frame `frame_start` + i * `frame_step`; the clip is shown
-    for `duration` scene frames, which may end before its last frame where the engine takes only certain
-    lengths."""
+    """When, how large in pixels, and how many frames a second."""
 
-    frame_start: int
-    frame_step: int
-    duration: int
-    num_frames: int
+    times: ClipTimes
     width: int
     height: int
     fps: float
 
     @property
-    def asked(self) -> int:
-        """How many frames the range has; engines may make more of them."""
-        return num_frames(self.duration, self.frame_step, None)
-
-    def part(self, first: int, last: int, engine: EngineDescription) -> ClipRange:
-        """The scene frames `first` to `last` of it, as an engine can take them."""
-        duration = last - first + 1
-        frames = num_frames(duration, self.frame_step, engine)
-        return replace(self, frame_start=first, duration=duration, num_frames=frames)
-
-
-def num_frames(duration: int, step: int, engine: EngineDescription | None) -> int:
-    """How many clip frames show `duration` scene frames, one for `step` of them: as many as an engine takes,
-    which may be more; without an engine just as many as it takes."""
-    frames = (duration - 1) // step + 1
-    return frames + -(frames - 1) % engine.frame_step if engine is not None else frames
+    def num_frames(self) -> int:
+        return self.times.num_frames
 
 
 def frame_range(scene, settings) -> tuple[int, int]:
@@ -67,8 +49,8 @@ def clip_range(context, settings, engine: EngineDescription | None) -> ClipRange
     aspect, whatever it is seen through. Raises `ExportError`."""
     scene = context.scene
     first, last = frame_range(scene, settings)
-    duration = last - first + 1
-    frames = num_frames(duration, settings.frame_step, engine)
+    duration, step = last - first + 1, settings.frame_step
+    frames = frames_in(duration, step, engine.frame_step if engine is not None else 1)
     multiple, most = 2, None
     if engine is not None:
         multiple, most = max(engine.size_multiple, 2), engine.max_frames
@@ -83,8 +65,8 @@ def clip_range(context, settings, engine: EngineDescription | None) -> ClipRange
             f"A clip of {frames} frames at {width} x {height} is too large; choose a smaller size or fewer "
             "frames."
         )
-    fps = scene.render.fps / scene.render.fps_base / settings.frame_step
-    return ClipRange(first, settings.frame_step, duration, frames, width, height, fps)
+    times = ClipTimes(first, step, frames, duration)
+    return ClipRange(times, width, height, frame_rate(scene) / times.pace)
 
 
 def pose_frames(context, settings, clip_range: ClipRange) -> tuple[int, ...] | None:
@@ -98,17 +80,23 @@ def pose_frames(context, settings, clip_range: ClipRange) -> tuple[int, ...] | N
         if settings.pose_density == "KEYS":
             frames = set(_keyed_frames(context, settings))
         elif settings.pose_density == "MARKERS":
-            frames = {marker.frame for marker in context.scene.timeline_markers}
+            frames = {to_scene(context.scene, marker.frame) for marker in context.scene.timeline_markers}
         else:
             frames = set(key_poses(settings))
-        indices = (round((frame - clip_range.frame_start) / clip_range.frame_step) for frame in frames)
+        indices = (round(clip_range.times.index_of(frame)) for frame in frames)
         chosen = (index for index in indices if 0 < index < last)
     return tuple(sorted({0, *chosen, last}))
 
 
-def key_poses(settings) -> list[int]:
+def key_poses(settings) -> list[float]:
     """The scene frames that were chosen by hand, in order."""
-    return sorted({int(word) for word in settings.key_poses.split() if word.lstrip("-").isdigit()})
+    found = set()
+    for word in settings.key_poses.split():
+        try:
+            found.add(whole_if_close(float(word)))
+        except (ValueError, OverflowError):
+            pass  # typed by hand
+    return sorted(found)
 
 
 def _keyed_frames(context, settings) -> Iterator[float]:
@@ -116,4 +104,4 @@ def _keyed_frames(context, settings) -> Iterator[float]:
     instancers, what drivers read."""
     for armature, instancers in find_armatures(find_subjects(context, settings)):
         for block in movers([armature, *instancers]):
-            yield from keyed_frames(block)
+            yield from (to_scene(context.scene, frame) for frame in keyed_frames(block))

@@ -57,15 +57,7 @@ def recorded_armatures(scene: bpy.types.Scene, take: Take) -> tuple[bpy.types.Ob
 
 def range_of(take: Take, request: GenerationRequest) -> ClipRange:
     """The range that a take was made of."""
-    return ClipRange(
-        take.frame_start,
-        take.frame_step,
-        take.duration,
-        take.num_frames,
-        request.width,
-        request.height,
-        request.fps,
-    )
+    return ClipRange(take.times, request.width, request.height, request.fps)
 
 
 def restore_engine(scene: bpy.types.Scene, engine: EngineDescription, take: Take) -> list[str]:
@@ -77,12 +69,4 @@ def restore_engine(scene: bpy.types.Scene, engine: EngineDescription, take: Take
 
 
 def take_for(folder: Path, name: str, clip_range: ClipRange, record: dict) -> Take:
-    return Take(
-        folder,
-        name,
-        clip_range.num_frames,
-        clip_range.frame_start,
-        clip_range.frame_step,
-        clip_range.duration,
-        record,
-    )
+    return Take(folder, name, clip_range.times, record)

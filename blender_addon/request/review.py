@@ -234,7 +234,7 @@ def _fingers(clip: Reviewed) -> Iterator[Finding]:
 
 def review_keys(settings, planned: ClipRange, pose_frames: tuple[int, ...] | None) -> Iterator[Finding]:
     """Whether poses at keyframes are what the user may expect of them."""
-    first, step, count = planned.frame_start, planned.frame_step, planned.num_frames
+    times, count = planned.times, planned.num_frames
     if settings.pose_density != "KEYS" or pose_frames is None or count < 3:
         return
     every = ("wm.context_set_enum", "Every n-th Frame", _density("NTH"))
@@ -246,7 +246,7 @@ def review_keys(settings, planned: ClipRange, pose_frames: tuple[int, ...] | Non
         )
     elif len(pose_frames) <= 2:
         yield Finding(
-            f"No keyframe lies between frame {first} and {first + (count - 1) * step}, so only the first "
+            f"No keyframe lies between frame {times.start:g} and {times.at(count - 1):g}, so only the first "
             "and the last pose are sent and what happens between them is lost.",
             "wm.context_set_enum",
             "Every Frame",

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import bpy
-
 from ..rig.animation import all_curves, movers
 from ..rig.subjects import find_armatures
 from ..sequencer import strips
+from ..times import frame_rate, to_scene
 from .subjects import find_subjects
 
 
@@ -45,8 +44,9 @@ def spans(context) -> list[Span]:
 def _markers(context) -> Iterator[Span]:
     """Between selected markers, or from a single one to the next; and the shot that the playhead is in."""
     scene = context.scene
-    frames = sorted({marker.frame for marker in scene.timeline_markers})
-    chosen = sorted({marker.frame for marker in scene.timeline_markers if marker.select})
+    at = {marker: round(to_scene(scene, marker.frame)) for marker in scene.timeline_markers}
+    frames = sorted(set(at.values()))
+    chosen = sorted({frame for marker, frame in at.items() if marker.select})
     if len(chosen) > 1:
         yield Span("Selected Markers", "MARKER_HLT", chosen[0], chosen[-1])
     elif chosen:
@@ -66,11 +66,11 @@ def _selected_keys(context) -> Iterator[Span]:
 
 
 def selected_keys(context) -> list[float]:
-    """The frames of the selected keys of the subjects and of what moves them."""
+    """The scene frames of the selected keys of the subjects and of what moves them."""
     rigs = find_armatures(find_subjects(context, context.scene.poseanything))
     blocks = movers([each for rig, instancers in rigs for each in (rig, *instancers)])
     return [
-        key.co.x
+        to_scene(context.scene, key.co.x)
         for block in blocks
         for curve in all_curves(block)
         for key in curve.keyframe_points
@@ -86,9 +86,5 @@ def _selected_strips(context) -> Iterator[Span]:
     chosen = [strip for strip in strips.all_strips(edit) if strip.select]
     if chosen:
         first, end = (f(strips.span(strip)[k] for strip in chosen) for k, f in ((0, min), (1, max)))
-        rate = _rate(context.scene) / _rate(edit)
+        rate = frame_rate(context.scene) / frame_rate(edit)
         yield Span("Selected Strips", "SEQUENCE", round(first * rate), round(end * rate) - 1)
-
-
-def _rate(scene: bpy.types.Scene) -> float:
-    return scene.render.fps / scene.render.fps_base

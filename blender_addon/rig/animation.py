@@ -39,7 +39,7 @@ def all_curves(block: bpy.types.ID) -> Iterator[bpy.types.FCurve]:
 
 
 def keyed_frames(block: bpy.types.ID) -> Iterator[float]:
-    """The scene frames at which a block is keyed, in its action and through the NLA."""
+    """The frames of the animation at which a block is keyed, in its action and through the NLA."""
     animation = getattr(block, "animation_data", None)
     if animation is None:
         return
@@ -73,7 +73,8 @@ def _strips(animation: bpy.types.AnimData) -> Iterator[bpy.types.NlaStrip]:
 
 
 def _through_strip(strip: bpy.types.NlaStrip, frames: set[float]) -> Iterator[float]:
-    """Scene frames at which an NLA strip plays frames of its action, repeated, scaled or reversed."""
+    """Frames of the animation at which an NLA strip plays frames of its action, repeated, scaled or
+    reversed."""
     first, last = strip.action_frame_start, strip.action_frame_end
     length = max(last - first, 1e-6)
     for frame in frames:

@@ -12,6 +12,7 @@ import bpy
 
 from ..shared.pose import MAX_SIDE
 from ..takes.take import Take, TakeError, from_json, to_json
+from ..times import frame_rate
 
 TAKE_ID = "poseanything_job"
 """The custom property by which a strip is known; every strip of one take has the same value."""
@@ -120,13 +121,13 @@ def rate_in(scene: bpy.types.Scene, take: Take) -> float:
     clip = take.record.get("fps")
     if not isinstance(clip, (int, float)) or clip <= 0:
         return 1.0
-    rate = scene.render.fps / scene.render.fps_base / (clip * take.frame_step)
+    rate = frame_rate(scene) / (clip * take.times.pace)
     return 1.0 if abs(rate - 1) < 1e-3 else rate
 
 
 def place_of(scene: bpy.types.Scene, take: Take) -> int:
-    """Where in a scene's sequencer the time is at which a take was filmed."""
-    return round(take.frame_start * rate_in(scene, take))
+    """Where in a scene's sequencer the time is at which a take is shown."""
+    return round(take.times.shown_from * rate_in(scene, take))
 
 
 def retire(scene: bpy.types.Scene, take: Take) -> None:
@@ -136,7 +137,7 @@ def retire(scene: bpy.types.Scene, take: Take) -> None:
     Only strips go that are as they were made, and nothing else: the list keeps their takes, whose Show brings
     them back.
     """
-    shot = (take.record.get("scene"), take.frame_start, take.duration)
+    shot = (take.record.get("scene"), take.times.start, take.times.duration)
     untouched: dict[str, list] = {}
     used = {
         source
@@ -150,7 +151,7 @@ def retire(scene: bpy.types.Scene, take: Take) -> None:
             other = take_of(strip)
         except TakeError:
             continue
-        filmed = (other.record.get("scene"), other.frame_start, other.duration)
+        filmed = (other.record.get("scene"), other.times.start, other.times.duration)
         start = place_of(scene, other)
         if filmed == shot and span(strip) == (start, start + other.length(rate_in(scene, other))):
             untouched.setdefault(strip[TAKE_ID], []).append(strip)

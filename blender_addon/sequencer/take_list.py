@@ -17,6 +17,7 @@ from bpy.props import (
 from ..connection.jobs import ENDED
 from ..path_options import RELATIVE
 from ..takes.take import RECORD, Take, TakeError, read_take
+from ..times import frames_in
 from . import compare, strips
 
 
@@ -134,7 +135,7 @@ def enter_strips() -> None:
                 continue
             known.add(strip[strips.TAKE_ID])
             filmed = bpy.data.scenes.get(take.record.get("scene", ""), scene)
-            shown = -(-len(strip.elements) // take.frame_step)
+            shown = frames_in(len(strip.elements), take.times.pace * strips.rate_in(scene, take))
             enter(filmed, strip[strips.TAKE_ID], take, min(shown, take.num_frames))
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from ..shared.messages import GenerationRequest
 from ..shared.request_file import SUFFIX, read_request, write_request
 from ..shared.schema import MessageError
+from ..times import ClipTimes
 
 RECORD = "take.json"
 FIRST_FRAME = "first_frame.png"
@@ -25,32 +26,32 @@ class TakeError(Exception):
 class Take:
     """Where a clip's frames are and how they lie on the scene's time.
 
-    folder holds `num_frames` frames (or the first of them). Frame i is shown for `frame_step` scene frames
-    from `frame_start` + i * `frame_step` on, the clip for `duration` scene frames in all. `record` is what
-    the clip was made
-    with: JSON-able, enough to make it again.
+    folder holds the clip's frames, or the first of them. `record` is what the clip was made with: JSON-able,
+    enough to make it again.
     """
 
     folder: Path
     name: str
-    num_frames: int
-    frame_start: int
-    frame_step: int
-    duration: int
+    times: ClipTimes
     record: dict
+
+    @property
+    def num_frames(self) -> int:
+        """How many frames the whole clip has."""
+        return self.times.num_frames
 
     def element_names(self, num_frames: int, rate: float = 1.0) -> list[str]:
         """File names shown, frame for frame of a sequencer, once the first `num_frames` frames are there.
         `rate` is the sequencer's frame rate over that of the scene that was filmed: the clip lasts as long
         there."""
-        pace = self.frame_step * rate
+        pace = self.times.pace * rate
         length = min(math.ceil(num_frames * pace - 1e-6), self.length(rate))
         shown = (int(i / pace + 1e-6) for i in range(length))
         return [frame_name(self.name, min(i, num_frames - 1)) for i in shown]
 
     def length(self, rate: float = 1.0) -> int:
         """For how many frames of a sequencer the whole clip is shown."""
-        return max(round(self.duration * rate), 1)
+        return max(round(self.times.length * rate), 1)
 
     def frames_on_disk(self) -> int:
         """How many frames there are, counted up to the first gap."""
@@ -121,14 +122,19 @@ def read_take_request(take: Take) -> GenerationRequest:
 
 def to_json(take: Take) -> str:
     """A take as text, for its folder and its strip."""
+    times = take.times
     fields = {
         "name": take.name,
-        "num_frames": take.num_frames,
-        "frame_start": take.frame_start,
-        "frame_step": take.frame_step,
-        "duration": take.duration,
+        "num_frames": times.num_frames,
+        "frame_start": times.start,
+        "frame_step": times.step,
+        "duration": times.duration,
         "record": take.record,
     }
+    if times.speed != 1:  # earlier releases know neither
+        fields["speed"] = times.speed
+    if times.place is not None:
+        fields["place"] = times.place
     return json.dumps(fields, indent=1, ensure_ascii=False)
 
 
@@ -136,14 +142,25 @@ def from_json(text: str, folder: Path) -> Take:
     """The take that `to_json` wrote; `folder` is where it lies now. Raises `TakeError`."""
     try:
         fields = json.loads(text)
-        take = Take(folder=folder, **fields)
-        numbers = (take.num_frames, take.frame_step, take.duration)
-        whole = all(isinstance(number, int) and number > 0 for number in numbers) and isinstance(
-            take.frame_start, int
+        times = ClipTimes(
+            fields["frame_start"],
+            fields["frame_step"],
+            fields["num_frames"],
+            fields["duration"],
+            fields.get("speed", 1.0),
+            fields.get("place"),
         )
-        if not (whole and isinstance(take.name, str) and isinstance(take.record, dict)):
+        take = Take(folder, fields["name"], times, fields["record"])
+        moments = (times.start, times.shown_from)
+        spans = (times.num_frames, times.step, times.duration, times.speed)
+        right = (
+            all(isinstance(number, (int, float)) and math.isfinite(number) for number in (*moments, *spans))
+            and min(spans) > 0
+            and isinstance(times.num_frames, int)
+        )
+        if not (right and isinstance(take.name, str) and isinstance(take.record, dict)):
             raise ValueError("fields of the wrong kind")
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise TakeError(
             f"What {folder.name} was made with can't be read; its frames are in {folder}."
         ) from error

@@ -94,7 +94,7 @@ def _draw() -> None:
         context, context.scene.poseanything, session.get().engine(context.scene.poseanything.engine_name)
     )
     rectangle = _rectangle(context, planned)
-    index = (context.scene.frame_current - planned.frame_start) // planned.frame_step
+    index = planned.times.index_at(context.scene.frame_current_final)
     if rectangle is None or not 0 <= index < rectangle.num_frames:
         return
     left, bottom, right, top = box

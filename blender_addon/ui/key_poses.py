@@ -13,6 +13,7 @@ from ..request.range import ClipRange, clip_range, pose_frames
 from ..request.subjects import find_subjects
 from ..shared.engines import EngineDescription
 from ..shared.strength import suggest_guidance_scale
+from ..times import to_animation
 from .text import paragraph
 
 COLOUR = (1.0, 0.55, 0.1, 1.0)
@@ -103,7 +104,7 @@ def _draw() -> None:
     scale = context.preferences.system.ui_scale
     corners, height = [], 10 * scale
     for index in posed_frames(context, planned):
-        frame = planned.frame_start + index * planned.frame_step
+        frame = to_animation(context.scene, planned.times.at(index))
         x, _ = region.view2d.view_to_region(frame, 0, clip=False)
         if -SIZE * scale <= x <= region.width + SIZE * scale:
             half = SIZE * scale

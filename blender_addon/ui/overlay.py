@@ -163,9 +163,9 @@ def _draw_onion(context, box: Box, shown) -> None:
             _take = folder, None
             return
     take, distance = _take[1], shown.onion_distance
-    now = context.scene.frame_current - take.frame_start
+    now = context.scene.frame_current_final
     for offset, tint in ((0, WHITE[:3]), (-distance, BEFORE), (distance, AFTER)):
-        index = (now + offset) // take.frame_step
+        index = take.times.index_at(now + offset)
         if 0 <= index < item.frames:
             texture = texture_of(str(take.folder / frame_name(take.name, index)))
             if texture is not None:

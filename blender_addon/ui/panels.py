@@ -20,6 +20,7 @@ from ..request.subjects import find_subjects
 from ..sequencer import strips
 from ..shared.engines import short_label
 from ..takes.take import TakeError
+from ..times import frame_rate
 from ..view import fit
 from . import limbs, pictures
 from .camera import draw_camera
@@ -90,12 +91,12 @@ class _Main:
         except ExportError:
             pass  # said above, or it is when Generate is pressed
         else:
-            seconds = planned.duration * context.scene.render.fps_base / context.scene.render.fps
+            seconds = planned.times.length / frame_rate(context.scene)
             layout.label(
-                text=f"{planned.asked} frames, {planned.width} x {planned.height}, {seconds:.1f} s",
+                text=f"{planned.times.asked} frames, {planned.width} x {planned.height}, {seconds:.1f} s",
                 icon="SEQUENCE",
             )
-            if planned.num_frames > planned.asked:
+            if planned.num_frames > planned.times.asked:
                 layout.label(text=f"{engine.short_label} makes {planned.num_frames} of them", icon="BLANK1")
         if engine is not None and not engine.neural:
             layout.label(text=f"{engine.short_label}: {ANIMATIC.lower()}", icon="INFO")

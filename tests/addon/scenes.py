@@ -40,11 +40,13 @@ def make_rig(name="Rig", x=0.0):
     return rig
 
 
-def make_take(folder, name="fox_001", num_frames=5, frame_start=10, frame_step=1, duration=None, record=None):
-    duration = duration or num_frames * frame_step
-    return module("takes.take").Take(
-        folder, name, num_frames, frame_start, frame_step, duration, record or {}
+def make_take(
+    folder, name="fox_001", num_frames=5, frame_start=10, frame_step=1, duration=None, record=None, **given
+):
+    times = module("times").ClipTimes(
+        frame_start, frame_step, num_frames, duration or num_frames * frame_step, **given
     )
+    return module("takes.take").Take(folder, name, times, record or {})
 
 
 def session():

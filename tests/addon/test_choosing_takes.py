@@ -102,7 +102,7 @@ def test_a_part_of_a_take_is_made_again_and_joined(shot, served, sent):
     assert again == {"FINISHED"}
     part, strip, request = newest_job(), strip_of(newest_job()), sent[-1]
     assert request.first_frame == (whole.take.folder / "Scene_001_0004.png").read_bytes(), "frame 8's own"
-    assert request.num_frames == 5 and part.take.frame_start == 8
+    assert request.num_frames == 5 and part.take.times.start == 8
     assert span(strip) == (108, 113) and strip.channel > old.channel
     scene = module("sequencer.strips").find_strip(part.id)[0]
     opacities = []

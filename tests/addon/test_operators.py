@@ -251,7 +251,7 @@ def test_lengths_and_sizes_are_those_the_engine_takes(shot, addon):
     settings.use_custom_range, settings.frame_start, settings.frame_end = True, 10, 89
     settings.long_side = 832
     made = plan(context, settings, engine)
-    assert (made.num_frames, made.duration, made.frame_start) == (81, 80, 10), (
+    assert (made.num_frames, made.times.duration, made.times.start) == (81, 80, 10), (
         "81 of 80: the last is a handle"
     )
     assert made.width == 832 and made.height % 32 == 0
@@ -259,7 +259,8 @@ def test_lengths_and_sizes_are_those_the_engine_takes(shot, addon):
     assert plan(context, settings, engine).num_frames == 1
     shot.use_preview_range, shot.frame_preview_start, shot.frame_preview_end = True, 3, 7
     settings.use_custom_range = False
-    assert plan(context, settings, None).frame_start == 3 and plan(context, settings, None).num_frames == 5
+    planned = plan(context, settings, None)
+    assert (planned.times.start, planned.num_frames) == (3, 5)
     settings.use_custom_range, settings.frame_end = True, 400
     with pytest.raises(
         module("errors").ExportError, match="at most 121; shorten the range or raise the step"

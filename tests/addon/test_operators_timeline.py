@@ -112,4 +112,4 @@ def test_a_range_that_is_too_long_for_the_engine_has_a_button(shot):
     assert getattr(getattr(bpy.ops, category), name)(**dict(finding.properties)) == {"FINISHED"}
     assert not blockers.size_blockers(bpy.context, engine)
     planned = module("request.range").clip_range(bpy.context, shot.poseanything, engine)
-    assert planned.num_frames <= 121 and planned.num_frames % 4 == 1 and planned.duration == 500
+    assert planned.num_frames <= 121 and planned.num_frames % 4 == 1 and planned.times.duration == 500

@@ -8,7 +8,7 @@ import time
 import bpy
 import pytest
 
-from tests.addon.scenes import names, poll_until, settle, span
+from tests.addon.scenes import make_take, names, poll_until, settle, span
 from tests.addon.servers import make_request, module
 
 
@@ -22,7 +22,7 @@ class Live:
         takes = module("takes.take")
         request = make_request(num_frames=num_frames, **fields)
         folder, name = takes.claim_folder(self.output, stem)
-        take = takes.Take(folder, name, num_frames, 1, 1, num_frames, {"seed": 1})
+        take = make_take(folder, name, num_frames, 1, record={"seed": 1})
         takes.write_take(take, request)
         engine = poll_until(lambda: self.session.bridge.engine("draft"))
         return self.session.submit(request, take, bpy.context.scene, engine, make_movie)

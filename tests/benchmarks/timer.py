@@ -23,7 +23,7 @@ def stream(bpy, session, folder: Path) -> list[float]:
     """Seconds that each tick with work took, from the submission to the last frame shown."""
     takes = module("takes.take")
     path, name = takes.claim_folder(folder, "take")
-    take = takes.Take(path, name, FRAMES, 1, 1, FRAMES, {})
+    take = takes.Take(path, name, module("times").ClipTimes(1, 1, FRAMES, FRAMES), {})
     job = session.submit(make_request(), take, bpy.context.scene, session.bridge.engine("footage"))
     ticks = []
     while session.in_progress(job):

@@ -84,7 +84,7 @@ def shoot(bpy):
     render, truth = module("ground_truth.scene_render").render_frame, {}
     for share in MEASURED:
         index = round(share * (planned.num_frames - 1))
-        frame = planned.frame_start + index * planned.frame_step
+        frame = planned.times.at(index)
         scene.frame_set(frame)
         truth[index] = render(scene, view, placed, frame)
     return request, truth

@@ -150,8 +150,9 @@ def room_of(module: str) -> str:
 
 
 EXTENSION = (
-    {"errors", "handlers", "path_options", "takes"},
-    {"connection", "view"},
+    {"errors", "handlers", "path_options", "times"},
+    {"takes", "view"},
+    {"connection"},
     {"rig", "sequencer", "preferences", "engine_settings"},
     {"ground_truth", "session", "camera"},
     {"settings", "examples"},
