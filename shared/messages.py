@@ -18,6 +18,7 @@ from .schema import (
     Blob,
     Checked,
     Choice,
+    Flag,
     Integer,
     Line,
     Many,
@@ -35,6 +36,9 @@ PROTOCOL_VERSION = 2
 MAX_PIXELS = 2048 * 2048
 MAX_CLIP_PIXELS = MAX_FRAMES * 1280 * 720
 MAX_PICTURE_BYTES = 64 << 20
+MAX_FILMED_FRAMES = 512
+MAX_FILMED_PIXELS = MAX_FILMED_FRAMES * 640 * 384
+MAX_FILMED_BYTES = 48 << 20
 
 PIECE_BYTES = 64 << 10
 """A message to the server that is larger goes in pieces."""
@@ -205,6 +209,54 @@ class GenerationRequest(Checked):
         return tuple(range(self.num_frames)) if self.pose_frames is None else self.pose_frames
 
 
+@dataclass(frozen=True, eq=False)
+class PoseRequest(Checked):
+    """Asks for the poses of a filmed subject, or, of a single picture, for the subject's mask alone.
+
+    It is a job as a `GenerationRequest` is: queued, told of by `Progress`, ended by `Cancel`, taken up again
+    by `Resume`. Its result is its last message, `FoundPoses`.
+
+    frames: PNG or JPEG files one after the other, all of `width` x `height`; `lengths` [F] are their bytes.
+    box: (left, top, right, bottom) around the subject in the first frame, as fractions of width and height.
+    points, background: [N, 2] fractions: places on the subject, and beside it. Without any of these the
+        subject is what moves.
+    """
+
+    job: str = declare(JobId)
+    width: int = declare(Integer(16, MAX_SIDE), label="The video's width")
+    height: int = declare(Integer(16, MAX_SIDE), label="The video's height")
+    fps: float = declare(Number(0.01, 1000), label="The frame rate")
+    lengths: np.ndarray = declare(Array("int32", (None,), MAX_FILMED_FRAMES), label="The number of frames")
+    frames: bytes | memoryview = declare(Blob(MAX_FILMED_BYTES), label="The video")
+    box: np.ndarray | None = declare(Optional(Array("float32", (4,), 4, finite_within=1)), None)
+    points: np.ndarray = declare(
+        Array("float32", (None, 2), 128, finite_within=1),
+        default_factory=lambda: np.zeros((0, 2), np.float32),
+    )
+    background: np.ndarray = declare(
+        Array("float32", (None, 2), 128, finite_within=1),
+        default_factory=lambda: np.zeros((0, 2), np.float32),
+    )
+
+    def validate(self):
+        if not self.lengths.size or (self.lengths < 1).any():
+            raise MessageError("The video has no frames; choose another part of it.")
+        if int(self.lengths.sum(dtype=np.int64)) != memoryview(self.frames).nbytes:
+            raise MessageError("The video's frames do not cover its bytes; send it again.")
+        if len(self.lengths) * self.width * self.height > MAX_FILMED_PIXELS:
+            raise MessageError(
+                f"{len(self.lengths)} frames at {self.width} x {self.height} are too many to look for poses "
+                "in; choose a shorter part of the video."
+            )
+        places = [values for values in (self.box, self.points, self.background) if values is not None]
+        if any((values < 0).any() for values in places):
+            raise MessageError("The subject's place lies outside of the picture; point at it again.")
+        if self.box is not None and (self.box[:2] >= self.box[2:]).any():
+            raise MessageError("The box around the subject is empty; draw it again.")
+        if len(self.lengths) == 1 and self.box is None and not len(self.points):
+            raise MessageError("Nothing moves in a single picture; point at the subject.")
+
+
 @dataclass(frozen=True)
 class Hello(Checked):
     """Opens a connection and, repeated, keeps it: the server answers each with `Welcome`."""
@@ -297,13 +349,25 @@ class FrameRequest(Checked):
 
 
 @dataclass(frozen=True)
+class PoseFinderDescription(Checked):
+    """What finds poses in videos: whether it can be used, if not, why, and else what by and what that is
+    worth."""
+
+    ready: bool = declare(Flag(), True)
+    reason: str = declare(Line(1024), "")
+    note: str = declare(Line(1024), "")
+
+
+@dataclass(frozen=True)
 class Welcome(Checked):
-    """Who answers, which engines it has and how busy it is."""
+    """Who answers, which engines it has and how busy it is. `pose_finder` is None where it takes no
+    `PoseRequest`."""
 
     server_version: str = declare(Line(64))
     engines: tuple[EngineDescription, ...] = declare(Many(Struct(EngineDescription), 32))
     device: str = declare(Line(256), "")
     jobs: int = declare(Integer(0, 1_000_000), 0)
+    pose_finder: PoseFinderDescription | None = declare(Optional(Struct(PoseFinderDescription)), None)
 
 
 JOB_STATES = ("waiting", "running", "done", "failed")
@@ -453,6 +517,31 @@ class Done(Checked):
     note: str = declare(Line(1024), "")
 
 
+@dataclass(frozen=True, eq=False)
+class FoundPoses(Checked):
+    """What a `PoseRequest` asked for; nothing more of it follows.
+
+    pose: on a canvas of the video's size, its limbs followed over time. A single picture's has no limbs.
+    mask: [height, width] uint8, 1 on the subject in the first frame, 0 elsewhere.
+    masks: [F, h, w] uint8, the same for every frame at a smaller size (1/8); a frame without the subject is
+        all 0.
+    note: what the user should know of how it was found.
+    """
+
+    job: str = declare(JobId)
+    pose: PoseSequence = declare(Struct(PoseSequence))
+    mask: np.ndarray = declare(Array("uint8", (None, None), MAX_FILMED_PIXELS, compress=True))
+    masks: np.ndarray = declare(Array("uint8", (None, None, None), MAX_FILMED_PIXELS // 16, compress=True))
+    seconds: float = declare(Number(0, 1e9), 0.0)
+    note: str = declare(Line(1024), "")
+
+    def validate(self):
+        if self.mask.shape != (self.pose.height, self.pose.width):
+            raise MessageError("The subject's mask has another size than its poses; look for them again.")
+        if len(self.masks) != self.pose.num_frames or not self.masks.size:
+            raise MessageError("The poses have other frames than their masks; look for them again.")
+
+
 @dataclass(frozen=True)
 class Failed(Checked):
     """The job, or with an empty `job` the message itself, could not be served: what is wrong, and what to
@@ -526,6 +615,7 @@ class More(Checked):
 CLIENT_MESSAGES = (
     Hello,
     GenerationRequest,
+    PoseRequest,
     Cancel,
     Resume,
     Received,
@@ -545,13 +635,16 @@ SERVER_MESSAGES = (
     Preview,
     Frame,
     Done,
+    FoundPoses,
     Failed,
     Cancelled,
     Status,
     *LIVE_ANSWERS,
     More,
 )
-ENDINGS = (Done, Failed, Cancelled)
+JOBS = (GenerationRequest, PoseRequest)
+"""What is queued and worked at."""
+ENDINGS = (Done, FoundPoses, Failed, Cancelled)
 """After one of these nothing more of a job follows."""
 
 

@@ -27,6 +27,7 @@ from shared.keys import LOCAL_NAME
 from shared.messages import (
     CLIENT_MESSAGES,
     ENDINGS,
+    JOBS,
     Accepted,
     Cancel,
     Cancelled,
@@ -38,6 +39,7 @@ from shared.messages import (
     LiveClose,
     LiveOpen,
     LivePose,
+    PoseRequest,
     Progress,
     Queued,
     Received,
@@ -52,10 +54,10 @@ from . import ServerError
 from .descriptors import raise_descriptor_limit
 from .frontend import Client, Frontend
 from .keys import KeyRing
-from .limits import Refusal, check_request
+from .limits import Refusal, check_pose_finder, check_request
 from .live import LiveDesk, session_named
 from .process import private_folder
-from .queue import FairQueue, PendingRequest, QueueFull
+from .queue import POSES, FairQueue, PendingRequest, QueueFull
 from .settings import Settings
 from .slots import Crew, WorkerSlot, choose
 from .status import describe, survey
@@ -385,7 +387,7 @@ class Broker:
         else:
             if isinstance(message, Hello):
                 self._welcome(client, now)
-            elif isinstance(message, GenerationRequest):
+            elif isinstance(message, JOBS):
                 self._accept(client, message, buffers)
             elif isinstance(message, Resume):
                 self._resume(client, message)
@@ -433,7 +435,13 @@ class Broker:
     def _welcome(self, client: Client, now: float) -> None:
         engines = tuple(self._engines.values())
         at_work = sum(pending.ending is None for pending in self._jobs.values())
-        welcome = Welcome(server_version=__version__, engines=engines, device=self._crew.device, jobs=at_work)
+        welcome = Welcome(
+            server_version=__version__,
+            engines=engines,
+            device=self._crew.device,
+            jobs=at_work,
+            pose_finder=self._crew.pose_finder,
+        )
         if all(message.job is not None for message in client.outbox):  # else one waits there already
             self._frontend.send(client, welcome)
         if now - self._described > REFRESH_AFTER:
@@ -442,7 +450,9 @@ class Broker:
                 if slot.process and slot.process.idle:
                     slot.process.send(wire.encode(Hello()))
 
-    def _accept(self, client: Client, request: GenerationRequest, parts: Sequence[memoryview]) -> None:
+    def _accept(
+        self, client: Client, request: GenerationRequest | PoseRequest, parts: Sequence[memoryview]
+    ) -> None:
         known = self._jobs.get((client.user, request.job))
         if known is not None:
             if self._store.job(known.number).digest == content_digest(parts):
@@ -452,28 +462,27 @@ class Broker:
             self._refuse(client, "", "invalid", reason)
             return
         try:
-            check_request(request, self._engines)
+            if isinstance(request, GenerationRequest):
+                check_request(request, self._engines)
+                engine, model = request.engine, self._model_of(request)
+            else:
+                check_pose_finder(self._crew.pose_finder)
+                engine, model = POSES, None
             self._queue.require_room(client.user)
             for job in self._store.in_the_way(sum(part.nbytes for part in parts)):
                 log.warning("Job %r, which nobody has fetched, makes room for a new one", job.id)
                 self._forget_job(self._jobs[job.client, job.id])
-            stored = self._store.add(client.user, request.job, request.engine, parts, describe(request))
+            stored = self._store.add(client.user, request.job, engine, parts, describe(request))
         except Refusal as error:
             self._refuse(client, request.job, error.code, str(error))
         except (QueueFull, StoreFull) as error:
             self._refuse(client, request.job, "full", str(error))
         else:
-            pending = PendingRequest(client.user, request.job, request.engine, stored.number, client)
-            pending.model, pending.about = self._model_of(request), stored.about
+            pending = PendingRequest(client.user, request.job, engine, stored.number, client)
+            pending.model, pending.about = model, stored.about
             self._jobs[pending.user, pending.job] = pending
             self._queue.add(pending)
-            log.info(
-                "Job %r of client %s: %d frames by %s",
-                pending.job,
-                client,
-                request.num_frames,
-                pending.engine,
-            )
+            log.info("Job %r of client %s: %s of %s", pending.job, client, pending.engine, _length(request))
             self._say(pending, Accepted(job=pending.job))
 
     def _resume(self, client: Client, message: Resume) -> None:
@@ -786,6 +795,11 @@ class Broker:
         self._reader.shutdown(wait=True, cancel_futures=True)
         self._store.close()
         self._folder.cleanup()
+
+
+def _length(request: GenerationRequest | PoseRequest) -> str:
+    count = request.num_frames if isinstance(request, GenerationRequest) else len(request.lengths)
+    return f"{count} frames"
 
 
 def _read_message(buffers: Sequence[memoryview]) -> messages.Checked | Exception:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from shared import engines
 from shared.engines import EngineDescription
-from shared.messages import GenerationRequest
+from shared.messages import GenerationRequest, PoseFinderDescription
 from shared.schema import MessageError
 
 
@@ -38,3 +38,10 @@ def _check(request, offered, check) -> None:
         check(request, engine)
     except MessageError as error:
         raise Refusal(str(error)) from error
+
+
+def check_pose_finder(finder: PoseFinderDescription | None) -> None:
+    """Raises `Refusal` where no worker looks for poses in videos."""
+    if finder is None or not finder.ready:
+        reason = finder.reason if finder is not None else ""
+        raise Refusal(reason or "This server can't find poses in videos; start it anew.", "engine")

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from .slots import WorkerSlot
 
 
+POSES = "poses"
+"""What stands for the engine of those that ask for poses in videos."""
+
+
 class QueueFull(Exception):
     """There is no room for another request. Its text is one sentence for the user."""
 

@@ -14,11 +14,11 @@ from itertools import islice
 import zmq
 
 from shared.engines import EngineDescription
-from shared.messages import Progress, Welcome
+from shared.messages import PoseFinderDescription, Progress, Welcome
 
 from . import ServerError
 from .process import CANT_START, WorkerProcess, explain_exit
-from .queue import FairQueue, PendingRequest
+from .queue import POSES, FairQueue, PendingRequest
 from .settings import Settings
 
 log = logging.getLogger(__name__)
@@ -54,6 +54,7 @@ class WorkerSlot:
     kill_at: float | None = None
     engines: dict[str, EngineDescription] = field(default_factory=dict)
     device: str = ""
+    pose_finder: PoseFinderDescription | None = None
     models: dict[str, object] = field(default_factory=dict)
     progress: Progress | None = None
     failed_starts: int = 0
@@ -67,18 +68,20 @@ class WorkerSlot:
         """The process tells what it can do, and that it is idle unless it is at a job."""
         assert self.process is not None
         self.engines = {engine.name: engine for engine in welcome.engines}
-        self.device = welcome.device
+        self.device, self.pose_finder = welcome.device, welcome.pose_finder
         self.process.reported, self.process.idle = True, self.running is None
         self.failed_starts = 0
 
     def can_make(self, pending: PendingRequest) -> bool:
+        if pending.engine == POSES:
+            return self.pose_finder is not None and self.pose_finder.ready
         engine = self.engines.get(pending.engine)
         return engine is not None and engine.ready
 
     def has_loaded(self, pending: PendingRequest) -> int:
         """How much of what a job needs is in memory here: 2 is all, 1 its engine with another model."""
         engine = self.engines.get(pending.engine)
-        if engine is not None and not engine.neural:
+        if pending.engine == POSES or (engine is not None and not engine.neural):
             return 2
         if pending.engine not in self.models:
             return 0
@@ -123,6 +126,12 @@ class Crew:
                 if name not in offered or (engine.ready and not offered[name].ready):
                     offered[name] = engine
         return offered
+
+    @property
+    def pose_finder(self) -> PoseFinderDescription | None:
+        """What finds poses in videos; that of a slot where it is ready."""
+        found = [slot.pose_finder for slot in self.slots if slot.pose_finder is not None]
+        return next((finder for finder in found if finder.ready), found[0] if found else None)
 
     @property
     def device(self) -> str:

@@ -10,8 +10,10 @@ from shared.messages import (
     MAX_LISTED,
     Done,
     Failed,
+    FoundPoses,
     GenerationRequest,
     JobStatus,
+    PoseRequest,
     Status,
     UserStatus,
     WorkerStatus,
@@ -26,8 +28,10 @@ Who = Callable[[bytes], str]
 """The name of a user."""
 
 
-def describe(request: GenerationRequest) -> dict[str, Any]:
+def describe(request: GenerationRequest | PoseRequest) -> dict[str, Any]:
     """What is remembered of a request, for those who look."""
+    if isinstance(request, PoseRequest):
+        return {"width": request.width, "height": request.height, "fps": request.fps}
     prompt = " ".join(request.prompt.split())
     return {
         "num_frames": request.num_frames,
@@ -84,7 +88,7 @@ def _job(pending: PendingRequest, position: int, seen: bool, who: Who) -> JobSta
     state, note = "running" if pending.slot else "waiting", ""
     if pending.ending is not None:
         ending = wire.decode(pending.ending)
-        state = "done" if isinstance(ending, Done) else "failed"
+        state = "done" if isinstance(ending, (Done, FoundPoses)) else "failed"
         note = ending.message if isinstance(ending, Failed) else getattr(ending, "note", "")
     return JobStatus(
         job=pending.job if seen else "",

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from importlib import import_module
 
 from shared.engines import EngineDescription
+from shared.messages import PoseFinderDescription
 
-from .base import Engine, EngineError
+from .base import Engine, EngineError, PoseFinder
 
 log = logging.getLogger(__name__)
 
@@ -18,6 +19,27 @@ ENGINES = {
     "draft": "inference_server.engines.draft:DraftEngine",
 }
 """The best first: where none is named, the first that is ready makes the clip."""
+POSE_FINDER = "inference_server.xpose.finder:VideoPoseFinder"
+"""What finds poses in videos, as `module:Class`."""
+
+
+def find_pose_finder() -> type[PoseFinder]:
+    """The class of what finds poses in videos."""
+    module, _, attribute = POSE_FINDER.partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def describe_pose_finder() -> PoseFinderDescription:
+    """What finds poses in videos says of itself; where it can't be imported, the reason."""
+    try:
+        return find_pose_finder().describe()
+    except Exception as error:  # whatever keeps it from being imported, the engines work on
+        log.debug("Poses can't be found in videos", exc_info=True)
+        missing = getattr(error, "name", None) if isinstance(error, ModuleNotFoundError) else None
+        reason = f"{missing} is not installed" if missing else f"{type(error).__name__}: {error}"
+        return PoseFinderDescription(
+            ready=False, reason=f"Poses can't be found in videos here: {reason}."[:1024]
+        )
 
 
 def find_engine(name: str, engines: Mapping[str, str] = ENGINES) -> type[Engine]:

@@ -9,12 +9,33 @@ from typing import Any
 
 import numpy as np
 
-from shared.messages import EngineDescription, GenerationRequest, Preview, Progress
+from shared.messages import (
+    EngineDescription,
+    FoundPoses,
+    GenerationRequest,
+    PoseFinderDescription,
+    PoseRequest,
+    Preview,
+    Progress,
+)
 from shared.pose import PoseSequence
 
 from ..poseanything.runtime.out_of_memory import is_out_of_memory
 
-__all__ = ["Engine", "EngineError", "JobCancelled", "LiveSession", "Picture", "is_out_of_memory"]
+__all__ = [
+    "Engine",
+    "EngineError",
+    "JobCancelled",
+    "LiveSession",
+    "Picture",
+    "PoseFinder",
+    "Report",
+    "is_out_of_memory",
+]
+
+Report = Callable[[str, int, int], None]
+"""Told of a stage, how many of its steps are done, and how many there are; raises `JobCancelled` once the job
+has been cancelled."""
 
 
 class EngineError(Exception):
@@ -102,3 +123,20 @@ class Engine(ABC):
         describes itself as `live`. The request is that of `shared.messages.LiveOpen`. Raises `EngineError`.
         """
         raise EngineError("This engine makes no live pictures; choose another engine.", code="invalid")
+
+
+class PoseFinder(ABC):
+    """Finds the poses of filmed subjects. It lives in the worker process, made anew for each job."""
+
+    @classmethod
+    @abstractmethod
+    def describe(cls) -> PoseFinderDescription:
+        """As `Engine.describe`: cheap, and asked often."""
+
+    @abstractmethod
+    def find(self, request: PoseRequest, report: Report) -> FoundPoses:
+        """The poses of the subject, or its mask where there is a single picture.
+
+        Calls `report` after each step (at least once a second of work). Raises `EngineError` with a sentence
+        where nothing is found; anything else counts as a fault, as of an engine.
+        """

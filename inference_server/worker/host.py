@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from shared.messages import Progress, Welcome
 
 from .. import __version__
-from ..engines import describe_engine, find_engine
+from ..engines import describe_engine, describe_pose_finder, find_engine
 from ..engines.base import Engine
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,9 @@ class EngineHost:
         """What this worker is and can do at this moment."""
         device = f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores"
         engines = tuple(describe_engine(name, self._names) for name in self._names)
-        return Welcome(server_version=__version__, engines=engines, device=device)
+        return Welcome(
+            server_version=__version__, engines=engines, device=device, pose_finder=describe_pose_finder()
+        )
 
     def loading(self, name: str) -> Iterator[Progress]:
         """Load an engine if it is not loaded; then `[name]` gives it. Raises what the engine raises."""

@@ -14,8 +14,9 @@ from typing import Any, Protocol
 import zmq
 
 from shared import wire
-from shared.messages import Cancel, GenerationRequest, Hello
+from shared.messages import JOBS, Cancel, Hello
 
+_JOBS = frozenset(kind.__name__ for kind in JOBS)
 HEARTBEAT = 2.0
 """Seconds between two signs of life; they come from a thread of their own, whatever the engine does."""
 PIPE_MESSAGES = 4
@@ -81,7 +82,7 @@ class Link:
 
     def _take(self, header: dict[str, Any], parts: Sequence) -> None:
         """A message of the broker has come; called in the listening thread."""
-        if header["type"] == GenerationRequest.__name__:
+        if header["type"] in _JOBS:
             self._latest = WorkItem(header["job"], parts)
             self._waiting.put(self._latest)
         elif header["type"] == Hello.__name__:

@@ -10,8 +10,19 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from shared import wire
-from shared.messages import Cancelled, Done, Failed, GenerationRequest, Preview, Progress
+from shared.messages import (
+    JOBS,
+    Cancelled,
+    Done,
+    Failed,
+    FoundPoses,
+    GenerationRequest,
+    PoseRequest,
+    Preview,
+    Progress,
+)
 
+from ..engines import find_pose_finder
 from ..engines.base import EngineError, JobCancelled, Picture, is_out_of_memory
 from .delivery import Delivery, EngineFault
 from .host import EngineHost
@@ -20,20 +31,26 @@ from .time_left import TimeLeft
 
 log = logging.getLogger(__name__)
 
+TELL_AFTER = 0.2
+"""Seconds between two words on how far the search for poses is."""
+
 
 @dataclass(frozen=True)
 class Ending:
     """The last message of a job. After one with `needs_restart` this process can't be trusted with
     another."""
 
-    message: Done | Failed | Cancelled
+    message: Done | FoundPoses | Failed | Cancelled
     needs_restart: bool = False
 
 
 def run(host: EngineHost, item: WorkItem, link: Sender, encoders: Executor) -> Ending:
     """Serve a request, sending what the engine makes, and say how it ended."""
     try:
-        return Ending(_generate(host, item, link, encoders))
+        request = wire.decode(item.parts, JOBS)
+        if isinstance(request, PoseRequest):
+            return Ending(_find_poses(request, item, link))
+        return Ending(_generate(host, request, item, link, encoders))
     except JobCancelled:
         return Ending(Cancelled(job=item.job))
     except EngineError as error:
@@ -50,9 +67,27 @@ def run(host: EngineHost, item: WorkItem, link: Sender, encoders: Executor) -> E
         return Ending(Failed(job=item.job, code="engine", message=message), needs_restart=True)
 
 
-def _generate(host: EngineHost, item: WorkItem, link: Sender, encoders: Executor) -> Done:
+def _find_poses(request: PoseRequest, item: WorkItem, link: Sender) -> FoundPoses:
+    time_left, told = TimeLeft(), 0.0
+
+    def report(stage: str, step: int, total: int) -> None:
+        nonlocal told
+        if item.cancelled.is_set():
+            raise JobCancelled
+        now = time.monotonic()
+        progress = Progress(job=item.job, stage=stage, step=step, total=total)
+        left = time_left(progress, now)
+        if now - told > TELL_AFTER or step in (0, total):
+            told = now
+            link.send(dataclasses.replace(progress, seconds_left=left))
+
+    return find_pose_finder()().find(request, report)
+
+
+def _generate(
+    host: EngineHost, request: GenerationRequest, item: WorkItem, link: Sender, encoders: Executor
+) -> Done:
     started = time.monotonic()
-    request = wire.decode(item.parts, (GenerationRequest,))
     with Delivery(item, request, link, encoders) as delivery:
         time_left = TimeLeft()
 

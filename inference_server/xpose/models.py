@@ -85,7 +85,7 @@ def describe_models(names: Iterable[str], folder: Path) -> str:
     for name in names:
         for model in MODELS[name]:
             place = folder / model.folder
-            there = "there" if place.is_dir() and any(place.iterdir()) else "missing"
+            there = "there" if _has_files(place) else "missing"
             lines.append(f"  {name}: {place} ({there})")
             if model.source:
                 lines.append(f"    https://huggingface.co/{model.source.repository}: {model.source.what}")
@@ -94,10 +94,19 @@ def describe_models(names: Iterable[str], folder: Path) -> str:
     return "\n".join(lines)
 
 
+def is_there(model: StageModel) -> bool:
+    """Whether a model's weights lie where they are looked for."""
+    return _has_files(default_folder() / FOLDER / model.folder)
+
+
+def _has_files(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())
+
+
 def weights_of(name: str) -> Path:
     """The folder of a model's weights. Raises `XPoseError` where it is not there."""
     path = default_folder() / FOLDER / name
-    if not path.is_dir() or not any(path.iterdir()):
+    if not _has_files(path):
         raise XPoseError(f"{path} has no weights; get them with: python build.py weights xpose")
     return path
 

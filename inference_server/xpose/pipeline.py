@@ -23,6 +23,7 @@ from ..poseanything.conditioning.pictures import encode_png
 from ..training.dataset import EncodedExample, encode_example
 from ..training.examples import Example
 from .checks import ClipSettings, Span, load_clip, plan_video
+from .segments import PART_MAP_SCALE, check_skeletons, limb_map, segment_counts
 from .sheets import draw_sheet
 from .skeletons.medial import size_of
 from .stages import (
@@ -44,11 +45,6 @@ from .stages import (
 from .subjects.selection import area_share, check_area
 
 log = logging.getLogger(__name__)
-
-LEAST_SKELETONS = 0.8
-"""Share of a clip's frames that must have a skeleton (paper section 3, stage 3)."""
-PART_MAP_SCALE = 8
-"""Pixels of a clip to one of its part maps."""
 
 
 @dataclass(frozen=True)
@@ -256,20 +252,6 @@ def _extract(stage: Skeletoniser, item: Item) -> None:
     check_skeletons(pose)
 
 
-def check_skeletons(pose: PoseSequence) -> None:
-    """Raise `Dropped` where too few frames have a skeleton (paper section 3)."""
-    share = float((segment_counts(pose) > 0).mean())
-    if share < LEAST_SKELETONS:
-        raise Dropped(f"Only {share:.0%} of the frames have a skeleton; {LEAST_SKELETONS:.0%} are needed.")
-
-
-def segment_counts(pose: PoseSequence) -> np.ndarray:
-    """int [F]: the segments of each frame."""
-    return np.array(
-        [len(set(pose.owners[low:high].tolist())) for low, high in zip(pose.offsets, pose.offsets[1:])], int
-    )
-
-
 def identity_changes(pose: PoseSequence) -> float:
     """Segments that come or go, a frame."""
     frames = [set(pose.owners[low:high].tolist()) for low, high in zip(pose.offsets, pose.offsets[1:])]
@@ -335,27 +317,6 @@ def make_example(video: str, clip: Clip, verdict: Verdict, subject: Subject, pos
 def job_name(name: str) -> str:
     """A job's id of a clip's name, which may have any characters."""
     return hashlib.sha256(name.encode()).hexdigest()[:16]
-
-
-def limb_map(pose: PoseSequence, frame: int, mask: np.ndarray) -> np.ndarray:
-    """uint8 [h, w]: limb index + 1 of the nearest segment for each pixel of a mask, bool [h, w] of any size;
-    0 beside it. An estimate: the truth is known to nobody."""
-    height, width = mask.shape
-    drawn = np.zeros((height, width), np.uint8)
-    scale = np.array([width / pose.width, height / pose.height])
-    points, lengths = pose.frame_points(frame)
-    ends, low = np.cumsum(lengths), int(pose.offsets[frame])
-    for number, (end, length) in enumerate(zip(ends, lengths)):
-        line = np.round((points[end - length : end, :2] * scale - 0.5) * 16).astype(np.int32)
-        cv2.polylines(drawn, [line], False, int(pose.owners[low + number]) + 1, 1, cv2.LINE_8, 4)
-    if not drawn.any():
-        return drawn
-    _, nearest = cv2.distanceTransformWithLabels(
-        (drawn == 0).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
-    )
-    table = np.zeros(int(nearest.max()) + 1, np.uint8)
-    table[nearest[drawn > 0]] = drawn[drawn > 0]
-    return table[nearest] * mask
 
 
 def plan_safely(path: Path, video: str, settings: ClipSettings) -> tuple[list[Span], list[Record]]:

@@ -14,8 +14,9 @@ from shared.messages import GenerationRequest
 from shared.pose import PoseSequence
 
 from ..poseanything.conditioning.pictures import encode_png
-from .pipeline import PART_MAP_SCALE, check_skeletons, limb_map, segment_counts
-from .stages import Clip, Dropped, Skeletoniser, SubjectFinder, SubjectPrompt, Verdict, XPoseError
+from .finder import follow_subject
+from .segments import PART_MAP_SCALE, limb_map, segment_counts
+from .stages import Clip, Dropped, Skeletoniser, SubjectFinder, SubjectPrompt, XPoseError
 from .subjects.flow import find_mask
 from .video import probe, read_frames
 
@@ -80,14 +81,10 @@ def find_poses(
             least = 1 + frame_step
             raise Dropped(f"Only {len(frames)} frames are there after {begin:g} s; {least} are needed.")
         clip = Clip(path.name, np.stack(frames[:count]), facts.fps, prompt)
-        found = subject.find(clip, Verdict(True))
-        if not found.masks[0].any():
-            raise Dropped("The subject is not in the first frame.")
-        pose = skeleton.extract(clip, found).pose
-        check_skeletons(pose)
+        masks, pose = follow_subject(clip, subject, skeleton)
     except Dropped as dropped:
         raise XPoseError(f"{path.name}: {dropped}") from dropped
-    return VideoPose(clip.frames, found.masks, pose, facts.fps)
+    return VideoPose(clip.frames, masks, pose, facts.fps)
 
 
 def placed(pose: PoseSequence, source: Box, target: Box) -> PoseSequence:

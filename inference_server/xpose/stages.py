@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import ClassVar
@@ -31,6 +31,9 @@ STAGES = {
     },
 }
 """The stages by kind and name, as `module:class`; each is imported when it is asked for."""
+
+TRACED_AT_ONCE = 16
+"""Frames that a skeletoniser is given at once."""
 
 
 class XPoseError(Exception):
@@ -62,6 +65,10 @@ class SubjectPrompt:
     text: str = ""
 
 
+def _unwatched(stage: str, frames: int) -> None:
+    pass
+
+
 @dataclass(frozen=True, eq=False)
 class Clip:
     """Consecutive frames of one shot.
@@ -70,12 +77,14 @@ class Clip:
     frames: uint8 [F, H, W, 3] RGB, F = 1 + 4 n, as large as the data set's.
     fps: frames a second.
     prompt: what the user said of the subject.
+    watch: told by a stage how many frames it is done with; whatever it raises ends the work.
     """
 
     name: str
     frames: np.ndarray
     fps: float
     prompt: SubjectPrompt = SubjectPrompt()
+    watch: Callable[[str, int], None] = _unwatched
 
 
 @dataclass(frozen=True)
@@ -172,7 +181,11 @@ class Skeletoniser(Stage, ABC):
         """The skeleton of a clip, its segments matched over time. Raises `Dropped`."""
         from .skeletons.matching import match_segments
 
-        curves = self.trace(clip.frames, subject.masks)
+        curves: list[list[Curve]] = []
+        for begin in range(0, len(clip.frames), TRACED_AT_ONCE):
+            some = slice(begin, begin + TRACED_AT_ONCE)
+            curves += self.trace(clip.frames[some], subject.masks[some])
+            clip.watch("skeleton", len(curves))
         return Skeleton(match_segments(curves, subject.masks))
 
 

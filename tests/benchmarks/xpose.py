@@ -27,7 +27,7 @@ from inference_server.poseanything.conditioning.limbs.graph import resample, tra
 from inference_server.synthesis.clips import ClipSettings, make_clip
 from inference_server.training.dataset import read_examples
 from inference_server.training.examples import Example
-from inference_server.xpose.pipeline import segment_counts
+from inference_server.xpose.segments import segment_counts
 from inference_server.xpose.skeletons.medial import MedialSkeletoniser, size_of
 from inference_server.xpose.stages import Clip, Dropped, Subject, SubjectPrompt, Verdict
 from inference_server.xpose.subjects.flow import FlowSubjectFinder

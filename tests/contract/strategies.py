@@ -94,6 +94,8 @@ def of_class(cls):
         messages.Frame: lambda: frames(messages.Frame),
         messages.LivePicture: lambda: frames(messages.LivePicture),
         messages.LivePose: live_poses,
+        messages.PoseRequest: pose_requests,
+        messages.FoundPoses: found_poses,
     }
     if cls in special:
         return special[cls]()
@@ -113,6 +115,41 @@ def poses(draw, num_frames=None):
     return PoseSequence.from_frames(
         draw(st.integers(1, 4096)), draw(st.integers(1, 4096)), parts, limbs, drawn
     )
+
+
+@st.composite
+def pose_requests(draw):
+    lengths = draw(st.lists(st.integers(1, 20), min_size=2, max_size=4))
+    low, high = (
+        draw(hnp.arrays(np.float32, (2,), elements=st.floats(*span, width=32)))
+        for span in ((0, 0.5), (0.625, 1))
+    )
+    places = hnp.arrays(
+        np.float32, st.tuples(st.integers(0, 3), st.just(2)), elements=st.floats(0, 1, width=32)
+    )
+    given = {
+        "lengths": st.just(np.array(lengths, np.int32)),
+        "frames": st.binary(min_size=sum(lengths), max_size=sum(lengths)),
+        "width": st.integers(16, 900),
+        "height": st.integers(16, 900),
+        "box": st.sampled_from([None, np.concatenate([low, high])]),
+        "points": places,
+        "background": places,
+    }
+    return messages.PoseRequest(**draw(fields_of(messages.PoseRequest, **given)))
+
+
+@st.composite
+def found_poses(draw):
+    width, height = draw(st.tuples(st.integers(1, 9), st.integers(1, 9)))
+    pose = dataclasses.replace(draw(poses(draw(st.integers(1, 3)))), width=width, height=height)
+    small = st.tuples(st.just(pose.num_frames), st.integers(1, 4), st.integers(1, 4))
+    given = {
+        "pose": st.just(pose),
+        "mask": hnp.arrays(np.uint8, (pose.height, pose.width), elements=st.integers(0, 1), fill=st.just(0)),
+        "masks": hnp.arrays(np.uint8, small),
+    }
+    return messages.FoundPoses(**draw(fields_of(messages.FoundPoses, **given)))
 
 
 @st.composite

@@ -182,10 +182,8 @@ SERVER = {
     "engines": LIBRARY_ALONE,
     "worker": ("", "engines", "engines.base"),
     "broker": ("", "engines", "engines.base"),
-    **{
-        room: (*LIBRARY_ALONE, "training*", "synthesis*", "xpose*", "evaluation*")
-        for room in ("training", "xpose")
-    },
+    "training": (*LIBRARY_ALONE, "training*", "synthesis*", "xpose*", "evaluation*"),
+    "xpose": (*LIBRARY_ALONE, "training*", "synthesis*", "evaluation*", "engines.base"),
     "evaluation": (*LIBRARY_ALONE, "training*", "synthesis*", "xpose*", "engines.base"),
     "synthesis": (*LIBRARY_ALONE, "training*", "evaluation*", "engines.base", "engines.draft*"),
     "cli": ("*",),

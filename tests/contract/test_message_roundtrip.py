@@ -214,8 +214,24 @@ def beyond(kind):
             yield np.full(shape, np.nan, kind.dtype) if kind.finite_within else np.zeros(shape, "U1")
 
 
+def found_poses(**changes):
+    mask = np.zeros((48, 64), np.uint8)
+    fields = dict(job="job", pose=line_pose(), mask=mask, masks=np.zeros((2, 6, 8), np.uint8))
+    return messages.FoundPoses(**fields | changes)
+
+
+def pose_request(**changes):
+    fields = dict(
+        job="job", width=64, height=48, fps=24, lengths=np.array([3, 4], np.int32), frames=b"abcdefg"
+    )
+    return messages.PoseRequest(**fields | changes)
+
+
 EXAMPLES = {
     messages.GenerationRequest: request(),
+    messages.PoseRequest: pose_request(),
+    messages.FoundPoses: found_poses(),
+    messages.PoseFinderDescription: messages.PoseFinderDescription(),
     messages.Frame: messages.Frame("job", 0, 4, 4, "png", b""),
     messages.Preview: messages.Preview("job", 0, np.zeros((2, 2, 3), np.uint8)),
     engines.Guidance: engines.Guidance(),
@@ -269,6 +285,26 @@ def test_a_value_outside_its_limits_is_refused_by_name(cls, field):
 
 def test_every_message_has_an_example_here():
     assert set(ALL_MESSAGES) <= set(EXAMPLES)
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"lengths": np.zeros(0, np.int32), "frames": b""}, "no frames"),
+        ({"lengths": np.array([3, 5], np.int32)}, "do not cover its bytes"),
+        (
+            {"width": 4096, "height": 4096, "lengths": np.ones(8, np.int32), "frames": b"8 frames"},
+            "a shorter part",
+        ),
+        ({"points": np.float32([[-0.1, 0.5]])}, "outside of the picture"),
+        ({"box": np.float32([0.5, 0, 0.4, 1])}, "box around the subject is empty"),
+        ({"lengths": np.array([7], np.int32)}, "point at the subject"),
+    ],
+)
+def test_a_search_for_poses_is_refused_in_a_sentence(changes, words):
+    with pytest.raises(schema.MessageError, match=words) as caught:
+        pose_request(**{"frames": b"abcdefg"} | changes)
+    assert_one_sentence(caught.value)
 
 
 def eyes(num_frames):

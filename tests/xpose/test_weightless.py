@@ -7,7 +7,8 @@ import pytest
 pytest.importorskip("av")
 pytest.importorskip("webdataset")
 
-from inference_server.xpose.pipeline import identity_changes, limb_map, segment_counts  # noqa: E402
+from inference_server.xpose.pipeline import identity_changes  # noqa: E402
+from inference_server.xpose.segments import limb_map, segment_counts  # noqa: E402
 from inference_server.xpose.skeletons.matching import match_segments  # noqa: E402
 from inference_server.xpose.skeletons.medial import MedialSkeletoniser, medial_curves  # noqa: E402
 from inference_server.xpose.stages import Clip, Dropped, Subject, SubjectPrompt, Verdict, complexity_of  # noqa: E402

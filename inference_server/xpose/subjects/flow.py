@@ -3,6 +3,7 @@ out by GrabCut, and followed by optical flow and its colours."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -49,7 +50,7 @@ class FlowSubjectFinder(SubjectFinder):
             raise Dropped(
                 "No single thing moves against the background; say where the subject is by a box or a click."
             )
-        small = follow(frames, first)
+        small = follow(frames, first, clip.watch)
         masks = np.zeros(clip.frames.shape[:3], bool)
         for mask, found in zip(masks, small):
             if found.any():
@@ -183,7 +184,11 @@ def _camera(first: np.ndarray, other: np.ndarray) -> np.ndarray | None:
     return None if affine is None or inliers.mean() < 0.5 else affine.astype(np.float32)
 
 
-def follow(frames: list[np.ndarray], first: np.ndarray) -> list[np.ndarray]:
+def follow(
+    frames: list[np.ndarray],
+    first: np.ndarray,
+    watch: Callable[[str, int], None] = lambda stage, frames: None,
+) -> list[np.ndarray]:
     """The mask of every frame, bool [H, W]: carried on by optical flow, then fitted to the picture by what is
     known of the subject's colours. What has its colours and is not joined to it, as a second animal, is
     carried along as well, so that the two stay apart when they touch. From the frame on in which the subject
@@ -196,6 +201,7 @@ def follow(frames: list[np.ndarray], first: np.ndarray) -> list[np.ndarray]:
     misses: list[float] = []
     others = _others(_along_edges(frames[0], colours.evidence(frames[0])), first, np.zeros_like(first))
     for frame in frames[1:]:
+        watch("subject", len(masks))
         grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
         if np.count_nonzero(masks[-1]) < LEAST_PIXELS:
             masks.append(np.zeros_like(first))

@@ -49,6 +49,7 @@ class _Finder(SubjectFinder, ABC):
         masks = np.zeros(clip.frames.shape[:3], bool)
         label, last = None, np.zeros(masks.shape[1:], bool)
         for index, seen in enumerate(self._see(clip, name)):
+            clip.watch("subject", index + 1)
             if label is None:
                 found = largest_mask(seen.masks)
             else:
