@@ -18,7 +18,7 @@ torch = pytest.importorskip("torch")
 
 from inference_server.poseanything.models import part_aware_attention  # noqa: E402
 from inference_server.poseanything.models.part_tokens import PartTokens  # noqa: E402
-from inference_server.poseanything.models.streaming_vae import decode_frames, encode_frames  # noqa: E402
+from inference_server.poseanything.models.streaming_vae import Images, decode_frames, encode_frames  # noqa: E402
 from inference_server.poseanything.models.transformer import (  # noqa: E402
     FirstFrameAttention,
     PoseAnythingTransformer3DModel,
@@ -30,7 +30,7 @@ from inference_server.poseanything.runtime.acceleration import (  # noqa: E402
 from inference_server.poseanything.runtime.card import Card  # noqa: E402
 from inference_server.poseanything.runtime.placement import MemoryPlan, Rung  # noqa: E402
 from inference_server.poseanything.runtime.requirements import Shape  # noqa: E402
-from inference_server.poseanything.sampling.decoding import Frames  # noqa: E402
+from inference_server.poseanything.sampling.decoding import ClipDecoder, Frames  # noqa: E402
 from inference_server.poseanything.sampling.options import Settings  # noqa: E402
 from tests.benchmarks._random_weights import TOY, filled, random_runner  # noqa: E402
 from tests.model.tiny_pipeline import tiny_clip, tiny_pipeline, tiny_vae  # noqa: E402
@@ -190,6 +190,8 @@ def test_the_vae_on_the_card_makes_the_frames_of_the_processor(tiling):
         vae = vae.to(CARD, dtype)
         found = torch.cat(list(decode_frames(vae, latents.to(CARD))), dim=2)
         assert relative_error(found, wanted) < tolerance, dtype
+        frames = np.concatenate([part.images for part in ClipDecoder(vae).decode(latents.to(CARD))], axis=1)
+        assert np.array_equal(frames, Images(found).array())
         found = torch.cat(list(encode_frames(vae, video.to(CARD))), dim=2)
         assert relative_error(found, encoded) < tolerance, dtype
 

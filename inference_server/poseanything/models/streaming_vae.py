@@ -24,11 +24,30 @@ def to_video(images: np.ndarray) -> torch.Tensor:
     return video.movedim(-1, -4).float() / 127.5 - 1
 
 
-def to_images(video: torch.Tensor) -> np.ndarray:
-    """uint8 `[..., F, H, W, 3]` from video `[..., 3, F, H, W]` in [-1, 1]."""
-    return (
-        ((video.float() + 1) * 127.5).round().clamp(0, 255).byte().movedim(-4, -1).contiguous().cpu().numpy()
-    )
+class Images:
+    """The uint8 images `[..., F, H, W, 3]` of a video `[..., 3, F, H, W]` in [-1, 1], on their way to the
+    host: a card copies them behind what it computes, into pinned memory, while the caller goes on."""
+
+    def __init__(self, video: torch.Tensor):
+        images = ((video.float() + 1) * 127.5).round().clamp(0, 255).byte().movedim(-4, -1).contiguous()
+        self._there, self._copied = images, None
+        if images.is_cuda:
+            self._there = torch.empty_like(images, device="cpu", pin_memory=True)
+            self._there.copy_(images, non_blocking=True)
+            self._copied = torch.cuda.Event()
+            self._copied.record()
+
+    @property
+    def on_their_way(self) -> bool:
+        """Whether there may be something to wait for."""
+        return self._copied is not None
+
+    def array(self) -> np.ndarray:
+        """Waits for them."""
+        if self._copied is None:
+            return self._there.numpy()
+        self._copied.synchronize()
+        return self._there.numpy().copy()  # the next images are copied into the same pinned memory
 
 
 def encode_frames(vae: AutoencoderKLWan, video: torch.Tensor) -> Iterator[torch.Tensor]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKLWan
 
-from ..models.streaming_vae import FrameDecoder, to_images
+from ..models.streaming_vae import FrameDecoder, Images
 from .cancellation import interruptible
 
 Check = Callable[[], None] | None
@@ -30,6 +30,9 @@ class ClipDecoder:
     once. Where the card's memory runs out it begins anew in tiles, which differ slightly from the whole
     picture, and goes on after the last frame shown; the VAE's tiling is then on for good, by which the caller
     can tell.
+
+    On a card a frame is handed on while the next one is being decoded: the card doesn't wait for whoever
+    takes it.
     """
 
     def __init__(self, vae: AutoencoderKLWan, check: Check = None):
@@ -46,13 +49,16 @@ class ClipDecoder:
         while True:
             try:
                 with interruptible([vae.decoder.mid_block, *vae.decoder.up_blocks], self._check):
+                    coming: Images | None = None
                     for video in self._decoder.decode(latents):
-                        images, start = to_images(video), self._decoded
-                        self._decoded += images.shape[1]
-                        if self._decoded > self._shown:
-                            fresh = images[:, max(self._shown - start, 0) :]
-                            yield Frames(self._decoded - fresh.shape[1], fresh)
-                            self._shown = self._decoded
+                        images = Images(video)
+                        if coming is not None:
+                            yield from self._show(coming)
+                        coming = images if images.on_their_way else None
+                        if coming is None:
+                            yield from self._show(images)
+                    if coming is not None:
+                        yield from self._show(coming)
                 return
             except torch.OutOfMemoryError:
                 if vae.use_tiling:
@@ -61,3 +67,12 @@ class ClipDecoder:
             vae.enable_tiling()
             self._decoder, self._decoded = FrameDecoder(vae), 0
             latents = torch.cat(self._latents, dim=2)
+
+    def _show(self, images: Images) -> Iterator[Frames]:
+        """The next of the clip's frames, without those that were shown before it was begun anew."""
+        frames, start = images.array(), self._decoded
+        self._decoded += frames.shape[1]
+        if self._decoded > self._shown:
+            fresh = frames[:, max(self._shown - start, 0) :]
+            yield Frames(self._decoded - fresh.shape[1], fresh)
+            self._shown = self._decoded
