@@ -19,6 +19,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from shared.camera import rectangle_condition
+from shared.messages import GenerationRequest
 from shared.raster import condition_images
 
 from ..engines.draft.clip import Clip
@@ -36,10 +38,9 @@ LINE_WIDTH = 5
 
 
 def row_shapes(settings: ClipSettings) -> dict[str, tuple[int, ...]]:
-    """The uint8 shapes of a row's arrays: frames and drafts [F, H, W, 3], poses and subjects [F, H, W], and
-    for P parts
-    on the token grid the masks of frame 0 [P, h, w] and of later latent frames [n, P, h, w], known from the
-    scene or drawn by the pose."""
+    """The uint8 shapes of a row's arrays: frames and drafts [F, H, W, 3], poses, cameras (the rectangle that
+    moves with the background) and subjects [F, H, W], and for P parts on the token grid the masks of frame 0
+    [P, h, w] and of later latent frames [n, P, h, w], known from the scene or drawn by the pose."""
     size = settings.num_frames, settings.height, settings.width
     grid = MAX_LIMBS, settings.height // STRIDE, settings.width // STRIDE
     later = (settings.num_frames - 1) // FRAMES_PER_LATENT
@@ -47,6 +48,7 @@ def row_shapes(settings: ClipSettings) -> dict[str, tuple[int, ...]]:
         "frames": (*size, 3),
         **({"drafts": (*size, 3)} if settings.drafts else {}),
         "poses": size,
+        **({} if settings.drafts else {"cameras": size}),
         "subjects": size,
         "first_masks": grid,
         "known_masks": (later, *grid),
@@ -68,11 +70,22 @@ def encode_row(example: Example, with_draft: bool = True) -> dict[str, np.ndarra
         "frames": example.frames,
         **({"drafts": draw_draft(example) if example.draft is None else example.draft} if with_draft else {}),
         "poses": condition_images(request.pose, width, height, request.conditioned_frames()),
+        "cameras": camera_poses(request),
         "subjects": (labels > 0).astype(np.uint8),
         "first_masks": cover_tokens(known[0] == ids, *grid),
         "known_masks": later.reshape(-1, FRAMES_PER_LATENT, *later.shape[1:]).any(1),
         "drawn_masks": drawn.reshape(-1, FRAMES_PER_LATENT, *drawn.shape[1:]).any(1),
     }
+
+
+def camera_poses(request: GenerationRequest) -> np.ndarray:
+    """uint8 [F, H, W], the rectangle that moves with the background, as a pose: what a model learns of the
+    camera from, that guidance pushes away from its opposite (paper, section 4.3)."""
+    camera = np.eye(3)[None].repeat(request.num_frames, 0)
+    if request.camera_motion is not None:
+        camera = np.linalg.inv(request.camera_motion.astype(float))
+    rectangle = rectangle_condition(camera, request.width, request.height)
+    return condition_images(rectangle, request.width, request.height)
 
 
 def around_subject(example: Example, width: int, height: int) -> Example:
@@ -152,8 +165,9 @@ class Pool:
         size = self.settings.width, self.settings.height
         if (example.request.width, example.request.height) != size:
             example = around_subject(example, *size)
-        for name, value in encode_row(example, self.settings.drafts).items():
-            self.arrays[name][row] = value
+        values = encode_row(example, self.settings.drafts)
+        for name, array in self.arrays.items():
+            array[row] = values[name]
         self.ready[row] = 1
 
     def rows(self) -> np.ndarray:

@@ -53,10 +53,14 @@ class Objective:
         config: the transformer's.
         loss_weights: "release" or "uniform".
         start_share: share of the examples at the flow's start.
+        held_share: share of the examples that go on from clean latent frames after the first, of which the
+            configuration says how many there are at most.
     """
 
-    def __init__(self, config, loss_weights: str = "uniform", start_share: float = 0.0):
-        self.config, self.start_share = config, start_share
+    def __init__(
+        self, config, loss_weights: str = "uniform", start_share: float = 0.0, held_share: float = 0.0
+    ):
+        self.config, self.start_share, self.held_share = config, start_share, held_share
         self.sigmas = sigmas(config.flow_shift)
         self.weights = (
             release_weights(config.flow_shift) if loss_weights == "release" else torch.ones(NUM_TIMESTEPS)
@@ -86,10 +90,14 @@ class Objective:
         start = start_latents(self.config, batch, generator)
         level = sigma.view(-1, 1, 1, 1, 1)
         noisy = torch.lerp(clean, start, level)
-        noisy = torch.cat([clean[:, :, :1], noisy[:, :, 1:]], dim=2)
-        predicted = predict(transformer, noisy, sigma, batch)
+        held = self._held(clean, generator)
+        noisy = torch.where(held[:, None, :, None, None], clean, noisy)
+        predicted = predict(transformer, noisy, sigma, batch, held)
         target = clean if self.config.prediction_type == "sample" else start - clean
-        error = (predicted - target)[:, :, 1:].square()
+        made = ~held[:, None, 1:, None, None]
+        # A mean over the frames that are made, whatever their share.
+        made = made * (made.shape[2] / made.sum(2, keepdim=True))
+        error = (predicted - target)[:, :, 1:].square() * made
         if self.config.prediction_type == "sample":
             clean_error = error.detach().mean()
         else:
@@ -98,6 +106,17 @@ class Objective:
             error = error * batch.weight
         per_example = error.flatten(1).mean(1)
         return (per_example * self.weights[index]).mean(), clean_error
+
+    def _held(self, clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """bool `[B, F]`, the frames that are given clean: the first, and where windows are to be joined some
+        after it, at most half of the others."""
+        frames = torch.arange(clean.shape[2], device=clean.device)
+        count = torch.zeros(len(clean), 1, device=clean.device)
+        most = min(self.config.held_latents, (clean.shape[2] - 1) // 2)
+        if self.held_share and most:
+            drawn = torch.rand(2, len(clean), 1, device=clean.device, generator=generator)
+            count = (drawn[0] < self.held_share) * (1 + (drawn[1] * most).floor())
+        return frames <= count
 
 
 def start_latents(config, batch: Batch, generator: torch.Generator) -> torch.Tensor:
@@ -109,12 +128,16 @@ def start_latents(config, batch: Batch, generator: torch.Generator) -> torch.Ten
     return noise if config.init == "noise" else batch.draft + config.init_noise * noise
 
 
-def predict(transformer, noisy: torch.Tensor, sigma: torch.Tensor, batch: Batch) -> torch.Tensor:
+def predict(
+    transformer, noisy: torch.Tensor, sigma: torch.Tensor, batch: Batch, held: torch.Tensor | None = None
+) -> torch.Tensor:
     """float32 `[B, C, F, h, w]`, what the network was trained to predict, from latents at the level `sigma`
-    `[B]`."""
+    `[B]`; the frames that are `held`, bool `[B, F]`, are clean, and without it the first alone."""
     config = getattr(transformer, "module", transformer).config
     timestep = (sigma * NUM_TIMESTEPS)[:, None].repeat(1, noisy.shape[2])
     timestep[:, 0] = 0
+    if held is not None:
+        timestep = timestep.masked_fill(held, 0)
     predicted = transformer(noisy, timestep, batch.text, batch.pose, parts=batch.parts, return_dict=False)[
         0
     ].float()

@@ -13,10 +13,10 @@ from ..poseanything.models.part_tokens import PartTokens
 from ..synthesis.pool import FRAMES_PER_LATENT, STRIDE, Pool, row_shapes
 from .objective import Batch
 from .settings import TrainingSettings
-from .sparse_poses import sample_pose_frames
+from .sparse_poses import draw_poses
 
 UPLOAD_ROWS = 128
-ON_DEVICE = ("frames", "drafts", "poses", "subjects")
+ON_DEVICE = ("frames", "drafts", "poses", "cameras", "subjects")
 
 
 def to_video(images: torch.Tensor) -> torch.Tensor:
@@ -91,7 +91,7 @@ class PoolBatches:
         self._device_arrays = {
             name: torch.empty((self.capacity, *shapes[name]), dtype=torch.uint8, device=device)
             for name in ON_DEVICE
-            if drafts or name != "drafts"
+            if name in shapes and (drafts or name != "drafts")
         }
         self._masks = {
             name: np.zeros((self.capacity, *shapes[name]), bool)
@@ -140,10 +140,8 @@ class PoolBatches:
         colours = np.stack(
             [random.permutation(3) if random.random() < 0.5 else np.arange(3) for _ in range(size)]
         )
-        kept = np.ones((size, self.pool.settings.num_frames), bool)
-        for sample in np.flatnonzero(random.random(size) < settings.sparse_poses):
-            kept[sample] = sample_pose_frames(random, kept.shape[1])
-        kept[random.random(size) < settings.pose_dropout] = False
+        drawn = [draw_poses(random, settings, self.pool.settings.num_frames) for _ in range(size)]
+        kept, by_camera = (np.stack(column) for column in zip(*drawn))
         masks = settings.part_masks
         known = random.random(size) < {"known": 1.0, "drawn": 0.0, "whole": 0.0}.get(masks, 0.5)
         with_parts = masks != "none" and random.random() >= settings.part_dropout
@@ -155,6 +153,7 @@ class PoolBatches:
             known if with_parts else None,
             weighted=True,
             whole=masks == "whole",
+            by_camera=by_camera,
         )
 
     def held_out_batch(
@@ -201,11 +200,23 @@ class PoolBatches:
         return order[self._places[order] < self.held_out]
 
     def _make(
-        self, index, flipped, colours, kept, known, weighted=False, poses=None, whole=False, still=False
+        self,
+        index,
+        flipped,
+        colours,
+        kept,
+        known,
+        weighted=False,
+        poses=None,
+        whole=False,
+        still=False,
+        by_camera=None,
     ) -> Batch:
         # The parts first: what follows only waits in the device's queue.
         poses = index if poses is None else poses
-        parts = None if known is None else self._parts(index, poses, flipped, kept, known, whole)
+        by_camera = np.zeros(len(index), bool) if by_camera is None else by_camera
+        told = kept & ~by_camera[:, None]
+        parts = None if known is None else self._parts(index, poses, flipped, told, known & ~by_camera, whole)
         where, posed, order = self._send(index), self._send(poses), self._send(colours)
         turn, kept = self._send(flipped), self._send(kept)
 
@@ -221,6 +232,9 @@ class PoolBatches:
             clean = encode(self.vae, to_video(recoloured(pictures("frames", where))))
             drawn = pictures("poses", posed)
             drawn = (drawn[:, :1].expand_as(drawn) if still else drawn) * kept[:, :, None, None]
+            if by_camera.any():
+                cameras = pictures("cameras", where)
+                drawn = torch.where(self._send(by_camera)[:, None, None, None], cameras, drawn)
             pose = encode(self.vae, to_video(drawn))
             draft = None
             if self.drafts:

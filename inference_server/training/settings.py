@@ -38,6 +38,10 @@ class TrainingSettings:
     subject_weight: how much more an error counts on the subject.
     pose_dropout, part_dropout, text_dropout: shares of the examples without the condition, for the guiders.
     sparse_poses: share of the examples whose poses are thinned as in section F.
+    camera_poses: share of the examples that have a rectangle moving with the background for their pose
+        (section 4.3).
+    held_share: share of the examples that go on from clean frames after the first, for checkpoints with
+        `held_latents` in their configuration.
     part_masks: where the masks of later frames come from: "known" from the scene, "drawn" by the pose's
         dilated strokes, "mixed" either; "whole" takes the strokes of all parts for one part, "none" trains
         without parts.
@@ -69,6 +73,8 @@ class TrainingSettings:
     part_dropout: float = 0.1
     text_dropout: float = 0.1
     sparse_poses: float = 0.0
+    camera_poses: float = 0.0
+    held_share: float = 0.0
     part_masks: str = "mixed"
     distilled_steps: int = 0
     ema_decay: float = 0.999

@@ -20,11 +20,12 @@ from shared.request_file import SUFFIX, read_request, write_request
 from ..poseanything.conditioning.parts.truth import parts_from_truth
 from ..poseanything.models.part_tokens import PartTokens
 from ..poseanything.models.streaming_vae import encode_frames, to_video
+from ..synthesis.pool import camera_poses
 from .dataset import read_examples, read_index
 from .errors import TrainingError
 from .objective import Batch
 from .settings import TrainingSettings
-from .sparse_poses import sample_pose_frames
+from .sparse_poses import draw_poses
 
 EncodePrompt = Callable[[str], torch.Tensor]
 """From a prompt to float `[1, T, text_dim]`."""
@@ -143,10 +144,11 @@ class ShardBatches:
 
         poses = []
         for request in requests:
-            kept = np.isin(np.arange(request.num_frames), request.conditioned_frames())
-            if random.random() < settings.sparse_poses:
-                kept &= sample_pose_frames(random, request.num_frames)
-            kept &= random.random() >= settings.pose_dropout
+            kept, by_camera = draw_poses(random, settings, request.num_frames)
+            if by_camera:
+                poses.append(camera_poses(request))
+                continue
+            kept &= np.isin(np.arange(request.num_frames), request.conditioned_frames())
             frames = np.flatnonzero(kept)
             poses.append(condition_images(request.pose, request.width, request.height, frames))
         clean, pose, draft = (

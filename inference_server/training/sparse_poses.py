@@ -1,8 +1,10 @@
-"""Which frames keep their pose in training (paper, section F)."""
+"""Which poses an example has in training (paper, sections 4.3 and F)."""
 
 from __future__ import annotations
 
 import numpy as np
+
+from .settings import TrainingSettings
 
 FRAMES_OF_THE_PAPER = 81
 SUBSETS = ((0.35, 21, 81), (0.20, 11, 21), (0.45, 1, 11))
@@ -24,3 +26,16 @@ def sample_pose_frames(random: np.random.Generator, num_frames: int) -> np.ndarr
     else:
         kept[np.linspace(0, num_frames - 1, count).round().astype(int)] = True
     return kept
+
+
+def draw_poses(
+    random: np.random.Generator, settings: TrainingSettings, num_frames: int
+) -> tuple[np.ndarray, bool]:
+    """(bool [F], the frames that keep their pose; whether that is the camera's rectangle and not the
+    subject's), by the settings' shares."""
+    kept = np.ones(num_frames, bool)
+    if random.random() < settings.camera_poses:
+        return kept, True
+    if random.random() < settings.sparse_poses:
+        kept = sample_pose_frames(random, num_frames)
+    return kept & (random.random() >= settings.pose_dropout), False

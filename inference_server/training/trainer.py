@@ -307,7 +307,7 @@ class _Averaged:
 def make_objective(settings: TrainingSettings, transformer: PoseAnythingTransformer3DModel) -> Objective:
     """What the settings have the model learn; a model that is to be distilled is its own teacher."""
     if not settings.distilled_steps:
-        return Objective(transformer.config, settings.loss_weights, settings.start_share)
+        return Objective(transformer.config, settings.loss_weights, settings.start_share, settings.held_share)
     teacher = copy.deepcopy(transformer)
     steps = settings.distilled_steps
     timesteps = distilled_timesteps(steps, transformer.config.flow_shift)

@@ -230,6 +230,7 @@ TRAINING = {
     "flow_shift": 3.0,
     "distilled_timesteps": [1000.0, 500.0],
     "num_inference_steps": 2,
+    "held_latents": 2,
     "text_conditioning": False,
     "sample_frames": 17,
     "sample_size": 64,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import cv2
@@ -17,11 +18,13 @@ from inference_server.poseanything.conditioning.files import read_conditions  # 
 from inference_server.poseanything.conditioning.parts import plan  # noqa: E402
 from inference_server.poseanything.conditioning.windows import Window, plan_windows  # noqa: E402
 from inference_server.poseanything.models.streaming_vae import (  # noqa: E402
+    Images,
     decode_frames,
     encode_frames,
     encode_images,
     to_video,
 )
+from inference_server.poseanything.sampling.decoding import ClipDecoder  # noqa: E402
 from inference_server.poseanything.sampling.denoising import Start  # noqa: E402
 from inference_server.poseanything.sampling.guiders import (  # noqa: E402
     ClassifierFreePoseGuidance,
@@ -169,6 +172,21 @@ def test_decoding_goes_on_in_tiles_when_memory_runs_out():
     assert made.shape == whole.shape and np.array_equal(made[:, 0], whole[:, 0])
     assert pipeline.vae.use_tiling and calls[0] != calls[-1]
     assert psnr(made, whole) > psnr(np.full_like(whole, whole.mean()), whole) + 3
+
+
+def test_frames_are_handed_on_while_the_next_one_is_decoded(monkeypatch):
+    """As on a card, where frames are copied to the host behind what is computed."""
+    latents, vae, log = torch.randn(1, 48, 4, 4, 6), tiny_vae(), []
+    plain = [event.images for event in ClipDecoder(vae).decode(latents)]
+    vae.decoder.register_forward_hook(lambda *_: log.append("decoded"))
+    monkeypatch.setattr(Images, "on_their_way", True)
+    decoder, made = ClipDecoder(vae), []
+    for part in latents.split([3, 1], dim=2):  # two windows
+        for event in decoder.decode(part):
+            log.append(event.index)
+            made.append(event.images)
+    assert all(np.array_equal(one, other) for one, other in zip(made, plain, strict=True))
+    assert log == ["decoded", "decoded", 0, "decoded", 1, 5, "decoded", 9]
 
 
 @pytest.mark.parametrize(
@@ -707,3 +725,15 @@ def test_a_window_keeps_what_it_holds_and_fades_into_what_it_shares():
     assert start.keep(made, 0.0).flatten().tolist() == [2.0, 2.0, 1.75, 1.25, 1.0]
     # Early, what is known is mostly noise, but for the user's picture.
     assert start.keep(made, 0.75).flatten().tolist() == [2.0, 0.5, 0.625, 0.875, 1.0]
+    trained = dataclasses.replace(start, clean=2)  # to go on from clean frames
+    assert trained.keep(made, 0.75).flatten().tolist() == [2.0, 2.0, 0.625, 0.875, 1.0]
+
+
+def test_held_frames_are_clean_where_the_checkpoint_was_trained_so():
+    for held_latents, expected in ((0, 1), (2, 3)):
+        pipeline = tiny_pipeline(held_latents=held_latents)
+        calls = Calls(pipeline)
+        settings = Settings(num_inference_steps=1, part_attention_threshold=1000)
+        pipeline.sample(tiny_clip(49), settings=settings, window_frames=33)
+        first, later = (np.array(call["timestep_by_frame"]) for call in calls.calls)
+        assert (first == 0).sum() == 1 and (later == 0).sum() == expected

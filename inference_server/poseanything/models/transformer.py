@@ -59,6 +59,7 @@ TRAINED_WITH = (
     "flow_shift",
     "distilled_timesteps",
     "num_inference_steps",
+    "held_latents",
     "text_conditioning",
     "sample_frames",
     "sample_size",
@@ -179,6 +180,8 @@ class PoseAnythingTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, 
         distilled_timesteps: the timesteps of a few-step checkpoint, descending from 1000; None where any
             number of steps will do.
         num_inference_steps: how many steps it is sampled in where nothing else is asked for.
+        held_latents: how many latent frames after the first it was trained to go on from, given clean at
+            timestep 0, as windows of a long clip are; 0 where no frame but the first was clean.
         text_conditioning: whether it was trained with prompts. Without, no text encoder is needed: the text
             is a single token of zeros.
         sample_frames: pixel frames of the longest clip it was trained on; longer ones are made window by
@@ -189,7 +192,7 @@ class PoseAnythingTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, 
         pose_look: what the pose images show: `"trained"`, as the release's, people by OpenPose's points and
             animals by the middle lines of their bodies; `"bones"`, a rig's bones as they lie.
 
-    The last fourteen tell how the checkpoint was trained. Nothing in `forward` depends on them; the pipeline
+    The last fifteen tell how the checkpoint was trained. Nothing in `forward` depends on them; the pipeline
     reads them from `transformer.config`, so a folder saved by `save_pretrained` carries all it takes to
     sample from it.
 
@@ -258,6 +261,7 @@ class PoseAnythingTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, 
         flow_shift: float = 5.0,
         distilled_timesteps: list[float] | None = None,
         num_inference_steps: int = 50,
+        held_latents: int = 0,
         text_conditioning: bool = True,
         sample_frames: int = 81,
         sample_size: int = 832,

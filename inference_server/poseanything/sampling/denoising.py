@@ -30,20 +30,23 @@ class Start:
     weights: float32 `[F]`, how much of them stays: 1 of frame 0 and of held ones, between 1 and 0 where
         windows blend.
     base: what a prediction of the sample is counted from, `[1, C, F, h, w]`; None for nothing.
+    clean: how many of its first frames the model is given clean at timestep 0: the first, and held ones where
+        the checkpoint was trained to go on from as many.
     """
 
     latents: torch.Tensor
     known: torch.Tensor
     weights: torch.Tensor
     base: torch.Tensor | None = None
+    clean: int = 1
 
     def keep(self, latents: torch.Tensor, sigma: float) -> torch.Tensor:
-        """Latents at noise level `sigma` with what is known put back, as noisy as the others but for frame
-        0: models are trained with no other clean frame, and errors grow from window to window where they are
-        given one."""
+        """Latents at noise level `sigma` with what is known put back, as noisy as the others but for the
+        `clean` frames: where a model is given more of these than it was trained with, errors grow from window
+        to window."""
         weights = self.weights.view(-1, 1, 1)
         noisy = torch.lerp(self.known, self.latents, sigma)
-        noisy[:, :, :1] = self.known[:, :, :1]
+        noisy[:, :, : self.clean] = self.known[:, :, : self.clean]
         return torch.where(weights == 0, latents, torch.lerp(latents, noisy, weights))
 
 
@@ -157,7 +160,7 @@ class Denoiser:
         it."""
         guider, transformer = self.guider, self.transformer
         timestep = torch.full((len(latents), latents.shape[2]), self.timestep(index), device=latents.device)
-        timestep[:, 0] = 0
+        timestep[:, : self.start.clean] = 0
         known = self.tracker.parts_on(latents.device) if with_parts else None
         guider.set_state(index, self.num_steps, timestep[0, -1])
         parts = tuple(known if name in SUBJECT_CONDITIONS else None for name in guider.pose_conditions)

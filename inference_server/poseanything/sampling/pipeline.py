@@ -409,7 +409,8 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         if before is not None:
             known[:, :, 1 : 1 + before.shape[2]] = before
         base = None if config.prediction_base is None else encoded[config.prediction_base][:, :, frames]
-        return Start(latents, known, torch.tensor(window.weights, device=latents.device), base)
+        held = window.held if window.held <= config.held_latents else 0
+        return Start(latents, known, torch.tensor(window.weights, device=latents.device), base, 1 + held)
 
     def _encode_text(
         self, conditions: Conditions, guider: Guider, check: Check
