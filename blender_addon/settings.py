@@ -124,6 +124,33 @@ class PoseAnythingSettings(bpy.types.PropertyGroup):
     frame_end: IntProperty(
         name="End", description="Last scene frame of the clip", default=81, min=-1048574, max=1048574
     )
+    pacing: EnumProperty(
+        name="Frames",
+        description="Which moments of the range become frames of the clip",
+        items=(
+            ("STEP", "Every n-th", "Frames of the scene, by their number"),
+            ("RATE", "Frame Rate", "As many a second as you say, also between the scene's frames"),
+        ),
+    )
+    clip_rate: FloatProperty(
+        name="Frame Rate",
+        description="The clip's own frames a second, whatever the scene's are",
+        default=24.0,
+        min=1.0,
+        max=240.0,
+        precision=2,
+    )
+    speed: FloatProperty(
+        name="Speed",
+        description="How fast the motion is shown. Below 1 it is slow motion, filmed also between the "
+        "scene's frames, and the clip lasts longer than the range",
+        default=1.0,
+        min=0.05,
+        max=20.0,
+        soft_min=0.1,
+        soft_max=4.0,
+        precision=2,
+    )
     frame_step: IntProperty(
         name="Step",
         description="Generate every n-th scene frame; each is shown n frames long, so the clip lasts as "

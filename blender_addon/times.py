@@ -22,7 +22,8 @@ class ClipTimes:
     duration: how many scene frames are filmed; the clip's last frames may lie after them, where an engine
         takes only certain lengths.
     speed: how fast the filmed time passes where the clip is shown: 0.5 is slow motion.
-    place: the scene frame at which the clip begins to be shown, None for `start`.
+    place: the moment of the scene at which the clip begins to be shown, None for `start`; a clip that takes
+        the place of a part of another begins between two frames where that one's does.
     """
 
     start: float
@@ -61,8 +62,26 @@ class ClipTimes:
 
     @property
     def shown_from(self) -> float:
-        """The scene frame at which the clip begins to be shown."""
+        """The moment of the scene at which the clip begins to be shown."""
         return self.start if self.place is None else self.place
+
+    def span_in(self, rate: float) -> tuple[int, int]:
+        """The first frame of a sequencer that shows the clip, and for how many the whole of it is shown.
+        `rate` is the sequencer's frame rate over that of the scene that is filmed: the clip lasts as long
+        there."""
+        if self.place is None:
+            return round(self.start * rate), max(round(self.length * rate), 1)
+        first = math.ceil(self.place * rate - CLOSE)
+        return first, max(round((self.place + self.length) * rate) - first, 1)
+
+    def shown_in(self, rate: float, num_frames: int) -> list[int]:
+        """The clip frame that each frame of a sequencer shows once the first `num_frames` are there; `rate`
+        is as in `span_in`."""
+        first, length = self.span_in(rate)
+        late = max(first - self.place * rate, 0.0) if self.place is not None else 0.0
+        pace = self.pace * rate
+        length = min(math.ceil(num_frames * pace - late - CLOSE), length)
+        return [min(int((index + late) / pace + CLOSE), num_frames - 1) for index in range(length)]
 
     @property
     def asked(self) -> int:

@@ -111,7 +111,8 @@ def write_keys(
     interpolation: str = "LINEAR",
 ) -> None:
     """Key a camera at frames of the animation; what it has between the first and the last of them is
-    replaced, what lies outside stays. `lenses` are focal lengths in millimetres, None to leave the lens alone."""
+    replaced, what lies outside stays. `lenses` are focal lengths in millimetres, None to leave the lens
+    alone."""
     rotation = {"QUATERNION": "rotation_quaternion", "AXIS_ANGLE": "rotation_axis_angle"}.get(
         camera.rotation_mode, "rotation_euler"
     )

@@ -56,9 +56,16 @@ def main() -> int:
 
 def synthesise(bpy, arguments, seed: int) -> int:
     """Render the scene of a seed and export its clips; returns how many."""
-    scenes, export, view, request_file, messages = (
+    scenes, export, times, view, request_file, messages = (
         import_module(f"{MODULE}.{name}")
-        for name in ("examples.scenes", "request.export", "view", "shared.request_file", "shared.messages")
+        for name in (
+            "examples.scenes",
+            "request.export",
+            "times",
+            "view",
+            "shared.request_file",
+            "shared.messages",
+        )
     )
     bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=False)
     rig = scenes.example_shot(bpy.context, seed)
@@ -85,9 +92,7 @@ def synthesise(bpy, arguments, seed: int) -> int:
             continue
         options = export.ExportOptions(
             armatures=(rig,),
-            frame_start=start,
-            num_frames=arguments.frames,
-            frame_step=step,
+            times=times.ClipTimes(start, step, arguments.frames, arguments.frames * step),
             width=width,
             height=height,
             view=view.SceneCamera(),

@@ -17,7 +17,7 @@ from .first_frame import read_picture
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
-def read_last_render(scene: bpy.types.Scene, camera: bpy.types.Object, frame: int) -> np.ndarray:
+def read_last_render(scene: bpy.types.Scene, camera: bpy.types.Object, frame: float) -> np.ndarray:
     """[H, W, 3] uint8 sRGB. Raises `ExportError` when there is no render, or it shows something else by the
     metadata that Blender keeps with it."""
     with tempfile.TemporaryDirectory(prefix="poseanything-") as folder:
@@ -38,7 +38,7 @@ def read_last_render(scene: bpy.types.Scene, camera: bpy.types.Object, frame: in
                 )
             raise ExportError(
                 f"The last render shows frame {shown[2]} of {shown[0]} through {shown[1]}, the clip begins "
-                f"with frame {frame} of {scene.name} through {camera.name}; go there and press F12."
+                f"with frame {frame:g} of {scene.name} through {camera.name}; go there and press F12."
             )
         return read_picture(str(path))
 

@@ -18,6 +18,7 @@ from mathutils import Matrix
 
 from ..errors import ExportCancelled, ExportError
 from ..rig.unkeyed import unkeyed_kept
+from ..times import go_to
 from ..view import Fit, SceneCamera, Viewport
 from .first_frame import read_picture
 
@@ -27,18 +28,26 @@ MARK = "poseanything_temporary"
 """The custom property by which everything made here is known."""
 
 
-def render_frame(scene: bpy.types.Scene, view: SceneCamera | Viewport, placed: Fit, frame: int) -> np.ndarray:
+def render_frame(
+    scene: bpy.types.Scene, view: SceneCamera | Viewport, placed: Fit, frame: float
+) -> np.ndarray:
     """[H, W, 3] uint8 sRGB: a frame of the scene as it is seen, scaled and cropped by a fit. Raises
     `ExportError` when rendering fails."""
     with unkeyed_kept(scene, scene.frame_current, scene.frame_subframe):
         copy = _stage(scene, view, placed, frame)
         try:
-            if frame < 0:  # animations begin at 0
-                scene.frame_set(frame)
-            _call_render("EXEC_DEFAULT", copy, animation=frame >= 0)
+            animated = is_animation_frame(frame)
+            if not animated:
+                go_to(scene, frame)
+            _call_render("EXEC_DEFAULT", copy, animation=animated)
             return _result(copy, placed)
         finally:
             _discard(copy)
+
+
+def is_animation_frame(frame: float) -> bool:
+    """Whether a render of an animation may have the frame: these begin at 0 and have whole frames."""
+    return frame >= 0 and frame == int(frame)
 
 
 class FrameRender:
@@ -52,7 +61,7 @@ class FrameRender:
         finally:
             job.close()
 
-    `frame` is 0 or more. Raises `ExportError` when the render can't be begun.
+    `frame` is one that an animation may have. Raises `ExportError` when the render can't be begun.
     """
 
     def __init__(self, scene: bpy.types.Scene, view: SceneCamera | Viewport, placed: Fit, frame: int):
@@ -127,15 +136,17 @@ def discard_leftovers() -> float | None:
     return None
 
 
-def _stage(scene: bpy.types.Scene, view: SceneCamera | Viewport, placed: Fit, frame: int) -> bpy.types.Scene:
+def _stage(
+    scene: bpy.types.Scene, view: SceneCamera | Viewport, placed: Fit, frame: float
+) -> bpy.types.Scene:
     copy = scene.copy()
     copy.name, copy[MARK] = NAME, True
     copy.sequence_editor_clear()
-    copy.frame_set(frame)
+    go_to(copy, frame)
     copy.timeline_markers.clear()  # the one that holds has chosen the camera
     # Blender animates what a scene shows when it renders an animation; for a still it takes the objects as
     # they are, and these are the user's, at the user's frame.
-    copy.frame_start = copy.frame_end = max(frame, 0)
+    copy.frame_start = copy.frame_end = max(int(frame), 0)
     copy.frame_step = 1
     copy.render.filepath = str(Path(tempfile.mkdtemp(prefix=FOLDER), "frame"))
     copy.render.use_overwrite, copy.render.use_placeholder = True, False

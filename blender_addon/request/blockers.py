@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 import bpy
@@ -9,6 +10,7 @@ import bpy
 from ..errors import ExportError
 from ..shared.engines import EngineDescription
 from ..shared.pose import MAX_FRAMES
+from ..times import frame_rate
 from . import view
 from .finding import Finding, setting
 from .range import clip_range, frame_range
@@ -62,9 +64,16 @@ def size_blockers(context, engine: EngineDescription | None) -> list[Finding]:
         clip_range(context, settings, engine)
     except ExportError as error:
         sentence, most = str(error).rstrip("."), engine.max_frames if engine is not None else MAX_FRAMES
-        step = -(-(last - first) // max(most - 1, 1))
-        if step > settings.frame_step:
-            return [setting(sentence, f"Use Step {step}", f"{SETTINGS}.frame_step", step)]
+        shown = (last - first + 1) / settings.speed
+        if settings.pacing == "RATE":
+            rate = math.floor(100 * frame_rate(scene) * most / shown) / 100
+            if 1 <= rate < settings.clip_rate:
+                label = f"Use {rate:g} Frames a Second"
+                return [setting(sentence, label, f"{SETTINGS}.clip_rate", rate)]
+        else:
+            step = math.ceil((shown - 1) / max(most - 1, 1))
+            if step > settings.frame_step:
+                return [setting(sentence, f"Use Step {step}", f"{SETTINGS}.frame_step", step)]
         return [Finding(sentence)]
     return []
 

@@ -32,9 +32,7 @@ def export_options(
     rendered."""
     return ExportOptions(
         armatures=armatures,
-        frame_start=clip_range.times.start,
-        num_frames=clip_range.num_frames,
-        frame_step=clip_range.times.step,
+        times=clip_range.times,
         width=clip_range.width,
         height=clip_range.height,
         view=view,

@@ -27,6 +27,7 @@ from ..rig.trained_look import unseen_of
 from ..rig.unkeyed import unkeyed_kept
 from ..shared.messages import Backdrop
 from ..shared.pose import MAX_FRAMES, MAX_LIMBS, Limb, PoseSequence
+from ..times import ClipTimes, go_to
 from ..view import SceneCamera, Viewport, clip_size, fit
 from ..view.motion import camera_motion, faces_start, moves
 from ..view.projection import Projector
@@ -51,7 +52,7 @@ PAUSE = 0.015
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What to export. Clip frame i is scene frame `frame_start` + i * `frame_step`.
+    """What to export, and when.
 
     `armatures` are armature objects, or empties that instance collections with armatures. `width` and
     `height` are the clip's size in pixels. `first_frame` is a picture's path, laid on the clip by
@@ -62,9 +63,7 @@ class ExportOptions:
     """
 
     armatures: tuple[bpy.types.Object, ...]
-    frame_start: int
-    num_frames: int
-    frame_step: int
+    times: ClipTimes
     width: int
     height: int
     view: SceneCamera | Viewport
@@ -73,6 +72,10 @@ class ExportOptions:
     pose_frames: tuple[int, ...] | None = None
     part_map_stride: int = 8
     look: str = "bones"
+
+    @property
+    def num_frames(self) -> int:
+        return self.times.num_frames
 
 
 @dataclass(frozen=True)
@@ -267,8 +270,7 @@ class _Export:
             np.stack(joints),
             cameras,
             part_maps,
-            options.frame_start,
-            options.frame_step,
+            options.times,
         )
         self._findings.extend(review(looked_at))
         pose = pose.without(unseen_of(self._subjects, self._sampler.counts, projector, np.stack(joints)))
@@ -334,7 +336,7 @@ class _Export:
 
     def _check(self) -> None:
         options = self._options
-        if options.num_frames < 1 or options.frame_step < 1:
+        if options.num_frames < 1 or not options.times.step > 0:
             raise ExportError("The frame range is empty; set its end after its start.")
         if options.num_frames > MAX_FRAMES:
             raise ExportError(
@@ -357,17 +359,21 @@ class _Export:
         return limbs, parts
 
     def _go_to(self, index: int) -> bpy.types.Depsgraph:
-        self._frame = self._options.frame_start + index * self._options.frame_step
-        self._scene.frame_set(self._frame)
+        self._frame = self._options.times.at(index)
+        go_to(self._scene, self._frame)
+        self._moment = self._now()
         return self._evaluated()
 
     def _evaluated(self) -> bpy.types.Depsgraph:
         """The scene evaluated at the frame that is being exported. What it gives must not be kept over a
         pause, in which others may evaluate it anew, even at another frame."""
-        if (self._scene.frame_current, self._scene.frame_subframe) != (self._frame, 0.0):
-            self._scene.frame_set(self._frame)
+        if self._now() != self._moment:
+            go_to(self._scene, self._frame)
         self._view_layer.update()
         return self._view_layer.depsgraph
+
+    def _now(self) -> tuple[int, float]:
+        return self._scene.frame_current, self._scene.frame_subframe
 
     def _show(
         self, work: Iterator[None], fraction: float | None = None, text: str = ""
@@ -425,10 +431,10 @@ class _Export:
         followed = faces_start(projector)
         cut = any(finding.operator == "poseanything.use_range" for finding in self._findings)
         if not followed.all() and not cut:
-            lost = self._options.frame_start + int(np.argmin(followed)) * self._options.frame_step
+            lost = self._options.times.at(int(np.argmin(followed)))
             self._findings.append(
                 Finding(
-                    f"The camera turns away from what the first frame shows: from frame {lost} on the "
+                    f"The camera turns away from what the first frame shows: from frame {lost:g} on the "
                     "background stands still until it is in view again."
                 )
             )

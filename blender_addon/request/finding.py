@@ -21,5 +21,5 @@ def setting(sentence: str, label: str, path: str, value: object) -> Finding:
     Args:
         path: from the context on, like "scene.poseanything.view".
     """
-    kind = {bool: "boolean", str: "enum", int: "int"}[type(value)]
+    kind = {bool: "boolean", str: "enum", int: "int", float: "float"}[type(value)]
     return Finding(sentence, f"wm.context_set_{kind}", label, (("data_path", path), ("value", value)))

@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import ExportError
 from ..ground_truth.last_render import read_last_render
 from ..ground_truth.png import encode_png
-from ..ground_truth.scene_render import FrameRender, render_frame
+from ..ground_truth.scene_render import FrameRender, is_animation_frame, render_frame
 from ..ground_truth.viewport_picture import draw_viewport
 from ..rig.unkeyed import unkeyed_kept
 from ..times import go_to
@@ -63,7 +63,7 @@ def _render(
     placed = fit(*view.frame_size(scene), clip_range.width, clip_range.height)
     yield ExportStep(0.0, "Rendering the first frame")
     start = clip_range.times.start
-    if not interactive or start < 0 or start != int(start):
+    if not interactive or not is_animation_frame(start):
         return render_frame(scene, view, placed, start)
     job = FrameRender(scene, view, placed, int(start))
     try:

@@ -44,12 +44,20 @@ def frame_range(scene, settings) -> tuple[int, int]:
     return first, last
 
 
+def clip_pace(scene, settings) -> float:
+    """For how many scene frames each frame of a clip is shown."""
+    if settings.pacing == "RATE":
+        return whole_if_close(frame_rate(scene) / settings.clip_rate)
+    return settings.frame_step
+
+
 def clip_range(context, settings, engine: EngineDescription | None) -> ClipRange:
     """What an engine can take of the range; without an engine, the range as it is. The clip has the scene's
     aspect, whatever it is seen through. Raises `ExportError`."""
     scene = context.scene
     first, last = frame_range(scene, settings)
-    duration, step = last - first + 1, settings.frame_step
+    duration, pace = last - first + 1, clip_pace(scene, settings)
+    step = whole_if_close(pace * settings.speed)
     frames = frames_in(duration, step, engine.frame_step if engine is not None else 1)
     multiple, most = 2, None
     if engine is not None:
@@ -65,7 +73,7 @@ def clip_range(context, settings, engine: EngineDescription | None) -> ClipRange
             f"A clip of {frames} frames at {width} x {height} is too large; choose a smaller size or fewer "
             "frames."
         )
-    times = ClipTimes(first, step, frames, duration)
+    times = ClipTimes(first, step, frames, duration, step / pace)
     return ClipRange(times, width, height, frame_rate(scene) / times.pace)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from ..errors import ExportError
 from ..rig.subjects import Subject
 from ..shared.pose import PoseSequence
+from ..times import ClipTimes
 from ..view.projection import Projector
 from .finding import Finding
 from .range import ClipRange
@@ -31,8 +32,8 @@ FINGERS = 0.002
 
 @dataclass(frozen=True, eq=False)
 class Reviewed:
-    """What is looked at: clip frame i is scene frame `first` + i * `step`; `joints` [F, K, 3] are the limbs'
-    joints in world space; `part_maps` [F, h, w] are as in a request, or None."""
+    """What is looked at, filmed at `times`; `joints` [F, K, 3] are the limbs' joints in world space;
+    `part_maps` [F, h, w] are as in a request, or None."""
 
     subjects: Sequence[Subject]
     pose: PoseSequence
@@ -40,11 +41,11 @@ class Reviewed:
     joints: np.ndarray
     cameras: Sequence[str]
     part_maps: np.ndarray | None
-    first: int
-    step: int
+    times: ClipTimes
 
     def scene_frame(self, index: int) -> int:
-        return self.first + int(index) * self.step
+        """The whole scene frame that lies nearest, for a person to go to."""
+        return round(self.times.at(int(index)))
 
 
 def review(clip: Reviewed) -> Iterator[Finding]:

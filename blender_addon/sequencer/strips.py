@@ -127,7 +127,7 @@ def rate_in(scene: bpy.types.Scene, take: Take) -> float:
 
 def place_of(scene: bpy.types.Scene, take: Take) -> int:
     """Where in a scene's sequencer the time is at which a take is shown."""
-    return round(take.times.shown_from * rate_in(scene, take))
+    return take.times.span_in(rate_in(scene, take))[0]
 
 
 def retire(scene: bpy.types.Scene, take: Take) -> None:

@@ -44,14 +44,11 @@ class Take:
         """File names shown, frame for frame of a sequencer, once the first `num_frames` frames are there.
         `rate` is the sequencer's frame rate over that of the scene that was filmed: the clip lasts as long
         there."""
-        pace = self.times.pace * rate
-        length = min(math.ceil(num_frames * pace - 1e-6), self.length(rate))
-        shown = (int(i / pace + 1e-6) for i in range(length))
-        return [frame_name(self.name, min(i, num_frames - 1)) for i in shown]
+        return [frame_name(self.name, index) for index in self.times.shown_in(rate, num_frames)]
 
     def length(self, rate: float = 1.0) -> int:
         """For how many frames of a sequencer the whole clip is shown."""
-        return max(round(self.times.length * rate), 1)
+        return self.times.span_in(rate)[1]
 
     def frames_on_disk(self) -> int:
         """How many frames there are, counted up to the first gap."""

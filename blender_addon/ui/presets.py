@@ -7,7 +7,10 @@ from bl_operators.presets import AddPresetBase
 from bl_ui.utils import PresetPanel
 
 KEPT = (
+    "pacing",
     "frame_step",
+    "clip_rate",
+    "speed",
     "long_side",
     "view",
     "first_frame_source",

@@ -188,10 +188,12 @@ def grey_picture() -> str:
 
 def options(armatures, **given):
     """Export options of a short, small shot with a plain first frame."""
+    start, step, count = (
+        given.pop(name, default)
+        for name, default in (("frame_start", 1), ("frame_step", 1), ("num_frames", 3))
+    )
     settings = {
-        "frame_start": 1,
-        "num_frames": 3,
-        "frame_step": 1,
+        "times": module("times").ClipTimes(start, step, count, count * step),
         "width": 256,
         "height": 160,
         "view": module("view").SceneCamera(),

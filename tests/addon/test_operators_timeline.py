@@ -98,8 +98,13 @@ def test_a_strip_lasts_as_long_as_the_shot_in_an_edit_of_any_frame_rate(
     )
 
 
-def test_a_range_that_is_too_long_for_the_engine_has_a_button(shot):
-    """The step that brings it within what the engine makes, whatever that engine counts by."""
+@pytest.mark.parametrize(
+    ("pacing", "speed", "label"),
+    [("STEP", 1.0, "Use Step 5"), ("STEP", 0.5, "Use Step 9"), ("RATE", 0.5, "Use 2.9 Frames a Second")],
+)
+def test_a_range_that_is_too_long_for_the_engine_has_a_button(shot, pacing, speed, label):
+    """The step or rate that brings it within what the engine makes, whatever that engine counts by."""
+    shot.poseanything.pacing, shot.poseanything.speed = pacing, speed
     engine = module("shared.engines").EngineDescription(
         "film", "Film", "", neural=True, size_multiple=32, frame_step=4, max_frames=121
     )
@@ -107,7 +112,7 @@ def test_a_range_that_is_too_long_for_the_engine_has_a_button(shot):
     assert not blockers.size_blockers(bpy.context, engine)
     shot.frame_start, shot.frame_end = 1, 500
     [finding] = blockers.size_blockers(bpy.context, engine)
-    assert "makes at most 121" in finding.sentence and finding.label == "Use Step 5"
+    assert "makes at most 121" in finding.sentence and finding.label == label
     category, name = finding.operator.split(".")
     assert getattr(getattr(bpy.ops, category), name)(**dict(finding.properties)) == {"FINISHED"}
     assert not blockers.size_blockers(bpy.context, engine)

@@ -7,11 +7,13 @@ from fractions import Fraction
 from pathlib import Path
 
 import bpy
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.addon.scenes import make_take
+from tests.addon.rigs import export, read_png
+from tests.addon.scenes import make_take, names, newest_job, settle, span, strip_of
 from tests.addon.servers import module
 
 
@@ -73,6 +75,44 @@ def test_a_take_is_read_by_earlier_releases_where_it_has_nothing_new(addon, tmp_
         assert takes.from_json(takes.to_json(take), tmp_path) == take
     later = takes.to_json(take).replace('"name"', '"of a later release": 1, "name"')
     assert takes.from_json(later, tmp_path) == take
+
+
+def test_poses_are_those_of_moments_between_frames(shot):
+    rig = bpy.data.objects["Rig"]
+    clip = export([rig], frame_start=5, frame_step=0.5, num_frames=4)
+    for index in range(4):
+        alone = export([rig], frame_start=5 + index / 2, num_frames=1).pose
+        assert np.allclose(clip.pose.frame(index)[-1].points, alone.frame(0)[-1].points, atol=1e-3)
+    ends = [clip.pose.frame(index)[-1].points[-1, :2] for index in range(4)]
+    assert all((one != other).any() for one, other in zip(ends, ends[1:])), "it moves in every one of them"
+
+
+def test_a_clip_of_its_own_rate_in_slow_motion_from_the_button_to_a_range_made_again(shot, served, sent):
+    """Twelve frames at 50 a second, shown half as fast at 24 a second, in an edit of 25 a second."""
+    served()
+    edit = bpy.data.scenes.new("Edit")
+    shot.render.fps, edit.render.fps = 50, 25
+    settings = shot.poseanything
+    settings.pacing, settings.clip_rate, settings.speed = "RATE", 24.0, 0.5
+    strips = module("sequencer.strips")
+    with bpy.context.temp_override(scene=shot):
+        bpy.ops.poseanything.generate(wait=True)
+        whole = newest_job()
+        settle(whole)
+        assert sent[-1].fps == pytest.approx(24)
+        assert sent[-1].num_frames == 12, "0.48 seconds of 24"
+        strip = strip_of(whole)
+        assert span(strip) == (5, 5 + 24), "12 frames are shown for 24 of the scene's, from the fifth on"
+        bpy.ops.poseanything.retake_range(take_id=whole.id, frame_start=11, frame_end=16, wait=True)
+    part = newest_job()
+    settle(part)
+    begin = whole.take.times.index_at(11)
+    shown = [int(name[-8:-4]) - 1 for name in names(strip)]
+    assert span(strip_of(part)) == (5 + shown.index(begin), 5 + 24), "above what it takes the place of"
+    assert read_png(sent[-1].first_frame).shape[:2] == (sent[0].height, sent[0].width)
+    strips.show_frames(edit, "again", whole.take, 12)
+    start, end = span(strips.find_strip("again")[1])
+    assert (start, end - start) == (round(5 / 2), 12), "as many seconds in an edit of another rate"
 
 
 @pytest.fixture

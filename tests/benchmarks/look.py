@@ -70,9 +70,7 @@ def main() -> None:
                 bpy.context,
                 options(
                     armatures=tuple(obj for obj in scene.objects if obj.type == "ARMATURE"),
-                    frame_start=scene.frame_start,
-                    num_frames=GLANCES,
-                    frame_step=step,
+                    times=module("times").ClipTimes(scene.frame_start, step, GLANCES, GLANCES * step),
                     width=832,
                     height=480,
                     view=module("view").SceneCamera(),
