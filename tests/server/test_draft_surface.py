@@ -44,10 +44,23 @@ def test_surfaces_go_where_the_request_knows_them_to_be():
     wrong = [np.abs(frames[2].astype(float) - pictures[2])[labels[2] > 0].mean() for frames in (told, bent)]
     assert wrong[0] < 0.4 * wrong[1]
 
-    sparse = [
-        shoot(ask(*request, **known, pose_frames=(0, 2), **more))[0] for more in ({}, dict(surface_flow=flow))
+
+def test_surfaces_are_carried_between_the_poses_that_were_sent():
+    """The middle one of three poses is not sent, so nothing that is said of it may be looked at."""
+    pictures, poses, labels, flow = breathe((24, 30, 36))
+    maps = np.stack([label[CELL // 2 :: CELL, CELL // 2 :: CELL] for label in labels])
+    request = pictures[0], pose_of((BODY,), poses)
+    known = dict(first_labels=labels[0], part_maps=maps, pose_frames=(0, 2))
+    spoilt = dict(part_maps=maps * np.array([1, 0, 1], np.uint8)[:, None, None], surface_flow=flow.copy())
+    spoilt["surface_flow"][1] = 40
+    carried, unseen, bent = (
+        shoot(ask(*request, **known | more))[0] for more in (dict(surface_flow=flow), spoilt, {})
+    )
+    assert np.array_equal(carried, unseen)
+    wrong = [
+        np.abs(frames[1].astype(float) - pictures[1])[labels[1] > 0].mean() for frames in (carried, bent)
     ]
-    assert np.array_equal(*sparse)
+    assert wrong[0] < 0.5 * wrong[1]
 
 
 def test_light_falls_anew_on_a_picture_that_shows_its_light_and_on_no_other():

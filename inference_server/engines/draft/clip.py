@@ -19,7 +19,8 @@ from .layers import cut_parts, lend_parts
 from .motion import find_motion
 from .outline import Outline
 from .shadows import Shadow
-from .surface import SurfaceDrawer
+from .surface import SurfaceDrawer, shows_light
+from .surface_motion import SurfaceMotion
 from .symmetry import find_mirrors
 from .tracks import Tracks, track_limbs, track_pose
 from .warping import Drawer
@@ -96,16 +97,23 @@ class Clip:
         return alignment
 
     def _flowing(self, owners: np.ndarray) -> SurfaceDrawer | None:
-        """Draws the subject by its surface; None where the request does not know that of every frame and of
-        nearly all that is seen."""
+        """Draws the subject by its surface; None where the request does not know that of nearly all that is
+        seen in the frames that have a pose."""
         request = self.request
-        flow, maps = request.surface_flow, request.part_maps
-        if flow is None or maps is None or not owners.any() or len(self.posed) < request.num_frames:
+        flow, maps, light = request.surface_flow, request.part_maps, request.light_maps
+        if flow is None or maps is None or not owners.any() or self.tracks.rest:
             return None
-        flowing = np.count_nonzero(flow[:, 0] != NO_FLOW) * maps[0].size / flow[0, 0].size
-        if flowing < KNOWN * np.count_nonzero(maps):
+        told = np.union1d(0, self.posed)
+        flowing = np.count_nonzero(flow[told, 0] != NO_FLOW) * maps[0].size / flow[0, 0].size
+        if flowing < KNOWN * np.count_nonzero(maps[told]):
             return None
-        return SurfaceDrawer(flow, self.image, owners, request.light_maps)
+        if light is not None and (
+            light.shape[1:] != flow.shape[2:] or not shows_light(self.image, light[0], owners)
+        ):
+            light = None
+        size = request.width, request.height
+        self.cells = SurfaceMotion(flow, light, maps, told, self.tracks, self.tracks, size, owners)
+        return SurfaceDrawer(self.image, owners > 0, None if light is None else light[0])
 
     def _cut(self, owners):
         request, tracks = self.request, self.tracks
@@ -159,7 +167,7 @@ class Clip:
     def _still(self, index: int) -> bool:
         """Whether the subject stands as it did in the first frame."""
         if self.surface is not None:
-            return self.surface.still(index)
+            return self.cells.still(index)
         return self.tracks is None or self.tracks.still(index)
 
     def frame(self, index: int) -> np.ndarray:
@@ -173,7 +181,7 @@ class Clip:
             return behind
         if self.surface is not None:
             canvas = behind.copy()
-            self.surface.draw(index, canvas)
+            self.surface.draw(self.cells.at_frame(index), canvas)
             return canvas
         canvas, coverage = self._draw(index, self.tracks, behind)
         # What is known of the frames without a pose is not asked for: the clip is free there.

@@ -6,13 +6,11 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from shared.messages import FLOW_STEPS, LIGHT_STEPS, NO_FLOW
+from shared.messages import LIGHT_STEPS
 
+from .surface_motion import LEAP, Cells, from_nearest, within
 from .warping import over
 
-LEAP = 2.5
-"""Neighbouring cells whose pictures lie so many cells farther apart than themselves do not belong
-together."""
 REACH = 2
 """Cells beyond the outline into which the surface is carried on, so that it can be interpolated up to it."""
 EDGE = 0.7
@@ -29,105 +27,93 @@ may be flat."""
 
 
 class SurfaceDrawer:
-    """Draws the subject of a clip by its surface flow [F, 2, h, w]; `owners` [H, W] says whose pixel each is
-    in the first frame `image` [H, W, 3], 0 for nobody's. By light maps [F, h, w] surfaces are lit as they
-    turn."""
+    """Draws the subject from the first frame `image` [H, W, 3], in which it is where `subject` [H, W] bool
+    says. By the light `first_light` [h, w] that falls on it there surfaces are lit as they turn, if any."""
 
-    def __init__(self, flow: np.ndarray, image: np.ndarray, owners: np.ndarray, light: np.ndarray | None):
-        self.flow, subject = flow, owners > 0
-        height, width = subject.shape
-        self.cell = width / flow.shape[3], height / flow.shape[2]
+    def __init__(self, image: np.ndarray, subject: np.ndarray, first_light: np.ndarray | None):
         # The outermost pixels have taken some of the background's colour.
         pure = cv2.erode(subject.view(np.uint8), np.ones((3, 3), np.uint8), borderValue=1) > 0
-        self.picture = _from_nearest(image, pure if pure.any() else subject)
-        self.light = None
-        if light is not None and light.shape[1:] == flow.shape[2:] and shows_light(image, light[0], owners):
-            self.light = light
-            known = light[0] > 0
-            self.first_light = _from_nearest(light[0].astype(np.float32), known) if known.any() else light[0]
+        self.picture = from_nearest(image, pure if pure.any() else subject)
+        self.first_light = first_light
+        if first_light is not None and (lit := first_light > 0).any():
+            self.first_light = from_nearest(first_light.astype(np.float32), lit)
 
-    def still(self, frame: int) -> bool:
-        """Whether the first frame shows everything where it is in this frame, and in the same light."""
-        lit = self.light is None or np.array_equal(self.light[frame], self.light[0])
-        return lit and np.array_equal(self.flow[frame], self.flow[0])
-
-    def draw(self, frame: int, canvas: np.ndarray) -> None:
+    def draw(self, cells: Cells, canvas: np.ndarray) -> None:
         """Lay the subject over an RGB canvas, in place."""
-        known = self.flow[frame, 0] != NO_FLOW
+        known = cells.known
         x, y, w, h = cv2.boundingRect(known.view(np.uint8))
         if not w:
             return
+        cell = canvas.shape[1] / known.shape[1], canvas.shape[0] / known.shape[0]
         margin = REACH + 1
         rows = slice(max(y - margin, 0), min(y + h + margin, known.shape[0]))
         columns = slice(max(x - margin, 0), min(x + w + margin, known.shape[1]))
         known = known[rows, columns]
-        flow = self.flow[frame, :, rows, columns].astype(np.float32).transpose(1, 2, 0) / FLOW_STEPS
+        flow = cells.flow[rows, columns]
         (left, right), (top, bottom) = (
             (round(cells.start * side), round(cells.stop * side))
-            for cells, side in zip((columns, rows), self.cell)
+            for cells, side in zip((columns, rows), cell)
         )
         size = right - left, bottom - top
-        if self.light is not None:
-            flow = np.dstack([flow, self._lit(frame, flow, rows, columns)])
+        if self.first_light is not None:
+            flow = np.dstack([flow, self._lit(cells.light[rows, columns], flow, rows, columns, cell)])
         flow, reached = _carry_on(flow, known)
-        spread = self._spread(flow, reached, size)
+        spread = _spread(flow, reached, size, max(cell))
         source = np.ascontiguousarray(spread[..., :2])
         source[..., 0] += np.arange(left, right, dtype=np.float32)
         source[..., 1] += np.arange(top, bottom, dtype=np.float32)[:, None]
         layer = cv2.remap(self.picture, source, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
-        if self.light is not None:
+        if self.first_light is not None:
             layer = np.clip(layer * np.exp2(spread[..., 2:]), 0, 255)
 
         soft = cv2.GaussianBlur(known.astype(np.float32), (3, 3), EDGE)
         inside = cv2.resize(soft, size, interpolation=cv2.INTER_LINEAR)
-        alpha = np.clip((inside - 0.5) * max(self.cell) + 0.5, 0, 1)[..., None]
+        alpha = np.clip((inside - 0.5) * max(cell) + 0.5, 0, 1)[..., None]
         layer = np.rint(np.concatenate([layer * alpha, 255 * alpha], axis=-1)).astype(np.uint8)
         over(canvas[top:bottom, left:right], layer)
 
-    def _lit(self, frame, flow, rows, columns):
+    def _lit(self, now, flow, rows, columns, cell):
         """[h, w] by how much brighter, as a power of two of the picture's values, the light makes what is
         seen in cells."""
         y, x = np.mgrid[rows, columns].astype(np.float32)
-        x, y = x + flow[..., 0] / np.float32(self.cell[0]), y + flow[..., 1] / np.float32(self.cell[1])
+        x, y = x + flow[..., 0] / np.float32(cell[0]), y + flow[..., 1] / np.float32(cell[1])
         before = cv2.remap(self.first_light, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        now = self.light[frame, rows, columns]
         change = np.where(now > 0, now - before, 0) / np.float32(LIGHT_STEPS * GAMMA)
         weight = cv2.GaussianBlur((now > 0).astype(np.float32), (5, 5), 0)
         smooth = cv2.GaussianBlur(change, (5, 5), 0) / np.maximum(weight, 1e-3)
         return np.clip(smooth, -MOST, MOST)
 
-    def _spread(self, flow, reached, size):
-        """Flow [h, w, n] of cells, and what else is known of them, for each pixel of a picture of `size`.
-        Between cells that belong together it is interpolated; at other places a pixel follows those around it
-        that belong together and are nearest."""
-        out = cv2.resize(flow, size, interpolation=cv2.INTER_LINEAR)
-        square = np.ones((2, 2), np.uint8)
-        wide = cv2.dilate(flow, square, anchor=(0, 0)) - cv2.erode(flow, square, anchor=(0, 0))
-        torn = (wide[..., :2].max(axis=-1) > LEAP * max(self.cell)) | (
-            cv2.erode(reached.view(np.uint8), square, anchor=(0, 0)) == 0
-        )
-        torn &= cv2.dilate(reached.view(np.uint8), square, anchor=(0, 0)) > 0
-        u, v = (
-            np.clip((np.arange(n) + 0.5) * cells / n - 0.5, 0, cells - 1.001)
-            for n, cells in zip(size, flow.shape[1::-1])
-        )
-        column, row = u.astype(int), v.astype(int)
-        y, x = np.nonzero(torn[row[:, None], column])
-        if not len(x):
-            return out
-        s, t = (u - column)[x].astype(np.float32), (v - row)[y].astype(np.float32)
-        weight = np.stack([(1 - s) * (1 - t), s * (1 - t), (1 - s) * t, s * t], axis=1)
-        rows, columns = row[y][:, None] + (0, 0, 1, 1), column[x][:, None] + (0, 1, 0, 1)
-        corner = flow[rows, columns]
-        weight *= reached[rows, columns]
-        near = np.abs(corner[:, :, None, :2] - corner[:, None, :, :2]).max(axis=-1) <= LEAP * max(self.cell)
-        together = near * weight[:, None, :]
-        best = (together.sum(axis=2) + 1e-3 * weight).argmax(axis=1)
-        chosen = together[np.arange(len(best)), best]
-        chosen /= np.maximum(chosen.sum(axis=1, keepdims=True), 1e-6)
-        out[y, x] = np.einsum("pk,pkc->pc", chosen, corner)
+
+def _spread(flow, reached, size, cell):
+    """Flow [h, w, n] of cells, and what else is known of them, for each pixel of a picture of `size`.
+    Between cells that belong together it is interpolated; at other places a pixel follows those around it
+    that belong together and are nearest."""
+    out = cv2.resize(flow, size, interpolation=cv2.INTER_LINEAR)
+    square = np.ones((2, 2), np.uint8)
+    wide = cv2.dilate(flow, square, anchor=(0, 0)) - cv2.erode(flow, square, anchor=(0, 0))
+    torn = ~within(wide, LEAP * cell) | (cv2.erode(reached.view(np.uint8), square, anchor=(0, 0)) == 0)
+    torn &= cv2.dilate(reached.view(np.uint8), square, anchor=(0, 0)) > 0
+    u, v = (
+        np.clip((np.arange(n) + 0.5) * cells / n - 0.5, 0, cells - 1.001)
+        for n, cells in zip(size, flow.shape[1::-1])
+    )
+    column, row = u.astype(int), v.astype(int)
+    y, x = np.nonzero(torn[row[:, None], column])
+    if not len(x):
         return out
+    s, t = (u - column)[x].astype(np.float32), (v - row)[y].astype(np.float32)
+    weight = np.stack([(1 - s) * (1 - t), s * (1 - t), (1 - s) * t, s * t], axis=1)
+    rows, columns = row[y][:, None] + (0, 0, 1, 1), column[x][:, None] + (0, 1, 0, 1)
+    corner = flow[rows, columns]
+    weight *= reached[rows, columns]
+    near = within(corner[:, :, None, :2] - corner[:, None, :, :2], LEAP * cell)
+    together = near * weight[:, None, :]
+    best = (together @ np.ones(4, np.float32) + 1e-3 * weight).argmax(axis=1)
+    chosen = together[np.arange(len(best)), best]
+    chosen /= np.maximum(chosen @ np.ones((4, 1), np.float32), 1e-6)
+    out[y, x] = np.einsum("pk,pkc->pc", chosen, corner)
+    return out
 
 
 def _carry_on(flow, known):
@@ -140,16 +126,6 @@ def _carry_on(flow, known):
         flow[grown] = total[grown] / weight[grown][:, None]
         known |= grown
     return flow, known
-
-
-def _from_nearest(image, known):
-    """The picture with the colour of the nearest known pixel where it is not known."""
-    _, nearest = cv2.distanceTransformWithLabels(
-        (~known).view(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
-    )
-    table = np.zeros((nearest.max() + 1, *image.shape[2:]), image.dtype)
-    table[nearest[known]] = image[known]
-    return table[nearest]
 
 
 def shows_light(image: np.ndarray, light: np.ndarray, owners: np.ndarray) -> bool:
