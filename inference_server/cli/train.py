@@ -45,7 +45,7 @@ def _train(args: argparse.Namespace) -> None:
     from ..poseanything.checkpoints import CheckpointError, load_vae
     from ..training.settings import TrainingSettings
     from ..training.shard_batches import LatentCache, ShardBatches
-    from ..training.trainer import Trainer
+    from ..training.trainer import Trainer, declare
 
     changes = {} if args.steps is None else {"steps": args.steps}
     settings = TrainingSettings.read(args.settings, **changes)
@@ -56,10 +56,11 @@ def _train(args: argparse.Namespace) -> None:
         encode_prompt = _text(transformer, args.text_encoder, device)
     except CheckpointError as error:
         raise TrainingError(str(error)) from error
+    declare(transformer, settings)
+    drafts = "draft" in (transformer.config.init, transformer.config.prediction_base)
     split, folder = None if args.split == "all" else args.split, args.cache or args.output / "cache"
     with PartialState(cpu=args.cpu).main_process_first():  # the others find what it has encoded
-        cache = LatentCache(folder, args.data, vae, device, split, _counter("encoding examples"))
-    drafts = transformer.config.init == "draft"
+        cache = LatentCache(folder, args.data, vae, device, split, drafts, _counter("encoding examples"))
     batches = ShardBatches(cache, settings, transformer.config.patch_size, encode_prompt, drafts)
     trainer = Trainer(args.output, settings, transformer, batches, _report, cpu=args.cpu)
     trainer.run()

@@ -23,10 +23,12 @@ from shared.camera import rectangle_condition
 from shared.messages import GenerationRequest
 from shared.raster import condition_images
 
+from ..engines.base import EngineError
 from ..engines.draft.clip import Clip
 from ..poseanything.conditioning.parts.truth import cover_tokens
 from ..poseanything.conditioning.pictures import encode_png
 from ..poseanything.conditioning.subject_crop import crop_poses, find_crops
+from ..training.errors import TrainingError
 from ..training.examples import Example
 from .clips import ClipSettings, make_clip
 from .creatures import MAX_LIMBS
@@ -118,9 +120,14 @@ def around_subject(example: Example, width: int, height: int) -> Example:
 
 
 def draw_draft(example: Example) -> np.ndarray:
-    """uint8 [F, H, W, 3], the draft engine's frames for the example's request."""
-    clip = Clip(example.request)
-    return np.stack([clip.image, *(clip.frame(index) for index in range(1, example.request.num_frames))])
+    """uint8 [F, H, W, 3], the draft engine's frames for the example's request. Raises `TrainingError`."""
+    try:
+        clip = Clip(example.request)
+        return np.stack([clip.image, *(clip.frame(index) for index in range(1, example.request.num_frames))])
+    except EngineError as error:
+        raise TrainingError(
+            f"The draft of {example.request.job} can't be drawn ({error}); leave the example out."
+        ) from error
 
 
 def _strokes(example: Example) -> np.ndarray:

@@ -22,7 +22,8 @@ class TrainingSettings:
     """How a model is trained. The paper's three stages (section 5.1) are three of these; see `STAGES`.
 
     transformer: entries of the configuration of `PoseAnythingTransformer3DModel`, for a model that begins at
-        random.
+        random; beside a checkpoint, those that it is to have otherwise: how it is trained, such as
+        `init = "draft"`, which its file then declares, and part-aware attention where it has none.
     checkpoint: the transformer to begin from instead; a plain Wan 2.2 one is extended.
     trainable: "all"; "part_attention", all else frozen (stage 3); or "lora", low-rank matrices beside the
         layers of attention and feed-forward, which go into a file of their own.
@@ -108,7 +109,10 @@ class TrainingSettings:
         if stage is not None and stage not in STAGES:
             raise TrainingError(f"There is no stage {stage!r}; choose one of {', '.join(STAGES)}.")
         known = {each.name: each for each in dataclasses.fields(cls)}
-        values = STAGES.get(stage, {}) | values
+        of_stage = STAGES.get(stage, {})
+        values = of_stage | values
+        if isinstance(values.get("transformer"), dict):
+            values["transformer"] = of_stage.get("transformer", {}) | values["transformer"]
         for name, value in values.items():
             if name not in known:
                 raise TrainingError(f"There is no setting {name!r}; there are {', '.join(known)}.")
@@ -131,23 +135,31 @@ _OF_THE_PAPER = {
     "checkpoint_seconds": 1800.0,
     "batch_size": 1,
 }
-STAGES = {
+_LORA = _OF_THE_PAPER | {
+    "trainable": "lora",
+    "learning_rate": 1e-4,
+    "part_masks": "known",
+    "sparse_poses": 0.3,
+    "ema_decay": 0.99,
+    "steps": 2000,
+    "checkpoint_seconds": 600.0,
+}
+STAGES: dict[str | None, dict] = {
     "base": _OF_THE_PAPER | {"part_masks": "none"},
     "mixed": _OF_THE_PAPER | {"part_masks": "none", "pose_dropout": 0.1},
     "parts": _OF_THE_PAPER | {"trainable": "part_attention", "part_masks": "known", "part_dropout": 0.0},
-    "lora": _OF_THE_PAPER
+    "lora": _LORA,
+    "bridge": _LORA
     | {
-        "trainable": "lora",
-        "learning_rate": 1e-4,
-        "part_masks": "known",
-        "sparse_poses": 0.3,
-        "ema_decay": 0.99,
-        "steps": 2000,
-        "checkpoint_seconds": 600.0,
+        "transformer": {"init": "draft", "num_inference_steps": 4},
+        "loss_weights": "uniform",
+        "start_share": 0.5,
+        "lora_rank": 64,
     },
     "distill": _OF_THE_PAPER
     | {"distilled_steps": 4, "part_masks": "known", "part_dropout": 0.0, "sparse_poses": 0.5},
 }
 """The paper's stages: the base model without part-aware attention, on humans; on humans and all else; and
 part-aware attention alone, all else frozen (section 5.1). "lora" learns a character from a few takes,
-"distill" teaches a model to do with few steps. Which data is said on the command line."""
+"bridge" a LoRA with which the flow starts from the draft engine's clip and not from noise, "distill" teaches
+a model to do with few steps. Which data is said on the command line."""

@@ -20,13 +20,15 @@ from shared.request_file import SUFFIX, read_request, write_request
 from ..poseanything.conditioning.parts.truth import parts_from_truth
 from ..poseanything.models.part_tokens import PartTokens
 from ..poseanything.models.streaming_vae import encode_frames, to_video
-from ..synthesis.pool import camera_poses
+from ..synthesis.pool import camera_poses, draw_draft
 from .dataset import read_examples, read_index
 from .errors import TrainingError
 from .objective import Batch
 from .settings import TrainingSettings
 from .sparse_poses import draw_poses
 
+DRAFT = ".draft"
+"""Suffix of a draft's latents, a file of its own: a data set may be trained on with drafts later."""
 EncodePrompt = Callable[[str], torch.Tensor]
 """From a prompt to float `[1, T, text_dim]`."""
 
@@ -45,6 +47,8 @@ class LatentCache:
         vae: codes the pictures.
         device: where that is done.
         split: which subjects; None for all.
+        drafts: whether drafts are needed, by a model whose flow starts there; the draft engine draws those
+            that the data sets lack.
         progress: called with (done, total) while the cache is filled.
     """
 
@@ -55,6 +59,7 @@ class LatentCache:
         vae,
         device: torch.device,
         split: str | None = "train",
+        drafts: bool = False,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ):
         config = json.dumps(dict(vae.config), sort_keys=True, default=str)
@@ -68,15 +73,18 @@ class LatentCache:
             parts = [*(entry["sha256"] for entry in index["shards"]), *index.get("rejected", ())]
             name = hashlib.sha256("".join(parts).encode()).hexdigest()[:12]
             place = Path(folder) / digest / f"{name}-{split or 'all'}"
-            if not (place / "whole").exists():
+            whole = place / ("whole-with-drafts" if drafts else "whole")
+            if not whole.exists():
                 place.mkdir(parents=True, exist_ok=True)
                 for number, example in enumerate(read_examples(dataset, split)):
                     stem = place / f"{number:07d}"
                     if not stem.with_suffix(".safetensors").exists():
                         self._encode(example, stem)
+                    if drafts and not stem.with_suffix(DRAFT).exists():
+                        self._encode_draft(example, stem)
                     done += 1
                     progress(done, total)
-                (place / "whole").touch()
+                whole.touch()
             self.keys += [path.with_suffix("") for path in sorted(place.glob("*.safetensors"))]
         if not self.keys:
             names = ", ".join(map(str, datasets))
@@ -92,16 +100,22 @@ class LatentCache:
 
     def _encode(self, example, stem: Path) -> None:
         tensors = {"clean": self.latents(example.frames).half()}
-        if example.draft is not None:
-            tensors["draft"] = self.latents(example.draft).half()
         if example.labels is not None:
             subject = torch.from_numpy((example.labels > 0).astype(np.float32))[None, 1:]
             size = tensors["clean"].shape[1] - 1, *tensors["clean"].shape[2:]
             tensors["subject"] = F.adaptive_avg_pool3d(subject, size).half()
         write_request(stem.with_suffix(SUFFIX), example.request)
-        growing = stem.with_suffix(".part")
-        save_file(tensors, growing)
-        growing.rename(stem.with_suffix(".safetensors"))
+        _save(tensors, stem.with_suffix(".safetensors"))
+
+    def _encode_draft(self, example, stem: Path) -> None:
+        draft = draw_draft(example) if example.draft is None else example.draft
+        _save({"draft": self.latents(draft).half()}, stem.with_suffix(DRAFT))
+
+
+def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    growing = path.with_suffix(".part")
+    save_file(tensors, growing)
+    growing.rename(path)
 
 
 class ShardBatches:
@@ -111,7 +125,7 @@ class ShardBatches:
         cache: see `LatentCache`.
         patch_size: (frames, rows, columns) of latents to a token, the transformer's.
         encode_prompt: see `EncodePrompt`; each prompt is encoded once.
-        drafts: whether drafts are needed, by a model whose flow starts there.
+        drafts: whether the batches have drafts; the cache must then have them.
     """
 
     def __init__(
@@ -127,10 +141,6 @@ class ShardBatches:
         self._by_shape: dict[tuple, list[Path]] = defaultdict(list)
         for key in cache.keys:
             tensors = load_file(key.with_suffix(".safetensors"))
-            if drafts and "draft" not in tensors:
-                raise TrainingError(
-                    "The data set has no drafts, from which this model starts; synthesise it with --drafts."
-                )
             self._by_shape[tuple(tensors["clean"].shape)].append(key)
         self._shape_of = {key: shape for shape, keys in self._by_shape.items() for key in keys}
 
@@ -157,7 +167,7 @@ class ShardBatches:
             None,
         )
         if self.drafts:
-            draft = self._stack(tensors, "draft")
+            draft = self._stack([load_file(key.with_suffix(DRAFT)) for key in keys], "draft")
         weight = None
         if settings.subject_weight and all("subject" in each for each in tensors):
             share = self._stack(tensors, "subject")

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
@@ -18,7 +18,8 @@ from diffusers.training_utils import EMAModel
 from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import save_file
 
-from ..poseanything.models.transformer import PoseAnythingTransformer3DModel
+from ..poseanything.checkpoints.lora import DECLARED
+from ..poseanything.models.transformer import TRAINED_WITH, PoseAnythingTransformer3DModel
 from .distillation import DistributionMatching, distilled_timesteps
 from .errors import TrainingError
 from .extension import start_part_attention
@@ -78,6 +79,7 @@ class Trainer:
         if settings.tensorboard:
             self.accelerator.init_trackers("training")
         set_seed(settings.seed)
+        self.declared = declare(transformer, settings)
         freeze(transformer, settings.trainable, settings.lora_rank)
         if settings.gradient_checkpointing:
             transformer.enable_gradient_checkpointing()
@@ -260,12 +262,13 @@ class Trainer:
         return _Averaged(self.ema, self._trained)
 
     def export_lora(self, path: Path | str) -> None:
-        """Write the averaged low-rank matrices as a LoRA file, in diffusers' names."""
+        """Write the averaged low-rank matrices as a LoRA file, in diffusers' names; it declares
+        what the settings name of `TRAINED_WITH`."""
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with self.averaged():
             weights = get_peft_model_state_dict(self.model, adapter_name=ADAPTER)
             named = {f"transformer.{name}": value.detach().cpu().half() for name, value in weights.items()}
-        save_file(named, path)
+        save_file(named, path, {DECLARED: json.dumps(self.declared)} if self.declared else None)
 
     def export(self, folder: Path | str, dtype: torch.dtype = torch.float16) -> None:
         """Write the averaged weights as a diffusers folder."""
@@ -304,17 +307,26 @@ class _Averaged:
         self.ema.restore(self.parameters)
 
 
+def declare(transformer: PoseAnythingTransformer3DModel, settings: TrainingSettings) -> dict[str, Any]:
+    """Have the model's configuration say how it is trained; returns what of `TRAINED_WITH` the settings name.
+    Raises `TrainingError`."""
+    wanted = {name: value for name, value in settings.transformer.items() if name in TRAINED_WITH}
+    if settings.distilled_steps:
+        shift = wanted.get("flow_shift", transformer.config.flow_shift)
+        wanted["distilled_timesteps"] = distilled_timesteps(settings.distilled_steps, shift)
+        wanted["num_inference_steps"] = settings.distilled_steps
+    try:
+        transformer.declare(**wanted)
+    except ValueError as error:
+        raise TrainingError(f"The settings' transformer can't be made: {error}") from error
+    return wanted
+
+
 def make_objective(settings: TrainingSettings, transformer: PoseAnythingTransformer3DModel) -> Objective:
     """What the settings have the model learn; a model that is to be distilled is its own teacher."""
     if not settings.distilled_steps:
         return Objective(transformer.config, settings.loss_weights, settings.start_share, settings.held_share)
     teacher = copy.deepcopy(transformer)
-    steps = settings.distilled_steps
-    timesteps = distilled_timesteps(steps, transformer.config.flow_shift)
-    changes = {"distilled_timesteps": timesteps, "num_inference_steps": steps}
-    # diffusers leaves out what it believes to be a default where it copies a configuration.
-    defaults = [name for name in transformer.config.get("_use_default_values", []) if name not in changes]
-    transformer.register_to_config(**changes, _use_default_values=defaults)
     return DistributionMatching(transformer.config, teacher)
 
 

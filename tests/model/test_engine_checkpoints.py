@@ -10,11 +10,14 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from safetensors.torch import save_file  # noqa: E402
+
 from inference_server.cli import main  # noqa: E402
 from inference_server.engines.base import EngineError, JobCancelled, Picture  # noqa: E402
 from inference_server.engines.draft.clip import Clip  # noqa: E402
 from inference_server.engines.poseanything.engine import PoseAnythingEngine  # noqa: E402
 from inference_server.engines.poseanything.request import sampling_request  # noqa: E402
+from inference_server.poseanything.checkpoints.lora import DECLARED  # noqa: E402
 from shared.messages import Progress  # noqa: E402
 from shared.raster import draw_poses  # noqa: E402
 from tests.model.tiny_pipeline import linear_vae  # noqa: E402
@@ -71,6 +74,31 @@ def test_the_engine_makes_the_draft_that_the_checkpoint_starts_from(bridge):
     assert np.abs(made.astype(int) - expected).max() <= 3  # the VAE's rounding
     stages = list(dict.fromkeys(event.stage for event in events if isinstance(event, Progress)))
     assert stages == ["drawing", "loading", "encoding", "denoising", "decoding"]
+
+
+def test_a_lora_that_starts_from_the_draft_has_the_engine_make_one(tmp_path, monkeypatch):
+    """Of a model from noise whose flow is nothing."""
+    save_small(tmp_path)
+    (tmp_path / "loras").mkdir()
+    layer = "transformer.blocks.0.attn1.to_v"
+    pair = {f"{layer}.lora_A.weight": torch.zeros(1, 24), f"{layer}.lora_B.weight": torch.zeros(24, 1)}
+    save_file(pair, tmp_path / "loras" / "bridge.safetensors", {DECLARED: '{"init": "draft"}'})
+    monkeypatch.setenv("POSEANYTHING_WEIGHTS", str(tmp_path))
+    engine = PoseAnythingEngine()
+    list(engine.load())
+
+    def made(**loras):
+        asked = request(**SIZE, engine_options={"loras": loras})
+        events = engine.generate(asked, lambda: False)
+        return np.stack([event.image for event in events if isinstance(event, Picture)]).astype(int)
+
+    draft = Clip(request(**SIZE))
+    expected = np.stack([draft.frame(index) for index in range(9)])
+    noise = made()
+    assert np.abs(noise - expected).max() > 100
+    assert np.abs(made(**{"bridge.safetensors": 1.0}) - expected).max() <= 3  # the VAE's rounding
+    assert np.array_equal(made(**{"bridge.safetensors": 0.0}), noise)
+    assert np.array_equal(made(), noise)
 
 
 def test_poses_are_drawn_as_in_training(bridge):

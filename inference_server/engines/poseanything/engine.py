@@ -124,10 +124,11 @@ class PoseAnythingEngine(Engine):
         self, request: GenerationRequest, cancelled: Callable[[], bool]
     ) -> Generator[Progress | Preview | Picture, None, str]:
         from ...poseanything.conditioning.conditions import InputError
-        from .request import sampling_request
+        from .request import parse_options, sampling_request
 
         try:
-            config = self._runner.config(request.engine_options.get("transformer", ""))
+            options = parse_options(request)
+            config = self._runner.config(options.transformer, options.loras)
             draft = (yield from self._draft(request, cancelled)) if starts_from_draft(config) else None
             sampling = sampling_request(request, config, draft)
         except InputError as error:

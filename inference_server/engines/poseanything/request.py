@@ -30,8 +30,8 @@ def sampling_request(
     Raises:
         InputError: the request can't be made.
     """
+    options = parse_options(request)
     try:
-        options = Options.parse(request.engine_options)
         camera = "camera" in make_guider(request.guidance).pose_conditions
     except ValueError as error:
         raise InputError(str(error)) from error
@@ -45,6 +45,14 @@ def sampling_request(
         request.num_inference_steps,
         request.engine_options,
     )
+
+
+def parse_options(request: GenerationRequest) -> Options:
+    """The options of a request. Raises `InputError`."""
+    try:
+        return Options.parse(request.engine_options, request.num_inference_steps)
+    except ValueError as error:
+        raise InputError(str(error)) from error
 
 
 def conditions_from_request(

@@ -10,6 +10,7 @@ from .errors import CheckpointError
 from .folder import WeightSet, default_folder, find_weights, lora_folder, lora_names
 
 _HOMES = {
+    "declared_config": ".lora",
     "from_official_state_dict": ".official",
     "to_official_state_dict": ".official",
     "load_lora": ".lora",

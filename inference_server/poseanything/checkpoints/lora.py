@@ -2,15 +2,18 @@
 
 Pairs of low-rank matrices become PEFT's adapters. What such files hold besides (whole differences of norms,
 biases, modulation and the patch embedding, as step-distilled ones do) is added to the weights, and taken off
-again with the adapters.
+again with the adapters. A file of ours may say in its metadata what it was trained for besides: a flow that
+starts from a draft, another number of steps.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -37,6 +40,11 @@ PIECE = re.compile(
 )
 WHOLE_WEIGHT = re.compile(r"blocks\.\d+\.(?:self_attn|attn1)\.(?:q|to_q)\.weight")
 
+DECLARED = "poseanything"
+"""The entry of a file's metadata with what it changes of `TRAINED_WITH`, as JSON."""
+
+_declared: WeakKeyDictionary[nn.Module, dict[str, Any]] = WeakKeyDictionary()
+"""By transformer, what its configuration said before LoRAs changed it."""
 _originals: WeakKeyDictionary[nn.Module, dict[str, torch.Tensor]] = WeakKeyDictionary()
 """By transformer, what its parameters were before differences were added to them, on the host."""
 
@@ -75,6 +83,13 @@ def load_lora(
         )
     tensors = open_tensors(Path(path))
     changes = read_changes(transformer, tensors, tensors.where)
+    if trained_with := declared_config(path):
+        before = {name: transformer.config.get(name) for name in trained_with}
+        try:
+            transformer.declare(**trained_with)
+        except ValueError as error:
+            raise CheckpointError(f"{tensors.where} is made for another version: {error}") from error
+        _declared[transformer] = before | _declared.get(transformer, {})
     for parameter, difference in changes.differences.items():
         _add(transformer, parameter, strength * difference.float())
     if not changes.pairs:
@@ -92,10 +107,21 @@ def load_lora(
             parameter.requires_grad_(False)
 
 
+def declared_config(path: Path | str) -> dict[str, Any]:
+    """What a LoRA file says of how the transformer samples with it, as entries of `TRAINED_WITH`; most say
+    nothing. Raises `CheckpointError`."""
+    text = getattr(open_tensors(Path(path)), "metadata", {}).get(DECLARED, "{}")
+    try:
+        return dict(json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"The metadata of {path} can't be read ({error}); get it again.") from error
+
+
 def unload_loras(transformer: PoseAnythingTransformer3DModel) -> None:
     """Take off every LoRA that `load_lora` attached; the weights are what they were, bit for bit."""
     if getattr(transformer, "peft_config", None):
         transformer.unload_lora()
+    transformer.declare(**_declared.pop(transformer, {}))
     for name, original in _originals.pop(transformer, {}).items():
         transformer.get_parameter(name).data.copy_(original)
 

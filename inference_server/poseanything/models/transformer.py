@@ -4,6 +4,7 @@ itself."""
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -67,6 +68,16 @@ TRAINED_WITH = (
     "pose_look",
 )
 """Entries of the configuration that no tensor tells: how the checkpoint was trained."""
+
+
+def check_config(config: Mapping[str, Any]) -> None:
+    """Raise `ValueError` where a choice of the whole configuration is none of the words it has."""
+    for name, words in CHOICES.items():
+        if config[name] not in words:
+            choices = ", ".join(map(repr, words))
+            raise ValueError(f"{name} is {config[name]!r}; it must be one of {choices}.")
+    if config["prediction_base"] is not None and config["prediction_type"] != "sample":
+        raise ValueError("A flow is counted from nothing; leave out prediction_base, or predict the sample.")
 
 
 class PoseAnythingTransformerBlock(WanTransformerBlock):
@@ -270,14 +281,7 @@ class PoseAnythingTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, 
     ) -> None:
         super().__init__()
         inner_dim = num_attention_heads * attention_head_dim
-        for name, words in CHOICES.items():
-            if self.config[name] not in words:
-                choices = ", ".join(map(repr, words))
-                raise ValueError(f"{name} is {self.config[name]!r}; it must be one of {choices}.")
-        if prediction_base is not None and prediction_type != "sample":
-            raise ValueError(
-                "A flow is counted from nothing; leave out prediction_base, or predict the sample."
-            )
+        check_config(self.config)
 
         # 1. Pose injection, patch & position embedding
         if pose_injection == "mlp":
@@ -311,6 +315,16 @@ class PoseAnythingTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, 
         self.scale_shift_table = nn.Parameter(torch.randn(1, 2, inner_dim) / inner_dim**0.5)
 
         self.gradient_checkpointing = False
+
+    def declare(self, **trained_with: Any) -> None:
+        """Have the configuration say that it was trained otherwise: entries of `TRAINED_WITH`. Raises
+        `ValueError` for other ones, or words that they can't have."""
+        for name in trained_with.keys() - set(TRAINED_WITH):
+            raise ValueError(f"{name} does not tell how a checkpoint was trained.")
+        check_config({**self.config, **trained_with})
+        # diffusers leaves out what it believes to be a default where it copies a configuration.
+        defaults = [name for name in self.config.get("_use_default_values", []) if name not in trained_with]
+        self.register_to_config(**trained_with, _use_default_values=defaults)
 
     @apply_lora_scale("attention_kwargs")
     def forward(

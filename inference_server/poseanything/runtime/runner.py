@@ -16,6 +16,7 @@ import torch
 from ..checkpoints import (
     CheckpointError,
     WeightSet,
+    declared_config,
     load_lora,
     load_text_encoder,
     load_tiny_decoder,
@@ -109,12 +110,17 @@ class ClipRunner:
         """Those of the transformer that was chosen last."""
         return self._chosen or self._found
 
-    def config(self, transformer: str = "") -> dict[str, object]:
-        """What the configuration of a transformer, or of the only one, says; see the model.
+    def config(self, transformer: str = "", loras: Mapping[str, float] = {}) -> dict[str, object]:
+        """What the configuration of a transformer, or of the only one, says with these LoRAs; see the model.
 
-        Raises `CheckpointError`.
+        Raises `CheckpointError`, and `InputError` for a LoRA that isn't there.
         """
-        return self._found.choose(transformer).config
+        weights = self._found.choose(transformer)
+        config = weights.config
+        for name, strength in loras.items():
+            if strength:
+                config |= declared_config(_lora_file(weights.folder, name))
+        return config
 
     def make(self, request: SamplingRequest, check: Check = None) -> Generator[Event, None, str]:
         """The pipeline's events of a request, and before them those of loading; returns a note for the user.
@@ -133,10 +139,9 @@ class ClipRunner:
         loras = {
             _lora_file(self.weights.folder, name): strength
             for name, strength in request.options.loras.items()
+            if strength
         }
-        self.sizes = dataclasses.replace(
-            self.sizes, adapter_bytes=sum(path.stat().st_size for path in loras if loras[path])
-        )
+        self.sizes = dataclasses.replace(self.sizes, adapter_bytes=sum(path.stat().st_size for path in loras))
         height, width = request.conditions.size
         self.sizes.grid.check_size(width, height, request.conditions.num_frames)
         window_frames = request.options.window_frames or self.sizes.sample_frames
