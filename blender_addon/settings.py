@@ -10,6 +10,7 @@ from bpy.props import (
     BoolProperty,
     EnumProperty,
     FloatProperty,
+    FloatVectorProperty,
     IntProperty,
     PointerProperty,
     StringProperty,
@@ -75,6 +76,14 @@ def _stored_choice(key, attribute, items, unset=""):
 class PoseAnythingSettings(bpy.types.PropertyGroup):
     # Rig
 
+    pose_source: EnumProperty(
+        name="Poses From",
+        description="What the subject's motion is taken from",
+        items=(
+            ("RIG", "Rig", "The scene's armatures"),
+            ("VIDEO", "Video", "A filmed subject, which the Video panel finds in a strip of the sequencer"),
+        ),
+    )
     subjects: EnumProperty(
         name="Subjects",
         description="Which armatures are sent as skeletons",
@@ -197,6 +206,7 @@ class PoseAnythingSettings(bpy.types.PropertyGroup):
                 "Picture",
                 "Use a picture; it is scaled to cover the clip and cropped around its centre",
             ),
+            ("VIDEO", "Video", "What the video that the poses come from shows there"),
         ),
     )
     first_frame_path: StringProperty(
@@ -339,6 +349,73 @@ class PoseAnythingSettings(bpy.types.PropertyGroup):
     )
 
 
+_PICKS = (
+    ("NONE", "What Moves", "The one thing that moves against the background"),
+    ("CLICK", "Click", "What was clicked at"),
+    ("BOX", "Box", "What lies in a box"),
+)
+_PLACE = (
+    "Where the subject is, as fractions of width and height, y down: x and y, or left, top, right, bottom"
+)
+
+
+def _pick():
+    return EnumProperty(name="Subject", description="How the subject was pointed at", items=_PICKS)
+
+
+def _picked_place():
+    return FloatVectorProperty(name="Place", description=_PLACE, size=4, min=0.0, max=1.0)
+
+
+def _search(of):
+    return StringProperty(
+        name="Search", description=f"The server's job that looks for {of}", options={"HIDDEN"}
+    )
+
+
+class PoseAnythingVideo(bpy.types.PropertyGroup):
+    """The video that a scene's poses come from, what was found in it, and how that is laid on the clip; and
+    the first frame's subject, where the user pointed at it."""
+
+    strip: StringProperty(name="Strip", description="What the strip is known by", options={"HIDDEN"})
+    pick: _pick()
+    place: _picked_place()
+    poses: PointerProperty(name="Poses", description="What was found in the video", type=bpy.types.Text)
+    search: _search("the poses")
+    scale: FloatProperty(
+        name="Scale",
+        description="How large the poses are, beside the video covering the clip; drag the handles in the "
+        "camera view to lay them over the first frame's subject",
+        default=1.0,
+        min=0.05,
+        max=20.0,
+        soft_min=0.5,
+        soft_max=2.0,
+    )
+    x: FloatProperty(
+        name="Move X",
+        description="How far the poses are moved to the right, in widths of the clip",
+        soft_min=-0.5,
+        soft_max=0.5,
+        min=-5.0,
+        max=5.0,
+        precision=3,
+    )
+    y: FloatProperty(
+        name="Move Y",
+        description="How far the poses are moved up, in heights of the clip",
+        soft_min=-0.5,
+        soft_max=0.5,
+        min=-5.0,
+        max=5.0,
+        precision=3,
+    )
+    picture_pick: _pick()
+    picture_place: _picked_place()
+    mask: PointerProperty(name="Mask", description="The first frame's subject", type=bpy.types.Text)
+    mask_search: _search("the first frame's subject")
+
+
 class PoseAnythingShown(bpy.types.PropertyGroup):
     """What is shown over the camera view; it changes nothing that is sent."""
 
@@ -368,6 +445,11 @@ class PoseAnythingShown(bpy.types.PropertyGroup):
     first_frame: BoolProperty(
         name="First Frame",
         description="Draw the picture that the clip begins with behind the limbs; handles lay it under them",
+    )
+    video_poses: BoolProperty(
+        name="Over the Video",
+        description="Draw the poses that were found over the video in the sequencer's preview",
+        default=True,
     )
     rectangle: BoolProperty(
         name="Show Rectangle",
@@ -449,7 +531,11 @@ def restore(settings: PoseAnythingSettings, values: dict) -> None:
             print(f"PoseAnything Bridge: {name} = {value!r} is not known to this release; left as it was.")
 
 
-_GROUPS = {"poseanything": PoseAnythingSettings, "poseanything_shown": PoseAnythingShown}
+_GROUPS = {
+    "poseanything": PoseAnythingSettings,
+    "poseanything_video": PoseAnythingVideo,
+    "poseanything_shown": PoseAnythingShown,
+}
 
 
 def register() -> None:

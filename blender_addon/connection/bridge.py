@@ -8,12 +8,12 @@ from contextlib import AbstractContextManager, nullcontext
 
 from ..shared.engines import EngineDescription, find_engine
 from ..shared.keys import TokenError, local_token
-from ..shared.messages import Failed, GenerationRequest, Preview
+from ..shared.messages import Failed, GenerationRequest, PoseFinderDescription, PoseRequest, Preview
 from ..takes.take import Take
-from ..takes.writer import TakeWriter
+from ..takes.writer import NoFrames, TakeWriter
 from . import server as server_process
 from .client import CONNECTED, CONNECTING, BridgeClient, LinkState
-from .jobs import ENCODING, INTERRUPTED, LEFT, WAITING, Job
+from .jobs import ENCODING, INTERRUPTED, LEFT, WAITING, Job, PoseSearch, Task
 from .server import ServerError, ServerProcess, parse_server
 
 PATIENCE = 20.0
@@ -46,7 +46,9 @@ class Bridge:
         self.link = LinkState(CONNECTING)
         self.engines: tuple[EngineDescription, ...] = ()
         self.device = ""
+        self.pose_finder: PoseFinderDescription | None = None
         self.jobs: dict[str, Job] = {}
+        self.searches: dict[str, PoseSearch] = {}
         self.previews: dict[str, Preview] = {}
         self.keep_going = True
         """Whether jobs go on when this bridge is closed, or turns to another server."""
@@ -77,7 +79,7 @@ class Bridge:
         """Stop talking; what runs goes on at the server or is cancelled, as `keep_going` says."""
         if self.client is None:
             return
-        for job in self.active():
+        for job in self._tasks():
             if job.state != ENCODING and self.keep_going:
                 where = self.client.address
                 job.state, job.sentence = (
@@ -88,6 +90,7 @@ class Bridge:
                 job.hear(Failed(job=job.id, message=why))
         self.client.close(keep=self.keep_going)
         self.client, self.link, self.engines, self.device = None, LinkState(CONNECTING), (), ""
+        self.pose_finder = None
 
     def connect_if_running(self, server: str, online: bool) -> None:
         """Connect, unless only a server of our own could be meant. Raises `ServerError`."""
@@ -114,7 +117,7 @@ class Bridge:
     def close(self) -> None:
         """End the client and the server; a server that has jobs to make finishes them first, as `keep_going`
         says."""
-        busy = self.keep_going and any(job.state != ENCODING for job in self.active())
+        busy = self.keep_going and any(job.state != ENCODING for job in self._tasks())
         self.disconnect()
         if busy:
             self.server.leave()
@@ -169,11 +172,43 @@ class Bridge:
         self.client.adopt(name, TakeWriter(take.folder, take.name, take.num_frames, frames), size)
         return job
 
+    def find_poses(self, request: PoseRequest) -> PoseSearch:
+        """Look for poses, or for a mask where there is a single picture.
+
+        There must be a connection."""
+        if self.client is None:
+            raise RuntimeError("find_poses before connect")
+        search = PoseSearch(id=request.job, of_picture=len(request.lengths) == 1)
+        self._forget_old()
+        self.searches[search.id] = search
+        self.client.submit(request, NoFrames())
+        return search
+
+    def adopt_search(self, name: str, of_picture: bool) -> PoseSearch:
+        """Fetch what another Blender has asked to look for.
+
+        There must be a connection."""
+        if self.client is None:
+            raise RuntimeError("adopt_search before connect")
+        search = PoseSearch(id=name, of_picture=of_picture, state=INTERRUPTED)
+        search.interrupted_at = search.began
+        self._forget_old()
+        self.searches[name] = search
+        self.client.adopt(name, NoFrames(), (0, 0))
+        return search
+
     def active(self) -> list[Job]:
         """Jobs that have not ended, oldest first."""
         return [job for job in self.jobs.values() if not job.ended]
 
-    def cancel(self, job: Job) -> None:
+    def searching(self) -> list[PoseSearch]:
+        """Searches that have not ended, oldest first."""
+        return [search for search in self.searches.values() if not search.ended]
+
+    def _tasks(self) -> list[Task]:
+        return [*self.active(), *self.searching()]
+
+    def cancel(self, job: Task) -> None:
         """End a job; what arrived of it is kept."""
         if self.client is not None:
             self.client.cancel(job.id)
@@ -196,7 +231,8 @@ class Bridge:
     def _hear(self, event: object) -> None:
         if isinstance(event, LinkState):
             self.link = event
-        job = self.jobs.get(getattr(event, "job", ""))
+        name = getattr(event, "job", "")
+        job = self.jobs.get(name) or self.searches.get(name)
         if job is not None and not job.ended:
             job.hear(event)
             if isinstance(event, Preview):
@@ -205,6 +241,7 @@ class Bridge:
                 self.previews.pop(job.id, None)
         if self.client is not None and (welcome := self.client.welcome) is not None:
             self.engines, self.device = welcome.engines, welcome.device
+            self.pose_finder = welcome.pose_finder
 
     def _watch_server(self) -> bool:
         state = self.server.state
@@ -214,7 +251,7 @@ class Bridge:
         if state == server_process.RUNNING:
             self.connect(self.server.address, online=False)
         elif state == server_process.FAILED and not self._start_again():
-            for job in self.active():
+            for job in self._tasks():
                 if job.state in (WAITING, INTERRUPTED):
                     self.cancel(job)
                     job.hear(Failed(job=job.id, message=self.server.sentence))
@@ -223,7 +260,7 @@ class Bridge:
     def _start_again(self) -> bool:
         """A server of our own that had jobs is needed again; false where it is not, or does not help."""
         began = self.client is not None and self.client.address == self.server.address
-        if not (began and self.active()) or self._restarts >= MAX_RESTARTS:
+        if not (began and self._tasks()) or self._restarts >= MAX_RESTARTS:
             return False
         self._restarts += 1
         try:
@@ -238,19 +275,20 @@ class Bridge:
         if client is None or self.link.state == CONNECTED or self.server.state == server_process.STARTING:
             return
         now = time.monotonic()
-        for job in self.active():
-            remedy = "start it in the Server panel and generate again"
+        for job in self._tasks():
+            remedy = "start it in the Server panel and try again"
             if job.state == WAITING and now - job.began > PATIENCE:
                 message = f"No server answers at {client.address}; {remedy}."
             elif job.state == INTERRUPTED and job.awaited and now - job.interrupted_at > PATIENCE:
-                kept = f"{job.frames} of {job.take.num_frames} frames arrived and are kept"
-                message = f"The server at {client.address} went away in the middle ({kept}); {remedy}."
+                kept = f" ({job.kept.rstrip('.')})" if job.kept else ""
+                message = f"The server at {client.address} went away in the middle{kept}; {remedy}."
             else:
                 continue
             client.cancel(job.id)
             job.hear(Failed(job=job.id, message=message))
 
     def _forget_old(self) -> None:
-        ended = [name for name, job in self.jobs.items() if job.ended]
-        for name in ended[: max(0, len(ended) - MAX_REMEMBERED)]:
-            del self.jobs[name]
+        for known in (self.jobs, self.searches):
+            ended = [name for name, task in known.items() if task.ended]
+            for name in ended[: max(0, len(ended) - MAX_REMEMBERED)]:
+                del known[name]

@@ -40,6 +40,7 @@ from ..shared.messages import (
     LivePose,
     LiveReady,
     More,
+    PoseRequest,
     Preview,
     Progress,
     Queued,
@@ -49,7 +50,7 @@ from ..shared.messages import (
 )
 from ..shared.pieces import Sender
 from ..shared.schema import MessageError
-from ..takes.writer import TakeWriter, WriteError
+from ..takes.writer import NoFrames, TakeWriter, WriteError
 from . import probe
 from .live import LiveView
 
@@ -104,7 +105,12 @@ class _Submission:
     """A request in the thread's keeping, until its job ends; the message itself until a server is at work on
     it."""
 
-    def __init__(self, request: GenerationRequest | None, writer: TakeWriter, size: tuple[int, int]):
+    def __init__(
+        self,
+        request: GenerationRequest | PoseRequest | None,
+        writer: TakeWriter | NoFrames,
+        size: tuple[int, int],
+    ):
         """Without a request, of a job that a server has already."""
         self.request = request
         self.writer = writer
@@ -170,11 +176,11 @@ class BridgeClient:
             probe.close(linger=0)
         self._thread.start()
 
-    def submit(self, request: GenerationRequest, writer: TakeWriter) -> None:
+    def submit(self, request: GenerationRequest | PoseRequest, writer: TakeWriter | NoFrames) -> None:
         """Send a request once a server answers; its frames go to `writer`."""
         self._command("submit", request, writer)
 
-    def adopt(self, job: str, writer: TakeWriter, size: tuple[int, int]) -> None:
+    def adopt(self, job: str, writer: TakeWriter | NoFrames, size: tuple[int, int]) -> None:
         """Fetch what `writer` lacks of a job for which this client or another of the same user has asked.
 
         `size` is the clip's width and height."""
@@ -623,7 +629,7 @@ class _Connection:
             return
         written = submission.writer.written
         kept = f" ({written} of {submission.num_frames} frames arrived and are kept)" if written else ""
-        message = f"The server does not have this clip any more{kept}; generate it again."
+        message = f"The server does not have this {submission.writer.what} any more{kept}; start it again."
         self._end(Failed(job=name, code="worker", message=message))
 
     def _blame(self, failed: Failed) -> None:

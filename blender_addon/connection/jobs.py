@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-from ..shared.messages import Accepted, Cancelled, Done, Failed, Progress, Queued
+from ..shared.messages import Accepted, Cancelled, Done, Failed, FoundPoses, Progress, Queued
 from ..takes.take import Take
 from ..takes.unfinished import Unfinished
 from .client import FramesSaved, Interrupted, Unsent
@@ -17,33 +17,24 @@ DONE, FAILED, CANCELLED, LEFT = "DONE", "FAILED", "CANCELLED", "LEFT"
 ENDED = (DONE, FAILED, CANCELLED, LEFT)
 
 
-@dataclass
-class Job:
-    """One clip that is being generated, or was.
+@dataclass(kw_only=True)
+class Task:
+    """What the server is asked for: a clip or the poses of a video.
 
-    state: one of the names above. `ENCODING` and the `DONE` after it are told by whoever encodes a movie.
-    frames: how many are on disk.
-    warnings: what the exporter found worth saying.
-    unfinished: what is left in the take's folder until no more of it is to come.
+    state: one of the names above.
     awaited: a script waits for it, and shall not wait for ever for a server that is gone.
     sentence: what the server or this side says of it, above all why it failed.
     """
 
     id: str
-    take: Take
-    engine_label: str
-    neural: bool
-    warnings: tuple[str, ...] = ()
     state: str = WAITING
     position: int = 0
     stage: str = ""
     step: int = 0
     total: int = 0
-    frames: int = 0
     sentence: str = ""
     began: float = field(default_factory=time.monotonic)
     deadline: float | None = None
-    unfinished: Unfinished | None = None
     awaited: bool = False
     interrupted_at: float = 0.0
 
@@ -51,8 +42,13 @@ class Job:
     def ended(self) -> bool:
         return self.state in ENDED
 
+    @property
+    def kept(self) -> str:
+        """What of it has arrived and stays, as a sentence; "" for nothing."""
+        return ""
+
     def hear(self, event: object) -> None:
-        """Take in an event of this job."""
+        """Take in an event of this task."""
         if isinstance(event, Accepted):
             self.state = QUEUED
         elif isinstance(event, Queued):
@@ -65,23 +61,15 @@ class Job:
             self.state, self.stage, self.step, self.total = RUNNING, event.stage, event.step, event.total
             self.deadline = None if event.seconds_left is None else time.monotonic() + event.seconds_left
             self.sentence = event.note or self.sentence
-        elif isinstance(event, FramesSaved):
-            self.state, self.frames = RUNNING, event.count
-        elif isinstance(event, Done):
-            self.state, self.frames, self.sentence = DONE, event.num_frames, event.note
         elif isinstance(event, Failed):
             self.state, self.sentence = FAILED, event.message
         elif isinstance(event, Cancelled):
-            self.state = CANCELLED
-            kept = f" {self.frames} of {self.take.num_frames} frames are kept." if self.frames else ""
-            self.sentence = f"Cancelled.{kept}"
+            self.state, self.sentence = CANCELLED, f"Cancelled. {self.kept}".rstrip()
 
     def fraction(self) -> float:
-        """How much of it is done, 0 to 1: by steps until frames come, then by frames."""
+        """How much of it is done, 0 to 1."""
         if self.state in (DONE, ENCODING):
             return 1.0
-        if self.frames:
-            return self.frames / self.take.num_frames
         return min(self.step / self.total, 1.0) if self.total else 0.0
 
     def seconds_left(self) -> float | None:
@@ -93,24 +81,87 @@ class Job:
         if self.state == WAITING:
             return "Waiting for the server"
         if self.state == INTERRUPTED:
-            kept = f" at frame {self.frames} of {self.take.num_frames}" if self.frames else ""
-            return f"Interrupted{kept}, waiting for the server"
+            return f"Interrupted{self._reached()}, waiting for the server"
         if self.state == QUEUED:
             return f"Queued, {self.position} before it" if self.position else "Next in the queue"
-        if self.state == ENCODING:
-            return "Encoding the movie"
-        if self.state == DONE:
-            return f"{self.frames} frames"
         if self.ended:
             return self.sentence
-        if self.frames:
-            text = f"Frame {self.frames} of {self.take.num_frames}"
-        elif self.total:
-            text = f"{self.stage.capitalize()} {self.step} of {self.total}"
-        else:
-            text = self.stage.capitalize() or "Starting"
-        left = self.seconds_left()
+        text, left = self._doing(), self.seconds_left()
         return text if left is None else f"{text}, {duration(left)} left"
+
+    def _reached(self) -> str:
+        """How far it was when it was interrupted."""
+        return ""
+
+    def _doing(self) -> str:
+        if self.total:
+            return f"{self.stage.capitalize()} {self.step} of {self.total}"
+        return self.stage.capitalize() or "Starting"
+
+
+@dataclass(kw_only=True)
+class Job(Task):
+    """One clip that is being generated, or was.
+
+    state: `ENCODING` and the `DONE` after it are told by whoever encodes a movie.
+    frames: how many are on disk.
+    warnings: what the exporter found worth saying.
+    unfinished: what is left in the take's folder until no more of it is to come.
+    """
+
+    take: Take
+    engine_label: str
+    neural: bool
+    warnings: tuple[str, ...] = ()
+    frames: int = 0
+    unfinished: Unfinished | None = None
+
+    @property
+    def kept(self) -> str:
+        return f"{self.frames} of {self.take.num_frames} frames are kept." if self.frames else ""
+
+    def hear(self, event: object) -> None:
+        if isinstance(event, FramesSaved):
+            self.state, self.frames = RUNNING, event.count
+        elif isinstance(event, Done):
+            self.state, self.frames, self.sentence = DONE, event.num_frames, event.note
+        else:
+            super().hear(event)
+
+    def fraction(self) -> float:
+        """By steps until frames come, then by frames."""
+        if self.frames and self.state not in (DONE, ENCODING):
+            return self.frames / self.take.num_frames
+        return super().fraction()
+
+    def describe(self) -> str:
+        if self.state == ENCODING:
+            return "Encoding the movie"
+        return f"{self.frames} frames" if self.state == DONE else super().describe()
+
+    def _reached(self) -> str:
+        return f" at frame {self.frames} of {self.take.num_frames}" if self.frames else ""
+
+    def _doing(self) -> str:
+        return f"Frame {self.frames} of {self.take.num_frames}" if self.frames else super()._doing()
+
+
+@dataclass(kw_only=True)
+class PoseSearch(Task):
+    """A search for the poses of a filmed subject, or for its mask in a picture.
+
+    of_picture: whether that is looked for. told: whether its end has been taken up.
+    """
+
+    of_picture: bool = False
+    found: FoundPoses | None = None
+    told: bool = False
+
+    def hear(self, event: object) -> None:
+        if isinstance(event, FoundPoses):
+            self.state, self.sentence, self.found = DONE, event.note, event
+        else:
+            super().hear(event)
 
 
 def duration(seconds: float) -> str:

@@ -36,8 +36,7 @@ class DepthDrawer:
         yield
         for points, triangles, world in shapes:
             if len(triangles):
-                numbers = np.zeros(len(triangles), np.int32)
-                yield from draw_triangles(buffer, camera.see(points, world), triangles, numbers)
+                yield from draw_triangles(buffer, camera.see(points, world), triangles, 0)
         nearness = buffer.nearness.reshape(fit.height, fit.width)
         with np.errstate(divide="ignore"):
             depth = 1 / nearness if perspective else -nearness

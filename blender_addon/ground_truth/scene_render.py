@@ -39,7 +39,7 @@ def render_frame(
             animated = is_animation_frame(frame)
             if not animated:
                 go_to(scene, frame)
-            _call_render("EXEC_DEFAULT", copy, animation=animated)
+            call_render("EXEC_DEFAULT", copy, animation=animated)
             return _result(copy, placed)
         finally:
             _discard(copy)
@@ -79,7 +79,7 @@ class FrameRender:
         for listed, handler in self._handlers:
             listed.append(handler)
         try:
-            _call_render("INVOKE_DEFAULT", self._copy, animation=True)
+            call_render("INVOKE_DEFAULT", self._copy, animation=True)
         except ExportError:
             self.close()
             raise
@@ -199,7 +199,9 @@ def _stand_in(copy: bpy.types.Scene, view: Viewport) -> bpy.types.Object:
     return camera
 
 
-def _call_render(how: str, copy: bpy.types.Scene, animation: bool) -> None:
+def call_render(how: str, copy: bpy.types.Scene, animation: bool, what: str = "The first frame") -> None:
+    """Render a scene without a window for it. Raises `ExportError`, in whose sentence `what` can't be
+    rendered."""
     preferences = bpy.context.preferences.view
     display = preferences.render_display_type
     preferences.render_display_type = "NONE"  # no window of its own
@@ -208,7 +210,7 @@ def _call_render(how: str, copy: bpy.types.Scene, animation: bool) -> None:
     except RuntimeError as error:
         reason = str(error).strip().removeprefix("Error: ").splitlines()[0].rstrip(".")
         raise ExportError(
-            f"The first frame can't be rendered ({reason}); fix that or choose another source."
+            f"{what} can't be rendered ({reason}); fix that or choose another source."
         ) from None
     finally:
         preferences.render_display_type = display

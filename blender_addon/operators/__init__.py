@@ -20,6 +20,7 @@ from . import (
     takes,
     timeline,
     unfinished,
+    video,
 )
 
 _MODULES = (
@@ -42,6 +43,7 @@ _MODULES = (
     help,
     key_poses,
     timeline,
+    video,
 )
 
 

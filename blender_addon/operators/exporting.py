@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from collections.abc import Generator
 from pathlib import Path
@@ -15,6 +16,7 @@ from ..request.export import ExportedClip, ExportOptions, ExportStep, export_cli
 from ..request.first_frame import make_first_frame
 from ..request.range import ClipRange
 from ..request.review import review_keys
+from ..request.video import export_video, picture_mask, with_picture_mask
 from ..shared.engines import EngineDescription
 from ..view import SceneCamera, Viewport
 
@@ -44,7 +46,13 @@ def export_range(
     with tempfile.TemporaryDirectory(prefix="poseanything-") as scratch:
         picture = yield from make_first_frame(context, settings, planned, view, Path(scratch), interactive)
         options = export_options(context, settings, planned, armatures, view, picture, engine)
-        clip = yield from export_clip(context, options)
+        if settings.pose_source == "VIDEO":
+            clip = yield from export_video(context, settings, planned, options)
+        else:
+            clip = yield from export_clip(context, options)
+            mask = picture_mask(context.scene, settings, planned.width, planned.height)
+            if mask is not None:
+                clip = dataclasses.replace(clip, **with_picture_mask(clip, mask))
     current.keep_motions(clip.motions)
     keep_path(context.scene, planned, clip.camera_motion)
     current.findings = (*clip.findings, *review_keys(settings, planned, options.pose_frames))

@@ -8,6 +8,7 @@ import os
 import bpy
 
 from ..errors import ExportError
+from ..sequencer import footage
 from ..shared.engines import EngineDescription
 from ..shared.pose import MAX_FRAMES
 from ..times import frame_rate
@@ -15,6 +16,7 @@ from . import view
 from .finding import Finding, setting
 from .range import clip_range, frame_range
 from .subjects import find_subjects, why_none
+from .video_time import poses_of
 
 SETTINGS = "scene.poseanything"
 
@@ -23,9 +25,13 @@ def scene_blockers(context) -> list[Finding]:
     """What has to be put right in the scene before it can be exported; sentences without a full stop."""
     scene, found = context.scene, []
     settings = scene.poseanything
-    if not find_subjects(context, settings):
+    filmed = settings.pose_source == "VIDEO"
+    if filmed:
+        found += _video_blockers(scene, settings)
+    elif not find_subjects(context, settings):
         found.append(_no_subject(context, settings))
-    if settings.view == "CAMERA" and scene.camera is None:
+    seen = not filmed or settings.first_frame_source in ("RENDER", "LAST_RENDER")
+    if settings.view == "CAMERA" and scene.camera is None and seen:
         operator = "object.camera_add" if found else "poseanything.frame_subject"
         found.append(
             Finding("Add a camera to the scene, or choose the viewport as view", operator, "Add Camera")
@@ -43,6 +49,9 @@ def scene_blockers(context) -> list[Finding]:
         path = f"{SETTINGS}.use_custom_range"
         custom = settings.use_custom_range
         found.append(setting(sentence, "Use the Scene's Range", path, False) if custom else Finding(sentence))
+    if settings.first_frame_source == "VIDEO" and not filmed:
+        sentence = "The first frame is a video's, but the poses are a rig's"
+        found.append(setting(sentence, "Render It Instead", f"{SETTINGS}.first_frame_source", "RENDER"))
     if settings.first_frame_source == "PICTURE" and not _is_file(settings.first_frame_path):
         sentence = "Choose the picture that the clip begins with, or another source of the first frame"
         if settings.first_frame_path:
@@ -82,6 +91,19 @@ def export_blocker(context) -> str:
     """The first of `scene_blockers`, "" when nothing stands in the way."""
     found = scene_blockers(context)
     return found[0].sentence if found else ""
+
+
+def _video_blockers(scene: bpy.types.Scene, settings) -> list[Finding]:
+    """What is missing where poses come from a video."""
+    video = scene.poseanything_video
+    strip = footage.find(video.strip)
+    if strip is None and (video.poses is None or settings.first_frame_source == "VIDEO"):
+        return [Finding("Choose a video, in the Video panel", "poseanything.open_video", "Open Video")]
+    try:
+        poses_of(scene)
+    except ExportError as error:
+        return [Finding(str(error).rstrip("."), "poseanything.find_poses", "Find Poses")]
+    return []
 
 
 def _no_subject(context, settings) -> Finding:

@@ -14,9 +14,10 @@ from ..shared.engines import EngineDescription, check_request
 from ..shared.messages import GenerationRequest
 from ..view import SceneCamera, Viewport
 from .export import Alignment, ExportedClip, ExportOptions
-from .first_frame import PICTURE
+from .first_frame import PICTURE, VIDEO
 from .look import look_of
 from .range import ClipRange, pose_frames
+from .video import alignment_of as video_alignment
 
 
 def export_options(
@@ -37,7 +38,7 @@ def export_options(
         height=clip_range.height,
         view=view,
         first_frame=first_frame,
-        alignment=alignment_of(settings),
+        alignment=first_frame_alignment(context.scene, settings),
         pose_frames=pose_frames(context, settings, clip_range),
         look=look_of(settings, engine),
     )
@@ -48,6 +49,13 @@ def alignment_of(settings) -> Alignment:
     if settings.first_frame_source != PICTURE:
         return Alignment()
     return Alignment(settings.picture_scale, settings.picture_x, settings.picture_y)
+
+
+def first_frame_alignment(scene: bpy.types.Scene, settings) -> Alignment:
+    """How the first frame lies on the clip: a video's own as its poses do."""
+    if settings.first_frame_source == VIDEO:
+        return video_alignment(scene.poseanything_video)
+    return alignment_of(settings)
 
 
 def choose_seed(settings) -> int:

@@ -9,11 +9,13 @@ import bpy
 import numpy as np
 
 from ..errors import ExportError
+from ..ground_truth.filmed import film
 from ..ground_truth.last_render import read_last_render
 from ..ground_truth.png import encode_png
 from ..ground_truth.scene_render import FrameRender, is_animation_frame, render_frame
 from ..ground_truth.viewport_picture import draw_viewport
 from ..rig.unkeyed import unkeyed_kept
+from ..sequencer import footage
 from ..times import go_to
 from ..view import SceneCamera, Viewport, fit
 from .export import ExportStep, under_step
@@ -21,6 +23,9 @@ from .range import ClipRange
 from .view import find_viewport
 
 RENDER, VIEWPORT, LAST_RENDER, PICTURE = "RENDER", "VIEWPORT", "LAST_RENDER", "PICTURE"
+VIDEO = "VIDEO"
+MOST_OF_VIDEO = 2048
+"""Pixels of the longer side of a video's frame."""
 
 
 def make_first_frame(
@@ -43,6 +48,11 @@ def make_first_frame(
                 "Choose the picture that the clip begins with, or another source of the first frame."
             )
         return bpy.path.abspath(settings.first_frame_path)
+    if settings.first_frame_source == VIDEO:
+        yield ExportStep(0.02, "Reading the video's first frame")
+        path = scratch / "first_frame.png"
+        path.write_bytes(film_frame(context.scene, clip_range.times.start))
+        return str(path)
     if settings.first_frame_source == LAST_RENDER:
         if not isinstance(view, SceneCamera):
             raise ExportError("The last render is seen through a camera; set the view to Camera.")
@@ -55,6 +65,17 @@ def make_first_frame(
     path = scratch / "first_frame.png"
     path.write_bytes((yield from under_step(ExportStep(0.04, "Saving the first frame"), encode_png(pixels))))
     return str(path)
+
+
+def film_frame(scene: bpy.types.Scene, frame: float) -> bytes:
+    """A PNG file of what the scene's video shows at a frame of the scene. Raises `ExportError`."""
+    found = footage.find(scene.poseanything_video.strip)
+    if found is None:
+        raise ExportError("The video is not in the sequencer any more; choose one in the Video panel.")
+    edit, strip = found
+    at = round(footage.edit_frame(scene, edit, frame))
+    [(data, _, _)] = film(edit, strip, range(at, at + 1), MOST_OF_VIDEO, "png")
+    return data
 
 
 def _render(

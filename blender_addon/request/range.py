@@ -12,6 +12,7 @@ from ..shared.messages import MAX_CLIP_PIXELS, MAX_PIXELS, EngineDescription
 from ..times import ClipTimes, frame_rate, frames_in, to_scene, whole_if_close
 from ..view import clip_size
 from .subjects import find_subjects
+from .video_time import shown_span
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,13 @@ class ClipRange:
 
 
 def frame_range(scene, settings) -> tuple[int, int]:
-    """First and last scene frame. Raises `ExportError` when there is none between them."""
+    """First and last scene frame; of a video that poses come from, those at which it is shown. Raises
+    `ExportError` when there is none between them."""
+    filmed = shown_span(scene) if settings.pose_source == "VIDEO" else None
     if settings.use_custom_range:
         first, last = settings.frame_start, settings.frame_end
+    elif filmed is not None:
+        first, last = filmed
     elif scene.use_preview_range:
         first, last = scene.frame_preview_start, scene.frame_preview_end
     else:
@@ -78,8 +83,9 @@ def clip_range(context, settings, engine: EngineDescription | None) -> ClipRange
 
 
 def pose_frames(context, settings, clip_range: ClipRange) -> tuple[int, ...] | None:
-    """Indices of the clip frames that carry a pose, None for all; the first and the last always do."""
-    if settings.pose_density == "ALL":
+    """Indices of the clip frames that carry a pose, None for all; the first and the last always do. A video
+    has no keyframes: all its frames are."""
+    if settings.pose_density == "ALL" or (settings.pose_density, settings.pose_source) == ("KEYS", "VIDEO"):
         return None
     last = clip_range.num_frames - 1
     if settings.pose_density == "NTH":

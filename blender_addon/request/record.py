@@ -47,6 +47,8 @@ def make_record(
 
 def recorded_armatures(scene: bpy.types.Scene, take: Take) -> tuple[bpy.types.Object, ...]:
     """The armatures that a take was made of. Raises `TakeError` when one is not in the scene."""
+    if take.record.get("settings", {}).get("pose_source") == "VIDEO":
+        return ()
     names = take.record.get("armatures", ())
     found = [scene.objects.get(name) for name in names]
     if not found or None in found:

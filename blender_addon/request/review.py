@@ -236,7 +236,7 @@ def _fingers(clip: Reviewed) -> Iterator[Finding]:
 def review_keys(settings, planned: ClipRange, pose_frames: tuple[int, ...] | None) -> Iterator[Finding]:
     """Whether poses at keyframes are what the user may expect of them."""
     times, count = planned.times, planned.num_frames
-    if settings.pose_density != "KEYS" or pose_frames is None or count < 3:
+    if settings.pose_density != "KEYS" or settings.pose_source == "VIDEO" or pose_frames is None or count < 3:
         return
     every = ("wm.context_set_enum", "Every n-th Frame", _density("NTH"))
     if len(pose_frames) >= BAKED * count:

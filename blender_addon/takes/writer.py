@@ -21,6 +21,8 @@ class TakeWriter:
     it is whole, so that neither Blender nor the user ever opens half a picture.
     """
 
+    what = "clip"
+
     def __init__(self, folder: Path, name: str, num_frames: int, written: int = 0):
         self.folder = folder
         self.name = name
@@ -47,6 +49,16 @@ class TakeWriter:
         if not self.folder.is_dir():
             return f"The folder {self.folder} is gone; generate again."
         return f"{self.folder} can't be written to: {error.strerror} ({kept}); choose another output folder."
+
+
+class NoFrames:
+    """In place of a `TakeWriter` for what the server answers without frames."""
+
+    what = "search"
+    num_frames = written = 0
+
+    def write(self, data: bytes | memoryview) -> None:
+        raise WriteError("The server sent a frame where none was asked for; install the same release there.")
 
 
 def _discard(part: Path) -> None:

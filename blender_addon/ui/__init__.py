@@ -9,6 +9,7 @@ from . import (
     menus,
     overlay,
     panels,
+    picking,
     pictures,
     preferences,
     presets,
@@ -16,6 +17,7 @@ from . import (
     status_bar,
     takes,
     textures,
+    video,
 )
 
 _MODULES = (
@@ -27,6 +29,8 @@ _MODULES = (
     alignment,
     camera,
     key_poses,
+    video,
+    picking,
     takes,
     presets,
     panels,

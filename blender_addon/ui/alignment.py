@@ -1,5 +1,5 @@
-"""Handles in the camera view that lay the first frame's picture under the limbs: one moves it, those at its
-corners scale it about the clip's middle."""
+"""Handles in the camera view that lay the first frame's picture under the limbs, or a video's poses over the
+first frame's subject: one moves them, those at corners scale them about their middle."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ from dataclasses import dataclass
 import bpy
 from gpu_extras.batch import batch_for_shader
 
+from ..errors import ExportError
 from ..ground_truth.first_frame import Alignment
+from ..request import video
 from ..request.build import alignment_of
+from ..request.video import scaled_about
+from ..request.video_time import shown_index, shown_span
 from . import frame
 from .frame import builtin_shader
 from .overlay import picture_box
@@ -22,16 +26,18 @@ IDLE, HOVERED, EDGE = (0.9, 0.9, 0.9, 1.0), (1.0, 0.6, 0.1, 1.0), (0.0, 0.0, 0.0
 
 @dataclass(frozen=True)
 class Grip:
-    """How the picture lay when a handle was grabbed, and where the mouse was; `middle` and `size` are the
-    clip's in the region."""
+    """How what is laid on the clip lay when a handle was grabbed, and where the mouse was; `middle` and
+    `size` are the clip's in the region. `about`: the place of the clip that stays where it is when a corner
+    is dragged, as fractions from its lower left; the picture's own middle by default."""
 
     alignment: Alignment
     mouse: tuple[float, float]
     middle: tuple[float, float]
     size: tuple[float, float]
+    about: tuple[float, float] | None = None
 
     def dragged(self, mouse: tuple[float, float], scales: bool, fine: bool) -> Alignment:
-        """The alignment after a drag. A corner stays at its distance from the picture's own middle."""
+        """The alignment after a drag. A corner stays at its distance from the place that stays."""
         across, up = mouse[0] - self.mouse[0], mouse[1] - self.mouse[1]
         share = 0.1 if fine else 1.0
         old = self.alignment
@@ -39,11 +45,12 @@ class Grip:
             return Alignment(
                 old.scale, old.x + share * across / self.size[0], old.y + share * up / self.size[1]
             )
-        centre = self.middle[0] + old.x * self.size[0], self.middle[1] + old.y * self.size[1]
+        about = self.about or (0.5 + old.x, 0.5 + old.y)
+        centre = tuple(m + (a - 0.5) * side for m, a, side in zip(self.middle, about, self.size))
         before = ((self.mouse[0] - centre[0]) ** 2 + (self.mouse[1] - centre[1]) ** 2) ** 0.5
         after = ((mouse[0] - centre[0]) ** 2 + (mouse[1] - centre[1]) ** 2) ** 0.5
         grown = old.scale * (1 + share * (after / max(before, 1.0) - 1))
-        return Alignment(min(max(grown, 0.05), 20.0), old.x, old.y)
+        return scaled_about(old, grown, *about)
 
 
 class POSEANYTHING_GT_alignment_handle(bpy.types.Gizmo):
@@ -70,10 +77,11 @@ class POSEANYTHING_GT_alignment_handle(bpy.types.Gizmo):
         if box is None:
             return {"CANCELLED"}
         self.grip = Grip(
-            alignment_of(context.scene.poseanything),
+            self._alignment(context),
             (event.mouse_region_x, event.mouse_region_y),
             ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2),
             (box[2] - box[0], box[3] - box[1]),
+            self._about(context),
         )
         return {"RUNNING_MODAL"}
 
@@ -87,8 +95,18 @@ class POSEANYTHING_GT_alignment_handle(bpy.types.Gizmo):
         if cancel:
             self._set(context, self.grip.alignment)
         else:
-            bpy.ops.ed.undo_push(message="Align First Frame")
+            bpy.ops.ed.undo_push(message=self.undo_message)
         context.area.tag_redraw()
+
+    undo_message = "Align First Frame"
+
+    @staticmethod
+    def _alignment(context) -> Alignment:
+        return alignment_of(context.scene.poseanything)
+
+    @staticmethod
+    def _about(context) -> tuple[float, float] | None:
+        return None
 
     @staticmethod
     def _set(context, alignment: Alignment) -> None:
@@ -138,6 +156,100 @@ class POSEANYTHING_GGT_alignment(bpy.types.GizmoGroup):
             handle.place = min(max(x, 2 * SIZE), width - 2 * SIZE), min(max(y, 2 * SIZE), height - 2 * SIZE)
 
 
+class POSEANYTHING_GT_pose_handle(POSEANYTHING_GT_alignment_handle):
+    bl_idname = "POSEANYTHING_GT_pose_handle"
+    __slots__ = ()
+    undo_message = "Place Poses"
+
+    @staticmethod
+    def _alignment(context) -> Alignment:
+        return video.alignment_of(context.scene.poseanything_video)
+
+    @staticmethod
+    def _about(context) -> tuple[float, float] | None:
+        left, bottom, right, top = _subject(context) or (0, 0, 1, 1)
+        return (left + right) / 2, (bottom + top) / 2
+
+    @staticmethod
+    def _set(context, alignment: Alignment) -> None:
+        lain = context.scene.poseanything_video
+        lain.scale, lain.x, lain.y = alignment.scale, alignment.x, alignment.y
+
+
+def _subject(context) -> tuple[float, float, float, float] | None:
+    """Left, bottom, right and top of the filmed subject in the clip's first frame, as fractions of the clip
+    from its lower left; None where there is none."""
+    scene, settings = context.scene, context.scene.poseanything
+    placed = frame.clip_fit(context)
+    try:
+        kept = video.poses_of(scene)
+        span = shown_span(scene)
+        index = shown_index(scene, kept, settings.frame_start if settings.use_custom_range else span[0])
+    except ExportError:
+        return None
+    if placed is None or index is None:
+        return None
+    mask = video.first_mask(kept.found, max(index, 0))
+    if not mask.any():
+        return None
+    size = kept.found.pose.width, kept.found.pose.height
+    lain = video.place(size, placed.width, placed.height, video.alignment_of(scene.poseanything_video))
+    left, top, right, bottom = video.subject_box(mask)
+    x, y, width, height = lain.box
+    across, down = (x / placed.width, width / placed.width), (y / placed.height, height / placed.height)
+    return (
+        across[0] + left * across[1],
+        1 - down[0] - bottom * down[1],
+        across[0] + right * across[1],
+        1 - down[0] - top * down[1],
+    )
+
+
+class POSEANYTHING_GGT_poses(bpy.types.GizmoGroup):
+    """Two handles: the subject's middle moves the poses, its upper right corner scales them."""
+
+    bl_idname = "POSEANYTHING_GGT_poses"
+    bl_label = "Poses' Alignment"
+    bl_space_type = "VIEW_3D"
+    bl_region_type = "WINDOW"
+    bl_options = {"PERSISTENT"}
+
+    @classmethod
+    def poll(cls, context):
+        return (
+            context.scene.poseanything_shown.first_frame
+            and context.scene.poseanything.pose_source == "VIDEO"
+            and context.scene.poseanything_video.poses is not None
+            and frame.camera_box(context) is not None
+        )
+
+    def setup(self, context):
+        self._handles = []
+        for _ in range(2):
+            handle = self.gizmos.new(POSEANYTHING_GT_pose_handle.bl_idname)
+            handle.use_draw_modal = True
+            handle.scales = bool(self._handles)
+            self._handles.append(handle)
+
+    def draw_prepare(self, context):
+        box, subject = frame.box_of(context, frame.clip_fit(context)), _subject(context)
+        if box is None or subject is None:
+            return
+        width, height = context.region.width, context.region.height
+        left, bottom, right, top = subject
+        for handle, (x, y) in zip(self._handles, (((left + right) / 2, (bottom + top) / 2), (right, top))):
+            across, up = box[0] + x * (box[2] - box[0]), box[1] + y * (box[3] - box[1])
+            handle.place = (
+                min(max(across, 2 * SIZE), width - 2 * SIZE),
+                min(max(up, 2 * SIZE), height - 2 * SIZE),
+            )
+
+
 register, unregister = bpy.utils.register_classes_factory(
-    (POSEANYTHING_GT_alignment_handle, POSEANYTHING_GGT_alignment)
+    (
+        POSEANYTHING_GT_alignment_handle,
+        POSEANYTHING_GGT_alignment,
+        POSEANYTHING_GT_pose_handle,
+        POSEANYTHING_GGT_poses,
+    )
 )

@@ -92,6 +92,17 @@ def only_within(box: Box) -> Iterator[None]:
         gpu.state.scissor_test_set(False)
 
 
+def fill(boxes: list[Box], colour: tuple[float, float, float, float]) -> None:
+    """Draw boxes of one colour."""
+    shader = builtin_shader("UNIFORM_COLOR")
+    shader.uniform_float("color", colour)
+    gpu.state.blend_set("ALPHA")
+    for left, bottom, right, top in boxes:
+        corners = ((left, bottom), (right, bottom), (right, top), (left, top))
+        batch_for_shader(shader, "TRI_FAN", {"pos": corners}).draw(shader)
+    gpu.state.blend_set("NONE")
+
+
 def draw_picture(
     texture: gpu.types.GPUTexture,
     box: Box,

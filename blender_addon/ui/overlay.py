@@ -12,13 +12,16 @@ import gpu
 import numpy as np
 from gpu_extras.batch import batch_for_shader
 
+from ..errors import ExportError
 from ..ground_truth.first_frame import Alignment
 from ..live.follower import draw as draw_pose
+from ..request import kept_poses, video
 from ..request.build import alignment_of
-from ..sequencer import take_list
+from ..sequencer import footage, strips, take_list
 from ..shared.pose import PoseSequence
 from ..shared.raster import LINE_WEIGHT
 from ..takes.take import Take, TakeError, frame_name, read_take
+from ..times import ClipTimes
 from ..view import Fit, SceneCamera, fit
 from ..view.projection import Projector
 from . import frame, limbs
@@ -44,6 +47,7 @@ def _draw() -> None:
     context = bpy.context
     shown = context.scene.poseanything_shown
     wanted = shown.parts, shown.crop, shown.first_frame, shown.onion, shown.skeleton != "NONE"
+    placing = shown.first_frame and context.scene.poseanything.pose_source == "VIDEO"
     if not any(wanted) or not context.space_data.overlay.show_overlays:
         return
     placed, whole = frame.clip_fit(context), frame.camera_box(context)
@@ -56,8 +60,8 @@ def _draw() -> None:
         if shown.onion:
             _draw_onion(context, box, shown)
         if shown.skeleton == "ALONE":
-            _fill([box], BLACK)
-        if shown.skeleton != "NONE" or shown.parts:
+            frame.fill([box], BLACK)
+        if shown.skeleton != "NONE" or shown.parts or placing:
             _draw_skeleton(context, box, placed, shown.parts)
     if shown.crop:
         with frame.region_pixels(context):
@@ -78,6 +82,7 @@ def _draw_skeleton(context, box: Box, placed: Fit, by_part: bool) -> None:
         context.scene.session_uid,
         settings.pose_look,
         settings.subjects,
+        _video_key(context.scene) if settings.pose_source == "VIDEO" else None,
     )
     if _drawn[0] != key:
         pose = current_pose(context, placed)
@@ -92,14 +97,34 @@ def _draw_skeleton(context, box: Box, placed: Fit, by_part: bool) -> None:
 def _batch(pose: PoseSequence, box: Box, placed: Fit, by_part: bool) -> gpu.types.GPUBatch:
     scale = (box[2] - box[0]) / placed.width
     flat = (pose.points[:, :2] * (1, -1) * scale + (box[0], box[3])).astype(np.float32)
-    starts = np.delete(np.arange(len(flat)), np.cumsum(pose.lengths) - 1)
     radius = max(LINE_WEIGHT * max(placed.width, placed.height), 1.0) / 2 * scale
+    return stroke_batch(flat, pose.lengths, radius, _colours(pose, pose.owners) if by_part else None)
+
+
+def stroke_batch(
+    flat: np.ndarray, lengths: np.ndarray, radius: float, colours: np.ndarray | None = None
+) -> gpu.types.GPUBatch:
+    """Polylines one after another, [N, 2] points in the region, as the model is shown them; in `colours`,
+    [M, 4] of each polyline, or in the shader's one."""
+    starts = np.delete(np.arange(len(flat)), np.cumsum(lengths) - 1)
     content = {"pos": _strokes(flat[starts], flat[starts + 1], radius)}
-    if by_part:
-        table = np.array([_colour(limb.part) for limb in pose.limbs], np.float32)
-        owner = np.repeat(pose.owners, pose.lengths)[starts]
-        content["color"] = np.repeat(table[owner], CORNERS, axis=0)
-    return batch_for_shader(builtin_shader("FLAT_COLOR" if by_part else "UNIFORM_COLOR"), "TRIS", content)
+    if colours is not None:
+        content["color"] = np.repeat(np.repeat(colours, lengths, axis=0)[starts], CORNERS, axis=0)
+    shader = builtin_shader("FLAT_COLOR" if colours is not None else "UNIFORM_COLOR")
+    return batch_for_shader(shader, "TRIS", content)
+
+
+def _colours(pose: PoseSequence, owners: np.ndarray) -> np.ndarray:
+    table = np.array([_colour(limb.part) for limb in pose.limbs], np.float32)
+    return table[owners]
+
+
+def draw_part_strokes(pose: PoseSequence, index: int, flat: np.ndarray, radius: float) -> None:
+    """A frame's polylines, whose points lie at `flat` in the region, each part in a colour of its own."""
+    owners = pose.owners[pose.offsets[index] : pose.offsets[index + 1]]
+    stroke_batch(flat, pose.frame_points(index)[1], radius, _colours(pose, owners)).draw(
+        builtin_shader("FLAT_COLOR")
+    )
 
 
 def _strokes(start: np.ndarray, end: np.ndarray, radius: float) -> np.ndarray:
@@ -115,7 +140,10 @@ def _strokes(start: np.ndarray, end: np.ndarray, radius: float) -> np.ndarray:
 
 
 def current_pose(context, placed: Fit) -> PoseSequence | None:
-    """The pose of the scene as it is evaluated now, seen by its camera; None where there is none."""
+    """The pose of the scene as it is evaluated now, seen by its camera, or of its video; None where there is
+    none."""
+    if context.scene.poseanything.pose_source == "VIDEO":
+        return _video_pose(context.scene, placed)
     found = limbs.followed(context)
     if found is None:
         return None
@@ -123,6 +151,25 @@ def current_pose(context, placed: Fit) -> PoseSequence | None:
     projector = Projector([SceneCamera().lens(context.scene, depsgraph)], placed)
     joints = found.sampler.sample(depsgraph)[None]
     return draw_pose(found.sampler, found.subjects, joints, projector, found.limbs, found.parts)
+
+
+def _video_pose(scene: bpy.types.Scene, placed: Fit) -> PoseSequence | None:
+    now = ClipTimes(scene.frame_current_final, 1, 1, 1)
+    try:
+        kept = video.poses_of(scene)
+        size = kept.found.pose.width, kept.found.pose.height
+        lain = video.place(size, placed.width, placed.height, video.alignment_of(scene.poseanything_video))
+        return video.clip_pose(scene, kept, now, lain, placed.width, placed.height)[0]
+    except ExportError:
+        return None  # there is none at this frame, or the panel says what is wrong
+
+
+def _video_key(scene: bpy.types.Scene) -> tuple:
+    """What the poses of a video are drawn by."""
+    kept, found = scene.poseanything_video, footage.find(scene.poseanything_video.strip)
+    strip = (strips.content_start(found[1]), footage.Clock.of(found[1])) if found is not None else None
+    text = kept.poses
+    return kept.scale, kept.x, kept.y, text and text.get(kept_poses.VERSION), strip
 
 
 @cache
@@ -180,21 +227,11 @@ def _draw_crop(whole: Box, box: Box) -> None:
         (left, whole[1], right, bottom),
         (left, top, right, whole[3]),
     ]
-    _fill([one for one in around if one[2] - one[0] > 0.5 and one[3] - one[1] > 0.5], SHADE)
+    frame.fill([one for one in around if one[2] - one[0] > 0.5 and one[3] - one[1] > 0.5], SHADE)
     shader = builtin_shader("UNIFORM_COLOR")
     shader.uniform_float("color", WHITE)
     corners = [(left, bottom), (right, bottom), (right, top), (left, top), (left, bottom)]
     batch_for_shader(shader, "LINE_STRIP", {"pos": corners}).draw(shader)
-
-
-def _fill(boxes: list[Box], colour: tuple[float, float, float, float]) -> None:
-    shader = builtin_shader("UNIFORM_COLOR")
-    shader.uniform_float("color", colour)
-    gpu.state.blend_set("ALPHA")
-    for left, bottom, right, top in boxes:
-        corners = ((left, bottom), (right, bottom), (right, top), (left, top))
-        batch_for_shader(shader, "TRI_FAN", {"pos": corners}).draw(shader)
-    gpu.state.blend_set("NONE")
 
 
 def register() -> None:

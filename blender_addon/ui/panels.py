@@ -32,6 +32,7 @@ from .refresh import TAB
 from .server import draw_server
 from .takes import draw_takes
 from .text import paragraph
+from .video import draw_picture_subject, draw_video
 
 REASONS = 8
 """Bones of which the panel says why they are drawn or not."""
@@ -127,6 +128,10 @@ class POSEANYTHING_PT_rig(_Sub, bpy.types.Panel):
 
     def draw(self, context):
         layout, settings = self.split(), context.scene.poseanything
+        if settings.pose_source == "VIDEO":
+            layout.row().prop(settings, "pose_source", expand=True)
+            paragraph(layout, context, "Poses come from a video; see the Video panel.", "FILE_MOVIE")
+            return
         layout.prop(settings, "subjects")
         if settings.subjects == "COLLECTION":
             layout.prop(settings, "collection")
@@ -154,6 +159,14 @@ class POSEANYTHING_PT_rig(_Sub, bpy.types.Panel):
             column = layout.column()
             column.prop(data.poseanything, "digits")
             column.prop(data.poseanything, "face")
+
+
+class POSEANYTHING_PT_video(_Sub, bpy.types.Panel):
+    bl_label = "Video"
+    page = "video"
+
+    def draw(self, context):
+        draw_video(self.split(), context)
 
 
 class POSEANYTHING_PT_bones(_View3D, bpy.types.Panel):
@@ -228,7 +241,8 @@ class POSEANYTHING_PT_shot(_Sub, bpy.types.Panel):
                 column.prop(settings, name)
             column.prop(scene.poseanything_shown, "first_frame", text="Handles in Camera View", toggle=True)
             _draw_crop(layout, context, settings)
-        else:
+            draw_picture_subject(layout, context)
+        elif settings.first_frame_source != "VIDEO":
             layout.operator("poseanything.save_first_frame", text="Save to Paint Over", icon="FILE_IMAGE")
         engine = session.get().engine(settings.engine_name)
         draw_key_poses(layout, context, engine)
@@ -358,6 +372,15 @@ class POSEANYTHING_PT_sequencer(_Main, _Sequencer, bpy.types.Panel):
     pass
 
 
+class POSEANYTHING_PT_sequencer_video(_Sequencer, bpy.types.Panel):
+    bl_label = "Video"
+    page = "video"
+    bl_options = {"DEFAULT_CLOSED"}
+
+    def draw(self, context):
+        draw_video(self.split(), context)
+
+
 class POSEANYTHING_PT_strip(_Sequencer, bpy.types.Panel):
     bl_label = "Take"
     page = "takes"
@@ -401,6 +424,7 @@ register, unregister = bpy.utils.register_classes_factory(
     (
         POSEANYTHING_PT_main,
         POSEANYTHING_PT_rig,
+        POSEANYTHING_PT_video,
         POSEANYTHING_PT_bones,
         POSEANYTHING_PT_shot,
         POSEANYTHING_PT_camera,
@@ -412,6 +436,7 @@ register, unregister = bpy.utils.register_classes_factory(
         POSEANYTHING_PT_server,
         POSEANYTHING_PT_takes,
         POSEANYTHING_PT_sequencer,
+        POSEANYTHING_PT_sequencer_video,
         POSEANYTHING_PT_strip,
         POSEANYTHING_PT_sequencer_takes,
     )

@@ -10,6 +10,7 @@ from .. import session
 from ..connection import server
 from ..connection.client import CONNECTED
 from ..operators.unfinished import pick_up
+from ..operators.video import collect, pick_up_searches
 
 log = logging.getLogger(__name__)
 
@@ -30,19 +31,37 @@ def tick() -> float:
         if _panels_visible():
             current.connect(bpy.context)
         was_connected = current.bridge.link.state == CONNECTED
-        if current.poll() or (current.exporting, current.looking) != _shown:
+        changed = current.poll()
+        if collect(bpy.context):
+            changed = True
+            redraw_views()
+        if changed or (current.exporting, current.looking) != _shown:
             _shown = current.exporting, current.looking
             redraw()
         if not was_connected and current.bridge.link.state == CONNECTED:
             pick_up(bpy.context)
+            pick_up_searches(bpy.context)
     except Exception:  # a timer that raises is never called again, and every job would stand still
         log.exception("Polling the session failed")
         current.sentence = (
             "Something went wrong inside the extension; the system console has the details for a bug report."
         )
     bridge = current.bridge
-    busy = bridge.active() or current.exporting is not None or bridge.server.state == server.STARTING
+    busy = (
+        bridge.active()
+        or bridge.searching()
+        or current.exporting is not None
+        or bridge.server.state == server.STARTING
+    )
     return BUSY if busy else IDLE
+
+
+def redraw_views() -> None:
+    """Redraw what poses are drawn over."""
+    for window in bpy.context.window_manager.windows:
+        for area in window.screen.areas:
+            if area.type in {"VIEW_3D", "SEQUENCE_EDITOR"}:
+                area.tag_redraw()
 
 
 def redraw() -> None:

@@ -55,7 +55,10 @@ class Plain(Engine):
         )
 
     def generate(self, request, cancelled):
-        pause, trace = request.engine_options.get("pause", 0), request.engine_options.get("trace", os.devnull)
+        pause, trace = (
+            request.engine_options.get("pause", 0),
+            request.engine_options.get("trace") or os.devnull,
+        )
         image = np.empty((request.height, request.width, 3), np.uint8)
         for index in range(request.num_frames):
             if cancelled():
