@@ -90,8 +90,9 @@ class GenerationRequest(Checked):
         elsewhere.
     part_maps: [num_frames, h, w] uint8, the same labels for every frame at any smaller size (1/8 or 1/32 of
         the clip's).
-    shadow_maps: [num_frames, h, w] uint8, how much of the subject's shadow falls on each place in every
-        frame, from 0 to 255 for all of it, at any smaller size.
+    shadow_maps: [num_frames, h, w] uint8, how much the subject's shadows hold back from each place in every
+        frame of the light that all lights which cast shadows would throw there together, from 0 to 255 for
+        all of it, at any smaller size.
     surface_flow: [num_frames, 2, h, w] int16, for the middle of each place where the subject is seen the way
         (x, y) to where the first frame shows the same surface, or, where it hides that, the surface most like
         it: in `FLOW_STEPS` to a pixel, at any smaller size (1/4 of the clip's). `NO_FLOW` elsewhere.

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 
 import bpy
@@ -14,22 +15,20 @@ import numpy as np
 
 from ..errors import ExportError
 from ..ground_truth.depth import DepthDrawer
-from ..ground_truth.labels import Drawn, Labeller
+from ..ground_truth.labels import Labeller, Look, Sighting
 from ..ground_truth.png import encode_png
 from ..request.build import export_options
-from ..request.export import ExportedClip, ExportStep, export_clip, under_step
+from ..request.export import ExportedClip, ExportStep, Recorded, export_clip, under_step
 from ..request.finding import Finding
 from ..request.first_frame import make_first_frame
 from ..request.range import ClipRange
 from ..rig.limbs import LimbChoice, as_person
-from ..rig.sampling import Sampler
 from ..rig.skeleton import Skeleton
 from ..rig.subjects import Subject
 from ..rig.trained_look import unseen_limbs
 from ..sequencer.movie import MovieEncoding
 from ..shared import openpose
 from ..shared.engines import EngineDescription
-from ..shared.pose import Limb
 from ..shared.raster import draw_pose
 from ..takes.take import claim_folder
 from ..view import SceneCamera, Viewport
@@ -135,50 +134,47 @@ class _Record:
 
     def __init__(self, scratch: Path, planned: ClipRange, kinds: Sequence[str]):
         shape = planned.num_frames, planned.height, planned.width
-        self._wanted = set(kinds)
+        self._scratch, self._wanted = scratch, set(kinds)
         self._labels = self._nearness = None
         if self._wanted & {PARTS, MASK}:
             self._labels = np.lib.format.open_memmap(scratch / "labels.npy", "w+", np.uint8, shape)
         if DEPTH in self._wanted:
             self._nearness = np.lib.format.open_memmap(scratch / "depth.npy", "w+", np.float16, shape)
         self._projectors: list[Projector] = []
-        self._joints: list[np.ndarray] = []
-        self._people: list[np.ndarray] = []
-        self._labelled = False
+        self._sightings: list[_Stored] = []
+        self._depth: DepthDrawer | None = None
 
     # While the exporter runs
 
-    def begin(self, subjects: Sequence[Subject], limbs: Sequence[Limb], evaluated) -> None:
-        self._parts = np.concatenate([[0], [limb.part + 1 for limb in limbs]]).astype(np.int64)
-        self._subjects = [_figure(subject) for subject in subjects]
-        self._sampler = Sampler(self._subjects)
-        self._strokes = [
-            _Strokes(subject.choice, start)
-            for subject, start in zip(self._subjects, _starts(self._subjects), strict=True)
-        ]
-        self._depth = DepthDrawer(evaluated) if DEPTH in self._wanted else None
-
     def frame(self, index: int, evaluated, projector: Projector, labeller: Labeller | None) -> Iterator[None]:
         self._projectors.append(projector)
-        self._joints.append(self._sampler.sample(evaluated))
-        drawings = []
+        work = []
         if self._labels is not None and labeller is not None:
-            drawings.append((self._keep_labels, labeller.draw(evaluated, projector)))
-            self._labelled = True
-        if self._depth is not None:
-            drawings.append((self._keep_depth, self._depth.draw(evaluated, projector)))
-        return self._finish(index, drawings)
+            work.append(self._keep_labels(index, labeller, labeller.look(index, evaluated, projector)))
+        if self._nearness is not None:
+            self._depth = self._depth or DepthDrawer(evaluated)
+            work.append(self._keep_depth(index, self._depth.draw(evaluated, projector)))
+        return chain(*work)
 
-    def _finish(self, index: int, drawings) -> Iterator[None]:
-        for keep, drawing in drawings:
-            keep(index, (yield from drawing))
+    def _keep_labels(self, index: int, labeller: Labeller, look: Look) -> Iterator[None]:
+        [drawn] = yield from labeller.draw([look])
+        self._sightings.append(_Stored(drawn.sighting, self._scratch / f"sighting{index}.npz"))
 
-    def _keep_labels(self, index: int, drawn: Drawn) -> None:
-        self._labels[index] = drawn.labels
-
-    def _keep_depth(self, index: int, depth: np.ndarray) -> None:
+    def _keep_depth(self, index: int, drawing: Iterator[None]) -> Iterator[None]:
+        depth = yield from drawing
         with np.errstate(divide="ignore", over="ignore"):
             self._nearness[index] = 1 / np.maximum(depth, 1e-4)
+
+    def finish(self, recorded: Recorded) -> Iterator[None]:
+        self._parts = np.concatenate([[0], [limb.part + 1 for limb in recorded.limbs]]).astype(np.int64)
+        subjects = [_figure(subject) for subject in recorded.subjects]
+        self._joints = recorded.joints(subjects)
+        self._strokes = [
+            _Strokes(subject.choice, start)
+            for subject, start in zip(subjects, _starts(subjects), strict=True)
+        ]
+        for index, stored in enumerate(self._sightings):
+            [self._labels[index]] = yield from recorded.label([stored.load()])
 
     # After it
 
@@ -188,7 +184,7 @@ class _Record:
         if OPENPOSE in kinds and not any(strokes.is_person for strokes in self._strokes):
             left_out.append((OPENPOSE, "no armature is a person's"))
         for kind in (PARTS, MASK):
-            if kind in kinds and not self._labelled:
+            if kind in kinds and not self._sightings:
                 left_out.append((kind, "no mesh is bound to the armature"))
         missing = dict(left_out)
         findings = [Finding(f"{KINDS[kind][0]} was left out: {why}.") for kind, why in left_out]
@@ -260,6 +256,26 @@ class _Record:
             # What is farthest is nearly black; black is where nothing is.
             self._near_far = float(near), float(far - 0.05 * (near - far))
         return self._near_far
+
+
+class _Stored:
+    """A sighting whose arrays lie on the disk."""
+
+    def __init__(self, sighting: Sighting, path: Path):
+        self._shape, self._path = sighting.shape, path
+        self._skinnings = [skinning for skinning, *_ in sighting.surfaces]
+        arrays = {
+            f"{k}-{n}": one for k, (_, *some) in enumerate(sighting.surfaces) for n, one in enumerate(some)
+        }
+        np.savez(path, **arrays)
+
+    def load(self) -> Sighting:
+        with np.load(self._path) as arrays:
+            surfaces = [
+                (skinning, *(arrays[f"{k}-{n}"] for n in range(3)))
+                for k, skinning in enumerate(self._skinnings)
+            ]
+        return Sighting(self._shape, surfaces)
 
 
 def _figure(subject: Subject) -> Subject:

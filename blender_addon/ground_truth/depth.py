@@ -36,7 +36,8 @@ class DepthDrawer:
         yield
         for points, triangles, world in shapes:
             if len(triangles):
-                yield from draw_triangles(buffer, camera.see(points, world), triangles, 0)
+                numbers = np.zeros(len(triangles), np.int32)
+                yield from draw_triangles(buffer, camera.see(points, world), triangles, numbers)
         nearness = buffer.nearness.reshape(fit.height, fit.width)
         with np.errstate(divide="ignore"):
             depth = 1 / nearness if perspective else -nearness

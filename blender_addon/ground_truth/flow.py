@@ -12,8 +12,8 @@ from mathutils.kdtree import KDTree
 
 from ..rig.skin import read_points
 from ..shared.messages import FLOW_STEPS, NO_FLOW
-from .surfaces import Surface
-from .triangles import Camera, Seen, area
+from .surfaces import Skinning
+from .triangles import Camera, Seen, area, towards
 
 NEAR = 0.01
 """A point this fraction of the subject's size behind what the first frame shows is hidden there."""
@@ -29,17 +29,16 @@ class FirstView:
     """What the first frame shows of one surface: `camera` and `nearness` [h, w] are the picture's, `points`
     [V, 3] the surface's vertices in world space."""
 
-    def __init__(self, camera: Camera, nearness: np.ndarray, points: np.ndarray, surface: Surface):
-        self.make = surface.make
+    def __init__(self, camera: Camera, nearness: np.ndarray, points: np.ndarray, skinning: Skinning):
+        self.make, obj = skinning.make, skinning.surface.obj
         self._camera = camera
         self._nearness = nearness
         self._points = points
         self._rest = points
-        if surface.obj.type == "MESH" and len(surface.obj.data.vertices) == len(points):
-            self._rest = read_points(surface.obj.data)  # as it was before anything bent it
+        if obj.type == "MESH" and len(obj.data.vertices) == len(points):
+            self._rest = read_points(obj.data)  # as it was before anything bent it
         self._size = float(np.linalg.norm(np.ptp(points, axis=0))) if len(points) else 0.0
-        self._seen = camera.see(points, np.eye(4))
-        self._places = self._seen.corners[:, :2]
+        self._places = camera.see(points).corners[:, :2]
         self._lent: tuple[np.ndarray | None, np.ndarray] = (None, np.zeros(0, np.int64))
 
     def trace(
@@ -58,7 +57,7 @@ class FirstView:
             self._lent = kept, self._lend(kept, triangles)
         corners = kept[vertices]
         points = np.einsum("pk,pkc->pc", shares.astype(np.float32), self._points[corners])
-        seen = self._camera.see(points, np.eye(4))
+        seen = self._camera.see(points)
         places = seen.corners[:, :2].copy()
         hidden = np.flatnonzero(~self._shown(points, seen) | (np.sign(area(self._places[corners])) != turned))
         lent = self._lent[1][vertices[hidden, shares[hidden].argmax(axis=1)]]
@@ -79,7 +78,7 @@ class FirstView:
         """[n] the vertex whose picture each of those kept takes: itself where it is shown well, -1 where
         there is none."""
         points, rest = self._points[kept], self._rest[kept]
-        seen = self._camera.see(points, np.eye(4))
+        seen = self._camera.see(points)
         a, b, c = (points[triangles[:, k]] for k in range(3))
         facing = np.cross(b - a, c - a)
         normals = np.zeros((len(kept), 3))
@@ -87,7 +86,7 @@ class FirstView:
             for axis in range(3):
                 normals[:, axis] += np.bincount(triangles[:, corner], facing[:, axis], len(kept))
         normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
-        cosine = np.einsum("vc,vc->v", normals, self._camera.towards(points))
+        cosine = np.einsum("vc,vc->v", normals, towards(self._camera.place, points))
         shown = self._shown(points, seen)
         if cosine[shown].sum() < 0:  # triangles run the other way round: what is shown faces the camera
             cosine = -cosine

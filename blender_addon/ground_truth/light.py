@@ -4,6 +4,7 @@ sky and back from the ground, so that a picture of it can be lit anew when it tu
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import bpy
@@ -11,7 +12,7 @@ import numpy as np
 
 from ..shared.messages import LIGHT_STEPS
 from .surfaces import rendered_lights
-from .triangles import Camera, draw_triangles
+from .triangles import Camera, draw_triangles, see, stack_triangles, towards
 from .zbuffer import ZBuffer
 
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
@@ -25,34 +26,48 @@ BIAS = 5.0
 
 @dataclass(frozen=True, eq=False)
 class Light:
-    """A light: `place` [4] homogeneous, at infinity for a sun; `strength` is the light that a surface which
-    faces it gets, at a distance of one unit from others than suns. From a point it looks `size` wide, as an
-    angle for a sun, in scene units for others. It shines along `axis` [3], within `spread` (a cosine) of it;
-    for an area light less to the side."""
+    """A light in one frame, or in as many as its fields have rows: `place` [..., 4] homogeneous, at infinity
+    for a sun; `strength` [...] is the light that a surface which faces it gets, at a distance of one unit
+    from others than suns. From a point it looks `size` wide, as an angle for a sun, in scene units for
+    others. It shines along `axis` [..., 3], within `spread` (a cosine) of it; for an area light less to the
+    side. What it is, its `kind`, and whether it casts shadows stay as they are."""
 
-    place: np.ndarray
-    strength: float
-    size: float
+    kind: str
     casts: bool
+    place: np.ndarray
+    strength: np.ndarray
+    size: np.ndarray
     axis: np.ndarray
-    spread: float
-    is_area: bool
+    spread: np.ndarray
+
+    @classmethod
+    def of_frames(cls, lights: Sequence[Light]) -> Light:
+        """One light in several frames."""
+        first = lights[0]
+        arrays = (np.stack([getattr(one, name) for one in lights]) for name in _ARRAYS)
+        return cls(first.kind, first.casts, *arrays)
+
+    def at(self, frames: np.ndarray) -> Light:
+        """The light in frames [P], one after the other."""
+        return Light(self.kind, self.casts, *(getattr(self, name)[frames] for name in _ARRAYS))
 
     def towards(self, points: np.ndarray) -> np.ndarray:
         """[V, 3] unit vectors from points to the light."""
-        out = np.broadcast_to(self.place[:3], points.shape) if self.place[3] == 0 else self.place[:3] - points
-        return out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-12)
+        return towards(self.place, points)
 
     def received(self, points: np.ndarray) -> np.ndarray:
         """[V] what surfaces at points that face the light get of it."""
-        if self.place[3] == 0:
-            return np.full(len(points), self.strength)
-        out = points - self.place[:3]
+        if self.kind == "SUN":
+            return np.broadcast_to(self.strength, len(points))
+        out = points - self.place[..., :3]
         distance = np.maximum(np.linalg.norm(out, axis=1), 1e-6)
-        ahead = (out @ self.axis) / distance
-        if self.is_area:
+        ahead = (out * self.axis).sum(axis=1) / distance
+        if self.kind == "AREA":
             return self.strength * 4 * np.maximum(ahead, 0) / distance**2
         return np.where(ahead >= self.spread, self.strength, 0.0) / distance**2
+
+
+_ARRAYS = ("place", "strength", "size", "axis", "spread")
 
 
 def find_lights(depsgraph: bpy.types.Depsgraph) -> list[Light]:
@@ -69,13 +84,15 @@ def find_lights(depsgraph: bpy.types.Depsgraph) -> list[Light]:
         sun = data.type == "SUN"
         found.append(
             Light(
-                place=np.append(back, 0.0) if sun else np.append(world[:3, 3], 1.0),
-                strength=strength / math.pi if sun else strength / (4 * math.pi**2),
-                size=data.angle if sun else data.size if data.type == "AREA" else 2 * data.shadow_soft_size,
+                kind=data.type,
                 casts=getattr(data, "use_shadow", True),
+                place=np.append(back, 0.0) if sun else np.append(world[:3, 3], 1.0),
+                strength=np.float64(strength / math.pi if sun else strength / (4 * math.pi**2)),
+                size=np.float64(
+                    data.angle if sun else data.size if data.type == "AREA" else 2 * data.shadow_soft_size
+                ),
                 axis=-back,
-                spread=math.cos(data.spot_size / 2) if data.type == "SPOT" else -2.0,
-                is_area=data.type == "AREA",
+                spread=np.float64(math.cos(data.spot_size / 2) if data.type == "SPOT" else -2.0),
             )
         )
     return found
@@ -97,70 +114,107 @@ def find_sky(scene: bpy.types.Scene) -> float:
     return float(LUMINANCE @ np.array(world.color))
 
 
+@dataclass(frozen=True, eq=False)
+class Lighting:
+    """What lights a frame: `lights`, and how bright the `sky` is."""
+
+    lights: list[Light]
+    sky: float
+
+    @classmethod
+    def read(cls, depsgraph: bpy.types.Depsgraph) -> Lighting:
+        return cls(find_lights(depsgraph), find_sky(depsgraph.scene))
+
+    @property
+    def make(self) -> tuple:
+        """What has to be the same of frames that are measured together."""
+        return tuple((light.kind, light.casts) for light in self.lights)
+
+
 class LightMeter:
-    """Measures one frame: its `lights`, how bright the `sky` is, and the subjects' triangles [T, 3] and
-    points [V, 3] in world space, which throw shadows on themselves."""
+    """Measures frames of one make together: their `lighting`, and of each subject the `triangles` [T, 3] and
+    the `points` [F, V, 3] in world space, which throw shadows on themselves."""
 
-    def __init__(self, lights: list[Light], sky: float, subjects: list[tuple[np.ndarray, np.ndarray]]):
-        self._lights, self._sky = lights, sky
-        self._middle = np.zeros(3)
-        self._shades: Light | None = None
-        points = [points for _, points in subjects if len(points)]
-        if not points:
+    def __init__(
+        self, lighting: Sequence[Lighting], triangles: Sequence[np.ndarray], points: Sequence[np.ndarray]
+    ):
+        each = zip(*(frame.lights for frame in lighting))
+        self._lights = [Light.of_frames(frames) for frames in each]
+        self._sky = np.array([frame.sky for frame in lighting])
+        self._count = len(lighting)
+        self._shades = np.full(self._count, -1)
+        subjects = [(t, p) for t, p in zip(triangles, points) if p.shape[1]]
+        casting = [k for k, light in enumerate(self._lights) if light.casts]
+        if not subjects or not casting:
             return
-        everything = np.concatenate(points)
-        low, high = everything.min(axis=0), everything.max(axis=0)
-        self._middle = (low + high) / 2
-        casting = [light for light in lights if light.casts]
-        if casting:
-            self._shades = max(casting, key=lambda light: float(light.received(self._middle[None])[0]))
-            self._cast(subjects, float(np.linalg.norm(high - low)))
+        low = np.min([p.min(axis=1) for _, p in subjects], axis=0)
+        high = np.max([p.max(axis=1) for _, p in subjects], axis=0)
+        middle = (low + high) / 2
+        bright = np.array([self._lights[k].received(middle) for k in casting])
+        self._shades = np.array(casting)[bright.argmax(axis=0)]
+        self._cast(subjects, middle, np.linalg.norm(high - low, axis=1))
 
-    def _cast(self, subjects, size: float) -> None:
-        """Draw the subjects as the brightest light sees them, from afar."""
-        way = self._shades.towards(self._middle[None])[0]
-        side = np.cross(way, (0, 0, 1) if abs(way[2]) < 0.9 else (1, 0, 0))
-        side /= np.linalg.norm(side)
-        zoom = SIDE / max(size, 1e-9)
-        pixels = np.zeros((3, 4))
-        for row, axis in ((0, side), (1, np.cross(way, side))):
-            pixels[row, :3], pixels[row, 3] = zoom * axis, SIDE / 2 - zoom * float(axis @ self._middle)
-        pixels[2, 3] = 1
-        depths = np.append(-way, float(way @ self._middle) + size)
-        self._camera = Camera(pixels, depths, -np.inf, False)
+    def _cast(self, subjects, middle: np.ndarray, size: np.ndarray) -> None:
+        """Draw the subjects as the brightest light of each frame sees them, from afar."""
+        every = np.array([light.towards(middle) for light in self._lights])
+        way = every[self._shades, np.arange(self._count)]
+        upright = np.where((np.abs(way[:, 2]) < 0.9)[:, None], (0.0, 0.0, 1.0), (1.0, 0.0, 0.0))
+        side = np.cross(way, upright)
+        side /= np.linalg.norm(side, axis=1, keepdims=True)
+        zoom = SIDE / np.maximum(size, 1e-9)
+        self._cameras = []
+        for frame, axes in enumerate(np.stack([side, np.cross(way, side)], axis=1)):
+            pixels = np.zeros((3, 4))
+            pixels[:2, :3] = zoom[frame] * axes
+            pixels[:2, 3] = SIDE / 2 - pixels[:2, :3] @ middle[frame]
+            pixels[2, 3] = 1
+            depths = np.append(-way[frame], float(way[frame] @ middle[frame]) + size[frame])
+            self._cameras.append(Camera(pixels, depths, -np.inf, False))
         self._bias = BIAS * size / SIDE
-        buffer = ZBuffer(SIDE, SIDE)
+        buffer = ZBuffer(SIDE, SIDE, self._count)
         for triangles, points in subjects:
-            seen = self._camera.see(points, np.eye(4))
-            if len(points) > SIDE**2:  # they lie closer than samples
-                np.maximum.at(buffer.nearness, _samples(seen.corners), seen.corners[:, 2])
-            else:
-                for _ in draw_triangles(buffer, seen, triangles, 0):
-                    pass
+            seen = see(self._cameras, points)
+            count = points.shape[1]
+            layers = np.repeat(np.arange(self._count), count)
+            if count > SIDE**2:  # they lie closer than samples
+                np.maximum.at(buffer.nearness, _samples(seen.corners, layers), seen.corners[:, 2])
+                continue
+            stacked, layers = stack_triangles([triangles] * self._count, [count] * self._count)
+            for _ in draw_triangles(buffer, seen, stacked, np.zeros(len(stacked), np.int32), layers):
+                pass
         self._nearest = buffer.nearness
 
-    def measure(self, points: np.ndarray, normals: np.ndarray) -> np.ndarray:
-        """[P] uint8 as `shared.messages.GenerationRequest` has it, of points [P, 3] with unit normals."""
+    def measure(self, points: np.ndarray, normals: np.ndarray, frames: np.ndarray) -> np.ndarray:
+        """[P] uint8 as `shared.messages.GenerationRequest` has it, of points [P, 3] with unit normals in
+        `frames` [P]."""
         up = (1 + normals[:, 2]) / 2
-        ground = self._sky
-        total = self._sky * up
-        for light in self._lights:
+        count = np.maximum(np.bincount(frames, minlength=self._count), 1)
+        ground = self._sky.copy()
+        total = self._sky[frames] * up
+        shades = self._shades[frames]
+        for number, light in enumerate(self._lights):
+            light = light.at(frames)
             towards, received = light.towards(points), light.received(points)
             direct = received * np.maximum((normals * towards).sum(axis=1), 0)
-            if light is self._shades:
-                direct *= self._lit(points)
+            shaded = np.flatnonzero(shades == number)
+            if len(shaded):
+                direct[shaded] *= self._lit(points[shaded], frames[shaded])
             total += direct
-            ground += float(np.mean(received * np.maximum(towards[:, 2], 0))) if len(points) else 0.0
-        total += BOUNCE * ground * (1 - up)
+            ground += (
+                np.bincount(frames, received * np.maximum(towards[:, 2], 0), minlength=self._count) / count
+            )
+        total += BOUNCE * ground[frames] * (1 - up)
         steps = 128 + LIGHT_STEPS * np.log2(np.maximum(total, 1e-6))
         return np.clip(np.rint(steps), 1, 255).astype(np.uint8)
 
-    def _lit(self, points: np.ndarray) -> np.ndarray:
+    def _lit(self, points: np.ndarray, frames: np.ndarray) -> np.ndarray:
         """[P] bool: which points do not lie in the subjects' own shadow of the brightest light."""
-        seen = self._camera.see(points.astype(np.float32), np.eye(4)).corners
-        return seen[:, 2] > self._nearest[_samples(seen)] - self._bias
+        begins = np.searchsorted(frames, np.arange(self._count + 1))  # frames come one after the other
+        pieces = [points[a:b].astype(np.float32) for a, b in zip(begins[:-1], begins[1:])]
+        seen = see(self._cameras, pieces).corners
+        return seen[:, 2] > self._nearest[_samples(seen, frames)] - self._bias[frames]
 
 
-def _samples(seen: np.ndarray) -> np.ndarray:
-    column, row = np.clip(seen[:, :2], 0, SIDE - 1).astype(np.int64).T
-    return row * SIDE + column
+def _samples(corners: np.ndarray, layers: np.ndarray) -> np.ndarray:
+    column, row = np.clip(corners[:, :2], 0, SIDE - 1).astype(np.int64).T
+    return (layers * SIDE + row) * SIDE + column

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import ExportError
 from ..rig.animation import followed, followers
+from ..rig.limbs import LimbChoice
 from ..rig.skin import (
     FLESH_TYPES,
     carrying_bone,
@@ -20,7 +21,7 @@ from ..rig.skin import (
     read_points,
     read_triangles,
 )
-from ..rig.subjects import Subject
+from ..rig.subjects import Rig
 from .visibility import is_shown
 
 STRONGEST = 4
@@ -96,18 +97,16 @@ def _is_outward(points: np.ndarray, triangles: np.ndarray) -> bool:
 
 @dataclass(eq=False)
 class Surface:
-    """One object of a subject, or, where `instances` is true, what it instances. `labels` [V, n] uint8 are
-    limb indices + 1 (0 for none) with their `weights` [V, n] float32, the strongest first, n being 4 or as
-    few as are used. All of it belongs to `bone` where that is set."""
+    """One object of a rig, or, where `instances` is true, what it instances. `triangles` [T, 3] are those of
+    the shape that was asked for last, which had so many vertices and faces (`make`). All of it belongs to
+    `bone` where that is set."""
 
     obj: bpy.types.Object
-    subject: Subject
+    rig: Rig
     bone: str = ""
     instances: bool = False
     make: tuple[int, int] = (-1, -1)
     triangles: np.ndarray = field(default_factory=lambda: np.zeros((0, 3), np.int32))
-    labels: np.ndarray = field(default_factory=lambda: np.zeros((0, STRONGEST), np.uint8))
-    weights: np.ndarray = field(default_factory=lambda: np.zeros((0, STRONGEST), np.float32))
 
     @property
     def is_weighted(self) -> bool:
@@ -122,14 +121,14 @@ class Surface:
                 points, triangles = np.zeros((0, 3), np.float32), np.zeros((0, 3), np.int32)
             make = len(points), len(triangles)
             if make != self.make:
-                self.triangles = triangles
+                self.make, self.triangles = make, triangles
             return Shape(points, np.eye(4), make)
         evaluated = self.obj.evaluated_get(depsgraph)
-        world = self.subject.placement(depsgraph) @ np.array(evaluated.matrix_world, np.float64)
+        world = self.rig.placement(depsgraph) @ np.array(evaluated.matrix_world, np.float64)
         with evaluated_mesh(self.obj, depsgraph) as mesh:
             make = len(mesh.vertices), len(mesh.polygons)
             if make != self.make:
-                self.triangles = read_triangles(mesh)
+                self.make, self.triangles = make, read_triangles(mesh)
             return Shape(read_points(mesh), world, make)
 
 
@@ -148,43 +147,43 @@ def evaluated_mesh(obj: bpy.types.Object, depsgraph: bpy.types.Depsgraph) -> Ite
         evaluated.to_mesh_clear()
 
 
-def find_surfaces(subjects: Sequence[Subject], depsgraph: bpy.types.Depsgraph) -> list[Surface]:
-    """What renders and moves with a subject: skinned, carried by a bone, or following one of those. What is
-    bound to one of the subjects is its alone.
+def find_surfaces(rigs: Sequence[Rig], depsgraph: bpy.types.Depsgraph) -> list[Surface]:
+    """What renders and moves with a rig: skinned, carried by a bone, or following one of those. What is
+    bound to one of the rigs is its alone.
 
     Raises `ExportError` when one is being edited."""
     surfaces, taken = [], set()
-    armatures = {subject.armature for subject in subjects}
-    for subject in subjects:
-        objects = rendered_objects(depsgraph, subject.instancer)
-        along = followers(subject.armature, [*objects, *_invisible(objects, subject)])
+    armatures = {rig.armature for rig in rigs}
+    for rig in rigs:
+        objects = rendered_objects(depsgraph, rig.instancer)
+        along = followers(rig.armature, [*objects, *_invisible(objects, rig)])
         for obj in objects:
-            key = (obj, subject.instancers)
-            bound = is_bound(obj, subject.armature)
-            bone = "" if bound else _carrier(obj, subject.armature, along)
+            key = (obj, rig.instancers)
+            bound = is_bound(obj, rig.armature)
+            bone = "" if bound else _carrier(obj, rig.armature, along)
             if obj.type == "META":
                 family = metaball_family(obj)
-                bones = {_carrier(member, subject.armature, along) for member in family} - {""}
+                bones = {_carrier(member, rig.armature, along) for member in family} - {""}
                 bone = bones.pop() if len(bones) == 1 else ""
                 bound = bool(bones)  # the nearest limbs own what melts together of several bones
-            others = any(is_bound(obj, other) for other in armatures - {subject.armature})
+            others = any(is_bound(obj, other) for other in armatures - {rig.armature})
             if key in taken or not (bound or bone or (obj in along and not others)):
                 continue
             if obj.mode == "EDIT":
                 raise ExportError(f"The mesh {obj.name} is in Edit Mode; leave it first.")
             taken.add(key)
             if obj.type in FLESH_TYPES:
-                surfaces.append(Surface(obj, subject, bone))
-            if is_instancer(obj) and subject.instancer is None:
-                surfaces.append(Surface(obj, subject, bone, instances=True))
+                surfaces.append(Surface(obj, rig, bone))
+            if is_instancer(obj) and rig.instancer is None:
+                surfaces.append(Surface(obj, rig, bone, instances=True))
     return surfaces
 
 
-def _invisible(objects: list[bpy.types.Object], subject: Subject) -> list[bpy.types.Object]:
+def _invisible(objects: list[bpy.types.Object], rig: Rig) -> list[bpy.types.Object]:
     """Objects that may pass motion on without being rendered themselves: lattices, empties, other
     armatures."""
     known = set(objects)
-    return [obj for obj in subject.objects if obj not in known and obj != subject.armature]
+    return [obj for obj in rig.objects if obj not in known and obj != rig.armature]
 
 
 def _carrier(obj: bpy.types.Object, armature: bpy.types.Object, along) -> str:
@@ -282,86 +281,90 @@ def _rendered(collection: bpy.types.Collection) -> dict[bpy.types.Object, None]:
     return objects
 
 
-class SurfaceReader:
-    """Gives surfaces their triangles and labels, as the evaluated mesh of the current frame has them.
+@dataclass(frozen=True, eq=False)
+class Skinning:
+    """Whose the vertices of a surface are while it has one `make`, as its bones tell: `weight` [n] above 0 of
+    the `group` [n], whose names are `groups`, for `vertex` [n]. It was read at clip frame `frame`, when the
+    vertices were at `points` [V, 3], which `world` takes to world space."""
 
-    `first_limb` has for each subject the index of its first limb; `joints` [K, 3] and `counts` [L] are the
-    strokes of all limbs in world space. Vertices that no bone has a weight for go to the nearest limb.
-    """
+    surface: Surface
+    frame: int
+    make: tuple[int, int]
+    points: np.ndarray
+    world: np.ndarray
+    groups: tuple[str, ...]
+    vertex: np.ndarray
+    group: np.ndarray
+    weight: np.ndarray
 
-    def __init__(self, first_limb: dict[Subject, int], joints: np.ndarray, counts: np.ndarray):
-        self._first_limb = first_limb
-        self._counts = counts
-        self.move(joints)
-
-    def move(self, joints: np.ndarray) -> None:
-        """Let surfaces be read where the strokes' joints [K, 3] are in another frame."""
-        self._strokes = np.split(joints, np.cumsum(self._counts)[:-1])
-
-    def read(self, surface: Surface, evaluated: Callable[[], bpy.types.Depsgraph]) -> Iterator[None]:
-        """Read a surface, pausing often: weights come vertex by vertex, about a microsecond each.
-        `evaluated` gives the evaluated scene, anew after every pause, since others may have touched it.
-        Raises `ExportError` if they have. One that is not shown yet is read when it is."""
-        if not is_shown(surface.obj, evaluated()):
-            return
-        surface.shape(evaluated())  # some modifiers only run when the mesh is asked for
-        yield
+    @classmethod
+    def read(
+        cls, surface: Surface, frame: int, evaluated: Callable[[], bpy.types.Depsgraph]
+    ) -> Iterator[None]:
+        """Read it, pausing often, as the generator's return value: weights come vertex by vertex, about a
+        microsecond each. `evaluated` gives the evaluated scene, anew after every pause. Raises
+        `ExportError` when the surface was changed meanwhile."""
         shape = surface.shape(evaluated())
-        points, world, surface.make = shape.points, shape.world, shape.make
-        surface.labels = np.zeros((len(points), STRONGEST), np.uint8)
-        surface.weights = np.zeros((len(points), STRONGEST), np.float32)
-        yield
-        owners, first = surface.subject.choice.owners, self._first_limb[surface.subject] + 1
-        if surface.bone in owners:
-            surface.labels[:, 0] = first + owners[surface.bone]
-            surface.weights[:, 0] = 1
-            return
-        of_group = np.array(
-            [first + owners[g.name] if g.name in owners else 0 for g in surface.obj.vertex_groups] or [0]
-        )
-        for begin in range(0, len(points) if surface.is_weighted else 0, BATCH):
+        count, found = len(shape.points), []
+        groups = tuple(group.name for group in surface.obj.vertex_groups) if surface.is_weighted else ()
+        for begin in range(0, count if groups else 0, BATCH):
             vertices = surface.obj.evaluated_get(evaluated()).data.vertices
-            if len(vertices) != len(points):
+            if len(vertices) != count:
                 raise ExportError(
                     f"The mesh of {surface.obj.name} was changed while it was exported; export again."
                 )
-            batch = range(begin, min(begin + BATCH, len(points)))
-            found = [(i, group.group, group.weight) for i in batch for group in vertices[i].groups]
-            if found:
-                vertex, group, weight = np.array(found).T
-                _strongest(
-                    surface,
-                    vertex.astype(np.int64),
-                    of_group.take(group.astype(np.int64), mode="clip"),
-                    weight,
-                )
+            batch = range(begin, min(begin + BATCH, count))
+            found += [(i, group.group, group.weight) for i in batch for group in vertices[i].groups]
             yield
-        used = max(1, int((surface.weights > 0).sum(axis=1).max(initial=0)))
-        surface.labels, surface.weights = surface.labels[:, :used].copy(), surface.weights[:, :used].copy()
-        bare = np.flatnonzero(surface.weights[:, 0] == 0)
-        limbs = range(first - 1, first - 1 + len(surface.subject.choice.limbs))
+        vertex, group, weight = np.array(found).reshape(-1, 3).T
+        vertex, group = vertex.astype(np.int64), group.astype(np.int64)
+        known = (weight > 0) & (group < len(groups))
+        arrays = vertex[known], group[known], weight[known]
+        return cls(surface, frame, shape.make, shape.points, shape.world, groups, *arrays)
+
+    def label(self, choice: LimbChoice, first: int, strokes: Sequence[np.ndarray]) -> Iterator[None]:
+        """[V, n] uint8 labels, limb index + 1 (0 for none), with their weights [V, n] float32, the strongest
+        first, n being 4 or as few as are used, pausing on the way, as the generator's return value. `first`
+        is the index of the choice's first limb among all; what no bone has a weight for goes to the nearest
+        of the limbs' `strokes` in world space."""
+        count = len(self.points)
+        labels, weights = np.zeros((count, STRONGEST), np.uint8), np.zeros((count, STRONGEST), np.float32)
+        if self.surface.bone in choice.owners:
+            labels[:, 0], weights[:, 0] = first + 1 + choice.owners[self.surface.bone], 1
+            return labels[:, :1], weights[:, :1]
+        of_group = [first + 1 + choice.owners[g] if g in choice.owners else 0 for g in self.groups]
+        if len(self.vertex):
+            _strongest(labels, weights, self.vertex, np.array(of_group)[self.group], self.weight)
+        yield
+        used = max(1, int((weights > 0).sum(axis=1).max(initial=0)))
+        labels, weights = labels[:, :used].copy(), weights[:, :used].copy()
+        bare = np.flatnonzero(weights[:, 0] == 0)
+        limbs = range(first, first + len(choice.limbs))
         for begin in range(0, len(bare), BATCH):
             batch = bare[begin : begin + BATCH]
-            placed = points[batch] @ world[:3, :3].T + world[:3, 3]
-            surface.labels[batch, 0] = self._nearest(placed, limbs) + 1
-            surface.weights[batch, 0] = 1
+            placed = self.points[batch] @ self.world[:3, :3].T + self.world[:3, 3]
+            labels[batch, 0], weights[batch, 0] = _nearest(placed, strokes, limbs) + 1, 1
             yield
-
-    def _nearest(self, points: np.ndarray, limbs: range) -> np.ndarray:
-        away = np.full(len(points), np.inf)
-        nearest = np.zeros(len(points), np.uint8)
-        for limb in limbs:
-            stroke = self._strokes[limb]
-            for start, step in zip(stroke[:-1], np.diff(stroke, axis=0)):
-                out = points - start
-                along = np.clip(out @ step / max(float(step @ step), 1e-18), 0, 1)
-                distance = ((out - along[:, None] * step) ** 2).sum(axis=1)
-                nearer = distance < away
-                away[nearer], nearest[nearer] = distance[nearer], limb
-        return nearest
+        return labels, weights
 
 
-def _strongest(surface: Surface, vertex: np.ndarray, label: np.ndarray, weight: np.ndarray) -> None:
+def _nearest(points: np.ndarray, strokes: Sequence[np.ndarray], limbs: range) -> np.ndarray:
+    away = np.full(len(points), np.inf)
+    nearest = np.zeros(len(points), np.uint8)
+    for limb in limbs:
+        stroke = strokes[limb]
+        for start, step in zip(stroke[:-1], np.diff(stroke, axis=0)):
+            out = points - start
+            along = np.clip(out @ step / max(float(step @ step), 1e-18), 0, 1)
+            distance = ((out - along[:, None] * step) ** 2).sum(axis=1)
+            nearer = distance < away
+            away[nearer], nearest[nearer] = distance[nearer], limb
+    return nearest
+
+
+def _strongest(
+    labels: np.ndarray, weights: np.ndarray, vertex: np.ndarray, label: np.ndarray, weight: np.ndarray
+) -> None:
     """Add the weights of bones of the same limb and keep each vertex's strongest limbs, the strongest
     first."""
     known = (label > 0) & (weight > 0)
@@ -372,5 +375,5 @@ def _strongest(surface: Surface, vertex: np.ndarray, label: np.ndarray, weight: 
     begins = np.concatenate([[0], np.flatnonzero(np.diff(vertex)) + 1])
     rank = np.arange(len(vertex)) - np.repeat(begins, np.diff(np.append(begins, len(vertex))))
     kept = rank < STRONGEST
-    surface.labels[vertex[kept], rank[kept]] = label[kept]
-    surface.weights[vertex[kept], rank[kept]] = total[kept]
+    labels[vertex[kept], rank[kept]] = label[kept]
+    weights[vertex[kept], rank[kept]] = total[kept]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 
 import numpy as np
 
@@ -13,19 +14,24 @@ BATCH = 60_000
 
 
 class Seen:
-    """Vertices as a camera sees them: `homogeneous` [V, 3] pixels, `corners` [V, 3] as `ZBuffer.draw` takes
+    """Vertices as cameras see them: `homogeneous` [V, 3] pixels, `corners` [V, 3] as `ZBuffer.draw` takes
     them, and `height` [V] in front of the near plane; where that is negative corners mean nothing, and not
-    all is `whole`."""
+    all is `whole`. `near` is one number, or one for each vertex."""
 
-    def __init__(self, homogeneous: np.ndarray, depth: np.ndarray, near: float, perspective: bool):
+    def __init__(self, homogeneous: np.ndarray, depth: np.ndarray, near, perspective: bool):
         self._perspective = perspective
-        self._near = near
+        self._depth = depth
         self.homogeneous = homogeneous
         self.height = depth - near
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            nearness = 1 / depth if perspective else -depth
-            self.corners = np.column_stack([homogeneous[:, :2] / homogeneous[:, 2:], nearness])
+        self.corners = self._flat(homogeneous, depth)
         self.whole = bool((self.height >= 0).all())
+
+    def _flat(self, homogeneous: np.ndarray, depth: np.ndarray) -> np.ndarray:
+        corners = np.empty((len(depth), 3), homogeneous.dtype)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            np.divide(homogeneous[:, :2], homogeneous[:, 2:], out=corners[:, :2])
+            corners[:, 2] = 1 / depth if self._perspective else -depth
+        return corners
 
     def cover(self, triangles: np.ndarray, outward: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Corners [n, 3, 3] of those of the triangles [T, 3] that may cover a pixel's centre, and which
@@ -57,15 +63,14 @@ class Seen:
         side: the piece on its side, and the two on the other, as corners [n, 3, 3] each."""
         order = (alone.argmax(axis=1)[:, None] + np.arange(3)) % 3
         around = np.take_along_axis(triangles, order, axis=1)
-        corners = np.concatenate([self.homogeneous[around], self.height[around][..., None]], axis=2)
-        a, b, c = np.moveaxis(corners, 1, 0)
-        ab = a + (b - a) * (a[:, 3:] / (a[:, 3:] - b[:, 3:]))
-        ac = a + (c - a) * (a[:, 3:] / (a[:, 3:] - c[:, 3:]))
+        cut = [self.homogeneous[around], self._depth[around][..., None], self.height[around][..., None]]
+        a, b, c = np.moveaxis(np.concatenate(cut, axis=2), 1, 0)
+        ab = a + (b - a) * (a[:, 4:] / (a[:, 4:] - b[:, 4:]))
+        ac = a + (c - a) * (a[:, 4:] / (a[:, 4:] - c[:, 4:]))
         pieces = []
         for piece in ((a, ab, ac), (ab, b, c), (ab, c, ac)):
-            flat = np.stack(piece, axis=1).reshape(-1, 4)
-            seen = Seen(flat[:, :3], flat[:, 3] + self._near, -np.inf, self._perspective)
-            pieces.append(seen.corners.reshape(-1, 3, 3))
+            flat = np.stack(piece, axis=1).reshape(-1, 5)
+            pieces.append(self._flat(flat[:, :3], flat[:, 3]).reshape(-1, 3, 3))
         return pieces
 
 
@@ -95,12 +100,19 @@ def mixtures(homogeneous: np.ndarray, vertices: np.ndarray, pixel: np.ndarray, w
 
 
 def draw_triangles(
-    buffer: ZBuffer, seen: Seen, triangles: np.ndarray, first: int, window=None, outward: bool = False
+    buffer: ZBuffer,
+    seen: Seen,
+    triangles: np.ndarray,
+    numbers: np.ndarray,
+    layers: np.ndarray | None = None,
+    windows: np.ndarray | None = None,
+    outward: bool = False,
 ) -> Iterator[None]:
-    """Draw triangles numbered from `first` on."""
+    """Draw triangles [T, 3] under their `numbers` [T], as `ZBuffer.draw` and `Seen.cover` do."""
     for begin in range(0, len(triangles), BATCH):
-        corners, numbers = seen.cover(triangles[begin : begin + BATCH], outward)
-        yield from buffer.draw(corners, numbers + (begin + first), window)
+        corners, kept = seen.cover(triangles[begin : begin + BATCH], outward)
+        kept += begin
+        yield from buffer.draw(corners, numbers[kept], None if layers is None else layers[kept], windows)
         yield
 
 
@@ -113,6 +125,10 @@ class Camera:
         self._matrix = np.vstack([pixels, depths])
         self._near = near
         self._perspective = perspective
+
+    @property
+    def perspective(self) -> bool:
+        return self._perspective
 
     @classmethod
     def of(cls, projector, zoom: float) -> Camera:
@@ -128,19 +144,22 @@ class Camera:
         across = row - w[:3] * (row @ w[:3]) / max(float(w[:3] @ w[:3]), 1e-18) if self._perspective else row
         return float(np.linalg.norm(across)) / max(abs(depth), 1e-9)
 
-    def see(self, points: np.ndarray, world: np.ndarray) -> Seen:
-        """Object space points [V, 3]."""
-        matrix = (self._matrix @ world).astype(np.float32)
-        seen = points @ matrix[:, :3].T + matrix[:, 3]
-        return Seen(seen[:, :3], seen[:, 3], self._near, self._perspective)
+    def see(self, points: np.ndarray, world: np.ndarray | None = None) -> Seen:
+        """Points [V, 3] in world space, or in an object's that `world` takes there."""
+        return see([self], [points], None if world is None else [world])
 
-    def towards(self, points: np.ndarray) -> np.ndarray:
-        """[V, 3] unit vectors from points in world space to the camera."""
-        w = self._matrix[3]
-        out = np.broadcast_to(-w[:3], points.shape)
-        if self._perspective:
-            out = np.linalg.solve(self._matrix[:3, :3], -self._matrix[:3, 3]) - points
-        return out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-12)
+    @cached_property
+    def place(self) -> np.ndarray:
+        """[4] where it is, homogeneous: at infinity without perspective."""
+        if not self._perspective:
+            return np.append(-self._matrix[3, :3], 0.0)
+        return np.append(np.linalg.solve(self._matrix[:3, :3], -self._matrix[:3, 3]), 1.0)
+
+    def meet(self, pixels: np.ndarray, plane: np.ndarray) -> np.ndarray:
+        """[n, 3] where what is seen at pixels [n, 2] of the grid would lie on a plane [4] in world space."""
+        back = np.linalg.inv(np.vstack([self._matrix[:3], plane]))
+        found = pixels @ back[:, :2].T + back[:, 2]
+        return found[:, :3] / found[:, 3:]
 
     def behind(self, nearness: np.ndarray, other: np.ndarray) -> np.ndarray:
         """How far what has a nearness lies behind what has another one, in scene units."""
@@ -177,3 +196,35 @@ class Camera:
         seen = points @ self._matrix[:, :3].T + self._matrix[:, 3]
         with np.errstate(divide="ignore", invalid="ignore"):
             return seen[..., :2] / seen[..., 2:3], seen[..., 3]
+
+
+def see(cameras: Sequence[Camera], points: Sequence[np.ndarray], worlds=None) -> Seen:
+    """Points [V, 3] as each of cameras of one kind sees its own, one after the other; in world space, or in
+    that of objects which `worlds` take there."""
+    seen, nears = [], []
+    for k, (camera, some) in enumerate(zip(cameras, points)):
+        matrix = camera._matrix if worlds is None else camera._matrix @ worlds[k]
+        matrix = matrix.astype(np.float32)
+        seen.append(some @ matrix[:, :3].T + matrix[:, 3])
+        nears.append(camera._near)
+    joined = seen[0] if len(seen) == 1 else np.concatenate(seen)
+    near = (
+        nears[0]
+        if len(set(nears)) == 1
+        else np.repeat(np.array(nears, np.float32), [len(some) for some in points])
+    )
+    return Seen(joined[:, :3], joined[:, 3], near, cameras[0].perspective)
+
+
+def stack_triangles(triangles: Sequence[np.ndarray], counts: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Triangles of several layers, of `counts` vertices each, as triangles of all their vertices, one layer
+    after the other; and the layers that they are on."""
+    begins = np.cumsum([0, *counts])
+    stacked = np.concatenate([some + begin for some, begin in zip(triangles, begins)])
+    return stacked, np.repeat(np.arange(len(triangles)), [len(some) for some in triangles])
+
+
+def towards(places: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """[V, 3] unit vectors from points to homogeneous places [4] or [V, 4]."""
+    out = places[..., :3] - places[..., 3:] * points
+    return out / np.maximum(np.linalg.norm(out, axis=-1, keepdims=True), 1e-12)

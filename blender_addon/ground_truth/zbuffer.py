@@ -18,24 +18,37 @@ BATCH = 120_000
 
 
 class ZBuffer:
-    """`triangle` [height * width] int32 holds the number of the nearest triangle at each pixel, -1 where
-    there is none, `nearness` [height * width] how near that is, minus infinity where there is none."""
+    """Pictures of one size that lie over each other as `layers`, each drawn by itself.
 
-    def __init__(self, width: int, height: int):
+    `triangle` [layers * height * width] int32 holds the number of the nearest triangle at each pixel, -1
+    where there is none, `nearness`, of the same shape, how near that is, minus infinity where there is
+    none."""
+
+    def __init__(self, width: int, height: int, layers: int = 1):
         self.width = width
         self.height = height
-        self.triangle = np.full(width * height, -1, np.int32)
-        self.nearness = np.full(width * height, -np.inf)
+        self.triangle = np.full(layers * width * height, -1, np.int32)
+        self.nearness = np.full(layers * width * height, -np.inf)
 
-    def draw(self, corners: np.ndarray, numbers: np.ndarray, window=None) -> Iterator[None]:
+    def draw(
+        self,
+        corners: np.ndarray,
+        numbers: np.ndarray,
+        layers: np.ndarray | None = None,
+        windows: np.ndarray | None = None,
+    ) -> Iterator[None]:
         """Draw triangles `corners` [T, 3, 3] (x, y in pixels and nearness, larger being nearer and linear
-        over the picture) under their `numbers` [T], within a window (left, top, right, bottom), pausing
-        after each batch."""
-        left, top, right, bottom = window or (0, 0, self.width, self.height)
+        over the picture) under their `numbers` [T], pausing after each batch; on their `layers` [T], all on
+        the first without, and within each layer's window of `windows` [L, 4] (left, top, right, bottom)."""
+        if windows is None:
+            left, top, right, bottom = 0, 0, self.width, self.height
+        else:
+            window = windows[0] if layers is None else windows[layers]
+            left, top, right, bottom = np.moveaxis(window, -1, 0)
         a, b, c = corners[:, 0, :2], corners[:, 1, :2], corners[:, 2, :2]
         low, high = np.minimum(np.minimum(a, b), c), np.maximum(np.maximum(a, b), c)
-        first = np.maximum(np.ceil(low - 0.5), (left, top))
-        last = np.minimum(np.ceil(high - 0.5), (right, bottom)) - 1
+        first = np.maximum(np.ceil(low - 0.5), np.stack([left, top], axis=-1))
+        last = np.minimum(np.ceil(high - 0.5), np.stack([right, bottom], axis=-1)) - 1
         covering = np.flatnonzero((first[:, 0] <= last[:, 0]) & (first[:, 1] <= last[:, 1]))
         if not len(covering):
             return
@@ -43,12 +56,16 @@ class ZBuffer:
         columns, rows = (last[covering] - first[covering] + 1).T
         first_row, rows = first[covering, 1].astype(np.int64), rows.astype(np.int64)
         size = rows * columns
+        left, right = (np.broadcast_to(edge, len(low))[covering] for edge in (left, right))
+        above = 0 if layers is None else layers[covering].astype(np.int64) * self.height
+        above = np.broadcast_to(above, len(covering))
         batch = (np.cumsum(size) // BATCH).astype(np.int64)
         for part in np.split(np.arange(len(covering)), np.flatnonzero(np.diff(batch)) + 1):
-            self._draw(corners[part], numbers[part], first_row[part], rows[part], left, right)
+            edges = left[part], right[part], above[part]
+            self._draw(corners[part], numbers[part], first_row[part], rows[part], *edges)
             yield
 
-    def _draw(self, corners, numbers, first_row, rows, left, right) -> None:
+    def _draw(self, corners, numbers, first_row, rows, left, right, above) -> None:
         triangle, row = _expand(first_row, rows)
         middle = row + 0.5
         begin, end = np.full(len(row), np.inf), np.full(len(row), -np.inf)
@@ -61,8 +78,8 @@ class ZBuffer:
             x = xa[across] + (middle[crosses] - ya[across]) * slope[across]
             begin[crosses] = np.minimum(begin[crosses], x)
             end[crosses] = np.maximum(end[crosses], x)
-        begin = np.clip(np.ceil(begin - 0.5), left, right)
-        end = np.clip(np.ceil(end - 0.5), left, right)
+        begin = np.clip(np.ceil(begin - 0.5), left[triangle], right[triangle])
+        end = np.clip(np.ceil(end - 0.5), left[triangle], right[triangle])
         wide = np.flatnonzero(end > begin)
         triangle, row = triangle[wide], row[wide]
         begin = begin[wide].astype(np.int64)
@@ -77,7 +94,8 @@ class ZBuffer:
         at_begin += along_y[triangle] * (row + 0.5 - y0[triangle])
         span, column = _expand(begin, (end[wide] - begin).astype(np.int64))
         nearness = at_begin[span] + along_x[triangle[span]] * (column - begin[span])
-        self._write(row[span] * self.width + column, nearness, numbers[triangle[span]])
+        pixel = (row + above[triangle])[span] * self.width + column
+        self._write(pixel, nearness, numbers[triangle[span]])
 
     def _write(self, pixel, nearness, number) -> None:
         nearer = np.flatnonzero(nearness > self.nearness[pixel])

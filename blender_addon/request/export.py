@@ -14,15 +14,15 @@ import numpy as np
 from ..errors import ExportError
 from ..ground_truth.backdrop import CELL, find_extent, label_backdrop
 from ..ground_truth.first_frame import Alignment, fit_picture
-from ..ground_truth.labels import Labeller
+from ..ground_truth.labels import Batch, Drawn, Labeller, Resolver, Sighting, most_frequent
 from ..ground_truth.png import encode_png
 from ..ground_truth.scene_render import render_frame
-from ..ground_truth.shadows import ShadowDrawer
-from ..ground_truth.surfaces import SurfaceReader, find_surfaces
+from ..ground_truth.shadows import ShadowDrawer, ShadowLook
+from ..ground_truth.surfaces import find_surfaces
 from ..ground_truth.visibility import as_rendered
-from ..rig.motion import Motion, read_poses, spread_frames
-from ..rig.sampling import Sampler
-from ..rig.subjects import Subject, find_armatures, find_subjects, limb_tables, placement
+from ..rig.motion import Motion, spread_frames
+from ..rig.sampling import PoseReader, Sampler, bone_poses
+from ..rig.subjects import Subject, find_rigs, find_subjects, limb_tables
 from ..rig.trained_look import unseen_of
 from ..rig.unkeyed import unkeyed_kept
 from ..shared.messages import Backdrop
@@ -121,19 +121,30 @@ class ExportedClip:
         return tuple(finding.sentence for finding in self.findings)
 
 
+class Recorded(Protocol):
+    """What was recorded of an exported range, once its limbs are known."""
+
+    subjects: Sequence[Subject]
+    limbs: Sequence[Limb]
+
+    def joints(self, subjects: Sequence[Subject]) -> np.ndarray:
+        """[F, K, 3] joints in world space of limbs that may be other ones of the same rigs."""
+
+    def label(self, sightings: Sequence[Sighting]) -> Iterator[None]:
+        """As `ground_truth.labels.Resolver` has it."""
+
+
 class Witness(Protocol):
     """Looks at an export while it runs, for what else is to be drawn of each frame."""
-
-    def begin(
-        self, subjects: Sequence[Subject], limbs: Sequence[Limb], evaluated: bpy.types.Depsgraph
-    ) -> None:
-        """The subjects and their limbs are known; the scene is evaluated at the first frame."""
 
     def frame(
         self, index: int, evaluated: bpy.types.Depsgraph, projector: Projector, labeller: Labeller | None
     ) -> Iterator[None]:
         """A frame is evaluated and seen through a one-frame projector. What is needed of the scene is copied
         at once; the generator goes on from there, pausing on the way."""
+
+    def finish(self, recorded: Recorded) -> Iterator[None]:
+        """Every frame was seen and the limbs are chosen; works pausing on the way."""
 
 
 def export_clip(
@@ -151,17 +162,8 @@ def export_clip(
     shown = contextlib.ExitStack()
     try:
         shown.enter_context(unkeyed_kept(scene, frame, subframe))
-        due = time.perf_counter() + PAUSE
         shown.enter_context(as_rendered(context.view_layer))
-        steps = export.run()
-        while True:
-            try:
-                step = next(steps)
-            except StopIteration as finished:
-                return finished.value
-            if time.perf_counter() >= due:
-                yield step
-                due = time.perf_counter() + PAUSE
+        return (yield from _paced(export, export.run()))
     except ReferenceError:
         raise ExportError(
             "Something that was being exported was removed from the scene; export again."
@@ -179,7 +181,8 @@ def watch_range(
     scene's frame is put back at the end. Raises `ExportError`."""
     scene = context.scene
     with unkeyed_kept(scene, scene.frame_current, scene.frame_subframe):
-        return (yield from _Export(context, options).watch())
+        export = _Export(context, options)
+        return (yield from _paced(export, export.watch()))
 
 
 def follow_camera(
@@ -189,7 +192,22 @@ def follow_camera(
     step. The scene's frame is put back at the end. Raises `ExportError`."""
     scene = context.scene
     with unkeyed_kept(scene, scene.frame_current, scene.frame_subframe):
-        return (yield from _Export(context, options).follow())
+        export = _Export(context, options)
+        return (yield from _paced(export, export.follow()))
+
+
+def _paced(export: _Export, steps: Iterator[ExportStep]) -> Iterator[ExportStep]:
+    """Pause only where there was some work since the last pause."""
+    due = time.perf_counter() + PAUSE
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as finished:
+            return finished.value
+        if time.perf_counter() >= due:
+            yield step
+            export.untouched = False
+            due = time.perf_counter() + PAUSE
 
 
 def under_step(step: ExportStep, work: Iterator[None]) -> Generator[ExportStep, None, object]:
@@ -211,123 +229,173 @@ class _Export:
         context.evaluated_depsgraph_get()  # makes sure that there is one
         self._findings: list[Finding] = []
         self._own: set[bpy.types.Object] = set()
+        self.untouched = False
+        """Whether nobody else can have touched the scene since it was evaluated."""
         self._step = ExportStep(0.01, "Looking at the rigs")
 
     def run(self) -> Generator[ExportStep, None, ExportedClip]:
         options = self._options
         self._check()
         yield self._step
-        self._subjects = []
-        motions = yield from self.watch()
+        self._rigs = find_rigs(options.armatures)
+        self._readers = [PoseReader(rig) for rig in self._rigs]
+        yield from self._record()
+        picture, self._projector = self._picture, Projector(self._lenses, self._fit)
+        motions = self._motions(spread_frames(options.num_frames))
+        self.subjects = []
+        self._step = ExportStep(0.85, "Choosing the limbs")
         for subject in find_subjects(options.armatures, motions, options.look):
-            self._subjects.append(subject)
+            self.subjects.append(subject)
             yield self._step
-        self._sampler = Sampler(self._subjects)
-        limbs, parts = self._tables()
+        self.limbs, parts = self._tables()
         yield self._step
 
-        lenses, joints, maps, flow, light, shadows, cameras = [], [], [], [], [], [], []
-        labeller = labels = picture = None
-        for index in range(options.num_frames):
-            depsgraph = self._go_to(index)
-            lenses.append(options.view.lens(self._scene, depsgraph))
-            cameras.append(options.view.name(self._scene))
-            joints.append(self._sampler.sample(depsgraph))
-            projector = Projector(lenses[-1:], self._fit)
-            if index == 0:
-                picture = yield from self._show(self._first_picture(), 0.05, "Making the first frame")
-                labeller = yield from self._show(self._labeller(joints[0]), 0.1, "Reading the skin")
-                if labeller is not None:
-                    shadow = ShadowDrawer(self._scene, self._is_own, options.num_frames)
-                    drawing = labeller.draw(self._evaluated(), projector)
-                    drawn = yield from self._show(drawing, 0.15, "Labelling the first frame")
-                    labels = drawn.labels
-            if labeller is not None:
-                self._reader.move(joints[-1])
-                drawing = labeller.draw(self._evaluated(), projector, options.part_map_stride)
-                drawn = yield from self._show(drawing)
-                maps.append(drawn.labels)
-                flow.append(drawn.flow)
-                light.append(drawn.light)
-                shade = shadow.draw(self._evaluated(), projector, labeller.placed, SHADOW_STRIDE)
-                shadows.append((yield from self._show(shade)))
-            if self._witness is not None:
-                if index == 0:
-                    self._witness.begin(self._subjects, limbs, self._evaluated())
-                yield from self._show(self._witness.frame(index, self._evaluated(), projector, labeller))
-            self._step = ExportStep(
-                0.2 + 0.7 * index / options.num_frames, f"Frame {index + 1} of {options.num_frames}"
-            )
+        joints, projector = self.joints(self.subjects), self._projector
+        self._counts = np.concatenate([subject.choice.counts for subject in self.subjects])
+        strokes = projector.strokes(joints, self._counts, self.limbs, parts)
+        pose = yield from self._show(strokes, 0.87, "Drawing the limbs")
+        labels = part_maps = None
+        if self._first is not None:
+            self._resolver = Resolver(self._first_limb, joints, self._counts)
+            labels = yield from self._show(self.label([self._first]), 0.88, "Labelling the first frame")
+            labels = labels[0]
+            sightings = [drawn.sighting for drawn in self._drawn]
+            fine = yield from self._show(self.label(sightings), 0.89, "Labelling the parts")
+            part_maps = most_frequent(fine)
             yield self._step
-
-        projector = Projector(lenses, self._fit)
-        strokes = projector.strokes(np.stack(joints), self._sampler.counts, limbs, parts)
-        pose = yield from self._show(strokes, 0.9, "Drawing the limbs")
-        part_maps = np.stack(maps) if maps else None
         looked_at = Reviewed(
-            self._subjects,
+            self.subjects,
             pose,
             projector,
-            np.stack(joints),
-            cameras,
+            joints,
+            self._cameras,
             part_maps,
             options.times,
         )
         self._findings.extend(review(looked_at))
-        pose = pose.without(unseen_of(self._subjects, self._sampler.counts, projector, np.stack(joints)))
+        pose = pose.without(unseen_of(self.subjects, self._counts, projector, joints))
         motion = yield from self._show(self._camera_motion(projector), 0.92, "Following the camera")
         backdrop = None
         if labels is not None:
             work = self._backdrop(projector, motion, labels)
             backdrop = yield from self._show(work, 0.95, "Looking behind the subject")
+        if self._witness is not None:
+            yield from self._show(self._witness.finish(self))
         first_frame = yield from self._show(encode_png(picture), 0.98, "Packing the first frame")
+        shadows = np.concatenate(self._shadows) if self._shadows else None
         return ExportedClip(
             pose=pose,
             first_frame=first_frame,
             subject_mask=(labels > 0).astype(np.uint8) if labels is not None else None,
             first_labels=labels,
             part_maps=part_maps,
-            shadow_maps=np.stack(shadows) if shadows and any(shade.any() for shade in shadows) else None,
-            surface_flow=np.stack(flow) if flow else None,
-            light_maps=np.stack(light) if light else None,
+            shadow_maps=shadows if shadows is not None and shadows.any() else None,
+            surface_flow=np.stack([drawn.flow for drawn in self._drawn]) if self._drawn else None,
+            light_maps=np.stack([drawn.light for drawn in self._drawn]) if self._drawn else None,
             backdrop=backdrop,
             camera_motion=motion,
             pose_frames=options.pose_frames,
             findings=tuple(self._findings),
             motions=motions,
-            subjects=tuple(self._subjects),
+            subjects=tuple(self.subjects),
             projector=projector,
         )
 
+    # One pass over the range
+
+    def _record(self) -> Iterator[ExportStep]:
+        """Go through the frames once and keep what is needed of each. What can't be kept, because there is
+        so much of it, is drawn on the way: which limb it belongs to is told later."""
+        options = self._options
+        self._fit = fit(*options.view.frame_size(self._scene), options.width, options.height)
+        self._lenses, self._cameras, self._posed = [], [], []
+        self._drawn: list[Drawn] = []
+        self._shadows: list[np.ndarray] = []
+        self._first, batch, shades, labeller = None, Batch(), [], None
+        for index in range(options.num_frames):
+            depsgraph = self._go_to(index)
+            self._keep(depsgraph)
+            projector = Projector(self._lenses[-1:], self._fit)
+            if index == 0:
+                labeller = yield from self._begin(projector)
+            if labeller is not None:
+                look = labeller.look(index, self._evaluated(), projector, options.part_map_stride)
+                if not batch.takes(look):
+                    yield from self._show(self._draw(labeller, batch, shades))
+                    batch, shades = Batch(), []
+                batch.add(look)
+                shades.append(self._shadow.look(self._evaluated(), projector, look, SHADOW_STRIDE))
+            if self._witness is not None:
+                yield from self._show(self._witness.frame(index, self._evaluated(), projector, labeller))
+            self._step = ExportStep(
+                0.2 + 0.65 * index / options.num_frames, f"Frame {index + 1} of {options.num_frames}"
+            )
+            yield self._step
+        if labeller is not None:
+            yield from self._show(self._draw(labeller, batch, shades))
+
+    def _keep(self, depsgraph: bpy.types.Depsgraph) -> None:
+        options = self._options
+        self._lenses.append(options.view.lens(self._scene, depsgraph))
+        self._cameras.append(options.view.name(self._scene))
+        self._posed.append([reader.read(depsgraph) for reader in self._readers])
+
+    def _begin(self, projector: Projector) -> Iterator[ExportStep]:
+        """The first frame: its picture, and where it shows the subjects. Returns what draws the others, None
+        when the subjects have no surface."""
+        self._picture = yield from self._show(self._first_picture(), 0.05, "Making the first frame")
+        labeller = yield from self._show(self._labeller(), 0.1, "Reading the skin")
+        if labeller is not None:
+            self._shadow = ShadowDrawer(self._scene, self._is_own, self._options.num_frames)
+            looks = [labeller.look(0, self._evaluated(), projector)]
+            [drawn] = yield from self._show(labeller.draw(looks), 0.15, "Looking at the first frame")
+            self._first = drawn.sighting
+        return labeller
+
+    def _draw(self, labeller: Labeller, batch: Batch, shades: list[ShadowLook]) -> Iterator[None]:
+        self._drawn += yield from labeller.draw(batch.looks)
+        self._shadows.append((yield from self._shadow.draw(batch.looks, shades)))
+
+    def _motions(self, indices: Sequence[int]) -> dict[bpy.types.Object, Motion]:
+        """How the armatures move through the picture, from some of the frames that were kept."""
+        options, pixels, found = self._options, self._projector.pixels, {}
+        for number, rig in enumerate(self._rigs):
+            posed = [self._posed[index][number] for index in indices]
+            seen = np.stack([pixels[index] @ one.world for index, one in zip(indices, posed)])
+            found[rig.armature] = Motion(bone_poses(rig.armature, posed), seen, options.width, options.height)
+        return found
+
+    # What was recorded, for what else is drawn
+
+    def joints(self, subjects: Sequence[Subject]) -> np.ndarray:
+        posed = [[frame[number] for frame in self._posed] for number in range(len(self._readers))]
+        return Sampler(subjects).place(self._readers, posed)
+
+    def label(self, sightings: Sequence[Sighting]) -> Iterator[None]:
+        return self._resolver.label(sightings)
+
+    # A few frames
+
     def watch(self) -> Generator[ExportStep, None, dict[bpy.types.Object, Motion]]:
         """How the armatures move through the picture, from a few frames over the range."""
-        options, found = self._options, {}
+        options = self._options
+        self._rigs = find_rigs(options.armatures)
+        self._readers = [PoseReader(rig, ()) for rig in self._rigs]
         self._fit = fit(*options.view.frame_size(self._scene), options.width, options.height)
-        indices = spread_frames(options.num_frames)
-        for index in indices:
-            depsgraph = self._go_to(index)
-            pixels = Projector([options.view.lens(self._scene, depsgraph)], self._fit).pixels[0]
-            for armature, instancers in find_armatures(options.armatures):
-                world = placement(instancers, depsgraph) @ np.array(
-                    armature.evaluated_get(depsgraph).matrix_world, np.float64
-                )
-                seen = found.setdefault((armature, instancers), ([], []))
-                seen[0].append(read_poses(armature, depsgraph))
-                seen[1].append(pixels @ world)
+        self._lenses, self._cameras, self._posed = [], [], []
+        for index in spread_frames(options.num_frames):
+            self._keep(self._go_to(index))
             yield self._step
-        return {
-            armature: Motion(np.stack(poses), np.stack(pixels), options.width, options.height)
-            for (armature, _), (poses, pixels) in found.items()
-        }
+        self._projector = Projector(self._lenses, self._fit)
+        return self._motions(range(len(self._lenses)))
 
     def follow(self) -> Generator[ExportStep, None, np.ndarray | None]:
         """How the background moves, from every frame of the range."""
         options, lenses = self._options, []
         self._check()
         self._fit = fit(*options.view.frame_size(self._scene), options.width, options.height)
-        subjects = list(find_subjects(options.armatures))
         depsgraph = self._go_to(0)
-        self._own = {surface.obj for surface in find_surfaces(subjects, depsgraph)}
+        self._own = {surface.obj for surface in find_surfaces(find_rigs(options.armatures), depsgraph)}
         for index in range(options.num_frames):
             lenses.append(options.view.lens(self._scene, self._go_to(index)))
             yield ExportStep(0.8 * index / options.num_frames, "Following the camera")
@@ -349,9 +417,9 @@ class _Export:
 
     def _tables(self) -> tuple[list[Limb], list[str]]:
         """Limbs and parts of all subjects, one after the other."""
-        limbs, parts = limb_tables(self._subjects)
-        counts = [len(subject.choice.limbs) for subject in self._subjects]
-        self._first_limb = dict(zip(self._subjects, np.cumsum([0, *counts]).tolist()))
+        limbs, parts = limb_tables(self.subjects)
+        counts = [len(subject.choice.limbs) for subject in self.subjects]
+        self._first_limb = dict(zip(self.subjects, np.cumsum([0, *counts]).tolist()))
         if len(limbs) > MAX_LIMBS:
             raise ExportError(
                 f"The armatures have {len(limbs)} limbs together but at most {MAX_LIMBS} can be drawn; "
@@ -363,14 +431,17 @@ class _Export:
         self._frame = self._options.times.at(index)
         go_to(self._scene, self._frame)
         self._moment = self._now()
+        self.untouched = False
         return self._evaluated()
 
     def _evaluated(self) -> bpy.types.Depsgraph:
         """The scene evaluated at the frame that is being exported. What it gives must not be kept over a
         pause, in which others may evaluate it anew, even at another frame."""
-        if self._now() != self._moment:
-            go_to(self._scene, self._frame)
-        self._view_layer.update()
+        if not self.untouched:
+            if self._now() != self._moment:
+                go_to(self._scene, self._frame)
+            self._view_layer.update()
+            self.untouched = True
         return self._view_layer.depsgraph
 
     def _now(self) -> tuple[int, float]:
@@ -392,21 +463,22 @@ class _Export:
                 yield from fit_picture(options.first_frame, options.width, options.height, options.alignment)
             )
         yield
-        return render_frame(self._scene, options.view, self._fit, self._frame)
+        picture = render_frame(self._scene, options.view, self._fit, self._frame)
+        self.untouched = False
+        return picture
 
-    def _labeller(self, joints: np.ndarray) -> Iterator[None]:
-        surfaces = find_surfaces(self._subjects, self._evaluated())
+    def _labeller(self) -> Iterator[None]:
+        surfaces = find_surfaces(self._rigs, self._evaluated())
         yield
         if not surfaces:
             self._findings.append(
                 Finding("No mesh that renders is bound to the armature, so the server must guess its parts.")
             )
             return None
-        self._reader = SurfaceReader(self._first_limb, joints, self._sampler.counts)
-        for surface in surfaces:
-            yield from self._reader.read(surface, self._evaluated)
         self._own = {surface.obj for surface in surfaces}
-        return Labeller(surfaces, self._reader, self._evaluated())
+        labeller = Labeller(surfaces, self._evaluated())
+        yield from labeller.read(0, self._evaluated)
+        return labeller
 
     def _is_own(self, obj: bpy.types.Object) -> bool:
         return obj.original in self._own

@@ -18,14 +18,12 @@ from . import names, trained_look
 from .choice import Choice
 from .human import Human, Point, find_human
 from .motion import Motion
-from .skeleton import Anatomy, Skeleton, spanned_straight
+from .skeleton import Anatomy, Skeleton, bends, spanned_straight
 from .skin import Skin
 
 MAX_PARTS = 10
 SMALL_PART = 0.1
 """A part shorter than this fraction of the longest joins its neighbour."""
-BENDS = 3
-"""Points taken inside a B-bone."""
 SHORTEST = 0.012
 """Neighbours in a chain that are together shorter than this fraction of the skeleton are one limb."""
 LONELY = 0.35
@@ -378,9 +376,7 @@ class _Figure:
         joints = [self._start(bone)]
         segments = int(skeleton.segments[bone])
         if segments > 1 and self._trusted:
-            for bend in sorted(
-                {round(segments * (k + 1) / (BENDS + 1)) for k in range(BENDS)} - {0, segments}
-            ):
+            for bend in bends(segments):
                 offset = np.array([0.0, skeleton.lengths[bone] * bend / segments, 0.0])
                 joints.append(_Joint(bone, offset, head + skeleton.vectors[bone] * bend / segments, bend))
         tip = self._muzzle(bone) if bone not in self._main else None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import bpy
 import numpy as np
 
 STIR = 0.005
@@ -31,16 +30,6 @@ class Motion:
     pixels: np.ndarray
     width: int
     height: int
-
-
-def read_poses(armature: bpy.types.Object, depsgraph: bpy.types.Depsgraph) -> np.ndarray:
-    """[N, 4, 4] the bones of the evaluated pose, in the order of `armature.bones`."""
-    bones = armature.evaluated_get(depsgraph).pose.bones
-    matrices = np.empty((len(bones), 4, 4), np.float32)
-    bones.foreach_get("matrix", matrices.ravel())
-    order = {bone.name: i for i, bone in enumerate(bones)}
-    chosen = [order[bone.name] for bone in armature.data.bones]
-    return matrices.transpose(0, 2, 1)[chosen].astype(np.float64)
 
 
 def spread_frames(count: int) -> list[int]:

@@ -8,6 +8,8 @@ from functools import cached_property
 import bpy
 import numpy as np
 
+BENDS = 3
+"""Points taken inside a B-bone."""
 NEAR = 2e-3
 """Joints closer than this fraction of the skeleton's size are one joint."""
 
@@ -84,6 +86,11 @@ class Skeleton:
     def to_bone(self, bone: int, point: np.ndarray) -> np.ndarray:
         """A point of armature space in the space of a bone at rest."""
         return np.linalg.solve(self.matrices[bone], np.append(point, 1.0))[:3]
+
+
+def bends(segments: int) -> list[int]:
+    """The segments of a B-bone of so many at whose beginning a stroke along it has a joint."""
+    return sorted({round(segments * (k + 1) / (BENDS + 1)) for k in range(BENDS)} - {0, segments})
 
 
 def spanned_straight(skeleton: Skeleton, first: int, bone: int) -> bool:

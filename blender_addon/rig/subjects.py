@@ -15,13 +15,12 @@ from .motion import Motion
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
-    """An `armature`, whose limbs are `choice`, placed as itself or, within a collection that is instanced, by
-    `instancers`, the outermost first."""
+class Rig:
+    """An `armature`, placed as itself or, within a collection that is instanced, by `instancers`, the
+    outermost first."""
 
     armature: bpy.types.Object
     instancers: tuple[bpy.types.Object, ...]
-    choice: LimbChoice
 
     @property
     def instancer(self) -> bpy.types.Object | None:
@@ -38,6 +37,13 @@ class Subject:
     def placement(self, depsgraph: bpy.types.Depsgraph) -> np.ndarray:
         """[4, 4] what the world matrices of `objects` are multiplied with to be where they are seen."""
         return placement(self.instancers, depsgraph)
+
+
+@dataclass(frozen=True, eq=False)
+class Subject(Rig):
+    """What is drawn of a rig: the limbs of `choice`."""
+
+    choice: LimbChoice
 
 
 def placement(instancers: Iterable[bpy.types.Object], depsgraph: bpy.types.Depsgraph) -> np.ndarray:
@@ -68,12 +74,17 @@ def find_subjects(
     """The subjects that armatures and collection instances stand for, one after the other, since choosing a
     rig's limbs takes a while; by their `motions` in a shot where those are known, in a `look` as
     `choose_limbs` has them. Raises `ExportError` when there is none."""
-    found = False
-    for armature, instancers in find_armatures(objects):
-        found = True
-        yield Subject(armature, instancers, choose_limbs(armature, (motions or {}).get(armature), look))
+    for rig in find_rigs(objects):
+        choice = choose_limbs(rig.armature, (motions or {}).get(rig.armature), look)
+        yield Subject(rig.armature, rig.instancers, choice)
+
+
+def find_rigs(objects: Iterable[bpy.types.Object]) -> list[Rig]:
+    """The rigs that armatures and collection instances stand for. Raises `ExportError` when there is none."""
+    found = [Rig(*one) for one in find_armatures(objects)]
     if not found:
         raise ExportError("No armature is chosen; select the armature of the subject to animate.")
+    return found
 
 
 def find_armatures(

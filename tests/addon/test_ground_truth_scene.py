@@ -219,33 +219,41 @@ def test_an_excluded_collection_is_named(clean_scene):
     assert "Rig lies in the collection Characters, which is excluded" in reason
 
 
+def lamp(kind="SUN", side=1, **settings):
+    """A lamp from above and from one side."""
+    made = bpy.data.objects.new("Lamp", bpy.data.lights.new("Lamp", kind))
+    for name, value in settings.items():
+        setattr(made.data, name, value)
+    bpy.context.scene.collection.objects.link(made)
+    made.location, made.rotation_euler = (4 * side, 0, 5), (0, 0.7 * side, 0)
+    return made
+
+
 def lit(rig, kind="SUN", **settings):
-    """A body over a floor, under one lamp from above."""
+    """A body over a floor, under one lamp."""
     flesh(rig, thickness=0.6)
     bpy.ops.mesh.primitive_plane_add(size=20)
-    lamp = bpy.data.objects.new("Lamp", bpy.data.lights.new("Lamp", kind))
-    for name, value in settings.items():
-        setattr(lamp.data, name, value)
-    bpy.context.scene.collection.objects.link(lamp)
-    lamp.location, lamp.rotation_euler = (4, 0, 5), (0, 0.7, 0)
+    made = lamp(kind, **settings)
     bpy.context.scene.camera.location.z += 2.5
     bpy.context.scene.camera.rotation_euler.x -= 0.45
     bpy.context.view_layer.update()
-    return lamp
+    return made
 
 
-def darkened(rig):
-    """[160, 256] bool: where Cycles shows the floor darker with the body than without its shadow."""
+def shaded(rig):
+    """Two [160, 256] pictures by Cycles: with the body's shadow, and without it."""
     scene = bpy.context.scene
+    scene.view_settings.view_transform = "Standard"
     scene.render.engine, scene.cycles.samples, scene.cycles.use_denoising = "CYCLES", 32, False
     scene.cycles.device, scene.cycles.max_bounces = "CPU", 0
     pictures = []
     body = bpy.data.objects["flesh"]
     for visible in (True, False):
         body.visible_shadow = visible
-        pictures.append(read_png(export([rig], num_frames=1, first_frame="", **SIZE).first_frame).astype(int))
+        picture = read_png(export([rig], num_frames=1, first_frame="", **SIZE).first_frame)
+        pictures.append(picture.astype(float).mean(axis=2))
     body.visible_shadow = True
-    return (pictures[1] - pictures[0]).mean(axis=2) > 20, pictures[0].mean(axis=2)
+    return pictures
 
 
 @pytest.mark.parametrize(
@@ -254,7 +262,8 @@ def darkened(rig):
 )
 def test_shadow_maps_are_where_cycles_shows_the_shadow(rig, kind, settings):
     lit(rig, kind, **settings)
-    shade, picture = darkened(rig)
+    picture, plain = shaded(rig)
+    shade = plain - picture > 20
     clip = export([rig], num_frames=1, **SIZE)
     told = np.kron(clip.shadow_maps[0] > 127, np.ones((4, 4), bool))
     floor = clip.first_labels == 0
@@ -267,6 +276,23 @@ def test_shadow_maps_are_where_cycles_shows_the_shadow(rig, kind, settings):
     bright, known = picture[2::4, 2::4] > 25, light > 0
     assert 0.1 < bright[known].mean() < 0.95
     assert np.percentile(light[known & bright], 20) > np.percentile(light[known & ~bright], 80)
+
+
+def test_each_shadow_holds_back_its_own_light(rig):
+    lit(rig, energy=1.5, angle=0.01)
+    lamp(side=-1, energy=0.5, angle=0.01)
+    lamp("SPOT", energy=500, spot_size=0.3).rotation_euler.y = -0.4  # shines beside the body
+    picture, plain = shaded(rig)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        held_back = 1 - (picture / plain) ** 2.2
+    clip = export([rig], num_frames=1, **SIZE)
+    told = np.kron(clip.shadow_maps[0] / 255, np.ones((4, 4)))
+    floor = (clip.first_labels == 0) & (plain > 20)
+    for least, most, share in ((0.1, 0.4, 0.25), (0.6, 0.9, 0.75)):
+        inside = floor & (told > least) & (told < most)
+        assert inside.sum() > 150
+        assert np.median(held_back[inside]) == pytest.approx(share, abs=0.05)
+        assert np.median(told[inside]) == pytest.approx(share, abs=0.03)
 
 
 def test_no_light_or_none_that_casts_shadows_gives_no_shadow_maps(rig):

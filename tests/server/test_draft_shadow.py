@@ -14,27 +14,29 @@ LIGHT = np.array([0.5, 0.55, 0.65])
 """What the shadow leaves of each colour."""
 
 
-def shadow(x: float) -> np.ndarray:
+def shadow(x: float, side: int = 1) -> np.ndarray:
     """[HEIGHT, WIDTH] bool: an ellipse below the walker at x."""
     mask = np.zeros((HEIGHT, WIDTH), np.uint8)
-    cv2.ellipse(mask, (round(x) + 40, 215), (60, 14), 0, 0, 360, 1, -1)
+    cv2.ellipse(mask, (round(x) + 40 * side, 215), (60, 14), 0, 0, 360, 1, -1)
     return mask > 0
 
 
-def frames(steps, shaded: bool):
-    """Pictures, poses, labels and shadow maps of a walker that slides along."""
+def frames(steps, shaded: bool, shares=(1.0,)):
+    """Pictures, poses, labels and shadow maps of a walker that slides along, its shadow in each of the
+    lights holding back a share of all light."""
     pictures, poses, labels, maps = [], [], [], []
     for x in steps:
         behind = ground().astype(np.float64)
+        fallen = sum(share * shadow(x, side) for share, side in zip(shares, (1, -1)))
         if shaded:
-            behind[shadow(x)] *= LIGHT
+            behind *= 1 - fallen[..., None] * (1 - LIGHT)
         ends = bones(WALKER, (0, -40, 90, 95, 85, 90), (x, 110))
         picture, label = draw(WALKER, ends, behind.astype(np.uint8))
         pictures.append(picture)
         poses.append(ends)
         labels.append(label)
         size = (WIDTH // CELL, HEIGHT // CELL)
-        maps.append(cv2.resize(shadow(x).astype(np.uint8) * 255, size, interpolation=cv2.INTER_AREA))
+        maps.append(cv2.resize(np.rint(fallen * 255).astype(np.uint8), size, interpolation=cv2.INTER_AREA))
     return pictures, poses, labels, np.stack(maps)
 
 
@@ -42,15 +44,16 @@ def error(picture, truth, where) -> float:
     return float(np.abs(picture[where].astype(float) - truth[where]).mean())
 
 
-def test_a_shadow_goes_along(steps=(60, 90, 150)):
-    pictures, poses, labels, maps = frames(steps, shaded=True)
+@pytest.mark.parametrize(("shares", "left"), [((1.0,), 0.35), ((0.55, 0.45), 0.5)], ids=["one light", "two"])
+def test_a_shadow_goes_along(shares, left, steps=(60, 90, 150)):
+    pictures, poses, labels, maps = frames(steps, shaded=True, shares=shares)
     pose, known = pose_of(WALKER, poses), dict(first_labels=labels[0])
     still, _ = shoot(ask(pictures[0], pose, **known))
     along, _ = shoot(ask(pictures[0], pose, **known, shadow_maps=maps))
     old = shadow(steps[0]) & ~shadow(steps[2]) & (labels[2] == 0)
     new = shadow(steps[2]) & ~shadow(steps[0]) & (labels[2] == 0)
     for where in (old, new):
-        assert error(along[2], pictures[2], where) < 0.35 * error(still[2], pictures[2], where)
+        assert error(along[2], pictures[2], where) < left * error(still[2], pictures[2], where)
     assert (along[0] == pictures[0]).all()
 
 

@@ -9,7 +9,11 @@ import numpy as np
 from shared.messages import GenerationRequest
 
 FULL, NONE = 0.8, 0.04
-"""Cells above the one lie in the shadow, below the other out of it."""
+"""Cells above the one part of the shadow's depth lie in it, those that hold back less than the other of the
+light lie out of it."""
+DEPTH = 90
+"""Percentile of what a shadow's cells hold back that is its depth: where several lights throw shadows, hardly
+any cell lies in all of them."""
 RING = 41
 """Pixels around the shadow within which the ground is compared with it."""
 EDGE = 2
@@ -24,8 +28,9 @@ AGREEING = 0.7
 
 
 class Shadow:
-    """`maps` [F, h, w] uint8 are how much of the shadow falls on each cell; `light` [3] is what it leaves of
-    each colour, `brightest` [3] how bright the ground around it gets."""
+    """`maps` [F, h, w] uint8 are how much of the light that can be held back is held back from each cell;
+    `light` [3] is what is left of each colour where all of it is, `brightest` [3] how bright the ground
+    around the shadow gets."""
 
     def __init__(self, maps: np.ndarray, light: np.ndarray, brightest: np.ndarray, size: tuple[int, int]):
         self._maps, self._light, self._brightest, self._size = maps, light, brightest, size
@@ -48,8 +53,9 @@ class Shadow:
         lit = image / (1 - share[..., None] * (1 - self._light))
         # What was no darker than the ground beside it would shine.
         lit = np.where(share[..., None] > NONE, np.minimum(lit, np.maximum(image, self._brightest)), image)
-        deep = cv2.erode((share > 1 - NONE).view(np.uint8), np.ones((2 * RIM + 1,) * 2, np.uint8)) > 0
-        return np.clip(np.rint(lit), 0, 255).astype(np.uint8), (share > NONE) & ~deep
+        around = np.ones((2 * RIM + 1,) * 2, np.uint8)
+        even = cv2.dilate(share, around) - cv2.erode(share, around) < NONE
+        return np.clip(np.rint(lit), 0, 255).astype(np.uint8), (share > NONE) & ~even
 
     def cast(self, known: list[tuple[int, float, complex]], behind: np.ndarray) -> np.ndarray:
         """A picture with the shadow that falls in a frame: a mixture of the maps of `known` frames, each
@@ -83,13 +89,16 @@ def _measure(
     the picture has no such shadow there."""
     free = cv2.dilate(subject.view(np.uint8), np.ones((2 * EDGE + 1,) * 2, np.uint8)) == 0
     around = cv2.dilate((share > NONE).view(np.uint8), np.ones((RING, RING), np.uint8)) > 0
-    inside, outside = free & (share > FULL), free & around & (share < NONE)
+    shaded = share[free & (share > NONE)]
+    deep = FULL * np.percentile(shaded, DEPTH) if len(shaded) else FULL
+    inside, outside = free & (share > deep), free & around & (share < NONE)
     if inside.sum() < 50 or outside.sum() < 50:
         return None
     shades = image.astype(np.float32) + 1
     light = np.exp(
         [np.median(np.log(shades[inside, c])) - np.median(np.log(shades[outside, c])) for c in range(3)]
     )
+    light = 1 - (1 - light) / np.median(share[inside])
     if light.mean() > 1 - LEAST:
         return None
     # Where a picture is dark there by chance, it is not so all along the shadow's edge.
