@@ -64,15 +64,15 @@ def _train(args: argparse.Namespace) -> None:
     batches = ShardBatches(cache, settings, transformer.config.patch_size, encode_prompt, drafts)
     trainer = Trainer(args.output, settings, transformer, batches, _report, cpu=args.cpu)
     trainer.run()
-    if not trainer.accelerator.is_main_process:
-        return
     if settings.trainable == "lora":
         made = args.output / "lora.safetensors"
         trainer.export_lora(made)
     else:
         made = args.output / "transformer"
         trainer.export(made, torch.bfloat16)
-    print(f"\n{trainer.step} steps; the averaged weights are in {made}")
+    if trainer.accelerator.is_main_process:
+        print(f"\n{trainer.step} steps; the averaged weights are in {made}")
+    trainer.end()
 
 
 def _transformer(settings):

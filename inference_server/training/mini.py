@@ -427,6 +427,7 @@ def train_road(options: argparse.Namespace) -> int:
     for _ in range(3):
         try:
             trainer.run()
+            trainer.end()
             return 0
         except TrainingError as error:
             say(f"{road}: {error}")

@@ -17,6 +17,7 @@ from accelerate.utils import set_seed
 from diffusers.training_utils import EMAModel
 from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import save_file
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ..poseanything.checkpoints.lora import DECLARED
 from ..poseanything.models.transformer import TRAINED_WITH, PoseAnythingTransformer3DModel
@@ -90,7 +91,12 @@ class Trainer:
         self.transformer, *self.optimizers = self.accelerator.prepare(transformer, *optimizers)
         self._trained = [p for p in self.transformer.parameters() if p.requires_grad]
         self.ema = EMAModel(
-            self._trained, settings.ema_decay, use_ema_warmup=True, inv_gamma=1.0, power=0.75, foreach=True
+            self._trained,
+            settings.ema_decay,
+            use_ema_warmup=True,
+            inv_gamma=1.0,
+            power=0.75,
+            foreach=not any(isinstance(p, DTensor) for p in self._trained),
         )
         self.ema.to(self.accelerator.device)
         self.accelerator.register_for_checkpointing(_Averages(self.ema))
@@ -150,6 +156,9 @@ class Trainer:
                     self.after_checkpoint(self)
         self.save()
         self.after_checkpoint(self)
+
+    def end(self) -> None:
+        """Leave the other processes; nothing can be exported after it."""
         self.accelerator.end_training()
 
     def _batch(self, number: int) -> Batch:
@@ -263,22 +272,40 @@ class Trainer:
 
     def export_lora(self, path: Path | str) -> None:
         """Write the averaged low-rank matrices as a LoRA file, in diffusers' names; it declares
-        what the settings name of `TRAINED_WITH`."""
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        what the settings name of `TRAINED_WITH`. To be called by all processes; the main one writes."""
         with self.averaged():
             weights = get_peft_model_state_dict(self.model, adapter_name=ADAPTER)
-            named = {f"transformer.{name}": value.detach().cpu().half() for name, value in weights.items()}
-        save_file(named, path, {DECLARED: json.dumps(self.declared)} if self.declared else None)
+            named = {f"transformer.{name}": _whole(value).cpu().half() for name, value in weights.items()}
+        if self.accelerator.is_main_process:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            save_file(named, path, {DECLARED: json.dumps(self.declared)} if self.declared else None)
 
     def export(self, folder: Path | str, dtype: torch.dtype = torch.float16) -> None:
-        """Write the averaged weights as a diffusers folder."""
+        """Write the averaged weights as a diffusers folder. To be called by all processes; the main one
+        writes."""
         model = self.model
         with self.averaged():
-            weights = {name: value.detach().to("cpu", dtype) for name, value in model.state_dict().items()}
+            weights = {name: _whole(value).to("cpu", dtype) for name, value in model.state_dict().items()}
+        if not self.accelerator.is_main_process:
+            return
         fresh = PoseAnythingTransformer3DModel.from_config(model.config)
         for name, parameter in fresh.named_parameters():
             parameter.data = weights[name]
         fresh.save_pretrained(folder)
+
+
+def _whole(value: torch.Tensor) -> torch.Tensor:
+    """A parameter, gathered where the processes share it."""
+    value = value.detach()
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def _as(value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """A whole parameter, shared as `like`."""
+    value = value.to(like.device)
+    if not isinstance(like, DTensor):
+        return value
+    return distribute_tensor(value, like.device_mesh, like.placements)
 
 
 class _Averages:
@@ -288,11 +315,13 @@ class _Averages:
         self.ema = ema
 
     def state_dict(self) -> dict:
-        return self.ema.state_dict()
+        state = self.ema.state_dict()
+        return state | {"shadow_params": [_whole(value) for value in state["shadow_params"]]}
 
     def load_state_dict(self, state: dict) -> None:
+        before = self.ema.shadow_params
         self.ema.load_state_dict(state)
-        self.ema.to(self.ema.shadow_params[0].device)
+        self.ema.shadow_params = [_as(value, like) for value, like in zip(state["shadow_params"], before)]
 
 
 class _Averaged:

@@ -31,6 +31,7 @@ from inference_server.training.extension import extend_wan  # noqa: E402
 from shared.request_file import write_request  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
+FSDP2 = ROOT / "inference_server" / "training" / "recipes" / "fsdp2.yaml"
 MODEL = """
 [transformer]
 patch_size = [1, 1, 1]
@@ -172,18 +173,16 @@ def test_a_character_is_learned_from_takes_into_a_lora(workshop, tmp_path, capsy
     assert "has 4 numbered pictures and the shot 5 frames" in capsys.readouterr().err
 
 
-def test_two_processes_train_one_model(workshop):
-    """Data parallel over gloo: the same steps as alone, with each its share of the examples."""
+def run_two(*words):
+    """A command in two processes that find each other, as `accelerate launch` starts them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    settings = 'stage = "base"' + RUN + MODEL + "part_attention = false"
-    words = [sys.executable, "-m", "inference_server", *command(workshop, "pair", settings)]
     environ = os.environ | {"OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     both = [
         subprocess.Popen(
-            words,
+            [sys.executable, *words],
             cwd=ROOT,
             env=environ | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.DEVNULL,
@@ -193,12 +192,31 @@ def test_two_processes_train_one_model(workshop):
     ]
     errors = [process.communicate(timeout=300)[1].decode()[-2000:] for process in both]
     assert [process.returncode for process in both] == [0, 0], errors
-    line = json.loads((workshop / "pair" / "log.jsonl").read_text().splitlines()[-1])
-    assert line["step"] == 4
+
+
+def losses(folder):
+    lines = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
+    return {line["step"]: line["loss"] for line in lines}
+
+
+def test_two_processes_train_one_model_whole_or_sharded(workshop):
+    """Over gloo: data parallel, with each its share of the examples; and FSDP2, where the model itself is
+    divided, which takes the same steps and goes on from a checkpoint bit for bit."""
+    settings = 'stage = "base"' + RUN + MODEL + "part_attention = false"
+    run_two("-m", "inference_server", *command(workshop, "pair", settings))
     assert main(command(workshop, "alone", settings)) == 0
     pair, alone = weights(workshop / "pair"), weights(workshop / "alone")
     moved = [name for name in pair if not torch.equal(pair[name], alone[name])]
     assert moved and all(torch.isfinite(pair[name]).all() for name in pair)  # the other's examples counted
+
+    sharded = ["-m", "tests.training.sharded_training", str(FSDP2), *command(workshop, "sharded", settings)]
+    run_two(*sharded)
+    assert losses(workshop / "sharded") == pytest.approx(losses(workshop / "pair"), rel=1e-3)
+    whole, resumed = (
+        load_file(workshop / "sharded" / name / "diffusion_pytorch_model.safetensors")
+        for name in ("whole", "resumed")
+    )
+    assert whole.keys() == pair.keys() and all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
 def test_a_plain_wan_is_extended_and_gives_the_same_flow_at_first(workshop, tmp_path):
