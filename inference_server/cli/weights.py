@@ -1,5 +1,5 @@
-"""`weights`: gets the model's weights, or those that finding poses in videos takes, or checks what is
-there."""
+"""`weights`: gets the model's weights, or those that finding poses in videos or measuring clips takes, or
+checks what is there."""
 
 from __future__ import annotations
 
@@ -15,11 +15,15 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     parser = subparsers.add_parser(
         "weights",
         help="get the model's weights, or check those that are there",
-        description="The model's weights; with xpose, those of the stages that find poses in videos.",
-        usage="%(prog)s [xpose] [FOLDER] [options]",
+        description="The model's weights; with xpose, those of the stages that find poses in videos; with"
+        " evaluation, those of the networks that clips are measured by.",
+        usage="%(prog)s [xpose | evaluation] [FOLDER] [options]",
     )
     parser.add_argument(
-        "words", nargs="*", metavar="[xpose] [FOLDER]", help=f"where they go; default: {default_folder()}"
+        "words",
+        nargs="*",
+        metavar="[xpose | evaluation] [FOLDER]",
+        help=f"where they go; default: {default_folder()}",
     )
     parser.add_argument(
         "--list", action="store_true", help="say which files are looked for, where, and get nothing"
@@ -42,6 +46,8 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """The status is 0 when the weights are there (or were only listed), else 1."""
     words = list(args.words)
+    if words == ["evaluation"]:
+        return _for_evaluation(args)
     for_xpose = words[:1] == ["xpose"]
     rest = words[1:] if for_xpose else words
     folder = Path(rest[0]) if rest else default_folder()
@@ -56,6 +62,17 @@ def run(args: argparse.Namespace) -> int:
             check(args.check)
         else:
             download(folder, tiktok=args.tiktok)
+    except CheckpointError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _for_evaluation(args: argparse.Namespace) -> int:
+    from ..evaluation.networks import describe, fetch
+
+    try:
+        print(describe()) if args.list else fetch()
     except CheckpointError as error:
         print(error, file=sys.stderr)
         return 1

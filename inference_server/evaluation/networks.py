@@ -1,8 +1,9 @@
 """The paper's measures by networks: LPIPS between pictures, and FVD between sets of clips.
 
-Their weights are no part of this project. LPIPS is torchmetrics', with AlexNet's weights as torchvision keeps
-them in torch's own cache. FVD goes by the I3D network that was trained on Kinetics 400, as the TorchScript
-file `i3d_torchscript.pt` that the field passes on. Where something is missing the measure is absent.
+Their weights are no part of this project; `fetch` gets them. LPIPS is torchmetrics', with AlexNet's weights
+as torchvision keeps them in torch's own cache. FVD goes by the I3D network that was trained on Kinetics 400,
+as the TorchScript file `i3d_torchscript.pt` that the field passes on. Where something is missing the measure
+is absent.
 """
 
 from __future__ import annotations
@@ -15,7 +16,22 @@ import cv2
 import numpy as np
 from scipy import linalg
 
+from ..poseanything.checkpoints import CheckpointError
+from ..poseanything.checkpoints.weights import Source, fetch_sources
+
+ALEXNET = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
+"""torchvision's, 244 MB, under BSD-3-Clause; trained on ImageNet, which is for research. As of all of torch's
+files its checksum begins with what its name ends in."""
+I3D = Source(
+    repository="ByteDance/LatentSync-1.6",
+    folder="",
+    required=("auxiliary/i3d_torchscript.pt",),
+    optional=(),
+    what="I3D for FVD, about 50 MB; made of DeepMind's Kinetics I3D, which is under Apache-2.0",
+)
+"""One of the places that pass the file on, chosen since it tells the checksum."""
 I3D_FILE = "i3d_torchscript.pt"
+GET = "get it with: python build.py weights evaluation"
 I3D_SIDE = 224
 I3D_FRAMES = 10
 """The fewest frames that I3D takes."""
@@ -38,10 +54,43 @@ def absent_measures() -> dict[str, str]:
     if packages:
         absent["lpips"] = f"needs the Python packages {' and '.join(packages)}; install them with pip"
     elif not list(folder.glob("alexnet-*.pth")):
-        absent["lpips"] = f"needs AlexNet's weights, alexnet-owt-7be5be79.pth of torchvision, in {folder}"
-    if not (folder / I3D_FILE).is_file():
-        absent["fvd"] = f"needs the I3D network's weights, {I3D_FILE}, in {folder}"
+        absent["lpips"] = f"needs AlexNet's weights, {ALEXNET.rpartition('/')[2]}, in {folder}; {GET}"
+    if _i3d() is None:
+        absent["fvd"] = f"needs the I3D network's weights, {I3D_FILE}, in {folder}; {GET}"
     return absent
+
+
+def _i3d() -> Path | None:
+    """The I3D network's file, by hand or as it was fetched."""
+    folder = weights_folder()
+    places = (folder / I3D_FILE, folder / I3D.required[0])
+    return next((path for path in places if path.is_file()), None)
+
+
+def describe() -> str:
+    """Which weights the measures need, where they are looked for and where they come from."""
+    lines = [f"Looked for in {weights_folder()}:"]
+    lines += [f"  LPIPS: {ALEXNET}", f"  FVD: https://huggingface.co/{I3D.repository}: {I3D.what}"]
+    lines += [f"Absent: {name} {why}" for name, why in absent_measures().items()] or ["All of it is there."]
+    return "\n".join(lines)
+
+
+def fetch() -> None:
+    """Get what is missing into torch's cache. Raises `CheckpointError`."""
+    from torch.hub import download_url_to_file
+
+    folder = weights_folder()
+    if _i3d() is None:
+        fetch_sources([I3D], folder)
+    name = ALEXNET.rpartition("/")[2]
+    if not list(folder.glob("alexnet-*.pth")):
+        folder.mkdir(parents=True, exist_ok=True)
+        print(f"{ALEXNET}: AlexNet for LPIPS, 244 MB; licence: BSD-3-Clause, trained on ImageNet", flush=True)
+        try:
+            digest = name.removesuffix(".pth").rpartition("-")[2]
+            download_url_to_file(ALEXNET, str(folder / name), hash_prefix=digest)
+        except (OSError, RuntimeError) as error:
+            raise CheckpointError(f"{ALEXNET} can't be fetched ({error}); run the command again.") from error
 
 
 def lpips(frames: np.ndarray, truth: np.ndarray) -> float:
@@ -62,8 +111,7 @@ class VideoDistance:
     def __init__(self, network=None):
         import torch
 
-        path = weights_folder() / I3D_FILE
-        self._network = torch.jit.load(path, map_location="cpu").eval() if network is None else network
+        self._network = torch.jit.load(_i3d(), map_location="cpu").eval() if network is None else network
         self._features: dict[str, list[np.ndarray]] = defaultdict(list)
 
     def add(self, source: str, frames: np.ndarray) -> None:

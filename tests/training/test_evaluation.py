@@ -1,6 +1,7 @@
 """Measures tell what they are for, and the command writes them down."""
 
 import dataclasses
+import hashlib
 import json
 
 import cv2
@@ -11,6 +12,7 @@ pytest.importorskip("skimage")
 pytest.importorskip("webdataset")
 
 from inference_server.cli import main  # noqa: E402
+from inference_server.evaluation import networks  # noqa: E402
 from inference_server.evaluation.benchmarks import read_benchmark  # noqa: E402
 from inference_server.evaluation.metrics import (  # noqa: E402
     background_flow,
@@ -30,6 +32,8 @@ from inference_server.training.dataset import (  # noqa: E402
     write_release_layout,
     write_video,
 )
+
+from ..model.hub_server import Hub, weights  # noqa: E402
 
 SETTINGS = ClipSettings(128, 96, 5)
 
@@ -95,6 +99,31 @@ def test_less_is_better_where_it_is():
     rows = [{"a": {"l1": 0.1, "psnr": 20.0}, "b": {"l1": 0.2, "psnr": 18.0}} for _ in range(3)]
     against = summarise(rows)["against"]["a over b"]
     assert against["l1"]["wins"] == against["psnr"]["wins"] == 1
+
+
+def test_the_networks_of_the_measures_come_checked_into_torchs_cache(tmp_path, monkeypatch, capsys):
+    root, cache = tmp_path / "hub", tmp_path / "torch" / "hub" / "checkpoints"
+    (root / networks.I3D.repository / "auxiliary").mkdir(parents=True)
+    (root / networks.I3D.repository / networks.I3D.required[0]).write_bytes(b"i" * 30_000)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    assert main(["weights", "evaluation", "--list"]) == 0
+    assert "Absent: fvd needs the I3D network's weights" in capsys.readouterr().out
+    cache.mkdir(parents=True)
+    there = cache / "alexnet-owt-7be5be79.pth"
+    there.touch()
+    with Hub(root).running() as hub:
+        done = weights(hub, "evaluation", TORCH_HOME=str(tmp_path / "torch"))
+    assert done.returncode == 0 and "Apache-2.0" in done.stdout, done.stderr
+    assert "fvd" not in networks.absent_measures()
+
+    there.unlink()
+    for content, status in ((b"cut off", 1), (b"alexnet", 0)):
+        name = f"alexnet-owt-{hashlib.sha256(b'alexnet').hexdigest()[:8]}.pth"
+        (tmp_path / name).write_bytes(content)
+        monkeypatch.setattr(networks, "ALEXNET", (tmp_path / name).as_uri())
+        assert main(["weights", "evaluation"]) == status
+        assert (cache / name).exists() == (status == 0)
+    assert "can't be fetched (invalid hash value" in capsys.readouterr().err
 
 
 def test_engines_and_folders_are_measured_side_by_side(tmp_path, capsys):
