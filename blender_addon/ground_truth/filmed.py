@@ -18,7 +18,7 @@ from ..sequencer import footage, strips
 from .scene_render import MARK, call_render
 
 NAME = "PoseAnything Video"
-AT_ONCE = 4
+AT_ONCE = 12
 """Frames rendered between two looks at the window's events."""
 
 

@@ -7,6 +7,7 @@ import math
 import time
 import uuid
 from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import bpy
 import numpy as np
@@ -121,10 +122,14 @@ def first_picture(context, of_picture: bool) -> np.ndarray:
         return read_picture(bpy.path.abspath(path))
     edit, strip = _video(scene)
     at = strips.span(strip)[0] * frame_rate(scene) / frame_rate(edit)
-    path = bpy.app.tempdir + "poseanything_video_first.png"
-    with open(path, "wb") as file:
-        file.write(film_frame(scene, at))
-    return read_picture(path)
+    path = first_file(scene)
+    path.write_bytes(film_frame(scene, at))
+    return read_picture(str(path))
+
+
+def first_file(scene: bpy.types.Scene) -> Path:
+    """Where the video's first frame lies once it was shown in this session."""
+    return Path(bpy.app.tempdir, f"poseanything_{scene.poseanything_video.strip}.png")
 
 
 def _video(scene: bpy.types.Scene) -> tuple[bpy.types.Scene, bpy.types.Strip]:
@@ -158,6 +163,8 @@ def find_poses(context, of_picture: bool = False) -> Generator[ExportStep, None,
         reason = finder.reason if finder is not None else ""
         raise ExportError(reason or "This server can't find poses in videos; start one of this release.")
     files, size = [], (0, 0)
+    if not of_picture:
+        first_picture(context, False)  # for what is drawn over the camera view
     if of_picture:
         files, size = yield from _picture_file(first_picture(context, True))
     else:

@@ -22,6 +22,7 @@ from .textures import texture_of
 SIZE, REACH = 6.0, 12.0
 """Half the side of a handle, and how far from its middle it can be grabbed, in pixels."""
 IDLE, HOVERED, EDGE = (0.9, 0.9, 0.9, 1.0), (1.0, 0.6, 0.1, 1.0), (0.0, 0.0, 0.0, 1.0)
+OF_POSES = (0.4, 0.8, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class POSEANYTHING_GT_alignment_handle(bpy.types.Gizmo):
     def draw(self, context):
         x, y = self.place
         shader = builtin_shader("UNIFORM_COLOR")
-        for colour, half in ((EDGE, SIZE + 1), (HOVERED if self.is_highlight else IDLE, SIZE)):
+        for colour, half in ((EDGE, SIZE + 1), (HOVERED if self.is_highlight else self.idle, SIZE)):
             shader.uniform_float("color", colour)
             corners = [(x - half, y - half), (x + half, y - half), (x + half, y + half), (x - half, y + half)]
             batch_for_shader(shader, "TRI_FAN", {"pos": corners}).draw(shader)
@@ -98,7 +99,7 @@ class POSEANYTHING_GT_alignment_handle(bpy.types.Gizmo):
             bpy.ops.ed.undo_push(message=self.undo_message)
         context.area.tag_redraw()
 
-    undo_message = "Align First Frame"
+    undo_message, idle = "Align First Frame", IDLE
 
     @staticmethod
     def _alignment(context) -> Alignment:
@@ -159,7 +160,7 @@ class POSEANYTHING_GGT_alignment(bpy.types.GizmoGroup):
 class POSEANYTHING_GT_pose_handle(POSEANYTHING_GT_alignment_handle):
     bl_idname = "POSEANYTHING_GT_pose_handle"
     __slots__ = ()
-    undo_message = "Place Poses"
+    undo_message, idle = "Place Poses", OF_POSES
 
     @staticmethod
     def _alignment(context) -> Alignment:

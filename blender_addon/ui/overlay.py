@@ -15,8 +15,9 @@ from gpu_extras.batch import batch_for_shader
 from ..errors import ExportError
 from ..ground_truth.first_frame import Alignment
 from ..live.follower import draw as draw_pose
+from ..operators.video import first_file
 from ..request import kept_poses, video
-from ..request.build import alignment_of
+from ..request.build import first_frame_alignment
 from ..sequencer import footage, strips, take_list
 from ..shared.pose import PoseSequence
 from ..shared.raster import LINE_WEIGHT
@@ -188,12 +189,16 @@ def picture_box(box: Box, placed: Fit, size: tuple[int, int], alignment: Alignme
 
 def _draw_first_frame(context, box: Box, placed: Fit, opacity: float) -> None:
     settings = context.scene.poseanything
-    if settings.first_frame_source != "PICTURE" or not settings.first_frame_path:
+    if settings.first_frame_source == "VIDEO":
+        path = str(first_file(context.scene))
+    elif settings.first_frame_source == "PICTURE" and settings.first_frame_path:
+        path = bpy.path.abspath(settings.first_frame_path)
+    else:
         return
-    texture = texture_of(bpy.path.abspath(settings.first_frame_path))
+    texture = texture_of(path)
     if texture is not None:
-        size = texture.width, texture.height
-        frame.draw_picture(texture, picture_box(box, placed, size, alignment_of(settings)), opacity)
+        size, lain = (texture.width, texture.height), first_frame_alignment(context.scene, settings)
+        frame.draw_picture(texture, picture_box(box, placed, size, lain), opacity)
 
 
 def _draw_onion(context, box: Box, shown) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import blf
 import bpy
 import numpy as np
 from bpy.props import BoolProperty, EnumProperty, FloatVectorProperty
@@ -15,6 +16,7 @@ from .frame import Box, builtin_shader
 
 DARK = (0.0, 0.0, 0.0, 0.85)
 LINE = (1.0, 0.6, 0.1, 1.0)
+HINT = "Click on the subject, or draw a box around it   Esc: Cancel"
 DRAGGED = 6
 """Pixels that the mouse moves before a click becomes a box."""
 MARGIN = 0.06
@@ -96,7 +98,7 @@ class POSEANYTHING_OT_pick_subject(bpy.types.Operator):
         self._space = getattr(bpy.types, _SPACES[self._area.type])
         self._handle = self._space.draw_handler_add(self._draw, (), self._region.type, "POST_PIXEL")
         context.window_manager.modal_handler_add(self)
-        context.workspace.status_text_set("Click on the subject, or draw a box around it   Esc: Cancel")
+        context.workspace.status_text_set(HINT)
         context.window.cursor_modal_set("CROSSHAIR")
         self._area.tag_redraw()
         return {"RUNNING_MODAL"}
@@ -158,10 +160,16 @@ class POSEANYTHING_OT_pick_subject(bpy.types.Operator):
         whole = 0, 0, self._region.width, self._region.height
         frame.fill([whole], DARK)
         frame.draw_picture(self._texture, self._box(), 1.0)
+        blf.size(0, 13 * bpy.context.preferences.system.ui_scale)
+        blf.color(0, 1.0, 1.0, 1.0, 1.0)
+        blf.position(0, 20, 12, 0)
+        blf.draw(0, HINT)
         if self._begin is not None:
             (x, y), (u, v) = self._begin, self._mouse
-            shader = builtin_shader("UNIFORM_COLOR")
+            shader = builtin_shader("POLYLINE_UNIFORM_COLOR")
             shader.uniform_float("color", LINE)
+            shader.uniform_float("lineWidth", 2.0)
+            shader.uniform_float("viewportSize", (self._region.width, self._region.height))
             corners = [(x, y), (u, y), (u, v), (x, v), (x, y)]
             batch_for_shader(shader, "LINE_STRIP", {"pos": corners}).draw(shader)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import bpy
 import numpy as np
 import pytest
@@ -39,45 +41,159 @@ def filmed(shot, tmp_path):
     )
     for index in range(1, COUNT):
         strip.elements.append(f"{index:02d}.png")
-    for element in strip.elements:
-        assert element.orig_width == WIDTH or element != strip.elements[0]
     shot.poseanything_video.strip = footage.mark(strip)
     shot.poseanything.pose_source, shot.poseanything.first_frame_source = "VIDEO", "VIDEO"
     return shot, strip
 
 
-def find(scene, **pick):
+def find(operator, **pick):
     assert bpy.ops.poseanything.pick_subject(**pick) == {"FINISHED"}
-    return bpy.ops.poseanything.find_poses(wait=True)
+    assert operator(wait=True) == {"FINISHED"}
+
+
+def kept_poses(scene, name="poses"):
+    return module("request.kept_poses").read(getattr(scene.poseanything_video, name)).found
 
 
 def test_poses_are_found_kept_and_sent(filmed, preferences, real_server, sent, tmp_path):
     scene, strip = filmed
     with real_server() as server:
         preferences.autostart, preferences.address = False, server.address
-        assert find(scene, kind="CLICK", at=(50 / WIDTH, 40 / HEIGHT, 0, 0)) == {"FINISHED"}
-        video = scene.poseanything_video
-        assert video.search == "" and video.poses is not None
-        # Saved and opened again, it is the same.
+        find(bpy.ops.poseanything.find_poses, kind="CLICK", at=(50 / WIDTH, 40 / HEIGHT, 0, 0))
+        assert scene.poseanything_video.search == ""
+        # Saved and opened again, and appended, it is the same.
         bpy.ops.wm.save_mainfile()
+        bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "copy.blend"), copy=True)
         module("request.kept_poses")._read.clear()
+        with bpy.data.libraries.load(str(tmp_path / "copy.blend")) as (there, here):
+            here.scenes = [scene.name]
+        assert kept_poses(here.scenes[0]).pose.num_frames == COUNT
         bpy.ops.wm.open_mainfile(filepath=bpy.data.filepath)
         scene = bpy.context.scene
-        kept = module("request.kept_poses").read(scene.poseanything_video.poses)
-        assert kept.found.pose.num_frames == COUNT and len(kept.found.pose.limbs) >= 3
+        found = kept_poses(scene)
+        assert found.pose.num_frames == COUNT and len(found.pose.limbs) >= 3
         # The strip says when: what is cut off is not asked for.
         _, strip = module("sequencer.footage").find(scene.poseanything_video.strip)
         strip.frame_offset_start = 2
         strip.frame_start += 10
         scene.poseanything.engine = "plain"
         assert bpy.ops.poseanything.generate(wait=True) == {"FINISHED"}
-    request = sent[-1]
+        filmed_by_itself = sent[-1]
+        job = list(module("session").get().bridge.jobs.values())[-1]
+
+        # A picture that the clip begins with: its subject is found, and the poses laid over it.
+        picture = np.repeat(np.repeat(walker(60, 4), 2, axis=0), 2, axis=1)
+        (tmp_path / "painted.png").write_bytes(png(picture))
+        scene.poseanything.first_frame_source = "PICTURE"
+        scene.poseanything.first_frame_path = str(tmp_path / "painted.png")
+        box = (24 / WIDTH, 28 / HEIGHT, 96 / WIDTH, 97 / HEIGHT)
+        find(bpy.ops.poseanything.find_subject, of_picture=True, kind="BOX", at=box)
+        truth = (picture == (200, 40, 30)).all(axis=2)
+        mask = kept_poses(scene, "mask").mask > 0
+        assert (mask & truth).sum() > 0.85 * (mask | truth).sum()
+        assert bpy.ops.poseanything.place_poses() == {"FINISHED"}
+        assert bpy.ops.poseanything.generate(wait=True) == {"FINISHED"}
+        painted = sent[-1]
+
+        # What another Blender has asked for is fetched when the server is back in sight.
+        assert bpy.ops.poseanything.find_poses() == {"FINISHED"}
+        current, video = module("session").get(), module("operators.video")
+        current.bridge.disconnect()
+        video.collect(bpy.context)
+        assert video.asked_for(scene) is not None
+        current.connect(bpy.context)
+        [search] = video.pick_up_searches(bpy.context)
+        while not search.ended:
+            current.poll()
+        assert video.collect(bpy.context) and video.asked_for(scene) is None
+        assert kept_poses(scene).job == search.id
+
+    request = filmed_by_itself
     assert request.num_frames == COUNT - 2 and request.subject_mask.mean() > 0.02
     middles = [request.pose.frame_points(index)[0][:, 0].mean() for index in range(COUNT - 2)]
     step = 2 * request.width / WIDTH
     assert middles[-1] - middles[0] == pytest.approx(step * (COUNT - 3), abs=2.5 * step)
-    mask = np.argwhere(request.subject_mask)
-    points = request.pose.frame_points(0)[0][:, 1::-1]
-    assert (points > mask.min(0) - 6).all() and (points < mask.max(0) + 7).all()
-    job = list(module("session").get().bridge.jobs.values())[-1]
-    assert module("sequencer.strips").span(module("sequencer.strips").find_strip(job.id)[1])[0] == 42
+    for request in (filmed_by_itself, painted):
+        mask = np.argwhere(request.subject_mask)
+        points = request.pose.frame_points(0)[0][:, 1::-1]
+        assert (points > mask.min(0) - 6).all() and (points < mask.max(0) + 7).all()
+    strips = module("sequencer.strips")
+    assert strips.span(strips.find_strip(job.id)[1])[0] == 42
+
+
+def refusal(operator, *words, **given):
+    with pytest.raises(RuntimeError) as caught:
+        operator(*words, **given)
+    [sentence] = [line for line in str(caught.value).splitlines() if line.startswith("Error")]
+    return sentence
+
+
+def test_what_can_not_be_used_is_said_in_a_sentence(filmed, tmp_path):
+    scene, strip = filmed
+    ops = bpy.ops.poseanything
+    for at, words in (((1.2, 0.5, 0, 0), "outside of the picture"), ((0.5, -0.1, 0, 0), "outside")):
+        assert words in refusal(ops.pick_subject, kind="CLICK", at=at)
+    assert "box is empty" in refusal(ops.pick_subject, kind="BOX", at=(0.5, 0.2, 0.4, 0.6))
+    assert scene.poseanything_video.pick == "NONE"
+    strip.frame_final_duration = 1
+    assert "shows a single frame" in refusal(ops.find_poses)
+    strip.frame_final_duration = 600
+    assert "shows 600 frames, and at most 512" in refusal(ops.find_poses)
+    (tmp_path / "text.mp4").write_text("no video")
+    assert "has no picture, or can't be read as a video" in refusal(
+        ops.open_video, filepath=str(tmp_path / "text.mp4")
+    )
+    assert "Choose the picture that the clip begins with" in refusal(ops.find_subject)
+    blockers = [finding.sentence for finding in module("request.blockers").scene_blockers(bpy.context)]
+    assert blockers == ["Find the poses in a video first, in the Video panel"]
+    strip.frame_final_duration = 9
+    scene.poseanything_video.strip = "gone"
+    assert not ops.find_poses.poll() and not ops.use_active_strip.poll()
+    blockers = [finding.sentence for finding in module("request.blockers").scene_blockers(bpy.context)]
+    assert blockers == ["Choose a video, in the Video panel"]
+    text = bpy.data.texts.new("changed")
+    scene.poseanything_video.poses = text
+    with pytest.raises(module("errors").ExportError, match="The text changed can't be read as poses"):
+        module("request.video_time").poses_of(scene)
+
+
+class Retimed:
+    """What of a strip its clock reads."""
+
+    content_start, content_duration, type = 10, 100, "MOVIE"
+
+    def __init__(self, *keys):
+        self.retiming_keys = [SimpleNamespace(timeline_frame=key) for key in keys]
+
+
+def test_poses_follow_a_strip_whose_speed_is_changed(addon):
+    clock = module("sequencer.footage").Clock
+    known = clock.of(Retimed())
+    assert known.position(Retimed(), 30) == 20
+    assert known.position(Retimed(10, 60), 35) == 50, "twice as fast"
+    assert known.position(Retimed(10, 40, 60), 35) is None
+    assert clock.of(Retimed(10, 40, 60)).position(Retimed(10, 40, 110), 75) == pytest.approx(40)
+
+
+def test_poses_are_scaled_about_a_place_and_masks_keep_theirs(addon):
+    video = module("request.video")
+    old = video.Alignment(2.0, 0.1, -0.2)
+    new = video.scaled_about(old, 3.0, 0.7, 0.4)
+    # The place under (0.7, 0.4) before is there still.
+    under = (0.7 - 0.5 - old.x) / old.scale, (0.4 - 0.5 - old.y) / old.scale
+    assert 0.5 + new.x + 3 * under[0] == pytest.approx(0.7) and 0.5 + new.y + 3 * under[1] == pytest.approx(
+        0.4
+    )
+    placed = video.place((20, 10), 40, 40, video.Alignment(0.5, 0.25, 0.0))
+    mask = np.zeros((10, 20), np.uint8)
+    mask[2:8, 5:15] = 1
+    lain = np.argwhere(placed.mask(mask, 40, 40))
+    corners = placed.points(np.float32([[5, 2, 1], [15, 8, 1]]))
+    assert (
+        np.abs(lain.min(0) - corners[0, 1::-1]).max() <= 1
+        and np.abs(lain.max(0) + 1 - corners[1, 1::-1]).max() <= 1
+    )
+    labels = np.zeros((6, 8), np.uint8)
+    labels[2, 2], labels[2, 6] = 1, 2
+    grown = video.spread(labels, np.arange(8)[None].repeat(6, 0) < 7)
+    assert (grown[:, :4] == 1).all() and (grown[:, 5:7] == 2).all() and not grown[:, 7].any()

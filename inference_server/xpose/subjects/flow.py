@@ -100,7 +100,9 @@ def find_mask(frame: np.ndarray, prompt: SubjectPrompt, iterations: int = 6) -> 
     else:
         mask = _without_specks(mask, 0.1)
     if np.count_nonzero(mask) < LEAST_PIXELS:
-        raise Dropped("No subject was found there; draw the box around it more tightly, or give a mask.")
+        raise Dropped(
+            "No subject was found there; point at it again, or draw the box around it more tightly."
+        )
     return mask
 
 
