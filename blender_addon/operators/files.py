@@ -86,7 +86,7 @@ class POSEANYTHING_OT_export_skeleton(RangeOperator, bpy.types.Operator):
         "for use outside "
         "Blender; needs no server"
     )
-    bl_options = {"REGISTER"}
+    bl_options = {"UNDO"}
 
     directory: StringProperty(
         name="Folder",
@@ -116,7 +116,7 @@ class POSEANYTHING_OT_save_first_frame(SteppedOperator, bpy.types.Operator):
         "Save the clip's first frame as a picture in the output folder, and use that picture from now on. "
         "Whatever you paint over it is what the clip begins with"
     )
-    bl_options = {"REGISTER"}
+    bl_options = {"UNDO"}
 
     @classmethod
     def poll(cls, context):

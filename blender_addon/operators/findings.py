@@ -5,6 +5,8 @@ from __future__ import annotations
 import bpy
 from bpy.props import IntProperty, StringProperty
 
+from .limbs import linked_sentence
+
 
 class POSEANYTHING_OT_use_range(bpy.types.Operator):
     bl_idname = "poseanything.use_range"
@@ -33,6 +35,9 @@ class POSEANYTHING_OT_draw_digits(bpy.types.Operator):
         rig = bpy.data.objects.get(self.armature)
         if rig is None or rig.type != "ARMATURE":
             self.report({"ERROR"}, f"There is no armature {self.armature} any more; export again.")
+            return {"CANCELLED"}
+        if rig.data.library:
+            self.report({"ERROR"}, linked_sentence([rig.data]))
             return {"CANCELLED"}
         rig.data.poseanything.digits = "MERGE"
         return {"FINISHED"}

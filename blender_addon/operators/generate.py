@@ -98,7 +98,7 @@ def _film_again(
 ) -> Generator[ExportStep, None, tuple[GenerationRequest, ClipRange]]:
     """Step by step: what a take's request asks for, of the present animation; `span` is the first and last
     scene frame where that is not all of it."""
-    armatures = recorded_armatures(context.scene, take)
+    armatures = recorded_armatures(context, take)
     output_folder(context, context.scene.poseanything)
     yield from await_server(context)
 

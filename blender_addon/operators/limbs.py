@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import bpy
 from bpy.props import EnumProperty
 
@@ -13,6 +15,12 @@ from ..request.subjects import find_subjects
 from ..request.view import find_view
 from .exporting import keep_path
 from .stepped import RangeOperator
+
+
+def linked_sentence(datas: Iterable[bpy.types.Armature]) -> str:
+    """Why what is set of linked armatures would be lost."""
+    names = ", ".join(sorted(data.name for data in datas))
+    return f"The armature {names} is linked from another file; override its data too to set anything of it."
 
 
 class POSEANYTHING_OT_set_limb(bpy.types.Operator):
@@ -39,6 +47,10 @@ class POSEANYTHING_OT_set_limb(bpy.types.Operator):
         return True
 
     def execute(self, context):
+        linked = {bone.id_data.data for bone in context.selected_pose_bones if bone.id_data.data.library}
+        if linked:
+            self.report({"ERROR"}, linked_sentence(linked))
+            return {"CANCELLED"}
         for pose_bone in context.selected_pose_bones:
             pose_bone.bone.poseanything.limb = self.limb
         return {"FINISHED"}

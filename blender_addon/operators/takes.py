@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
-
 import bpy
 from bpy.props import StringProperty
 
@@ -16,26 +14,33 @@ from ..sequencer.edit_scene import find_edit_scene, show, target_scene
 from ..takes.take import Take, TakeError
 
 
-def chosen_take(context, take_id: str = "") -> Take:
-    """A take by its id, else of the sequencer's active strip, else the newest. Raises `TakeError`."""
+def chosen(context, take_id: str = "") -> tuple[str, Take]:
+    """A take and its id: by its id, else that of the sequencer's active strip, else the newest. Raises
+    `TakeError`."""
     jobs = session.get().bridge.jobs
     if take_id:
         if take_id in jobs:
-            return jobs[take_id].take
+            return take_id, jobs[take_id].take
         if (item := take_list.find_item(take_id)) is not None and take_list.folder_of(item).is_dir():
-            return take_list.take_of(item)
+            return take_id, take_list.take_of(item)
         if (found := strips.find_strip(take_id)) is not None:
-            return strips.take_of(found[1])
+            return take_id, strips.take_of(found[1])
     if (strip := strips.active_take_strip(strips.sequencer_scene(context))) is not None:
-        return strips.take_of(strip)
+        return strip[strips.TAKE_ID], strips.take_of(strip)
     if jobs:
-        return list(jobs.values())[-1].take
+        newest = list(jobs.values())[-1]
+        return newest.id, newest.take
     edit = find_edit_scene()
     if edit is not None and (strip := strips.active_take_strip(edit)) is not None:
-        return strips.take_of(strip)
+        return strip[strips.TAKE_ID], strips.take_of(strip)
     if (item := take_list.active_item(context)) is not None:
-        return take_list.take_of(item)
+        return item.take_id, take_list.take_of(item)
     raise TakeError("Select a generated strip in the sequencer")
+
+
+def chosen_take(context, take_id: str = "") -> Take:
+    """The take alone. Raises as `chosen` does."""
+    return chosen(context, take_id)[1]
 
 
 class TakeOperator:
@@ -78,7 +83,7 @@ def adopt(context, take: Take) -> list[str]:
     """Make the scene's settings, selection and camera those of a take; gives a sentence for each setting that
     can't be what it was. Raises `TakeError` when something of the take is gone."""
     record, scene = take.record, context.scene
-    armatures = recorded_armatures(scene, take)
+    armatures = recorded_armatures(context, take)
     settings = scene.poseanything
     scene_settings.restore(settings, record.get("settings", {}))
     settings.new_seed = False
@@ -114,8 +119,7 @@ class POSEANYTHING_OT_show_take(TakeOperator, bpy.types.Operator):
 
     def execute(self, context):
         try:
-            take = chosen_take(context, self.take_id)
-            take_id = self.take_id or uuid.uuid4().hex
+            take_id, take = chosen(context, self.take_id)
             found = strips.find_strip(take_id)
             if found is None:
                 target = target_scene(context, context.scene.poseanything.strips_go_to)

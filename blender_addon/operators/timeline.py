@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
-
 import bpy
 from bpy.props import BoolProperty, IntProperty
 
@@ -11,7 +9,7 @@ from ..sequencer import strips
 from ..takes.take import TakeError
 from .generate import GeneratingOperator, generate
 from .stepped import RangeOperator
-from .takes import TakeOperator, chosen_take
+from .takes import TakeOperator, chosen
 
 
 class POSEANYTHING_OT_generate_range(RangeOperator, GeneratingOperator, bpy.types.Operator):
@@ -41,11 +39,9 @@ class POSEANYTHING_OT_place_take(TakeOperator, bpy.types.Operator):
 
     def execute(self, context):
         try:
-            take = chosen_take(context, self.take_id)
+            take_id, take = chosen(context, self.take_id)
             edit = strips.sequencer_scene(context)
-            strips.show_frames(
-                edit, uuid.uuid4().hex, take, max(take.frames_on_disk(), 1), start=edit.frame_current
-            )
+            strips.add_strip(edit, take_id, take, max(take.frames_on_disk(), 1), edit.frame_current)
         except (TakeError, RuntimeError) as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}

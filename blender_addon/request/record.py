@@ -45,15 +45,22 @@ def make_record(
     }
 
 
-def recorded_armatures(scene: bpy.types.Scene, take: Take) -> tuple[bpy.types.Object, ...]:
-    """The armatures that a take was made of. Raises `TakeError` when one is not in the scene."""
+def recorded_armatures(context, take: Take) -> tuple[bpy.types.Object, ...]:
+    """The armatures that a take was made of. Raises `TakeError` when one is not in the scene, or its view
+    layer leaves it out."""
     if take.record.get("settings", {}).get("pose_source") == "VIDEO":
         return ()
     names = take.record.get("armatures", ())
-    found = [scene.objects.get(name) for name in names]
+    found = [context.scene.objects.get(name) for name in names]
     if not found or None in found:
         missing = ", ".join(name for name, obj in zip(names, found) if obj is None) or "an armature"
         raise TakeError(f"{take.name} was made of {missing}, which is not in this scene any more.")
+    there = context.view_layer.objects
+    if away := [obj.name for obj in found if obj.name not in there]:
+        raise TakeError(
+            f"{take.name} was made of {', '.join(away)}, which this view layer leaves out; include its "
+            "collection again."
+        )
     return tuple(found)
 
 

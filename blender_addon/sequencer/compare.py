@@ -34,8 +34,11 @@ def alternatives(scene: bpy.types.Scene, take_id: str) -> list[str]:
 def set_shown(scene: bpy.types.Scene, take_id: str, shown: bool) -> None:
     """Show a take, by its movie where it has one, or mute all of its strips."""
     found = strips_of_take(scene, take_id)
+    movies = [strips.span(strip) for strip in found if strip.type == "MOVIE"]
     for strip in found:
-        strip.mute = not (shown and strip is found[-1])
+        start, end = strips.span(strip)
+        covered = strip.type != "MOVIE" and any(first < end and start < last for first, last in movies)
+        strip.mute = not shown or covered
 
 
 def is_shown(scene: bpy.types.Scene, take_id: str) -> bool:

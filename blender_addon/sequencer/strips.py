@@ -83,37 +83,43 @@ def show_frames(
 
     Returns whether a strip was made."""
     found = find_strip(take_id)
-    if found is not None:
-        scene = found[0]
-    rate = rate_in(scene, take)
-    names = take.element_names(num_frames, rate)
     if found is None:
-        start = place_of(scene, take) if start is None else start
         retire(scene, take)
-        strips = strips_of(scene)
-        channel = free_channel(strips, start, take.length(rate))
-        strip = strips.new_image(
-            name=_title(take),
-            filepath=str(take.folder / names[0]),
-            channel=channel,
-            frame_start=start,
-            fit_method="FIT",
-        )
-        strip.directory = relative_folder(take.folder)
-        _label(strip, take_id, take)
-        _square_pixels(scene, strip)
-        _read_as_srgb(strip)
-        if fade := take.record.get("fade", 0):
-            _fade_out(strip, start + take.length(rate), fade)
-        make_active(scene, strip)
-    else:
-        strip = found[1]
+        add_strip(scene, take_id, take, num_frames, place_of(scene, take) if start is None else start)
+        return True
+    scene, strip = found
+    _grow(scene, strip, take.element_names(num_frames, rate_in(scene, take)))
+    return False
+
+
+def add_strip(scene: bpy.types.Scene, take_id: str, take: Take, num_frames: int, start: int) -> None:
+    """Add one more strip of a take's first `num_frames` frames, from `start` on and above what lies there."""
+    strips, rate = strips_of(scene), rate_in(scene, take)
+    names = take.element_names(num_frames, rate)
+    strip = strips.new_image(
+        name=_title(take),
+        filepath=str(take.folder / names[0]),
+        channel=free_channel(strips, start, take.length(rate)),
+        frame_start=start,
+        fit_method="FIT",
+    )
+    strip.directory = relative_folder(take.folder)
+    _label(strip, take_id, take)
+    _square_pixels(scene, strip)
+    _read_as_srgb(strip)
+    if fade := take.record.get("fade", 0):
+        _fade_out(strip, start + take.length(rate), fade)
+    make_active(scene, strip)
+    _grow(scene, strip, names)
+
+
+def _grow(scene: bpy.types.Scene, strip: bpy.types.Strip, names: list[str]) -> None:
+    """Lengthen a strip until it shows files."""
     growth = len(names) - len(strip.elements)
     if growth > 0:
         _make_room(scene, strip, growth)
         for name in names[len(strip.elements) :]:  # their sizes are for `heal`
             strip.elements.append(name)
-    return found is None
 
 
 def rate_in(scene: bpy.types.Scene, take: Take) -> float:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from send2trash import send2trash
 
-from .take import TakeError
+from .take import RECORD, TakeError
 
 
 def move_to_trash(folder: Path) -> None:
-    """Move a take's folder to the trash; one that is not there is no error. Raises `TakeError` where the disk
-    has no trash or the folder is held, and leaves everything as it was."""
-    if not folder.exists():
+    """Move a take's folder to the trash; one that is not there, or that holds no take, is left alone. Raises
+    `TakeError` where the disk has no trash or the folder is held, and leaves everything as it was."""
+    if not (folder / RECORD).is_file():
         return
     try:
         send2trash(folder)

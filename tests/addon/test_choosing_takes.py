@@ -147,6 +147,9 @@ def test_cleaning_up_keeps_what_is_shown_or_rated(shot, served, trash):
     for job in jobs[:2]:
         module("sequencer.strips").remove(job.id)
     shot.poseanything_takes.items[1].rating = 4
+    lost = shot.poseanything_takes.items.add()
+    lost.name, lost.folder = "lost", str(trash.parent)  # which holds no take
+    trash.mkdir(parents=True)
     assert bpy.ops.poseanything.clean_up_takes() == {"FINISHED"}
     assert [item.name for item in shot.poseanything_takes.items] == ["Scene_002", "Scene_003"]
     assert [job.take.folder.exists() for job in jobs] == [False, True, True]

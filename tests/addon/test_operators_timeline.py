@@ -69,6 +69,12 @@ def test_a_strip_begins_where_the_playhead_is(shot, served, sent):
     strips = module("sequencer.strips")
     placed = sorted(span(strip) for strip in strips.all_strips(shot))
     assert placed == [(40, 45), (60, 65)]
+    module("sequencer.take_list").enter_strips()
+    assert len(shot.poseanything_takes.items) == 1, "it is the same take in both places"
+    compare = module("sequencer.compare")
+    for shown in (False, True):
+        compare.set_shown(shot, newest_job().id, shown)
+        assert [strip.mute for strip in strips.all_strips(shot)] == [not shown] * 2
 
 
 @pytest.mark.parametrize(
