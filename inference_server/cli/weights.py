@@ -23,7 +23,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         "words",
         nargs="*",
         metavar="[xpose | evaluation] [FOLDER]",
-        help=f"where they go; default: {default_folder()}",
+        help=f"where they go (the networks of evaluation: into torch's cache); default: {default_folder()}",
     )
     parser.add_argument(
         "--list", action="store_true", help="say which files are looked for, where, and get nothing"
