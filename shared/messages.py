@@ -268,8 +268,8 @@ class Hello(Checked):
 
 @dataclass(frozen=True)
 class Cancel(Checked):
-    """End a job, waiting or running. Answered with `Cancelled`, or not at all when the job has already
-    ended."""
+    """End a job, waiting or running, and drop one that has ended. Answered with `Cancelled`, or with
+    `Forgotten` where it ended before, or is not there."""
 
     job: str = declare(JobId)
 
@@ -287,7 +287,7 @@ class Resume(Checked):
 
 @dataclass(frozen=True)
 class Received(Checked):
-    """All of a job has arrived, its ending too: the server may forget it."""
+    """All of a job has arrived, its ending too: the server may forget it. Answered as `Cancel` is."""
 
     job: str = declare(JobId)
 
@@ -555,7 +555,14 @@ class Failed(Checked):
 
 @dataclass(frozen=True)
 class Cancelled(Checked):
-    """The job ended because the client asked; no more of it follows."""
+    """The job ended because the client asked; no more of it follows, and nothing of it is kept."""
+
+    job: str = declare(JobId)
+
+
+@dataclass(frozen=True)
+class Forgotten(Checked):
+    """The server keeps nothing of a job (any more)."""
 
     job: str = declare(JobId)
 
@@ -639,6 +646,7 @@ SERVER_MESSAGES = (
     FoundPoses,
     Failed,
     Cancelled,
+    Forgotten,
     Status,
     *LIVE_ANSWERS,
     More,

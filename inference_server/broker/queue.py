@@ -29,26 +29,36 @@ class PendingRequest:
     """An accepted request, which the store keeps under `number`.
 
     `user` is the key of who asked, and `taker` the connection of theirs that takes the frames now, if any.
-    `frames` are kept, of which `sent` have gone to the client. `ending` is the last message, once there is
-    one, and `told` whether it has gone out. `position` is what the client was last told. `verdict` is how the
-    job ends, whatever the worker still says of it, because it was cancelled or can't go on. `slot` is where
-    it is made now, `model` what its engine needs loaded for it, and `passed` counts the jobs that went before
-    it because what they need was loaded. `about` is what the store remembers of its request.
+    `frames` are kept, of which `sent` have gone to the client and others may be just `reading` for it;
+    `made` counts also those that are just being kept. `over` is the last message, once there is one, and
+    `ending` the same as soon as it is kept, at `ended` (`time.monotonic`). `told` says whether the
+    ending has gone out. `position` is what the client was last told. `verdict` is how the job ends, whatever
+    the worker still says of it, because it was cancelled or can't go on; `askers` want to be told that it was
+    cancelled. `slot` is where it is made now, `deaths` counts the workers that ended there, `model` is what
+    its engine needs loaded for it, and `passed` counts the jobs that went before it because what they need
+    was loaded. `digest` and `about` are what the store remembers of its request.
     """
 
     user: bytes
     job: str
     engine: str
     number: int
+    digest: bytes = field(default=b"", repr=False)
     taker: Client | None = None
     frames: int = 0
+    made: int = 0
     sent: int = 0
+    reading: bool = False
+    over: Sequence | None = field(default=None, repr=False)
     ending: Sequence | None = field(default=None, repr=False)
+    ended: float = 0.0
     told: bool = False
     position: int | None = None
     verdict: Cancelled | Failed | None = None
+    askers: set[Client] = field(default_factory=set, repr=False)
     model: object = None
     slot: WorkerSlot | None = field(default=None, repr=False)
+    deaths: int = 0
     passed: int = 0
     about: Mapping[str, Any] = field(default_factory=dict, repr=False)
 

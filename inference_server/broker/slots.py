@@ -29,6 +29,8 @@ LONGEST_PAUSE = 30.0
 """Seconds between two tries to start a worker, at most."""
 MAX_PASSED = 3
 """So many jobs may go before one whose model is loaded elsewhere, where it waits for its turn."""
+MOST_UNKEPT = 16 << 20
+"""Bytes of frames that may be on their way from a process into the store."""
 LOOK_AHEAD = 64
 """Of the jobs that wait, so many are looked at for one that suits a slot."""
 
@@ -40,7 +42,8 @@ class WorkerSlot:
     name: for logs and users, such as "card 0".
     environment: what its process has set beyond the server's own environment.
     running: its job, if it has one.
-    unkept: a frame that the store could not take for now; the process is not read from until it does.
+    handed: whether the process has been given the job.
+    unkept: bytes of frames that are just being kept; the process is not read from while they are many.
     kill_at: when the process is ended for not obeying a cancel.
     progress: the last that was heard of its job.
     models: for each engine, what its last job here had loaded.
@@ -50,7 +53,8 @@ class WorkerSlot:
     environment: Mapping[str, str] = field(default_factory=dict)
     process: WorkerProcess | None = None
     running: PendingRequest | None = None
-    unkept: tuple[PendingRequest, int, Sequence[zmq.Frame]] | None = None
+    handed: bool = False
+    unkept: int = 0
     kill_at: float | None = None
     engines: dict[str, EngineDescription] = field(default_factory=dict)
     device: str = ""
@@ -87,16 +91,22 @@ class WorkerSlot:
             return 0
         return 2 if self.models[pending.engine] == pending.model else 1
 
+    @property
+    def readable(self) -> bool:
+        """Whether the store keeps up with what the process makes."""
+        return self.process is not None and self.unkept < MOST_UNKEPT
+
     def begin(self, pending: PendingRequest) -> None:
+        """A job is made here next; it is not handed over yet."""
         assert self.process is not None
-        self.process.idle, self.progress = False, None
+        self.process.idle, self.handed, self.progress = False, False, None
         self.running, pending.slot = pending, self
         self.models[pending.engine] = pending.model
 
     def end(self) -> PendingRequest | None:
         """Its job is over, here at least; returns that job."""
         pending, self.running = self.running, None
-        self.kill_at = self.unkept = None
+        self.kill_at = None
         if pending is not None:
             pending.slot = None
         return pending
@@ -141,7 +151,7 @@ class Crew:
     @property
     def restless(self) -> bool:
         """Whether something has to be done soon though nobody says a word."""
-        return any(slot.kill_at or slot.unkept or not slot.process for slot in self.slots)
+        return any(slot.kill_at or not slot.process for slot in self.slots)
 
     def keep(self, now: float) -> None:
         """See that there is a process in every slot, and that it does what it is told."""
@@ -189,7 +199,7 @@ class Crew:
         ever got ready, and that by a fault of its own."""
         process = slot.process
         assert process is not None and process.exit_code is not None
-        slot.process, slot.unkept = None, None
+        slot.process = None
         slot.models.clear()
         process.close()
         reason, remedy = explain_exit(process.exit_code)

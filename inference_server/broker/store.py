@@ -62,6 +62,8 @@ ALTER TABLE jobs ADD COLUMN server_deaths INTEGER NOT NULL DEFAULT 0;
 """
 """What a list of version 1 lacks; x'80' is msgpack's empty table."""
 REQUEST, ENDING = "request", "ending"
+ENOUGH = 8 << 20
+"""Bytes of frames that are read at once."""
 
 
 class StoreFull(Exception):
@@ -105,6 +107,8 @@ class JobStore:
             raise ServerError(
                 f"Jobs can't be kept in {folder} ({error.strerror}); name another folder with --jobs."
             ) from error
+        self._folders: dict[int, Path] = {}
+        """Of the jobs that were spoken of, by their numbers."""
         try:
             self._database = self._open()
             self._remove_leavings()
@@ -154,6 +158,21 @@ class JobStore:
         (job,) = self._select("WHERE client = ? AND id = ?", client, id)
         return job
 
+    def admit(
+        self, client: bytes, id: str, engine: str, parts: Sequence, about: Mapping[str, Any] | None = None
+    ) -> tuple[StoredJob, list[StoredJob]]:
+        """As `add`; where there is no room for it, drops what ended longest ago, and says what that was."""
+        dropped = self.in_the_way(sum(memoryview(part).nbytes for part in parts))
+        for job in dropped:
+            self.forget(job.number)
+        return self.add(client, id, engine, parts, about), dropped
+
+    def begin(self, number: int) -> list[bytes]:
+        """A job runs from now on; gives the parts of its request. Raises as `request` does."""
+        parts = self.request(number)
+        self.set_state(number, "running")
+        return parts
+
     def job(self, number: int) -> StoredJob:
         (job,) = self._select("WHERE jobs.number = ?", number)
         return job
@@ -198,12 +217,19 @@ class JobStore:
         (folder / REQUEST).unlink(missing_ok=True)
 
     def forget(self, number: int) -> None:
-        """Drop a job with all that belongs to it: its client has everything."""
-        job = self.job(number)
+        """Drop a job with all that belongs to it, if it is there: its client has everything. Raises
+        `OSError`."""
+        if (folder := self._folder_of(number)) is None:
+            return
+        freed = self._frame_bytes(number)
         with self._transaction():
-            self._database.execute("DELETE FROM jobs WHERE number = ?", (number,))
-        shutil.rmtree(self._folder(job.client, job.id), ignore_errors=True)
-        self.bytes = self._count_bytes()
+            rows = self._database.execute(
+                "DELETE FROM jobs WHERE number = ? RETURNING CASE state WHEN 'ended' THEN 0 ELSE size END",
+                (number,),
+            ).fetchall()
+        self.bytes -= sum(size for (size,) in rows) + freed
+        del self._folders[number]
+        shutil.rmtree(folder, ignore_errors=True)
 
     def in_the_way(self, size: int) -> list[StoredJob]:
         """What ended longest ago, and would have to be dropped for a request of so many bytes to have
@@ -215,10 +241,6 @@ class JobStore:
             found.append(job)
             missing -= self._frame_bytes(job.number)
         return found
-
-    def ended_before(self, moment: float) -> list[StoredJob]:
-        """What ended before a time (seconds since 1970) and is still there, as nobody has fetched it."""
-        return self._select("WHERE state = 'ended' AND changed < ?", moment)
 
     # What belongs to it
 
@@ -236,10 +258,11 @@ class JobStore:
         return _unpacked((self._folder(job.client, job.id) / ENDING).read_bytes())[1]
 
     def add_frame(self, number: int, index: int, parts: Sequence) -> None:
-        """Keep a finished frame: the next one. Raises `OSError`."""
-        job = self.job(number)
+        """Keep a finished frame: the next one. Raises `OSError`; a job that is not there keeps nothing."""
+        if (folder := self._folder_of(number)) is None:
+            return
         pieces = _packed(b"", [memoryview(part).cast("B") for part in parts])
-        _write_file(self._frame_file(job, index), pieces, durable=False)
+        _write_file(folder / str(index), pieces, durable=False)
         size, checksum = sum(map(len, pieces)), 0
         for piece in pieces:
             checksum = zlib.crc32(piece, checksum)
@@ -252,12 +275,12 @@ class JobStore:
     def frame(self, number: int, index: int) -> list[bytes]:
         """The parts of a kept frame. Raises `ValueError` where it is damaged or missing: it and those after
         it are then forgotten; and `OSError` where it can't be read for now."""
-        job = self.job(number)
+        folder = self._folder_of(number)
         row = self._database.execute(
             'SELECT size, checksum FROM frames WHERE job = ? AND "index" = ?', (number, index)
         ).fetchone()
         try:
-            data = self._frame_file(job, index).read_bytes()
+            data = (folder / str(index)).read_bytes() if folder else b""
         except FileNotFoundError:
             data = b""
         if row != (len(data), zlib.crc32(data)) or not data:
@@ -266,6 +289,16 @@ class JobStore:
             self.bytes = self._count_bytes()
             raise ValueError(f"frame {index} is damaged")
         return _unpacked(data)[1]
+
+    def read_frames(self, number: int, begin: int, count: int) -> list[list[bytes]]:
+        """At most `count` frames from one on. Raises as `frame` does where that one can't be read."""
+        frames = [self.frame(number, begin)]
+        try:
+            while len(frames) < count and sum(len(part) for frame in frames for part in frame) < ENOUGH:
+                frames.append(self.frame(number, begin + len(frames)))
+        except (OSError, ValueError):
+            pass  # it is told when it is the first that is wanted
+        return frames
 
     def close(self) -> None:
         self._database.close()
@@ -386,8 +419,14 @@ class JobStore:
     def _folder(self, client: bytes, id: str) -> Path:
         return self.folder / hashlib.sha256(client + b"\0" + id.encode()).hexdigest()[:32]
 
-    def _frame_file(self, job: StoredJob, index: int) -> Path:
-        return self._folder(job.client, job.id) / str(index)
+    def _folder_of(self, number: int) -> Path | None:
+        """Where the files of a job are; None where there is no such job."""
+        if number not in self._folders:
+            row = self._database.execute("SELECT client, id FROM jobs WHERE number = ?", (number,)).fetchone()
+            if row is None:
+                return None
+            self._folders[number] = self._folder(*row)
+        return self._folders[number]
 
     def _remove_leavings(self) -> None:
         """What a kill has left between a file and its row, or a row and its files."""

@@ -265,6 +265,7 @@ EXAMPLES = {
     messages.Done: messages.Done("job", 1, 1.0),
     messages.Failed: messages.Failed(),
     messages.Cancelled: messages.Cancelled("job"),
+    messages.Forgotten: messages.Forgotten("job"),
     Limb: Limb("shin", 0),
     PoseSequence: line_pose(),
 }

@@ -1,13 +1,15 @@
 """Submit, cut, come back, cancel, work, die, kill, stop, in any order: no job is lost, none is made twice
-unasked, and each frame is delivered once in effect.
+unasked, each frame is delivered once in effect, and what a client was told to be forgotten stays so.
 
-The broker and its store are the real ones, on a real folder; sockets and processes are stood in for, so that
-a second holds hundreds of steps. Kills of real processes are in `store_kills` and the benchmark endurance.
+The broker and its store are the real ones, on a real folder; sockets, processes and the threads beside the
+loop are stood in for, so that a second holds hundreds of steps. What a stalled disk has not done yet is lost
+in a kill. Kills of real processes are in `store_kills` and the benchmark endurance.
 """
 
 from __future__ import annotations
 
 import tempfile
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,9 +20,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from inference_server.broker import broker as broker_module
-from inference_server.broker import frontend, slots
-from inference_server.broker.broker import MAX_DEATHS, MAX_DEATHS_OF_SERVERS, Broker
+from inference_server.broker import frontend, keeper, reader, slots
+from inference_server.broker import jobs as jobs_module
+from inference_server.broker.broker import Broker
 from inference_server.broker.frontend import Client
+from inference_server.broker.jobs import MAX_DEATHS, MAX_DEATHS_OF_SERVERS
 from inference_server.broker.settings import Settings
 from shared import wire
 from shared.engines import EngineDescription
@@ -30,6 +34,7 @@ from shared.messages import (
     Cancelled,
     Done,
     Failed,
+    Forgotten,
     Frame,
     GenerationRequest,
     Received,
@@ -65,18 +70,56 @@ class Frontend(frontend.Frontend):
     close = watch
 
 
+class Reader(reader.Reader):
+    """Reads at once."""
+
+    def __init__(self, ring):
+        self._backlogs, self._read, self.close = {}, deque(), lambda: None
+
+    def _begin(self, client, buffers) -> None:
+        self._read.append((client, buffers, reader._read(buffers)))
+
+
+class Keeper(keeper.Keeper):
+    """Does everything at once, unless the disk has stalled."""
+
+    def __init__(self, machine, store):
+        self.store, self.machine, self.left = store, machine, deque()
+
+    @property
+    def busy(self) -> bool:
+        return bool(self.left)
+
+    def do(self, work, *arguments, then=keeper.ignore) -> None:
+        self.left.append((work, arguments, then))
+
+    def hear(self) -> None:
+        while self.left and not self.machine.stalled:
+            work, arguments, then = self.left.popleft()
+            then(self._attempt(work, arguments))
+
+    _closing = True
+
+    def finish(self) -> None:
+        self.machine.stalled = False
+        self.hear()
+        self.store.close()
+
+
 class Process:
     """A worker process that makes the next frame when it is told to."""
 
     reported, vitals, killed_for, exit_code = True, None, "", None
     socket = SimpleNamespace(poll=lambda _: 0)
 
-    def __init__(self):
+    def __init__(self, machine):
+        self.machine = machine
         self.idle, self.request, self.next, self.cancelled = True, None, 0, False
 
     def send(self, parts) -> bool:
         message = wire.decode(parts)
         if isinstance(message, GenerationRequest):
+            self.machine.jobs[message.job].begun += 1
             self.request, self.next, self.cancelled = message, 0, False
         elif isinstance(message, Cancel):
             self.cancelled = True
@@ -89,10 +132,12 @@ class Process:
 
 
 class Crew(slots.Crew):
+    machine: AnyOrder
+
     def keep(self, now: float) -> None:
         for slot in self.slots:
             if slot.process is None:
-                slot.process = Process()
+                slot.process = Process(self.machine)
                 engine = EngineDescription(name="plain", label="Plain", summary="", neural=False)
                 slot.describe(Welcome("1", (engine,), "here"))
 
@@ -109,6 +154,9 @@ class Job:
     ending: object = None
     cancelled: bool = False
     received: bool = False
+    owed: object = None
+    """What the server was not told yet, or has not confirmed."""
+    confirmed: bool = False
     begun: int = 0
     deaths: int = 0
     server_deaths: int = 0
@@ -122,17 +170,22 @@ class AnyOrder(RuleBasedStateMachine):
         self.jobs: dict[str, Job] = {}
         self.connections: dict[bytes, Client] = {}
         self.busy: set[Client] = set()
+        self.stalled = False
         self.number, self.broker, self.abandoned = 0, None, []
         self.start()
+        for user in USERS:
+            self.connect(user)
 
     def start(self):
         stand_ins = {
             "KeyRing": lambda *_: SimpleNamespace(name_of=bytes.decode),
             "Frontend": lambda *_: Frontend(self),
-            "Crew": Crew,
+            "Crew": type("", (Crew,), {"machine": self}),
+            "Reader": Reader,
             "LiveDesk": lambda *_: SimpleNamespace(stop=lambda: None, lose=lambda _: None),
         }
-        with mock.patch.multiple(broker_module, **stand_ins):
+        keeper = mock.patch.object(jobs_module, "Keeper", lambda store, _: Keeper(self, store))
+        with mock.patch.multiple(broker_module, **stand_ins), keeper:
             jobs = Path(self.folder.name) / "jobs"
             self.broker = Broker(Settings(jobs=jobs, keys=self.folder.name, workers=WORKERS))
         self.broker._crew.keep(0.0)
@@ -140,19 +193,20 @@ class AnyOrder(RuleBasedStateMachine):
         self.turn()
 
     def turn(self):
-        begun = {slot: slot.running for slot in self.broker._crew.slots}
+        desk = self.broker._desk
         self.broker._crew.keep(0.0)
-        self.broker._dispatch()
-        for slot, before in begun.items():
-            if slot.running is not None and slot.running is not before:
-                self.jobs[slot.running.job].begun += 1
-        self.broker._frontend.flush()
-        for _ in range(8):
-            self.broker._deliver()
+        while True:
+            desk.hear()
+            self.broker._heed_all(0.0)
+            desk.dispatch()
+            self.broker._frontend.flush()
+            desk.deliver()
+            if self.stalled or not (desk._keeper.busy or desk.busy):
+                return
 
     def say(self, user: bytes, message):
         buffers = [memoryview(part) for part in wire.encode(message)]
-        self.broker._heed(self.connections[user], buffers, wire.decode(buffers), 0.0)
+        assert self.broker._reader.take(self.connections[user], buffers)
         self.turn()
 
     def hear(self, client: Client, message):
@@ -166,14 +220,21 @@ class AnyOrder(RuleBasedStateMachine):
             assert job.have == job.frames
             job.ending = message
         elif isinstance(message, Cancelled):
-            assert job.cancelled, "nobody asked for that"
-            job.ending = message
+            assert job.cancelled or job.received, "nobody asked for that"
+            self.confirm(job, message)
+        elif isinstance(message, Forgotten):
+            self.confirm(job, message)
         elif isinstance(message, Failed) and message.code == "unknown":
             assert job.cancelled or job.received or not job.accepted, "it is lost"
             job.ending = message
         elif isinstance(message, Failed) and message.code == "worker":
             assert job.deaths >= MAX_DEATHS or job.server_deaths >= MAX_DEATHS_OF_SERVERS
             job.ending = message
+
+    def confirm(self, job: Job, message):
+        job.ending = job.ending or message
+        if job.owed is not None:
+            job.owed, job.confirmed = None, True
 
     # What users do
 
@@ -185,7 +246,9 @@ class AnyOrder(RuleBasedStateMachine):
         client = Client(f"{self.number}".encode(), user, user.decode(), heard=0.0, handle=0)
         self.connections[user] = self.broker._frontend.clients[client.identity] = client
         for name, job in self.jobs.items():
-            if job.user == user and job.ending is None:
+            if job.user == user and job.owed is not None:
+                self.say(user, job.owed)
+            elif job.user == user and job.ending is None:
                 if job.accepted:
                     self.say(user, Resume(job=name, have=job.have))
                 else:
@@ -218,16 +281,24 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(user=st.sampled_from(USERS), choice=st.integers(0, 20))
     def cancel(self, user, choice):
         own = [name for name, job in self.jobs.items() if job.user == user and job.ending is None]
-        if own and user in self.connections:
-            self.jobs[own[choice % len(own)]].cancelled = True
-            self.say(user, Cancel(job=own[choice % len(own)]))
+        if own:
+            job = self.jobs[own[choice % len(own)]]
+            job.cancelled = True
+            self.owe(job, Cancel(job=job.request.job))
+
+    def owe(self, job: Job, message):
+        """Tell the server, now or when it is there again, until it confirms."""
+        job.owed = message
+        if job.user in self.connections:
+            self.say(job.user, message)
 
     @rule(user=st.sampled_from(USERS), choice=st.integers(0, 20))
     def let_go(self, user, choice):
         ended = [name for name, job in self.jobs.items() if job.user == user and job.ending is not None]
-        if ended and user in self.connections:
-            self.jobs[ended[choice % len(ended)]].received = True
-            self.say(user, Received(job=ended[choice % len(ended)]))
+        if ended:
+            job = self.jobs[ended[choice % len(ended)]]
+            job.received = True
+            self.owe(job, Received(job=job.request.job))
 
     # What workers do
 
@@ -255,42 +326,64 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(place=st.integers(0, WORKERS - 1))
     def kill_a_worker(self, place):
         slot = self.broker._crew.slots[place]
-        if slot.running is not None:
+        if slot.running is not None and slot.handed:
             self.jobs[slot.running.job].deaths += 1
         slot.process.exit_code = -9
-        self.broker._bury_worker(slot, 0.0)
+        self.broker._serve_slot(slot, (), 0.0)
+        self.turn()
+
+    # What becomes of the disk
+
+    @rule()
+    def stall(self):
+        self.stalled = True
+
+    @rule()
+    def go_on(self):
+        self.stalled = False
         self.turn()
 
     # What becomes of the server
 
-    def gone(self):
+    def gone(self, back: bool):
+        self.stalled = False
         for user in USERS:
             self.cut(user)
         self.start()
+        for user in USERS if back else ():
+            self.connect(user)
 
-    @rule()
-    def kill_the_server(self):
-        for pending in self.broker._crew.running:
-            self.jobs[pending.job].server_deaths += 1
+    @rule(back=st.booleans())
+    def kill_the_server(self, back):
+        for pending in self.broker._desk.jobs.values():
+            if pending.slot is not None or (pending.over and pending.ending is None):
+                self.jobs[pending.job].server_deaths += 1
         store = self.broker._store
         store._lock.release()  # as the system does for a process that ends
         self.abandoned.append(self.broker)
-        self.gone()
+        self.gone(back)
 
-    @rule()
-    def stop_the_server(self):
+    @rule(back=st.booleans())
+    def stop_the_server(self, back):
         for pending in self.broker._crew.running:
             self.jobs[pending.job].stops += 1
         self.broker._close()
-        self.gone()
+        self.gone(back)
 
     @invariant()
     def none_is_made_twice_unasked(self):
         for name, job in self.jobs.items():
             assert job.begun <= 1 + job.deaths + job.server_deaths + job.stops, name
 
+    @invariant()
+    def what_was_confirmed_is_forgotten(self):
+        kept = {job.id for job in self.broker._store.jobs()}
+        for name, job in self.jobs.items():
+            assert not (job.confirmed and name in kept), f"{name} would come back"
+
     def teardown(self):
         try:
+            self.go_on()
             for user in USERS:
                 self.connect(user)
             for _ in range(10 * len(self.jobs) + 10):
@@ -298,6 +391,7 @@ class AnyOrder(RuleBasedStateMachine):
                     self.work(place, 10)
             for name, job in self.jobs.items():
                 assert job.ending is not None, f"{name} is lost: {job}"
+                assert job.owed is None, f"{name} is not confirmed: {job}"
         finally:
             self.broker._close()
             for broker in self.abandoned:

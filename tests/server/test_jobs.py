@@ -9,7 +9,20 @@ import zmq
 
 from inference_server.worker.time_left import TimeLeft
 from shared.engines import Guidance
-from shared.messages import Accepted, Cancelled, Done, Failed, Frame, Preview, Progress, Queued, Received
+from shared.messages import (
+    Accepted,
+    Cancel,
+    Cancelled,
+    Done,
+    Failed,
+    Forgotten,
+    Frame,
+    Preview,
+    Progress,
+    Queued,
+    Received,
+    Resume,
+)
 
 from .client import ServerProcess, request
 from .engines import ENGINES, colour
@@ -205,15 +218,16 @@ def test_cancel_of_a_waiting_job(server):
         assert not client.of(Frame, job="never")
 
 
-def test_cancel_of_what_has_ended_or_never_was_is_passed_over(server):
+def test_letting_go_of_what_has_ended_or_never_was_is_answered_too(server):
     with server.client() as client:
-        client.send(request("done", "plain"))
-        client.ending("done")
-        before = len(client.events)
-        client.cancel("done")
-        client.cancel("unheard of")
-        client.welcome()
-        assert len(client.events) == before + 1
+        for goodbye in (Cancel, Received):
+            client.send(request("done", "plain"))
+            client.ending("done")
+            for job in ("done", "done", "unheard of"):
+                client.send(goodbye(job=job))
+                client.wait_for(Forgotten, job=job)
+            client.send(Resume(job="done", have=0))
+            assert client.wait_for(Failed, job="done").code == "unknown"
 
 
 def test_a_job_can_only_be_cancelled_by_its_client(server):

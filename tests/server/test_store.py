@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -157,15 +156,6 @@ def test_a_new_job_needs_room_and_what_ended_longest_ago_can_make_it(folder):
         assert set(states(store)) == {"b", "c", "d"}
     finally:
         store.close()
-
-
-def test_what_nobody_has_fetched_is_known_by_its_age(store):
-    for id in ("a", "b"):
-        store.add(b"client", id, "plain", REQUEST)
-    a, b = store.jobs()
-    store.end(a.number, ENDING)
-    assert [job.id for job in store.ended_before(time.time() + 1)] == ["a"]
-    assert not store.ended_before(time.time() - 1)
 
 
 def test_a_full_disk_refuses_a_job_and_breaks_nothing(store, folder, monkeypatch):
