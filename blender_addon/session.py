@@ -21,6 +21,7 @@ from .connection.bridge import Bridge
 from .connection.jobs import LEFT, Job
 from .connection.server import ServerError
 from .rig.motion import Motion
+from .sequencer import take_list
 from .sequencer.arrival import Arrival
 from .shared.engines import EngineDescription, find_engine
 from .shared.messages import GenerationRequest
@@ -48,6 +49,8 @@ class Session:
         self.motions: dict[int, Motion] = {}
         self.camera_paths: dict[tuple, np.ndarray] = {}
         self.sentence = ""
+        self._left: dict[str, Path] = {}
+        """The folders of takes that have a record of what is left of them, by their jobs."""
         self._address: str | None = None
         self._looked_at: float | None = None
 
@@ -128,7 +131,7 @@ class Session:
         """Fetch the rest of a take that the server has; what else is as in `submit`."""
         size = left.width, left.height
         job = self.bridge.adopt(left.job, take, size, unfinished.whole_frames(take, size))
-        job.unfinished = left
+        job.unfinished, self._left[left.job] = left, take.folder
         self.arrival.expect(job, scene, left.make_movie, filmed, left.start)
         return job
 
@@ -142,6 +145,7 @@ class Session:
             self._leave(job)
 
     def _leave(self, job: Job) -> None:
+        self._left[job.id] = job.take.folder
         try:
             unfinished.leave(job.take.folder, job.unfinished)
         except OSError:
@@ -166,14 +170,32 @@ class Session:
         heard = self.bridge.poll()
         if self.bridge.engines:
             engine_settings.follow(self.bridge.engines)
-        for job in self.bridge.jobs.values():
-            if job.ended and job.state != LEFT and job.unfinished is not None:
-                job.unfinished = None
-                unfinished.clear(job.take.folder)
+        self._note_endings()
         changed = self.arrival.poll(budget) or heard
         if self.arrival.untidy and not any(map(self.in_progress, self.bridge.jobs.values())):
             self.tidy_strips()
         return changed
+
+    def let_go(self, left: Unfinished, folder: Path) -> None:
+        """Have the server told of a take that is over, until it confirms."""
+        self._left[left.job] = folder
+        self.bridge.let_go(left.job)
+
+    def _note_endings(self) -> None:
+        """Keep a record of a take until the server has confirmed that no more of it is wanted."""
+        for job in self.bridge.jobs.values():
+            if job.ended and job.state != LEFT and job.unfinished is not None:
+                if not job.unfinished.over and job.id not in self.bridge.settled:
+                    job.unfinished = dataclasses.replace(job.unfinished, over=True)
+                    self._leave(job)
+        while self.bridge.settled:
+            name = self.bridge.settled.pop()
+            if (folder := self._left.pop(name, None)) is not None:
+                unfinished.clear(folder)
+            if (job := self.bridge.jobs.get(name)) is not None:
+                job.unfinished = None
+            if (item := take_list.find_item(name)) is not None:
+                item.unfinished = ""
 
     def tidy_strips(self) -> None:
         """Set right what arriving frames, or an earlier release, left in strips."""
@@ -184,6 +206,7 @@ class Session:
     def close(self) -> None:
         self.arrival.close()
         self.bridge.close()
+        self._note_endings()
 
     def _follow_address(self, context: bpy.types.Context) -> None:
         """Leave the server that the preferences named before."""

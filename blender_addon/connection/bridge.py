@@ -12,7 +12,7 @@ from ..shared.messages import Failed, GenerationRequest, PoseFinderDescription, 
 from ..takes.take import Take
 from ..takes.writer import NoFrames, TakeWriter
 from . import server as server_process
-from .client import CONNECTED, CONNECTING, BridgeClient, LinkState
+from .client import CONNECTED, CONNECTING, BridgeClient, LinkState, Settled
 from .jobs import ENCODING, INTERRUPTED, LEFT, WAITING, Job, PoseSearch, Task
 from .server import ServerError, ServerProcess, parse_server
 
@@ -50,6 +50,8 @@ class Bridge:
         self.jobs: dict[str, Job] = {}
         self.searches: dict[str, PoseSearch] = {}
         self.previews: dict[str, Preview] = {}
+        self.settled: set[str] = set()
+        """Jobs of which the server keeps nothing any more, for whoever keeps a record of them to take out."""
         self.keep_going = True
         """Whether jobs go on when this bridge is closed, or turns to another server."""
         self._server_state = server_process.STOPPED
@@ -89,6 +91,7 @@ class Bridge:
             elif job.state != ENCODING:
                 job.hear(Failed(job=job.id, message=why))
         self.client.close(keep=self.keep_going)
+        self._hear_all()
         self.client, self.link, self.engines, self.device = None, LinkState(CONNECTING), (), ""
         self.pose_finder = None
 
@@ -213,6 +216,12 @@ class Bridge:
         if self.client is not None:
             self.client.cancel(job.id)
 
+    def let_go(self, name: str) -> None:
+        """Tell the server that a job of an earlier Blender is over; there must be a connection."""
+        if self.client is None:
+            raise RuntimeError("let_go before connect")
+        self.client.let_go(name)
+
     def parked(self) -> AbstractContextManager[bool]:
         """A context in which the client's thread stands still, if its value is true: Blender can end when an
         operator runs beside a Python thread that is busy."""
@@ -221,16 +230,21 @@ class Bridge:
     def poll(self) -> bool:
         """Take in what happened since; returns whether there was anything."""
         changed = self._watch_server()
-        if self.client is not None:
-            for event in self.client.poll():
-                self._hear(event)
-                changed = True
+        changed |= self._hear_all()
         self._give_up_waiting()
         return changed
+
+    def _hear_all(self) -> bool:
+        events = self.client.poll() if self.client is not None else []
+        for event in events:
+            self._hear(event)
+        return bool(events)
 
     def _hear(self, event: object) -> None:
         if isinstance(event, LinkState):
             self.link = event
+        if isinstance(event, Settled):
+            self.settled.add(event.job)
         name = getattr(event, "job", "")
         job = self.jobs.get(name) or self.searches.get(name)
         if job is not None and not job.ended:

@@ -30,6 +30,7 @@ from ..shared.messages import (
     Cancelled,
     Done,
     Failed,
+    Forgotten,
     Frame,
     GenerationRequest,
     Hello,
@@ -64,6 +65,8 @@ AWAKE = 5.0
 """Seconds in which a server must answer after this computer was asleep."""
 MOST_GAPS = 3
 """How often a job may be asked for anew because a frame is missing."""
+LAST_WORDS = 1.0
+"""Seconds for which a client that is closed waits for what the server has yet to confirm."""
 RETRY = 2.0
 """Seconds after which it is tried again to get into conversation with what listens at the address."""
 NO_CONVERSATION = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
@@ -99,6 +102,21 @@ class Unsent:
     """The server went away before it began with a job; the job waits here for the next one."""
 
     job: str
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A job is over for the server too: it keeps nothing of it, and has confirmed that."""
+
+    job: str
+
+
+@dataclass
+class _Goodbye:
+    """What the server is told of a job that is over here, until it confirms; `told` over this connection."""
+
+    message: Cancel | Received
+    told: bool = False
 
 
 class _Submission:
@@ -190,10 +208,14 @@ class BridgeClient:
         """End a job; a `Cancelled` event follows unless it has ended already."""
         self._command("cancel", job)
 
+    def let_go(self, job: str) -> None:
+        """Tell the server that a job of an earlier client is over here; a `Settled` event follows."""
+        self._command("let go", job)
+
     def poll(self, limit: int = 100) -> list[object]:
         """At most `limit` of the events that came since, in order: messages of the server other than frames,
-        `FramesSaved`, `Interrupted`, `Unsent` and `LinkState`. States of one job that nobody has taken out
-        yet replace each other."""
+        `FramesSaved`, `Interrupted`, `Unsent`, `LinkState` and, for each job some time after its ending,
+        `Settled`. States of one job that nobody has taken out yet replace each other."""
         with self._lock:
             keys = list(self._inbox)[:limit]
             return [self._inbox.pop(key) for key in keys]
@@ -231,7 +253,8 @@ class BridgeClient:
         return answers
 
     def close(self, timeout: float = 2.0, keep: bool = False) -> None:
-        """End the thread; what runs is cancelled, unless it is to be kept."""
+        """End the thread; what runs is cancelled, unless it is to be kept. What comes of that within
+        `LAST_WORDS` can still be taken out."""
         if self._thread.is_alive():
             self._command("close", keep)
             self._thread.join(timeout)
@@ -290,9 +313,7 @@ class _Connection:
         self.submissions: dict[str, _Submission] = {}
         self.views: dict[str, LiveView] = {}
         self.sender = Sender(self._send_parts)
-        self.disowned: dict[str, bool] = {}
-        """Jobs that the server is to end and has not said to have ended; whether it was told over this
-        connection."""
+        self.goodbyes: dict[str, _Goodbye] = {}
         self.heard = self.greeted = 0.0
         self.clocks_apart = time.time() - time.monotonic()
         self.attached = False
@@ -301,7 +322,8 @@ class _Connection:
         self.retry_at = time.monotonic() + RETRY
         self.doubtful, self.locked_out = False, 0
         """Whether the conversation failed to begin, and how often before a server that wants keys."""
-        self.closing = False
+        self.closing: float | None = None
+        """When to wait no longer for what the server has to confirm."""
 
     def serve(self) -> None:
         context = self.client._context
@@ -329,10 +351,11 @@ class _Connection:
             poller.register(socket, zmq.POLLIN)
         try:
             self._connect()
-            while not self.closing:
+            while not self._over():
                 # Right after the handshake the socket may not take a message yet: try again soon.
                 greeting = self.attached and not self.greeted
-                ready = dict(poller.poll(20 if greeting else int(HEARTBEAT * 500)))
+                hasty = greeting or self.closing is not None
+                ready = dict(poller.poll(20 if hasty else int(HEARTBEAT * 500)))
                 if bell in ready:
                     bell.recv()
                 # Whether it rang or not: a command given before this thread stood by the bell rang nowhere.
@@ -349,6 +372,13 @@ class _Connection:
             monitor.close(linger=0)
             dealer.close(linger=200)
             bell.close(linger=0)
+
+    def _over(self) -> bool:
+        """Whether the thread has been told to end, and has no reason to stay."""
+        if self.closing is None:
+            return False
+        heard = self.attached and self.client.link.state == CONNECTED
+        return not (heard and self.goodbyes) or time.monotonic() > self.closing
 
     def _disconnect(self) -> None:
         if self.connecting:
@@ -382,18 +412,21 @@ class _Connection:
                 return
             if command == "submit":
                 request, writer = arguments
-                self.disowned.pop(request.job, None)
+                self.goodbyes.pop(request.job, None)
                 self.submissions[request.job] = _Submission(request, writer, (request.width, request.height))
                 if self.client.link.state == REFUSED:
                     self._refuse(self.client.link.sentence)
                 self._send_waiting()
             elif command == "adopt":
                 name, writer, size = arguments
-                self.disowned.pop(name, None)
+                self.goodbyes.pop(name, None)
                 self.submissions[name] = _Submission(None, writer, size)
                 self._send_waiting()
             elif command == "cancel":
                 self._cancel(arguments[0])
+            elif command == "let go":
+                if arguments[0] not in self.submissions:
+                    self._part(Cancel(job=arguments[0]))
             elif command == "open live":
                 self.views[arguments[0].session] = LiveView(arguments[0])
             elif command == "pose live":
@@ -407,20 +440,17 @@ class _Connection:
                 reached.set()
                 gate.acquire()
             elif command == "close":
-                if not arguments[0]:
-                    for name in [name for name, submission in self.submissions.items() if submission.sent]:
-                        self._disown(name)
-                self._send_disowned()
-                self.closing = True
+                for name in [] if arguments[0] else list(self.submissions):
+                    self._cancel(name)
+                self._send_goodbyes()
+                self.closing = time.monotonic() + LAST_WORDS
 
     def _cancel(self, name: str) -> None:
         submission = self.submissions.get(name)
         if submission is None:
             return
-        if submission.sent:
-            self._disown(name)
         # The user's wish holds at once, whatever the server makes of it.
-        self._end(Cancelled(job=name))
+        self._end(Cancelled(job=name), Cancel(job=name) if submission.sent else None)
 
     def _send_live(self) -> None:
         if self.client.link.state != CONNECTED:
@@ -449,19 +479,21 @@ class _Connection:
             del self.views[answer.session]
         self.client._post_live(answer)
 
-    def _disown(self, name: str) -> None:
-        """Have the server end a job, as soon as it can be told."""
-        self.sender.drop(name)
-        self.disowned[name] = self._send(Cancel(job=name))
+    def _part(self, message: Cancel | Received) -> None:
+        """Tell the server that a job is over here, as soon and as often as it takes."""
+        self.sender.drop(message.job)
+        if message.job not in self.goodbyes:
+            self.goodbyes[message.job] = _Goodbye(message)
+        self._send_goodbyes()
 
-    def _send_disowned(self) -> None:
-        for name in [name for name, told in self.disowned.items() if not told]:
-            self.disowned[name] = self._send(Cancel(job=name))
+    def _send_goodbyes(self) -> None:
+        for goodbye in self.goodbyes.values():
+            goodbye.told = goodbye.told or self._send(goodbye.message)
 
     def _send_waiting(self) -> None:
         if self.client.link.state != CONNECTED:
             return
-        self._send_disowned()
+        self._send_goodbyes()
         for name, submission in list(self.submissions.items()):
             if submission.interrupted and not submission.asked:
                 submission.asked = self._send(Resume(job=name, have=submission.writer.written))
@@ -552,7 +584,8 @@ class _Connection:
         """The connection is gone. What the server has goes on there; the rest is sent when it is back."""
         self.attached = False
         self.sender.clear()
-        self.disowned = dict.fromkeys(self.disowned, False)  # it may not have arrived
+        for goodbye in self.goodbyes.values():
+            goodbye.told = False  # it may not have arrived
         self.client._set_link(CONNECTING, sentence)
         for name, submission in self.submissions.items():
             if submission.sent and not submission.interrupted:
@@ -598,8 +631,8 @@ class _Connection:
             self._hear_live(message)
         elif (submission := self.submissions.get(message.job)) is None:
             log.debug("A message for a job that has ended: %s", type(message).__name__)
-            if isinstance(message, messages.ENDINGS):
-                self.disowned.pop(message.job, None)
+            if isinstance(message, (Cancelled, Forgotten)) and self.goodbyes.pop(message.job, None):
+                self.client._post(Settled(message.job))
         elif isinstance(message, Failed) and message.code == "unknown":
             self._begin_anew(message.job, submission)
         elif isinstance(message, Accepted):
@@ -612,10 +645,11 @@ class _Connection:
             self._save(message, submission)
         elif isinstance(message, Done):
             self._finish(message)
-        elif isinstance(message, messages.ENDINGS):
-            self._send(Received(job=message.job))
+        elif isinstance(message, Cancelled):  # by who runs the server; it has forgotten it
             self._end(message)
-        else:
+        elif isinstance(message, messages.ENDINGS):
+            self._end(message, Received(job=message.job))
+        elif not isinstance(message, Forgotten):
             if isinstance(message, (Progress, Preview)):
                 submission.request = None
             self.client._post(message)
@@ -628,6 +662,9 @@ class _Connection:
             self._send_waiting()
             return
         written = submission.writer.written
+        if written == submission.num_frames > 0:  # it was fetched and let go of before
+            self._end(Done(job=name, num_frames=written, seconds=0.0))
+            return
         kept = f" ({written} of {submission.num_frames} frames arrived and are kept)" if written else ""
         message = f"The server does not have this {submission.writer.what} any more{kept}; start it again."
         self._end(Failed(job=name, code="worker", message=message))
@@ -675,8 +712,7 @@ class _Connection:
         self.client._post(FramesSaved(frame.job, writer.written))
 
     def _finish(self, done: Done) -> None:
-        submission = self.submissions[done.job]
-        self._send(Received(job=done.job))
+        submission, received = self.submissions[done.job], Received(job=done.job)
         if submission.writer.written < submission.num_frames:
             message = (
                 f"The server ended the clip after {submission.writer.written} of {submission.num_frames} "
@@ -684,9 +720,9 @@ class _Connection:
                 "are kept); "
                 "generate again."
             )
-            self._end(Failed(job=done.job, code="internal", message=message))
+            self._end(Failed(job=done.job, code="internal", message=message), received)
         else:
-            self._end(done)
+            self._end(done, received)
 
     def _distrust(self, parts: Sequence[memoryview], sentence: str) -> None:
         """A message that can't be read: it costs the job it names, if it names one."""
@@ -713,12 +749,16 @@ class _Connection:
 
     def _give_up(self, name: str, sentence: str) -> None:
         """End a job from this side and spare the server the rest of it."""
-        self._disown(name)
-        self._end(Failed(job=name, code="internal", message=sentence))
+        self._end(Failed(job=name, code="internal", message=sentence), Cancel(job=name))
 
-    def _end(self, ending: Done | Failed | Cancelled) -> None:
+    def _end(self, ending: Done | Failed | Cancelled, goodbye: Cancel | Received | None = None) -> None:
+        """A job is over here. The server is told `goodbye`, unless it keeps nothing of the job."""
         self.submissions.pop(ending.job, None)
         self.client._post(ending)
+        if goodbye is None:
+            self.client._post(Settled(ending.job))
+        else:
+            self._part(goodbye)
 
 
 def _is_picture(data: bytes | memoryview, size: tuple[int, int]) -> bool:

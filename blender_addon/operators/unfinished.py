@@ -21,19 +21,14 @@ from ..takes.unfinished import Unfinished
 
 
 def find_unfinished(context) -> list[tuple[Path, Unfinished]]:
-    """The takes that this file lists as unfinished, and those of it that lie where its takes go, for Blender
-    may have ended before it was saved."""
+    """The takes of this file of which something is left to be done, listed or lying where its takes go, for
+    Blender may have ended before it was saved."""
     found: dict[str, tuple[Path, Unfinished]] = {}
     folders = set()
     for scene in bpy.data.scenes:
         for item in scene.poseanything_takes.items:
-            if not item.unfinished:
-                continue
-            try:
-                left = Unfinished.parse(item.unfinished)
-            except TakeError:
-                continue
-            found[left.job] = take_list.folder_of(item), left
+            if (left := take_list.left_of(item)) is not None:
+                found[left.job] = take_list.folder_of(item), left
         try:
             folders.add(output_folder(context, scene.poseanything))
         except ExportError:
@@ -47,9 +42,10 @@ def find_unfinished(context) -> list[tuple[Path, Unfinished]]:
 
 
 def pick_up(context) -> list[Job]:
-    """Go on with the takes of this file that another Blender, or this one, has left unfinished at the server.
+    """Go on with the takes of this file that another Blender, or this one, has left unfinished at the server,
+    and have it told of those that are over.
 
-    Gives their jobs."""
+    Gives the jobs of the former."""
     current, picked = session.get(), []
     waiting = find_unfinished(context)
     if waiting:
@@ -58,6 +54,9 @@ def pick_up(context) -> list[Job]:
     for folder, left in waiting:
         known = bridge.jobs.get(left.job)
         if bridge.client is None or left.server != bridge.server_key:
+            continue
+        if left.over:
+            current.let_go(left, folder)
             continue
         if known is not None and known.state != LEFT:
             continue
@@ -91,7 +90,7 @@ class POSEANYTHING_OT_fetch_unfinished(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context):
-        if not find_unfinished(context):
+        if all(left.over for _, left in find_unfinished(context)):
             cls.poll_message_set("No take of this file is unfinished")
             return False
         return True

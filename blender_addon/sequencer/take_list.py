@@ -16,7 +16,9 @@ from bpy.props import (
 
 from ..connection.jobs import ENDED
 from ..path_options import RELATIVE
+from ..takes import unfinished as record
 from ..takes.take import RECORD, Take, TakeError, read_take
+from ..takes.unfinished import Unfinished
 from ..times import frames_in
 from . import compare, strips
 
@@ -142,6 +144,19 @@ def enter_strips() -> None:
 def folder_of(item: PoseAnythingTake) -> Path:
     """Where a take's frames are."""
     return Path(bpy.path.abspath(item.folder))
+
+
+def left_of(item: PoseAnythingTake) -> Unfinished | None:
+    """What the file says is left of a take to be done, None where that is nothing. What its folder says holds
+    before it: the file need not have been saved since."""
+    if not item.unfinished:
+        return None
+    if (folder_of(item) / RECORD).is_file():
+        return record.look(folder_of(item))
+    try:
+        return Unfinished.parse(item.unfinished)
+    except TakeError:
+        return None
 
 
 def take_of(item: PoseAnythingTake) -> Take:

@@ -23,6 +23,7 @@ class Unfinished:
     file: the .blend, "" before it is saved; scene, filmed: the names of the scene with the strip and of the
         one that lists the take; start: where the strip begins, None where the clip was filmed.
     take: what `to_json` writes.
+    over: nothing more of it is wanted, and the server has yet to confirm that it knows.
     """
 
     job: str
@@ -35,6 +36,7 @@ class Unfinished:
     start: int | None
     make_movie: bool
     take: str
+    over: bool = False
 
     def __str__(self):
         return json.dumps(dataclasses.asdict(self), ensure_ascii=False)
@@ -59,22 +61,25 @@ def leave(folder: Path, unfinished: Unfinished) -> None:
 
 
 def clear(folder: Path) -> None:
-    """The take is complete, or no more of it will come."""
+    """The take is complete, or no more of it will come, and the server knows."""
     try:
         (folder / UNFINISHED).unlink(missing_ok=True)
     except OSError:
         pass  # the folder can't be reached: it is asked for in vain once more
 
 
+def look(folder: Path) -> Unfinished | None:
+    """What is left in a take's folder, None where there is nothing that can be read."""
+    try:
+        return Unfinished.parse((folder / UNFINISHED).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, TakeError):
+        return None
+
+
 def find(output: Path) -> list[tuple[Path, Unfinished]]:
     """The folders of unfinished takes among those in an output folder."""
-    found = []
-    for path in sorted(output.glob(f"*/{UNFINISHED}")):
-        try:
-            found.append((path.parent, Unfinished.parse(path.read_text(encoding="utf-8"))))
-        except (OSError, UnicodeDecodeError, TakeError):
-            continue
-    return found
+    folders = [path.parent for path in sorted(output.glob(f"*/{UNFINISHED}"))]
+    return [(folder, left) for folder in folders if (left := look(folder)) is not None]
 
 
 def restore(folder: Path, unfinished: Unfinished) -> Take:

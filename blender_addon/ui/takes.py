@@ -44,7 +44,8 @@ def draw_takes(layout, context) -> None:
 
 def _draw_item(layout, context, kept, item) -> None:
     box = layout.box()
-    if item.unfinished and item.take_id not in session.get().bridge.jobs:
+    left = None if item.take_id in session.get().bridge.jobs else take_list.left_of(item)
+    if left is not None and not left.over:
         paragraph(box, context, "Blender was closed before this take was complete.", "INFO")
         box.operator("poseanything.fetch_unfinished", icon="IMPORT")
     folder = take_list.folder_of(item)

@@ -1,5 +1,5 @@
 """The client, whatever happens in whatever order: no job is lost, none is asked for twice unasked, each frame
-is written once and in its place, and a cancelled job is left alone.
+is written once and in its place, a cancelled job is left alone, and the server is told of all that is over.
 
 The client's thread is the real one and runs its own loop, in step with the test. Sockets, clocks and the
 server are stood in for, so that a second holds hundreds of steps.
@@ -28,6 +28,7 @@ from shared.messages import (
     Cancelled,
     Done,
     Failed,
+    Forgotten,
     Frame,
     GenerationRequest,
     Hello,
@@ -250,10 +251,10 @@ class Server:
                 self.machine.jobs[name].unknown += 1
                 self.say(Failed(name, "unknown", "There is no such job."))
         elif isinstance(message, Cancel):
-            if self.jobs.pop(name, None) is not None:
-                self.say(Cancelled(name))
+            self.say((Cancelled if self.jobs.pop(name, None) else Forgotten)(name))
         elif isinstance(message, Received):
             self.jobs.pop(name, None)
+            self.say(Forgotten(name))
 
     def resume(self, name: str, have: int) -> None:
         self.say(Accepted(name))
@@ -289,8 +290,8 @@ class Job:
     unknown: int = 0
     """How often the server said that it has no such job."""
     gaps: int = 0
-    untold: bool = False
-    """Blender was quit before the server could be told that it is cancelled."""
+    settled: bool = False
+    """The server has confirmed that it keeps nothing of it."""
     lost: bool = False
     """By the server, with all that it kept."""
     cancelled: bool = False
@@ -353,6 +354,10 @@ class AnyOrder(RuleBasedStateMachine):
             assert kind != "Failed" or job.lost, event
             assert kind != "Done" or job.writer.written == job.request.num_frames
             job.ending = event
+        elif kind == "Settled":
+            assert job.ending is not None, "it goes on"
+            assert job.request.job not in self.server.jobs, "the server has it"
+            job.settled = True
 
     def pick(self, choice: int, wanted=lambda job: job.ending is None) -> str | None:
         names = [name for name, job in self.jobs.items() if wanted(job)]
@@ -418,18 +423,24 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(keep=st.booleans())
     def restart_blender(self, keep):
-        """What it has kept is picked up; without that, what runs is cancelled."""
-        sent, heard = set(self.server.jobs), self.dealer.up and not (self.dealer.dead or self.dealer.full)
-        self.client.close(PATIENCE, keep)
-        assert not self.client._thread.is_alive()
+        """What it has kept is picked up; without that, what runs is cancelled. Of what is over the record
+        tells the next one."""
+        for job in self.jobs.values():
+            job.cancelled = job.cancelled or (not keep and job.ending is None)
+        self.client._commands.put(("close", keep))
+        while self.client._thread.is_alive():
+            self.clock.now += 0.3
+            self.pace.wake()
+            self.client._thread.join(0.001)
+        self.client.close(0)
         for event in self.client.poll(10_000):
             self.see(event)
         self.open()
         for name, job in self.jobs.items():
-            job.untold = job.untold or (job.cancelled and name in self.server.jobs and not heard)
             if job.ending is None:
-                job.lost = job.lost or (not keep and name in sent and name not in self.server.jobs)
                 self.hand_in(name)
+            elif not job.settled:
+                self.client.let_go(name)
         self.turn()
 
     # What becomes of the connection and the server
@@ -544,9 +555,8 @@ class AnyOrder(RuleBasedStateMachine):
                 if type(job.ending).__name__ == "Done":
                     for index, path in enumerate(sorted(job.folder.iterdir())):
                         assert path.read_bytes() == picture(job.request, index)
-            for name in self.server.jobs:
-                job = self.jobs[name]
-                assert not job.cancelled or job.untold, "the server goes on with what nobody wants"
+            assert all(job.settled for job in self.jobs.values()), "the server was not told, or has not heard"
+            assert not self.server.jobs, "the server goes on with what nobody wants"
         finally:
             self.client.close(PATIENCE)
             self.stood_in.stop()

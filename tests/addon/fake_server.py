@@ -39,6 +39,7 @@ from shared.messages import (  # noqa: E402
     Cancelled,
     Done,
     Failed,
+    Forgotten,
     Frame,
     GenerationRequest,
     Hello,
@@ -165,8 +166,7 @@ class FakeServer:
             self.queue = [entry for entry in self.queue if entry[1].job != message.job]
             if running:
                 self.frame = 0
-            if len(self.queue) < before:
-                self.send(identity, Cancelled(message.job))
+            self.send(identity, (Cancelled if len(self.queue) < before else Forgotten)(message.job))
         elif isinstance(message, Resume):
             if all(request.job != message.job for _, request in self.queue):
                 self.send(identity, Failed(message.job, "unknown", "There is no such job."))
@@ -176,7 +176,9 @@ class FakeServer:
                 self.frame = message.have
         elif isinstance(message, (LiveOpen, LivePose, LiveClose)):
             self.hear_live((identity, message.session), message)
-        elif not isinstance(message, Received):
+        elif isinstance(message, Received):
+            self.send(identity, Forgotten(message.job))
+        else:
             if self.behaviour == "refuses":
                 self.send(identity, Failed(message.job, "invalid", "The prompt is empty; write one."))
                 return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 import bpy
 import pytest
 
+from tests.addon.relay import Relay
 from tests.addon.servers import PACKAGE, module, wait_for
 from tests.server.client import ServerProcess
 
@@ -68,6 +70,16 @@ def generate_and_die(shot, address: str, number: signal.Signals) -> None:
         blender.stdout.close()
 
 
+def wait_until_settled(folder: Path) -> None:
+    """Until the server has confirmed that it keeps nothing of the take in a folder."""
+
+    def settled() -> bool:
+        module("session").get().poll()
+        return not (folder / "unfinished.json").exists()
+
+    wait_for(settled)
+
+
 def completed() -> tuple:
     """The take in the sequencer and on the disk."""
     (item,) = [item for scene in bpy.data.scenes for item in scene.poseanything_takes.items]
@@ -91,11 +103,12 @@ def test_a_take_is_completed_after_blender_was_killed(shot, server, preferences)
 
     assert bpy.ops.poseanything.fetch_unfinished(wait=True) == {"FINISHED"}
     item, shown, _ = completed()
-    assert (item.state, item.frames, shown, item.unfinished) == ("DONE", FRAMES, FRAMES, "")
+    assert (item.state, item.frames, shown) == ("DONE", FRAMES, FRAMES)
+    wait_until_settled(folder)
+    assert item.unfinished == ""
     kept = [(frame.name, frame.stat().st_mtime_ns) for frame in frames]
     assert kept[:-1] == before[:-1], "what was there was not sent again"
     assert last.read_bytes().endswith(b"IEND\xaeB`\x82"), "what was cut off was"
-    assert not (folder / "unfinished.json").exists()
     assert not bpy.ops.poseanything.fetch_unfinished.poll()
 
 
@@ -120,6 +133,37 @@ def test_a_take_is_completed_on_another_computer(shot, server, preferences, tmp_
     assert bpy.ops.poseanything.fetch_unfinished(wait=True) == {"FINISHED"}
     item, shown, folder = completed()
     assert (item.state, shown, folder.parent.parent) == ("DONE", FRAMES, elsewhere)
+
+
+def test_a_cancel_without_a_connection_outlives_blender(shot, server, preferences, monkeypatch):
+    """The server makes the clip on, until the next Blender that opens the file can tell it."""
+    build, session = module("operators.generate"), module("session").get()
+    whole = build.build_request
+    pause = {"engine_options": {"pause": 0.5}}
+    monkeypatch.setattr(build, "build_request", lambda *a: dataclasses.replace(whole(*a), **pause))
+    shot.poseanything.engine_name = "plain"
+    bpy.ops.wm.save_mainfile()
+    with Relay(server.address) as relay:
+        preferences.autostart, preferences.address = False, relay.address
+        bpy.ops.wm.open_mainfile(filepath=bpy.data.filepath)
+        bpy.ops.poseanything.generate()
+        (job,) = session.bridge.jobs.values()
+        wait_for(lambda: session.poll() and job.frames)
+        relay.down = True
+        relay.cut()
+        wait_for(lambda: session.poll() and job.state == "INTERRUPTED")
+        session.cancel(job)
+        wait_for(lambda: session.poll() and job.state == "CANCELLED")
+        session.bridge.disconnect()
+        session.bridge.jobs.clear()
+        relay.down = False
+        with server.client(user="witness") as witness:
+            assert witness.welcome().jobs == 1
+            bpy.ops.wm.open_mainfile(filepath=bpy.data.filepath)
+            assert not bpy.ops.poseanything.fetch_unfinished.poll(), "there is nothing to fetch"
+            assert module("operators.unfinished").pick_up(bpy.context) == []
+            wait_until_settled(job.take.folder)
+            assert witness.welcome().jobs == 0
 
 
 def test_what_another_server_has_is_left_alone(shot, server, preferences):
