@@ -165,6 +165,22 @@ class Preset(Checked):
 
 
 @dataclass(frozen=True)
+class WeightsPart(Checked):
+    """A part of the weights that an engine runs with.
+
+    page: the address that it is fetched from.
+    licence: "" where that page does not state one.
+    bytes: how large its files are.
+    """
+
+    label: str = declare(Line(64, 1))
+    page: str = declare(Line(256))
+    licence: str = declare(Line(64))
+    bytes: int = declare(Integer(0, 2**53))
+    present: bool = declare(Flag())
+
+
+@dataclass(frozen=True)
 class EngineDescription(Checked):
     """Everything that others need to know of an engine.
 
@@ -179,6 +195,8 @@ class EngineDescription(Checked):
     max_parts: the largest number of parts it was trained with; None where it does not matter.
     live: whether it offers live sessions.
     experimental: whether it is taken only where it is asked for by its name.
+    weights: what of its weights can be fetched; nothing where they come along.
+    weights_folder: where they are looked for, on the server's machine.
     """
 
     name: str = declare(Text(64, 1))
@@ -203,6 +221,8 @@ class EngineDescription(Checked):
     guiders: tuple[GuiderDescription, ...] = declare(Many(Struct(GuiderDescription), 32), ())
     options: tuple[OptionDescription, ...] = declare(Many(Struct(OptionDescription), 64), ())
     presets: tuple[Preset, ...] = declare(Many(Struct(Preset), 32), ())
+    weights: tuple[WeightsPart, ...] = declare(Many(Struct(WeightsPart), 16), ())
+    weights_folder: str = declare(Line(1024), "")
 
     def validate(self):
         for what in ("guider", "option", "preset"):
@@ -212,6 +232,11 @@ class EngineDescription(Checked):
     def short_label(self) -> str:
         """The label without what it says in brackets."""
         return short_label(self.label)
+
+    @property
+    def missing_weights(self) -> tuple[WeightsPart, ...]:
+        """The parts of its weights that are still to be fetched."""
+        return tuple(part for part in self.weights if not part.present)
 
     @property
     def preset_options(self) -> frozenset[str]:

@@ -359,18 +359,6 @@ class PoseFinderDescription(Checked):
     note: str = declare(Line(1024), "")
 
 
-@dataclass(frozen=True)
-class Welcome(Checked):
-    """Who answers, which engines it has and how busy it is. `pose_finder` is None where it takes no
-    `PoseRequest`."""
-
-    server_version: str = declare(Line(64))
-    engines: tuple[EngineDescription, ...] = declare(Many(Struct(EngineDescription), 32))
-    device: str = declare(Line(256), "")
-    jobs: int = declare(Integer(0, 1_000_000), 0)
-    pose_finder: PoseFinderDescription | None = declare(Optional(Struct(PoseFinderDescription)), None)
-
-
 JOB_STATES = ("waiting", "running", "done", "failed")
 
 
@@ -421,6 +409,19 @@ class WorkerStatus(Checked):
     memory: int = declare(Integer(0, 2**53), 0)
     card_used: int = declare(Integer(0, 2**53), 0)
     card_total: int = declare(Integer(0, 2**53), 0)
+
+
+@dataclass(frozen=True)
+class Welcome(Checked):
+    """Who answers, which engines it has, what they run on and how busy it is; `workers` as in `Status`.
+    `pose_finder` is None where it takes no `PoseRequest`."""
+
+    server_version: str = declare(Line(64))
+    engines: tuple[EngineDescription, ...] = declare(Many(Struct(EngineDescription), 32))
+    device: str = declare(Line(256), "")
+    jobs: int = declare(Integer(0, 1_000_000), 0)
+    pose_finder: PoseFinderDescription | None = declare(Optional(Struct(PoseFinderDescription)), None)
+    workers: tuple[WorkerStatus, ...] = declare(Many(Struct(WorkerStatus), 256), ())
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ from .process import private_folder
 from .reader import Buffers, Read, Reader
 from .settings import Settings
 from .slots import Crew, WorkerSlot
-from .status import survey
+from .status import Who, describe_workers, survey
 from .store import JobStore
 
 log = logging.getLogger(__name__)
@@ -304,6 +304,7 @@ class Broker:
             device=self._crew.device,
             jobs=self._desk.at_work,
             pose_finder=self._crew.pose_finder,
+            workers=describe_workers(self._crew.slots, *self._eyes_of(client)),
         )
         if all(message.job is not None for message in client.outbox):  # else one waits there already
             self._frontend.send(client, welcome)
@@ -320,12 +321,18 @@ class Broker:
             self._crew.slots,
             self._frontend.clients.values(),
             (self._store.bytes, self._store.quota_bytes),
-            lambda user: user == client.user or client.name == LOCAL_NAME,
-            lambda user: self._keys.name_of(user) or "(revoked)",
+            *self._eyes_of(client),
             now,
             most,
         )
         self._frontend.send(client, status, keep=False)
+
+    def _eyes_of(self, client: Client) -> tuple[Callable[[bytes], bool], Who]:
+        """Whose jobs a client may see in full, and what users are called."""
+        return (
+            lambda user: user == client.user or client.name == LOCAL_NAME,
+            lambda user: self._keys.name_of(user) or "(revoked)",
+        )
 
     def _look_after_clients(self, now: float) -> None:
         """Once a second: stop writing to clients that are gone, and drop what nobody has fetched."""

@@ -68,7 +68,7 @@ def survey(
         jobs=tuple(
             _job(pending, position.get(pending, 0), may_see(pending.user), who) for pending in ordered[:most]
         ),
-        workers=tuple(_worker(slot, may_see, who) for slot in slots),
+        workers=describe_workers(slots, may_see, who),
         users=tuple(
             UserStatus(
                 user=who(user),
@@ -101,6 +101,13 @@ def _job(pending: PendingRequest, position: int, seen: bool, who: Who) -> JobSta
         position=position,
         note=note[:256] if seen else "",
     )
+
+
+def describe_workers(
+    slots: Sequence[WorkerSlot], may_see: Callable[[bytes], bool], who: Who
+) -> tuple[WorkerStatus, ...]:
+    """What each place does and how much memory it holds; jobs are named to those who may see them."""
+    return tuple(_worker(slot, may_see, who) for slot in slots)
 
 
 def _worker(slot: WorkerSlot, may_see: Callable[[bytes], bool], who: Who) -> WorkerStatus:

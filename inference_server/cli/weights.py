@@ -4,11 +4,17 @@ checks what is there."""
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..poseanything.checkpoints import CheckpointError, default_folder
 from ..poseanything.checkpoints.weights import check, describe, download, fetch_sources
+
+if TYPE_CHECKING:
+    from ..poseanything.checkpoints.hub import Progress
 
 
 def add_parser(subparsers) -> argparse.ArgumentParser:
@@ -30,6 +36,9 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--check", type=Path, metavar="FOLDER", help="check the weights in a folder, and get nothing"
+    )
+    parser.add_argument(
+        "--progress", action="store_true", help="print how far it is, as lines of JSON, for other programs"
     )
     parser.add_argument(
         "--tiktok", action="store_true", help="also get the release's weights for dancing people"
@@ -61,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         elif args.check is not None:
             check(args.check)
         else:
-            download(folder, tiktok=args.tiktok)
+            download(folder, tiktok=args.tiktok, progress=print_progress() if args.progress else None)
     except CheckpointError as error:
         print(error, file=sys.stderr)
         return 1
@@ -77,6 +86,21 @@ def _for_evaluation(args: argparse.Namespace) -> int:
         print(error, file=sys.stderr)
         return 1
     return 0
+
+
+def print_progress(pause: float = 0.25) -> Progress:
+    """Prints lines like {"stage": "fetching", "file": "Wan2.2_VAE.pth", "done": 5, "total": 12}, in bytes,
+    `pause` seconds apart at least; each change of stage or file at once."""
+    last = ("", "", 0.0)
+
+    def progress(stage: str, file: str, done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if (stage, file) != last[:2] or now - last[2] >= pause or done == total:
+            last = (stage, file, now)
+            print(json.dumps({"stage": stage, "file": file, "done": done, "total": total}), flush=True)
+
+    return progress
 
 
 def _for_xpose(args: argparse.Namespace, folder: Path) -> None:

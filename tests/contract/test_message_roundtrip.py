@@ -238,6 +238,7 @@ EXAMPLES = {
     engines.OptionChoice: engines.OptionChoice("none", "None"),
     engines.OptionDescription: engines.OptionDescription("trace", "text", "Trace", "A file", ""),
     engines.GuiderDescription: engines.GuiderDescription("none", "None", "One evaluation"),
+    engines.WeightsPart: engines.WeightsPart("Transformer", "https://example.org", "MIT", 5, True),
     engines.Preset: engines.Preset("fast", "Fast", "Few steps"),
     engines.EngineDescription: engines.EngineDescription("draft", "Draft", "Moves parts", False),
     messages.LiveOpen: messages.LiveOpen("live", request()),

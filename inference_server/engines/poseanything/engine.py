@@ -14,6 +14,7 @@ from shared.messages import GenerationRequest, Preview, Progress
 from shared.release import RELEASE
 
 from ...poseanything.checkpoints import CheckpointError, WeightSet, default_folder, find_weights, lora_names
+from ...poseanything.checkpoints.weights import describe_parts
 from ...poseanything.sampling import options
 from ...poseanything.sampling.guiders import describe_guiders
 from ..base import Engine, EngineError, JobCancelled, Picture
@@ -90,6 +91,8 @@ class PoseAnythingEngine(Engine):
             guiders=describe_guiders(),
             options=options.describe(lora_names(cls.weights_folder()), transformers),
             presets=cls.presets,
+            weights=describe_parts(cls.weights_folder()),
+            weights_folder=str(cls.weights_folder().absolute())[:1024],
         )
 
     @classmethod

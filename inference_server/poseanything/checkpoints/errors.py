@@ -11,6 +11,14 @@ class CheckpointError(Exception):
     """A checkpoint can't be used. Its text is one sentence for the user: what is wrong, and what to do."""
 
 
+class WeightsMissing(CheckpointError):
+    """A folder lacks components of the model, `missing`: names of `folder.LOOKED_FOR`."""
+
+    def __init__(self, message: str, missing: Iterable[str]):
+        super().__init__(message)
+        self.missing = frozenset(missing)
+
+
 def name_some(names: Iterable[str]) -> str:
     """The first few of `names`, sorted, and how many more there are: "a, b, c, d and 21 more"."""
     names = sorted(names)

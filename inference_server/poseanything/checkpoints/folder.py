@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 from ..conditioning.latent_grid import LatentGrid
-from .errors import CheckpointError, name_some
+from .errors import CheckpointError, WeightsMissing, name_some
 
 SHARD = re.compile(r"(?P<stem>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.safetensors")
 
@@ -168,8 +168,8 @@ def find_weights(folder: Path | str | None = None, *, transformer: Path | str | 
     """
     folder = default_folder() if folder is None else Path(folder)
     if not folder.is_dir():
-        raise CheckpointError(
-            f"There is no folder {folder}; get the weights into it with python build.py weights."
+        raise WeightsMissing(
+            f"There is no folder {folder}; get the weights into it with python build.py weights.", LOOKED_FOR
         )
     places = _places(folder)
     if transformer is None:
@@ -194,7 +194,8 @@ def find_weights(folder: Path | str | None = None, *, transformer: Path | str | 
     found = WeightSet(folder, tuple(transformers), shared)
     complete = tuple(one for one in transformers if not found.missing(one))
     if not complete:
-        raise CheckpointError(_lack(folder, found.missing(next(iter(transformers), None))))
+        missing = found.missing(next(iter(transformers), None))
+        raise WeightsMissing(_lack(folder, missing), missing)
     return replace(found, transformers=complete)
 
 

@@ -12,8 +12,10 @@ import fnmatch
 import hashlib
 import os
 import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO, cast
 
 from httpx2 import HTTPError
 from huggingface_hub import HfApi, hf_hub_url
@@ -28,6 +30,11 @@ from huggingface_hub.utils import build_hf_headers
 from ..compat.huggingface_hub import git_hash, http_get
 from .errors import CheckpointError, name_some
 from .folder import CHECKSUMS
+
+Progress = Callable[[str, str, int, int], None]
+"""Is told the stage ("fetching" or "checking"), the file's name, and how many bytes of how many are there."""
+Tell = Callable[[str, int], None]
+"""The same of one file: the stage, and how many bytes of it are there."""
 
 
 @dataclass(frozen=True)
@@ -74,21 +81,19 @@ class Repository:
             )
         return [file for file in self.files if any(_fits(file, pattern) for pattern in required + optional)]
 
-    def fetch(self, files: list[RemoteFile], target: Path) -> None:
-        """Bring files into the folder `target`. Raises `CheckpointError`, also when the disk is too small."""
-        _require_space(files, target)
-        for file in files:
-            try:
-                self._fetch_one(file, target)
-            except (HfHubHTTPError, HTTPError, OfflineModeIsEnabled) as error:
-                raise CheckpointError(self._explain(error)) from error
-            except OSError as error:
-                raise CheckpointError(
-                    f"{file.name} of {self.page} stopped on its way ({error});"
-                    " run the command again and it goes on from there."
-                ) from error
+    def fetch(self, file: RemoteFile, target: Path, tell: Tell) -> None:
+        """Bring a file into the folder `target`. Raises `CheckpointError`."""
+        try:
+            self._fetch(file, target, tell)
+        except (HfHubHTTPError, HTTPError, OfflineModeIsEnabled) as error:
+            raise CheckpointError(self._explain(error)) from error
+        except OSError as error:
+            raise CheckpointError(
+                f"{file.name} of {self.page} stopped on its way ({error});"
+                " run the command again and it goes on from there."
+            ) from error
 
-    def _fetch_one(self, file: RemoteFile, target: Path) -> None:
+    def _fetch(self, file: RemoteFile, target: Path, tell: Tell) -> None:
         path, part = target / file.name, _part(file, target)
         verified = read_checksums(target)
         if path.exists():
@@ -98,6 +103,7 @@ class Repository:
                 and path.stat().st_size == file.size
             ):
                 return
+            tell("checking", file.size)
             digest = sha256(path)
             if not file.is_like(path, digest):
                 raise CheckpointError(
@@ -109,13 +115,14 @@ class Repository:
         with part.open("ab") as stream:
             http_get(
                 hf_hub_url(self.name, file.name, revision=self.revision, endpoint=self._api.endpoint),
-                stream,
+                cast(BinaryIO, _Watched(stream, lambda size: tell("fetching", size))),
                 resume_size=stream.tell(),
                 # Compressed on the way, a file could not be taken up in the middle.
                 headers=build_hf_headers(token=self._api.token) | {"Accept-Encoding": "identity"},
                 expected_size=file.size,
                 displayed_filename=file.name,
             )
+        tell("checking", file.size)
         digest = sha256(part)
         if not file.is_like(part, digest):
             part.unlink()
@@ -138,6 +145,41 @@ class Repository:
             f"{self.page} can't be reached ({reason});"
             " run the command again later, it goes on where it stopped."
         )
+
+
+def fetch(
+    wanted: Sequence[tuple[Repository, list[RemoteFile], Path]], progress: Progress | None = None
+) -> None:
+    """Bring files of repositories into their folders. Raises `CheckpointError`, also when the disk is too
+    small for all of them."""
+    _require_space(wanted)
+    total = sum(file.size for _, files, _ in wanted for file in files)
+    done = 0
+    for repository, files, target in wanted:
+        for file in files:
+
+            def tell(stage: str, size: int, before: int = done, name: str = file.name) -> None:
+                if progress is not None:
+                    progress(stage, name, before + size, total)
+
+            repository.fetch(file, target, tell)
+            done += file.size
+            tell("fetching", file.size)
+
+
+class _Watched:
+    """A file that tells how long it has become, for what can only write to it."""
+
+    def __init__(self, stream: BinaryIO, tell: Callable[[int], None]):
+        self._stream, self._tell = stream, tell
+
+    def write(self, data: bytes) -> int:
+        written = self._stream.write(data)
+        self._tell(self._stream.tell())
+        return written
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def sha256(path: Path) -> str:
@@ -169,13 +211,21 @@ def _part(file: RemoteFile, target: Path) -> Path:
     return path.with_name(f"{path.name}.{(file.sha256 or file.blob_id)[:12]}.part")
 
 
-def _require_space(files: list[RemoteFile], target: Path) -> None:
-    missing = [file for file in files if not (target / file.name).exists()]
-    parts = [_part(file, target) for file in missing]
-    needed = sum(file.size for file in missing) - sum(part.stat().st_size for part in parts if part.exists())
-    free = shutil.disk_usage(next(path for path in (target, *target.parents) if path.exists())).free
+def _require_space(wanted: Sequence[tuple[Repository, list[RemoteFile], Path]]) -> None:
+    """All folders are on one disk."""
+    missing = [
+        (file, target) for _, files, target in wanted for file in files if not (target / file.name).exists()
+    ]
+    parts = [_part(file, target) for file, target in missing]
+    needed = sum(file.size for file, _ in missing) - sum(
+        part.stat().st_size for part in parts if part.exists()
+    )
+    if not missing:
+        return
+    folder = missing[0][1].parent
+    free = shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
     if needed > free:
         raise CheckpointError(
-            f"{target} needs {needed / 1e9:.1f} GB more and its disk has {free / 1e9:.1f} GB free;"
+            f"{folder} needs {needed / 1e9:.1f} GB more and its disk has {free / 1e9:.1f} GB free;"
             " free some, or name another folder."
         )

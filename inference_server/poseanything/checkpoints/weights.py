@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from .errors import CheckpointError
+from shared.engines import WeightsPart
+
+from .errors import CheckpointError, WeightsMissing
 from .folder import (
     CHECKSUMS,
     PREVIEW_NAMES,
@@ -16,6 +19,9 @@ from .folder import (
     VAE_NAMES,
     find_weights,
 )
+
+if TYPE_CHECKING:
+    from .hub import Progress
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,10 @@ class Source:
     required: tuple[str, ...]
     optional: tuple[str, ...]
     what: str
+
+    @property
+    def page(self) -> str:
+        return f"https://huggingface.co/{self.repository}"
 
 
 POSEANYTHING = Source(
@@ -43,6 +53,15 @@ WAN = Source(
     optional=("LICENSE*",),
     what="the video VAE (2.8 GB), the text encoder (11.4 GB) and its tokenizer",
 )
+PARTS = (
+    (("transformer",), WeightsPart("Transformer", POSEANYTHING.page, "", 12_300_000_000, False)),
+    (("vae",), WeightsPart("Video VAE", WAN.page, "apache-2.0", 2_800_000_000, False)),
+    (
+        ("text_encoder", "tokenizer"),
+        WeightsPart("Text Encoder", WAN.page, "apache-2.0", 11_400_000_000, False),
+    ),
+)
+"""The components of the model as users see them, each about as large as it is on the hub."""
 TIKTOK = "tiktok/*.safetensors"  # the release's weights for dancing people, run without part-aware attention
 
 
@@ -60,7 +79,7 @@ def describe(folder: Path) -> str:
         "python build.py weights gets them from:",
     ]
     for source in (POSEANYTHING, WAN):
-        lines.append(f"  https://huggingface.co/{source.repository} into {folder / source.folder}")
+        lines.append(f"  {source.page} into {folder / source.folder}")
         lines.append(f"    {', '.join(source.required)}: {source.what}")
     try:
         found = find_weights(folder)
@@ -70,6 +89,18 @@ def describe(folder: Path) -> str:
     except CheckpointError as error:
         lines.append(str(error))
     return "\n".join(lines)
+
+
+def describe_parts(folder: Path) -> tuple[WeightsPart, ...]:
+    """What the model needs, and which of it lies in a folder."""
+    missing: frozenset[str] = frozenset()
+    try:
+        find_weights(folder)
+    except WeightsMissing as error:
+        missing = error.missing
+    except CheckpointError:
+        pass  # something else is wrong with what is there
+    return tuple(replace(part, present=missing.isdisjoint(components)) for components, part in PARTS)
 
 
 def check(folder: Path) -> None:
@@ -92,7 +123,7 @@ def check(folder: Path) -> None:
             print(f"checksum right: {path}", flush=True)
 
 
-def download(folder: Path, *, tiktok: bool = False) -> None:
+def download(folder: Path, *, tiktok: bool = False, progress: Progress | None = None) -> None:
     """Get what the model needs into `folder`, saying under which licence.
 
     The token is the environment's HF_TOKEN. With HF_HUB_OFFLINE set nothing is fetched, only looked for.
@@ -102,18 +133,25 @@ def download(folder: Path, *, tiktok: bool = False) -> None:
         replace(POSEANYTHING, required=(*POSEANYTHING.required, TIKTOK)) if tiktok else POSEANYTHING,
         WAN,
     ]
-    fetch_sources(wanted, folder)
+    fetch_sources(wanted, folder, progress)
     find_weights(folder)
     print(f"The weights in {folder} are complete.")
 
 
-def fetch_sources(sources: Sequence[Source], folder: Path) -> None:
+def fetch_sources(sources: Sequence[Source], folder: Path, progress: Progress | None = None) -> None:
     """Get what of some repositories is wanted into `folder`, saying under which licence and how much it is;
     see `download`."""
-    from huggingface_hub import constants
+    try:
+        from huggingface_hub import constants
 
-    from .hub import Repository
+        from .hub import Repository, fetch
+    except ModuleNotFoundError as error:
+        raise CheckpointError(
+            f"Weights are fetched with {error.name}, which is not installed;"
+            " run python build.py setup --model."
+        ) from error
 
+    wanted = []
     for source in () if constants.is_offline_mode() else sources:
         repository = Repository(source.repository)
         files = repository.select(source.required, source.optional)
@@ -123,4 +161,5 @@ def fetch_sources(sources: Sequence[Source], folder: Path) -> None:
             f"  {len(files)} files, {sum(file.size for file in files) / 1e9:.1f} GB, into {target}",
             flush=True,
         )
-        repository.fetch(files, target)
+        wanted.append((repository, files, target))
+    fetch(wanted, progress)
