@@ -3,8 +3,20 @@
 
 from . import control, engine_settings, operators, rig, sequencer, session, settings, ui
 from .live import view as live_view
+from .texts import translation
 
-_MODULES = (sequencer, session, rig, settings, engine_settings, control, live_view, operators, ui)
+_MODULES = (
+    translation,
+    sequencer,
+    session,
+    rig,
+    settings,
+    engine_settings,
+    control,
+    live_view,
+    operators,
+    ui,
+)
 
 
 def register() -> None:

@@ -32,6 +32,8 @@ from .shared import wire
 from .shared.engines import EngineDescription, Guidance, GuiderDescription, OptionDescription, Preset
 from .shared.messages import Welcome
 from .shared.schema import MessageError
+from .texts import say
+from .texts.translation import in_context
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +131,15 @@ def unavailable(scene: bpy.types.Scene, engine: EngineDescription) -> list[str]:
             gone = [item.name for item in getattr(group, identifier) if item.name not in names]
         else:
             continue
-        sentences += [f"{option.label}: {engine.label} has no {name!r}; it is left out." for name in gone]
+        sentences += [
+            say(
+                "{option}: {engine} has no {name!r}; it is left out.",
+                option=option.label,
+                engine=engine.label,
+                name=name,
+            )
+            for name in gone
+        ]
     return sentences
 
 
@@ -193,7 +203,12 @@ def restore(scene: bpy.types.Scene, engine: EngineDescription, kept: Mapping[str
     as it is; gives a sentence for each."""
     group, notices = group_of(scene, engine.name), []
     if group is None:
-        return [f"{engine.label} was never described by a server; its settings are left as they are."]
+        return [
+            say(
+                "{engine} was never described by a server; its settings are left as they are.",
+                engine=engine.label,
+            )
+        ]
     steps = kept.get("num_inference_steps")
     if engine.uses_steps and isinstance(steps, int):
         setattr(group, STEPS, steps)
@@ -203,7 +218,13 @@ def restore(scene: bpy.types.Scene, engine: EngineDescription, kept: Mapping[str
     guider = engine.guider(guided.get("guider", "none"))
     if guider is None:
         if engine.guiders or guided.get("guider", "none") != "none":
-            notices.append(f"{engine.label} has no guidance {guided.get('guider')!r}; it is left as it was.")
+            notices.append(
+                say(
+                    "{engine} has no guidance {name!r}; it is left as it was.",
+                    engine=engine.label,
+                    name=guided.get("guider"),
+                )
+            )
         return notices
     parameters = dict(guided.get("parameters", {}))
     known = {about.name: about for about in guider.parameters}
@@ -217,11 +238,13 @@ def restore(scene: bpy.types.Scene, engine: EngineDescription, kept: Mapping[str
 
 def _restore(group, owner, option: OptionDescription | None, name: str, value: Any, guider: str = "") -> list:
     if option is None:
-        return [f"{owner.label} has no option {name!r} any more; it is left out."]
+        return [
+            say("{engine} has no option {name!r} any more; it is left out.", engine=owner.label, name=name)
+        ]
     try:
         value = option.check(value)
     except MessageError as error:
-        return [f"{error} It is left as it was."]
+        return [say("{what} It is left as it was.", what=error)]
     _set(group, parameter_property(guider, name) if guider else option_property(name), option, value)
     return []
 
@@ -331,6 +354,7 @@ def _add(engine: EngineDescription) -> None:
     name = _identifier("POSEANYTHING_PG", engine.name)
     made.append(type(name, (bpy.types.PropertyGroup,), {"__annotations__": annotations}))
     for cls in made:
+        in_context(cls)
         bpy.utils.register_class(cls)
     _classes[engine.name] = made
     setattr(bpy.types.Scene, attribute(engine.name), PointerProperty(type=made[-1]))
@@ -348,7 +372,7 @@ def _remove(engine: str) -> None:
 def _strength_class(engine: EngineDescription, option: OptionDescription) -> type:
     strength = FloatProperty(
         name="Strength",
-        description=f"Strength of this entry of {option.label}",
+        description=say("Strength of this entry of {option}", option=option.label),
         default=min(max(1.0, option.minimum), option.maximum),
         min=option.minimum,
         max=option.maximum,

@@ -18,6 +18,7 @@ from bpy.props import (
 
 from . import session
 from .path_options import RELATIVE
+from .texts.translation import shown, tell
 
 BEST_ENGINE = (
     "AUTO",
@@ -42,10 +43,10 @@ _items: dict[str, list] = {}
 def _engine_items(self, context):
     names = [BEST_ENGINE]
     for engine in session.get().engines:
-        ready = "" if engine.ready else " (not ready)"
-        names.append(
-            (engine.name, f"{engine.label}{ready}", engine.summary if engine.ready else engine.reason)
-        )
+        label, about = engine.label, shown(engine.summary)
+        if not engine.ready:
+            label, about = tell("{engine} (not ready)", engine=label), shown(engine.reason)
+        names.append((engine.name, label, about))
     if self.engine_name and all(name != self.engine_name for name, _, _ in names):
         names.append((self.engine_name, self.engine_name, "The server that is connected does not have it"))
     return _keep("engine", names)

@@ -64,7 +64,7 @@ _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u
 def printable(text: str) -> str:
     """What others wrote as one line that can be shown: nothing in it moves a cursor, clears a terminal or
     turns the order of letters round."""
-    return _UNPRINTABLE.sub(" ", text)
+    return _UNPRINTABLE.sub(" ", text) if _UNPRINTABLE.search(text) else text
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,7 @@ from ..shared.messages import (
 from ..shared.pieces import Sender
 from ..shared.schema import MessageError
 from ..takes.writer import NoFrames, TakeWriter, WriteError
+from ..texts import say
 from . import probe
 from .live import LiveView
 
@@ -188,7 +189,12 @@ class BridgeClient:
             probe.connect(str(where))
         except zmq.ZMQError as error:
             raise ValueError(
-                f"Nothing can be reached at {self.address} ({error.strerror}); write it as {DEFAULT_ADDRESS}."
+                say(
+                    "Nothing can be reached at {address} ({reason}); write it as {usual}.",
+                    address=self.address,
+                    reason=error.strerror,
+                    usual=DEFAULT_ADDRESS,
+                )
             ) from error
         finally:
             probe.close(linger=0)
@@ -291,7 +297,7 @@ class BridgeClient:
             log.exception("The client's thread ended")
             self._set_link(
                 REFUSED,
-                "The connection broke down inside Blender; disable the extension and enable it again.",
+                say("The connection broke down inside Blender; disable the extension and enable it again."),
             )
             raise
 
@@ -400,8 +406,11 @@ class _Connection:
             self.connecting = True
         elif probe.look(self.address) == probe.LOCKED:
             self._refuse(
-                f"The server at {address} is not yours; ask who runs it for an invitation, and paste its "
-                "token in the preferences."
+                say(
+                    "The server at {address} is not yours; ask who runs it for an invitation, and paste "
+                    "its token in the preferences.",
+                    address=address,
+                )
             )
 
     def _obey(self) -> None:
@@ -522,12 +531,15 @@ class _Connection:
             self.greeted = 0.0
         elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
             self._refuse(
-                f"The server at {self.address} does not let your key in (any more); ask who runs it for a "
-                "new invitation."
+                say(
+                    "The server at {address} does not let your key in (any more); ask who runs it for a new "
+                    "invitation.",
+                    address=self.address,
+                )
             )
         elif event == zmq.EVENT_DISCONNECTED and self.attached:
             self.gave_up = True
-            self._break("The connection to the server broke.")
+            self._break(say("The connection to the server broke."))
         elif event == zmq.EVENT_DISCONNECTED:
             self.gave_up = self.doubtful = True
         elif event == zmq.EVENT_CONNECT_RETRIED:
@@ -545,13 +557,19 @@ class _Connection:
             self._refuse(self._stranger())
         elif seen == probe.OPEN:
             self._refuse(
-                f"The server at {self.address} is of an earlier release; install the same release of the "
-                "extension and the server."
+                say(
+                    "The server at {address} is of an earlier release; install the same release of the "
+                    "extension and the server.",
+                    address=self.address,
+                )
             )
         elif self.locked_out > 1:  # once may have been a server that was just ending
             self._refuse(
-                f"The server at {self.address} is not the one that your keys are for; ask who runs it for an "
-                "invitation, and paste its token in the preferences."
+                say(
+                    "The server at {address} is not the one that your keys are for; ask who runs it for an "
+                    "invitation, and paste its token in the preferences.",
+                    address=self.address,
+                )
             )
 
     def _slept(self) -> bool:
@@ -572,7 +590,7 @@ class _Connection:
             if self.client.link.state != REFUSED and now - self.heard > SILENCE:
                 # A connection may be dead without either side knowing, as after a laptop's sleep.
                 self._connect()
-                self._break(f"The server has not answered for {SILENCE:.0f} seconds.")
+                self._break(say("The server has not answered for {seconds:.0f} seconds.", seconds=SILENCE))
         elif now >= self.retry_at:
             self.retry_at = now + RETRY
             if self.doubtful:
@@ -665,8 +683,14 @@ class _Connection:
         if written == submission.num_frames > 0:  # it was fetched and let go of before
             self._end(Done(job=name, num_frames=written, seconds=0.0))
             return
-        kept = f" ({written} of {submission.num_frames} frames arrived and are kept)" if written else ""
-        message = f"The server does not have this {submission.writer.what} any more{kept}; start it again."
+        message = say("The server does not have this any more; start it again.")
+        if written:
+            message = say(
+                "The server does not have this clip any more ({written} of {total} frames arrived and are "
+                "kept); generate it again.",
+                written=written,
+                total=submission.num_frames,
+            )
         self._end(Failed(job=name, code="worker", message=message))
 
     def _blame(self, failed: Failed) -> None:
@@ -693,15 +717,19 @@ class _Connection:
         if frame.index != writer.written or frame.index >= writer.num_frames or frame.format != "png":
             self._give_up(
                 frame.job,
-                "The server sent a frame that was not the one expected; install the same release of the "
-                "extension and the server, and generate again.",
+                say(
+                    "The server sent a frame that was not the one expected; install the same release of the "
+                    "extension and the server, and generate again."
+                ),
             )
             return
         if not _is_picture(frame.data, submission.size):
             self._give_up(
                 frame.job,
-                "The server sent a frame that is no PNG picture of the clip's size; install the same release "
-                "of the extension and the server, and generate again.",
+                say(
+                    "The server sent a frame that is no PNG picture of the clip's size; install the same "
+                    "release of the extension and the server, and generate again."
+                ),
             )
             return
         try:
@@ -714,11 +742,11 @@ class _Connection:
     def _finish(self, done: Done) -> None:
         submission, received = self.submissions[done.job], Received(job=done.job)
         if submission.writer.written < submission.num_frames:
-            message = (
-                f"The server ended the clip after {submission.writer.written} of {submission.num_frames} "
-                f"frames (they "
-                "are kept); "
-                "generate again."
+            message = say(
+                "The server ended the clip after {written} of {total} frames (they are kept); generate "
+                "again.",
+                written=submission.writer.written,
+                total=submission.num_frames,
             )
             self._end(Failed(job=done.job, code="internal", message=message), received)
         else:
@@ -732,12 +760,17 @@ class _Connection:
         except MessageError:
             name = None
         if isinstance(name, str) and name in self.submissions:
-            self._give_up(name, f"The server sent something that can't be used: {sentence}")
+            self._give_up(
+                name, say("The server sent something that can't be used: {sentence}", sentence=sentence)
+            )
         elif self.client.link.state != CONNECTED:
             self._refuse(self._stranger())
 
     def _stranger(self) -> str:
-        return f"What answers at {self.client.address} is not a PoseAnything server; choose another address."
+        return say(
+            "What answers at {address} is not a PoseAnything server; choose another address.",
+            address=self.client.address,
+        )
 
     def _refuse(self, sentence: str) -> None:
         """The server can't be used. What it has already waits for a server that can."""

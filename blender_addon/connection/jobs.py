@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from ..shared.messages import Accepted, Cancelled, Done, Failed, FoundPoses, Progress, Queued
 from ..takes.take import Take
 from ..takes.unfinished import Unfinished
+from ..texts import say
 from .client import FramesSaved, Interrupted, Unsent
 
 WAITING, QUEUED, RUNNING, ENCODING = "WAITING", "QUEUED", "RUNNING", "ENCODING"
@@ -64,7 +65,7 @@ class Task:
         elif isinstance(event, Failed):
             self.state, self.sentence = FAILED, event.message
         elif isinstance(event, Cancelled):
-            self.state, self.sentence = CANCELLED, f"Cancelled. {self.kept}".rstrip()
+            self.state, self.sentence = CANCELLED, self._cancelled()
 
     def fraction(self) -> float:
         """How much of it is done, 0 to 1."""
@@ -79,24 +80,30 @@ class Task:
     def describe(self) -> str:
         """Where it stands, in a few words."""
         if self.state == WAITING:
-            return "Waiting for the server"
+            return say("Waiting for the server")
         if self.state == INTERRUPTED:
-            return f"Interrupted{self._reached()}, waiting for the server"
+            return self._interrupted()
         if self.state == QUEUED:
-            return f"Queued, {self.position} before it" if self.position else "Next in the queue"
+            if not self.position:
+                return say("Next in the queue")
+            return say("Queued, {position} before it", position=self.position)
         if self.ended:
             return self.sentence
         text, left = self._doing(), self.seconds_left()
-        return text if left is None else f"{text}, {duration(left)} left"
+        return text if left is None else say("{what}, {time} left", what=text, time=duration(left))
 
-    def _reached(self) -> str:
-        """How far it was when it was interrupted."""
-        return ""
+    def _interrupted(self) -> str:
+        return say("Interrupted, waiting for the server")
+
+    def _cancelled(self) -> str:
+        return say("Cancelled.")
 
     def _doing(self) -> str:
         if self.total:
-            return f"{self.stage.capitalize()} {self.step} of {self.total}"
-        return self.stage.capitalize() or "Starting"
+            return say(
+                "{stage} {step} of {total}", stage=_stage(self.stage), step=self.step, total=self.total
+            )
+        return _stage(self.stage) if self.stage else say("Starting")
 
 
 @dataclass(kw_only=True)
@@ -136,14 +143,29 @@ class Job(Task):
 
     def describe(self) -> str:
         if self.state == ENCODING:
-            return "Encoding the movie"
-        return f"{self.frames} frames" if self.state == DONE else super().describe()
+            return say("Encoding the movie")
+        return say("{frames} frames", frames=self.frames) if self.state == DONE else super().describe()
 
-    def _reached(self) -> str:
-        return f" at frame {self.frames} of {self.take.num_frames}" if self.frames else ""
+    def _interrupted(self) -> str:
+        if not self.frames:
+            return super()._interrupted()
+        return say(
+            "Interrupted at frame {frames} of {total}, waiting for the server",
+            frames=self.frames,
+            total=self.take.num_frames,
+        )
+
+    def _cancelled(self) -> str:
+        if not self.frames:
+            return super()._cancelled()
+        return say(
+            "Cancelled. {frames} of {total} frames are kept.", frames=self.frames, total=self.take.num_frames
+        )
 
     def _doing(self) -> str:
-        return f"Frame {self.frames} of {self.take.num_frames}" if self.frames else super()._doing()
+        if not self.frames:
+            return super()._doing()
+        return say("Frame {frames} of {total}", frames=self.frames, total=self.take.num_frames)
 
 
 @dataclass(kw_only=True)
@@ -162,6 +184,18 @@ class PoseSearch(Task):
             self.state, self.sentence, self.found = DONE, event.note, event
         else:
             super().hear(event)
+
+
+def _stage(name: str) -> str:
+    """A stage of an engine's, to be shown; another than these is shown as it is called."""
+    known = {
+        "loading": say("Loading"),
+        "encoding": say("Encoding"),
+        "denoising": say("Denoising"),
+        "decoding": say("Decoding"),
+        "drawing": say("Drawing"),
+    }
+    return known.get(name) or name.capitalize()
 
 
 def duration(seconds: float) -> str:

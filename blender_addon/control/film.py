@@ -31,6 +31,7 @@ from ..shared import openpose
 from ..shared.engines import EngineDescription
 from ..shared.raster import draw_pose
 from ..takes.take import claim_folder
+from ..texts import say
 from ..view import SceneCamera, Viewport
 from ..view.projection import Projector
 from .cylinders import BEHIND, RADIUS, draw_cylinders, soften
@@ -72,7 +73,7 @@ def export_control_videos(
         clip = yield from _first_half(export_clip(context, options, record))
         kinds, findings = record.possible(kinds)
         if not kinds:
-            raise ExportError(f"Nothing can be exported: {findings[0].sentence}")
+            raise ExportError(say("Nothing can be exported: {why}", why=findings[0].sentence))
         folder, name = claim_folder(output, f"{settings.take_name or context.scene.name} control")
         finished = False
         try:
@@ -80,7 +81,11 @@ def export_control_videos(
             finished = True
         except OSError as error:
             raise ExportError(
-                f"{folder} can't be written to: {error.strerror}; choose another folder."
+                say(
+                    "{folder} can't be written to: {reason}; choose another folder.",
+                    folder=folder,
+                    reason=error.strerror,
+                )
             ) from error
         finally:
             if not finished:
@@ -112,7 +117,15 @@ def _write(record, clip, kinds, planned, folder, scratch, as_movies, render) -> 
         movies[folder / f"{kind}.mp4"] = listed = []
         for index in range(planned.num_frames):
             done = EXPORTING + 0.4 * (place * planned.num_frames + index) / total
-            step = ExportStep(done, f"{KINDS[kind][0]}: frame {index + 1} of {planned.num_frames}")
+            step = ExportStep(
+                done,
+                say(
+                    "{video}: frame {index} of {total}",
+                    video=say(KINDS[kind][0]),
+                    index=index + 1,
+                    total=planned.num_frames,
+                ),
+            )
             yield step
             drawn = yield from under_step(step, record.draw(kind, index, clip))
             packed = yield from under_step(step, encode_png(drawn, level=1 if as_movies else 4))
@@ -123,7 +136,7 @@ def _write(record, clip, kinds, planned, folder, scratch, as_movies, render) -> 
         try:
             while not encoding.poll():
                 done = 0.9 + 0.1 * encoding.begun / len(movies)
-                yield ExportStep(done, "Encoding the movies", waiting=True)
+                yield ExportStep(done, say("Encoding the movies"), waiting=True)
             encoding.result()
         finally:
             encoding.close()
@@ -182,12 +195,15 @@ class _Record:
         """The kinds that there is something to draw of, and a finding for each of the others."""
         left_out = []
         if OPENPOSE in kinds and not any(strokes.is_person for strokes in self._strokes):
-            left_out.append((OPENPOSE, "no armature is a person's"))
+            left_out.append((OPENPOSE, say("no armature is a person's")))
         for kind in (PARTS, MASK):
             if kind in kinds and not self._sightings:
-                left_out.append((kind, "no mesh is bound to the armature"))
+                left_out.append((kind, say("no mesh is bound to the armature")))
         missing = dict(left_out)
-        findings = [Finding(f"{KINDS[kind][0]} was left out: {why}.") for kind, why in left_out]
+        findings = [
+            Finding(say("{video} was left out: {why}.", video=say(KINDS[kind][0]), why=why))
+            for kind, why in left_out
+        ]
         return [kind for kind in kinds if kind not in missing], findings
 
     def draw(self, kind: str, index: int, clip: ExportedClip) -> Iterator[None]:

@@ -12,6 +12,7 @@ from ..errors import ExportError
 from ..rig.animation import followers, keyed_frames, movers
 from ..rig.limbs import choose_limbs
 from ..rig.skin import FLESH_TYPES
+from ..texts import say
 from .creatures import dress
 
 MAX_FRAMES = 81
@@ -36,27 +37,38 @@ def import_rig(context: bpy.types.Context, path: Path, action: str | None = None
         ".blend": lambda: _append(context, path),
     }
     if not path.is_file():
-        raise RigFileError(f"There is no file {path}; name an existing .glb, .gltf, .fbx, .blend or .bvh.")
+        raise RigFileError(
+            say("There is no file {path}; name an existing .glb, .gltf, .fbx, .blend or .bvh.", path=path)
+        )
     if path.suffix.lower() not in loaders:
         raise RigFileError(
-            f"{path.name} is of a kind that can't be imported; choose a .glb, .gltf, .fbx, .blend or .bvh."
+            say(
+                "{path} is of a kind that can't be imported; choose a .glb, .gltf, .fbx, .blend or .bvh.",
+                path=path.name,
+            )
         )
     try:
         loaders[path.suffix.lower()]()
     except Exception as error:  # an importer is somebody else's code and raises what it likes
         raise RigFileError(
-            f"{path.name} can't be read: {_reason(error, path)}; choose another file."
+            say(
+                "{path} can't be read: {reason}; choose another file.",
+                path=path.name,
+                reason=_reason(error, path),
+            )
         ) from error
     rigs = [item for item in context.scene.objects if item.type == "ARMATURE" and item.data.bones]
     if not rigs:
-        raise RigFileError(f"{path.name} holds no armature with bones; choose a file with a rig in it.")
+        raise RigFileError(
+            say("{path} holds no armature with bones; choose a file with a rig in it.", path=path.name)
+        )
     rig = max(rigs, key=lambda item: len(item.data.bones))
     _play(context.scene, rig, path, action)
     if not bodies_of(context.scene, rig):
         try:
             dress(context, rig, _tubes(rig))
         except ExportError as error:
-            raise RigFileError(f"{path.name} can't be used: {error}") from error
+            raise RigFileError(say("{path} can't be used: {error}", path=path.name, error=error)) from error
     return rig
 
 
@@ -127,7 +139,14 @@ def _play(scene: bpy.types.Scene, rig: bpy.types.Object, path: Path, name: str |
         matching = [item for item in actions if item.name.lower().startswith(name.lower())]
         if not matching:
             found = ", ".join(item.name for item in actions) or "none"
-            raise RigFileError(f"{path.name} has no action named {name}; it has {found}.")
+            raise RigFileError(
+                say(
+                    "{path} has no action named {name}; it has {found}.",
+                    path=path.name,
+                    name=name,
+                    found=found,
+                )
+            )
         rig.animation_data_create()
         for track in list(rig.animation_data.nla_tracks):
             rig.animation_data.nla_tracks.remove(track)

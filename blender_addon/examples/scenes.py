@@ -14,6 +14,7 @@ from mathutils import Vector
 from ..errors import ExportError
 from ..ground_truth.surfaces import evaluated_mesh
 from ..rig.skin import read_points
+from ..texts import say
 from .creatures import animate_walk, build_fox
 from .rig_files import bodies_of
 
@@ -35,12 +36,12 @@ def example_shot(context: bpy.types.Context, seed: int = 0) -> bpy.types.Object:
 
 def example_steps(context: bpy.types.Context, seed: int = 0) -> Iterator[tuple[float, str]]:
     """Do what `example_shot` does step by step: how far it is, from 0 to 1, and what it is about to do."""
-    yield 0.05, "Building the fox's rig"
+    yield 0.05, say("Building the fox's rig")
     set_format(context.scene)
     rig = build_fox(context, seed).rig
-    yield 0.8, "Making it walk"
+    yield 0.8, say("Making it walk")
     animate_walk(rig, FRAMES, seed)
-    yield 0.9, "Building its meadow"
+    yield 0.9, say("Building its meadow")
     stage(context, rig, seed)
 
 
@@ -86,7 +87,13 @@ def _boxes(context: bpy.types.Context, rig: bpy.types.Object) -> np.ndarray:
                 clouds.append(read_points(mesh) @ matrix[:3, :3].T + matrix[:3, 3])
         cloud = np.concatenate(clouds)
         if not len(cloud):
-            raise ExportError(f"Nothing of {rig.name} can be seen in frame {frame}; choose another file.")
+            raise ExportError(
+                say(
+                    "Nothing of {rig} can be seen in frame {frame}; choose another file.",
+                    rig=rig.name,
+                    frame=frame,
+                )
+            )
         boxes.append((cloud.min(0), cloud.max(0)))
     return np.array(boxes)
 

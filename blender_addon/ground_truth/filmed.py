@@ -15,6 +15,7 @@ import bpy
 
 from ..errors import ExportError
 from ..sequencer import footage, strips
+from ..texts import say
 from .scene_render import MARK, call_render
 
 NAME = "PoseAnything Video"
@@ -37,7 +38,7 @@ def film(
         copy.render.filepath = str(folder / "frame")
         for begin in range(frames.start, frames.stop, AT_ONCE):
             copy.frame_start, copy.frame_end = begin, min(begin + AT_ONCE, frames.stop) - 1
-            call_render("EXEC_DEFAULT", copy, animation=True, what="The video's frames")
+            call_render("EXEC_DEFAULT", copy, animation=True, what=say("The video's frames"))
             for path in sorted(folder.iterdir()):
                 data = path.read_bytes()
                 path.unlink()

@@ -9,6 +9,7 @@ import bpy
 import numpy as np
 
 from ..errors import ExportError
+from ..texts import say
 from ..view import Fit, fit
 
 
@@ -67,11 +68,11 @@ def read_picture(path: str) -> np.ndarray:
     try:
         image = bpy.data.images.load(path)
     except RuntimeError:
-        raise ExportError(f"The picture {path} can't be read; choose another one.") from None
+        raise ExportError(say("The picture {path} can't be read; choose another one.", path=path)) from None
     try:
         width, height = image.size
         if not width or not height:
-            raise ExportError(f"The picture {path} can't be read; choose another one.")
+            raise ExportError(say("The picture {path} can't be read; choose another one.", path=path))
         pixels = np.empty((height, width, image.channels), np.float32)
         image.pixels.foreach_get(pixels.ravel())
         linear = image.is_float

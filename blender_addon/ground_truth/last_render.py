@@ -12,6 +12,7 @@ import bpy
 import numpy as np
 
 from ..errors import ExportError
+from ..texts import say
 from .first_frame import read_picture
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -37,8 +38,16 @@ def read_last_render(scene: bpy.types.Scene, camera: bpy.types.Object, frame: fl
                     "The last render does not say what it shows; render the clip's first frame again."
                 )
             raise ExportError(
-                f"The last render shows frame {shown[2]} of {shown[0]} through {shown[1]}, the clip begins "
-                f"with frame {frame:g} of {scene.name} through {camera.name}; go there and press F12."
+                say(
+                    "The last render shows frame {shown} of {shown_scene} through {shown_camera}, the "
+                    "clip begins with frame {frame:g} of {scene} through {camera}; go there and press F12.",
+                    shown=shown[2],
+                    shown_scene=shown[0],
+                    shown_camera=shown[1],
+                    frame=frame,
+                    scene=scene.name,
+                    camera=camera.name,
+                )
             )
         return read_picture(str(path))
 

@@ -18,6 +18,7 @@ from mathutils import Matrix
 
 from ..errors import ExportCancelled, ExportError
 from ..rig.unkeyed import unkeyed_kept
+from ..texts import say
 from ..times import go_to
 from ..view import Fit, SceneCamera, Viewport
 from .first_frame import read_picture
@@ -199,7 +200,7 @@ def _stand_in(copy: bpy.types.Scene, view: Viewport) -> bpy.types.Object:
     return camera
 
 
-def call_render(how: str, copy: bpy.types.Scene, animation: bool, what: str = "The first frame") -> None:
+def call_render(how: str, copy: bpy.types.Scene, animation: bool, what: str = say("The first frame")) -> None:
     """Render a scene without a window for it. Raises `ExportError`, in whose sentence `what` can't be
     rendered."""
     preferences = bpy.context.preferences.view
@@ -210,7 +211,11 @@ def call_render(how: str, copy: bpy.types.Scene, animation: bool, what: str = "T
     except RuntimeError as error:
         reason = str(error).strip().removeprefix("Error: ").splitlines()[0].rstrip(".")
         raise ExportError(
-            f"{what} can't be rendered ({reason}); fix that or choose another source."
+            say(
+                "{what} can't be rendered ({reason}); fix that or choose another source.",
+                what=what,
+                reason=reason,
+            )
         ) from None
     finally:
         preferences.render_display_type = display
@@ -224,7 +229,9 @@ def _result(copy: bpy.types.Scene, placed: Fit) -> np.ndarray:
         try:
             bpy.data.images["Render Result"].save_render(path, scene=copy)
         except (KeyError, RuntimeError) as error:
-            raise ExportError(f"The rendered first frame can't be read ({error}); generate again.") from None
+            raise ExportError(
+                say("The rendered first frame can't be read ({error}); generate again.", error=error)
+            ) from None
         pixels = read_picture(path)
     return pixels[placed.top : placed.top + placed.height, placed.left : placed.left + placed.width]
 

@@ -22,6 +22,7 @@ from ..rig.skin import (
     read_triangles,
 )
 from ..rig.subjects import Rig
+from ..texts import say
 from .visibility import is_shown
 
 STRONGEST = 4
@@ -170,7 +171,7 @@ def find_surfaces(rigs: Sequence[Rig], depsgraph: bpy.types.Depsgraph) -> list[S
             if key in taken or not (bound or bone or (obj in along and not others)):
                 continue
             if obj.mode == "EDIT":
-                raise ExportError(f"The mesh {obj.name} is in Edit Mode; leave it first.")
+                raise ExportError(say("The mesh {mesh} is in Edit Mode; leave it first.", mesh=obj.name))
             taken.add(key)
             if obj.type in FLESH_TYPES:
                 surfaces.append(Surface(obj, rig, bone))
@@ -311,7 +312,10 @@ class Skinning:
             vertices = surface.obj.evaluated_get(evaluated()).data.vertices
             if len(vertices) != count:
                 raise ExportError(
-                    f"The mesh of {surface.obj.name} was changed while it was exported; export again."
+                    say(
+                        "The mesh of {mesh} was changed while it was exported; export again.",
+                        mesh=surface.obj.name,
+                    )
                 )
             batch = range(begin, min(begin + BATCH, count))
             found += [(i, group.group, group.weight) for i in batch for group in vertices[i].groups]

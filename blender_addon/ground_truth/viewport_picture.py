@@ -10,6 +10,7 @@ import numpy as np
 from mathutils import Matrix
 
 from ..errors import ExportError
+from ..texts import say
 from ..view import Fit
 from ..view.camera import Lens
 
@@ -37,7 +38,12 @@ def draw_viewport(
             offscreen = gpu.types.GPUOffScreen(width, height)
         except Exception as error:
             raise ExportError(
-                f"The viewport can't be drawn at {width} x {height} ({error}); choose a smaller size."
+                say(
+                    "The viewport can't be drawn at {width} x {height} ({error}); choose a smaller size.",
+                    width=width,
+                    height=height,
+                    error=error,
+                )
             ) from error
         restored.callback(offscreen.free)
         offscreen.draw_view3d(

@@ -17,6 +17,7 @@ from .. import handlers, session
 from ..connection.client import BridgeClient
 from ..errors import ExportError
 from ..shared.messages import LiveEnded, LivePicture, LivePose, LiveReady
+from ..texts import say
 from .opening import Opened, outdated
 from .picture import IMAGE, Picture
 
@@ -124,7 +125,7 @@ class Live:
     def poll(self) -> bool:
         """Take in what the server has answered; whether there was anything."""
         if session.get().bridge.client is not self._client:
-            self.end("The connection to the server was closed; switch Live on again.")
+            self.end(say("The connection to the server was closed; switch Live on again."))
             return True
         shown, answers = self.fetch(), self._answers
         self._answers = []
@@ -159,7 +160,7 @@ class Live:
             self.sentence = str(error)
             return False
         except ReferenceError:
-            self.stale, self.sentence = True, "An armature that was followed is gone; refresh Live."
+            self.stale, self.sentence = True, say("An armature that was followed is gone; refresh Live.")
             return False
         self.stale, self.sentence = why == "picture", ""
         return why == "scene"
@@ -194,7 +195,12 @@ def _tick() -> float | None:
         _refresh()
     except Exception as error:  # a timer that raises is never called again
         log.exception("The live view failed")
-        _live.end(f"Live has a fault ({error}); the system console has the details for a bug report.")
+        _live.end(
+            say(
+                "Live has a fault ({error}); the system console has the details for a bug report.",
+                error=error,
+            )
+        )
         return None
     return WAITING if _live._sent else RESTING
 

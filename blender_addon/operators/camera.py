@@ -12,6 +12,7 @@ from ..errors import ExportError
 from ..request.range import frame_range
 from ..request.subjects import find_subjects
 from ..request.view import find_viewport
+from ..texts.translation import shown
 from ..view.camera import render_size
 
 MARGIN = 1.15
@@ -71,7 +72,7 @@ class POSEANYTHING_OT_frame_subject(bpy.types.Operator):
         try:
             points = motion_points(context, armatures, *frame_range(scene, settings))
         except ExportError as error:
-            self.report({"ERROR"}, str(error))
+            self.report({"ERROR"}, shown(error))
             return {"CANCELLED"}
         camera = scene.camera
         if camera is None or not _is_free(camera):

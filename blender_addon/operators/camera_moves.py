@@ -18,6 +18,8 @@ from ..request.subjects import find_subjects
 from ..request.view import find_viewport
 from ..rig.animation import keyed_frames
 from ..rig.unkeyed import unkeyed_kept
+from ..texts import say
+from ..texts.translation import shown, tell
 from ..times import frame_rate, to_animation, to_scene
 from ..view import SceneCamera, Viewport
 from ..view.camera import render_size
@@ -86,7 +88,7 @@ class POSEANYTHING_OT_add_camera_move(bpy.types.Operator):
         try:
             self._add(context, *frame_range(scene, settings))
         except ExportError as error:
-            self.report({"ERROR"}, str(error))
+            self.report({"ERROR"}, shown(error))
             return {"CANCELLED"}
         settings.view, settings.camera_source = "CAMERA", "SCENE"
         return {"FINISHED"}
@@ -261,14 +263,15 @@ class POSEANYTHING_OT_record_camera(bpy.types.Operator):
         try:
             first, last = frame_range(scene, scene.poseanything)
         except ExportError as error:
-            self.report({"ERROR"}, str(error))
+            self.report({"ERROR"}, shown(error))
             return {"CANCELLED"}
         found = find_viewport(context)
         self._restored = ExitStack()
         self._restored.enter_context(unkeyed_kept(scene, scene.frame_current, scene.frame_subframe))
         if not found[1].data.is_perspective:
             self.report(
-                {"ERROR"}, "The 3D view has no perspective; switch to perspective (Numpad 5) and record."
+                {"ERROR"},
+                tell("The 3D view has no perspective; switch to perspective (Numpad 5) and record."),
             )
             return {"CANCELLED"}
         scene.frame_set(first)
@@ -283,15 +286,19 @@ class POSEANYTHING_OT_record_camera(bpy.types.Operator):
         recording = self._recording
         if event.type == "ESC" and event.value == "PRESS":
             self._leave(context)
-            self.report({"INFO"}, "The recording was discarded")
+            self.report({"INFO"}, tell("The recording was discarded"))
             return {"CANCELLED"}
         if recording.ended or (event.type in {"RET", "NUMPAD_ENTER"} and event.value == "PRESS"):
             self._leave(context)
             return self._keep(context, recording)
         if event.type == "TIMER":
             frame, (first, last) = recording.frame, recording.frames
-            begun = f"Frame {int(frame)} of {first} to {last}" if frame >= first else "Recording begins"
-            context.workspace.status_text_set(f"{begun}   Enter: End   Esc: Discard")
+            begun = (
+                say("Frame {frame} of {first} to {last}", frame=int(frame), first=first, last=last)
+                if frame >= first
+                else say("Recording begins")
+            )
+            context.workspace.status_text_set(tell("{begun}   Enter: End   Esc: Discard", begun=begun))
         return {"PASS_THROUGH"}
 
     def _leave(self, context):
@@ -306,7 +313,7 @@ class POSEANYTHING_OT_record_camera(bpy.types.Operator):
 
     def _keep(self, context, recording: _Recording):
         if len(recording.flight) < 2:
-            self.report({"ERROR"}, "Nothing was recorded; fly for longer.")
+            self.report({"ERROR"}, tell("Nothing was recorded; fly for longer."))
             return {"CANCELLED"}
         _Recording.last = recording
         return self.execute(context)
@@ -315,12 +322,12 @@ class POSEANYTHING_OT_record_camera(bpy.types.Operator):
         """Key the last flight; again, with other values, where the user adjusts the last operation."""
         recording = _Recording.last
         if recording is None:
-            self.report({"ERROR"}, "Nothing was recorded yet.")
+            self.report({"ERROR"}, tell("Nothing was recorded yet."))
             return {"CANCELLED"}
         camera = keep_flight(
             context, recording.flight, *recording.frames, self.smoothing, self.new_camera, self.blend
         )
-        self.report({"INFO"}, f"Recorded on {camera.name}")
+        self.report({"INFO"}, tell("Recorded on {camera}", camera=camera.name))
         return {"FINISHED"}
 
 

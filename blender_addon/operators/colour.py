@@ -5,6 +5,7 @@ from __future__ import annotations
 import bpy
 
 from ..sequencer.strips import sequencer_scene
+from ..texts.translation import tell
 
 
 def changes_colours(scene: bpy.types.Scene) -> bool:
@@ -35,7 +36,7 @@ class POSEANYTHING_OT_use_standard_view(bpy.types.Operator):
         except TypeError:
             self.report(
                 {"ERROR"},
-                "This colour configuration has no view transform named Standard; choose one by hand.",
+                tell("This colour configuration has no view transform named Standard; choose one by hand."),
             )
             return {"CANCELLED"}
         view.look, view.exposure, view.gamma = "None", 0.0, 1.0

@@ -6,6 +6,7 @@ import bpy
 
 from ..sequencer import compare, strips, take_list
 from ..takes.take import TakeError
+from ..texts.translation import shown, tell
 
 
 class _ListOperator:
@@ -64,9 +65,9 @@ class POSEANYTHING_OT_switch_take(_ListOperator, bpy.types.Operator):
         try:
             chosen = compare.switch(_scene_of(first), first.take_id, second.take_id)
         except TakeError as error:
-            self.report({"ERROR"}, str(error))
+            self.report({"ERROR"}, shown(error))
             return {"CANCELLED"}
-        self.report({"INFO"}, f"Shown: {(first if chosen == first.take_id else second).name}")
+        self.report({"INFO"}, tell("Shown: {take}", take=(first if chosen == first.take_id else second).name))
         return {"FINISHED"}
 
 

@@ -17,6 +17,7 @@ from ..request.range import clip_range
 from ..request.review import sentences
 from ..request.subjects import find_subjects
 from ..request.view import find_view
+from ..texts.translation import shown, tell
 from .files import engine_to_export_for
 from .stepped import RangeOperator
 
@@ -65,8 +66,8 @@ class POSEANYTHING_OT_export_control_videos(RangeOperator, bpy.types.Operator):
         folder, findings = result
         session.get().findings = findings
         for sentence in sentences(findings):
-            self.report({"WARNING"}, sentence)
-        self.report({"INFO"}, f"Exported to {folder}")
+            self.report({"WARNING"}, shown(sentence))
+        self.report({"INFO"}, tell("Exported to {folder}", folder=folder))
         return {"FINISHED"}
 
 

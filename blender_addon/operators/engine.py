@@ -7,6 +7,7 @@ from bpy.props import EnumProperty, IntProperty, StringProperty
 
 from .. import engine_settings, session
 from ..shared.engines import EngineDescription
+from ..texts.translation import tell
 
 # Blender keeps only a pointer to the strings of a dynamic enumeration: hold on to them here.
 _items: dict[str, list[tuple[str, str, str]]] = {}
@@ -43,7 +44,7 @@ class POSEANYTHING_OT_use_preset(bpy.types.Operator):
         engine = _chosen(context)
         preset = engine.preset(self.preset)
         if preset is None:
-            self.report({"ERROR"}, f"{engine.label} has no such preset; choose another.")
+            self.report({"ERROR"}, tell("{engine} has no such preset; choose another.", engine=engine.label))
             return {"CANCELLED"}
         engine_settings.use_preset(context.scene, engine, preset)
         return {"FINISHED"}
@@ -83,7 +84,7 @@ class POSEANYTHING_OT_add_strength(_StrengthOperator, bpy.types.Operator):
     def execute(self, context):
         table = _table(context, self)
         if table is None or not self.choice:
-            self.report({"ERROR"}, "There is nothing more to add.")
+            self.report({"ERROR"}, tell("There is nothing more to add."))
             return {"CANCELLED"}
         table.add().name = self.choice
         return {"FINISHED"}

@@ -29,6 +29,8 @@ from ..shared.raster import draw_pose
 from ..shared.release import RELEASE
 from ..shared.request_file import SUFFIX, write_request
 from ..takes.take import FIRST_FRAME, claim_folder
+from ..texts import say
+from ..texts.translation import shown, tell
 from .exporting import export_range
 from .stepped import RangeOperator, SteppedOperator
 
@@ -53,7 +55,8 @@ def export_files(context, output: Path, interactive: bool = False) -> Generator[
         carrying = set(request.conditioned_frames())
         for index in range(planned.num_frames):
             step = ExportStep(
-                0.95 + 0.05 * index / planned.num_frames, f"Writing pose {index + 1} of {planned.num_frames}"
+                0.95 + 0.05 * index / planned.num_frames,
+                say("Writing pose {index} of {total}", index=index + 1, total=planned.num_frames),
             )
             yield step
             picture = draw_pose(clip.pose, index)
@@ -64,7 +67,11 @@ def export_files(context, output: Path, interactive: bool = False) -> Generator[
         write_request(folder / f"request{SUFFIX}", request)
     except OSError as error:
         raise ExportError(
-            f"{folder} can't be written to: {error.strerror}; choose another folder."
+            say(
+                "{folder} can't be written to: {reason}; choose another folder.",
+                folder=folder,
+                reason=error.strerror,
+            )
         ) from error
     return folder
 
@@ -104,8 +111,8 @@ class POSEANYTHING_OT_export_skeleton(RangeOperator, bpy.types.Operator):
 
     def finish(self, context, folder):
         for sentence in sentences(session.get().findings):
-            self.report({"WARNING"}, sentence)
-        self.report({"INFO"}, f"Exported to {folder}")
+            self.report({"WARNING"}, shown(sentence))
+        self.report({"INFO"}, tell("Exported to {folder}", folder=folder))
         return {"FINISHED"}
 
 
@@ -138,7 +145,11 @@ class POSEANYTHING_OT_save_first_frame(SteppedOperator, bpy.types.Operator):
                 return shutil.copy(made, folder / f"{name}.png")
             except OSError as error:
                 raise ExportError(
-                    f"{folder} can't be written to: {error.strerror}; choose another folder."
+                    say(
+                        "{folder} can't be written to: {reason}; choose another folder.",
+                        folder=folder,
+                        reason=error.strerror,
+                    )
                 ) from error
 
     def finish(self, context, path):
@@ -147,7 +158,7 @@ class POSEANYTHING_OT_save_first_frame(SteppedOperator, bpy.types.Operator):
             PICTURE,
             f"{relative_folder(Path(path).parent)}{Path(path).name}",
         )
-        self.report({"INFO"}, f"Paint over {path}")
+        self.report({"INFO"}, tell("Paint over {path}", path=path))
         return {"FINISHED"}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bpy
 from bpy.props import IntProperty, StringProperty
 
+from ..texts.translation import tell
 from .limbs import linked_sentence
 
 
@@ -34,7 +35,10 @@ class POSEANYTHING_OT_draw_digits(bpy.types.Operator):
     def execute(self, context):
         rig = bpy.data.objects.get(self.armature)
         if rig is None or rig.type != "ARMATURE":
-            self.report({"ERROR"}, f"There is no armature {self.armature} any more; export again.")
+            self.report(
+                {"ERROR"},
+                tell("There is no armature {armature} any more; export again.", armature=self.armature),
+            )
             return {"CANCELLED"}
         if rig.data.library:
             self.report({"ERROR"}, linked_sentence([rig.data]))

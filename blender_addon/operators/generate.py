@@ -32,6 +32,8 @@ from ..sequencer.edit_scene import target_scene
 from ..shared.engines import check_request
 from ..shared.messages import GenerationRequest
 from ..takes.take import Take, TakeError, claim_folder, frame_name, read_take_request, write_take
+from ..texts import say
+from ..texts.translation import shown
 from .exporting import export_range
 from .serving import await_server, usable_engine
 from .stepped import RangeOperator, SteppedOperator
@@ -57,7 +59,7 @@ def generate(
 
     scene, settings = context.scene, _ranged(context.scene.poseanything, span)
     if reason := export_blocker(context):
-        raise ExportError(f"{reason}, then generate again.")
+        raise ExportError(say("{reason}, then generate again.", reason=reason))
     engine = usable_engine(settings.engine_name)
     notices = engine_settings.unavailable(scene, engine)
     planned, view = clip_range(context, settings, engine), find_view(context, settings)
@@ -124,11 +126,22 @@ def retake_range(
     start, end = times.at(begin), min(last, times.end)
     if end - start < times.step:
         raise ExportError(
-            f"{take.name} has frames {times.start:g} to {times.end:g}; choose two or more of them."
+            say(
+                "{take} has frames {first:g} to {last:g}; choose two or more of them.",
+                take=take.name,
+                first=times.start,
+                last=times.end,
+            )
         )
     picture = take.folder / frame_name(take.name, begin)
     if not picture.is_file():
-        raise TakeError(f"Frame {start:g} of {take.name} is not there; choose a range that begins elsewhere.")
+        raise TakeError(
+            say(
+                "Frame {frame:g} of {take} is not there; choose a range that begins elsewhere.",
+                frame=start,
+                take=take.name,
+            )
+        )
     settings.first_frame_source, settings.first_frame_path = "PICTURE", str(picture)
     request, planned = yield from _film_again(context, take, old, settings, (start, end), interactive)
     fade = 0 if end == times.end else min(FADE, int(planned.times.length) // 2)
@@ -153,7 +166,7 @@ def new_seeds(context, take: Take, count: int) -> Generator[ExportStep, None, li
 
     engine = usable_engine(old.engine)
     if not engine.uses_seed:
-        raise ExportError(f"{engine.label} makes the same of every seed; use Retake.")
+        raise ExportError(say("{engine} makes the same of every seed; use Retake.", engine=engine.label))
     session.get().findings = ()
     return _submit_seeds(context, old, range_of(take, old), take.record, count)
 
@@ -179,7 +192,17 @@ def repeat(context, take: Take) -> Generator[ExportStep, None, list[Job]]:
     request = dataclasses.replace(old, job=uuid.uuid4().hex)
     check_request(request, usable_engine(old.engine))
     changed = scene_settings.changed(context.scene.poseanything, take.record.get("settings", {}))
-    notices = [f"{take.name} is repeated as it was; changed since: {', '.join(changed)}."] if changed else []
+    notices = (
+        [
+            say(
+                "{take} is repeated as it was; changed since: {names}.",
+                take=take.name,
+                names=", ".join(changed),
+            )
+        ]
+        if changed
+        else []
+    )
     session.get().findings = ()
     return [_submit(context, request, range_of(take, old), take.record, notices)]
 
@@ -221,14 +244,14 @@ class GeneratingOperator(SteppedOperator):
         current = session.get()
         for job in jobs:
             for warning in job.warnings:
-                self.report({"WARNING"}, warning)
+                self.report({"WARNING"}, shown(warning))
             job.awaited = self.wait
         while self.wait and any(map(current.in_progress, jobs)):
             current.poll()
             time.sleep(0.01)
         failed = [job for job in jobs if self.wait and job.state != DONE]
         for job in failed:
-            self.report({"ERROR"}, job.sentence)
+            self.report({"ERROR"}, shown(job.sentence))
         return {"CANCELLED"} if failed else {"FINISHED"}
 
 
@@ -308,7 +331,7 @@ class POSEANYTHING_OT_retake_range(TakeOperator, GeneratingOperator, bpy.types.O
             try:
                 take = chosen_take(context, self.take_id)
             except TakeError as error:
-                self.report({"ERROR"}, str(error))
+                self.report({"ERROR"}, shown(error))
                 return {"CANCELLED"}
             scene, first, last = context.scene, math.ceil(take.times.start), math.floor(take.times.end)
             chosen = (

@@ -10,6 +10,8 @@ from pathlib import Path
 import bpy
 from bpy.props import StringProperty
 
+from ..texts import say
+
 PAGES = Path(__file__).parent.parent / "docs"
 """One Markdown file a page, packed from the project's docs/panels."""
 WIDTH = 640
@@ -48,7 +50,7 @@ def read_page(name: str) -> list[tuple[str, str]]:
     try:
         source = (PAGES / f"{name}.md").read_text(encoding="utf-8")
     except OSError:
-        return [("text", f"The page {name} is not there; install the extension again.")]
+        return [("text", say("The page {name} is not there; install the extension again.", name=name))]
     lines: list[tuple[str, str]] = []
     for block in re.split(r"\n\s*\n", source):
         if block.startswith("!["):

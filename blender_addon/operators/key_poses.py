@@ -7,6 +7,7 @@ import bpy
 from ..errors import ExportError
 from ..request.range import clip_range, key_poses, pose_frames
 from ..request.spans import selected_keys
+from ..texts.translation import tell
 from ..times import whole_if_close
 
 
@@ -56,7 +57,7 @@ class POSEANYTHING_OT_key_poses_from_selection(bpy.types.Operator):
     def execute(self, context):
         settings, frames = context.scene.poseanything, set(selected_keys(context))
         if not frames:
-            self.report({"ERROR"}, "Select keys of the rig in a time line first.")
+            self.report({"ERROR"}, tell("Select keys of the rig in a time line first."))
             return {"CANCELLED"}
         _set(settings, frames | _chosen(context))
         return {"FINISHED"}

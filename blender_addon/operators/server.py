@@ -7,6 +7,7 @@ from bpy.props import BoolProperty, StringProperty
 
 from .. import preferences, session
 from ..connection.server import ServerError, find_checkout, parse_server
+from ..texts.translation import shown, tell
 
 
 class POSEANYTHING_OT_start_server(bpy.types.Operator):
@@ -39,7 +40,7 @@ class POSEANYTHING_OT_start_server(bpy.types.Operator):
                 finish=prefs.keep_going,
             )
         except ServerError as error:
-            self.report({"ERROR"}, str(error))
+            self.report({"ERROR"}, shown(error))
             return {"CANCELLED"}
         return {"FINISHED"}
 
@@ -70,7 +71,7 @@ class POSEANYTHING_OT_choose_server_folder(bpy.types.Operator):
         try:
             find_checkout(bpy.path.abspath(self.directory))
         except ServerError as error:
-            self.report({"ERROR"}, str(error))
+            self.report({"ERROR"}, shown(error))
             return {"CANCELLED"}
         preferences.get(context).server_folder = self.directory
         return {"FINISHED"}
@@ -121,7 +122,9 @@ class POSEANYTHING_OT_show_server_log(bpy.types.Operator):
     def execute(self, context):
         text = bpy.data.texts.get("PoseAnything Server Log") or bpy.data.texts.new("PoseAnything Server Log")
         text.from_string("\n".join(session.get().bridge.server.log_tail(200)) + "\n")
-        self.report({"INFO"}, f"The log is in the text '{text.name}'; open it in a Text Editor")
+        self.report(
+            {"INFO"}, tell("The log is in the text '{text}'; open it in a Text Editor", text=text.name)
+        )
         return {"FINISHED"}
 
 

@@ -17,6 +17,7 @@ from ..request.export import ExportStep
 from ..request.finding import Finding, setting
 from ..shared.address import Address
 from ..shared.engines import EngineDescription
+from ..texts import say
 
 START_PATIENCE = 120.0
 """Seconds that a server started from here may take to start."""
@@ -42,7 +43,9 @@ def await_server(context) -> Generator[ExportStep, None, None]:
         starting = bridge.server.state == server.STARTING
         if time.monotonic() - began > (START_PATIENCE if starting else PATIENCE):
             raise ServerError(_nobody_answers(bridge))
-        yield ExportStep(0.0, "Starting the server" if starting else "Looking for the server", waiting=True)
+        yield ExportStep(
+            0.0, say("Starting the server") if starting else say("Looking for the server"), waiting=True
+        )
         current.poll()
     if context.scene.session_uid != chosen:
         raise ExportError("Another scene was opened while the server was awaited; generate again.")
@@ -50,13 +53,15 @@ def await_server(context) -> Generator[ExportStep, None, None]:
 
 def _nobody_answers(bridge) -> str:
     if bridge.client is None:
-        return "The server does not answer yet; see its log in the Server panel."
+        return say("The server does not answer yet; see its log in the Server panel.")
     address = bridge.client.address
     if Address.parse(address).is_loopback:
-        return f"No server answers at {address}; start it in the Server panel."
-    return (
-        f"No server answers at {address}; start it on that computer with 'python build.py serve --address "
-        f"tcp://0.0.0.0:{Address.parse(address).port}', or choose an address on this computer."
+        return say("No server answers at {address}; start it in the Server panel.", address=address)
+    return say(
+        "No server answers at {address}; start it on that computer with 'python build.py serve --address"
+        " tcp://0.0.0.0:{port}', or choose an address on this computer.",
+        address=address,
+        port=Address.parse(address).port,
     )
 
 
@@ -73,10 +78,10 @@ def server_blockers(context) -> list[Finding]:
         return _engine_blockers(context.scene.poseanything.engine_name)
     if not address.is_loopback:
         if not bpy.app.online_access:
-            sentence = f"Blender is set to stay offline, so {address} can't be used"
+            sentence = say("Blender is set to stay offline, so {address} can't be used", address=address)
             return [
                 setting(sentence, "Allow Online Access", "preferences.system.use_online_access", True),
-                _use_this_computer("A server on this computer needs no online access"),
+                _use_this_computer(say("A server on this computer needs no online access")),
             ]
         return []
     if token is not None or bridge.server.is_up or session.get().looking:
@@ -101,11 +106,15 @@ def _use_this_computer(sentence: str) -> Finding:
 def _engine_blockers(name: str) -> list[Finding]:
     engines = session.get().engines
     if name and session.get().engine(name) is None:
-        sentence = f"The server has no engine named {name}"
+        sentence = say("The server has no engine named {name}", name=name)
     elif name and not session.get().engine(name).ready:
         sentence = not_ready(session.get().engine(name))
     elif engines and not any(engine.ready for engine in engines):
-        return [Finding(f"No engine is ready: {' '.join(not_ready(engine) for engine in engines)}")]
+        return [
+            Finding(
+                say("No engine is ready: {names}", names=" ".join(not_ready(engine) for engine in engines))
+            )
+        ]
     else:
         return []
     if not any(engine.ready for engine in engines):
@@ -118,7 +127,7 @@ def not_ready(engine: EngineDescription) -> str:
     return (
         engine.reason
         if engine.reason.startswith(engine.label)
-        else f"{engine.label} can't run: {engine.reason}"
+        else say("{engine} can't run: {reason}", engine=engine.label, reason=engine.reason)
     )
 
 
@@ -126,7 +135,11 @@ def usable_engine(name: str) -> EngineDescription:
     """An engine by name, "" for the best. Raises `ExportError` when it can't be used."""
     engine = session.get().engine(name)
     if engine is None:
-        raise ExportError(f"The server has no {name or 'usable'} engine; choose another in the Engine panel.")
+        raise ExportError(
+            say("The server has no {name} engine; choose another in the Engine panel.", name=name)
+            if name
+            else say("The server has no usable engine; choose another in the Engine panel.")
+        )
     if not engine.ready:
         raise ExportError(not_ready(engine))
     return engine

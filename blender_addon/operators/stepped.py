@@ -12,6 +12,8 @@ from ..request.blockers import export_blocker
 from ..request.export import ExportStep
 from ..shared.schema import MessageError
 from ..takes.take import TakeError
+from ..texts import say
+from ..texts.translation import shown, tell
 
 BAD_INPUT = (ExportError, ServerError, TakeError, MessageError)
 """What is the user's to put right; each says so in one sentence."""
@@ -58,7 +60,7 @@ class SteppedOperator:
     def modal(self, context, event):
         if event.type == "ESC" and event.value == "PRESS":
             self._leave(context)
-            self.report({"INFO"}, "Export cancelled")
+            self.report({"INFO"}, tell("Export cancelled"))
             return {"CANCELLED"}
         if event.type != "TIMER":
             return {"PASS_THROUGH"} if self._waiting else {"RUNNING_MODAL"}
@@ -79,13 +81,15 @@ class SteppedOperator:
             raise
         self._waiting = step.waiting
         session.get().exporting = step
-        context.workspace.status_text_set(f"{step.text} ({step.fraction:.0%})   Esc: Cancel")
+        context.workspace.status_text_set(
+            tell("{what} ({share:.0%})   Esc: Cancel", what=step.text, share=step.fraction)
+        )
         if context.area is not None:
             context.area.tag_redraw()
         return {"PASS_THROUGH"}
 
     def _refuse(self, error: Exception) -> set[str]:
-        self.report({"INFO" if isinstance(error, ExportCancelled) else "ERROR"}, str(error))
+        self.report({"INFO" if isinstance(error, ExportCancelled) else "ERROR"}, shown(error))
         return {"CANCELLED"}
 
     def cancel(self, context):
@@ -103,7 +107,9 @@ class RangeOperator(SteppedOperator):
 
     @classmethod
     def poll(cls, context):
-        reason = export_blocker(context) if session.get().exporting is None else "Wait for the export to end"
+        reason = (
+            export_blocker(context) if session.get().exporting is None else say("Wait for the export to end")
+        )
         if reason:
-            cls.poll_message_set(reason)
+            cls.poll_message_set(shown(reason))
         return not reason

@@ -13,6 +13,8 @@ from ..sequencer import strips, take_list
 from ..sequencer.edit_scene import target_scene
 from ..takes.take import TakeError, read_take
 from ..takes.trash import move_to_trash
+from ..texts import say
+from ..texts.translation import shown, tell
 from .takes import TakeOperator, chosen_take
 
 LISTED = 12
@@ -28,10 +30,10 @@ class POSEANYTHING_OT_open_take(TakeOperator, bpy.types.Operator):
         try:
             folder = chosen_take(context, self.take_id).folder
         except TakeError as error:
-            self.report({"ERROR"}, str(error))
+            self.report({"ERROR"}, shown(error))
             return {"CANCELLED"}
         if not folder.is_dir():
-            self.report({"ERROR"}, f"The folder {folder} is gone.")
+            self.report({"ERROR"}, tell("The folder {folder} is gone.", folder=folder))
             return {"CANCELLED"}
         bpy.ops.wm.path_open(filepath=str(folder))
         return {"FINISHED"}
@@ -56,14 +58,17 @@ class POSEANYTHING_OT_relink_take(bpy.types.Operator):
     def execute(self, context):
         item = take_list.chosen_item(context, self.take_id)
         if item is None:
-            self.report({"ERROR"}, "Choose a take in the list.")
+            self.report({"ERROR"}, tell("Choose a take in the list."))
             return {"CANCELLED"}
         try:
             found = take_list.relink(item, Path(bpy.path.abspath(self.directory)))
         except TakeError as error:
-            self.report({"ERROR"}, str(error))
+            self.report({"ERROR"}, shown(error))
             return {"CANCELLED"}
-        self.report({"INFO"}, f"{item.name} found" if found == 1 else f"{found} takes found")
+        self.report(
+            {"INFO"},
+            tell("{take} found", take=item.name) if found == 1 else tell("{count} takes found", count=found),
+        )
         return {"FINISHED"}
 
 
@@ -85,14 +90,14 @@ class POSEANYTHING_OT_add_take(bpy.types.Operator):
             take = read_take(Path(bpy.path.abspath(self.directory)))
             frames = take.frames_on_disk()
             if not frames:
-                raise TakeError(f"{take.name} has no frames yet.")
+                raise TakeError(say("{take} has no frames yet.", take=take.name))
             target, take_id = target_scene(context, context.scene.poseanything.strips_go_to), uuid.uuid4().hex
             strips.show_frames(target, take_id, take, frames)
             take_list.enter(context.scene, take_id, take, frames)
         except TakeError as error:
-            self.report({"ERROR"}, str(error))
+            self.report({"ERROR"}, shown(error))
             return {"CANCELLED"}
-        self.report({"INFO"}, f"{frames} frames of {take.name}")
+        self.report({"INFO"}, tell("{frames} frames of {take}", frames=frames, take=take.name))
         return {"FINISHED"}
 
 
@@ -110,7 +115,7 @@ class POSEANYTHING_OT_delete_take(bpy.types.Operator):
     def execute(self, context):
         item = take_list.chosen_item(context, self.take_id)
         if item is None:
-            self.report({"ERROR"}, "Choose a take in the list.")
+            self.report({"ERROR"}, tell("Choose a take in the list."))
             return {"CANCELLED"}
         return _delete(self, [item])
 
@@ -136,11 +141,11 @@ class POSEANYTHING_OT_clean_up_takes(bpy.types.Operator):
 
     def draw(self, context):
         found = take_list.unused(context)
-        self.layout.label(text=f"To the trash, takes: {len(found)}")
+        self.layout.label(text=tell("To the trash, takes: {count}", count=len(found)))
         for item in found[:LISTED]:
             self.layout.label(text=item.name, icon="SEQUENCE")
         if len(found) > LISTED:
-            self.layout.label(text=f"and {len(found) - LISTED} more")
+            self.layout.label(text=tell("and {count} more", count=len(found) - LISTED))
 
     def execute(self, context):
         return _delete(self, take_list.unused(context))
@@ -152,18 +157,18 @@ def _delete(operator: bpy.types.Operator, items: list) -> set[str]:
     for take_id, name, folder in [(item.take_id, item.name, take_list.folder_of(item)) for item in items]:
         job = session.get().bridge.jobs.get(take_id)
         if job is not None and session.get().in_progress(job):
-            operator.report({"ERROR"}, f"{name} is being made; cancel it first.")
+            operator.report({"ERROR"}, tell("{take} is being made; cancel it first.", take=name))
             continue
         try:
             move_to_trash(folder)
         except TakeError as error:
-            operator.report({"ERROR"}, str(error))
+            operator.report({"ERROR"}, shown(error))
             continue
         strips.remove(take_id)
         take_list.leave(take_id)
         deleted.append(name)
     if deleted:
-        operator.report({"INFO"}, f"Moved to the trash: {', '.join(deleted[:LISTED])}")
+        operator.report({"INFO"}, tell("Moved to the trash: {names}", names=", ".join(deleted[:LISTED])))
     return {"FINISHED"} if deleted else {"CANCELLED"}
 
 

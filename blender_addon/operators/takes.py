@@ -12,6 +12,7 @@ from ..rig import properties
 from ..sequencer import strips, take_list
 from ..sequencer.edit_scene import find_edit_scene, show, target_scene
 from ..takes.take import Take, TakeError
+from ..texts.translation import shown, tell
 
 
 def chosen(context, take_id: str = "") -> tuple[str, Take]:
@@ -53,7 +54,7 @@ class TakeOperator:
         try:
             chosen_take(context)
         except TakeError as error:
-            cls.poll_message_set(str(error))
+            cls.poll_message_set(shown(error))
             return False
         return True
 
@@ -71,11 +72,11 @@ class POSEANYTHING_OT_use_take_settings(TakeOperator, bpy.types.Operator):
             take = chosen_take(context, self.take_id)
             notices = adopt(context, take)
         except TakeError as error:
-            self.report({"ERROR"}, str(error))
+            self.report({"ERROR"}, shown(error))
             return {"CANCELLED"}
         for notice in notices:
-            self.report({"WARNING"}, notice)
-        self.report({"INFO"}, f"Settings of {take.name}")
+            self.report({"WARNING"}, shown(notice))
+        self.report({"INFO"}, tell("Settings of {take}", take=take.name))
         return {"FINISHED"}
 
 
@@ -126,7 +127,7 @@ class POSEANYTHING_OT_show_take(TakeOperator, bpy.types.Operator):
                 strips.show_frames(target, take_id, take, max(take.frames_on_disk(), 1))
                 found = strips.find_strip(take_id)
         except TakeError as error:
-            self.report({"ERROR"}, str(error))
+            self.report({"ERROR"}, shown(error))
             return {"CANCELLED"}
         scene, strip = found
         strips.make_active(scene, strip)

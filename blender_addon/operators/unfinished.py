@@ -18,6 +18,7 @@ from ..sequencer import edit_scene, take_list
 from ..takes import unfinished
 from ..takes.take import TakeError
 from ..takes.unfinished import Unfinished
+from ..texts.translation import shown
 
 
 def find_unfinished(context) -> list[tuple[Path, Unfinished]]:
@@ -104,7 +105,7 @@ class POSEANYTHING_OT_fetch_unfinished(bpy.types.Operator):
                 time.sleep(0.01)
             jobs = pick_up(context)
         except ServerError as error:
-            self.report({"ERROR"}, str(error))
+            self.report({"ERROR"}, shown(error))
             return {"CANCELLED"}
         for job in jobs:
             job.awaited = self.wait

@@ -11,6 +11,7 @@ from ..errors import ExportError
 from ..sequencer import footage
 from ..shared.engines import EngineDescription
 from ..shared.pose import MAX_FRAMES
+from ..texts import say
 from ..times import frame_rate
 from . import view
 from .finding import Finding, setting
@@ -53,9 +54,12 @@ def scene_blockers(context) -> list[Finding]:
         sentence = "The first frame is a video's, but the poses are a rig's"
         found.append(setting(sentence, "Render It Instead", f"{SETTINGS}.first_frame_source", "RENDER"))
     if settings.first_frame_source == "PICTURE" and not _is_file(settings.first_frame_path):
-        sentence = "Choose the picture that the clip begins with, or another source of the first frame"
+        sentence = say("Choose the picture that the clip begins with, or another source of the first frame")
         if settings.first_frame_path:
-            sentence = f"The picture {settings.first_frame_path} is not there; choose another one"
+            sentence = say(
+                "The picture {path} is not there; choose another one",
+                path=settings.first_frame_path,
+            )
         found.append(setting(sentence, "Render It Instead", f"{SETTINGS}.first_frame_source", "RENDER"))
     if bpy.app.is_job_running("RENDER"):
         found.append(Finding("Wait for the render to end"))
@@ -77,12 +81,12 @@ def size_blockers(context, engine: EngineDescription | None) -> list[Finding]:
         if settings.pacing == "RATE":
             rate = math.floor(100 * frame_rate(scene) * most / shown) / 100
             if 1 <= rate < settings.clip_rate:
-                label = f"Use {rate:g} Frames a Second"
+                label = say("Use {rate:g} Frames a Second", rate=rate)
                 return [setting(sentence, label, f"{SETTINGS}.clip_rate", rate)]
         else:
             step = math.ceil((shown - 1) / max(most - 1, 1))
             if step > settings.frame_step:
-                return [setting(sentence, f"Use Step {step}", f"{SETTINGS}.frame_step", step)]
+                return [setting(sentence, say("Use Step {step}", step=step), f"{SETTINGS}.frame_step", step)]
         return [Finding(sentence)]
     return []
 

@@ -27,6 +27,7 @@ from ..rig.trained_look import unseen_of
 from ..rig.unkeyed import unkeyed_kept
 from ..shared.messages import Backdrop
 from ..shared.pose import MAX_FRAMES, MAX_LIMBS, Limb, PoseSequence
+from ..texts import say
 from ..times import ClipTimes, go_to
 from ..view import SceneCamera, Viewport, clip_size, fit
 from ..view.motion import camera_motion, faces_start, moves
@@ -231,7 +232,7 @@ class _Export:
         self._own: set[bpy.types.Object] = set()
         self.untouched = False
         """Whether nobody else can have touched the scene since it was evaluated."""
-        self._step = ExportStep(0.01, "Looking at the rigs")
+        self._step = ExportStep(0.01, say("Looking at the rigs"))
 
     def run(self) -> Generator[ExportStep, None, ExportedClip]:
         options = self._options
@@ -243,7 +244,7 @@ class _Export:
         picture, self._projector = self._picture, Projector(self._lenses, self._fit)
         motions = self._motions(spread_frames(options.num_frames))
         self.subjects = []
-        self._step = ExportStep(0.85, "Choosing the limbs")
+        self._step = ExportStep(0.85, say("Choosing the limbs"))
         for subject in find_subjects(options.armatures, motions, options.look):
             self.subjects.append(subject)
             yield self._step
@@ -253,14 +254,14 @@ class _Export:
         joints, projector = self.joints(self.subjects), self._projector
         self._counts = np.concatenate([subject.choice.counts for subject in self.subjects])
         strokes = projector.strokes(joints, self._counts, self.limbs, parts)
-        pose = yield from self._show(strokes, 0.87, "Drawing the limbs")
+        pose = yield from self._show(strokes, 0.87, say("Drawing the limbs"))
         labels = part_maps = None
         if self._first is not None:
             self._resolver = Resolver(self._first_limb, joints, self._counts)
-            labels = yield from self._show(self.label([self._first]), 0.88, "Labelling the first frame")
+            labels = yield from self._show(self.label([self._first]), 0.88, say("Labelling the first frame"))
             labels = labels[0]
             sightings = [drawn.sighting for drawn in self._drawn]
-            fine = yield from self._show(self.label(sightings), 0.89, "Labelling the parts")
+            fine = yield from self._show(self.label(sightings), 0.89, say("Labelling the parts"))
             part_maps = most_frequent(fine)
             yield self._step
         looked_at = Reviewed(
@@ -274,14 +275,14 @@ class _Export:
         )
         self._findings.extend(review(looked_at))
         pose = pose.without(unseen_of(self.subjects, self._counts, projector, joints))
-        motion = yield from self._show(self._camera_motion(projector), 0.92, "Following the camera")
+        motion = yield from self._show(self._camera_motion(projector), 0.92, say("Following the camera"))
         backdrop = None
         if labels is not None:
             work = self._backdrop(projector, motion, labels)
-            backdrop = yield from self._show(work, 0.95, "Looking behind the subject")
+            backdrop = yield from self._show(work, 0.95, say("Looking behind the subject"))
         if self._witness is not None:
             yield from self._show(self._witness.finish(self))
-        first_frame = yield from self._show(encode_png(picture), 0.98, "Packing the first frame")
+        first_frame = yield from self._show(encode_png(picture), 0.98, say("Packing the first frame"))
         shadows = np.concatenate(self._shadows) if self._shadows else None
         return ExportedClip(
             pose=pose,
@@ -328,7 +329,8 @@ class _Export:
             if self._witness is not None:
                 yield from self._show(self._witness.frame(index, self._evaluated(), projector, labeller))
             self._step = ExportStep(
-                0.2 + 0.65 * index / options.num_frames, f"Frame {index + 1} of {options.num_frames}"
+                0.2 + 0.65 * index / options.num_frames,
+                say("Frame {index} of {total}", index=index + 1, total=options.num_frames),
             )
             yield self._step
         if labeller is not None:
@@ -343,12 +345,12 @@ class _Export:
     def _begin(self, projector: Projector) -> Iterator[ExportStep]:
         """The first frame: its picture, and where it shows the subjects. Returns what draws the others, None
         when the subjects have no surface."""
-        self._picture = yield from self._show(self._first_picture(), 0.05, "Making the first frame")
-        labeller = yield from self._show(self._labeller(), 0.1, "Reading the skin")
+        self._picture = yield from self._show(self._first_picture(), 0.05, say("Making the first frame"))
+        labeller = yield from self._show(self._labeller(), 0.1, say("Reading the skin"))
         if labeller is not None:
             self._shadow = ShadowDrawer(self._scene, self._is_own, self._options.num_frames)
             looks = [labeller.look(0, self._evaluated(), projector)]
-            [drawn] = yield from self._show(labeller.draw(looks), 0.15, "Looking at the first frame")
+            [drawn] = yield from self._show(labeller.draw(looks), 0.15, say("Looking at the first frame"))
             self._first = drawn.sighting
         return labeller
 
@@ -398,9 +400,11 @@ class _Export:
         self._own = {surface.obj for surface in find_surfaces(find_rigs(options.armatures), depsgraph)}
         for index in range(options.num_frames):
             lenses.append(options.view.lens(self._scene, self._go_to(index)))
-            yield ExportStep(0.8 * index / options.num_frames, "Following the camera")
+            yield ExportStep(0.8 * index / options.num_frames, say("Following the camera"))
         return (
-            yield from self._show(self._camera_motion(Projector(lenses, self._fit)), 0.8, "Looking around")
+            yield from self._show(
+                self._camera_motion(Projector(lenses, self._fit)), 0.8, say("Looking around")
+            )
         )
 
     def _check(self) -> None:
@@ -409,8 +413,12 @@ class _Export:
             raise ExportError("The frame range is empty; set its end after its start.")
         if options.num_frames > MAX_FRAMES:
             raise ExportError(
-                f"The range has {options.num_frames} frames but at most {MAX_FRAMES} can be sent; shorten "
-                "the range or raise the step."
+                say(
+                    "The range has {total} frames but at most {most} can be sent; shorten the range or raise "
+                    "the step.",
+                    total=options.num_frames,
+                    most=MAX_FRAMES,
+                )
             )
         if isinstance(options.view, SceneCamera):
             options.view.find(self._scene)
@@ -422,8 +430,12 @@ class _Export:
         self._first_limb = dict(zip(self.subjects, np.cumsum([0, *counts]).tolist()))
         if len(limbs) > MAX_LIMBS:
             raise ExportError(
-                f"The armatures have {len(limbs)} limbs together but at most {MAX_LIMBS} can be drawn; "
-                "choose fewer armatures."
+                say(
+                    "The armatures have {count} limbs together but at most {most} can be drawn; choose fewer "
+                    "armatures.",
+                    count=len(limbs),
+                    most=MAX_LIMBS,
+                )
             )
         return limbs, parts
 
@@ -507,8 +519,11 @@ class _Export:
             lost = self._options.times.at(int(np.argmin(followed)))
             self._findings.append(
                 Finding(
-                    f"The camera turns away from what the first frame shows: from frame {lost:g} on the "
-                    "background stands still until it is in view again."
+                    say(
+                        "The camera turns away from what the first frame shows: from frame {frame:g} on "
+                        "the background stands still until it is in view again.",
+                        frame=lost,
+                    )
                 )
             )
         return path[np.maximum.accumulate(np.where(followed, np.arange(len(path)), 0))]

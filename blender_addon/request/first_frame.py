@@ -16,6 +16,7 @@ from ..ground_truth.scene_render import FrameRender, is_animation_frame, render_
 from ..ground_truth.viewport_picture import draw_viewport
 from ..rig.unkeyed import unkeyed_kept
 from ..sequencer import footage
+from ..texts import say
 from ..times import go_to
 from ..view import SceneCamera, Viewport, fit
 from .export import ExportStep, under_step
@@ -58,12 +59,14 @@ def make_first_frame(
             raise ExportError("The last render is seen through a camera; set the view to Camera.")
         pixels = read_last_render(context.scene, view.find(context.scene), clip_range.times.start)
     elif settings.first_frame_source == VIEWPORT:
-        yield ExportStep(0.02, "Drawing the first frame")
+        yield ExportStep(0.02, say("Drawing the first frame"))
         pixels = _draw(context, clip_range, view)
     else:
         pixels = yield from _render(context.scene, clip_range, view, interactive)
     path = scratch / "first_frame.png"
-    path.write_bytes((yield from under_step(ExportStep(0.04, "Saving the first frame"), encode_png(pixels))))
+    path.write_bytes(
+        (yield from under_step(ExportStep(0.04, say("Saving the first frame")), encode_png(pixels)))
+    )
     return str(path)
 
 
@@ -82,14 +85,14 @@ def _render(
     scene: bpy.types.Scene, clip_range: ClipRange, view: SceneCamera | Viewport, interactive: bool
 ) -> Generator[ExportStep, None, np.ndarray]:
     placed = fit(*view.frame_size(scene), clip_range.width, clip_range.height)
-    yield ExportStep(0.0, "Rendering the first frame")
+    yield ExportStep(0.0, say("Rendering the first frame"))
     start = clip_range.times.start
     if not interactive or not is_animation_frame(start):
         return render_frame(scene, view, placed, start)
     job = FrameRender(scene, view, placed, int(start))
     try:
         while not job.ended:
-            yield ExportStep(job.fraction, "Rendering the first frame", waiting=True)
+            yield ExportStep(job.fraction, say("Rendering the first frame"), waiting=True)
         return job.result()
     finally:
         job.close()

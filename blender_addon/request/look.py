@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ..shared.engines import EngineDescription
+from ..texts import say
 
 AUTO = "AUTO"
-_NAMES = {"bones": "bones", "trained": "OpenPose's people and middle lines"}
 
 
 def look_of(settings, engine: EngineDescription | None) -> str:
@@ -21,5 +21,10 @@ def suits(settings, engine: EngineDescription | None) -> tuple[str, bool]:
     if engine is None:
         return "", True
     right = look_of(settings, engine) == engine.pose_look
-    known = _NAMES[engine.pose_look]
-    return f"{engine.label} {'knows' if right else 'was trained with'} {known}", right
+    if engine.pose_look == "bones":
+        template = "{engine} knows bones" if right else "{engine} was trained with bones"
+    elif right:
+        template = "{engine} knows OpenPose's people and middle lines"
+    else:
+        template = "{engine} was trained with OpenPose's people and middle lines"
+    return say(template, engine=engine.short_label), right

@@ -9,6 +9,7 @@ from ..errors import ExportError
 from ..rig.animation import keyed_frames, movers
 from ..rig.subjects import find_armatures
 from ..shared.messages import MAX_CLIP_PIXELS, MAX_PIXELS, EngineDescription
+from ..texts import say
 from ..times import ClipTimes, frame_rate, frames_in, to_scene, whole_if_close
 from ..view import clip_size
 from .subjects import find_subjects
@@ -43,8 +44,12 @@ def frame_range(scene, settings) -> tuple[int, int]:
         first, last = scene.frame_start, scene.frame_end
     if last < first:
         raise ExportError(
-            f"The frame range is empty: its end ({last}) comes before its start ({first}); change one of "
-            "them."
+            say(
+                "The frame range is empty: its end ({last}) comes before its start ({first}); change one of "
+                "them.",
+                last=last,
+                first=first,
+            )
         )
     return first, last
 
@@ -69,14 +74,24 @@ def clip_range(context, settings, engine: EngineDescription | None) -> ClipRange
         multiple, most = max(engine.size_multiple, 2), engine.max_frames
     if most is not None and frames > most:
         raise ExportError(
-            f"The range has {frames} frames but {engine.label} makes at most {most}; shorten the range or "
-            "raise the step."
+            say(
+                "The range has {frames} frames but {engine} makes at most {most}; shorten the range or "
+                "raise the step.",
+                frames=frames,
+                engine=engine.label,
+                most=most,
+            )
         )
     width, height = clip_size(scene, settings.long_side, multiple)
     if width * height > MAX_PIXELS or frames * width * height > MAX_CLIP_PIXELS:
         raise ExportError(
-            f"A clip of {frames} frames at {width} x {height} is too large; choose a smaller size or fewer "
-            "frames."
+            say(
+                "A clip of {frames} frames at {width} x {height} is too large; choose a smaller size or "
+                "fewer frames.",
+                frames=frames,
+                width=width,
+                height=height,
+            )
         )
     times = ClipTimes(first, step, frames, duration, step / pace)
     return ClipRange(times, width, height, frame_rate(scene) / times.pace)

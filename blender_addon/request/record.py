@@ -13,6 +13,7 @@ from ..rig import properties
 from ..shared.engines import EngineDescription
 from ..shared.messages import GenerationRequest
 from ..takes.take import Take, TakeError
+from ..texts import say
 from ..view import Viewport
 from .export import ExportOptions
 from .range import ClipRange
@@ -53,13 +54,22 @@ def recorded_armatures(context, take: Take) -> tuple[bpy.types.Object, ...]:
     names = take.record.get("armatures", ())
     found = [context.scene.objects.get(name) for name in names]
     if not found or None in found:
-        missing = ", ".join(name for name, obj in zip(names, found) if obj is None) or "an armature"
-        raise TakeError(f"{take.name} was made of {missing}, which is not in this scene any more.")
+        missing = ", ".join(name for name, obj in zip(names, found) if obj is None) or say("an armature")
+        raise TakeError(
+            say(
+                "{take} was made of {missing}, which is not in this scene any more.",
+                take=take.name,
+                missing=missing,
+            )
+        )
     there = context.view_layer.objects
     if away := [obj.name for obj in found if obj.name not in there]:
         raise TakeError(
-            f"{take.name} was made of {', '.join(away)}, which this view layer leaves out; include its "
-            "collection again."
+            say(
+                "{take} was made of {away}, which this view layer leaves out; include its collection again.",
+                take=take.name,
+                away=", ".join(away),
+            )
         )
     return tuple(found)
 

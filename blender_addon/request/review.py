@@ -11,6 +11,7 @@ import numpy as np
 from ..errors import ExportError
 from ..rig.subjects import Subject
 from ..shared.pose import PoseSequence
+from ..texts import say
 from ..times import ClipTimes
 from ..view.projection import Projector
 from .finding import Finding
@@ -77,26 +78,45 @@ def _out_of_view(clip: Reviewed) -> Iterator[Finding]:
     seen = np.isfinite(_boxes(clip)[:, 0, 0])
     if not seen.any():
         raise ExportError(
-            f"No limb of {names} is in view in any frame from {clip.scene_frame(0)} to "
-            f"{clip.scene_frame(len(seen) - 1)}; move the camera or choose other frames."
+            say(
+                "No limb of {names} is in view in any frame from {first} to {last}; move the camera or "
+                "choose other frames.",
+                names=names,
+                first=clip.scene_frame(0),
+                last=clip.scene_frame(len(seen) - 1),
+            )
         )
     limbs = clip.pose.limbs
     shown = {limbs[line.limb].subject for line in clip.pose.frame(0)}
     for number, subject in enumerate(clip.subjects):
         if number not in shown:
-            yield Finding(f"The armature {subject.armature.name} is out of view in the first frame.")
+            yield Finding(
+                say(
+                    "The armature {armature} is out of view in the first frame.",
+                    armature=subject.armature.name,
+                )
+            )
     if seen[0] and not seen.all():
         away = np.flatnonzero(~seen)
         yield Finding(
-            f"{names} is out of view in {len(away)} of {len(seen)} frames, from frame "
-            f"{clip.scene_frame(away[0])} on."
+            say(
+                "{names} is out of view in {away} of {count} frames, from frame {frame} on.",
+                names=names,
+                away=len(away),
+                count=len(seen),
+                frame=clip.scene_frame(away[0]),
+            )
         )
     drawn = {line.limb for line in clip.pose.frame(0) if _touches(clip.pose, line.points)}
     own = {limb for limb, made in enumerate(limbs) if made.subject in shown}
     if drawn and len(drawn & own) <= len(own) / 2:
         yield Finding(
-            f"Only {len(drawn & own)} of {len(own)} limbs are in view in the first frame; the engine does "
-            "not know what the others look like."
+            say(
+                "Only {seen} of {count} limbs are in view in the first frame; the engine does not know what "
+                "the others look like.",
+                seen=len(drawn & own),
+                count=len(own),
+            )
         )
 
 
@@ -111,8 +131,13 @@ def _size(clip: Reviewed) -> Iterator[Finding]:
     typical = float(np.median(sizes))
     if typical < SMALL * min(clip.pose.width, clip.pose.height):
         yield Finding(
-            f"The subject is only {typical:.0f} pixels large in a picture of {clip.pose.width} x "
-            f"{clip.pose.height}; move the camera nearer."
+            say(
+                "The subject is only {size:.0f} pixels large in a picture of {width} x {height}; move the "
+                "camera nearer.",
+                size=typical,
+                width=clip.pose.width,
+                height=clip.pose.height,
+            )
         )
 
 
@@ -126,16 +151,22 @@ def _cuts(clip: Reviewed) -> Iterator[Finding]:
     if not cuts:
         return
     frames = [clip.scene_frame(index) for index in cuts]
-    if switched:
-        what = f"The camera changes to {clip.cameras[cuts[0]]} at frame {frames[0]}"
-    else:
-        what = f"The camera jumps at frame {frames[0]}"
-    more = f" (and at {', '.join(map(str, frames[1:4]))})" if len(frames) > 1 else ""
+    at = ", ".join(map(str, frames[:4]))
     yield Finding(
-        f"{what}{more}: a clip can't follow a cut, so the picture smears; generate the frames before and "
-        "after it one by one.",
+        say(
+            "The camera changes to {camera} at frame {frames}: a clip can't follow a cut, so the picture "
+            "smears; generate the frames before and after it one by one.",
+            camera=clip.cameras[cuts[0]],
+            frames=at,
+        )
+        if switched
+        else say(
+            "The camera jumps at frame {frames}: a clip can't follow a cut, so the picture smears; "
+            "generate the frames before and after it one by one.",
+            frames=at,
+        ),
         "poseanything.use_range",
-        f"Use {clip.scene_frame(0)} to {clip.scene_frame(cuts[0] - 1)}",
+        say("Use {first} to {last}", first=clip.scene_frame(0), last=clip.scene_frame(cuts[0] - 1)),
         (("start", clip.scene_frame(0)), ("end", clip.scene_frame(cuts[0] - 1))),
     )
 
@@ -171,8 +202,12 @@ def _stillness(clip: Reviewed) -> Iterator[Finding]:
     fixed = np.abs(pixels - pixels[0]).max() <= 1e-5 * np.abs(pixels[0]).max()
     if len(joints) > 1 and still and fixed:
         yield Finding(
-            f"Nothing moves from frame {clip.scene_frame(0)} to {clip.scene_frame(len(joints) - 1)}; is "
-            "the animation elsewhere, muted or on another armature?"
+            say(
+                "Nothing moves from frame {first} to {last}; is the animation elsewhere, muted or on another "
+                "armature?",
+                first=clip.scene_frame(0),
+                last=clip.scene_frame(len(joints) - 1),
+            )
         )
 
 
@@ -198,13 +233,21 @@ def _coverage(clip: Reviewed) -> Iterator[Finding]:
         return
     if bad[0] == 0:
         yield Finding(
-            f"The subject's mesh covers only {shares[0]:.0%} of its limbs in the first frame: something "
-            "stands in front of it, or it is not bound to this armature."
+            say(
+                "The subject's mesh covers only {share:.0%} of its limbs in the first frame: something "
+                "stands in front of it, or it is not bound to this armature.",
+                share=shares[0],
+            )
         )
     else:
         yield Finding(
-            f"The subject is hardly seen in {len(bad)} of {pose.num_frames} frames, from frame "
-            f"{clip.scene_frame(bad[0])} on: something stands in front of it, or its mesh is hidden."
+            say(
+                "The subject is hardly seen in {count} of {total} frames, from frame {frame} on: something "
+                "stands in front of it, or its mesh is hidden.",
+                count=len(bad),
+                total=pose.num_frames,
+                frame=clip.scene_frame(bad[0]),
+            )
         )
 
 
@@ -222,8 +265,11 @@ def _fingers(clip: Reviewed) -> Iterator[Finding]:
     for subject in clip.subjects:
         if subject.choice.unsent > FINGERS:
             yield Finding(
-                f"Fingers and toes of {subject.armature.name} move {subject.choice.unsent:.1%} of the "
-                "picture but are not drawn.",
+                say(
+                    "Fingers and toes of {armature} move {share:.1%} of the picture but are not drawn.",
+                    armature=subject.armature.name,
+                    share=subject.choice.unsent,
+                ),
                 "poseanything.draw_digits",
                 "Draw Them",
                 (("armature", subject.armature.name),),
@@ -241,14 +287,22 @@ def review_keys(settings, planned: ClipRange, pose_frames: tuple[int, ...] | Non
     every = ("wm.context_set_enum", "Every n-th Frame", _density("NTH"))
     if len(pose_frames) >= BAKED * count:
         yield Finding(
-            f"The subject is keyed on {len(pose_frames)} of {count} frames (baked), so Keyframes sends as "
-            "many poses as Every Frame.",
+            say(
+                "The subject is keyed on {keyed} of {count} frames (baked), so Keyframes sends as many "
+                "poses as Every Frame.",
+                keyed=len(pose_frames),
+                count=count,
+            ),
             *every,
         )
     elif len(pose_frames) <= 2:
         yield Finding(
-            f"No keyframe lies between frame {times.start:g} and {times.at(count - 1):g}, so only the first "
-            "and the last pose are sent and what happens between them is lost.",
+            say(
+                "No keyframe lies between frame {first:g} and {last:g}, so only the first and the last "
+                "pose are sent and what happens between them is lost.",
+                first=times.start,
+                last=times.at(count - 1),
+            ),
             "wm.context_set_enum",
             "Every Frame",
             _density("ALL"),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ..rig.animation import all_curves, movers
 from ..rig.subjects import find_armatures
 from ..sequencer import strips
+from ..texts import say
 from ..times import frame_rate, to_scene
 from .subjects import find_subjects
 
@@ -35,7 +36,7 @@ def spans(context) -> list[Span]:
     frames."""
     found = [*_selected_strips(context), *_selected_keys(context), *_markers(context)]
     if context.scene.use_preview_range:
-        found.append(Span("Preview Range", "PREVIEW_RANGE", *scene_span(context)))
+        found.append(Span(say("Preview Range"), "PREVIEW_RANGE", *scene_span(context)))
     scene = context.scene
     found.append(Span("Scene", "SCENE_DATA", scene.frame_start, scene.frame_end))
     return [span for span in found if span.last > span.first]
@@ -48,21 +49,23 @@ def _markers(context) -> Iterator[Span]:
     frames = sorted(set(at.values()))
     chosen = sorted({frame for marker, frame in at.items() if marker.select})
     if len(chosen) > 1:
-        yield Span("Selected Markers", "MARKER_HLT", chosen[0], chosen[-1])
+        yield Span(say("Selected Markers"), "MARKER_HLT", chosen[0], chosen[-1])
     elif chosen:
         following = [frame for frame in frames if frame > chosen[0]]
-        yield Span("From Marker", "MARKER_HLT", chosen[0], following[0] - 1 if following else scene.frame_end)
+        yield Span(
+            say("From Marker"), "MARKER_HLT", chosen[0], following[0] - 1 if following else scene.frame_end
+        )
     before = [frame for frame in frames if frame <= scene.frame_current]
     after = [frame for frame in frames if frame > scene.frame_current]
     if before or after:
         first = max(before, default=scene.frame_start)
-        yield Span("Shot at the Playhead", "MARKER", first, min(after, default=scene.frame_end + 1) - 1)
+        yield Span(say("Shot at the Playhead"), "MARKER", first, min(after, default=scene.frame_end + 1) - 1)
 
 
 def _selected_keys(context) -> Iterator[Span]:
     frames = selected_keys(context)
     if frames:
-        yield Span("Selected Keys", "KEYFRAME_HLT", round(min(frames)), round(max(frames)))
+        yield Span(say("Selected Keys"), "KEYFRAME_HLT", round(min(frames)), round(max(frames)))
 
 
 def selected_keys(context) -> list[float]:
@@ -87,4 +90,4 @@ def _selected_strips(context) -> Iterator[Span]:
     if chosen:
         first, end = (f(strips.span(strip)[k] for strip in chosen) for k, f in ((0, min), (1, max)))
         rate = frame_rate(context.scene) / frame_rate(edit)
-        yield Span("Selected Strips", "SEQUENCE", round(first * rate), round(end * rate) - 1)
+        yield Span(say("Selected Strips"), "SEQUENCE", round(first * rate), round(end * rate) - 1)

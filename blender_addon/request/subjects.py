@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import bpy
 
 from ..rig.subjects import find_armatures, instances_collection
+from ..texts import say
 
 
 def find_subjects(context, settings) -> tuple[bpy.types.Object, ...]:
@@ -33,7 +34,7 @@ def _brings_armature(obj: bpy.types.Object) -> bool:
 def why_none(context, settings) -> str:
     """What stands in the way where `find_subjects` finds none, in a few words."""
     if settings.subjects == "COLLECTION":
-        return "Put an armature into the collection"
+        return say("Put an armature into the collection")
     layer = context.view_layer
     excluded = {}
     for collection in _excluded(layer.layer_collection):
@@ -43,12 +44,15 @@ def why_none(context, settings) -> str:
     if not any(_brings_armature(obj) for obj in layer.objects):
         if excluded:
             rig, collection = next(iter(excluded.items()))
-            return (
-                f"The armature {rig.name} lies in the collection {collection.name}, which is excluded from "
-                f"the view layer {layer.name}; include it or use another view layer"
+            return say(
+                "The armature {rig} lies in the collection {collection}, which is excluded from the view "
+                "layer {layer}; include it or use another view layer",
+                rig=rig.name,
+                collection=collection.name,
+                layer=layer.name,
             )
-        return "Add an armature to the scene"
-    return "Select an armature"
+        return say("Add an armature to the scene")
+    return say("Select an armature")
 
 
 def _excluded(layer: bpy.types.LayerCollection) -> Iterator[bpy.types.Collection]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..errors import ExportError
 from ..takes.take import Take
+from ..texts import say
 from ..view import SceneCamera, Viewport
 
 
@@ -35,5 +36,5 @@ def recorded_view(take: Take | None) -> Viewport | None:
         return Viewport.from_record(kept) if kept else None
     except (KeyError, TypeError, ValueError) as error:
         raise ExportError(
-            f"The viewport of {take.name} can't be read; use its settings and generate."
+            say("The viewport of {take} can't be read; use its settings and generate.", take=take.name)
         ) from error

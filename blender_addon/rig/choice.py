@@ -13,6 +13,7 @@ import bpy
 import numpy as np
 
 from ..errors import ExportError
+from ..texts import say
 from . import names
 from .motion import Motion, seen_and_moved
 from .skeleton import Anatomy, Skeleton
@@ -75,17 +76,20 @@ class Choice:
         self.digits = self._find_digits(settings.digits != "AUTO")
         if settings.digits in ("AUTO", "SKIP"):
             named = np.array([names.may_be_digit(name) for name in skeleton.names])
-            self._skip(self.digits & named, "a finger or toe")
-            self._skip(self.digits, "one of a bundle of small bones")
+            self._skip(self.digits & named, say("a finger or toe"))
+            self._skip(self.digits, say("one of a bundle of small bones"))
         self._skip_details(settings.digits in ("MERGE", "DRAW"), settings.face)
         for bone in np.flatnonzero(self._fixed).tolist():
             self.drawn[bone] = said[bone] > 0
-            self.reasons[bone] = "as you say"
+            self.reasons[bone] = say("as you say")
         self._skip_roots()
         if not self.drawn.any():
             raise ExportError(
-                f"The armature {armature.name} has no bone left to draw; turn on Deform for the bones of its "
-                "limbs, or set them to Draw."
+                say(
+                    "The armature {armature} has no bone left to draw; turn on Deform for the bones of "
+                    "its limbs, or set them to Draw.",
+                    armature=armature.name,
+                )
             )
         self.unsent = float(self._moved[self.digits & ~self.drawn].sum())
         self._explain()
@@ -110,15 +114,18 @@ class Choice:
                     away = np.linalg.norm(skeleton.heads[owning & ~guest] - skeleton.heads[bone], axis=1)
                     owning[bone] = away.min() > 5 * skeleton.near
             if owning.any():
-                self._explain_all(~owning, "it moves no flesh")
+                self._explain_all(~owning, say("it moves no flesh"))
                 return owning
         for bones in (skeleton.deforming & ~control, ~control):
             if bones.any():
-                self._explain_all(~bones, "a control")
+                self._explain_all(~bones, say("a control"))
                 return bones
         raise ExportError(
-            f"The armature {armature.name} has nothing but control bones; turn on Deform for the bones of "
-            "its limbs."
+            say(
+                "The armature {armature} has nothing but control bones; turn on Deform for the bones of its "
+                "limbs.",
+                armature=armature.name,
+            )
         )
 
     def _measure(self, motion: Motion | None) -> None:
@@ -245,7 +252,7 @@ class Choice:
             name, parent = skeleton.names[bone], int(anatomy.parents[bone])
             short = self._own[bone] < 0.5 * self._own[parent]
             marks[bone] = names.is_end(name) or (names.may_be_end(name) and short)
-        self._skip(marks, "it marks an end")
+        self._skip(marks, say("it marks an end"))
 
     def _find_face(self) -> np.ndarray:
         """Bones of the face, hair and cloth, those under them too, but not ears that stand out (an
@@ -287,8 +294,8 @@ class Choice:
             chosen = np.zeros(self._count, bool)
             chosen[branch] = True
             named = names.is_adornment(self._skeleton.names[bone])
-            self._skip(chosen, "hair or cloth" if named else "a part of the face")
-        self._skip(self.face, "a part of the face")
+            self._skip(chosen, say("hair or cloth") if named else say("a part of the face"))
+        self._skip(self.face, say("a part of the face"))
 
     def _find_digits(self, every: bool) -> np.ndarray:
         """Short chains side by side at a limb's end, and short ones whose names say so; `every` one of those,
@@ -366,11 +373,11 @@ class Choice:
             branch[self._branch(bone)] = True
             carrier = skeleton.names[int(anatomy.parents[bone])]
             moved = float(self._moved[branch].sum())
-            why = f"rigid with {carrier}"
+            why = say("rigid with {carrier}", carrier=carrier)
             if moved >= 1e-4:
-                why = f"it moves only {moved:.1%} of the picture"
+                why = say("it moves only {share:.1%} of the picture", share=moved)
             elif not self._measured:
-                why = f"a detail of {carrier}"
+                why = say("a detail of {carrier}", carrier=carrier)
             self._skip(branch & ~kept, why)
 
     def _goes_on(self, bone: int) -> bool:
@@ -459,7 +466,7 @@ class Choice:
                 below = anatomy.children.get(bone, [])
                 if below and self._skin.shares[bone] <= TRACE and self._only_carries(bone, below):
                     self.drawn[bone] = False
-                    self.reasons[bone] = "it carries the whole rig"
+                    self.reasons[bone] = say("it carries the whole rig")
                     dropped = True
             if not dropped:
                 return
@@ -491,15 +498,23 @@ class Choice:
         for bone in range(self._count):
             if self.drawn[bone] and not self.reasons[bone]:
                 if self._measured and self._moved[bone] >= 0.001:
-                    self.reasons[bone] = f"moves {_percent(self._moved[bone])} of the picture"
+                    self.reasons[bone] = say(
+                        "moves {share} of the picture", share=_percent(self._moved[bone])
+                    )
                 elif self._measured:
-                    self.reasons[bone] = f"covers {_percent(self._seen[bone])} of the picture"
+                    self.reasons[bone] = say(
+                        "covers {share} of the picture", share=_percent(self._seen[bone])
+                    )
                 elif self._has_flesh:
-                    self.reasons[bone] = f"has {_percent(self._flesh[bone])} of the flesh"
+                    self.reasons[bone] = say("has {share} of the flesh", share=_percent(self._flesh[bone]))
                 else:
-                    self.reasons[bone] = "a joint of the skeleton"
-            word = "drawn" if self.drawn[bone] else "skipped"
-            self.reasons[bone] = f"{word}: {self.reasons[bone] or 'not among the limbs'}"
+                    self.reasons[bone] = say("a joint of the skeleton")
+            reason = self.reasons[bone] or say("not among the limbs")
+            self.reasons[bone] = (
+                say("drawn: {reason}", reason=reason)
+                if self.drawn[bone]
+                else say("skipped: {reason}", reason=reason)
+            )
 
 
 def _percent(share: float) -> str:

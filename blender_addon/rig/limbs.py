@@ -14,6 +14,7 @@ import numpy as np
 
 from ..errors import ExportError
 from ..shared.pose import MAX_LIMBS
+from ..texts import say
 from . import names, trained_look
 from .choice import Choice
 from .human import Human, Point, find_human
@@ -77,9 +78,16 @@ def choose_limbs(armature: bpy.types.Object, motion: Motion | None = None, look:
     Raises `ExportError` when nothing is left to draw or when there are more than 255 limbs.
     """
     if armature.mode == "EDIT":
-        raise ExportError(f"The armature {armature.name} is in Edit Mode; leave it first.")
+        raise ExportError(
+            say("The armature {armature} is in Edit Mode; leave it first.", armature=armature.name)
+        )
     if not armature.data.bones:
-        raise ExportError(f"The armature {armature.name} has no bones; add some or choose another armature.")
+        raise ExportError(
+            say(
+                "The armature {armature} has no bones; add some or choose another armature.",
+                armature=armature.name,
+            )
+        )
     skeleton = Skeleton.read(armature.data)
     skin = Skin.read(armature, skeleton, bpy.data.objects)
     choice = Choice(armature, skeleton, skin, motion)
@@ -179,13 +187,21 @@ class _Figure:
         self._make_strokes(drawn)
         if not self.strokes:
             raise ExportError(
-                f"The bones of the armature {name} all end where they begin; set the bones of its limbs to "
-                "Draw."
+                say(
+                    "The bones of the armature {armature} all end where they begin; set the bones of its "
+                    "limbs to Draw.",
+                    armature=name,
+                )
             )
         if len(self.strokes) > MAX_LIMBS:
             raise ExportError(
-                f"The armature {name} has {len(self.strokes)} limbs but at most {MAX_LIMBS} can be drawn; "
-                "set some bones or bone collections to Skip."
+                say(
+                    "The armature {armature} has {count} limbs but at most {most} can be drawn; set some "
+                    "bones or bone collections to Skip.",
+                    armature=name,
+                    count=len(self.strokes),
+                    most=MAX_LIMBS,
+                )
             )
         self._join_roots()
         self.parts = self._make_parts()

@@ -9,6 +9,7 @@ import bpy
 
 from ..connection.jobs import DONE, ENCODING, Job
 from ..takes.take import TakeError
+from ..texts import say
 from . import edit_scene, strips, take_list
 from .movie import MovieEncoding, movie_of
 
@@ -97,7 +98,7 @@ class Arrival:
         if encoding is None:
             return False
         encoding.close()
-        job.state, job.sentence = DONE, "The frames are complete; there is no movie."
+        job.state, job.sentence = DONE, say("The frames are complete; there is no movie.")
         return True
 
     def poll(self, budget: float) -> bool:
@@ -167,7 +168,11 @@ class Arrival:
         try:
             made = strips.show_frames(scene, job.id, job.take, job.frames, placement.start)
         except (TakeError, RuntimeError) as error:
-            job.sentence = f"The strip can't be made ({error}); the frames are in {job.take.folder}."
+            job.sentence = say(
+                "The strip can't be made ({error}); the frames are in {folder}.",
+                error=error,
+                folder=job.take.folder,
+            )
             return
         self.untidy = True
         found = strips.find_strip(job.id)
@@ -176,7 +181,7 @@ class Arrival:
         if made:
             placement.in_undo = False
             if first:
-                self._undo_steps.append((f"Generate {job.take.name}", placement))
+                self._undo_steps.append((say("Generate {take}", take=job.take.name), placement))
 
     def _list(self) -> None:
         for name, placement in self.placements.items():
@@ -216,7 +221,7 @@ class Arrival:
                 [path] = encoding.result()
                 if placement.present:
                     strips.add_movie(_scene_of(placement), job.id, job.take, path)
-                    self._undo_steps.append((f"Movie of {job.take.name}", placement))
+                    self._undo_steps.append((say("Movie of {take}", take=job.take.name), placement))
             except (TakeError, RuntimeError) as error:
                 job.sentence = str(error)
         return True

@@ -13,6 +13,7 @@ from pathlib import Path
 import bpy
 
 from ..takes.take import Take, TakeError
+from ..texts import say
 
 _SCRIPT = Path(__file__).with_name("encode_movie.py")
 
@@ -73,7 +74,7 @@ class MovieEncoding:
         except OSError as error:
             self.close()
             raise TakeError(
-                f"The movie can't be encoded: {error.strerror}; the frames are complete."
+                say("The movie can't be encoded: {reason}; the frames are complete.", reason=error.strerror)
             ) from error
 
     def poll(self) -> bool:
@@ -91,14 +92,22 @@ class MovieEncoding:
             if self._process.returncode or not all(part.is_file() for part in self._parts.values()):
                 self._log.seek(0)
                 lines = [line.strip() for line in self._log if line.strip()]
-                last = lines[-1] if lines else "no reason given"
-                raise TakeError(f"The movie could not be encoded ({last[:200]}); the frames are complete.")
+                last = lines[-1] if lines else say("no reason given")
+                raise TakeError(
+                    say(
+                        "The movie could not be encoded ({words}); the frames are complete.", words=last[:200]
+                    )
+                )
             for path, part in self._parts.items():
                 try:
                     part.replace(path)
                 except OSError as error:
                     raise TakeError(
-                        f"{path} can't be written: {error.strerror}; the frames are complete."
+                        say(
+                            "{path} can't be written: {reason}; the frames are complete.",
+                            path=path,
+                            reason=error.strerror,
+                        )
                     ) from error
             return list(self._parts)
         finally:

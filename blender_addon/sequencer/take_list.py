@@ -19,6 +19,7 @@ from ..path_options import RELATIVE
 from ..takes import unfinished as record
 from ..takes.take import RECORD, Take, TakeError, read_take
 from ..takes.unfinished import Unfinished
+from ..texts import say
 from ..times import frames_in
 from . import compare, strips
 
@@ -194,7 +195,14 @@ def relink(item: PoseAnythingTake, folder: Path) -> int:
         folder /= folder_of(item).name
     take = read_take(folder)
     if take.name != item.name:
-        raise TakeError(f"{folder} holds {take.name}; choose the folder of {item.name}.")
+        raise TakeError(
+            say(
+                "{folder} holds {other}; choose the folder of {take}.",
+                folder=folder,
+                other=take.name,
+                take=item.name,
+            )
+        )
     _follow(item, folder)
     found = 1
     for other in [other for scene in bpy.data.scenes for other in scene.poseanything_takes.items]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from ..shared.messages import GenerationRequest
 from ..shared.request_file import SUFFIX, read_request, write_request
 from ..shared.schema import MessageError
+from ..texts import say
 from ..times import ClipTimes
 
 RECORD = "take.json"
@@ -86,7 +87,11 @@ def claim_folder(output: Path, stem: str) -> tuple[Path, str]:
                 return output / name, name
     except OSError as error:
         raise TakeError(
-            f"{output} can't be written to: {error.strerror}; choose another output folder."
+            say(
+                "{folder} can't be written to: {reason}; choose another output folder.",
+                folder=output,
+                reason=error.strerror,
+            )
         ) from error
 
 
@@ -98,7 +103,11 @@ def write_take(take: Take, request: GenerationRequest) -> None:
         (take.folder / RECORD).write_text(to_json(take), encoding="utf-8")
     except OSError as error:
         raise TakeError(
-            f"{take.folder} can't be written to: {error.strerror}; choose another output folder."
+            say(
+                "{folder} can't be written to: {reason}; choose another output folder.",
+                folder=take.folder,
+                reason=error.strerror,
+            )
         ) from error
 
 
@@ -108,12 +117,21 @@ def read_take_request(take: Take) -> GenerationRequest:
         return read_request(take.folder / REQUEST)
     except FileNotFoundError:
         raise TakeError(
-            f"There is no {REQUEST} in {take.folder}, so {take.name} can't be made again; use its settings "
-            "and generate."
+            say(
+                "There is no {file} in {folder}, so {take} can't be made again; use its settings and "
+                "generate.",
+                file=REQUEST,
+                folder=take.folder,
+                take=take.name,
+            )
         ) from None
     except (OSError, MessageError) as error:
         raise TakeError(
-            f"What {take.name} was made with can't be read ({error}); use its settings and generate."
+            say(
+                "What {take} was made with can't be read ({error}); use its settings and generate.",
+                take=take.name,
+                error=error,
+            )
         ) from error
 
 
@@ -159,7 +177,11 @@ def from_json(text: str, folder: Path) -> Take:
             raise ValueError("fields of the wrong kind")
     except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise TakeError(
-            f"What {folder.name} was made with can't be read; its frames are in {folder}."
+            say(
+                "What {take} was made with can't be read; its frames are in {folder}.",
+                take=folder.name,
+                folder=folder,
+            )
         ) from error
     return take
 
@@ -169,5 +191,11 @@ def read_take(folder: Path) -> Take:
     try:
         text = (folder / RECORD).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise TakeError(f"{folder} holds no take: there is no {RECORD} in it that can be read.") from error
+        raise TakeError(
+            say(
+                "{folder} holds no take: there is no {file} in it that can be read.",
+                folder=folder,
+                file=RECORD,
+            )
+        ) from error
     return from_json(text, folder)

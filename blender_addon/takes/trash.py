@@ -6,6 +6,7 @@ from pathlib import Path
 
 from send2trash import send2trash
 
+from ..texts import say
 from .take import RECORD, TakeError
 
 
@@ -18,4 +19,10 @@ def move_to_trash(folder: Path) -> None:
         send2trash(folder)
     except OSError as error:  # the library's own errors among them
         reason = error.strerror or str(error)
-        raise TakeError(f"{folder} can't be moved to the trash ({reason}); delete it by hand.") from error
+        raise TakeError(
+            say(
+                "{folder} can't be moved to the trash ({reason}); delete it by hand.",
+                folder=folder,
+                reason=reason,
+            )
+        ) from error

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..shared.messages import png_size
+from ..texts import say
 from .take import RECORD, Take, TakeError, frame_name, from_json, to_json
 
 UNFINISHED = "unfinished.json"
@@ -86,14 +87,16 @@ def restore(folder: Path, unfinished: Unfinished) -> Take:
     """The take, whose folder is made where it is missing, as on another computer. Raises `TakeError`."""
     take = from_json(unfinished.take, folder)
     if take.name != folder.name:
-        raise TakeError(f"{folder} is not the folder of {take.name}.")
+        raise TakeError(say("{folder} is not the folder of {take}.", folder=folder, take=take.name))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / RECORD).exists():
             (folder / RECORD).write_text(to_json(take), encoding="utf-8")
         leave(folder, unfinished)
     except OSError as error:
-        raise TakeError(f"{folder} can't be written to: {error.strerror}.") from error
+        raise TakeError(
+            say("{folder} can't be written to: {reason}.", folder=folder, reason=error.strerror)
+        ) from error
     return take
 
 

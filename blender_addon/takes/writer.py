@@ -6,6 +6,7 @@ import errno
 import os
 from pathlib import Path
 
+from ..texts import say
 from .take import frame_name
 
 
@@ -43,12 +44,25 @@ class TakeWriter:
         self.written += 1
 
     def _explain(self, error: OSError) -> str:
-        kept = f"the {self.written} of {self.num_frames} frames that arrived are kept"
+        kept = say(
+            "the {written} of {total} frames that arrived are kept",
+            written=self.written,
+            total=self.num_frames,
+        )
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return f"The disk of {self.folder} is full ({kept}); make room or choose another output folder."
+            return say(
+                "The disk of {folder} is full ({kept}); make room or choose another output folder.",
+                folder=self.folder,
+                kept=kept,
+            )
         if not self.folder.is_dir():
-            return f"The folder {self.folder} is gone; generate again."
-        return f"{self.folder} can't be written to: {error.strerror} ({kept}); choose another output folder."
+            return say("The folder {folder} is gone; generate again.", folder=self.folder)
+        return say(
+            "{folder} can't be written to: {reason} ({kept}); choose another output folder.",
+            folder=self.folder,
+            reason=error.strerror,
+            kept=kept,
+        )
 
 
 class NoFrames:

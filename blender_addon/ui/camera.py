@@ -13,6 +13,8 @@ from ..shared.camera import camera_path, rectangle_condition
 from ..shared.engines import EngineDescription
 from ..shared.pose import PoseSequence
 from ..shared.schema import MessageError
+from ..texts import say
+from ..texts.translation import tell
 from . import frame
 from .text import paragraph
 
@@ -30,7 +32,9 @@ def draw_camera(layout, context) -> None:
     layout.operator("poseanything.record_camera", icon="REC")
     engine = session.get().engine(settings.engine_name)
     if engine is not None and not engine.uses_camera:
-        paragraph(layout, context, f"{engine.label} does not follow the camera's motion", "INFO")
+        paragraph(
+            layout, context, say("{engine} does not follow the camera's motion", engine=engine.label), "INFO"
+        )
         return
     layout.prop(settings, "camera_source")
     if settings.camera_source == "MOVE":
@@ -55,7 +59,7 @@ def _draw_strengths(layout, context, engine: EngineDescription) -> None:
     if guider is None or not guider.needs_camera:
         best = max(knowing, key=lambda one: len(one.parameters))
         paragraph(layout, context, "The guidance that is chosen leaves the camera to the prompt.", "INFO")
-        button = layout.operator("wm.context_set_enum", text=f"Use {best.label}")
+        button = layout.operator("wm.context_set_enum", text=tell("Use {engine}", engine=best.label))
         button.data_path = f"scene.{engine_settings.attribute(engine.name)}.{engine_settings.GUIDER}"
         button.value = best.name
         return

@@ -8,6 +8,8 @@ from .. import engine_settings, session
 from ..engine_settings import GUIDER, START, STEPS, STOP
 from ..operators.serving import not_ready
 from ..shared.engines import EngineDescription, OptionDescription
+from ..texts import say
+from ..texts.translation import shown, tell
 from .text import paragraph
 
 
@@ -58,21 +60,27 @@ def _draw_state(layout, context, engine: EngineDescription | None) -> None:
         paragraph(layout, context, not_ready(engine), "ERROR", alert=True)
         return
     if not settings.engine_name and engine is not None:
-        layout.label(text=f"Chosen: {engine.short_label}", icon="CHECKMARK")
+        layout.label(text=tell("Chosen: {engine}", engine=engine.short_label), icon="CHECKMARK")
         for other in engines:
             if other.neural and not other.experimental and not other.ready and not engine.neural:
                 paragraph(layout, context, not_ready(other), "INFO")
     if engine is not None and engine.runs_on:
         paragraph(layout, context, engine.runs_on, "MEMORY")
     if engine is None:
-        text = "No engine is ready" if engines else "The engines are known once a server answers"
-        layout.label(text=text, icon="INFO")
+        text = say("No engine is ready") if engines else say("The engines are known once a server answers")
+        layout.label(text=shown(text), icon="INFO")
 
 
 def _draw_preset(layout, context, engine: EngineDescription) -> None:
     preset, changed = engine_settings.current_preset(context.scene, engine)
-    label = "Custom" if preset is None else f"{preset.label} (modified)" if changed else preset.label
-    menu_row(layout, "Preset").operator_menu_enum("poseanything.use_preset", "preset", text=label)
+    label = (
+        "Custom"
+        if preset is None
+        else say("{preset} (modified)", preset=preset.label)
+        if changed
+        else preset.label
+    )
+    menu_row(layout, "Preset").operator_menu_enum("poseanything.use_preset", "preset", text=shown(label))
 
 
 def menu_row(layout, label: str):
@@ -95,7 +103,7 @@ def _draw_guidance(layout, context, engine: EngineDescription, group) -> None:
     column = layout.column(align=True)
     column.prop(group, START)
     column.prop(group, STOP)
-    layout.label(text=f"{guider.evaluations} evaluations a step", icon="TIME")
+    layout.label(text=tell("{evaluations} evaluations a step", evaluations=guider.evaluations), icon="TIME")
 
 
 def _draw_options(layout, group, engine: EngineDescription, advanced: bool) -> None:

@@ -13,6 +13,8 @@ from ..request.range import ClipRange, clip_range, pose_frames
 from ..request.subjects import find_subjects
 from ..shared.engines import EngineDescription
 from ..shared.strength import suggest_guidance_scale
+from ..texts import say
+from ..texts.translation import tell
 from ..times import to_animation
 from .text import paragraph
 
@@ -62,7 +64,12 @@ def draw_key_poses(layout, context, engine: EngineDescription | None) -> None:
         return  # the main panel says what is wrong
     count = len(posed_frames(context, planned))
     share = count / planned.num_frames
-    layout.label(text=f"{count} of {planned.num_frames} frames, {share:.0%}", icon="KEYFRAME_HLT")
+    layout.label(
+        text=tell(
+            "{count} of {total} frames, {share:.0%}", count=count, total=planned.num_frames, share=share
+        ),
+        icon="KEYFRAME_HLT",
+    )
     if engine is not None:
         _draw_strength(layout, context, engine, share)
 
@@ -78,17 +85,26 @@ def _draw_strength(layout, context, engine: EngineDescription, share: float) -> 
     if not {STRENGTH, BY_DENSITY} <= names:
         if any({STRENGTH, BY_DENSITY} <= {p.name for p in other.parameters} for other in engine.guiders):
             paragraph(
-                layout, context, f"{guider.label} guidance: poses have no strength of their own", "BLANK1"
+                layout,
+                context,
+                say("{guider} guidance: poses have no strength of their own", guider=guider.label),
+                "BLANK1",
             )
         return
     by_density = engine_settings.parameter_property(guider.name, BY_DENSITY)
     layout.prop(group, by_density, text="Strength by Their Number")
     if getattr(group, by_density):
-        layout.label(text=f"Strength {suggest_guidance_scale(share):.1f}", icon="FORCE_FORCE")
+        layout.label(
+            text=tell("Strength {strength:.1f}", strength=suggest_guidance_scale(share)),
+            icon="FORCE_FORCE",
+        )
     else:
         strength = engine_settings.parameter_property(guider.name, STRENGTH)
         layout.prop(group, strength, text="Pose Strength")
-        layout.label(text=f"Advised: {suggest_guidance_scale(share):.1f}", icon="BLANK1")
+        layout.label(
+            text=tell("Advised: {strength:.1f}", strength=suggest_guidance_scale(share)),
+            icon="BLANK1",
+        )
 
 
 def _draw() -> None:

@@ -7,6 +7,7 @@ import gpu
 from gpu_extras.batch import batch_for_shader
 
 from ..live import view
+from ..texts.translation import tell
 from . import frame
 from .text import paragraph
 
@@ -52,7 +53,10 @@ class POSEANYTHING_PT_live(bpy.types.Panel):
         if live.on:
             layout.operator("poseanything.refresh_live", icon="FILE_REFRESH")
             if live.latency:
-                layout.label(text=f"{live.latency * 1000:.0f} ms from pose to picture", icon="TIME")
+                layout.label(
+                    text=tell("{time:.0f} ms from pose to picture", time=live.latency * 1000),
+                    icon="TIME",
+                )
         if live.stale:
             paragraph(layout, context, "What the first frame shows has changed; refresh it.", "INFO")
         for sentence in filter(None, (live.sentence, live.note)):

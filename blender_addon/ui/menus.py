@@ -6,6 +6,7 @@ import bpy
 
 from ..request.spans import scene_span, spans
 from ..request.subjects import find_subjects
+from ..texts.translation import tell
 
 _keys: list[tuple[bpy.types.KeyMap, bpy.types.KeyMapItem]] = []
 
@@ -27,7 +28,7 @@ class POSEANYTHING_MT_generate_range(bpy.types.Menu):
         layout = self.layout
         layout.operator_context = "INVOKE_DEFAULT"
         for span in spans(context):
-            text = f"{span.label} ({span.first} to {span.last})"
+            text = tell("{span} ({first} to {last})", span=span.label, first=span.first, last=span.last)
             button = layout.operator("poseanything.generate_range", text=text, icon=span.icon)
             button.frame_start, button.frame_end = span.first, span.last
         if context.area is not None and context.area.type == "SEQUENCE_EDITOR":

@@ -20,6 +20,8 @@ from ..request.subjects import find_subjects
 from ..sequencer import strips
 from ..shared.engines import short_label
 from ..takes.take import TakeError
+from ..texts import say
+from ..texts.translation import tell
 from ..times import frame_rate
 from ..view import fit
 from . import limbs, pictures
@@ -27,7 +29,7 @@ from .camera import draw_camera
 from .engine import draw_advanced, draw_engine, has_advanced, menu_row
 from .key_poses import draw_key_poses
 from .presets import POSEANYTHING_PT_presets
-from .progress import ANIMATIC, draw_findings, draw_progress
+from .progress import draw_findings, draw_progress
 from .refresh import TAB
 from .server import draw_server
 from .takes import draw_takes
@@ -94,26 +96,42 @@ class _Main:
         else:
             seconds = planned.times.length / frame_rate(context.scene)
             layout.label(
-                text=f"{planned.times.asked} frames, {planned.width} x {planned.height}, {seconds:.1f} s",
+                text=tell(
+                    "{count} frames, {width} x {height}, {seconds:.1f} s",
+                    count=planned.times.asked,
+                    width=planned.width,
+                    height=planned.height,
+                    seconds=seconds,
+                ),
                 icon="SEQUENCE",
             )
             if planned.num_frames > planned.times.asked:
-                layout.label(text=f"{engine.short_label} makes {planned.num_frames} of them", icon="BLANK1")
+                layout.label(
+                    text=tell(
+                        "{engine} makes {total} of them", engine=engine.short_label, total=planned.num_frames
+                    ),
+                    icon="BLANK1",
+                )
         if engine is not None and not engine.neural:
-            layout.label(text=f"{engine.short_label}: {ANIMATIC.lower()}", icon="INFO")
+            layout.label(
+                text=tell("{name}: animatic, no neural network", name=engine.short_label), icon="INFO"
+            )
         draw_progress(layout, context)
-        scene, shown = context.scene, strips.sequencer_scene(context)
+        scene, edit = context.scene, strips.sequencer_scene(context)
         if scene.render.use_sequencer and any(strips.TAKE_ID in strip for strip in strips.all_strips(scene)):
             box = layout.box()
             paragraph(
                 box, context, "F12 renders the takes in this scene's sequencer, not the scene.", "ERROR"
             )
             box.prop(scene.render, "use_sequencer", text="Render the Sequencer")
-        scene = shown
+        scene = edit
         if changes_colours(scene) and session.get().bridge.jobs:
             view = scene.view_settings.view_transform
             paragraph(
-                layout, context, f"{view} changes the colours of generated frames in this scene.", "COLOR"
+                layout,
+                context,
+                say("{view} changes the colours of generated frames in this scene.", view=view),
+                "COLOR",
             )
             layout.operator("poseanything.use_standard_view")
 
@@ -152,7 +170,12 @@ class POSEANYTHING_PT_rig(_Sub, bpy.types.Panel):
             choices = []
         for obj, choice in choices:
             layout.label(
-                text=f"{obj.name}: limbs {len(choice.limbs)}, parts {len(choice.parts)}",
+                text=tell(
+                    "{rig}: limbs {limbs}, parts {parts}",
+                    rig=obj.name,
+                    limbs=len(choice.limbs),
+                    parts=len(choice.parts),
+                ),
                 icon="OUTLINER_OB_ARMATURE" if choice.human is not None else "ARMATURE_DATA",
             )
         for data in {obj.data: None for obj in subjects if obj.type == "ARMATURE"}:
@@ -209,10 +232,10 @@ def _draw_reasons(layout, context):
     chosen = list(dict.fromkeys(bone.name for bone in bones if bone is not None))
     for name in chosen[:REASONS]:
         reason = choice.reasons.get(name, "")
-        icon = "CHECKMARK" if reason.startswith("drawn") else "X"
-        paragraph(layout, context, f"{name}: {reason}", icon)
+        icon = "CHECKMARK" if str(reason).startswith("drawn") else "X"
+        paragraph(layout, context, say("{name}: {reason}", name=name, reason=reason), icon)
     if len(chosen) > REASONS:
-        layout.label(text=f"and {len(chosen) - REASONS} more bones")
+        layout.label(text=tell("and {count} more bones", count=len(chosen) - REASONS))
 
 
 class POSEANYTHING_PT_shot(_Sub, bpy.types.Panel):
@@ -262,12 +285,17 @@ def _draw_crop(layout, context, settings):
     left, top, right, bottom = fit(*size, planned.width, planned.height).shown
     across, down = 1 - (right - left), 1 - (bottom - top)
     if max(across, down) < 0.005:
-        text = "All of it is seen"
-    elif across > down:
-        text = f"Left and right lose {across / 2:.0%} each"
+        text = say("{width} x {height}: all of it is seen", width=size[0], height=size[1])
     else:
-        text = f"Top and bottom lose {down / 2:.0%} each"
-    paragraph(layout, context, f"{size[0]} x {size[1]}: {text.lower()}", "FULLSCREEN_ENTER")
+        text = say(
+            "{width} x {height}: left and right lose {share:.0%} each"
+            if across > down
+            else "{width} x {height}: top and bottom lose {share:.0%} each",
+            width=size[0],
+            height=size[1],
+            share=max(across, down) / 2,
+        )
+    paragraph(layout, context, text, "FULLSCREEN_ENTER")
 
 
 class POSEANYTHING_PT_camera(_Sub, bpy.types.Panel):
@@ -287,7 +315,9 @@ class POSEANYTHING_PT_prompt(_Sub, bpy.types.Panel):
         layout, settings = self.layout, context.scene.poseanything
         engine = session.get().engine(settings.engine_name)
         if engine is not None and not engine.uses_prompt:
-            layout.label(text=f"{engine.short_label} does not use the prompt", icon="INFO")
+            layout.label(
+                text=tell("{engine} does not use the prompt", engine=engine.short_label), icon="INFO"
+            )
         layout.prop(settings, "prompt", text="", placeholder="Describe the video")
         layout.prop(settings, "negative_prompt", text="", placeholder="Describe what to avoid")
 
@@ -399,9 +429,13 @@ class POSEANYTHING_PT_strip(_Sequencer, bpy.types.Panel):
         record = take.record
         layout.label(text=take.name, icon="SEQUENCE")
         label = short_label(record.get("engine_label", ""))
-        layout.label(text=label if record.get("neural", True) else f"{label}: {ANIMATIC.lower()}")
+        layout.label(
+            text=label
+            if record.get("neural", True)
+            else tell("{name}: animatic, no neural network", name=label)
+        )
         if (seed := record.get("seed")) is not None:
-            layout.label(text=f"Seed {seed}")
+            layout.label(text=tell("Seed {seed}", seed=seed))
         if prompt := record.get("settings", {}).get("prompt"):
             paragraph(layout, context, prompt)
         row = layout.row(align=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from .. import session
 from ..connection.jobs import DONE, FAILED, RUNNING, Job
+from ..texts import say
+from ..texts.translation import shown, tell
 from . import pictures
 from .text import paragraph
-
-ANIMATIC = "Animatic, no neural network"
 
 
 def draw_progress(layout, context) -> None:
@@ -17,7 +17,7 @@ def draw_progress(layout, context) -> None:
     if current.exporting is not None:
         step = current.exporting
         row = layout.row()
-        row.progress(factor=step.fraction, text=f"{step.text} (Esc cancels)")
+        row.progress(factor=step.fraction, text=tell("{what} (Esc cancels)", what=step.text))
     for job in bridge.active():
         _draw_active(layout, context, job)
     draw_findings(layout, context, current.findings)
@@ -25,13 +25,19 @@ def draw_progress(layout, context) -> None:
     if ended and ended[-1].state == DONE:
         last = ended[-1]
         row = layout.split(factor=0.75)
-        row.label(text=f"{last.take.name}: {last.frames} frames", icon="CHECKMARK")
+        row.label(
+            text=tell("{take}: {frames} frames", take=last.take.name, frames=last.frames), icon="CHECKMARK"
+        )
         row.operator("poseanything.show_take", text="Show").take_id = last.id
     elif ended:
         last = ended[-1]
         failed = last.state == FAILED
         paragraph(
-            layout, context, f"{last.take.name}: {last.sentence}", "ERROR" if failed else "INFO", alert=failed
+            layout,
+            context,
+            say("{take}: {what}", take=last.take.name, what=last.sentence),
+            "ERROR" if failed else "INFO",
+            alert=failed,
         )
 
 
@@ -41,7 +47,7 @@ def draw_findings(layout, context, findings) -> None:
         box = layout.box()
         paragraph(box, context, finding.sentence, "ERROR")
         if finding.operator:
-            button = box.operator(finding.operator, text=finding.label)
+            button = box.operator(finding.operator, text=shown(finding.label))
             for name, value in finding.properties:
                 setattr(button, name, value)
 
@@ -51,10 +57,13 @@ def _draw_active(layout, context, job: Job) -> None:
     preview = session.get().bridge.previews.get(job.id)
     if preview is not None and not job.frames:
         box.template_icon(icon_value=pictures.icon_of(preview), scale=6.0)
-    box.label(text=job.take.name if job.neural else f"{job.take.name}: {ANIMATIC.lower()}", icon="SEQUENCE")
+    box.label(
+        text=job.take.name if job.neural else tell("{name}: animatic, no neural network", name=job.take.name),
+        icon="SEQUENCE",
+    )
     row = box.row(align=True)
     if job.state == RUNNING:
-        row.progress(factor=job.fraction(), text=job.describe())
+        row.progress(factor=job.fraction(), text=shown(job.describe()))
     else:
-        row.label(text=job.describe(), icon="SORTTIME")
+        row.label(text=shown(job.describe()), icon="SORTTIME")
     row.operator("poseanything.cancel", text="", icon="X").job = job.id

@@ -11,6 +11,7 @@ from ..connection import server
 from ..connection.client import CONNECTED
 from ..operators.unfinished import pick_up
 from ..operators.video import collect, pick_up_searches
+from ..texts import say
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ def tick() -> float:
             pick_up_searches(bpy.context)
     except Exception:  # a timer that raises is never called again, and every job would stand still
         log.exception("Polling the session failed")
-        current.sentence = (
+        current.sentence = say(
             "Something went wrong inside the extension; the system console has the details for a bug report."
         )
     bridge = current.bridge

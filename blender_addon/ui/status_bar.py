@@ -6,6 +6,7 @@ import bpy
 
 from .. import session
 from ..connection.jobs import RUNNING
+from ..texts.translation import tell
 
 
 def _draw(self, context):
@@ -13,10 +14,17 @@ def _draw(self, context):
     if not active:
         return
     job = next((job for job in active if job.state == RUNNING), active[0])
-    more = f" (+{len(active) - 1})" if len(active) > 1 else ""
     row = self.layout.row()
     row.ui_units_x = 14
-    row.progress(factor=job.fraction(), text=f"{job.take.name}: {job.describe()}{more}")
+    row.progress(
+        factor=job.fraction(),
+        text=tell(
+            "{take}: {what} (+{count})" if len(active) > 1 else "{take}: {what}",
+            take=job.take.name,
+            what=job.describe(),
+            count=len(active) - 1,
+        ),
+    )
 
 
 def register() -> None:

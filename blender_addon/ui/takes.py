@@ -9,8 +9,9 @@ from ..connection.jobs import CANCELLED, FAILED
 from ..sequencer import take_list
 from ..shared.engines import short_label
 from ..takes.take import frame_name
+from ..texts import say
+from ..texts.translation import tell
 from . import pictures
-from .progress import ANIMATIC
 from .text import light, paragraph
 
 
@@ -50,7 +51,7 @@ def _draw_item(layout, context, kept, item) -> None:
         box.operator("poseanything.fetch_unfinished", icon="IMPORT")
     folder = take_list.folder_of(item)
     if not folder.is_dir():
-        paragraph(box, context, f"The folder {folder} is not there.", "ERROR", alert=True)
+        paragraph(box, context, say("The folder {folder} is not there.", folder=folder), "ERROR", alert=True)
         row = box.row(align=True)
         row.operator("poseanything.relink_take", icon="FILE_FOLDER").take_id = item.take_id
         row.operator("poseanything.delete_take", text="", icon="TRASH").take_id = item.take_id
@@ -58,10 +59,19 @@ def _draw_item(layout, context, kept, item) -> None:
     if item.frames:
         icon = pictures.file_icon(str(folder / frame_name(item.name, item.frames // 2)))
         box.template_icon(icon_value=icon, scale=6.0)
-    kind = "" if item.neural else f", {ANIMATIC.lower()}"
-    paragraph(box, context, f"{item.frames} of {item.num_frames} frames{kind}")
+    paragraph(
+        box,
+        context,
+        say(
+            "{frames} of {total} frames"
+            if item.neural
+            else "{frames} of {total} frames, animatic, no neural network",
+            frames=item.frames,
+            total=item.num_frames,
+        ),
+    )
     if item.seed and item.neural:
-        box.label(text=f"Seed {item.seed}")
+        box.label(text=tell("Seed {seed}", seed=item.seed))
     if item.made:
         box.label(text=item.made)
     box.prop(item, "rating", slider=True)

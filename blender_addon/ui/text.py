@@ -7,6 +7,8 @@ import textwrap
 import blf
 import bpy
 
+from ..texts.translation import shown
+
 MARGIN = 105
 """Pixels of a sidebar, before scaling, that a box, an icon and the tabs take from a line."""
 
@@ -20,6 +22,7 @@ def paragraph(
     blf.size(0, 11 * scale)
     letter = blf.dimensions(0, "abcdefghij klmnopqrst")[0] / 21
     columns = max(int((width - MARGIN * scale) / letter), 16)
+    text = shown(text)
     column = layout.column(align=True)
     column.scale_y = 0.8
     column.alert = alert

@@ -9,6 +9,7 @@ import numpy as np
 from mathutils import Matrix
 
 from ..errors import ExportError
+from ..texts import say
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,11 +56,19 @@ class SceneCamera:
         if camera is None:
             raise ExportError("The scene has no camera; add one, or choose the viewport as view.")
         if camera.type != "CAMERA":
-            raise ExportError(f"{camera.name} is no camera but the scene looks through it; choose a camera.")
+            raise ExportError(
+                say(
+                    "{camera} is no camera but the scene looks through it; choose a camera.",
+                    camera=camera.name,
+                )
+            )
         if camera.data.type not in {"PERSP", "ORTHO"}:
             raise ExportError(
-                f"The camera {camera.name} is neither perspective nor orthographic, so bones can't be drawn "
-                "straight; change its type."
+                say(
+                    "The camera {camera} is neither perspective nor orthographic, so bones can't be drawn "
+                    "straight; change its type.",
+                    camera=camera.name,
+                )
             )
         return camera
 

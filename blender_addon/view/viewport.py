@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import bpy
 import numpy as np
 
+from ..texts import say
 from .camera import Lens, SceneCamera
 
 SENSOR = 36.0
@@ -63,7 +64,7 @@ class Viewport:
         return float(self.width), float(self.height)
 
     def name(self, scene: bpy.types.Scene) -> str:
-        return "the viewport"
+        return say("the viewport")
 
     def lens(self, scene: bpy.types.Scene, depsgraph: bpy.types.Depsgraph) -> Lens:
         return self.frozen

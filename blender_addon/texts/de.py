@@ -1,0 +1,3 @@
+"""German."""
+
+TEXTS: dict[str, str] = {}

@@ -1,0 +1,71 @@
+"""Texts in the language that the user has chosen in Blender's preferences.
+
+A language is a module beside this one, named by its code: a table `TEXTS` from the English text to its own.
+"""
+
+from __future__ import annotations
+
+import inspect
+
+import bpy
+
+from . import Said, de, say
+
+LANGUAGES = {"de_DE": de.TEXTS}
+CONTEXT = "PoseAnything"
+"""Of all names and sentences: Blender has some of the same words, and means other things by them."""
+CONTEXTS = (CONTEXT, "*", "Operator")
+"""Where Blender looks texts up: tooltips and labels have no context of ours."""
+_KINDS = (
+    bpy.types.Operator,
+    bpy.types.Panel,
+    bpy.types.Menu,
+    bpy.types.PropertyGroup,
+    bpy.types.AddonPreferences,
+)
+_PACKAGE = __package__.rpartition(".")[0]
+
+
+def shown(text: object) -> str:
+    """A text, or an error's, in the user's language; English where that has none."""
+    text = str(text)
+    if isinstance(text, Said):
+        values = {name: shown(v) if isinstance(v, Said) else v for name, v in text.values.items()}
+        return _translate(text.template).format(**values)
+    return _translate(text)
+
+
+def tell(template: str, /, **values: object) -> str:
+    """`say`, in the user's language."""
+    return shown(say(template, **values))
+
+
+def _translate(text: str) -> str:
+    return bpy.app.translations.pgettext_iface(text, CONTEXT)
+
+
+def in_context(cls: type) -> None:
+    """Have the names of a class and of its properties looked up in our context; before it is registered."""
+    cls.bl_translation_context = CONTEXT
+    for base in cls.__mro__:
+        if base.__module__.startswith(_PACKAGE) and "__annotations__" in vars(base):
+            base.__annotations__ = inspect.get_annotations(base, eval_str=True)
+            for deferred in base.__annotations__.values():
+                if hasattr(deferred, "keywords"):
+                    deferred.keywords.setdefault("translation_context", CONTEXT)
+
+
+def register() -> None:
+    for kind in _KINDS:
+        for cls in kind.__subclasses__():
+            if cls.__module__.startswith(_PACKAGE):
+                in_context(cls)
+    tables = {
+        language: {(context, english): own for english, own in texts.items() for context in CONTEXTS}
+        for language, texts in LANGUAGES.items()
+    }
+    bpy.app.translations.register(_PACKAGE, tables)
+
+
+def unregister() -> None:
+    bpy.app.translations.unregister(_PACKAGE)
