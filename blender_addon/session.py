@@ -20,6 +20,7 @@ from . import engine_settings, handlers, preferences
 from .connection.bridge import Bridge
 from .connection.jobs import LEFT, Job
 from .connection.server import ServerError
+from .connection.weights import WeightsFetch
 from .rig.motion import Motion
 from .sequencer import take_list
 from .sequencer.arrival import Arrival
@@ -28,6 +29,7 @@ from .shared.messages import GenerationRequest
 from .takes import unfinished
 from .takes.take import Take, to_json
 from .takes.unfinished import Unfinished
+from .texts import say
 
 
 class Session:
@@ -44,6 +46,7 @@ class Session:
         self.version = version
         self.bridge = Bridge(version)
         self.arrival = Arrival()
+        self.weights = WeightsFetch()
         self.exporting = None
         self.findings: tuple = ()
         self.motions: dict[int, Motion] = {}
@@ -204,6 +207,7 @@ class Session:
                 self.arrival.tidy()
 
     def close(self) -> None:
+        self.weights.cancel()
         self.arrival.close()
         self.bridge.close()
         self._note_endings()
@@ -212,7 +216,7 @@ class Session:
         """Leave the server that the preferences named before."""
         address = preferences.server(context)
         if self._address not in (None, address):
-            self.bridge.disconnect("The server's address was changed.")
+            self.bridge.disconnect(say("The server's address was changed."))
             self.bridge.server.stop()
         self._address = address
 

@@ -8,9 +8,17 @@ from contextlib import AbstractContextManager, nullcontext
 
 from ..shared.engines import EngineDescription, find_engine
 from ..shared.keys import TokenError, local_token
-from ..shared.messages import Failed, GenerationRequest, PoseFinderDescription, PoseRequest, Preview
+from ..shared.messages import (
+    Failed,
+    GenerationRequest,
+    PoseFinderDescription,
+    PoseRequest,
+    Preview,
+    WorkerStatus,
+)
 from ..takes.take import Take
 from ..takes.writer import NoFrames, TakeWriter
+from ..texts import say
 from . import server as server_process
 from .client import CONNECTED, CONNECTING, BridgeClient, LinkState, Settled
 from .jobs import ENCODING, INTERRUPTED, LEFT, WAITING, Job, PoseSearch, Task
@@ -47,6 +55,7 @@ class Bridge:
         self.engines: tuple[EngineDescription, ...] = ()
         self.device = ""
         self.pose_finder: PoseFinderDescription | None = None
+        self.workers: tuple[WorkerStatus, ...] = ()
         self.jobs: dict[str, Job] = {}
         self.searches: dict[str, PoseSearch] = {}
         self.previews: dict[str, Preview] = {}
@@ -65,10 +74,13 @@ class Bridge:
             return
         if not address.is_loopback and not online:
             raise ServerError(
-                f"Blender is set to stay offline; allow online access in Preferences > System to use "
-                f"{address}."
+                say(
+                    "Blender is set to stay offline; allow online access in Preferences > System to use "
+                    "{address}.",
+                    address=address,
+                )
             )
-        self.disconnect("The server's address was changed.")
+        self.disconnect(say("The server's address was changed."))
         client = BridgeClient(str(address), self.version, token)
         try:
             client.start()
@@ -86,13 +98,16 @@ class Bridge:
                 where = self.client.address
                 job.state, job.sentence = (
                     LEFT,
-                    f"{why} It goes on at {where}, and is fetched from there later.",
+                    say(
+                        "{why} It goes on at {where}, and is fetched from there later.", why=why, where=where
+                    ),
                 )
             elif job.state != ENCODING:
                 job.hear(Failed(job=job.id, message=why))
         self.client.close(keep=self.keep_going)
         self._hear_all()
-        self.client, self.link, self.engines, self.device = None, LinkState(CONNECTING), (), ""
+        self.client, self.link = None, LinkState(CONNECTING)
+        self.engines, self.device, self.workers = (), "", ()
         self.pose_finder = None
 
     def connect_if_running(self, server: str, online: bool) -> None:
@@ -114,7 +129,9 @@ class Bridge:
             if self.link.state == CONNECTED or elsewhere or server_process.is_taken(address):
                 return
         if not autostart:
-            raise ServerError(f"No server answers at {address}; start it in the Server panel.")
+            raise ServerError(
+                say("No server answers at {address}; start it in the Server panel.", address=address)
+            )
         self.server.start(folder, python, server, finish=self.keep_going)
 
     def close(self) -> None:
@@ -254,7 +271,7 @@ class Bridge:
             if job.ended:
                 self.previews.pop(job.id, None)
         if self.client is not None and (welcome := self.client.welcome) is not None:
-            self.engines, self.device = welcome.engines, welcome.device
+            self.engines, self.device, self.workers = welcome.engines, welcome.device, welcome.workers
             self.pose_finder = welcome.pose_finder
 
     def _watch_server(self) -> bool:
@@ -290,12 +307,13 @@ class Bridge:
             return
         now = time.monotonic()
         for job in self._tasks():
-            remedy = "start it in the Server panel and try again"
             if job.state == WAITING and now - job.began > PATIENCE:
-                message = f"No server answers at {client.address}; {remedy}."
+                message = say(
+                    "No server answers at {address}; start it in the Server panel and try again.",
+                    address=client.address,
+                )
             elif job.state == INTERRUPTED and job.awaited and now - job.interrupted_at > PATIENCE:
-                kept = f" ({job.kept.rstrip('.')})" if job.kept else ""
-                message = f"The server at {client.address} went away in the middle{kept}; {remedy}."
+                message = job.went_away(client.address)
             else:
                 continue
             client.cancel(job.id)

@@ -43,11 +43,6 @@ class Task:
     def ended(self) -> bool:
         return self.state in ENDED
 
-    @property
-    def kept(self) -> str:
-        """What of it has arrived and stays, as a sentence; "" for nothing."""
-        return ""
-
     def hear(self, event: object) -> None:
         """Take in an event of this task."""
         if isinstance(event, Accepted):
@@ -92,6 +87,13 @@ class Task:
         text, left = self._doing(), self.seconds_left()
         return text if left is None else say("{what}, {time} left", what=text, time=duration(left))
 
+    def went_away(self, address: str) -> str:
+        """What to say of it when the server that had it does not come back."""
+        return say(
+            "The server at {address} went away in the middle; start it in the Server panel and try again.",
+            address=address,
+        )
+
     def _interrupted(self) -> str:
         return say("Interrupted, waiting for the server")
 
@@ -123,10 +125,6 @@ class Job(Task):
     frames: int = 0
     unfinished: Unfinished | None = None
 
-    @property
-    def kept(self) -> str:
-        return f"{self.frames} of {self.take.num_frames} frames are kept." if self.frames else ""
-
     def hear(self, event: object) -> None:
         if isinstance(event, FramesSaved):
             self.state, self.frames = RUNNING, event.count
@@ -145,6 +143,17 @@ class Job(Task):
         if self.state == ENCODING:
             return say("Encoding the movie")
         return say("{frames} frames", frames=self.frames) if self.state == DONE else super().describe()
+
+    def went_away(self, address: str) -> str:
+        if not self.frames:
+            return super().went_away(address)
+        return say(
+            "The server at {address} went away in the middle ({frames} of {total} frames are kept); start "
+            "it in the Server panel and try again.",
+            address=address,
+            frames=self.frames,
+            total=self.take.num_frames,
+        )
 
     def _interrupted(self) -> str:
         if not self.frames:

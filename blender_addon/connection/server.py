@@ -9,10 +9,12 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import IO
 
 from ..shared.address import Address, AddressError
 from ..shared.keys import Token, TokenError, destination, keys_folder
 from ..shared.schema import printable
+from ..texts import say
 
 STOPPED, STARTING, RUNNING, FAILED = "STOPPED", "STARTING", "RUNNING", "FAILED"
 
@@ -50,40 +52,49 @@ class ServerProcess:
         where, _ = parse_server(address)
         if not where.is_loopback:
             raise ServerError(
-                f"{where} is another computer; start the server there, or choose an address on this one."
+                say(
+                    "{where} is another computer; start the server there, or choose an address on this one.",
+                    where=where,
+                )
             )
         home = find_checkout(folder)
-        interpreter = python or _interpreter(home)
         if is_taken(where):
-            raise ServerError(f"Port {where.port} is in use by another program; choose another address.")
-        # Blender's own Python settings would mislead another Python.
-        environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONHOME", "PYTHONPATH")}
-        words = ["-u", "-m", "inference_server", "serve", "--address", address, "--exit-with-stdin"]
+            raise ServerError(
+                say("Port {port} is in use by another program; choose another address.", port=where.port)
+            )
+        words = ["serve", "--address", address, "--exit-with-stdin"]
         if finish:
             words.append("--finish")
-        try:
-            # A file, which is still there to write to when this process has ended.
-            self._log = _log_path(where)
-            with open(self._log, "wb") as log:
-                self._process = subprocess.Popen(
-                    [interpreter, *words],
-                    cwd=home,
-                    env=environment,
-                    stdin=subprocess.PIPE,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,  # Ctrl-C in Blender's terminal is not for it
-                    creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),  # on Windows
-                )
-        except OSError as error:
-            raise ServerError(
-                f"{interpreter} can't be started: {error.strerror}; choose another Python."
-            ) from error
+        # A file, which is still there to write to when this process has ended.
+        self._log = _log_path(where)
+        with open(self._log, "wb") as log:
+            self._process = launch(home, python, words, log, subprocess.STDOUT)
         self._home = folder, python, finish
         self.state, self.sentence, self.address = STARTING, "", address
         threading.Thread(
             target=self._follow, args=(self._process,), name="poseanything-server", daemon=True
         ).start()
+
+    def restart(self) -> None:
+        """End it and start it anew, in a thread of its own; clips that wait are kept."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        self.state = STARTING
+        _write_stop(process)
+        threading.Thread(
+            target=self._replace, args=(process,), name="poseanything-restart", daemon=True
+        ).start()
+
+    def _replace(self, process: subprocess.Popen) -> None:
+        _reap(process)
+        if self.state != STARTING or self._process is not None:
+            return  # stopped or started meanwhile
+        self.state = STOPPED
+        try:
+            self.start_again()
+        except ServerError as error:
+            self.state, self.sentence = FAILED, str(error)
 
     @property
     def is_up(self) -> bool:
@@ -134,9 +145,37 @@ class ServerProcess:
         code = process.wait()
         if process is self._process:
             tail = self.log_tail(200)
-            last = next((line for line in reversed(tail) if line.strip()), "it printed nothing")
-            self.sentence = f"The server ended with code {code}: {last[:300]}"
+            last = next((line for line in reversed(tail) if line.strip()), say("it printed nothing"))
+            self.sentence = say("The server ended with code {code}: {words}", code=code, words=last[:300])
             self.state, self._process = FAILED, None
+
+
+def launch(home: Path, python: str, words: list[str], stdout: IO | int, stderr: int) -> subprocess.Popen:
+    """Run one of the server's commands in a process of its own; `python` is "" to use the environment of the
+    checkout `home`. Raises `ServerError`."""
+    interpreter = python or _interpreter(home)
+    # Blender's own Python settings would mislead another Python.
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONHOME", "PYTHONPATH")}
+    try:
+        return subprocess.Popen(
+            [interpreter, "-u", "-m", "inference_server", *words],
+            cwd=home,
+            env=environment | {"PYTHONUTF8": "1"},
+            stdin=subprocess.PIPE,
+            stdout=stdout,
+            stderr=stderr,
+            encoding="utf-8" if stdout == subprocess.PIPE else None,
+            start_new_session=True,  # Ctrl-C in Blender's terminal is not for it
+            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),  # on Windows
+        )
+    except OSError as error:
+        raise ServerError(
+            say(
+                "{interpreter} can't be started: {reason}; choose another Python.",
+                interpreter=interpreter,
+                reason=error.strerror,
+            )
+        ) from error
 
 
 def _log_path(address: Address) -> Path:
@@ -179,7 +218,10 @@ def find_checkout(folder: str) -> Path:
     home = Path(folder)
     if not (home / "inference_server").is_dir():
         raise ServerError(
-            f"{home} has no folder inference_server; choose the folder of PoseAnything Bridge's checkout."
+            say(
+                "{home} has no folder inference_server; choose the folder of PoseAnything Bridge's checkout.",
+                home=home,
+            )
         )
     return home
 
@@ -192,7 +234,9 @@ def _interpreter(home: Path) -> str:
         path for path in (home / ".venv").glob(f"python3.*/{name}") if "-" not in path.parent.parent.name
     ]
     if not found:
-        raise ServerError(f"The server is not set up yet; run 'python build.py setup' in {home}.")
+        raise ServerError(
+            say("The server is not set up yet; run 'python build.py setup' in {home}.", home=home)
+        )
     # The lowest version: the neural engine's packages are there first.
     return str(min(found, key=lambda path: int(path.parent.parent.name.partition(".")[2])))
 
