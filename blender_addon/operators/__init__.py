@@ -21,11 +21,13 @@ from . import (
     timeline,
     unfinished,
     video,
+    weights,
 )
 
 _MODULES = (
     generate,
     server,
+    weights,
     takes,
     take_files,
     unfinished,

@@ -6,8 +6,9 @@ import bpy
 from bpy.props import BoolProperty, StringProperty
 
 from .. import preferences, session
-from ..connection.server import ServerError, find_checkout, parse_server
+from ..connection.server import ServerError, find_checkout
 from ..texts.translation import shown, tell
+from .serving import is_here
 
 
 class POSEANYTHING_OT_start_server(bpy.types.Operator):
@@ -22,7 +23,7 @@ class POSEANYTHING_OT_start_server(bpy.types.Operator):
         if session.get().bridge.server.is_up:
             cls.poll_message_set("The server is running")
             return False
-        if not _is_here(preferences.server(context)):
+        if not is_here(context):
             cls.poll_message_set("Another computer is named; start the server there")
             return False
         if not preferences.get(context).server_folder:
@@ -43,14 +44,6 @@ class POSEANYTHING_OT_start_server(bpy.types.Operator):
             self.report({"ERROR"}, shown(error))
             return {"CANCELLED"}
         return {"FINISHED"}
-
-
-def _is_here(server: str) -> bool:
-    try:
-        address, token = parse_server(server)
-    except ServerError:
-        return True  # starting says what is wrong with it
-    return address.is_loopback and token is None
 
 
 class POSEANYTHING_OT_choose_server_folder(bpy.types.Operator):
@@ -107,6 +100,23 @@ class POSEANYTHING_OT_stop_server(bpy.types.Operator):
         return {"FINISHED"}
 
 
+class POSEANYTHING_OT_restart_server(bpy.types.Operator):
+    bl_idname = "poseanything.restart_server"
+    bl_label = "Restart Server"
+    bl_description = (
+        "Stop the server that this Blender started, and start it again. A clip that is being made is made "
+        "once more; the frames that came are kept"
+    )
+
+    @classmethod
+    def poll(cls, context):
+        return POSEANYTHING_OT_stop_server.poll.__func__(cls, context)
+
+    def execute(self, context):
+        session.get().bridge.server.restart()
+        return {"FINISHED"}
+
+
 class POSEANYTHING_OT_show_server_log(bpy.types.Operator):
     bl_idname = "poseanything.show_server_log"
     bl_label = "Show Log"
@@ -134,6 +144,7 @@ register, unregister = bpy.utils.register_classes_factory(
         POSEANYTHING_OT_choose_server_folder,
         POSEANYTHING_OT_use_this_computer,
         POSEANYTHING_OT_stop_server,
+        POSEANYTHING_OT_restart_server,
         POSEANYTHING_OT_show_server_log,
     )
 )

@@ -75,25 +75,20 @@ def server_blockers(context) -> list[Finding]:
     if bridge.link.state == REFUSED:
         return [Finding(bridge.link.sentence)]
     if bridge.link.state == CONNECTED:
-        return _engine_blockers(context.scene.poseanything.engine_name)
+        return _engine_blockers(context, context.scene.poseanything.engine_name)
     if not address.is_loopback:
         if not bpy.app.online_access:
-            sentence = say("Blender is set to stay offline, so {address} can't be used", address=address)
             return [
-                setting(sentence, "Allow Online Access", "preferences.system.use_online_access", True),
+                _allow_online_access(
+                    say("Blender is set to stay offline, so {address} can't be used", address=address)
+                ),
                 _use_this_computer(say("A server on this computer needs no online access")),
             ]
         return []
     if token is not None or bridge.server.is_up or session.get().looking:
         return []
     if not prefs.server_folder:
-        return [
-            Finding(
-                "Choose the folder of PoseAnything Bridge's checkout, which holds the server",
-                "poseanything.choose_server_folder",
-                "Choose Server Folder",
-            )
-        ]
+        return [_choose_server_folder()]
     return (
         [] if prefs.autostart else [Finding("No server answers", "poseanything.start_server", "Start Server")]
     )
@@ -103,12 +98,51 @@ def _use_this_computer(sentence: str) -> Finding:
     return Finding(sentence, "poseanything.use_this_computer", "Use This Computer")
 
 
-def _engine_blockers(name: str) -> list[Finding]:
+def _choose_server_folder() -> Finding:
+    return Finding(
+        "Choose the folder of PoseAnything Bridge's checkout, which holds the server",
+        "poseanything.choose_server_folder",
+        "Choose Server Folder",
+    )
+
+
+def _allow_online_access(sentence: str) -> Finding:
+    return setting(sentence, "Allow Online Access", "preferences.system.use_online_access", True)
+
+
+def is_here(context) -> bool:
+    """Whether the server runs, or would run, on this computer."""
+    try:
+        address, token = parse_server(preferences.server(context))
+    except ServerError:
+        return True  # starting says what is wrong with it
+    return address.is_loopback and token is None
+
+
+def weights_blockers(context) -> list[Finding]:
+    """What keeps this Blender from fetching an engine's weights."""
+    if not is_here(context):
+        return [
+            Finding(
+                "The weights are the server's: run 'python build.py weights' on the computer that it runs on"
+            )
+        ]
+    if not bpy.app.online_access:
+        return [_allow_online_access("Blender is set to stay offline, so weights can't be fetched")]
+    if not preferences.get(context).server_folder:
+        return [_choose_server_folder()]
+    return []
+
+
+def _engine_blockers(context, name: str) -> list[Finding]:
     engines = session.get().engines
-    if name and session.get().engine(name) is None:
+    chosen = session.get().engine(name) if name else None
+    if chosen is not None and not chosen.ready and chosen.missing_weights and is_here(context):
+        return weights_blockers(context) or [get_weights(chosen)]
+    if name and chosen is None:
         sentence = say("The server has no engine named {name}", name=name)
-    elif name and not session.get().engine(name).ready:
-        sentence = not_ready(session.get().engine(name))
+    elif chosen is not None and not chosen.ready:
+        sentence = not_ready(chosen)
     elif engines and not any(engine.ready for engine in engines):
         return [
             Finding(
@@ -120,6 +154,23 @@ def _engine_blockers(name: str) -> list[Finding]:
     if not any(engine.ready for engine in engines):
         return [Finding(sentence)]
     return [setting(sentence, "Use the Best Available", "scene.poseanything.engine", "AUTO")]
+
+
+def get_weights(engine: EngineDescription) -> Finding:
+    """What fetches an engine's weights, or says that they are coming."""
+    if session.get().weights.is_running:
+        return Finding(say("The weights of {engine} are being fetched", engine=engine.short_label))
+    sentence = say(
+        "{engine} needs its weights: {size} are to be fetched",
+        engine=engine.short_label,
+        size=gigabytes(sum(part.bytes for part in engine.missing_weights)),
+    )
+    return Finding(sentence, "poseanything.get_weights", "Get the Weights", (("engine", engine.name),))
+
+
+def gigabytes(size: int) -> str:
+    """12.3 GB for 12345678900 bytes; of what is small as many megabytes."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
 
 
 def not_ready(engine: EngineDescription) -> str:

@@ -6,7 +6,7 @@ from itertools import groupby
 
 from .. import engine_settings, session
 from ..engine_settings import GUIDER, START, STEPS, STOP
-from ..operators.serving import not_ready
+from ..operators.serving import get_weights, is_here, not_ready
 from ..shared.engines import EngineDescription, OptionDescription
 from ..texts import say
 from ..texts.translation import shown, tell
@@ -63,12 +63,23 @@ def _draw_state(layout, context, engine: EngineDescription | None) -> None:
         layout.label(text=tell("Chosen: {engine}", engine=engine.short_label), icon="CHECKMARK")
         for other in engines:
             if other.neural and not other.experimental and not other.ready and not engine.neural:
-                paragraph(layout, context, not_ready(other), "INFO")
+                _draw_obstacle(layout, context, other)
     if engine is not None and engine.runs_on:
         paragraph(layout, context, engine.runs_on, "MEMORY")
     if engine is None:
         text = say("No engine is ready") if engines else say("The engines are known once a server answers")
         layout.label(text=shown(text), icon="INFO")
+
+
+def _draw_obstacle(layout, context, engine: EngineDescription) -> None:
+    """Why a better engine is not used, and what helps."""
+    if not engine.missing_weights or not is_here(context):
+        paragraph(layout, context, not_ready(engine), "INFO")
+        return
+    found = get_weights(engine)
+    paragraph(layout, context, found.sentence, "INFO")
+    if found.operator:
+        layout.operator(found.operator, icon="IMPORT").engine = engine.name
 
 
 def _draw_preset(layout, context, engine: EngineDescription) -> None:

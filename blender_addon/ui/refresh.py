@@ -36,8 +36,10 @@ def tick() -> float:
         if collect(bpy.context):
             changed = True
             redraw_views()
-        if changed or (current.exporting, current.looking) != _shown:
-            _shown = current.exporting, current.looking
+        fetch = current.weights
+        now = current.exporting, current.looking, fetch.state, fetch.stage, fetch.done
+        if changed or now != _shown:
+            _shown = now
             redraw()
         if not was_connected and current.bridge.link.state == CONNECTED:
             pick_up(bpy.context)

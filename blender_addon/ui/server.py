@@ -1,47 +1,141 @@
-"""The server's lamp, name and buttons; shown in the sidebar and in the preferences."""
+"""The server: whether it runs, what it has and what it lacks; shown in the sidebar and in the preferences."""
 
 from __future__ import annotations
 
-from .. import session
+from .. import preferences, session
 from ..connection import server
+from ..connection.bridge import Bridge
 from ..connection.client import CONNECTED, REFUSED
-from ..operators.serving import not_ready
+from ..connection.jobs import duration
+from ..connection.server import ServerError, parse_server
+from ..connection.weights import CHECKING, FAILED, WeightsFetch
+from ..operators.serving import get_weights, gigabytes, is_here, not_ready, weights_blockers
+from ..operators.weights import draw_parts
+from ..shared.engines import EngineDescription
+from ..texts import Said, say
+from ..texts.translation import shown, tell
+from .progress import draw_findings
 from .text import light, paragraph
+
+LAMPS = {"CONNECTED": "green", "STARTING": "yellow", "LOOKING": "yellow", "REFUSED": "red", "OFF": "grey"}
 
 
 def draw_server(layout, context) -> None:
     current, bridge = session.get(), session.get().bridge
-    state, link = bridge.server.state, bridge.link
+    state = _state(context, bridge)
     row = layout.row()
-    if link.state == CONNECTED:
-        row.label(text="Connected", icon=light("green"))
-    elif state == server.STARTING:
-        row.label(text="Starting", icon=light("yellow"))
-    elif link.state == REFUSED:
-        row.label(text="Can't be used", icon=light("red"))
-    else:
-        row.label(text="Not running", icon=light("grey"))
+    row.label(text=shown(_named(state)), icon=light(LAMPS[state]))
+    row = row.row(align=True)
     if bridge.server.is_up:
+        row.operator("poseanything.restart_server", text="", icon="FILE_REFRESH")
         row.operator("poseanything.stop_server", text="Stop", icon="PAUSE")
-    elif link.state != CONNECTED:
+    elif state in ("OFF", "LOOKING") and is_here(context):
         row.operator("poseanything.start_server", text="Start", icon="PLAY")
-    if link.state == CONNECTED:
-        _draw_engines(layout, context, bridge)
-    elif link.state == REFUSED:
-        paragraph(layout, context, link.sentence, "ERROR", alert=True)
+    _draw_place(layout, context, bridge)
+    if state == "CONNECTED":
+        _draw_machine(layout, context, bridge)
+        for engine in bridge.engines:
+            _draw_engine(layout, context, engine)
+    elif state == "REFUSED":
+        paragraph(layout, context, bridge.link.sentence, "ERROR", alert=True)
     if current.sentence:
         paragraph(layout, context, current.sentence, "ERROR", alert=True)
-    if state == server.FAILED:
+    if bridge.server.state == server.FAILED:
         paragraph(layout, context, bridge.server.sentence, "ERROR", alert=True)
         layout.operator("poseanything.show_server_log", icon="TEXT")
 
 
-def _draw_engines(layout, context, bridge) -> None:
+def _state(context, bridge: Bridge) -> str:
+    if bridge.server.state == server.STARTING:
+        return "STARTING"
+    if bridge.link.state == CONNECTED:
+        return "CONNECTED"
+    if bridge.link.state == REFUSED:
+        return "REFUSED"
+    return "OFF" if is_here(context) else "LOOKING"
+
+
+def _named(state: str) -> Said:
+    return {
+        "CONNECTED": say("Connected"),
+        "STARTING": say("Starting"),
+        "LOOKING": say("No Answer Yet"),
+        "REFUSED": say("Can't Be Used"),
+        "OFF": say("Not Running"),
+    }[state]
+
+
+def _draw_place(layout, context, bridge: Bridge) -> None:
+    """Where the server is, and whether a token lets this Blender in."""
+    try:
+        address, token = parse_server(preferences.server(context))
+    except ServerError:
+        return  # said above Generate, with what helps
+    column = layout.column(align=True)
+    if is_here(context):
+        where = bridge.server.address if bridge.server.is_up else address
+        column.label(text=tell("This computer, {address}", address=where), icon="DESKTOP")
+    else:
+        column.label(text=str(address), icon="URL", translate=False)
+    if token is not None:
+        column.label(text="Let in by a token", icon="KEYINGSET")
+
+
+def _draw_machine(layout, context, bridge: Bridge) -> None:
+    """What the server runs on, and how much of its memory is in use."""
     column = layout.column(align=True)
     if bridge.device:
-        column.label(text=bridge.device, icon="BLANK1")
-    for engine in bridge.engines:
-        if engine.ready:
-            column.label(text=engine.label, icon="CHECKMARK")
+        paragraph(column, context, bridge.device, "MEMORY")
+    for worker in bridge.workers:
+        if worker.card_total:
+            text = tell(
+                "{name}: {used} of {total} in use",
+                name=worker.name,
+                used=gigabytes(worker.card_used),
+                total=gigabytes(worker.card_total),
+            )
+        elif worker.memory:
+            text = tell("{name}: {used} of memory in use", name=worker.name, used=gigabytes(worker.memory))
         else:
-            paragraph(column, context, not_ready(engine), "X")
+            continue
+        column.label(text=text, icon="BLANK1")
+
+
+def _draw_engine(layout, context, engine: EngineDescription) -> None:
+    column = layout.column(align=True)
+    if engine.ready:
+        column.label(text=engine.label, icon="CHECKMARK", translate=False)
+    else:
+        paragraph(column, context, not_ready(engine), "X")
+    if not engine.missing_weights:
+        return
+    box = layout.box().column(align=True)
+    draw_parts(box, engine)
+    fetch = session.get().weights
+    if fetch.is_running:
+        _draw_fetch(box, fetch)
+        return
+    if fetch.state == FAILED:
+        paragraph(box, context, fetch.sentence, "ERROR", alert=True)
+    if blockers := weights_blockers(context):
+        draw_findings(box, context, blockers)
+        return
+    found = get_weights(engine)
+    button = box.operator(found.operator, icon="IMPORT")
+    button.engine = engine.name
+
+
+def _draw_fetch(layout, fetch: WeightsFetch) -> None:
+    left = fetch.seconds_left
+    done, total = gigabytes(fetch.done), gigabytes(fetch.total)
+    if not fetch.total:
+        text = tell("Asking for the weights")
+    elif fetch.stage == CHECKING:
+        text = tell("{done} of {total}, checking", done=done, total=total)
+    elif left is None:
+        text = tell("{done} of {total}", done=done, total=total)
+    else:
+        text = tell("{done} of {total}, {time} left", done=done, total=total, time=duration(left))
+    row = layout.row(align=True)
+    row.progress(factor=fetch.fraction, text=text)
+    row.operator("poseanything.cancel_weights", text="", icon="X")

@@ -14,6 +14,7 @@ from shared.messages import GenerationRequest, Preview, Progress
 from shared.release import RELEASE
 
 from ...poseanything.checkpoints import CheckpointError, WeightSet, default_folder, find_weights, lora_names
+from ...poseanything.checkpoints.errors import WeightsMissing
 from ...poseanything.checkpoints.weights import describe_parts
 from ...poseanything.sampling import options
 from ...poseanything.sampling.guiders import describe_guiders
@@ -105,6 +106,9 @@ class PoseAnythingEngine(Engine):
             reasons += filter(None, [machine.obstacle()])
         try:
             weights = find_weights(cls.weights_folder())
+        except WeightsMissing:
+            folder = cls.weights_folder()
+            reasons.append(f"Its weights are not all in {folder}; get them with python build.py weights.")
         except CheckpointError as error:
             reasons.append(str(error))
         return weights, " ".join(reasons)

@@ -1,0 +1,203 @@
+"""Which texts the extension shows, read off its source and off what it registers in Blender.
+
+    python -m tests.addon.texts
+
+prints those that a language lacks, and those that it has and nobody shows any more.
+"""
+
+from __future__ import annotations
+
+import ast
+import string
+from collections.abc import Iterator
+from pathlib import Path
+
+SOURCE = Path(__file__).parents[2] / "blender_addon"
+COMMAND_LINE = {"examples/demo.py", "examples/synthesise.py", "examples/contact_sheet.py"}
+"""What runs without a window."""
+SAYS = {"say": 0, "tell": 0, "Finding": 0, "setting": 0, "paragraph": 2, "poll_message_set": 0, "report": 1}
+"""Functions whose argument of this number is shown."""
+LABELS = {"Finding": 2, "setting": 1}
+KEYWORDS = {"text", "heading", "placeholder", "confirm_text", "label"}
+
+
+def modules() -> Iterator[tuple[str, ast.Module]]:
+    for path in sorted(SOURCE.rglob("*.py")):
+        name = path.relative_to(SOURCE).as_posix()
+        if name not in COMMAND_LINE and not name.startswith("texts/"):
+            yield name, ast.parse(path.read_text(encoding="utf-8"))
+
+
+def shown_nodes(tree: ast.Module) -> Iterator[ast.expr]:
+    """What stands where texts stand that are shown."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
+            name = node.exc.func.id if isinstance(node.exc.func, ast.Name) else ""
+            if name.endswith("Error") and name not in ("RuntimeError", "ValueError", "MessageError"):
+                yield node.exc.args[0]
+        if not isinstance(node, ast.Call):
+            continue
+        name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
+        for table in (SAYS, LABELS):
+            if name in table and len(node.args) > table[name]:
+                yield node.args[table[name]]
+        yield from (keyword.value for keyword in node.keywords if keyword.arg in KEYWORDS)
+
+
+def leaves(node: ast.expr) -> Iterator[ast.expr]:
+    """The values that an expression may have, through its conditions."""
+    if isinstance(node, ast.IfExp):
+        yield from leaves(node.body)
+        yield from leaves(node.orelse)
+    elif isinstance(node, ast.BoolOp):
+        for value in node.values:
+            yield from leaves(value)
+    else:
+        yield node
+
+
+def glued() -> list[str]:
+    """Where a text that is shown is put together of pieces."""
+    found = []
+    for name, tree in modules():
+        for node in shown_nodes(tree):
+            for leaf in leaves(node):
+                joined = isinstance(leaf, ast.JoinedStr) and _words(leaf)
+                added = isinstance(leaf, ast.BinOp) and any(
+                    isinstance(side, ast.Constant) and isinstance(side.value, str)
+                    for side in (leaf.left, leaf.right)
+                )
+                called = (
+                    isinstance(leaf, ast.Call)
+                    and isinstance(leaf.func, ast.Attribute)
+                    and leaf.func.attr in ("format", "lower", "capitalize")
+                    and isinstance(leaf.func.value, ast.Constant)
+                )
+                if joined or added or called:
+                    found.append(f"{name}:{leaf.lineno}: {ast.unparse(leaf)[:80]}")
+        for node in ast.walk(tree):
+            if isinstance(node, ast.JoinedStr) and _sentence(node) and not _logged(tree, node):
+                found.append(f"{name}:{node.lineno}: {ast.unparse(node)[:80]}")
+    return sorted(set(found))
+
+
+def _words(node: ast.JoinedStr) -> bool:
+    text = "".join(value.value for value in node.values if isinstance(value, ast.Constant))
+    return any(letter.isalpha() for letter in text)
+
+
+def _sentence(node: ast.JoinedStr) -> bool:
+    """Whether it reads as a sentence rather than as a name."""
+    text = "".join(value.value for value in node.values if isinstance(value, ast.Constant))
+    return any(isinstance(v, ast.FormattedValue) for v in node.values) and len(text.split()) > 2
+
+
+def _logged(tree: ast.Module, wanted: ast.JoinedStr) -> bool:
+    """Whether it goes to the console."""
+    return any(
+        isinstance(node, ast.Call)
+        and ("print" in ast.unparse(node.func) or ast.unparse(node.func).startswith("log."))
+        and any(inner is wanted for inner in ast.walk(node))
+        for node in ast.walk(tree)
+    )
+
+
+def spoken() -> dict[str, str]:
+    """Each text in the source that is shown, by where it stands."""
+    texts: dict[str, str] = {}
+    for name, tree in modules():
+        for node in shown_nodes(tree):
+            for leaf in leaves(node):
+                if isinstance(leaf, ast.Constant) and isinstance(leaf.value, str) and _to_translate(leaf.value):
+                    texts.setdefault(leaf.value, f"{name}:{leaf.lineno}")
+    return texts
+
+
+def named(bpy) -> dict[str, str]:
+    """Names and explanations of everything that the extension registers, and of what its engines describe."""
+    texts: dict[str, str] = {}
+
+    def note(text: str, where: str) -> None:
+        if _to_translate(text):
+            texts.setdefault(text, where)
+
+    def properties(rna, owner: str) -> None:
+        for prop in rna.properties:
+            if prop.identifier in ("rna_type", "name") or "HIDDEN" in _options(prop):
+                continue
+            where = f"{owner}.{prop.identifier}"
+            note(prop.name, where)
+            note(prop.description, where)
+            for item in getattr(prop, "enum_items_static", ()) if prop.type == "ENUM" else ():
+                note(item.name, where)
+                note(item.description, where)
+
+    for name in dir(bpy.types):
+        if not name.startswith(("POSEANYTHING_", "PoseAnything")):
+            continue
+        cls = getattr(bpy.types, name)
+        if "_OT_" in name:
+            rna = getattr(bpy.ops.poseanything, name.partition("_OT_")[2]).get_rna_type()
+            note(rna.name, name)
+            note(rna.description, name)
+        else:
+            rna = cls.bl_rna
+            note(getattr(cls, "bl_label", ""), name)
+        properties(rna, name)
+    preferences = next(a for a in bpy.context.preferences.addons if a.module.endswith("poseanything_bridge"))
+    properties(preferences.preferences.bl_rna, "preferences")
+    return texts
+
+
+def described() -> dict[str, str]:
+    """What the engines that come with the server say of themselves."""
+    from inference_server.engines import ENGINES, describe_engine
+
+    texts: dict[str, str] = {}
+    for name in ENGINES:
+        engine = describe_engine(name)
+        options = [*engine.options, *(one for guider in engine.guiders for one in guider.parameters)]
+        every = [(part.label, "") for part in engine.weights] + [(engine.summary, engine.runs_on)]
+        every += [(option.group, "") for option in options]
+        for about in (*engine.guiders, *engine.presets, *options):
+            every.append((about.label, about.help))
+        for option in options:
+            every += [(choice.label, choice.help) for choice in option.choices]
+        for text in (text for pair in every for text in pair if _to_translate(text)):
+            texts.setdefault(text, f"the engine {name}")
+    return texts
+
+
+def _options(prop) -> set[str]:
+    return {"HIDDEN"} if prop.is_hidden else set()
+
+
+def _to_translate(text: str) -> bool:
+    return any(letter.isalpha() for letter in text.replace("PoseAnything", "").replace("{", " "))
+
+
+def places(text: str) -> list[str]:
+    """The named places of a text, with how they are formatted."""
+    return sorted(
+        f"{name}!{conversion or ''}:{spec or ''}"
+        for _, name, spec, conversion in string.Formatter().parse(text)
+        if name is not None
+    )
+
+
+def main() -> None:
+    import tests.addon.conftest as installed  # noqa: F401  installs the extension
+    from tests.addon.servers import module
+
+    every = spoken() | named(installed.bpy) | described()
+    for language, own in module("texts.translation").LANGUAGES.items():
+        lacking = {text: where for text, where in every.items() if text not in own}
+        print(f"{language}: {len(every) - len(lacking)} of {len(every)} texts")
+        for text, where in lacking.items():
+            print(f"  lacks {text!r} ({where})")
+        for text in own.keys() - every.keys():
+            print(f"  is not shown any more: {text!r}")
+
+
+if __name__ == "__main__":
+    main()
