@@ -24,6 +24,7 @@ BEST_ENGINE = (
     "AUTO",
     "Best Available",
     "The neural engine where the server has it ready, else the draft animatic",
+    "NONE",
 )
 _MOVES = {
     "pan_left": "The background goes to the right",
@@ -43,17 +44,16 @@ _items: dict[str, list] = {}
 def _engine_items(self, context):
     names = [BEST_ENGINE]
     for engine in session.get().engines:
-        label, about = engine.label, shown(engine.summary)
-        if not engine.ready:
-            label, about = tell("{engine} (not ready)", engine=label), shown(engine.reason)
-        names.append((engine.name, label, about))
-    if self.engine_name and all(name != self.engine_name for name, _, _ in names):
-        names.append((self.engine_name, self.engine_name, "The server that is connected does not have it"))
+        about = engine.summary if engine.ready else engine.reason
+        names.append((engine.name, engine.short_label, shown(about), "NONE" if engine.ready else "ERROR"))
+    if self.engine_name and all(name != self.engine_name for name, *_ in names):
+        about = tell("The server that is connected does not have it")
+        names.append((self.engine_name, self.engine_name, about, "ERROR"))
     return _keep("engine", names)
 
 
 def _keep(key, names):
-    items = [(name, label, text, number) for number, (name, label, text) in enumerate(names)]
+    items = [(name, label, text, icon, number) for number, (name, label, text, icon) in enumerate(names)]
     if _items.get(key) != items:
         _items[key] = items
     return _items[key]
@@ -65,10 +65,10 @@ def _stored_choice(key, attribute, items, unset=""):
 
     def get(self):
         value = getattr(self, attribute) or unset
-        return next((number for name, _, _, number in items(self, None) if name == value), 0)
+        return next((number for name, *_, number in items(self, None) if name == value), 0)
 
     def set(self, number):
-        name = next(name for name, _, _, n in items(self, None) if n == number)
+        name = next(name for name, *_, n in items(self, None) if n == number)
         setattr(self, attribute, "" if name == unset else name)
 
     return {"items": items, "get": get, "set": set}
@@ -205,7 +205,7 @@ class PoseAnythingSettings(bpy.types.PropertyGroup):
             (
                 "PICTURE",
                 "Picture",
-                "Use a picture; it is scaled to cover the clip and cropped around its centre",
+                "Use a picture; it is scaled to cover the clip and cropped around its center",
             ),
             ("VIDEO", "Video", "What the video that the poses come from shows there"),
         ),

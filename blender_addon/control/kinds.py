@@ -25,7 +25,7 @@ KINDS = {
 
 PRESETS = {
     "POSEANYTHING": ("PoseAnything", (POSES, FIRST_FRAME)),
-    "VACE": ("Wan VACE, ControlNet", (OPENPOSE, DEPTH, MASK, FIRST_FRAME)),
+    "VACE": ("VACE, ControlNet", (OPENPOSE, DEPTH, MASK, FIRST_FRAME)),
     "ANIMATE": ("Wan Animate", (OPENPOSE, MASK, FIRST_FRAME)),
     "SCAIL": ("SCAIL", (CYLINDERS, MASK, FIRST_FRAME)),
     "ALL": ("Everything", tuple(KINDS)),

@@ -23,7 +23,7 @@ class POSEANYTHING_OT_use_standard_view(bpy.types.Operator):
     bl_idname = "poseanything.use_standard_view"
     bl_label = "Use Standard View"
     bl_description = (
-        "Set the scene's view transform to Standard, so that generated frames keep their colours in the "
+        "Set the scene's view transform to Standard, so that generated frames keep their colors in the "
         "sequencer. "
         "Renders of the scene will look different too"
     )
@@ -36,7 +36,7 @@ class POSEANYTHING_OT_use_standard_view(bpy.types.Operator):
         except TypeError:
             self.report(
                 {"ERROR"},
-                tell("This colour configuration has no view transform named Standard; choose one by hand."),
+                tell("This color configuration has no view transform named Standard; choose one by hand."),
             )
             return {"CANCELLED"}
         view.look, view.exposure, view.gamma = "None", 0.0, 1.0

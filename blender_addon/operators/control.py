@@ -9,7 +9,7 @@ from bpy.props import EnumProperty, StringProperty
 
 from .. import session
 from ..control.film import export_control_videos
-from ..control.kinds import KINDS, PRESETS
+from ..control.kinds import PRESETS
 from ..control.settings import choose, chosen
 from ..errors import ExportError
 from ..request.output import output_folder
@@ -71,18 +71,15 @@ class POSEANYTHING_OT_export_control_videos(RangeOperator, bpy.types.Operator):
         return {"FINISHED"}
 
 
-_PRESET_ITEMS = tuple(
-    (name, label, ", ".join(KINDS[kind][0] for kind in kinds)) for name, (label, kinds) in PRESETS.items()
-)
-
-
 class POSEANYTHING_OT_use_control_preset(bpy.types.Operator):
     bl_idname = "poseanything.use_control_preset"
     bl_label = "Use Preset"
     bl_description = "Choose the control videos that a model takes"
     bl_options = {"REGISTER", "UNDO", "INTERNAL"}
 
-    preset: EnumProperty(name="Preset", items=_PRESET_ITEMS)
+    preset: EnumProperty(
+        name="Preset", items=tuple((name, label, "") for name, (label, _) in PRESETS.items())
+    )
 
     def execute(self, context):
         choose(context.scene.poseanything_control, PRESETS[self.preset][1])

@@ -107,6 +107,8 @@ def _choose_server_folder() -> Finding:
 
 
 def _allow_online_access(sentence: str) -> Finding:
+    if bpy.app.online_access_override:  # started with --offline-mode, which no setting undoes
+        return Finding(sentence)
     return setting(sentence, "Allow Online Access", "preferences.system.use_online_access", True)
 
 
@@ -119,16 +121,20 @@ def is_here(context) -> bool:
     return address.is_loopback and token is None
 
 
-def weights_blockers(context) -> list[Finding]:
+def weights_blockers(context, engine: EngineDescription) -> list[Finding]:
     """What keeps this Blender from fetching an engine's weights."""
     if not is_here(context):
-        return [
-            Finding(
-                "The weights are the server's: run 'python build.py weights' on the computer that it runs on"
-            )
-        ]
+        sentence = say(
+            "The weights of {engine} are the server's: run 'python build.py weights' on its computer",
+            engine=engine.short_label,
+        )
+        return [Finding(sentence)]
     if not bpy.app.online_access:
-        return [_allow_online_access("Blender is set to stay offline, so weights can't be fetched")]
+        sentence = say(
+            "The weights of {engine} can't be fetched while Blender is set to stay offline",
+            engine=engine.short_label,
+        )
+        return [_allow_online_access(sentence)]
     if not preferences.get(context).server_folder:
         return [_choose_server_folder()]
     return []
@@ -137,8 +143,10 @@ def weights_blockers(context) -> list[Finding]:
 def _engine_blockers(context, name: str) -> list[Finding]:
     engines = session.get().engines
     chosen = session.get().engine(name) if name else None
-    if chosen is not None and not chosen.ready and chosen.missing_weights and is_here(context):
-        return weights_blockers(context) or [get_weights(chosen)]
+    if chosen is not None and not chosen.ready and chosen.missing_weights:
+        found = obstacle(context, chosen)
+        if found.operator or session.get().weights.is_running:
+            return [found]
     if name and chosen is None:
         sentence = say("The server has no engine named {name}", name=name)
     elif chosen is not None and not chosen.ready:
@@ -156,8 +164,12 @@ def _engine_blockers(context, name: str) -> list[Finding]:
     return [setting(sentence, "Use the Best Available", "scene.poseanything.engine", "AUTO")]
 
 
-def get_weights(engine: EngineDescription) -> Finding:
-    """What fetches an engine's weights, or says that they are coming."""
+def obstacle(context, engine: EngineDescription) -> Finding:
+    """Why an engine can't be used, with the button that helps where its weights are all that it lacks."""
+    if not engine.missing_weights or engine.reason.startswith(engine.label):
+        return Finding(not_ready(engine))
+    if blockers := weights_blockers(context, engine):
+        return blockers[0]
     if session.get().weights.is_running:
         return Finding(say("The weights of {engine} are being fetched", engine=engine.short_label))
     sentence = say(

@@ -9,6 +9,7 @@ from .. import preferences, session
 from ..connection.server import ServerError
 from ..connection.weights import free_space
 from ..shared.engines import EngineDescription
+from ..texts import say
 from ..texts.translation import shown, tell
 from .serving import gigabytes, weights_blockers
 
@@ -19,13 +20,13 @@ WIDTH = 420
 def draw_parts(layout, engine: EngineDescription) -> None:
     """Each part of an engine's weights: whether it is there, how large it is, under which licence."""
     for part in engine.weights:
-        row = layout.split(factor=0.5)
-        row.label(text=shown(part.label), icon="CHECKMARK" if part.present else "X")
-        row = row.row()
-        row.label(text=gigabytes(part.bytes))
-        row.operator(
-            "wm.url_open", text=part.licence or tell("No Licence Stated"), icon="URL", translate=False
-        ).url = part.page
+        row = layout.split(factor=0.64)
+        row.label(
+            text=tell("{part}, {size}", part=say(part.label), size=gigabytes(part.bytes)),
+            icon="CHECKMARK" if part.present else "X",
+        )
+        button = row.operator("wm.url_open", text=part.licence or tell("License?"), translate=False)
+        button.url = part.page
 
 
 class POSEANYTHING_OT_get_weights(bpy.types.Operator):
@@ -44,13 +45,10 @@ class POSEANYTHING_OT_get_weights(bpy.types.Operator):
         if session.get().weights.is_running:
             cls.poll_message_set("Weights are being fetched")
             return False
-        if blockers := weights_blockers(context):
-            cls.poll_message_set(shown(blockers[0].sentence))
-            return False
         return True
 
     def invoke(self, context, event):
-        if self._described is None:
+        if self._described is None or weights_blockers(context, self._described):
             return self.execute(context)
         return context.window_manager.invoke_props_dialog(self, width=WIDTH, confirm_text="Get the Weights")
 
@@ -72,6 +70,9 @@ class POSEANYTHING_OT_get_weights(bpy.types.Operator):
         engine, prefs = self._described, preferences.get(context)
         if engine is None or not engine.missing_weights:
             self.report({"ERROR"}, tell("This engine has no weights to fetch."))
+            return {"CANCELLED"}
+        if blockers := weights_blockers(context, engine):
+            self.report({"ERROR"}, shown(blockers[0].sentence))
             return {"CANCELLED"}
         try:
             session.get().weights.start(

@@ -15,16 +15,10 @@ def look_of(settings, engine: EngineDescription | None) -> str:
     return engine.pose_look if engine is not None else "bones"
 
 
-def suits(settings, engine: EngineDescription | None) -> tuple[str, bool]:
-    """Which look suits an engine, in a line, and whether it is the one that is taken; "" without an
-    engine."""
-    if engine is None:
-        return "", True
-    right = look_of(settings, engine) == engine.pose_look
+def unsuited(settings, engine: EngineDescription | None) -> str:
+    """Which look an engine was trained with, where another is taken; else ""."""
+    if engine is None or look_of(settings, engine) == engine.pose_look:
+        return ""
     if engine.pose_look == "bones":
-        template = "{engine} knows bones" if right else "{engine} was trained with bones"
-    elif right:
-        template = "{engine} knows OpenPose's people and middle lines"
-    else:
-        template = "{engine} was trained with OpenPose's people and middle lines"
-    return say(template, engine=engine.short_label), right
+        return say("{engine} was trained with bones", engine=engine.short_label)
+    return say("{engine} was trained with OpenPose's people and middle lines", engine=engine.short_label)

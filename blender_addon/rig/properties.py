@@ -20,7 +20,7 @@ class PoseAnythingArmature(bpy.types.PropertyGroup):
         override={"LIBRARY_OVERRIDABLE"},
     )
     digits: EnumProperty(
-        name="Fingers and Toes",
+        name="Digits",
         description="How fingers, toes, feathers and other bundles of small bones are drawn",
         items=(
             ("AUTO", "Automatic", "Drawn where they are the subject, as in the picture of a hand", 3),

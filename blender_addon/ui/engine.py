@@ -6,7 +6,7 @@ from itertools import groupby
 
 from .. import engine_settings, session
 from ..engine_settings import GUIDER, START, STEPS, STOP
-from ..operators.serving import get_weights, is_here, not_ready
+from ..operators.serving import obstacle
 from ..shared.engines import EngineDescription, OptionDescription
 from ..texts import say
 from ..texts.translation import shown, tell
@@ -57,28 +57,25 @@ def _draw_state(layout, context, engine: EngineDescription | None) -> None:
     """Which engine it is, what it runs on, and why a better one is not used."""
     settings, engines = context.scene.poseanything, session.get().engines
     if engine is not None and not engine.ready:
-        paragraph(layout, context, not_ready(engine), "ERROR", alert=True)
+        _draw_obstacle(layout, context, engine, "ERROR")
         return
     if not settings.engine_name and engine is not None:
         layout.label(text=tell("Chosen: {engine}", engine=engine.short_label), icon="CHECKMARK")
         for other in engines:
             if other.neural and not other.experimental and not other.ready and not engine.neural:
-                _draw_obstacle(layout, context, other)
+                _draw_obstacle(layout, context, other, "INFO")
     if engine is not None and engine.runs_on:
         paragraph(layout, context, engine.runs_on, "MEMORY")
     if engine is None:
         text = say("No engine is ready") if engines else say("The engines are known once a server answers")
-        layout.label(text=shown(text), icon="INFO")
+        paragraph(layout, context, text, "INFO")
 
 
-def _draw_obstacle(layout, context, engine: EngineDescription) -> None:
-    """Why a better engine is not used, and what helps."""
-    if not engine.missing_weights or not is_here(context):
-        paragraph(layout, context, not_ready(engine), "INFO")
-        return
-    found = get_weights(engine)
-    paragraph(layout, context, found.sentence, "INFO")
-    if found.operator:
+def _draw_obstacle(layout, context, engine: EngineDescription, icon: str) -> None:
+    """Why an engine can't be used, and what helps."""
+    found = obstacle(context, engine)
+    paragraph(layout, context, found.sentence, icon, alert=icon == "ERROR")
+    if found.operator == "poseanything.get_weights":
         layout.operator(found.operator, icon="IMPORT").engine = engine.name
 
 

@@ -62,6 +62,8 @@ def draw_key_poses(layout, context, engine: EngineDescription | None) -> None:
         planned = clip_range(context, settings, engine)
     except ExportError:
         return  # the main panel says what is wrong
+    if settings.pose_density == "ALL":
+        return
     count = len(posed_frames(context, planned))
     share = count / planned.num_frames
     layout.label(
@@ -87,7 +89,7 @@ def _draw_strength(layout, context, engine: EngineDescription, share: float) -> 
             paragraph(
                 layout,
                 context,
-                say("{guider} guidance: poses have no strength of their own", guider=guider.label),
+                say("Poses have no strength of their own by this guidance"),
                 "BLANK1",
             )
         return

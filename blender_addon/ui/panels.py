@@ -13,7 +13,7 @@ from ..operators.colour import changes_colours
 from ..operators.serving import server_blockers
 from ..request.blockers import scene_blockers, size_blockers
 from ..request.build import alignment_of
-from ..request.look import look_of, suits
+from ..request.look import look_of, unsuited
 from ..request.output import output_folder
 from ..request.range import clip_range
 from ..request.subjects import find_subjects
@@ -21,14 +21,14 @@ from ..sequencer import strips
 from ..shared.engines import short_label
 from ..takes.take import TakeError
 from ..texts import say
-from ..texts.translation import tell
+from ..texts.translation import shown, tell
 from ..times import frame_rate
 from ..view import fit
 from . import limbs, pictures
 from .camera import draw_camera
 from .engine import draw_advanced, draw_engine, has_advanced, menu_row
 from .key_poses import draw_key_poses
-from .presets import POSEANYTHING_PT_presets
+from .presets import POSEANYTHING_PT_control_presets, POSEANYTHING_PT_presets
 from .progress import draw_findings, draw_progress
 from .refresh import TAB
 from .server import draw_server
@@ -130,7 +130,7 @@ class _Main:
             paragraph(
                 layout,
                 context,
-                say("{view} changes the colours of generated frames in this scene.", view=view),
+                say("{view} changes the colors of generated frames in this scene.", view=view),
                 "COLOR",
             )
             layout.operator("poseanything.use_standard_view")
@@ -155,11 +155,9 @@ class POSEANYTHING_PT_rig(_Sub, bpy.types.Panel):
             layout.prop(settings, "collection")
         layout.prop(settings, "pose_look")
         engine = session.get().engine(settings.engine_name)
-        sentence, right = suits(settings, engine)
-        if sentence:
-            paragraph(layout, context, sentence, "BLANK1" if right else "ERROR")
+        if sentence := unsuited(settings, engine):
+            paragraph(layout, context, sentence, "ERROR")
         layout.prop(settings, "show_limbs")
-        layout.operator("poseanything.example_shot", icon="OUTLINER_OB_ARMATURE")
         subjects = find_subjects(context, settings)
         if not subjects:
             return  # the main panel says what to do
@@ -373,7 +371,8 @@ class POSEANYTHING_PT_control(_Sub, bpy.types.Panel):
         layout, control = self.split(), context.scene.poseanything_control
         name = preset_of(control)
         label = PRESETS[name][0] if name else "Custom"
-        menu_row(layout, "Preset").operator_menu_enum("poseanything.use_control_preset", "preset", text=label)
+        row = menu_row(layout, "Preset")
+        row.popover(POSEANYTHING_PT_control_presets.bl_idname, text=shown(label))
         column = layout.column(heading="Videos", align=True)
         for kind in KINDS:
             column.prop(control, kind)
@@ -466,9 +465,9 @@ register, unregister = bpy.utils.register_classes_factory(
         POSEANYTHING_PT_engine,
         POSEANYTHING_PT_advanced,
         POSEANYTHING_PT_output,
+        POSEANYTHING_PT_takes,
         POSEANYTHING_PT_control,
         POSEANYTHING_PT_server,
-        POSEANYTHING_PT_takes,
         POSEANYTHING_PT_sequencer,
         POSEANYTHING_PT_sequencer_video,
         POSEANYTHING_PT_strip,

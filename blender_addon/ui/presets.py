@@ -1,10 +1,12 @@
-"""Presets of a shot's settings, kept with the user's other presets."""
+"""Presets of a shot's settings and of control videos, kept with the user's other presets."""
 
 from __future__ import annotations
 
 import bpy
 from bl_operators.presets import AddPresetBase
 from bl_ui.utils import PresetPanel
+
+from ..control.kinds import KINDS, PRESETS
 
 KEPT = (
     "pacing",
@@ -49,6 +51,37 @@ class POSEANYTHING_OT_add_preset(AddPresetBase, bpy.types.Operator):
     preset_values = tuple(f"settings.{name}" for name in KEPT)
 
 
+class POSEANYTHING_PT_control_presets(PresetPanel, bpy.types.Panel):
+    bl_idname = "POSEANYTHING_PT_control_presets"
+    bl_label = "Control Video Presets"
+    preset_subdir = "poseanything_control"
+    preset_operator = "script.execute_preset"
+    preset_add_operator = "poseanything.add_control_preset"
+
+    def draw(self, context):
+        """Those that come along above the user's own."""
+        column = self.layout.column(align=True)
+        for name, (label, _) in PRESETS.items():
+            column.operator("poseanything.use_control_preset", text=label).preset = name
+        super().draw(context)
+
+
+class POSEANYTHING_OT_add_control_preset(AddPresetBase, bpy.types.Operator):
+    bl_idname = "poseanything.add_control_preset"
+    bl_label = "Add Control Video Preset"
+    bl_description = "Keep the chosen control videos as a preset, or remove one"
+
+    preset_menu = "POSEANYTHING_PT_control_presets"
+    preset_subdir = POSEANYTHING_PT_control_presets.preset_subdir
+    preset_defines = ("control = bpy.context.scene.poseanything_control",)
+    preset_values = tuple(f"control.{name}" for name in (*KINDS, "file_format"))
+
+
 register, unregister = bpy.utils.register_classes_factory(
-    (POSEANYTHING_PT_presets, POSEANYTHING_OT_add_preset)
+    (
+        POSEANYTHING_PT_presets,
+        POSEANYTHING_OT_add_preset,
+        POSEANYTHING_PT_control_presets,
+        POSEANYTHING_OT_add_control_preset,
+    )
 )

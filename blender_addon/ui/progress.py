@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .. import session
 from ..connection.jobs import DONE, FAILED, RUNNING, Job
+from ..request.finding import Finding
 from ..texts import say
 from ..texts.translation import shown, tell
 from . import pictures
@@ -47,9 +48,14 @@ def draw_findings(layout, context, findings) -> None:
         box = layout.box()
         paragraph(box, context, finding.sentence, "ERROR")
         if finding.operator:
-            button = box.operator(finding.operator, text=shown(finding.label))
-            for name, value in finding.properties:
-                setattr(button, name, value)
+            draw_button(box, finding)
+
+
+def draw_button(layout, finding: Finding, icon: str = "NONE") -> None:
+    """The button that helps."""
+    button = layout.operator(finding.operator, text=shown(finding.label), icon=icon)
+    for name, value in finding.properties:
+        setattr(button, name, value)
 
 
 def _draw_active(layout, context, job: Job) -> None:

@@ -9,12 +9,12 @@ from ..connection.client import CONNECTED, REFUSED
 from ..connection.jobs import duration
 from ..connection.server import ServerError, parse_server
 from ..connection.weights import CHECKING, FAILED, WeightsFetch
-from ..operators.serving import get_weights, gigabytes, is_here, not_ready, weights_blockers
+from ..operators.serving import gigabytes, is_here, obstacle
 from ..operators.weights import draw_parts
 from ..shared.engines import EngineDescription
 from ..texts import Said, say
 from ..texts.translation import shown, tell
-from .progress import draw_findings
+from .progress import draw_button
 from .text import light, paragraph
 
 LAMPS = {"CONNECTED": "green", "STARTING": "yellow", "LOOKING": "yellow", "REFUSED": "red", "OFF": "grey"}
@@ -106,7 +106,7 @@ def _draw_engine(layout, context, engine: EngineDescription) -> None:
     if engine.ready:
         column.label(text=engine.label, icon="CHECKMARK", translate=False)
     else:
-        paragraph(column, context, not_ready(engine), "X")
+        paragraph(column, context, obstacle(context, engine).sentence, "X")
     if not engine.missing_weights:
         return
     box = layout.box().column(align=True)
@@ -117,12 +117,9 @@ def _draw_engine(layout, context, engine: EngineDescription) -> None:
         return
     if fetch.state == FAILED:
         paragraph(box, context, fetch.sentence, "ERROR", alert=True)
-    if blockers := weights_blockers(context):
-        draw_findings(box, context, blockers)
-        return
-    found = get_weights(engine)
-    button = box.operator(found.operator, icon="IMPORT")
-    button.engine = engine.name
+    found = obstacle(context, engine)
+    if found.operator:
+        draw_button(box, found, icon="IMPORT")
 
 
 def _draw_fetch(layout, fetch: WeightsFetch) -> None:

@@ -58,6 +58,22 @@ def test_a_preset_brings_its_settings_to_another_scene(clean_scene, tmp_path, mo
     assert bpy.utils.preset_find("Quick_look", folder) is None
 
 
+def test_control_videos_have_presets_of_the_user_s_own(clean_scene):
+    """Kept as a file, so that it is there when Blender is started anew."""
+    control, folder = clean_scene.poseanything_control, "poseanything_control"
+    control.parts, control.file_format = True, "PNG"
+    assert bpy.ops.poseanything.add_control_preset(name="Mine") == {"FINISHED"}
+    path = bpy.utils.preset_find("Mine", folder)
+    try:
+        bpy.ops.poseanything.use_control_preset(preset="VACE")
+        control.file_format = "MP4"
+        bpy.utils.execfile(path)
+        assert control.parts and control.depth and control.file_format == "PNG"
+    finally:
+        bpy.ops.poseanything.add_control_preset(name="Mine", remove_name=True)
+    assert bpy.utils.preset_find("Mine", folder) is None
+
+
 class Menu:
     """A menu that notes its buttons."""
 

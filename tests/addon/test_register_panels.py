@@ -221,7 +221,7 @@ def test_clip_in_the_making_and_made(shot, served):
     assert "Connected" in seen and any("Its weights are not" in text for text in seen)
     shot.view_settings.view_transform = "AgX"
     texts = draw_all()
-    assert any(text.startswith("AgX changes the colours") for text in texts)
+    assert any(text.startswith("AgX changes the colors") for text in texts)
     assert any(text.startswith("F12 renders the takes") for text in texts)
     assert "12 of 12 frames, animatic, no neural network" in " ".join(texts)
     assert "Scene_001: 12 frames" in texts, "success is seen without a sequencer"
@@ -259,7 +259,7 @@ def test_server_that_can_not_be_used_is_told_in_the_panel(shot, served):
     with pytest.raises(RuntimeError):
         bpy.ops.poseanything.generate()
     text = " ".join(draw_all())
-    assert "Can't be used" in text and "install the same" in text
+    assert "Can't Be Used" in text and "install the same" in text
 
 
 def test_bones_are_offered_in_pose_mode(shot):

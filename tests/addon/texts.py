@@ -108,7 +108,11 @@ def spoken() -> dict[str, str]:
     for name, tree in modules():
         for node in shown_nodes(tree):
             for leaf in leaves(node):
-                if isinstance(leaf, ast.Constant) and isinstance(leaf.value, str) and _to_translate(leaf.value):
+                if (
+                    isinstance(leaf, ast.Constant)
+                    and isinstance(leaf.value, str)
+                    and _to_translate(leaf.value)
+                ):
                     texts.setdefault(leaf.value, f"{name}:{leaf.lineno}")
     return texts
 
@@ -140,10 +144,11 @@ def named(bpy) -> dict[str, str]:
             rna = getattr(bpy.ops.poseanything, name.partition("_OT_")[2]).get_rna_type()
             note(rna.name, name)
             note(rna.description, name)
+            properties(rna, name)
+        elif issubclass(cls, bpy.types.PropertyGroup):
+            properties(cls.bl_rna, name)
         else:
-            rna = cls.bl_rna
             note(getattr(cls, "bl_label", ""), name)
-        properties(rna, name)
     preferences = next(a for a in bpy.context.preferences.addons if a.module.endswith("poseanything_bridge"))
     properties(preferences.preferences.bl_rna, "preferences")
     return texts

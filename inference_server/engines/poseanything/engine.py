@@ -107,8 +107,7 @@ class PoseAnythingEngine(Engine):
         try:
             weights = find_weights(cls.weights_folder())
         except WeightsMissing:
-            folder = cls.weights_folder()
-            reasons.append(f"Its weights are not all in {folder}; get them with python build.py weights.")
+            reasons.append("Its weights are missing; get them with python build.py weights.")
         except CheckpointError as error:
             reasons.append(str(error))
         return weights, " ".join(reasons)

@@ -86,7 +86,7 @@ class Settings:
     )
     cache_threshold: float = option(
         0.0,
-        "Cache Threshold",
+        "Cache Limit",
         "The change up to which First Block and MagCache leave a step out. 0 is each one's default",
         minimum=0.0,
         maximum=1.0,
