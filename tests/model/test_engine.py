@@ -642,7 +642,8 @@ def test_the_build_of_torch_is_told_without_importing_it():
 def test_it_says_what_it_lacks_and_needs_nothing_heavy_to_say_it(weights, tmp_path):
     code = (
         "import sys; from inference_server.engines import find_engine;"
-        "about = find_engine('poseanything').describe(); print(about.ready, len(about.missing_weights), about.reason);"
+        "about = find_engine('poseanything').describe();"
+        "print(about.ready, len(about.missing_weights), about.reason);"
         "sys.exit(any(name in sys.modules for name in ('torch', 'diffusers', 'transformers', 'cv2')))"
     )
     for folder, expected in [
