@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from shared.messages import NO_FLOW
+
 from .draft_figures import WALKER, ask, bones, draw, ground, pose_of, shoot
 
 ANGLES = (0, -40, 90, 95, 70, 80)
 
 
-def figure(x, y=110.0, scale=1.0):
-    ends = bones(WALKER, ANGLES, (x, y), scale)
+def figure(x, y=110.0, scale=1.0, angles=ANGLES):
+    ends = bones(WALKER, angles, (x, y), scale)
     return ends, *draw(WALKER, ends, ground(), scale)
 
 
@@ -34,6 +36,24 @@ def test_the_subject_is_found_beside_its_pose_and_comes_to_it(x, y, scale):
     assert np.median(colour) < 30 and (colour > 60).mean() < 0.2
 
 
+@pytest.mark.parametrize("flow", [False, True])
+def test_limbs_that_the_picture_shows_elsewhere_come_to_their_poses(flow):
+    """The head and a leg of the picture are turned by 25 degrees; nothing of them stays where they were."""
+    ends, truth, labels = figure(90)
+    _, picture, there = figure(90, angles=(0, -65, 90, 95, 45, 55))
+    small = labels[2::4, 2::4]
+    known = dict(part_maps=np.stack([small] * 20))
+    if flow:
+        known["surface_flow"] = np.where(small > 0, 0, NO_FLOW).astype(np.int16)[None, None].repeat(20, 0)
+        known["surface_flow"] = known["surface_flow"].repeat(2, 1)
+    frames, note = shoot(ask(picture, pose_of(WALKER, [ends] * 20), first_labels=labels, **known))
+    assert "of the limbs elsewhere" in note and (frames[0] == picture).all()
+    left = (there > 0) & (labels == 0)
+    assert np.abs(frames[-1][left].astype(int) - ground()[left]).mean() < 14
+    colour = np.abs(frames[-1].astype(int) - truth).mean(axis=2)[labels > 0]
+    assert np.median(colour) < 12 and (colour > 60).mean() < 0.1
+
+
 def test_a_subject_that_stands_well_is_not_moved():
     ends, picture, labels = figure(90)
     pose = pose_of(WALKER, [ends] * 3)
@@ -44,5 +64,5 @@ def test_a_subject_that_stands_well_is_not_moved():
 
 def test_a_picture_without_the_subject_is_told():
     ends, _, labels = figure(90)
-    _, note = shoot(ask(ground(), pose_of(WALKER, [ends] * 3), first_labels=labels))
-    assert "does not show the subject in the first pose" in note
+    frames, note = shoot(ask(ground(), pose_of(WALKER, [ends] * 3), first_labels=labels))
+    assert "does not show the subject in the first pose" in note and (frames[2] == ground()).all()

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from .tracks import Tracks
-
 SIDE = 208
 """Outlines are compared at a size whose longer side has about so many pixels."""
 WAYS = 6
@@ -28,8 +26,6 @@ LIKE = 0.45
 SURE = 4.5
 """By so many standard deviations a place must stand out from all others."""
 FEW = 40
-EASE = 12
-"""Frames in which a subject that stands elsewhere comes to its pose."""
 
 
 @dataclass(frozen=True)
@@ -42,27 +38,6 @@ class Alignment:
     shift: complex = 0j
     found: bool = True
 
-    def place(self, at: np.ndarray) -> np.ndarray:
-        return self.centre + self.shift + self.scale * (at - self.centre)
-
-    def warp(self, labels: np.ndarray) -> np.ndarray:
-        """A label map [H, W] moved likewise."""
-        offset = self.centre + self.shift - self.scale * self.centre
-        matrix = np.array([[self.scale, 0, offset.real], [0, self.scale, offset.imag]])
-        return cv2.warpAffine(labels, matrix, labels.shape[::-1], flags=cv2.INTER_NEAREST)
-
-    def ease(self, tracks: Tracks) -> None:
-        """Let the tracks begin where the picture's subject stands and come to the poses within a few frames,
-        in place."""
-        last = min(EASE, len(tracks.points) - 1)
-        for frame in range(last):
-            share = frame / last
-            share = share * share * (3 - 2 * share)
-            there = self.place(tracks.points[frame] @ np.array([1, 1j]))
-            there = np.stack([there.real, there.imag], axis=-1)
-            tracks.points[frame] = share * tracks.points[frame] + (1 - share) * there
-            tracks.depth[frame] *= share + (1 - share) / self.scale
-
 
 def find_alignment(image: np.ndarray, subject: np.ndarray) -> Alignment | None:
     """Where the picture [H, W, 3] shows the outline of `subject` [H, W] bool; None when that is where it is,
@@ -70,13 +45,13 @@ def find_alignment(image: np.ndarray, subject: np.ndarray) -> Alignment | None:
     zoom = min(1.0, SIDE / max(subject.shape))
     size = tuple(max(8, round(side * zoom)) for side in subject.shape[::-1])
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.float32)
-    outline, normal, centre = _outline(
+    outline, normal, centre = find_outline(
         cv2.resize(subject.view(np.uint8) * 255, size, interpolation=cv2.INTER_AREA)
     )
     if len(outline) < FEW:
         return None
     padded = [cv2.getOptimalDFTSize(side * 3 // 2) for side in size[::-1]]
-    edges = [np.fft.rfft2(way, padded) for way in _edges(small)]
+    edges = [np.fft.rfft2(way, padded) for way in find_edges(small)]
     scores = np.stack([_score(edges, centre + scale * (outline - centre), normal, padded) for scale in SIZES])
 
     rows, columns = (np.fft.fftfreq(n, 1 / n) for n in padded)
@@ -93,7 +68,7 @@ def find_alignment(image: np.ndarray, subject: np.ndarray) -> Alignment | None:
     return Alignment(found=False) if here < mean + 2 * spread else None
 
 
-def _outline(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def find_outline(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Points [n, 2] of the outline that lie within the picture, the directions [n] in which it is crossed
     there, from 0 to pi, and the middle [2]."""
     soft = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 1)
@@ -106,7 +81,7 @@ def _outline(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return points, np.arctan2(down[y, x], across[y, x]) % np.pi, middle
 
 
-def _edges(image: np.ndarray) -> list[np.ndarray]:
+def find_edges(image: np.ndarray) -> list[np.ndarray]:
     """How strong the picture's edges are that are crossed in each direction, from 0 to 1 and a little
     blurred."""
     soft = cv2.GaussianBlur(image, (0, 0), 0.8)
@@ -122,11 +97,16 @@ def _edges(image: np.ndarray) -> list[np.ndarray]:
     ]
 
 
+def find_ways(direction: np.ndarray) -> np.ndarray:
+    """Which of the ways that edges are crossed in is nearest to a direction, in radians."""
+    return np.rint(direction * WAYS / np.pi).astype(int) % WAYS
+
+
 def _score(edges: list[np.ndarray], outline: np.ndarray, normal: np.ndarray, padded: list[int]) -> np.ndarray:
     """[rows, columns] the mean edge under the outline at every shift; negative shifts come last."""
     at = np.rint(outline).astype(int)
     inside = ((at >= 0) & (at < padded[::-1])).all(axis=1)
-    way = np.rint(normal * WAYS / np.pi).astype(int) % WAYS
+    way = find_ways(normal)
     total = 0
     for index, edge in enumerate(edges):
         chosen = at[inside & (way == index)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
@@ -13,11 +13,13 @@ from ...poseanything.conditioning.latent_grid import InputError
 from ...poseanything.conditioning.pictures import decode_picture
 from ..base import EngineError
 from . import regions, segmentation
-from .alignment import Alignment, find_alignment
+from .alignment import find_alignment
 from .background import Background, stands
+from .fitting import fit_limbs
 from .layers import cut_parts, lend_parts
 from .motion import find_motion
 from .outline import Outline
+from .reposing import Reposed, repose
 from .shadows import Shadow
 from .surface import SurfaceDrawer, shows_light
 from .surface_motion import SurfaceMotion
@@ -29,6 +31,10 @@ KNOWN = 0.8
 """So much of the subject in the part maps must have a flow, for the flow alone to draw it."""
 EXACT_EDGE, GUESSED_EDGE = 2, 4
 """Pixels around the subject that belong to its soft edge, with the truth about its outline and without."""
+EASE = 12
+"""Frames in which limbs that a picture shows elsewhere come to their poses."""
+SLIGHT = 3.0
+"""Degrees by which a limb may be turned and count as being where it should."""
 STILL = 2.0
 """Pixels: limbs that move less all through a clip say nothing about what hangs together."""
 
@@ -41,64 +47,73 @@ class Clip:
         self.request, self.notes = request, []
         self.posed = np.array(request.conditioned_frames())
         self.image = decode(request.first_frame)
-        self.tracks = track_limbs(request)
-        aligned = self._align() if self.tracks is not None and self.tracks.rest == 0 else None
-        request = self.request
-        self.drawer = self.surface = None
-        owners = np.zeros(self.image.shape[:2], np.int16)
+        self.tracks = self.asked = track_limbs(request)
+        self.drawer = self.surface = self.outline = None
+        in_pose = owners = np.zeros(self.image.shape[:2], np.int16)
+        reposed = None
+        self._about: Callable[[np.ndarray], np.ndarray] | None = None
         if self.tracks is None:
             self.notes.append(
                 "No limb can be followed from the first frame on, so only the background is shown."
             )
         else:
-            owners = segmentation.find_owners(request, self.image, self.tracks)
-            self.surface = self._flowing(owners) if aligned is None else None
-            if owners.any():
-                owners = self._cut(owners) if self.surface is None else owners
-            else:
+            in_pose = segmentation.find_owners(request, self.image, self.tracks)
+            reposed, owners = self._align(in_pose)
+            if not in_pose.any():
                 self.notes.append(
                     "The pose does not lie over the first frame, so nothing in it moves with the pose."
                 )
+            elif owners.any() and self.surface is None:
+                owners = self._cut(owners)
         self._owners = owners
         exact = request.first_labels is not None or request.subject_mask is not None
-        # The maps of a subject that comes to its pose from elsewhere are not those of what is drawn.
-        self.shadow = Shadow.of(request, self.image, owners > 0) if aligned is None else None
-        plain, edge = self.shadow.remove(self.image) if self.shadow else (self.image, None)
-        soft = EXACT_EDGE if exact else GUESSED_EDGE
-        self.background = Background(plain, owners > 0, request.camera_motion, soft, edge, request.backdrop)
-        self.outline = Outline.of(request.part_maps, owners) if aligned is None else None
+        subject = owners > 0 if reposed is None else reposed.subject
+        self.shadow = Shadow.of(request.shadow_maps, self.image, subject, self._about)
+        plain, edge = self.shadow.remove(self.image, reposed is None) if self.shadow else (self.image, None)
+        soft = EXACT_EDGE if exact and reposed is None else GUESSED_EDGE
+        self.background = Background(plain, subject, request.camera_motion, soft, edge, request.backdrop)
+        # The maps tell nothing of limbs that are not yet in their poses.
+        self._settled = 0 if reposed is None else EASE
+        self.outline = Outline.of(request.part_maps, owners if reposed is None else in_pose)
 
-    def _align(self) -> Alignment | None:
-        """Find the subject in a picture that does not show it in the first pose; None where it does."""
+    def _align(self, owners: np.ndarray) -> tuple[Reposed | None, np.ndarray]:
+        """Find the limbs in a picture that does not show them in the first pose: the picture brought into
+        it, None where it is so or can't be, and bone + 1 of each pixel of the picture."""
         request = self.request
-        silhouette = request.first_labels if request.first_labels is not None else request.subject_mask
-        if silhouette is None or not silhouette.any():
-            return None
-        alignment = find_alignment(self.image, silhouette > 0)
-        if alignment is None:
-            return None
-        if not alignment.found:
+        known = [each for each in (request.first_labels, request.subject_mask) if each is not None]
+        if not owners.any():
+            return None, owners
+        if self.tracks.rest or not any(each.any() for each in known):
+            self.surface = self._flowing(owners, self.image)
+            return None, owners
+        alignment = find_alignment(self.image, owners > 0)
+        fit = None
+        if alignment is None or alignment.found:
+            fit = fit_limbs(self.image, owners, self.tracks, alignment)
+        if fit is None or not fit.fits and alignment is not None:
             self.notes.append(
-                "The first frame's picture does not show the subject in the first pose, so the draft cuts "
-                "it badly; render the first frame or pose the rig as the picture shows it."
+                "The first frame's picture does not show the subject in the first pose, so the draft leaves "
+                "it as it is; render the first frame or pose the rig as the picture shows it."
             )
-            return None
+            return None, np.zeros_like(owners)
+        bent = np.unique(self.tracks.limbs[np.abs(fit.bent) > SLIGHT])
+        if alignment is None and (not len(bent) or not fit.fits):
+            self.surface = self._flowing(owners, self.image)
+            return None, owners
+        which = "the subject" if alignment is not None else f"{len(bent)} of the limbs"
         self.notes.append(
-            "The picture shows the subject elsewhere than the first pose does; it comes to its pose "
-            "within the first frames."
+            f"The picture shows {which} elsewhere than the first pose does; all come to their poses within "
+            f"the first {EASE} frames."
         )
-        planes = {
-            name: alignment.warp(getattr(request, name))
-            for name in ("first_labels", "subject_mask")
-            if getattr(request, name) is not None
-        }
-        self.request = dataclasses.replace(request, **planes)
-        alignment.ease(self.tracks)
-        return alignment
+        reposed = repose(self.image, owners, self.tracks, fit)
+        self.tracks = fit.ease(self.tracks, EASE)
+        self.surface = self._flowing(owners, reposed.picture)
+        self._about = lambda plane: fit.warp(plane, owners)
+        return reposed, reposed.owners
 
-    def _flowing(self, owners: np.ndarray) -> SurfaceDrawer | None:
-        """Draws the subject by its surface; None where the request does not know that of nearly all that is
-        seen in the frames that have a pose."""
+    def _flowing(self, owners: np.ndarray, image: np.ndarray) -> SurfaceDrawer | None:
+        """Draws the subject by its surface from a picture of it in the first pose; None where the request
+        does not know the surface of nearly all that is seen in the frames that have a pose."""
         request = self.request
         flow, maps, light = request.surface_flow, request.part_maps, request.light_maps
         if flow is None or maps is None or not owners.any() or self.tracks.rest:
@@ -108,12 +123,12 @@ class Clip:
         if flowing < KNOWN * np.count_nonzero(maps[told]):
             return None
         if light is not None and (
-            light.shape[1:] != flow.shape[2:] or not shows_light(self.image, light[0], owners)
+            light.shape[1:] != flow.shape[2:] or not shows_light(image, light[0], owners)
         ):
             light = None
         size = request.width, request.height
-        self.cells = SurfaceMotion(flow, light, maps, told, self.tracks, self.tracks, size, owners)
-        return SurfaceDrawer(self.image, owners > 0, None if light is None else light[0])
+        self.cells = SurfaceMotion(flow, light, maps, told, self.asked, self.tracks, size, owners)
+        return SurfaceDrawer(image, owners > 0, None if light is None else light[0])
 
     def _cut(self, owners):
         request, tracks = self.request, self.tracks
@@ -140,13 +155,14 @@ class Clip:
         has gone since: the frame itself, or, where it has no pose, those with one before and after it."""
         before, after = self.posed[self.posed <= index], self.posed[self.posed >= index]
         frames = [*before[-1:].tolist(), *after[:1].tolist()] or [index]
-        if self.tracks is None or len(set(frames)) == 1:
+        if self.tracks is None:
             return [(frames[0], 1.0, 0j)]
-        share = (index - frames[0]) / (frames[1] - frames[0])
-        centre = self.tracks.points.mean(axis=1) @ (1, 1j)
+        share = (index - frames[0]) / (frames[-1] - frames[0]) if len(set(frames)) > 1 else 0.0
+        there, asked = (each.points.mean(axis=1) @ (1, 1j) for each in (self.tracks, self.asked))
         return [
-            (frame, weight, complex(centre[index] - centre[frame]))
+            (frame, weight, complex(there[index] - asked[frame]))
             for frame, weight in zip(frames, (1 - share, share))
+            if weight
         ]
 
     def _describe(self, owners, borrowers):
@@ -172,7 +188,7 @@ class Clip:
 
     def frame(self, index: int) -> np.ndarray:
         """RGB uint8 [height, width, 3]; the first frame itself wherever the clip stands as it did there."""
-        if self.background.still(index) and self._still(index):
+        if index == 0 or self.background.still(index) and self._still(index):
             return self.image
         behind = self.background.seen(index)
         if self.shadow is not None:
@@ -185,7 +201,7 @@ class Clip:
             return canvas
         canvas, coverage = self._draw(index, self.tracks, behind)
         # What is known of the frames without a pose is not asked for: the clip is free there.
-        if self.outline is not None and (self.posed == index).any():
+        if self.outline is not None and index >= self._settled and (self.posed == index).any():
             self.outline.correct(index, canvas, coverage, behind)
         return canvas
 

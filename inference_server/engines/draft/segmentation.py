@@ -12,6 +12,12 @@ from .tracks import Tracks
 
 GRABCUT_PIXELS = 50_000
 
+BAND = 0.14
+"""As a share of the root of its area: how far a subject may go on beyond where it is thought to end."""
+
+SURE = 2.0
+"""Pixels within a subject's outline from which on it is surely the subject."""
+
 FARTHEST = 2.5
 """Where the outline is guessed, nothing farther from its bone than so many times the flesh's thickness
 belongs to it."""
@@ -159,4 +165,35 @@ def _cut_out(image, tracks):
     out = np.zeros((height, width), bool)
     soft = cv2.resize(probable.astype(np.float32), (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR)
     out[y0:y1, x0:x1] = soft > 0.5
+    return out
+
+
+def find_extent(image: np.ndarray, subject: np.ndarray) -> np.ndarray:
+    """[height, width] bool: all that a picture shows of a subject that lies about where `subject` [height,
+    width] bool says, by GrabCut."""
+    x, y, w, h = cv2.boundingRect(subject.view(np.uint8))
+    if not w:
+        return subject
+    band = BAND * np.sqrt(subject.sum())
+    room = int(3 * band) + 8
+    area = slice(max(y - room, 0), y + h + room), slice(max(x - room, 0), x + w + room)
+    shrink = min(1.0, np.sqrt(GRABCUT_PIXELS / subject[area].size))
+    small = cv2.resize(image[area], None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+    mask = cv2.resize(subject[area].view(np.uint8), small.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+    away = cv2.distanceTransform(1 - mask, cv2.DIST_L2, 3)
+    deep = cv2.distanceTransform(mask, cv2.DIST_L2, 3)
+    seeds = np.full(mask.shape, cv2.GC_BGD, np.uint8)
+    seeds[away < band * shrink] = cv2.GC_PR_BGD
+    seeds[mask > 0] = cv2.GC_PR_FGD
+    seeds[deep > SURE] = cv2.GC_FGD
+    if not (seeds == cv2.GC_BGD).any() or not (seeds == cv2.GC_FGD).any():
+        return subject
+    cv2.setRNGSeed(0)
+    cv2.grabCut(small, seeds, None, np.zeros((1, 65)), np.zeros((1, 65)), 3, cv2.GC_INIT_WITH_MASK)
+    found = (seeds == cv2.GC_FGD) | (seeds == cv2.GC_PR_FGD)
+    _, pieces = cv2.connectedComponents(found.view(np.uint8), connectivity=8)
+    found &= np.isin(pieces, np.unique(pieces[mask > 0]))
+    out = np.zeros(subject.shape, bool)
+    size = subject[area].shape[::-1]
+    out[area] = cv2.resize(found.astype(np.float32), size, interpolation=cv2.INTER_LINEAR) > 0.5
     return out

@@ -3,10 +3,10 @@ falls in each frame, as dark as the picture shows it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
-
-from shared.messages import GenerationRequest
 
 FULL, NONE = 0.8, 0.04
 """Cells above the one part of the shadow's depth lie in it, those that hold back less than the other of the
@@ -22,6 +22,10 @@ RIM = 8
 """Pixels from a shadow's edge within which it is filled in rather than lit: its maps are coarse."""
 LEAST = 0.06
 """A shadow that takes less than this of the light can't be told from the ground's own shades."""
+ASIDE = 0.14
+"""As a share of the root of its subject's area: how far a shadow is looked for beside its place."""
+FEW, RING_CELLS = 12, 7
+"""Cells that tell how dark a shadow is at least, and across which the ground beside it is compared."""
 TILE = 48
 AGREEING = 0.7
 """In so many of the places along the shadow's edge the picture must be darker within."""
@@ -36,20 +40,32 @@ class Shadow:
         self._maps, self._light, self._brightest, self._size = maps, light, brightest, size
 
     @classmethod
-    def of(cls, request: GenerationRequest, image: np.ndarray, subject: np.ndarray) -> Shadow | None:
-        """None where the request knows of no shadow, or where the picture does not show it: a painted one
-        may have none. `subject` [H, W] bool is where the subject is in the first frame."""
-        maps = request.shadow_maps
+    def of(
+        cls,
+        maps: np.ndarray | None,
+        image: np.ndarray,
+        subject: np.ndarray,
+        about: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> Shadow | None:
+        """From a request's shadow maps; None where it has none, or where the picture does not show the
+        shadow: a painted one may have none. `subject` [H, W] bool is where the subject is in the first frame.
+        Where that is not in the first pose `about` moves the first map as the subject was."""
         if maps is None or not maps[0].any():
             return None
         height, width = subject.shape
+        if about is not None:
+            maps = maps.copy()
+            maps[0] = _seek(image, about(maps[0]), subject)
         found = _measure(image, _full(maps[0], (width, height)), subject)
         return cls(maps, *found, (width, height)) if found is not None else None
 
-    def remove(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def remove(self, image: np.ndarray, exact: bool) -> tuple[np.ndarray, np.ndarray]:
         """The picture without the first frame's shadow, and [H, W] bool where its edge runs, which its low
-        resolution leaves wrong: to be filled in."""
+        resolution leaves wrong: to be filled in, as is all of a shadow whose place is not known `exact`."""
         share = _full(self._maps[0], self._size)
+        if not exact:
+            square = np.ones((2 * RIM + 1,) * 2, np.uint8)
+            return image, cv2.dilate((share > NONE).view(np.uint8), square) > 0
         lit = image / (1 - share[..., None] * (1 - self._light))
         # What was no darker than the ground beside it would shine.
         lit = np.where(share[..., None] > NONE, np.minimum(lit, np.maximum(image, self._brightest)), image)
@@ -76,6 +92,27 @@ class Shadow:
         factor = 255 * (1 - cells[..., None] * (1 - self._light).astype(np.float32))
         factor = cv2.resize(factor, self._size, interpolation=cv2.INTER_LINEAR).astype(np.uint8)
         return cv2.multiply(behind, factor, scale=1 / 255)
+
+
+def _seek(image: np.ndarray, cells: np.ndarray, subject: np.ndarray) -> np.ndarray:
+    """A shadow's map [h, w] moved to where, near its place, the picture is darkest beneath it."""
+    size = cells.shape[::-1]
+    shade = np.log(cv2.resize(image, size, interpolation=cv2.INTER_AREA).mean(axis=2) + 1)
+    free = cv2.resize(subject.astype(np.float32), size, interpolation=cv2.INTER_AREA) == 0
+    reach = int(np.ceil(ASIDE * np.sqrt(subject.sum()) * size[0] / subject.shape[1]))
+    best, found = 0.0, cells
+    for down in range(-reach, reach + 1):
+        for right in range(-reach, reach + 1):
+            shift = np.array([[1, 0, right], [0, 1, down]], np.float32)
+            moved = cv2.warpAffine(cells, shift, size)
+            within = free & (moved > 255 * FULL)
+            ring = cv2.dilate(moved, np.ones((RING_CELLS,) * 2, np.uint8)) > 255 * NONE
+            beside = free & ring & (moved < 255 * NONE)
+            if within.sum() >= FEW and beside.sum() >= FEW:
+                dark = shade[beside].mean() - shade[within].mean()
+                if dark > best:
+                    best, found = dark, moved
+    return found
 
 
 def _full(cells: np.ndarray, size: tuple[int, int]) -> np.ndarray:

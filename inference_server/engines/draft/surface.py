@@ -40,49 +40,64 @@ class SurfaceDrawer:
 
     def draw(self, cells: Cells, canvas: np.ndarray) -> None:
         """Lay the subject over an RGB canvas, in place."""
-        known = cells.known
-        x, y, w, h = cv2.boundingRect(known.view(np.uint8))
-        if not w:
+        lit = None if self.first_light is None else self._lit(cells, canvas.shape)
+        placed = place(cells, canvas.shape, lit)
+        if placed is None:
             return
-        cell = canvas.shape[1] / known.shape[1], canvas.shape[0] / known.shape[0]
-        margin = REACH + 1
-        rows = slice(max(y - margin, 0), min(y + h + margin, known.shape[0]))
-        columns = slice(max(x - margin, 0), min(x + w + margin, known.shape[1]))
-        known = known[rows, columns]
-        flow = cells.flow[rows, columns]
-        (left, right), (top, bottom) = (
-            (round(cells.start * side), round(cells.stop * side))
-            for cells, side in zip((columns, rows), cell)
-        )
-        size = right - left, bottom - top
-        if self.first_light is not None:
-            flow = np.dstack([flow, self._lit(cells.light[rows, columns], flow, rows, columns, cell)])
-        flow, reached = _carry_on(flow, known)
-        spread = _spread(flow, reached, size, max(cell))
-        source = np.ascontiguousarray(spread[..., :2])
-        source[..., 0] += np.arange(left, right, dtype=np.float32)
-        source[..., 1] += np.arange(top, bottom, dtype=np.float32)[:, None]
-        layer = cv2.remap(self.picture, source, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-
-        if self.first_light is not None:
-            layer = np.clip(layer * np.exp2(spread[..., 2:]), 0, 255)
-
-        soft = cv2.GaussianBlur(known.astype(np.float32), (3, 3), EDGE)
-        inside = cv2.resize(soft, size, interpolation=cv2.INTER_LINEAR)
-        alpha = np.clip((inside - 0.5) * max(cell) + 0.5, 0, 1)[..., None]
+        source, alpha, area = placed
+        where = np.ascontiguousarray(source[..., :2])
+        layer = cv2.remap(self.picture, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        if lit is not None:
+            layer = np.clip(layer * np.exp2(source[..., 2:]), 0, 255)
+        alpha = alpha[..., None]
         layer = np.rint(np.concatenate([layer * alpha, 255 * alpha], axis=-1)).astype(np.uint8)
-        over(canvas[top:bottom, left:right], layer)
+        over(canvas[area], layer)
 
-    def _lit(self, now, flow, rows, columns, cell):
+    def _lit(self, cells, shape):
         """[h, w] by how much brighter, as a power of two of the picture's values, the light makes what is
         seen in cells."""
+        rows, columns = _around(cells.known)
+        now, flow = cells.light[rows, columns], cells.flow[rows, columns]
+        height, width = (np.float32(side / count) for side, count in zip(shape, cells.known.shape))
         y, x = np.mgrid[rows, columns].astype(np.float32)
-        x, y = x + flow[..., 0] / np.float32(cell[0]), y + flow[..., 1] / np.float32(cell[1])
+        x, y = x + flow[..., 0] / width, y + flow[..., 1] / height
         before = cv2.remap(self.first_light, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         change = np.where(now > 0, now - before, 0) / np.float32(LIGHT_STEPS * GAMMA)
         weight = cv2.GaussianBlur((now > 0).astype(np.float32), (5, 5), 0)
         smooth = cv2.GaussianBlur(change, (5, 5), 0) / np.maximum(weight, 1e-3)
         return np.clip(smooth, -MOST, MOST)
+
+
+def _around(known):
+    """The rows and columns of cells around those known, with room for what is carried on."""
+    x, y, w, h = cv2.boundingRect(known.view(np.uint8))
+    margin = REACH + 1
+    rows = slice(max(y - margin, 0), min(y + h + margin, known.shape[0]))
+    return rows, slice(max(x - margin, 0), min(x + w + margin, known.shape[1]))
+
+
+def place(cells: Cells, shape: tuple[int, ...], more: np.ndarray | None = None):
+    """(source, alpha, area): for each pixel of an area (rows, columns) of a picture of a shape [H, W, ...]
+    the place (x, y) that the flow points at and, after it, what else is known of the cells there; and how
+    much of the pixel the cells cover. None where they cover nothing. `more` [h, w] is of the box around what
+    is known alone."""
+    if not cells.known.any():
+        return None
+    rows, columns = _around(cells.known)
+    cell = shape[1] / cells.known.shape[1], shape[0] / cells.known.shape[0]
+    (left, right), (top, bottom) = (
+        (round(each.start * side), round(each.stop * side)) for each, side in zip((columns, rows), cell)
+    )
+    size = right - left, bottom - top
+    known, flow = cells.known[rows, columns], cells.flow[rows, columns]
+    flow, reached = _carry_on(flow if more is None else np.dstack([flow, more]), known)
+    source = _spread(flow, reached, size, max(cell))
+    source[..., 0] += np.arange(left, right, dtype=np.float32)
+    source[..., 1] += np.arange(top, bottom, dtype=np.float32)[:, None]
+    soft = cv2.GaussianBlur(known.astype(np.float32), (3, 3), EDGE)
+    inside = cv2.resize(soft, size, interpolation=cv2.INTER_LINEAR)
+    alpha = np.clip((inside - 0.5) * max(cell) + 0.5, 0, 1)
+    return source, alpha, (slice(top, bottom), slice(left, right))
 
 
 def _spread(flow, reached, size, cell):

@@ -26,6 +26,8 @@ FAR, ROUNDS = 8, 4
 """Where a surface arrives is looked for in so many steps of so many cells at most."""
 UNSURE = 0.1
 """A surface of which less than this share is found keeps nearer to its bones."""
+COVERED = 0.5
+"""Of so much of a cell something must be carried there."""
 FINE = 2
 """Places to a cell's side, so that a surface that grows has no holes."""
 
@@ -38,6 +40,14 @@ class Cells:
     flow: np.ndarray
     known: np.ndarray
     light: np.ndarray | None
+
+    def over(self, other: Cells) -> Cells:
+        """These, and others where these show nothing."""
+        flow = np.where(self.known[..., None], self.flow, other.flow)
+        light = self.light
+        if light is not None and other.light is not None:
+            light = np.where(self.known, light, other.light)
+        return Cells(flow, self.known | other.known, light)
 
     def mixed(self, other: Cells, share: float, leap: float) -> Cells:
         """Between these and others, of which there is a `share`. Where they differ by more than `leap`
@@ -82,7 +92,7 @@ class SurfaceMotion:
             (np.arange(count) + 0.5) * side - 0.5 for count, side in zip(flow.shape[:1:-1], self.cell)
         )
         self.at = columns + 1j * rows[:, None]
-        self._keys: dict[int, _Key] = {}
+        self._keys: dict[int, Key] = {}
         self._strays: dict[tuple[int, int], np.ndarray] = {}
 
     @cached_property
@@ -106,9 +116,11 @@ class SurfaceMotion:
         around = self._around(frame)
         if len(around) == 1:
             key = around[0]
-            if key == frame and self._kept(frame):
+            if self._kept(frame) and key == frame:
                 return self._told(key)
-            return self._carried(key, frame, None, 0.0)
+            cells = self._carried(key, frame, None, 0.0)
+            # What lies elsewhere than its pose says may bare what is hidden in it.
+            return cells if self._kept(frame) else cells.over(self._carried(0, frame, None, 0.0))
         before, after = around
         share = (frame - before) / (after - before)
         first = self._carried(before, frame, after, share)
@@ -133,10 +145,10 @@ class SurfaceMotion:
         light = None if self.light is None else self.light[frame].astype(np.float32)
         return Cells(flow / FLOW_STEPS, self.flow[frame, 0] != NO_FLOW, light)
 
-    def _key(self, frame) -> _Key:
+    def _key(self, frame) -> Key:
         if frame not in self._keys:
             cells = self._told(frame)
-            self._keys[frame] = _Key(cells, self.at, self._bones(frame, cells), max(self.cell))
+            self._keys[frame] = Key(cells, self.at, self._bones(frame, cells), max(self.cell))
         return self._keys[frame]
 
     def _bones(self, frame, cells):
@@ -214,24 +226,34 @@ class SurfaceMotion:
         return self._strays[frame, other]
 
 
-class _Key:
+class Key:
     """What a told frame shows, of the box around it alone: `cells` at pixels `at` complex, carried by
-    `bones`, all [y, x]; `source` is where the first frame shows the same, in complex pixels."""
+    `bones`, all [y, x]; `source` is where the first frame shows the same, in complex pixels. Only bones that
+    are `together` [S, S], if that is given, share a surface."""
 
-    def __init__(self, cells: Cells, at: np.ndarray, bones: np.ndarray, cell: float):
+    def __init__(
+        self,
+        cells: Cells,
+        at: np.ndarray,
+        bones: np.ndarray,
+        cell: float,
+        together: np.ndarray | None = None,
+    ):
         x, y, w, h = cv2.boundingRect(cells.known.view(np.uint8))
         box = slice(y, y + h), slice(x, x + w)
         self.corner, self.at, self.bones, self.known = (y, x), at[box], bones[box], cells.known[box]
         self.light = None if cells.light is None else cells.light[box]
         self.source = self.at + cells.flow[box] @ np.array([1, 1j], np.complex64)
         # From which cells the next one to the right, or below, goes on with the same surface.
-        self.right = self._goes_on(np.s_[:, 1:], np.s_[:, :-1], cell)
-        self.down = self._goes_on(np.s_[1:], np.s_[:-1], cell)
+        self.right = self._goes_on(np.s_[:, 1:], np.s_[:, :-1], cell, together)
+        self.down = self._goes_on(np.s_[1:], np.s_[:-1], cell, together)
         self.slopes = self._slopes(self.source - self.at)
         self.weight = self._gather(self.known.astype(np.float32))
 
-    def _goes_on(self, after, before, cell):
+    def _goes_on(self, after, before, cell, together):
         near = np.abs(self.source[after] - self.source[before]) < (LEAP + 1) * cell
+        if together is not None:
+            near &= together[self.bones[after], self.bones[before]]
         return self.known[after] & self.known[before] & near
 
     def _gather(self, value):
@@ -279,7 +301,8 @@ class _Key:
         right, down = (each[row, column] for each in self._slopes(way))
         source_right, source_down = (each[row, column] for each in self.slopes)
         height, width = at.shape
-        flow, known = np.zeros((height, width), complex), np.zeros((height, width), bool)
+        flow, covered = np.zeros((height, width), complex), np.zeros(height * width)
+        share = np.abs(turn[row, column]) ** 2 / FINE**2
         nearest = np.full((height, width), np.inf)
         light = None if self.light is None else np.zeros((height, width), np.float32)
         between = (np.arange(FINE) + 0.5) / FINE - 0.5
@@ -290,15 +313,19 @@ class _Key:
                 u = np.rint((there.real + 0.5) / cell[0] - 0.5).astype(int)
                 v = np.rint((there.imag + 0.5) / cell[1] - 0.5).astype(int)
                 seen = (u >= 0) & (u < width) & (v >= 0) & (v < height)
-                seen[seen] = far[seen] <= nearest[v[seen], u[seen]]
+                inside = np.flatnonzero(seen)
+                cells = v[inside] * width + u[inside]
+                covered += np.bincount(cells, share[inside], minlength=height * width)
+                seen[inside] = far[inside] <= nearest.ravel()[cells]
                 u, v, index = u[seen], v[seen], np.flatnonzero(seen)
                 shown = (source + aside + dx * source_right + dy * source_down)[index]
                 shown += (at[v, u] - there[index]) * back[index]
                 # The nearest come last, and stay.
-                flow[v, u], known[v, u], nearest[v, u] = shown - at[v, u], True, far[index]
+                flow[v, u], nearest[v, u] = shown - at[v, u], far[index]
                 if light is not None:
                     light[v, u] = self.light[row, column][index]
         flow = np.stack([flow.real, flow.imag], axis=-1).astype(np.float32)
+        known = covered.reshape(height, width) >= COVERED
         return _tidy(Cells(flow, known, light), LEAP * max(cell))
 
     def _slopes(self, value):
