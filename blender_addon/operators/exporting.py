@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 import bpy
@@ -13,11 +13,14 @@ import numpy as np
 from .. import session
 from ..request.build import export_options
 from ..request.export import ExportedClip, ExportOptions, ExportStep, export_clip
+from ..request.finding import Finding
 from ..request.first_frame import make_first_frame
-from ..request.range import ClipRange
+from ..request.range import ClipRange, Shot
 from ..request.review import review_keys
+from ..request.subjects import find_subjects
 from ..request.video import export_video, picture_mask, with_picture_mask
 from ..shared.engines import EngineDescription
+from ..texts import say
 from ..view import SceneCamera, Viewport
 
 
@@ -57,3 +60,47 @@ def export_range(
     keep_path(context.scene, planned, clip.camera_motion)
     current.findings = (*clip.findings, *review_keys(settings, planned, options.pose_frames))
     return clip, options
+
+
+def export_shots(
+    context,
+    settings,
+    shots: Sequence[Shot],
+    view: SceneCamera | Viewport,
+    interactive: bool,
+    engine: EngineDescription | None = None,
+) -> Iterator[tuple[Shot, Generator[ExportStep, None, tuple[ExportedClip, ExportOptions]]]]:
+    """Each shot with its export, as `export_range` has it; one after the other is to be run. That there are
+    several is told with the first one's findings, and in the end the session's are those of all."""
+    told: list[Finding] = []
+    if len(shots) > 1:
+        where = ", ".join(f"{shot.span[0]} ({shot.camera.name})" for shot in shots[1:])
+        sentence = say(
+            "The camera cuts at frame {where}: each of {count} shots is a clip.",
+            where=where,
+            count=len(shots),
+        )
+        told.append(Finding(sentence))
+    armatures = find_subjects(context, settings)
+    for number, shot in enumerate(shots):
+        seen = view if shot.camera is None else SceneCamera(shot.camera)
+        work = export_range(context, settings, shot.planned, armatures, seen, interactive, engine)
+        yield shot, _one_of(work, number, len(shots), told)
+    session.get().findings = tuple(told)
+
+
+def _one_of(work, number: int, count: int, told: list[Finding]):
+    """One of several exports. The session's findings become those that were not told before."""
+    result = None
+    while result is None:
+        try:
+            step = next(work)
+        except StopIteration as finished:
+            result = finished.value
+        else:
+            yield dataclasses.replace(step, fraction=(number + step.fraction) / count)
+    current = session.get()
+    fresh = [finding for finding in current.findings if finding not in told]
+    current.findings = tuple(fresh if number else told + fresh)
+    told += fresh
+    return result

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import uuid
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import bpy
@@ -16,47 +16,53 @@ from .. import session
 from ..errors import ExportError
 from ..ground_truth.png import encode_png
 from ..request.build import build_request
-from ..request.export import ExportStep, under_step
+from ..request.export import ExportedClip, ExportStep, under_step
 from ..request.first_frame import PICTURE, make_first_frame
 from ..request.output import output_folder
-from ..request.range import clip_range
+from ..request.range import clip_range, clip_shots
 from ..request.review import sentences
-from ..request.subjects import find_subjects
 from ..request.view import find_view
 from ..sequencer.strips import relative_folder
 from ..shared.engines import EngineDescription
+from ..shared.messages import GenerationRequest
 from ..shared.raster import draw_pose
 from ..shared.release import RELEASE
 from ..shared.request_file import SUFFIX, write_request
 from ..takes.take import FIRST_FRAME, claim_folder
 from ..texts import say
 from ..texts.translation import shown, tell
-from .exporting import export_range
+from .exporting import export_shots
 from .stepped import RangeOperator, SteppedOperator
 
 
-def export_files(context, output: Path, interactive: bool = False) -> Generator[ExportStep, None, Path]:
-    """Write a clip into a new folder within `output`: `skeleton/000.png` and so on, the first frame, and the
-    request file.
+def export_files(context, output: Path, interactive: bool = False) -> Generator[ExportStep, None, list[Path]]:
+    """Write each shot's clip into a new folder within `output`: `skeleton/000.png` and so on, the first
+    frame, and the request file.
 
-    The value is the folder. Raises one of `stepped.BAD_INPUT`."""
-    settings = context.scene.poseanything
+    The value is the folders. Raises one of `stepped.BAD_INPUT`."""
+    settings, folders = context.scene.poseanything, []
     engine = engine_to_export_for(settings)
-    planned = clip_range(context, settings, engine)
-    armatures, view = find_subjects(context, settings), find_view(context, settings)
+    shots, view = clip_shots(context, settings, engine), find_view(context, settings)
     # Files for no engine in particular show the rig's own bones.
     chosen = engine if settings.engine_name else None
-    clip, _ = yield from export_range(context, settings, planned, armatures, view, interactive, chosen)
-    request = build_request(uuid.uuid4().hex, clip, planned, context.scene, engine)
+    for shot, exporting in export_shots(context, settings, shots, view, interactive, chosen):
+        clip, _ = yield from exporting
+        request = build_request(uuid.uuid4().hex, clip, shot.planned, context.scene, engine)
+        folders.append((yield from _write(context, clip, request, output)))
+    return folders
+
+
+def _write(context, clip: ExportedClip, request: GenerationRequest, output: Path) -> Iterator[ExportStep]:
+    settings = context.scene.poseanything
     folder, _ = claim_folder(output, f"{settings.take_name or context.scene.name} skeleton")
     try:
         (folder / "skeleton").mkdir()
         (folder / FIRST_FRAME).write_bytes(clip.first_frame)
         carrying = set(request.conditioned_frames())
-        for index in range(planned.num_frames):
+        for index in range(request.num_frames):
             step = ExportStep(
-                0.95 + 0.05 * index / planned.num_frames,
-                say("Writing pose {index} of {total}", index=index + 1, total=planned.num_frames),
+                0.95 + 0.05 * index / request.num_frames,
+                say("Writing pose {index} of {total}", index=index + 1, total=request.num_frames),
             )
             yield step
             picture = draw_pose(clip.pose, index)
@@ -109,10 +115,10 @@ class POSEANYTHING_OT_export_skeleton(RangeOperator, bpy.types.Operator):
         )
         return export_files(context, output, self.interactive)
 
-    def finish(self, context, folder):
+    def finish(self, context, folders):
         for sentence in sentences(session.get().findings):
             self.report({"WARNING"}, shown(sentence))
-        self.report({"INFO"}, tell("Exported to {folder}", folder=folder))
+        self.report({"INFO"}, tell("Exported to {folder}", folder=", ".join(map(str, folders))))
         return {"FINISHED"}
 
 

@@ -9,6 +9,7 @@ import random
 import time
 import uuid
 from collections.abc import Generator
+from pathlib import Path
 
 import bpy
 from bpy.props import BoolProperty, IntProperty, StringProperty
@@ -22,10 +23,9 @@ from ..request.blockers import export_blocker
 from ..request.build import build_request, rebuild_request
 from ..request.export import ExportStep
 from ..request.output import output_folder
-from ..request.range import ClipRange, clip_range
+from ..request.range import ClipRange, clip_shots
 from ..request.record import make_record, range_of, recorded_armatures, take_for
 from ..request.review import sentences
-from ..request.subjects import find_subjects
 from ..request.view import find_view, recorded_view
 from ..sequencer import strips
 from ..sequencer.edit_scene import target_scene
@@ -34,7 +34,7 @@ from ..shared.messages import GenerationRequest
 from ..takes.take import Take, TakeError, claim_folder, frame_name, read_take_request, write_take
 from ..texts import say
 from ..texts.translation import shown
-from .exporting import export_range
+from .exporting import export_range, export_shots
 from .serving import await_server, usable_engine
 from .stepped import RangeOperator, SteppedOperator
 from .takes import TakeOperator, chosen_take
@@ -46,15 +46,16 @@ FADE = 8
 def generate(
     context, interactive: bool = False, span: tuple[int, int] | None = None, start: int | None = None
 ) -> Generator[ExportStep, None, list[Job]]:
-    """Step by step: reach the server, make the first frame, export, send. The last value is the jobs, one for
-    each take that is wanted. Raises one of `stepped.BAD_INPUT`.
+    """Step by step: reach the server, make the first frame, export, send; all that for each shot where
+    markers change the camera. The last value is the jobs, one for each take that is wanted. Raises one of
+    `stepped.BAD_INPUT`.
 
     Args:
         span: the first and the last scene frame, in place of the range that is set.
         start: where in the sequencer the strip begins, None for the time at which it was filmed.
     """
     output_folder(context, context.scene.poseanything)
-    clip_range(context, _ranged(context.scene.poseanything, span), None)
+    clip_shots(context, _ranged(context.scene.poseanything, span), None)
     yield from await_server(context)
 
     scene, settings = context.scene, _ranged(context.scene.poseanything, span)
@@ -62,16 +63,29 @@ def generate(
         raise ExportError(say("{reason}, then generate again.", reason=reason))
     engine = usable_engine(settings.engine_name)
     notices = engine_settings.unavailable(scene, engine)
-    planned, view = clip_range(context, settings, engine), find_view(context, settings)
-    clip, options = yield from export_range(
-        context, settings, planned, find_subjects(context, settings), view, interactive, engine
-    )
-    request = build_request(uuid.uuid4().hex, clip, planned, scene, engine)
-    settings = _ranged(scene.poseanything, span)  # with the seed that was drawn meanwhile
-    record = make_record(context, settings, planned, engine, options, session.get().version)
-    takes = settings.batch if engine.uses_seed else 1
-    jobs = [_submit(context, request, planned, record, notices, start=start)]
-    return jobs + _submit_seeds(context, request, planned, record, takes - 1)
+    shots, view = clip_shots(context, settings, engine), find_view(context, settings)
+    offset = _offset_to(context, shots[0].planned, start)
+    jobs: list[Job] = []
+    for shot, exporting in export_shots(context, settings, shots, view, interactive, engine):
+        clip, options = yield from exporting
+        request = build_request(uuid.uuid4().hex, clip, shot.planned, scene, engine)
+        # With the seed that was drawn meanwhile.
+        settings = _ranged(scene.poseanything, shot.span if len(shots) > 1 else span)
+        record = make_record(context, settings, shot.planned, engine, options, session.get().version)
+        takes = settings.batch if engine.uses_seed else 1
+        jobs.append(_submit(context, request, shot.planned, record, notices, offset))
+        jobs += _submit_seeds(context, request, shot.planned, record, takes - 1)
+        notices = []
+    return jobs
+
+
+def _offset_to(context, planned: ClipRange, start: int | None) -> int:
+    """How far from where it is in time a clip's strip has to be moved to begin at a frame of the sequencer;
+    nowhere for None."""
+    if start is None:
+        return 0
+    edit = target_scene(context, context.scene.poseanything.strips_go_to)
+    return start - strips.place_of(edit, take_for(Path(), "", planned, {}))
 
 
 def _ranged(settings, span: tuple[int, int] | None):
@@ -214,7 +228,6 @@ def _submit(
     record: dict,
     notices: list[str],
     offset: int = 0,
-    start: int | None = None,
 ) -> Job:
     current, settings = session.get(), context.scene.poseanything
     folder, name = claim_folder(output_folder(context, settings), settings.take_name or context.scene.name)
@@ -229,7 +242,7 @@ def _submit(
         settings.make_movie,
         (*notices, *sentences(current.findings)),
         filmed=context.scene,
-        start=strips.place_of(edit, take) + offset if start is None else start,
+        start=strips.place_of(edit, take) + offset,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 
@@ -15,7 +16,7 @@ from ..texts import say
 from ..times import frame_rate
 from . import view
 from .finding import Finding, setting
-from .range import clip_range, frame_range
+from .range import camera_cuts, clip_shots, frame_range
 from .subjects import find_subjects, why_none
 from .video_time import poses_of
 
@@ -74,10 +75,11 @@ def size_blockers(context, engine: EngineDescription | None) -> list[Finding]:
     except ExportError:
         return []  # one of `scene_blockers`
     try:
-        clip_range(context, settings, engine)
+        clip_shots(context, settings, engine)
     except ExportError as error:
         sentence, most = str(error).rstrip("."), engine.max_frames if engine is not None else MAX_FRAMES
-        shown = (last - first + 1) / settings.speed
+        begins = [first, *camera_cuts(scene, first, last), last + 1]
+        shown = max(end - begin for begin, end in itertools.pairwise(begins)) / settings.speed
         if settings.pacing == "RATE":
             rate = math.floor(100 * frame_rate(scene) * most / shown) / 100
             if 1 <= rate < settings.clip_rate:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import bpy
 
 from ..errors import ExportError
 from ..rig.animation import keyed_frames, movers
@@ -28,6 +31,16 @@ class ClipRange:
     @property
     def num_frames(self) -> int:
         return self.times.num_frames
+
+
+@dataclass(frozen=True)
+class Shot:
+    """Scene frames `span`, both included, as one clip: `planned`. It is seen through `camera`, None for
+    whatever the settings say."""
+
+    span: tuple[int, int]
+    planned: ClipRange
+    camera: bpy.types.Object | None = None
 
 
 def frame_range(scene, settings) -> tuple[int, int]:
@@ -61,11 +74,13 @@ def clip_pace(scene, settings) -> float:
     return settings.frame_step
 
 
-def clip_range(context, settings, engine: EngineDescription | None) -> ClipRange:
-    """What an engine can take of the range; without an engine, the range as it is. The clip has the scene's
-    aspect, whatever it is seen through. Raises `ExportError`."""
+def clip_range(
+    context, settings, engine: EngineDescription | None, span: tuple[int, int] | None = None
+) -> ClipRange:
+    """What an engine can take of the range, or of the scene frames of a `span`; without an engine, these as
+    they are. The clip has the scene's aspect, whatever it is seen through. Raises `ExportError`."""
     scene = context.scene
-    first, last = frame_range(scene, settings)
+    first, last = span or frame_range(scene, settings)
     duration, pace = last - first + 1, clip_pace(scene, settings)
     step = whole_if_close(pace * settings.speed)
     frames = frames_in(duration, step, engine.frame_step if engine is not None else 1)
@@ -95,6 +110,48 @@ def clip_range(context, settings, engine: EngineDescription | None) -> ClipRange
         )
     times = ClipTimes(first, step, frames, duration, step / pace)
     return ClipRange(times, width, height, frame_rate(scene) / times.pace)
+
+
+def clip_shots(context, settings, engine: EngineDescription | None) -> list[Shot]:
+    """The range, cut where markers change the camera, since no clip can follow a cut. A picture that the
+    user chose is of one camera: then nothing is cut, and the user is told. Raises `ExportError`."""
+    scene = context.scene
+    first, last = frame_range(scene, settings)
+    filmed = settings.view == "CAMERA" and settings.pose_source != "VIDEO"
+    made_for_each = settings.first_frame_source in {"RENDER", "VIEWPORT"}
+    cuts = camera_cuts(scene, first, last) if filmed and made_for_each else {}
+    if not cuts:
+        return [Shot((first, last), clip_range(context, settings, engine))]
+    begins = [first, *cuts]
+    shots = []
+    for begin, end in zip(begins, [*(cut - 1 for cut in cuts), last], strict=True):
+        planned = clip_range(context, settings, engine, (begin, end))
+        place = whole_if_close(first + (begin - first) / settings.speed)
+        times = replace(planned.times, place=None if place == begin else place)
+        camera = cuts[begin] if begin in cuts else camera_at(scene, begin)
+        shots.append(Shot((begin, end), replace(planned, times=times), camera))
+    return shots
+
+
+def camera_cuts(scene, first: int, last: int) -> dict[int, bpy.types.Object]:
+    """The scene frames after `first` and up to `last` from which on markers show another camera, and that
+    camera, in order."""
+    frames = {math.ceil(to_scene(scene, marker.frame)) for marker in scene.timeline_markers if marker.camera}
+    cuts, before = {}, camera_at(scene, first)
+    for frame in sorted(frame for frame in frames if first < frame <= last):
+        camera = camera_at(scene, frame)
+        if camera != before:
+            cuts[frame] = before = camera
+    return cuts
+
+
+def camera_at(scene, frame: int) -> bpy.types.Object | None:
+    """The camera that markers show at a scene frame: that of the last one so far, or else of the first."""
+    bound = sorted((marker for marker in scene.timeline_markers if marker.camera), key=lambda m: m.frame)
+    if not bound:
+        return scene.camera
+    so_far = [marker for marker in bound if to_scene(scene, marker.frame) <= frame]
+    return so_far[-1].camera if so_far else bound[0].camera
 
 
 def pose_frames(context, settings, clip_range: ClipRange) -> tuple[int, ...] | None:

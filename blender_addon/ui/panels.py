@@ -15,7 +15,7 @@ from ..request.blockers import scene_blockers, size_blockers
 from ..request.build import alignment_of
 from ..request.look import look_of, unsuited
 from ..request.output import output_folder
-from ..request.range import clip_range
+from ..request.range import clip_range, clip_shots
 from ..request.subjects import find_subjects
 from ..sequencer import strips
 from ..shared.engines import short_label
@@ -90,26 +90,29 @@ class _Main:
             blockers = [*scene_blockers(context), *size_blockers(context, engine), *server_blockers(context)]
             draw_findings(layout, context, blockers)
         try:
-            planned = clip_range(context, settings, engine)
+            shots = [shot.planned for shot in clip_shots(context, settings, engine)]
         except ExportError:
             pass  # said above, or it is when Generate is pressed
         else:
-            seconds = planned.times.length / frame_rate(context.scene)
+            seconds = sum(planned.times.length for planned in shots) / frame_rate(context.scene)
+            asked, made = (sum(each) for each in zip(*((p.times.asked, p.num_frames) for p in shots)))
             layout.label(
                 text=tell(
                     "{count} frames, {width} x {height}, {seconds:.1f} s",
-                    count=planned.times.asked,
-                    width=planned.width,
-                    height=planned.height,
+                    count=asked,
+                    width=shots[0].width,
+                    height=shots[0].height,
                     seconds=seconds,
                 ),
                 icon="SEQUENCE",
             )
-            if planned.num_frames > planned.times.asked:
+            if len(shots) > 1:
                 layout.label(
-                    text=tell(
-                        "{engine} makes {total} of them", engine=engine.short_label, total=planned.num_frames
-                    ),
+                    text=tell("{count} clips, one for each camera's shot", count=len(shots)), icon="BLANK1"
+                )
+            if made > asked:
+                layout.label(
+                    text=tell("{engine} makes {total} of them", engine=engine.short_label, total=made),
                     icon="BLANK1",
                 )
         if engine is not None and not engine.neural:

@@ -72,6 +72,34 @@ def test_camera_moves_go_on_top_of_what_the_camera_does(shot, served, sent):
     assert seen == pytest.approx(shift + (64, 0), abs=1e-2)
 
 
+def test_each_shot_between_camera_markers_is_a_clip_of_its_own(shot, served, sent, tmp_path):
+    served()
+    first, other = shot.camera, shot.camera.copy()
+    shot.collection.objects.link(other)
+    other.name, other.location, other.rotation_euler = "Other", (1.5, -4, 5), (0.65, 0, 0)
+    for frame, camera in ((-3, other), (2, first), (8, first), (10, other), (12, other)):
+        shot.timeline_markers.new("cut", frame=frame).camera = camera
+    bpy.ops.poseanything.generate(wait=True)
+    jobs = list(session().bridge.jobs.values())
+    assert [span(strip_of(job)) for job in jobs] == [(5, 10), (10, 17)], "strips in a row"
+    assert [request.num_frames for request in sent] == [5, 7]
+    assert [request.camera_motion for request in sent] == [None, None]
+    heights = [np.ptp(request.pose.frame(0)[0].points[:, 1]) for request in sent]
+    assert sent[0].first_frame != sent[1].first_frame and heights[1] != pytest.approx(heights[0], rel=0.1)
+    assert "cuts at frame 10 (Other): each of 2 shots is a clip" in jobs[0].warnings[0]
+    assert not jobs[1].warnings
+
+    shot.poseanything.speed = 0.5
+    bpy.ops.poseanything.generate_range(frame_start=9, frame_end=10, wait=True)
+    later = list(session().bridge.jobs.values())[2:]
+    assert [span(strip_of(job)) for job in later] == [(9, 11), (11, 13)], "in slow motion too"
+
+    shot.poseanything.speed = 1
+    assert bpy.ops.poseanything.export_skeleton(directory=str(tmp_path / "files")) == {"FINISHED"}
+    exported = sorted((tmp_path / "files").glob("*/request*"))
+    assert [read_request(path).num_frames for path in exported] == [5, 9]
+
+
 def test_every_camera_move_of_the_contract_can_be_chosen(shot):
     moves = shot.poseanything.bl_rna.properties["camera_move"].enum_items
     assert tuple(name.lower() for name in moves.keys()) == module("shared.camera").MOVES
