@@ -21,7 +21,7 @@ from ..rig.subjects import Subject
 from ..shared.messages import NO_FLOW
 from ..view.projection import Projector
 from .flow import FirstView, quantise
-from .light import Lighting, LightMeter
+from .light import Lighting, LightMeter, LightReader
 from .surfaces import (
     Detail,
     Shape,
@@ -30,6 +30,7 @@ from .surfaces import (
     evaluated_mesh,
     instanced,
     is_instancer,
+    is_still,
     rendered_objects,
 )
 from .triangles import Camera, area, draw_triangles, mixtures, see, stack_triangles, towards
@@ -106,13 +107,14 @@ class Labeller:
         self._own = {surface.obj for surface in surfaces}
         others = [obj for obj in rendered_objects(depsgraph) if obj.mode != "EDIT"]
         solid = [obj for obj in others if obj not in self._own and obj.type in FLESH_TYPES]
-        self._moving = [obj for obj in solid if not _is_still(obj)]
-        self._still = [obj for obj in solid if _is_still(obj) and is_shown(obj, depsgraph)]
+        self._moving = [obj for obj in solid if not is_still(obj)]
+        self._still = [obj for obj in solid if is_still(obj) and is_shown(obj, depsgraph)]
         self._still_boxes = np.array([_corners_of(obj, depsgraph) for obj in self._still]).reshape(-1, 8, 3)
         self._still_shapes: dict[bpy.types.Object, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
         self._instancers = {obj for obj in others if is_instancer(obj)} - self._own
         self._instancers -= {surface.rig.instancers[0] for surface in surfaces if surface.rig.instancers}
         self._triangles: dict[bpy.types.Object, tuple[tuple[int, int], np.ndarray]] = {}
+        self._lights = LightReader(depsgraph)
         self._details: dict[Surface, tuple[tuple[int, int], Detail]] = {}
         self._first: dict[Surface, FirstView] = {}
         self._traced = False
@@ -152,7 +154,7 @@ class Labeller:
         window = camera.window(boxes, width, height) if boxes else (0, 0, 0, 0)
         farthest = camera.farthest(np.concatenate(boxes)) if boxes else 0.0
         occluders = self._occluders(depsgraph, camera, window, farthest)
-        lighting = Lighting.read(depsgraph) if stride > 1 else None
+        lighting = self._lights.read(depsgraph) if stride > 1 else None
         return Look(camera, (height, width), stride, subjects, occluders, window, lighting)
 
     def _coarse(self, skinning: Skinning, shape: Shape, camera: Camera) -> Chosen:
@@ -298,13 +300,6 @@ class Labeller:
         if obj in self._still:
             self._still_shapes[obj] = shape
         return shape
-
-
-def _is_still(obj: bpy.types.Object) -> bool:
-    """Whether nothing moves, bends or hides an object."""
-    moved = obj.parent or obj.animation_data or len(obj.constraints) or obj.rigid_body
-    bent = len(obj.modifiers) or getattr(obj.data, "shape_keys", None)
-    return not moved and not bent and getattr(obj.data, "animation_data", None) is None
 
 
 def _corners_of(obj: bpy.types.Object, depsgraph: bpy.types.Depsgraph) -> np.ndarray:

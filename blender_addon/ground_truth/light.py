@@ -11,8 +11,9 @@ import bpy
 import numpy as np
 
 from ..shared.messages import LIGHT_STEPS
-from .surfaces import rendered_lights
+from .surfaces import is_still, rendered_lights
 from .triangles import Camera, draw_triangles, see, stack_triangles, towards
+from .visibility import is_shown
 from .zbuffer import ZBuffer
 
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
@@ -70,32 +71,30 @@ class Light:
 _ARRAYS = ("place", "strength", "size", "axis", "spread")
 
 
-def find_lights(depsgraph: bpy.types.Depsgraph) -> list[Light]:
-    """The lights that render."""
-    found = []
-    for obj in rendered_lights(depsgraph):
-        evaluated = obj.evaluated_get(depsgraph)
-        data = evaluated.data
-        world = np.array(evaluated.matrix_world, np.float64)
-        back = world[:3, 2] / max(np.linalg.norm(world[:3, 2]), 1e-12)
-        strength = data.energy * float(LUMINANCE @ np.array(data.color)) * 2 ** getattr(data, "exposure", 0.0)
-        if strength <= 0:
-            continue
-        sun = data.type == "SUN"
-        found.append(
-            Light(
-                kind=data.type,
-                casts=getattr(data, "use_shadow", True),
-                place=np.append(back, 0.0) if sun else np.append(world[:3, 3], 1.0),
-                strength=np.float64(strength / math.pi if sun else strength / (4 * math.pi**2)),
-                size=np.float64(
-                    data.angle if sun else data.size if data.type == "AREA" else 2 * data.shadow_soft_size
-                ),
-                axis=-back,
-                spread=np.float64(math.cos(data.spot_size / 2) if data.type == "SPOT" else -2.0),
-            )
-        )
-    return found
+def _read_light(obj: bpy.types.Object, depsgraph: bpy.types.Depsgraph) -> Light | None:
+    """A light in the frame that is evaluated, None when it gives none."""
+    evaluated = obj.evaluated_get(depsgraph)
+    data = evaluated.data
+    world = np.array(evaluated.matrix_world, np.float64)
+    back = world[:3, 2] / max(np.linalg.norm(world[:3, 2]), 1e-12)
+    strength = data.energy * float(LUMINANCE @ np.array(data.color)) * 2 ** getattr(data, "exposure", 0.0)
+    if strength <= 0:
+        return None
+    kind = data.type
+    sun = kind == "SUN"
+    if kind == "AREA":
+        size = (data.size + data.size_y) / 2 if data.shape in {"RECTANGLE", "ELLIPSE"} else data.size
+    else:
+        size = data.angle if sun else 2 * data.shadow_soft_size
+    return Light(
+        kind=kind,
+        casts=getattr(data, "use_shadow", True),
+        place=np.append(back, 0.0) if sun else np.append(world[:3, 3], 1.0),
+        strength=np.float64(strength / math.pi if sun else strength / (4 * math.pi**2)),
+        size=np.float64(size),
+        axis=-back,
+        spread=np.float64(math.cos(data.spot_size / 2) if kind == "SPOT" else -2.0),
+    )
 
 
 def find_sky(scene: bpy.types.Scene) -> float:
@@ -121,14 +120,26 @@ class Lighting:
     lights: list[Light]
     sky: float
 
-    @classmethod
-    def read(cls, depsgraph: bpy.types.Depsgraph) -> Lighting:
-        return cls(find_lights(depsgraph), find_sky(depsgraph.scene))
-
     @property
     def make(self) -> tuple:
         """What has to be the same of frames that are measured together."""
         return tuple((light.kind, light.casts) for light in self.lights)
+
+
+class LightReader:
+    """Reads what lights each frame; lights that nothing moves or changes are read once."""
+
+    def __init__(self, depsgraph: bpy.types.Depsgraph):
+        self._lights = rendered_lights(depsgraph)
+        self._still = {obj: _read_light(obj, depsgraph) for obj in self._lights if is_still(obj)}
+
+    def read(self, depsgraph: bpy.types.Depsgraph) -> Lighting:
+        found = [
+            self._still[obj] if obj in self._still else _read_light(obj, depsgraph)
+            for obj in self._lights
+            if obj in self._still or is_shown(obj, depsgraph)
+        ]
+        return Lighting([light for light in found if light is not None], find_sky(depsgraph.scene))
 
 
 class LightMeter:

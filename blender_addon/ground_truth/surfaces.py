@@ -23,7 +23,6 @@ from ..rig.skin import (
 )
 from ..rig.subjects import Rig
 from ..texts import say
-from .visibility import is_shown
 
 STRONGEST = 4
 """Limbs kept for each vertex, as many as real-time rigs know."""
@@ -266,9 +265,15 @@ def rendered_objects(
 
 
 def rendered_lights(depsgraph: bpy.types.Depsgraph) -> list[bpy.types.Object]:
-    """The lights of the scene that render in the frame that is evaluated."""
-    rendered = _rendered(depsgraph.scene.collection)
-    return [obj for obj in rendered if obj.type == "LIGHT" and is_shown(obj, depsgraph)]
+    """The lights of the scene that render in some frame."""
+    return [obj for obj in _rendered(depsgraph.scene.collection) if obj.type == "LIGHT" and is_rendered(obj)]
+
+
+def is_still(obj: bpy.types.Object) -> bool:
+    """Whether nothing moves, bends, changes or hides an object."""
+    moved = obj.parent or obj.animation_data or len(obj.constraints) or obj.rigid_body
+    bent = len(obj.modifiers) or getattr(obj.data, "shape_keys", None)
+    return not moved and not bent and getattr(obj.data, "animation_data", None) is None
 
 
 def _rendered(collection: bpy.types.Collection) -> dict[bpy.types.Object, None]:

@@ -32,6 +32,7 @@ from ..times import ClipTimes, go_to
 from ..view import SceneCamera, Viewport, clip_size, fit
 from ..view.motion import camera_motion, faces_start, moves
 from ..view.projection import Projector
+from .background import Background, await_result
 from .review import Finding, Reviewed, review
 
 __all__ = (
@@ -170,6 +171,7 @@ def export_clip(
             "Something that was being exported was removed from the scene; export again."
         ) from None
     finally:
+        export.close()
         shown.close()
         if scene.camera != camera:
             scene.camera = camera
@@ -229,6 +231,7 @@ class _Export:
         self._view_layer = context.view_layer
         context.evaluated_depsgraph_get()  # makes sure that there is one
         self._findings: list[Finding] = []
+        self._background = Background()
         self._own: set[bpy.types.Object] = set()
         self.untouched = False
         """Whether nobody else can have touched the scene since it was evaluated."""
@@ -241,7 +244,7 @@ class _Export:
         self._rigs = find_rigs(options.armatures)
         self._readers = [PoseReader(rig) for rig in self._rigs]
         yield from self._record()
-        picture, self._projector = self._picture, Projector(self._lenses, self._fit)
+        self._projector = Projector(self._lenses, self._fit)
         motions = self._motions(spread_frames(options.num_frames))
         self.subjects = []
         self._step = ExportStep(0.85, say("Choosing the limbs"))
@@ -282,7 +285,7 @@ class _Export:
             backdrop = yield from self._show(work, 0.95, say("Looking behind the subject"))
         if self._witness is not None:
             yield from self._show(self._witness.finish(self))
-        first_frame = yield from self._show(encode_png(picture), 0.98, say("Packing the first frame"))
+        first_frame = yield from self._show(await_result(self._packed), 0.98, say("Packing the first frame"))
         shadows = np.concatenate(self._shadows) if self._shadows else None
         return ExportedClip(
             pose=pose,
@@ -312,7 +315,7 @@ class _Export:
         self._lenses, self._cameras, self._posed = [], [], []
         self._drawn: list[Drawn] = []
         self._shadows: list[np.ndarray] = []
-        self._first, batch, shades, labeller = None, Batch(), [], None
+        self._first, batch, shades, labeller, drawn = None, Batch(), [], None, []
         for index in range(options.num_frames):
             depsgraph = self._go_to(index)
             self._keep(depsgraph)
@@ -320,12 +323,14 @@ class _Export:
             if index == 0:
                 labeller = yield from self._begin(projector)
             if labeller is not None:
-                look = labeller.look(index, self._evaluated(), projector, options.part_map_stride)
+                depsgraph = self._evaluated()
+                look = labeller.look(index, depsgraph, projector, options.part_map_stride)
+                shade = self._shadow.look(depsgraph, projector, look, SHADOW_STRIDE)
                 if not batch.takes(look):
-                    yield from self._show(self._draw(labeller, batch, shades))
+                    drawn.append((yield from self._show(self._draw(labeller, batch, shades))))
                     batch, shades = Batch(), []
                 batch.add(look)
-                shades.append(self._shadow.look(self._evaluated(), projector, look, SHADOW_STRIDE))
+                shades.append(shade)
             if self._witness is not None:
                 yield from self._show(self._witness.frame(index, self._evaluated(), projector, labeller))
             self._step = ExportStep(
@@ -334,7 +339,11 @@ class _Export:
             )
             yield self._step
         if labeller is not None:
-            yield from self._show(self._draw(labeller, batch, shades))
+            drawn.append((yield from self._show(self._draw(labeller, batch, shades))))
+        for future in drawn:
+            frames, shadows = yield from self._show(await_result(future), 0.85, say("Drawing the parts"))
+            self._drawn += frames
+            self._shadows.append(shadows)
 
     def _keep(self, depsgraph: bpy.types.Depsgraph) -> None:
         options = self._options
@@ -345,7 +354,8 @@ class _Export:
     def _begin(self, projector: Projector) -> Iterator[ExportStep]:
         """The first frame: its picture, and where it shows the subjects. Returns what draws the others, None
         when the subjects have no surface."""
-        self._picture = yield from self._show(self._first_picture(), 0.05, say("Making the first frame"))
+        picture = yield from self._show(self._first_picture(), 0.05, say("Making the first frame"))
+        self._packed = yield from self._show(self._background.add(encode_png(picture)))
         labeller = yield from self._show(self._labeller(), 0.1, say("Reading the skin"))
         if labeller is not None:
             self._shadow = ShadowDrawer(self._scene, self._is_own, self._options.num_frames)
@@ -355,8 +365,16 @@ class _Export:
         return labeller
 
     def _draw(self, labeller: Labeller, batch: Batch, shades: list[ShadowLook]) -> Iterator[None]:
-        self._drawn += yield from labeller.draw(batch.looks)
-        self._shadows.append((yield from self._shadow.draw(batch.looks, shades)))
+        """Have frames drawn; returns a future of these and of their shadows."""
+
+        def work() -> Iterator[None]:
+            frames = yield from labeller.draw(batch.looks)
+            return frames, (yield from self._shadow.draw(batch.looks, shades))
+
+        return self._background.add(work())
+
+    def close(self) -> None:
+        self._background.close()
 
     def _motions(self, indices: Sequence[int]) -> dict[bpy.types.Object, Motion]:
         """How the armatures move through the picture, from some of the frames that were kept."""

@@ -164,12 +164,14 @@ class Choice:
     def _flesh_reach(self) -> np.ndarray:
         """[N] how far each bone's flesh lies from its head, leaving out the last twentieth."""
         reach = np.zeros(self._count)
-        skin, order = self._skin, np.argsort(self._skin.owners, kind="stable")
-        away = np.linalg.norm(skin.points[order] - self._skeleton.heads[skin.owners[order]], axis=1)
-        bones, begins = np.unique(skin.owners[order], return_index=True)
-        for bone, piece in zip(bones.tolist(), np.split(away, begins[1:]), strict=False):
-            if len(piece) > 2:
-                reach[bone] = np.percentile(piece, 95)
+        skin = self._skin
+        away = np.linalg.norm(skin.points - self._skeleton.heads[skin.owners], axis=1)
+        order = np.lexsort((away, skin.owners))
+        bones, begins, counts = np.unique(skin.owners[order], return_index=True, return_counts=True)
+        place = begins + 0.95 * (counts - 1)
+        below = away[order[place.astype(int)]]
+        above = away[order[np.minimum(place.astype(int) + 1, begins + counts - 1)]]
+        reach[bones] = np.where(counts > 2, below + (above - below) * (place % 1), 0.0)
         return reach
 
     def _stand_in_flesh(self):

@@ -153,20 +153,13 @@ class _Body:
         beside = {bone: self._side(bone) for bone in self._bones}
         roots = [b for b in self._bones if beside[b] and not beside.get(int(self._anatomy.parents[b]), 0)]
         pairs, size = [], self._skeleton.size
+        others = [b for b in roots if beside[b] < 0]
+        ends = np.array([(self._skeleton.heads[b], self._tip(b)) for b in others]).reshape(-1, 2, 3)
         for one in (b for b in roots if beside[b] > 0):
-            best = None
-            for other in (b for b in roots if beside[b] < 0):
-                away = max(
-                    float(np.linalg.norm(self._mirrored(a) - b))
-                    for a, b in (
-                        (self._skeleton.heads[one], self._skeleton.heads[other]),
-                        (self._tip(one), self._tip(other)),
-                    )
-                )
-                if away < 2 * MIRRORED * size and (best is None or away < best[0]):
-                    best = away, other
-            if best is not None:
-                pairs.append((one, best[1]))
+            mirrored = np.stack([self._mirrored(self._skeleton.heads[one]), self._mirrored(self._tip(one))])
+            away = np.linalg.norm(ends - mirrored, axis=2).max(axis=1)
+            if len(others) and away.min() < 2 * MIRRORED * size:
+                pairs.append((one, others[int(away.argmin())]))
         return pairs
 
     def _plane(self) -> tuple[int, float]:

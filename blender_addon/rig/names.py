@@ -109,6 +109,7 @@ def words(name: str) -> frozenset[str]:
     return frozenset(word.lower() for word in _WORD.findall(_plain(name)))
 
 
+@lru_cache(maxsize=1 << 14)
 def _matches(name: str, exact: frozenset[str], stems: re.Pattern | None = None) -> bool:
     found = words(name)
     return bool(found & exact) or (stems is not None and any(stems.search(word) for word in found))

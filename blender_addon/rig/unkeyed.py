@@ -19,10 +19,10 @@ CHANNELS = {
 
 @contextmanager
 def unkeyed_kept(scene: bpy.types.Scene, frame: int, subframe: float) -> Iterator[None]:
-    """Go back to a frame at the end, with every object and bone as it is now, keyed or not. What is removed
-    meanwhile is passed over."""
-    objects = {obj: _channels([obj]) for obj in scene.objects}
-    poses = {obj: _read(obj.pose.bones) for obj in scene.objects if obj.pose is not None}
+    """Go back to a frame at the end, with every object and bone as it is now, keyed or not: what is not
+    animated stays anyway. What is removed meanwhile is passed over."""
+    objects = {obj: _channels([obj]) for obj in scene.objects if obj.animation_data is not None}
+    poses = {obj: _read(obj.pose.bones) for obj in objects if obj.pose is not None}
     try:
         yield
     finally:
