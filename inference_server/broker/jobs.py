@@ -81,6 +81,8 @@ class JobDesk:
         """The order of turns that everybody has been told."""
         self._unforgotten: dict[tuple[bytes, str], int] = {}
         """Numbers of jobs that are over and that a full disk does not let the store forget."""
+        self._unended: set[PendingRequest] = set()
+        """Jobs whose last message it does not let the store keep."""
         self._restore()
         self._keeper = Keeper(store, ring)
         self.hear = self._keeper.hear
@@ -460,11 +462,15 @@ class JobDesk:
 
     def _ended(self, pending: PendingRequest, parts: Sequence, result: Exception | None) -> None:
         """The last message of a job has been kept."""
-        if isinstance(result, Exception):
-            log.error("How job %r ended can't be kept: %s", pending.job, result)
+        self._check_end(pending, result)
         if pending.over is parts and (pending.user, pending.job) in self.jobs:
             pending.ending, pending.told, pending.ended = parts, False, time.monotonic()
             self._behind[pending] = None
+
+    def _check_end(self, pending: PendingRequest, result: Exception | None) -> None:
+        if isinstance(result, Exception):
+            log.error("How job %r ended can't be kept for now: %s", pending.job, result)
+            self._unended.add(pending)
 
     def _drop(self, pending: PendingRequest) -> None:
         """Know nothing of a job any more."""
@@ -508,6 +514,11 @@ class JobDesk:
                 log.info("Job %r, which nobody has fetched, is dropped", pending.job)
                 self._drop(pending)
                 self._forget((pending.user, pending.job), pending.number)
+        unended, self._unended = self._unended, set()
+        for pending in unended & set(self.jobs.values()):
+            self._keeper.do(
+                self._store.end, pending.number, pending.over, then=partial(self._check_end, pending)
+            )
         unforgotten, self._unforgotten = self._unforgotten, {}
         for key, number in unforgotten.items():
             self._forget(key, number)

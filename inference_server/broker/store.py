@@ -170,7 +170,10 @@ class JobStore:
     def begin(self, number: int) -> list[bytes]:
         """A job runs from now on; gives the parts of its request. Raises as `request` does."""
         parts = self.request(number)
-        self.set_state(number, "running")
+        try:
+            self.set_state(number, "running")
+        except OSError as error:  # a full disk: should this server be killed, the next one makes it once more
+            log.warning("That job %d runs can't be kept: %s", number, error)
         return parts
 
     def job(self, number: int) -> StoredJob:

@@ -3,7 +3,7 @@ unasked, each frame is delivered once in effect, and what a client was told to b
 
 The broker and its store are the real ones, on a real folder; sockets, processes and the threads beside the
 loop are stood in for, so that a second holds hundreds of steps. What a stalled disk has not done yet is lost
-in a kill. Kills of real processes are in `store_kills` and the benchmark endurance.
+in a kill, and a full one takes nothing. Kills of real processes are in `store_kills` and the benchmark endurance.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from inference_server.broker.broker import Broker
 from inference_server.broker.frontend import Client
 from inference_server.broker.jobs import MAX_DEATHS, MAX_DEATHS_OF_SERVERS
 from inference_server.broker.settings import Settings
+from inference_server.broker.store import StoreFull
 from shared import wire
 from shared.engines import EngineDescription
 from shared.messages import (
@@ -96,12 +97,16 @@ class Keeper(keeper.Keeper):
     def hear(self) -> None:
         while self.left and not self.machine.stalled:
             work, arguments, then = self.left.popleft()
-            then(self._attempt(work, arguments))
+            if self.machine.full and work.__name__ not in ("begin", "read_frames", "content_digest"):
+                full = OSError(28, "No space left on device")
+                then(StoreFull(str(full)) if work.__name__ == "admit" else full)
+            else:
+                then(self._attempt(work, arguments))
 
     _closing = True
 
     def finish(self) -> None:
-        self.machine.stalled = False
+        self.machine.stalled = self.machine.full = False
         self.hear()
         self.store.close()
 
@@ -170,7 +175,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.jobs: dict[str, Job] = {}
         self.connections: dict[bytes, Client] = {}
         self.busy: set[Client] = set()
-        self.stalled = False
+        self.stalled = self.full = self.was_full = False
         self.number, self.broker, self.abandoned = 0, None, []
         self.start()
         for user in USERS:
@@ -229,6 +234,9 @@ class AnyOrder(RuleBasedStateMachine):
             job.ending = message
         elif isinstance(message, Failed) and message.code == "worker":
             assert job.deaths >= MAX_DEATHS or job.server_deaths >= MAX_DEATHS_OF_SERVERS
+            job.ending = message
+        elif isinstance(message, Failed) and message.code == "full":
+            assert self.was_full, "there is room"
             job.ending = message
 
     def confirm(self, job: Job, message):
@@ -339,14 +347,20 @@ class AnyOrder(RuleBasedStateMachine):
         self.stalled = True
 
     @rule()
+    def fill(self):
+        self.full = self.was_full = True
+
+    @rule()
     def go_on(self):
-        self.stalled = False
+        self.stalled = self.full = False
+        self.turn()
+        self.broker._desk.tidy(0.0)
         self.turn()
 
     # What becomes of the server
 
     def gone(self, back: bool):
-        self.stalled = False
+        self.stalled = self.full = False
         for user in USERS:
             self.cut(user)
         self.start()
@@ -356,7 +370,8 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(back=st.booleans())
     def kill_the_server(self, back):
         for pending in self.broker._desk.jobs.values():
-            if pending.slot is not None or (pending.over and pending.ending is None):
+            unkept = pending.over and (pending.ending is None or pending in self.broker._desk._unended)
+            if pending.slot is not None or unkept:
                 self.jobs[pending.job].server_deaths += 1
         store = self.broker._store
         store._lock.release()  # as the system does for a process that ends
