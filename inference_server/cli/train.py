@@ -26,6 +26,9 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     parser.add_argument("--cache", type=Path, help="for latents; default: cache/ in the output folder")
     parser.add_argument("--steps", type=int, help="instead of the settings'")
     parser.add_argument("--cpu", action="store_true", help="train on the processor")
+    parser.add_argument(
+        "--plan", action="store_true", help="say what the run takes of a card's memory, and train nothing"
+    )
     return parser
 
 
@@ -50,8 +53,13 @@ def _train(args: argparse.Namespace) -> None:
     changes = {} if args.steps is None else {"steps": args.steps}
     settings = TrainingSettings.read(args.settings, **changes)
     device = torch.device("cuda" if torch.cuda.is_available() and not args.cpu else "cpu")
+    if args.plan:
+        print(_plan(args, settings))
+        return
     try:
-        vae = load_vae(args.vae, torch_dtype=torch.float32).requires_grad_(False)
+        # On a card as the engine computes it.
+        half = device.type == "cuda" and settings.mixed_precision == "bf16"
+        vae = load_vae(args.vae, torch_dtype=torch.bfloat16 if half else torch.float32).requires_grad_(False)
         transformer = _transformer(settings)
         encode_prompt = _text(transformer, args.text_encoder, device)
     except CheckpointError as error:
@@ -62,6 +70,7 @@ def _train(args: argparse.Namespace) -> None:
     with PartialState(cpu=args.cpu).main_process_first():  # the others find what it has encoded
         cache = LatentCache(folder, args.data, vae, device, split, drafts, _counter("encoding examples"))
     batches = ShardBatches(cache, settings, transformer.config.patch_size, encode_prompt, drafts)
+    del encode_prompt  # the text encoder, where there is one, gives its memory back
     trainer = Trainer(args.output, settings, transformer, batches, _report, cpu=args.cpu)
     trainer.run()
     if settings.trainable == "lora":
@@ -73,6 +82,35 @@ def _train(args: argparse.Namespace) -> None:
     if trainer.accelerator.is_main_process:
         print(f"\n{trainer.step} steps; the averaged weights are in {made}")
     trainer.end()
+
+
+def _plan(args: argparse.Namespace, settings) -> str:
+    """What the run takes of a card's memory, from the files' headers and the first example."""
+    from ..poseanything.checkpoints import CheckpointError
+    from ..poseanything.checkpoints.transformer import open_transformer
+    from ..poseanything.checkpoints.vae import open_vae
+    from ..poseanything.runtime.requirements import Shape
+    from ..training.dataset import read_examples
+    from ..training.planning import plan_training
+    from ..training.trainer import freeze
+
+    try:
+        if settings.checkpoint:
+            transformer = open_transformer(settings.checkpoint).model
+            if (settings.trainable, settings.mixed_precision) == ("lora", "bf16"):
+                transformer.bfloat16()
+        else:
+            transformer = _transformer(settings)
+        vae = open_vae(args.vae).model
+    except CheckpointError as error:
+        raise TrainingError(str(error)) from error
+    freeze(transformer, settings.trainable, settings.lora_rank)
+    request = next(read_examples(args.data[0])).request
+    shape = Shape(request.width, request.height, request.num_frames)
+    return (
+        f"{settings.batch_size} examples of {shape.width} x {shape.height} and {shape.num_frames} frames at"
+        f" once, by an estimate:\n{plan_training(transformer, vae, settings, shape)}"
+    )
 
 
 def _transformer(settings):

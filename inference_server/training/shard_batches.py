@@ -38,11 +38,29 @@ def no_text(text_dim: int) -> EncodePrompt:
     return lambda prompt: torch.zeros(1, 1, text_dim)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Text:
+    """A prompt's embedding `[n, text_dim]` without the zeros past its words, and how long it is with them."""
+
+    embedding: torch.Tensor
+    length: int
+
+    @classmethod
+    def of(cls, embedding: torch.Tensor) -> _Text:
+        embedding = embedding[0].float().cpu()
+        used = embedding.any(1).nonzero()
+        return cls(embedding[: int(used.max()) + 1 if len(used) else 1].clone(), len(embedding))
+
+    def padded(self) -> torch.Tensor:
+        return F.pad(self.embedding, (0, 0, 0, self.length - len(self.embedding)))[None]
+
+
 class LatentCache:
     """The training split of data sets as latents in files of their own, made when they are first asked for.
 
     Args:
-        folder: where the cache is kept; one VAE's latents never meet another's.
+        folder: where the cache is kept; one VAE's latents never meet another's. `prompts` are all that the
+            examples have, and the empty one.
         datasets: folders of data sets.
         vae: codes the pictures.
         device: where that is done.
@@ -66,6 +84,7 @@ class LatentCache:
         sample = next(vae.parameters()).detach().float().flatten()[:4096].cpu().numpy().tobytes()
         digest = hashlib.sha256(config.encode() + sample).hexdigest()[:12]
         self.vae, self.device, self.keys = vae.to(device), device, []
+        self.prompts: set[str] = set()
         total = sum(read_index(dataset)["statistics"]["examples"] for dataset in datasets)
         done = 0
         for dataset in datasets:
@@ -73,8 +92,9 @@ class LatentCache:
             parts = [*(entry["sha256"] for entry in index["shards"]), *index.get("rejected", ())]
             name = hashlib.sha256("".join(parts).encode()).hexdigest()[:12]
             place = Path(folder) / digest / f"{name}-{split or 'all'}"
-            whole = place / ("whole-with-drafts" if drafts else "whole")
+            whole = place / ("whole-with-drafts.json" if drafts else "whole.json")
             if not whole.exists():
+                prompts = {""}
                 place.mkdir(parents=True, exist_ok=True)
                 for number, example in enumerate(read_examples(dataset, split)):
                     stem = place / f"{number:07d}"
@@ -82,9 +102,11 @@ class LatentCache:
                         self._encode(example, stem)
                     if drafts and not stem.with_suffix(DRAFT).exists():
                         self._encode_draft(example, stem)
+                    prompts.add(example.request.prompt)
                     done += 1
                     progress(done, total)
-                whole.touch()
+                whole.write_text(json.dumps(sorted(prompts)))
+            self.prompts |= set(json.loads(whole.read_text()))
             self.keys += [path.with_suffix("") for path in sorted(place.glob("*.safetensors"))]
         if not self.keys:
             names = ", ".join(map(str, datasets))
@@ -124,7 +146,7 @@ class ShardBatches:
     Args:
         cache: see `LatentCache`.
         patch_size: (frames, rows, columns) of latents to a token, the transformer's.
-        encode_prompt: see `EncodePrompt`; each prompt is encoded once.
+        encode_prompt: see `EncodePrompt`; all prompts are encoded at once, so that the text encoder can go.
         drafts: whether the batches have drafts; the cache must then have them.
     """
 
@@ -137,7 +159,7 @@ class ShardBatches:
         drafts: bool = False,
     ):
         self.cache, self.settings, self.patch_size, self.drafts = cache, settings, patch_size, drafts
-        self._encode_prompt, self._texts = encode_prompt, {}
+        self._texts = {prompt: _Text.of(encode_prompt(prompt)) for prompt in sorted(cache.prompts)}
         self._by_shape: dict[tuple, list[Path]] = defaultdict(list)
         for key in cache.keys:
             tensors = load_file(key.with_suffix(".safetensors"))
@@ -173,7 +195,7 @@ class ShardBatches:
             share = self._stack(tensors, "subject")
             weight = 1 + settings.subject_weight * (2 * share).clamp(max=1)
         prompts = ["" if random.random() < settings.text_dropout else r.prompt for r in requests]
-        text = torch.cat([self._text(prompt) for prompt in prompts])
+        text = torch.cat([self._texts[prompt].padded() for prompt in prompts])
         parts = None
         if settings.part_masks != "none" and random.random() >= settings.part_dropout:
             parts = self._parts(requests, clean.shape)
@@ -188,11 +210,6 @@ class ShardBatches:
     @staticmethod
     def _stack(tensors: list[dict], name: str) -> torch.Tensor:
         return torch.stack([each[name] for each in tensors]).float()
-
-    def _text(self, prompt: str) -> torch.Tensor:
-        if prompt not in self._texts:
-            self._texts[prompt] = self._encode_prompt(prompt).float().cpu()
-        return self._texts[prompt]
 
     def _parts(self, requests, shape) -> PartTokens | None:
         """The parts known from the scenes, as many for each example: those that it lacks are empty."""

@@ -25,7 +25,8 @@ from diffusers.models.attention_dispatch import AttentionBackendName
 from torch import nn
 
 from inference_server.poseanything.conditioning.conditions import InputError
-from inference_server.poseanything.models.streaming_vae import decode_frames, encode_frames
+from inference_server.poseanything.models.part_tokens import PartTokens
+from inference_server.poseanything.models.streaming_vae import decode_frames, encode_frames, to_video
 from inference_server.poseanything.models.transformer import PoseAnythingTransformer3DModel
 from inference_server.poseanything.runtime.acceleration import (
     Compilation,
@@ -39,6 +40,10 @@ from inference_server.poseanything.runtime.acceleration import (
 from inference_server.poseanything.runtime.card import GIB, Card
 from inference_server.poseanything.runtime.requirements import Shape
 from inference_server.poseanything.runtime.runner import ClipRunner
+from inference_server.training.objective import Batch
+from inference_server.training.planning import plan_training
+from inference_server.training.settings import TrainingSettings
+from inference_server.training.trainer import Trainer
 from shared.messages import Guidance
 from tests.benchmarks._card_jobs import job, play
 from tests.benchmarks._card_report import Report
@@ -740,6 +745,66 @@ def float8(bench: Bench) -> None:
         bench.release()
 
 
+# --- training ----------------------------------------------------------------------------------------------
+
+
+class RandomExamples:
+    """Batches without a data set: poses are coded on the way, as `train` does it."""
+
+    def __init__(self, vae: nn.Module, clip: Shape, text_dim: int, device: torch.device):
+        self.vae, self.clip, self.text_dim, self.device = vae, clip, text_dim, device
+
+    @torch.no_grad()
+    def batch(self, number: int, size: int) -> Batch:
+        clip, generator = self.clip, torch.Generator().manual_seed(number)
+        images = torch.randint(0, 256, (clip.num_frames, clip.height, clip.width, 3), generator=generator)
+        video = to_video(images.byte().numpy())[None].to(self.device)
+        pose = torch.cat(list(encode_frames(self.vae, video)), 2)
+        clean = torch.randn(pose.shape, generator=generator).to(self.device)
+        text = torch.randn(1, 512, self.text_dim, generator=generator).to(self.device)
+        rows, columns = clean.shape[3] // 2, clean.shape[4] // 2
+        masks = torch.rand(clean.shape[2], 5, rows, columns, generator=generator) < 0.05
+        return Batch(clean, pose, text, parts=PartTokens.from_masks(masks[0], masks[1:]).to(self.device))
+
+
+def training(bench: Bench) -> None:
+    """Steps of a LoRA on a character as `train` takes them, beside the estimate of `train --plan`."""
+    bench.release()
+    clip = Shape(64, 64, 9) if bench.toy else Shape(832, 480, 33)
+    bench.reset_peak()
+    settings = TrainingSettings.of(
+        "lora", steps=6, log_steps=1, checkpoint_seconds=1e9, lora_rank=2 if bench.toy else 32
+    )
+    transformer = filled(bench.shape.open_transformer(), bench.device, bench.dtype, bench.device)
+    vae = filled(bench.shape.open_vae(), bench.device, bench.dtype, bench.device)
+    examples, lines = RandomExamples(vae, clip, transformer.config.text_dim, bench.device), []
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(folder, settings, transformer, examples, lines.append, cpu=not bench.on_card)
+        estimate = plan_training(transformer, vae, settings, clip)
+        trainer.run()
+        trainer.export_lora(Path(folder) / "lora.safetensors")
+        size = (Path(folder) / "lora.safetensors").stat().st_size
+    seconds = statistics.median(1 / line["examples_per_second"] for line in lines[2:])
+    bench.row(
+        "a LoRA",
+        **{"rank": settings.lora_rank, "frames": clip.num_frames, "size": f"{clip.width} x {clip.height}"},
+        **{"seconds a step": seconds, "file MiB": size / 2**20},
+        **_estimate(bench, estimate.peak_bytes),
+    )
+    bench.row("what it takes, GiB", **{name: value / GIB for name, value in estimate.parts.items()})
+    if bench.on_card and not bench.toy:
+        peak, room = bench.peak(), 24 * GIB - HELD_BY_OTHERS
+        bench.promise(
+            "training a LoRA takes, of what was planned",
+            peak / estimate.peak_bytes,
+            "<= 1",
+            peak <= estimate.peak_bytes,
+        )
+        bench.promise("GiB in use while a LoRA is trained", peak / GIB, f"<= {room / GIB:g}", peak <= room)
+    del transformer, vae, examples, trainer
+    bench.release()
+
+
 # --- running them ------------------------------------------------------------------------------------------
 
 RUN = {
@@ -752,6 +817,7 @@ RUN = {
     "memory": memory_ladder,
     "compile": compiled,
     "float8": float8,
+    "training": training,
 }
 
 

@@ -40,6 +40,7 @@ PARTS = {
     "memory": (120, 25),
     "compile": (130, 35),
     "float8": (60, 15),
+    "training": (60, 20),
 }
 BROKEN_CARD = 75
 """Exit code of a process whose CUDA context can't be used any more; the next part needs a new one."""

@@ -26,6 +26,7 @@ TABLES = {
     "memory": {"cards": 4},
     "compile": {"compiled": 3},
     "float8": {"float8": 5},
+    "training": {"a LoRA": 1, "what it takes, GiB": 1},
 }
 """How many rows each part has to give at the least."""
 

@@ -111,7 +111,7 @@ def test_the_three_stages_follow_one_another(workshop, capsys):
     assert load_transformer(workshop / "parts" / "transformer").config.part_attention
 
 
-def test_a_bridge_from_drafts_that_is_killed_goes_on_bit_for_bit(workshop, tmp_path):
+def test_a_bridge_from_drafts_that_is_killed_goes_on_bit_for_bit(workshop, tmp_path, capsys):
     """A LoRA by configuration alone: the command draws the drafts that the data set lacks, and the file says
     where its flow starts."""
     torch.manual_seed(0)
@@ -119,6 +119,8 @@ def test_a_bridge_from_drafts_that_is_killed_goes_on_bit_for_bit(workshop, tmp_p
     base.save_pretrained(tmp_path / "base")
     settings = 'stage = "bridge"\nlora_rank = 2' + RUN.replace("steps = 4", "steps = 12")
     settings += f'checkpoint = "{tmp_path}/base"\n[transformer]\nnum_inference_steps = 2'
+    assert main(command(workshop, "whole", settings, "--plan")) == 0
+    assert "2 examples of 64 x 64 and 5 frames" in capsys.readouterr().out
     assert main(command(workshop, "whole", settings)) == 0
     coded, drafts = (list((workshop / "cache").rglob(f"*{suffix}")) for suffix in (".safetensors", ".draft"))
     assert len(drafts) == len(coded) > 10
