@@ -368,10 +368,8 @@ def _picked_place():
     return FloatVectorProperty(name="Place", description=_PLACE, size=4, min=0.0, max=1.0)
 
 
-def _search(of):
-    return StringProperty(
-        name="Search", description=f"The server's job that looks for {of}", options={"HIDDEN"}
-    )
+def _search():
+    return StringProperty(name="Search", description="The server's job that looks for it", options={"HIDDEN"})
 
 
 class PoseAnythingVideo(bpy.types.PropertyGroup):
@@ -382,7 +380,7 @@ class PoseAnythingVideo(bpy.types.PropertyGroup):
     pick: _pick()
     place: _picked_place()
     poses: PointerProperty(name="Poses", description="What was found in the video", type=bpy.types.Text)
-    search: _search("the poses")
+    search: _search()
     scale: FloatProperty(
         name="Scale",
         description="How large the poses are, beside the video covering the clip; drag the handles in the "
@@ -414,7 +412,7 @@ class PoseAnythingVideo(bpy.types.PropertyGroup):
     picture_pick: _pick()
     picture_place: _picked_place()
     mask: PointerProperty(name="Mask", description="The first frame's subject", type=bpy.types.Text)
-    mask_search: _search("the first frame's subject")
+    mask_search: _search()
 
 
 class PoseAnythingShown(bpy.types.PropertyGroup):

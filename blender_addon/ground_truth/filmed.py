@@ -51,7 +51,12 @@ def film(
 def _size(strip: bpy.types.Strip, longest: int) -> tuple[int, int]:
     width, height = footage.size_of(strip)
     if not (width and height):
-        raise ExportError(f"{strip.name} shows no picture: its file is missing, or no video; choose another.")
+        raise ExportError(
+            say(
+                "{strip} shows no picture: its file is missing, or no video; choose another.",
+                strip=strip.name,
+            )
+        )
     scale = min(1.0, longest / max(width, height))
     return max(round(width * scale), 16), max(round(height * scale), 16)
 

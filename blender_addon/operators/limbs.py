@@ -13,6 +13,7 @@ from ..request.export import follow_camera, watch_range
 from ..request.range import clip_range
 from ..request.subjects import find_subjects
 from ..request.view import find_view
+from ..texts import say
 from .exporting import keep_path
 from .stepped import RangeOperator
 
@@ -20,7 +21,10 @@ from .stepped import RangeOperator
 def linked_sentence(datas: Iterable[bpy.types.Armature]) -> str:
     """Why what is set of linked armatures would be lost."""
     names = ", ".join(sorted(data.name for data in datas))
-    return f"The armature {names} is linked from another file; override its data too to set anything of it."
+    return say(
+        "The armature {names} is linked from another file; override its data too to set anything of it.",
+        names=names,
+    )
 
 
 class POSEANYTHING_OT_set_limb(bpy.types.Operator):

@@ -31,6 +31,8 @@ from ..sequencer import footage, strips
 from ..sequencer.edit_scene import target_scene
 from ..sequencer.footage import Clock
 from ..shared.messages import MAX_FILMED_BYTES, MAX_FILMED_FRAMES, MAX_FILMED_PIXELS, PoseRequest
+from ..texts import say
+from ..texts.translation import shown, tell
 from ..times import frame_rate
 from .serving import await_server
 from .stepped import SteppedOperator
@@ -75,12 +77,17 @@ class POSEANYTHING_OT_open_video(bpy.types.Operator):
         try:
             strip = footage.add_movie(edit, self.filepath, frame)
         except RuntimeError as error:
-            self.report({"ERROR"}, f"The video can't be opened: {str(error).strip().rstrip('.')}.")
+            self.report(
+                {"ERROR"}, tell("The video can't be opened: {reason}.", reason=str(error).strip().rstrip("."))
+            )
             return {"CANCELLED"}
         if not all(footage.size_of(strip)):
             strips.strips_of(edit).remove(strip)
             self.report(
-                {"ERROR"}, f"{self.filepath} has no picture, or can't be read as a video; choose another."
+                {"ERROR"},
+                tell(
+                    "{path} has no picture, or can't be read as a video; choose another.", path=self.filepath
+                ),
             )
             return {"CANCELLED"}
         use_strip(context, strip)
@@ -100,7 +107,9 @@ class POSEANYTHING_OT_use_active_strip(bpy.types.Operator):
         if strip is None:
             cls.poll_message_set("Select a movie strip in the sequencer, or open a video")
         elif not footage.usable(strip):
-            cls.poll_message_set(f"{strip.name} shows no pictures that move; select a movie strip")
+            cls.poll_message_set(
+                tell("{strip} shows no pictures that move; select a movie strip", strip=strip.name)
+            )
         return footage.usable(strip)
 
     def execute(self, context):
@@ -173,7 +182,10 @@ def find_poses(context, of_picture: bool = False) -> Generator[ExportStep, None,
         for data, width, height in film(edit, strip, frames, longest):
             files.append(data)
             size = width, height
-            yield ExportStep(len(files) / len(frames), f"Reading frame {len(files)} of {len(frames)}")
+            yield ExportStep(
+                len(files) / len(frames),
+                say("Reading frame {index} of {total}", index=len(files), total=len(frames)),
+            )
     if sum(map(len, files)) > MAX_FILMED_BYTES:
         raise ExportError("The video's frames are too many bytes to be sent; trim the strip.")
     request = PoseRequest(
@@ -196,11 +208,17 @@ def _frames_of(scene: bpy.types.Scene) -> range:
     _, strip = _video(scene)
     first, end = strips.span(strip)
     if end - first < 2:
-        raise ExportError(f"{strip.name} shows a single frame; lengthen it, or choose another.")
+        raise ExportError(
+            say("{strip} shows a single frame; lengthen it, or choose another.", strip=strip.name)
+        )
     if end - first > MAX_FILMED_FRAMES:
         raise ExportError(
-            f"{strip.name} shows {end - first} frames, and at most {MAX_FILMED_FRAMES} can be looked "
-            "through; trim the strip."
+            say(
+                "{strip} shows {count} frames, and at most {most} can be looked through; trim the strip.",
+                strip=strip.name,
+                count=end - first,
+                most=MAX_FILMED_FRAMES,
+            )
         )
     return range(first, end)
 
@@ -222,7 +240,7 @@ def _picture_file(pixels: np.ndarray) -> Iterator[ExportStep]:
             next(encoding)
         except StopIteration as finished:
             return [finished.value], (pixels.shape[1], pixels.shape[0])
-        yield ExportStep(0.5, "Packing the picture")
+        yield ExportStep(0.5, say("Packing the picture"))
 
 
 def _places(video, of_picture: bool) -> dict[str, np.ndarray]:
@@ -332,7 +350,7 @@ class SearchOperator(SteppedOperator):
             return {"FINISHED"}
         collect(context)
         if search.state != DONE:
-            self.report({"ERROR"}, search.sentence)
+            self.report({"ERROR"}, shown(search.sentence))
             return {"CANCELLED"}
         return {"FINISHED"}
 
@@ -429,7 +447,7 @@ class POSEANYTHING_OT_place_poses(bpy.types.Operator):
             index = shown_index(scene, kept, planned.times.start) or 0
             found = laid_over(kept, max(index, 0), target)
         except ExportError as error:
-            self.report({"ERROR"}, str(error))
+            self.report({"ERROR"}, shown(error))
             return {"CANCELLED"}
         video.scale, video.x, video.y = found.scale, found.x, found.y
         return {"FINISHED"}

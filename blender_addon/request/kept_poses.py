@@ -16,6 +16,7 @@ from ..errors import ExportError
 from ..shared.messages import FoundPoses
 from ..shared.request_file import from_bytes, to_bytes
 from ..shared.schema import MessageError
+from ..texts import say
 
 FIRST_LINE = "PoseAnything Bridge: poses of a video. What follows is read by the extension alone."
 VERSION = "poseanything_version"
@@ -90,7 +91,9 @@ def read(text: bpy.types.Text | None) -> KeptPoses | None:
     version = text.get(VERSION, "")
     if version in _read:
         return _read[version]
-    damaged = f"The text {text.name} can't be read as poses any more; look for them in the video again."
+    damaged = say(
+        "The text {text} can't be read as poses any more; look for them in the video again.", text=text.name
+    )
     try:
         first_line, head, *data = text.as_string().splitlines()
         if first_line != FIRST_LINE:

@@ -13,6 +13,7 @@ from ..ground_truth.first_frame import Alignment, fit_picture
 from ..ground_truth.png import encode_png
 from ..shared.messages import FoundPoses
 from ..shared.pose import PoseSequence
+from ..texts import say
 from ..times import ClipTimes
 from ..view import fit
 from . import kept_poses
@@ -74,8 +75,11 @@ def clip_pose(
         raise ExportError("The video's speed was changed since its poses were found; look for them again.")
     if indices[0] < 0 or indices[0] >= count:
         raise ExportError(
-            f"The video's poses don't reach to frame {times.start:g}; look for them again, or choose frames "
-            "that they cover."
+            say(
+                "The video's poses don't reach to frame {frame:g}; look for them again, or choose frames "
+                "that they cover.",
+                frame=times.start,
+            )
         )
     source = kept.found.pose
     frames = [source.frame(min(max(index, 0), count - 1)) for index in indices]
@@ -181,12 +185,12 @@ def export_video(
     size = kept.found.pose.width, kept.found.pose.height
     placed = place(size, width, height, alignment_of(video))
     pose, index = clip_pose(scene, kept, planned.times, placed, width, height)
-    yield ExportStep(0.3, "Fitting the first frame")
+    yield ExportStep(0.3, say("Fitting the first frame"))
     picture = yield from under_step(
-        ExportStep(0.4, "Fitting the first frame"),
+        ExportStep(0.4, say("Fitting the first frame")),
         fit_picture(options.first_frame, width, height, options.alignment),
     )
-    first = yield from under_step(ExportStep(0.8, "Packing the first frame"), encode_png(picture))
+    first = yield from under_step(ExportStep(0.8, say("Packing the first frame")), encode_png(picture))
     mask = picture_mask(scene, settings, width, height)
     if settings.first_frame_source == "VIDEO":
         mask = placed.mask(first_mask(kept.found, index), width, height)
@@ -216,7 +220,13 @@ def export_video(
 
 def _findings(carried: np.ndarray, kept: KeptPoses, settings, mask: np.ndarray | None):
     if not carried.all():
-        yield Finding(f"The video's subject has no pose in {(~carried).sum()} of {len(carried)} frames.")
+        yield Finding(
+            say(
+                "The video's subject has no pose in {missing} of {count} frames.",
+                missing=(~carried).sum(),
+                count=len(carried),
+            )
+        )
     if settings.first_frame_source == "PICTURE" and mask is None:
         yield Finding(
             "Which part of the picture is the subject must be guessed; point at it.",

@@ -15,6 +15,8 @@ from ..request import kept_poses
 from ..request.video_time import shown_index
 from ..sequencer import footage, strips
 from ..shared.pose import PoseSequence
+from ..texts import say
+from ..texts.translation import shown, tell
 from ..times import frame_rate
 from .overlay import draw_part_strokes
 from .text import paragraph
@@ -32,14 +34,22 @@ def draw_video(layout, context) -> None:
         edit, strip = found
         first, end = strips.span(strip)
         seconds = (end - first) / frame_rate(edit)
-        column.label(text=f"{strip.name}: {end - first} frames, {seconds:.1f} s", icon="FILE_MOVIE")
+        column.label(
+            text=tell(
+                "{strip}: {count} frames, {seconds:.1f} s",
+                strip=strip.name,
+                count=end - first,
+                seconds=seconds,
+            ),
+            icon="FILE_MOVIE",
+        )
     row = column.row(align=True)
     row.operator("poseanything.open_video", icon="FILE_FOLDER")
     row.operator("poseanything.use_active_strip", text="Active Strip", icon="SEQUENCE")
     if found is not None:
         row = layout.row(align=True)
         row.operator("poseanything.pick_subject", icon="RESTRICT_SELECT_OFF")
-        row.label(text=_said(video.pick, video.place))
+        row.label(text=shown(_said(video.pick, video.place)))
         row = layout.row()
         row.scale_y = 1.3
         row.operator("poseanything.find_poses", icon="ARMATURE_DATA")
@@ -53,7 +63,10 @@ def draw_video(layout, context) -> None:
         return
     pose = kept.found.pose
     row = layout.row(align=True)
-    row.label(text=f"{pose.num_frames} frames, {len(pose.limbs)} limbs", icon="CHECKMARK")
+    row.label(
+        text=tell("{total} frames, {count} limbs", total=pose.num_frames, count=len(pose.limbs)),
+        icon="CHECKMARK",
+    )
     row.operator("poseanything.forget_poses", text="", icon="X").what = "poses"
     if kept.found.note:
         paragraph(layout, context, kept.found.note, "INFO")
@@ -83,19 +96,23 @@ def draw_picture_subject(layout, context) -> None:
         here = bpy.path.abspath(kept.source.picture) == bpy.path.abspath(settings.first_frame_path)
         share = (kept.found.mask > 0).mean()
         row = layout.row(align=True)
-        text = f"Subject: {share:.0%} of the picture" if here else "Subject: of another picture"
-        row.label(text=text, icon="CHECKMARK" if here else "ERROR")
+        text = (
+            say("Subject: {share:.0%} of the picture", share=share)
+            if here
+            else say("Subject: of another picture")
+        )
+        row.label(text=shown(text), icon="CHECKMARK" if here else "ERROR")
         row.operator("poseanything.forget_poses", text="", icon="X").what = "mask"
     elif video.picture_pick != "NONE":
-        layout.label(text=_said(video.picture_pick, video.picture_place), icon="BLANK1")
+        layout.label(text=shown(_said(video.picture_pick, video.picture_place)), icon="BLANK1")
 
 
 def _said(kind: str, place) -> str:
     if kind == "CLICK":
-        return f"Clicked at {place[0]:.0%}, {place[1]:.0%}"
+        return say("Clicked at {x:.0%}, {y:.0%}", x=place[0], y=place[1])
     if kind == "BOX":
-        return f"Box of {place[2] - place[0]:.0%} x {place[3] - place[1]:.0%}"
-    return "Else what moves"
+        return say("Box of {width:.0%} x {height:.0%}", width=place[2] - place[0], height=place[3] - place[1])
+    return say("Else what moves")
 
 
 def draw_search(layout, context, of_picture: bool) -> None:
@@ -105,9 +122,9 @@ def draw_search(layout, context, of_picture: bool) -> None:
     if search is not None and not search.ended:
         row = layout.box().row(align=True)
         if search.state == RUNNING:
-            row.progress(factor=search.fraction(), text=search.describe())
+            row.progress(factor=search.fraction(), text=shown(search.describe()))
         else:
-            row.label(text=search.describe(), icon="SORTTIME")
+            row.label(text=shown(search.describe()), icon="SORTTIME")
         row.operator("poseanything.cancel_search", text="", icon="X").job = search.id
     elif asked is not None:
         paragraph(layout, context, "Asked for at a server that does not answer now; start it.", "SORTTIME")

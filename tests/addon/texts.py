@@ -63,9 +63,13 @@ def glued() -> list[str]:
         for node in shown_nodes(tree):
             for leaf in leaves(node):
                 joined = isinstance(leaf, ast.JoinedStr) and _words(leaf)
-                added = isinstance(leaf, ast.BinOp) and any(
-                    isinstance(side, ast.Constant) and isinstance(side.value, str)
-                    for side in (leaf.left, leaf.right)
+                added = (
+                    isinstance(leaf, ast.BinOp)
+                    and isinstance(leaf.op, (ast.Add, ast.Mod))
+                    and any(
+                        isinstance(side, ast.Constant) and isinstance(side.value, str)
+                        for side in (leaf.left, leaf.right)
+                    )
                 )
                 called = (
                     isinstance(leaf, ast.Call)

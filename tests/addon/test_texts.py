@@ -1,0 +1,67 @@
+"""Texts: whole, found by whoever translates them, and shown in the user's language."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import bpy
+import pytest
+
+from tests.addon import texts
+from tests.addon.servers import module
+
+NEARLY_ALL = 0.9
+"""So much of the texts is in each language: what was said last may be translated later."""
+
+
+def test_no_text_is_put_together_of_pieces():
+    assert not texts.glued()
+
+
+@pytest.fixture(scope="module")
+def every(addon):
+    return texts.spoken() | texts.named(bpy) | texts.described()
+
+
+def test_languages_have_nearly_all_texts_with_the_same_places(every):
+    assert len(every) > 500
+    for language, own in module("texts.translation").LANGUAGES.items():
+        there = [text for text in every if text in own]
+        assert len(there) >= NEARLY_ALL * len(every), (
+            f"run python -m tests.addon.texts: {language} lacks texts"
+        )
+        wrong = [text for text in own if texts.places(text) != texts.places(own[text])]
+        assert not wrong, "another language names the same places, with the same formats"
+
+
+def test_whatever_is_registered_is_looked_up_in_our_context(addon):
+    context = module("texts.translation").CONTEXT
+    settings = bpy.context.scene.poseanything.bl_rna
+    assert settings.translation_context == context
+    assert {p.translation_context for p in settings.properties if p.identifier in ("view", "frame_step")} == {
+        context
+    }
+    operator = bpy.ops.poseanything.export_control_videos.get_rna_type()
+    assert operator.translation_context == operator.properties["directory"].translation_context == context
+    assert bpy.types.POSEANYTHING_PT_main.bl_translation_context == context
+
+
+def test_texts_are_shown_in_the_user_s_language(addon, monkeypatch):
+    say, translation = module("texts").say, module("texts.translation")
+    table = {
+        "{what}, {time} left": "noch {time}: {what}",
+        "Frame {frames} of {total}": "Bild {frames} von {total}",
+        "No camera.": "Keine Kamera.",
+    }
+    monkeypatch.setattr(translation, "_translate", lambda text: table.get(text, text))
+    text = say("{what}, {time} left", what=say("Frame {frames} of {total}", frames=3, total=9), time="0:05")
+    assert text == "Frame 3 of 9, 0:05 left" and json.loads(json.dumps(text)) == text
+    for same in (text, copy.deepcopy(text), module("errors").ExportError(text)):
+        assert translation.shown(same) == "noch 0:05: Bild 3 von 9"
+    assert translation.shown(module("errors").ExportError("No camera.")) == "Keine Kamera."
+    assert translation.shown(say("{name}: {{}}", name="{x}")) == "{x}: {}"
+    failed = module("shared.messages").Failed(message=text)
+    assert translation.shown(failed.message) == "noch 0:05: Bild 3 von 9", (
+        "a message keeps what it was made of"
+    )
