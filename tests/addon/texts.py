@@ -131,7 +131,7 @@ def named(bpy) -> dict[str, str]:
 
     def properties(rna, owner: str) -> None:
         for prop in rna.properties:
-            if prop.identifier in ("rna_type", "name") or "HIDDEN" in _options(prop):
+            if prop.identifier in ("rna_type", "name", "bl_idname", "filepath") or prop.is_hidden:
                 continue
             where = f"{owner}.{prop.identifier}"
             note(prop.name, where)
@@ -141,7 +141,7 @@ def named(bpy) -> dict[str, str]:
                 note(item.description, where)
 
     for name in dir(bpy.types):
-        if not name.startswith(("POSEANYTHING_", "PoseAnything")):
+        if not name.startswith("POSEANYTHING_"):
             continue
         cls = getattr(bpy.types, name)
         if "_OT_" in name:
@@ -149,10 +149,11 @@ def named(bpy) -> dict[str, str]:
             note(rna.name, name)
             note(rna.description, name)
             properties(rna, name)
-        elif issubclass(cls, bpy.types.PropertyGroup):
-            properties(cls.bl_rna, name)
         else:
             note(getattr(cls, "bl_label", ""), name)
+    for cls in bpy.types.PropertyGroup.__subclasses__():
+        if "poseanything" in cls.__module__ and not cls.__name__.startswith("POSEANYTHING_PG"):
+            properties(cls.bl_rna, cls.__name__)
     preferences = next(a for a in bpy.context.preferences.addons if a.module.endswith("poseanything_bridge"))
     properties(preferences.preferences.bl_rna, "preferences")
     return texts
@@ -175,10 +176,6 @@ def described() -> dict[str, str]:
         for text in (text for pair in every for text in pair if _to_translate(text)):
             texts.setdefault(text, f"the engine {name}")
     return texts
-
-
-def _options(prop) -> set[str]:
-    return {"HIDDEN"} if prop.is_hidden else set()
 
 
 def _to_translate(text: str) -> bool:
