@@ -1,6 +1,7 @@
 """Texts in the language that the user has chosen in Blender's preferences.
 
-A language is a module beside this one, named by its code: a table `TEXTS` from the English text to its own.
+A language is a module beside this one, named by its code: a table `TEXTS` from the English text to its own. A
+text that means two things has a second entry with the context of one of them, ("Operator", text).
 """
 
 from __future__ import annotations
@@ -55,16 +56,23 @@ def in_context(cls: type) -> None:
                     deferred.keywords.setdefault("translation_context", CONTEXT)
 
 
+def _table(texts: dict[str | tuple[str, str], str]) -> dict[tuple[str, str], str]:
+    """A language's texts by context and English text, as Blender has them."""
+    everywhere = {
+        (context, english): own
+        for english, own in texts.items()
+        if isinstance(english, str)
+        for context in CONTEXTS
+    }
+    return everywhere | {key: own for key, own in texts.items() if isinstance(key, tuple)}
+
+
 def register() -> None:
     for kind in _KINDS:
         for cls in kind.__subclasses__():
             if cls.__module__.startswith(_PACKAGE):
                 in_context(cls)
-    tables = {
-        language: {(context, english): own for english, own in texts.items() for context in CONTEXTS}
-        for language, texts in LANGUAGES.items()
-    }
-    bpy.app.translations.register(_PACKAGE, tables)
+    bpy.app.translations.register(_PACKAGE, {code: _table(texts) for code, texts in LANGUAGES.items()})
 
 
 def unregister() -> None:

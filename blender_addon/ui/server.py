@@ -30,7 +30,7 @@ def draw_server(layout, context) -> None:
         row.operator("poseanything.restart_server", text="", icon="FILE_REFRESH")
         row.operator("poseanything.stop_server", text="Stop", icon="PAUSE")
     elif state in ("OFF", "LOOKING") and is_here(context):
-        row.operator("poseanything.start_server", text="Start", icon="PLAY")
+        row.operator("poseanything.start_server", text="Start", text_ctxt="Operator", icon="PLAY")
     _draw_place(layout, context, bridge)
     if state == "CONNECTED":
         _draw_machine(layout, context, bridge)

@@ -41,7 +41,10 @@ def shown_nodes(tree: ast.Module) -> Iterator[ast.expr]:
         for table in (SAYS, LABELS):
             if name in table and len(node.args) > table[name]:
                 yield node.args[table[name]]
-        yield from (keyword.value for keyword in node.keywords if keyword.arg in KEYWORDS)
+        hidden = any("HIDDEN" in ast.unparse(keyword.value) for keyword in node.keywords)
+        shown = KEYWORDS | ({"name", "description"} if name.endswith("Property") and not hidden else set())
+        yield from (keyword.value for keyword in node.keywords if keyword.arg in shown)
+        yield from node.args[:2] if name == "_fraction" else node.args[1:3] if name == "_choice" else ()
 
 
 def leaves(node: ast.expr) -> Iterator[ast.expr]:
@@ -131,10 +134,11 @@ def named(bpy) -> dict[str, str]:
 
     def properties(rna, owner: str) -> None:
         for prop in rna.properties:
-            if prop.identifier in ("rna_type", "name", "bl_idname", "filepath") or prop.is_hidden:
+            if prop.identifier in ("rna_type", "name") or prop.is_hidden:
                 continue
             where = f"{owner}.{prop.identifier}"
-            note(prop.name, where)
+            if prop.name != prop.identifier:
+                note(prop.name, where)
             note(prop.description, where)
             for item in getattr(prop, "enum_items_static", ()) if prop.type == "ENUM" else ():
                 note(item.name, where)
@@ -201,7 +205,7 @@ def main() -> None:
         print(f"{language}: {len(every) - len(lacking)} of {len(every)} texts")
         for text, where in lacking.items():
             print(f"  lacks {text!r} ({where})")
-        for text in own.keys() - every.keys():
+        for text in {key for key in own if isinstance(key, str)} - every.keys():
             print(f"  is not shown any more: {text!r}")
 
 
