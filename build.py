@@ -464,11 +464,19 @@ def fetch_wheel(environment: Environment, name: str) -> Path:
 # ----------------------------------------------------------------------------------------------------
 
 
+def remember() -> None:
+    """Note this folder, so that Blender finds the server in it."""
+    from shared.checkout import remember_checkout  # by a Python that is supported
+
+    remember_checkout(ROOT)
+
+
 def setup(arguments) -> None:
     environment = BlenderEnvironment().ensure("server")
     if arguments.model:
         environment.ensure("model", torch=arguments.torch or choose_torch(find_cards()))
     environment.for_blender()
+    remember()
     say("ready")
 
 
@@ -600,6 +608,7 @@ def extension(arguments) -> None:
         made = split_extension(environment, DIST / "platforms")
     if arguments.repository:
         made = [build_repository(environment, arguments.repository.resolve())]
+    remember()
     print(*made, sep="\n")
 
 

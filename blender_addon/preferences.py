@@ -5,10 +5,12 @@ The class is registered where it can be drawn, in `ui.preferences`.
 
 from __future__ import annotations
 
+import bpy
 from bpy.props import BoolProperty, StringProperty
 
 from .path_options import RELATIVE
 from .shared.address import DEFAULT_ADDRESS
+from .shared.checkout import remembered_checkout
 
 
 class Preferences:
@@ -41,7 +43,7 @@ class Preferences:
     server_folder: StringProperty(
         name="Server Folder",
         description="The checkout of PoseAnything Bridge that holds the server (the folder with build.py in "
-        "it)",
+        "it). Empty: the one in which build.py was last used on this computer",
         subtype="DIR_PATH",
     )
     server_python: StringProperty(
@@ -63,6 +65,12 @@ class Preferences:
 def get(context) -> Preferences:
     """The user's preferences for this extension."""
     return context.preferences.addons[__package__].preferences
+
+
+def server_folder(context) -> str:
+    """The folder of the server: the one that the user has set, else the checkout that `build.py` was used in,
+    "" without either."""
+    return bpy.path.abspath(get(context).server_folder) or remembered_checkout()
 
 
 def server(context) -> str:

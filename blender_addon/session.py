@@ -63,7 +63,7 @@ class Session:
         self._follow_address(context)
         prefs = preferences.get(context)
         self.bridge.reach(
-            folder=bpy.path.abspath(prefs.server_folder),
+            folder=preferences.server_folder(context),
             python=bpy.path.abspath(prefs.server_python),
             server=preferences.server(context),
             autostart=prefs.autostart,

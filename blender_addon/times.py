@@ -74,6 +74,14 @@ class ClipTimes:
         first = math.ceil(self.place * rate - CLOSE)
         return first, max(round((self.place + self.length) * rate) - first, 1)
 
+    def moment_in(self, rate: float, index: float) -> float:
+        """The moment of a sequencer at which a clip frame begins to be shown; `rate` is as in `span_in`."""
+        return self.span_in(rate)[0] + index * self.pace * rate
+
+    def index_in(self, rate: float, moment: float) -> float:
+        """The clip frame that is shown at a moment of a sequencer, the other way round."""
+        return (moment - self.span_in(rate)[0]) / (self.pace * rate)
+
     def shown_in(self, rate: float, num_frames: int) -> list[int]:
         """The clip frame that each frame of a sequencer shows once the first `num_frames` are there; `rate`
         is as in `span_in`."""

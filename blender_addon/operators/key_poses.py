@@ -7,8 +7,9 @@ import bpy
 from ..errors import ExportError
 from ..request.range import clip_range, key_poses, pose_frames
 from ..request.spans import selected_keys
+from ..sequencer import strips
 from ..texts.translation import tell
-from ..times import whole_if_close
+from ..times import frame_rate, whole_if_close
 
 
 def _chosen(context) -> set[float]:
@@ -26,6 +27,19 @@ def _chosen(context) -> set[float]:
     return {planned.times.at(index) for index in frames}
 
 
+def _playhead(context) -> float:
+    """The scene frame at the playhead; in a sequencer, what is filmed where that shows the shot."""
+    scene, edit = context.scene, strips.sequencer_scene(context)
+    frame = whole_if_close(scene.frame_current_final)
+    if context.area is None or context.area.type != "SEQUENCE_EDITOR" or edit == scene:
+        return frame
+    try:
+        times = clip_range(context, scene.poseanything, None).times
+    except ExportError:
+        return frame
+    return times.at(round(times.index_in(frame_rate(edit) / frame_rate(scene), edit.frame_current)))
+
+
 def _set(settings, frames) -> None:
     settings.key_poses = " ".join(f"{frame:.10g}" for frame in sorted(frames))
     settings.pose_density = "HAND"
@@ -41,7 +55,7 @@ class POSEANYTHING_OT_toggle_key_pose(bpy.types.Operator):
     bl_options = {"REGISTER", "UNDO"}
 
     def execute(self, context):
-        settings, frame = context.scene.poseanything, whole_if_close(context.scene.frame_current_final)
+        settings, frame = context.scene.poseanything, _playhead(context)
         chosen = _chosen(context)
         there = {other for other in chosen if abs(other - frame) < 0.5}
         _set(settings, chosen - there if there else chosen | {frame})

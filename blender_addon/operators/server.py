@@ -26,7 +26,7 @@ class POSEANYTHING_OT_start_server(bpy.types.Operator):
         if not is_here(context):
             cls.poll_message_set("Another computer is named; start the server there")
             return False
-        if not preferences.get(context).server_folder:
+        if not preferences.server_folder(context):
             cls.poll_message_set("Set the Server Folder in the extension's preferences")
             return False
         return True
@@ -35,7 +35,7 @@ class POSEANYTHING_OT_start_server(bpy.types.Operator):
         prefs = preferences.get(context)
         try:
             session.get().bridge.server.start(
-                bpy.path.abspath(prefs.server_folder),
+                preferences.server_folder(context),
                 bpy.path.abspath(prefs.server_python),
                 prefs.address,
                 finish=prefs.keep_going,

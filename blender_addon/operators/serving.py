@@ -87,7 +87,7 @@ def server_blockers(context) -> list[Finding]:
         return []
     if token is not None or bridge.server.is_up or session.get().looking:
         return []
-    if not prefs.server_folder:
+    if not preferences.server_folder(context):
         return [_choose_server_folder()]
     return (
         [] if prefs.autostart else [Finding("No server answers", "poseanything.start_server", "Start Server")]
@@ -135,7 +135,7 @@ def weights_blockers(context, engine: EngineDescription) -> list[Finding]:
             engine=engine.short_label,
         )
         return [_allow_online_access(sentence)]
-    if not preferences.get(context).server_folder:
+    if not preferences.server_folder(context):
         return [_choose_server_folder()]
     return []
 

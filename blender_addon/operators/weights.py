@@ -76,7 +76,7 @@ class POSEANYTHING_OT_get_weights(bpy.types.Operator):
             return {"CANCELLED"}
         try:
             session.get().weights.start(
-                bpy.path.abspath(prefs.server_folder),
+                preferences.server_folder(context),
                 bpy.path.abspath(prefs.server_python),
                 engine.weights_folder,
             )

@@ -1,4 +1,4 @@
-"""Which frames carry a pose: counted in the panel, drawn on the time line."""
+"""Which frames carry a pose: counted in the panel, drawn on the time lines."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from .. import engine_settings, handlers, session
 from ..errors import ExportError
 from ..request.range import ClipRange, clip_range, pose_frames
 from ..request.subjects import find_subjects
+from ..sequencer import strips
 from ..shared.engines import EngineDescription
 from ..shared.strength import suggest_guidance_scale
 from ..texts import say
 from ..texts.translation import tell
-from ..times import to_animation
+from ..times import frame_rate, to_animation
 from .text import paragraph
 
 COLOUR = (1.0, 0.55, 0.1, 1.0)
@@ -26,7 +27,9 @@ STRENGTH, BY_DENSITY = "guidance_scale", "scale_by_density"
 
 # Reading the keys of a rig takes a while: kept until something it depends on changes.
 _kept: dict[tuple, tuple[int, ...]] = {}
-_handle: object | None = None
+_SPACES = (bpy.types.SpaceDopeSheetEditor, bpy.types.SpaceSequenceEditor)
+"""The Timeline is a Dope Sheet."""
+_handles: list[object] = []
 
 
 def posed_frames(context, planned: ClipRange) -> tuple[int, ...]:
@@ -122,7 +125,7 @@ def _draw() -> None:
     scale = context.preferences.system.ui_scale
     corners, height = [], 10 * scale
     for index in posed_frames(context, planned):
-        frame = to_animation(context.scene, planned.times.at(index))
+        frame = _place(context, planned, index)
         x, _ = region.view2d.view_to_region(frame, 0, clip=False)
         if -SIZE * scale <= x <= region.width + SIZE * scale:
             half = SIZE * scale
@@ -131,6 +134,15 @@ def _draw() -> None:
         shader = gpu.shader.from_builtin("UNIFORM_COLOR")
         shader.uniform_float("color", COLOUR)
         batch_for_shader(shader, "TRIS", {"pos": corners}).draw(shader)
+
+
+def _place(context, planned: ClipRange, index: int) -> float:
+    """Where on the time line that is drawn a clip frame lies: in a sequencer where the shot is shown, else
+    where the animation is that it shows."""
+    if context.area.type != "SEQUENCE_EDITOR":
+        return to_animation(context.scene, planned.times.at(index))
+    edit = strips.sequencer_scene(context)
+    return planned.times.moment_in(frame_rate(edit) / frame_rate(context.scene), index)
 
 
 @persistent
@@ -153,14 +165,13 @@ _HANDLERS = {
 
 
 def register() -> None:
-    global _handle
     handlers.add(_HANDLERS)
-    _handle = bpy.types.SpaceDopeSheetEditor.draw_handler_add(_draw, (), "WINDOW", "POST_PIXEL")
+    _handles.extend(space.draw_handler_add(_draw, (), "WINDOW", "POST_PIXEL") for space in _SPACES)
 
 
 def unregister() -> None:
-    global _handle
-    bpy.types.SpaceDopeSheetEditor.draw_handler_remove(_handle, "WINDOW")
-    _handle = None
+    for space, handle in zip(_SPACES, _handles, strict=True):
+        space.draw_handler_remove(handle, "WINDOW")
+    _handles.clear()
     handlers.remove(_HANDLERS)
     _kept.clear()

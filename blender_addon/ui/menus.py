@@ -6,6 +6,7 @@ import bpy
 
 from ..request.spans import scene_span, spans
 from ..request.subjects import find_subjects
+from ..sequencer import take_list
 from ..texts.translation import tell
 
 _keys: list[tuple[bpy.types.KeyMap, bpy.types.KeyMapItem]] = []
@@ -45,9 +46,15 @@ def draw_generate_range(menu: bpy.types.Menu, context) -> None:
     if find_subjects(context, context.scene.poseanything):
         menu.layout.separator()
         menu.layout.menu(POSEANYTHING_MT_generate_range.bl_idname, icon="RENDER_ANIMATION")
-        if context.area is not None and context.area.type == "DOPESHEET_EDITOR":
+        kind = context.area.type if context.area is not None else ""
+        if kind in ("DOPESHEET_EDITOR", "SEQUENCE_EDITOR"):
             menu.layout.operator("poseanything.toggle_key_pose", icon="KEYFRAME_HLT")
+        if kind == "DOPESHEET_EDITOR":
             menu.layout.operator("poseanything.key_poses_from_selection", icon="KEYFRAME")
+        item = take_list.active_item(context)
+        if kind == "SEQUENCE_EDITOR" and item is not None:
+            button = menu.layout.operator("poseanything.place_take", icon="IMPORT")
+            button.take_id = item.take_id
 
 
 _MENUS = ("VIEW3D_MT_object_context_menu", "VIEW3D_MT_pose_context_menu")

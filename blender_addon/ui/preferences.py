@@ -5,6 +5,7 @@ from __future__ import annotations
 import bpy
 
 from ..preferences import Preferences
+from ..shared.checkout import remembered_checkout
 from .server import draw_server
 
 
@@ -16,7 +17,7 @@ class BridgePreferences(Preferences, bpy.types.AddonPreferences):
         layout.use_property_split = True
         layout.use_property_decorate = False
         column = layout.column(heading="Server")
-        column.prop(self, "server_folder")
+        column.prop(self, "server_folder", placeholder=remembered_checkout())
         column.prop(self, "server_python")
         column.prop(self, "token")
         row = column.row()

@@ -115,6 +115,25 @@ def test_a_clip_of_its_own_rate_in_slow_motion_from_the_button_to_a_range_made_a
     assert (start, end - start) == (round(5 / 2), 12), "as many seconds in an edit of another rate"
 
 
+def test_a_key_pose_is_set_where_the_sequencer_s_playhead_is(shot):
+    """Of an edit of half the frame rate, in which the shot of frames 5 to 16 begins at the second frame."""
+    edit, [window] = bpy.data.scenes.new("Edit"), bpy.context.window_manager.windows
+    shot.render.fps, edit.render.fps = 48, 24
+    edit.frame_set(5)
+    area = window.screen.areas[0]
+    area.type = "SEQUENCE_EDITOR"
+    with bpy.context.temp_override(window=window, area=area, region=area.regions[-1]):
+        if not hasattr(bpy.context, "sequencer_scene"):
+            pytest.skip("before Blender 5.0 a sequencer shows its window's scene")
+        bpy.context.workspace.sequencer_scene = edit
+        bpy.ops.poseanything.toggle_key_pose()
+    assert module("request.range").key_poses(shot.poseanything) == [11], (
+        "3 frames of the edit after the first"
+    )
+    times = module("request.range").clip_range(bpy.context, shot.poseanything, None).times
+    assert times.moment_in(0.5, 6) == 5 and times.index_in(0.5, 5) == 6
+
+
 @pytest.fixture
 def stretched(shot):
     """A scene that plays its animation half as fast: what is keyed at 20 is seen at 40."""
