@@ -1,10 +1,11 @@
 """Runs inside the windowed Blender: installs the extension, lays out a scene, and does what the test outside
 asks for.
 
-    blender --python drive.py -- FOLDER EXTENSION_ZIP TOKEN [bare]
+    blender --python drive.py -- FOLDER EXTENSION_ZIP TOKEN [bare | fresh]
 
 Code dropped into FOLDER/ask.py is run by a timer, and what it assigns to `answer` is written to
-FOLDER/answer.json. `bare` leaves Blender's own scene and window as they are.
+FOLDER/answer.json. `bare` leaves Blender's own scene as it is and opens the extension's tab, `fresh` does
+nothing but install the extension.
 """
 
 from __future__ import annotations
@@ -62,7 +63,55 @@ def install():
         bpy.ops.extensions.package_install_files(
             filepath=str(package), repo="user_default", enable_on_install=True
         )
-    bpy.context.preferences.addons[MODULE].preferences.token = token
+    if token.startswith("tcp:"):
+        bpy.context.preferences.addons[MODULE].preferences.address = token
+    else:
+        bpy.context.preferences.addons[MODULE].preferences.token = token
+
+
+def put_human():
+    """In place of all that is in the scene: Rigify's human metarig, animated, and a mesh bound to it."""
+    import addon_utils
+    import bmesh
+    from mathutils import Matrix
+
+    for obj in list(bpy.data.objects):
+        bpy.data.objects.remove(obj)
+    addon_utils.enable("rigify", default_set=False)
+    with bpy.context.temp_override(window=window()):
+        bpy.ops.object.armature_human_metarig_add()
+        rig = bpy.context.object
+    mesh, made = bmesh.new(), {}
+    for bone in rig.data.bones:
+        across = max(min(bone.length * 0.22, 0.12), 0.012)
+        along = bone.tail_local - bone.head_local
+        turn = along.to_track_quat("Z", "Y").to_matrix().to_4x4()
+        placed = Matrix.Translation((bone.head_local + bone.tail_local) / 2) @ turn
+        size = {"radius1": across, "radius2": across * 0.9, "depth": bone.length}
+        made[bone.name] = bmesh.ops.create_cone(mesh, cap_ends=True, segments=12, matrix=placed, **size)[
+            "verts"
+        ]
+    mesh.verts.index_update()
+    bound = {name: [vertex.index for vertex in vertices] for name, vertices in made.items()}
+    data = bpy.data.meshes.new("Body")
+    mesh.to_mesh(data)
+    mesh.free()
+    body = bpy.data.objects.new("Body", data)
+    bpy.context.scene.collection.objects.link(body)
+    for name, vertices in bound.items():
+        body.vertex_groups.new(name=name).add(vertices, 1.0, "REPLACE")
+    body.modifiers.new("Armature", "ARMATURE").object = rig
+    bpy.context.scene.render.engine = "BLENDER_WORKBENCH"  # the window may have no graphics card
+    arm = rig.pose.bones["upper_arm.L"]
+    arm.rotation_mode = "XYZ"
+    for frame, angle in ((1, 0.0), (30, -1.2), (60, 0.0)):
+        arm.rotation_euler.x = angle
+        arm.keyframe_insert("rotation_euler", frame=frame)
+
+
+def lay_out_fresh():
+    install()
+    (folder / "ready").touch()
 
 
 def lay_out_bare():
@@ -122,5 +171,6 @@ def listen():
 
 
 bpy.context.preferences.view.show_splash = False
-bpy.app.timers.register(lay_out_bare if "bare" in given else lay_out, first_interval=1.0)
+first = {"bare": lay_out_bare, "fresh": lay_out_fresh}.get(given[-1], lay_out)
+bpy.app.timers.register(first, first_interval=1.0)
 bpy.app.timers.register(listen, persistent=True)

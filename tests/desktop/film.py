@@ -4,7 +4,7 @@ It is clicked as a first-time user clicks: Example Shot, Generate, Show, play; a
 
     python -m tests.desktop.film docs/pictures
 
-Needs what `test_window.py` needs, and ffmpeg beside that Blender. What takes long is shown faster.
+Needs what `window.py` says, and ffmpeg beside that Blender. What takes long is shown faster.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-import signal
 import subprocess
 import sys
 import tempfile
@@ -20,7 +19,18 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.desktop.test_window import BLENDER, DISPLAY, HEIGHT, ROOT, RUN, Desktop, display, inside, wait_for
+from tests.desktop.window import (
+    BLENDER,
+    DISPLAY,
+    HEIGHT,
+    ROOT,
+    RUN,
+    Desktop,
+    display,
+    inside,
+    open_window,
+    wait_for,
+)
 
 RATE = 8
 """Pictures a second."""
@@ -89,23 +99,6 @@ def picture(desktop: Desktop, path: Path, crop: str = "1600x1000+0+0") -> None:
     path.write_bytes(jpeg.read_bytes())
 
 
-def press(desktop: Desktop, x: float, y: float) -> None:
-    """Move there as a hand does, and click."""
-    display(
-        "xdotool",
-        "mousemove",
-        "--sync",
-        str(int(x)),
-        str(int(y)),
-        "sleep",
-        "0.6",
-        "click",
-        "1",
-        "sleep",
-        "0.3",
-    )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("output", type=Path, help="the folder for the film and the pictures")
@@ -115,26 +108,8 @@ def main() -> None:
             "POSEANYTHING_DESKTOP_BLENDER and POSEANYTHING_DESKTOP_DISPLAY name no window to film."
         )
     with tempfile.TemporaryDirectory(prefix="film-") as name:
-        folder = Path(name)
-        (folder / "profile").mkdir()
-        (folder / "extension.zip").write_bytes(Path(os.environ["POSEANYTHING_EXTENSION"]).read_bytes())
-        (folder / "drive.py").write_text(Path(__file__).with_name("drive.py").read_text())
-        seen = inside(folder)
-        blender = subprocess.Popen(
-            [*BLENDER, "--python", f"{seen}/drive.py", "--", str(seen), f"{seen}/extension.zip"]
-            + ["tcp://127.0.0.1:47991", "bare"],
-            env=os.environ | {"BLENDER_USER_RESOURCES": f"{seen}/profile"},
-            stdout=open(folder / "blender.log", "w"),
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            wait_for(lambda: (folder / "ready").exists() or blender.poll() is not None, 180)
-            take(Desktop(folder), output)
-        finally:
-            if blender.poll() is None:
-                os.killpg(blender.pid, signal.SIGTERM)
-                blender.wait(30)
+        with open_window(Path(name), "tcp://127.0.0.1:47991", "bare") as desktop:
+            take(desktop, output)
 
 
 def take(desktop: Desktop, output: Path) -> None:
@@ -150,7 +125,7 @@ def take(desktop: Desktop, output: Path) -> None:
     picture(desktop, output / "first-shot-empty.jpg")
     with film.scene():
         time.sleep(1.5)
-        press(desktop, x, top + 111)  # Example Shot, below what is missing
+        desktop.press(x, top + 111)  # Example Shot, below what is missing
     with film.scene(faster=6):
         wait_for(
             lambda: desktop.ask("answer = bpy.context.scene.name == 'Example Shot' and not exporting()"), 120
@@ -175,14 +150,14 @@ def take(desktop: Desktop, output: Path) -> None:
     with film.scene():
         desktop.ask("bpy.ops.poseanything.live()")
         time.sleep(1)
-        press(desktop, x, top + 50)  # Generate
+        desktop.press(x, top + 50)  # Generate
     with film.scene(faster=8):
         wait_for(lambda: [job["state"] for job in desktop.jobs()] == ["DONE"], 400)
         time.sleep(2)
     picture(desktop, output / "first-shot-done.jpg", "1312x1000+0+0")
     with film.scene():
         time.sleep(0.5)
-        press(desktop, x + 80, top + 135)  # Show
+        desktop.press(x + 80, top + 135)  # Show
         time.sleep(3)
         display("xdotool", "mousemove", "800", "600", "sleep", "0.5", "key", "space")
         time.sleep(8)
