@@ -21,7 +21,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         choices=("train", "all"),
         help="of the data sets; all for the takes of one character; default: %(default)s",
     )
-    parser.add_argument("--vae", type=Path, required=True, help="file or folder of the VAE")
+    parser.add_argument("--vae", type=Path, help="file or folder of the VAE, instead of the settings'")
     parser.add_argument("--text-encoder", type=Path, help="needed where the model is trained with prompts")
     parser.add_argument("--cache", type=Path, help="for latents; default: cache/ in the output folder")
     parser.add_argument("--steps", type=int, help="instead of the settings'")
@@ -46,6 +46,7 @@ def _train(args: argparse.Namespace) -> None:
     from accelerate import PartialState
 
     from ..poseanything.checkpoints import CheckpointError, load_vae
+    from ..training.beginning import begin_with
     from ..training.settings import TrainingSettings
     from ..training.shard_batches import LatentCache, ShardBatches
     from ..training.trainer import Trainer, declare
@@ -59,8 +60,9 @@ def _train(args: argparse.Namespace) -> None:
     try:
         # On a card as the engine computes it.
         half = device.type == "cuda" and settings.mixed_precision == "bf16"
-        vae = load_vae(args.vae, torch_dtype=torch.bfloat16 if half else torch.float32).requires_grad_(False)
-        transformer = _transformer(settings)
+        dtype = torch.bfloat16 if half else torch.float32
+        vae = load_vae(_vae(args, settings), torch_dtype=dtype).requires_grad_(False)
+        transformer = begin_with(settings)
         encode_prompt = _text(transformer, args.text_encoder, device)
     except CheckpointError as error:
         raise TrainingError(str(error)) from error
@@ -84,12 +86,19 @@ def _train(args: argparse.Namespace) -> None:
     trainer.end()
 
 
+def _vae(args: argparse.Namespace, settings) -> Path:
+    if args.vae is None and not settings.vae:
+        raise TrainingError("Pictures are coded by a VAE; name its file or folder by --vae.")
+    return args.vae or Path(settings.vae)
+
+
 def _plan(args: argparse.Namespace, settings) -> str:
     """What the run takes of a card's memory, from the files' headers and the first example."""
     from ..poseanything.checkpoints import CheckpointError
     from ..poseanything.checkpoints.transformer import open_transformer
     from ..poseanything.checkpoints.vae import open_vae
     from ..poseanything.runtime.requirements import Shape
+    from ..training.beginning import begin_with
     from ..training.dataset import read_examples
     from ..training.planning import plan_training
     from ..training.trainer import freeze
@@ -100,8 +109,8 @@ def _plan(args: argparse.Namespace, settings) -> str:
             if (settings.trainable, settings.mixed_precision) == ("lora", "bf16"):
                 transformer.bfloat16()
         else:
-            transformer = _transformer(settings)
-        vae = open_vae(args.vae).model
+            transformer = begin_with(settings)
+        vae = open_vae(_vae(args, settings)).model
     except CheckpointError as error:
         raise TrainingError(str(error)) from error
     freeze(transformer, settings.trainable, settings.lora_rank)
@@ -111,52 +120,6 @@ def _plan(args: argparse.Namespace, settings) -> str:
         f"{settings.batch_size} examples of {shape.width} x {shape.height} and {shape.num_frames} frames at"
         f" once, by an estimate:\n{plan_training(transformer, vae, settings, shape)}"
     )
-
-
-def _transformer(settings):
-    """The model that the settings begin with, in float32. Raises `TrainingError`, `CheckpointError`."""
-    import json
-
-    import torch
-    from diffusers import WanTransformer3DModel
-
-    from ..poseanything.checkpoints import load_transformer
-    from ..poseanything.models.transformer import PoseAnythingTransformer3DModel
-    from ..training.extension import extend_wan
-    from ..training.trainer import initialise
-
-    if not settings.checkpoint:
-        torch.manual_seed(settings.seed)
-        try:
-            transformer = PoseAnythingTransformer3DModel(**settings.transformer)
-        except (TypeError, ValueError) as error:
-            raise TrainingError(f"The settings' transformer can't be made: {error}") from error
-        initialise(transformer)
-        return transformer
-    path = Path(settings.checkpoint)
-    config = path / "config.json"
-    if config.exists() and json.loads(config.read_text())["_class_name"] == "WanTransformer3DModel":
-        wan = WanTransformer3DModel.from_pretrained(path, torch_dtype=torch.float32)
-        if wan.config.in_channels == wan.config.out_channels:
-            return extend_wan(wan, **settings.transformer)
-    if (settings.trainable, settings.mixed_precision) == ("lora", "bf16"):
-        # What is frozen needs no more than half precision.
-        return load_transformer(path, torch_dtype=torch.bfloat16)
-    transformer = load_transformer(path, torch_dtype=torch.float32).requires_grad_(True)
-    if settings.transformer.get("part_attention") and not transformer.config.part_attention:
-        return _with_part_attention(transformer, settings.transformer)
-    return transformer
-
-
-def _with_part_attention(transformer, changes: dict):
-    """A model of stage 1 or 2 with the part-aware attention that stage 3 trains."""
-    from ..poseanything.models.transformer import PoseAnythingTransformer3DModel
-    from ..training.extension import start_part_attention
-
-    extended = PoseAnythingTransformer3DModel.from_config({**transformer.config, **changes})
-    extended.load_state_dict(transformer.state_dict(), strict=False)
-    start_part_attention(extended)
-    return extended
 
 
 def _text(transformer, path: Path | None, device):

@@ -19,12 +19,14 @@ CHOICES = {
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How a model is trained. The paper's three stages (section 5.1) are three of these; see `STAGES`.
+    """How a model is trained. The paper's three stages (section 5.1) are three of these; see `STAGES`. A file
+    may build upon a stage, or by `extends` upon another file, named from where it lies.
 
     transformer: entries of the configuration of `PoseAnythingTransformer3DModel`, for a model that begins at
         random; beside a checkpoint, those that it is to have otherwise: how it is trained, such as
         `init = "draft"`, which its file then declares, and part-aware attention where it has none.
     checkpoint: the transformer to begin from instead; a plain Wan 2.2 one is extended.
+    vae: file or folder of the VAE, where the command line names none.
     trainable: "all"; "part_attention", all else frozen (stage 3); or "lora", low-rank matrices beside the
         layers of attention and feed-forward, which go into a file of their own.
     lora_rank: of these matrices.
@@ -49,10 +51,13 @@ class TrainingSettings:
     distilled_steps: teach the checkpoint to do with so many steps (`distillation.py`); 0 trains it as it is.
     ema_decay: of the averaged weights that are exported.
     checkpoint_seconds: between two checkpoints; only the last two are kept.
+    learning_rate_halvings: how often a run whose loss is no number goes on from its last checkpoint at half
+        the rate, before it is given up.
     """
 
     transformer: dict = field(default_factory=dict)
     checkpoint: str = ""
+    vae: str = ""
     trainable: str = "all"
     lora_rank: int = 32
     batch_size: int = 64
@@ -82,6 +87,7 @@ class TrainingSettings:
     seed: int = 0
     log_steps: int = 20
     checkpoint_seconds: float = 60.0
+    learning_rate_halvings: int = 0
     tensorboard: bool = False
 
     def __post_init__(self):
@@ -96,12 +102,9 @@ class TrainingSettings:
 
     @classmethod
     def read(cls, path: Path | str, **changes) -> TrainingSettings:
-        """Settings from a TOML file; its `stage` names what it builds upon. Raises `TrainingError`."""
-        try:
-            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise TrainingError(f"The settings {path} can't be read ({error}); correct the file.") from error
-        return cls.of(values.pop("stage", None), **values | changes)
+        """Settings from a TOML file. Raises `TrainingError`."""
+        values = _read(Path(path))
+        return cls.of(values.pop("stage", None), **_over(values, changes))
 
     @classmethod
     def of(cls, stage: str | None = None, **values) -> TrainingSettings:
@@ -109,10 +112,7 @@ class TrainingSettings:
         if stage is not None and stage not in STAGES:
             raise TrainingError(f"There is no stage {stage!r}; choose one of {', '.join(STAGES)}.")
         known = {each.name: each for each in dataclasses.fields(cls)}
-        of_stage = STAGES.get(stage, {})
-        values = of_stage | values
-        if isinstance(values.get("transformer"), dict):
-            values["transformer"] = of_stage.get("transformer", {}) | values["transformer"]
+        values = _over(STAGES.get(stage, {}), values)
         for name, value in values.items():
             if name not in known:
                 raise TrainingError(f"There is no setting {name!r}; there are {', '.join(known)}.")
@@ -120,6 +120,23 @@ class TrainingSettings:
             if not (type(value) is kind or (kind is float and type(value) is int)):
                 raise TrainingError(f"The setting {name} is {value!r}; it must be of type {kind.__name__}.")
         return cls(**values)
+
+
+def _read(path: Path) -> dict:
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"The settings {path} can't be read ({error}); correct the file.") from error
+    base = values.pop("extends", None)
+    return values if base is None else _over(_read(path.parent / base), values)
+
+
+def _over(base: dict, values: dict) -> dict:
+    """The values, and those of the base that they leave out, of the transformer's as well."""
+    merged = base | values
+    if isinstance(merged.get("transformer"), dict):
+        merged["transformer"] = base.get("transformer", {}) | merged["transformer"]
+    return merged
 
 
 _DEFAULTS = TrainingSettings()

@@ -23,7 +23,6 @@ from ..poseanything.checkpoints.lora import DECLARED
 from ..poseanything.models.transformer import TRAINED_WITH, PoseAnythingTransformer3DModel
 from .distillation import DistributionMatching, distilled_timesteps
 from .errors import TrainingError
-from .extension import start_part_attention
 from .objective import Batch, Objective
 from .settings import TrainingSettings
 
@@ -87,6 +86,7 @@ class Trainer:
         self.objective = make_objective(settings, transformer).to(self.accelerator.device)
         self.batch_size = settings.batch_size
         self.step, self.elapsed, self.learning_rate = 0, 0.0, settings.learning_rate
+        self._halvings = 0
         optimizers = make_optimizers(transformer, settings)
         self.transformer, *self.optimizers = self.accelerator.prepare(transformer, *optimizers)
         self._trained = [p for p in self.transformer.parameters() if p.requires_grad]
@@ -145,12 +145,19 @@ class Trainer:
                 self.step += 1
                 self.elapsed = time.monotonic() - began
                 seen = clean_error if seen is None else torch.lerp(seen, clean_error, 0.05)
-                if self.step % self.settings.log_steps == 0 or self.step == 1:
+                logs = self.step % self.settings.log_steps == 0 or self.step == 1
+                saves = time.monotonic() - since_checkpoint >= self.settings.checkpoint_seconds
+                if (logs or saves) and not loss.isfinite():
+                    self._go_back()
+                    coming.result()
+                    coming = ahead.submit(self._batch, self.step)
+                    continue
+                if logs:
                     now = time.monotonic()
                     rate = (self.settings.log_steps if self.step > 1 else 1) / max(now - since_log, 1e-9)
                     since_log = now
                     self._log(loss.item(), seen.item(), rate, began)
-                if time.monotonic() - since_checkpoint >= self.settings.checkpoint_seconds:
+                if saves:
                     self.save()
                     since_checkpoint = time.monotonic()
                     self.after_checkpoint(self)
@@ -160,6 +167,21 @@ class Trainer:
     def end(self) -> None:
         """Leave the other processes; nothing can be exported after it."""
         self.accelerator.end_training()
+
+    def _go_back(self) -> None:
+        """To the last checkpoint, at half the learning rate, as often as the settings have it. Raises
+        `TrainingError`."""
+        last = self.last_checkpoint()
+        if last is None or self._halvings >= self.settings.learning_rate_halvings:
+            kept = f"the checkpoint {last.name} is whole" if last else "there is no checkpoint yet"
+            raise TrainingError(
+                f"The loss is no number at step {self.step}, so the run was stopped; {kept}:"
+                " run again with a lower learning_rate."
+            )
+        self._load(last)
+        self._halvings += 1
+        self.learning_rate /= 2
+        self.report({"note": f"The loss was no number; from step {self.step} on at half the learning rate."})
 
     def _batch(self, number: int) -> Batch:
         number = number * self.accelerator.num_processes + self.accelerator.process_index
@@ -201,13 +223,6 @@ class Trainer:
         return self._progress(began) >= 1
 
     def _log(self, loss: float, clean_error: float, rate: float, began: float) -> None:
-        if not loss == loss or loss in (float("inf"), float("-inf")):
-            last = self.last_checkpoint()
-            kept = f"the checkpoint {last.name} is whole" if last else "there is no checkpoint yet"
-            raise TrainingError(
-                f"The loss is no number at step {self.step}, so the run was stopped; {kept}:"
-                " run again with a lower learning_rate."
-            )
         done = self._progress(began)
         line = {
             "step": self.step,
@@ -415,10 +430,3 @@ def make_optimizers(
         muon.param_groups[0]["scale"] = 2.0
         optimizers.append(muon)
     return optimizers
-
-
-def initialise(transformer: PoseAnythingTransformer3DModel) -> None:
-    """Begin with a model that predicts nothing, and with part-aware attention that adds nothing."""
-    torch.nn.init.zeros_(transformer.proj_out.weight)
-    torch.nn.init.zeros_(transformer.proj_out.bias)
-    start_part_attention(transformer)

@@ -14,25 +14,45 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("accelerate")
 
+from accelerate import init_empty_weights  # noqa: E402
+
 from inference_server.poseanything.checkpoints import load_transformer, load_vae  # noqa: E402
+from inference_server.poseanything.models.transformer import PoseAnythingTransformer3DModel  # noqa: E402
+from inference_server.training.mini import RECIPES, settings_of  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
-TOY = "--workers 1 --clips 8 --drafted-clips 8 --held-out 2 --begin-with 4 --heads 1 --layers 1 --z-dim 24"
-TOY += (
-    " --size 64 64 --drafted-size 64 64 --drawn-size 96 96 --frames 5 --batch-size 2 --checkpoint-seconds 0.5"
-)
+TOY = "--workers 1 --clips 8 --drafted-clips 8 --held-out 2 --begin-with 4"
+TOY += " --size 64 64 --drafted-size 64 64 --drawn-size 96 96 --frames 5"
+SMALLER = """
+batch_size = 2
+checkpoint_seconds = 0.5
+
+[transformer]
+num_attention_heads = 1
+num_layers = 1
+in_channels = 48
+out_channels = 24
+"""
 
 
-def start(folder, *words):
+def toy(folder, road, settings=""):
+    """A recipe at a toy size."""
+    file = folder / f"{road}.toml"
+    file.write_text(f'extends = "{RECIPES / road}.toml"\n{settings}{SMALLER}')
+    return str(file)
+
+
+def start(folder, roads, *words):
     command = [sys.executable, "-m", "inference_server.training.mini", "--output", str(folder / "out")]
-    command += ["--scratch", str(folder / "scratch"), *TOY.split(), *words]
+    command += ["--scratch", str(folder / "scratch"), *TOY.split(), "--roads", ",".join(roads), *words]
     environ = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, cwd=ROOT, env=environ, start_new_session=True)
 
 
 def test_roads_give_checkpoints_and_figures(tmp_path):
     roads = {"bridge": {"draft", "1 step", "wrong pose"}, "noise": {"no parts", "whole subject", "8 steps"}}
-    assert start(tmp_path, "--roads", ",".join(roads), "--steps", "3", "--minutes", "10").wait(300) == 0
+    recipes = [toy(tmp_path, road, "steps = 3") for road in roads]
+    assert start(tmp_path, recipes, "--minutes", "10").wait(300) == 0
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     for road, names in roads.items():
         figures = results[road]["history"][-1]
@@ -48,7 +68,8 @@ def test_roads_give_checkpoints_and_figures(tmp_path):
 
 
 def test_it_goes_on_after_a_kill_and_ends_in_time(tmp_path):
-    process = start(tmp_path, "--roads", "bridge", "--minutes", "10")
+    recipes = [toy(tmp_path, "bridge")]
+    process = start(tmp_path, recipes, "--minutes", "10")
     packed = tmp_path / "out" / "bridge.tar.gz"
     while process.poll() is None and not packed.exists():
         time.sleep(0.1)
@@ -59,8 +80,19 @@ def test_it_goes_on_after_a_kill_and_ends_in_time(tmp_path):
 
     seconds = 30
     began = time.monotonic()
-    assert start(tmp_path, "--roads", "bridge", "--minutes", str(seconds / 60)).wait(300) == 0
+    assert start(tmp_path, recipes, "--minutes", str(seconds / 60)).wait(300) == 0
     assert time.monotonic() - began < seconds + 20
     result = json.loads((tmp_path / "out" / "results.json").read_text())["bridge"]
     assert result["history"][-1]["step"] > reached
     assert result["log"][0]["step"] == 1  # of the run that was killed
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_a_recipe_says_a_model_and_what_it_begins_with(recipe):
+    settings = settings_of(recipe.stem)
+    if settings.checkpoint:
+        config = json.loads((ROOT / settings.checkpoint / "config.json").read_text())
+        assert config | settings.transformer | {"held_latents": 0} == config | {"held_latents": 0}
+    else:
+        with init_empty_weights():
+            PoseAnythingTransformer3DModel(**settings.transformer)

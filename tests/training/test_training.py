@@ -14,6 +14,7 @@ from inference_server.poseanything.models.streaming_vae import encode_frames  # 
 from inference_server.poseanything.models.transformer import PoseAnythingTransformer3DModel  # noqa: E402
 from inference_server.synthesis.clips import ClipSettings, make_clip  # noqa: E402
 from inference_server.synthesis.pool import Pool  # noqa: E402
+from inference_server.training.beginning import initialise  # noqa: E402
 from inference_server.training.errors import TrainingError  # noqa: E402
 from inference_server.training.objective import (  # noqa: E402
     Objective,
@@ -25,7 +26,7 @@ from inference_server.training.objective import (  # noqa: E402
 from inference_server.training.pool_batches import PoolBatches, encode, fit_vae, to_video  # noqa: E402
 from inference_server.training.settings import STAGES, TrainingSettings  # noqa: E402
 from inference_server.training.sparse_poses import sample_pose_frames  # noqa: E402
-from inference_server.training.trainer import Trainer, initialise  # noqa: E402
+from inference_server.training.trainer import Trainer  # noqa: E402
 from tests.golden import GOLDEN  # noqa: E402
 
 TINY = {
