@@ -188,6 +188,10 @@ class PoseSearch(Task):
     found: FoundPoses | None = None
     told: bool = False
 
+    @property
+    def label(self) -> str:
+        return "Subject" if self.of_picture else "Poses"
+
     def hear(self, event: object) -> None:
         if isinstance(event, FoundPoses):
             self.state, self.sentence, self.found = DONE, event.note, event

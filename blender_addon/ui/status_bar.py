@@ -10,7 +10,8 @@ from ..texts.translation import tell
 
 
 def _draw(self, context):
-    active = session.get().bridge.active()
+    bridge = session.get().bridge
+    active = [*bridge.active(), *bridge.searching()]
     if not active:
         return
     job = next((job for job in active if job.state == RUNNING), active[0])
