@@ -43,6 +43,11 @@ class Task:
     def ended(self) -> bool:
         return self.state in ENDED
 
+    @property
+    def label(self) -> str:
+        """What it makes, in a word or two."""
+        raise NotImplementedError
+
     def hear(self, event: object) -> None:
         """Take in an event of this task."""
         if isinstance(event, Accepted):
@@ -125,6 +130,10 @@ class Job(Task):
     frames: int = 0
     unfinished: Unfinished | None = None
 
+    @property
+    def label(self) -> str:
+        return self.take.name
+
     def hear(self, event: object) -> None:
         if isinstance(event, FramesSaved):
             self.state, self.frames = RUNNING, event.count
@@ -190,7 +199,7 @@ class PoseSearch(Task):
 
     @property
     def label(self) -> str:
-        return "Subject" if self.of_picture else "Poses"
+        return say("Subject") if self.of_picture else say("Poses")
 
     def hear(self, event: object) -> None:
         if isinstance(event, FoundPoses):
@@ -207,6 +216,9 @@ def _stage(name: str) -> str:
         "denoising": say("Denoising"),
         "decoding": say("Decoding"),
         "drawing": say("Drawing"),
+        "reading": say("Reading"),
+        "subject": say("Following the subject"),
+        "skeleton": say("Drawing skeletons"),
     }
     return known.get(name) or name.capitalize()
 

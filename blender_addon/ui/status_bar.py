@@ -21,7 +21,7 @@ def _draw(self, context):
         factor=job.fraction(),
         text=tell(
             "{take}: {what} (+{count})" if len(active) > 1 else "{take}: {what}",
-            take=job.take.name,
+            take=job.label,
             what=job.describe(),
             count=len(active) - 1,
         ),
