@@ -9,6 +9,8 @@ import numpy as np
 from ..shared.messages import LivePicture
 
 IMAGE = "PoseAnything Live"
+DECODED = ".PoseAnything Live"
+"""Names with a dot are hidden from the user."""
 
 
 def make_texture(pixels: np.ndarray) -> gpu.types.GPUTexture:
@@ -16,6 +18,21 @@ def make_texture(pixels: np.ndarray) -> gpu.types.GPUTexture:
     height, width = pixels.shape[:2]
     buffer = gpu.types.Buffer("FLOAT", pixels.size, pixels.reshape(-1))
     return gpu.types.GPUTexture((width, height), format="RGBA8", data=buffer)
+
+
+def _decode(message: LivePicture, pixels: np.ndarray) -> bool:
+    """Bring a picture file into pixels [H, W, 4] float32, bottom row first, as Blender reads it; whether it
+    could be read."""
+    image = bpy.data.images.get(DECODED)
+    if image is None:  # one for all: Blender looks at everything anew when one is removed
+        image = bpy.data.images.new(DECODED, 1, 1)
+        image.source, image.filepath_raw = "FILE", f"{DECODED}.{message.format}"
+    image.pack(data=bytes(message.data), data_len=len(message.data))
+    image.buffers_free()
+    if tuple(image.size) != (message.width, message.height):
+        return False
+    image.pixels.foreach_get(pixels.ravel())
+    return True
 
 
 class Picture:
@@ -28,12 +45,15 @@ class Picture:
         self._filled = True
 
     def take(self, message: LivePicture) -> None:
-        """Show a picture from now on."""
+        """Show a picture from now on. One that is compressed must not be taken while anything is drawn."""
         shape = message.height, message.width
         if self._pixels is None or self._pixels.shape[:2] != shape:
             self._pixels = np.ones((*shape, 4), np.float32)
-        rgb = np.frombuffer(message.data, np.uint8).reshape(*shape, 3)
-        np.multiply(rgb[::-1], np.float32(1 / 255), out=self._pixels[..., :3])
+        if message.format == "raw":
+            rgb = np.frombuffer(message.data, np.uint8).reshape(*shape, 3)
+            np.multiply(rgb[::-1], np.float32(1 / 255), out=self._pixels[..., :3])
+        elif not _decode(message, self._pixels):
+            return
         self.width, self.height = message.width, message.height
         self._texture, self._filled = None, False
 
@@ -49,6 +69,9 @@ class Picture:
         image = bpy.data.images.get(IMAGE)
         if image is not None:
             image.buffers_free()
+        decoded = bpy.data.images.get(DECODED)
+        if decoded is not None:
+            bpy.data.images.remove(decoded)
 
     def fill_image(self) -> None:
         """Bring the latest picture into the image; not to be called while anything is drawn."""

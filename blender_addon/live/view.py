@@ -46,7 +46,7 @@ class Live:
         self.latency = 0.0
         self._number = 0
         self._sent: dict[int, float] = {}
-        self._answers: list[LiveReady | LiveEnded] = []
+        self._answers: list[LiveReady | LivePicture | LiveEnded] = []
         self._last: tuple = ()
         self._checked = 0.0
 
@@ -106,16 +106,20 @@ class Live:
         self._sent[self._number] = time.perf_counter()
         self._client.pose_live(LivePose(self.session, self._number, pose, motion))
 
-    def fetch(self) -> bool:
+    def fetch(self, drawing: bool = False) -> bool:
         """Take a picture that has come; whether there was one. A redraw may ask too: where that takes long,
-        the picture of the pose that it draws has come before it ends."""
+        the picture of the pose that it draws has come before it ends. Compressed ones wait until it has."""
         if self._client is None:
             return False
         shown = False
-        for answer in self._client.poll_live():
-            if answer.session != self.session:
+        answers = [*self._answers, *self._client.poll_live()]
+        answers = [answer for answer in answers if answer.session == self.session]
+        latest = max((answer.number for answer in answers if isinstance(answer, LivePicture)), default=0)
+        self._answers = []
+        for answer in answers:
+            if isinstance(answer, LivePicture) and answer.number < latest:
                 continue
-            if isinstance(answer, LivePicture):
+            if isinstance(answer, LivePicture) and (answer.format == "raw" or not drawing):
                 self._show(answer)
                 shown = True
             else:

@@ -68,7 +68,7 @@ def _draw_picture() -> None:
     context, live = bpy.context, view.get()
     if not live.on or not live.opened.follower.is_of(context.scene):
         return
-    live.fetch()
+    live.fetch(drawing=True)
     box = frame.box_of(context, live.opened.follower.fit)
     texture = live.picture.texture() if box is not None else None
     if texture is None:

@@ -163,3 +163,31 @@ def test_a_session_comes_back_with_its_server(fake_server, talk):  # noqa: F811
     client.pose_live(messages.LivePose("here", 50, request.pose))
     wait_for(lambda: answers(messages.LivePicture))
     client.close_live("here")
+
+
+def test_pictures_travel_as_they_are_on_this_computer_and_compressed_from_another(
+    addon, clean_scene, tmp_path
+):
+    chosen = module("live.opening")._travelling_as
+    assert [chosen(f"tcp://{host}:1") for host in ("127.0.0.1", "[::1]", "10.0.0.2", "studio")] == [
+        "raw",
+        "raw",
+        "jpeg",
+        "jpeg",
+    ]
+    made, path = bpy.data.images.new("made", 64, 32), tmp_path / "made.jpg"
+    clean_scene.render.image_settings.file_format = "JPEG"
+    picture = module("live.picture").Picture()
+    for red in (0.2, 0.8):  # the second takes the place of the first
+        pixels = np.ones((32, 64, 4), np.float32)
+        pixels[..., 0], pixels[:16, :, 1] = red, 0.0
+        made.pixels.foreach_set(pixels.ravel())
+        made.file_format, made.filepath_raw = "JPEG", str(path)
+        made.save()
+        kinds = module("shared.messages")
+        picture.take(kinds.LivePicture("session", 1, 64, 32, "jpeg", path.read_bytes()))
+        assert np.abs(picture._pixels - pixels).mean() < 0.02
+    picture.take(kinds.LivePicture("session", 2, 64, 32, "jpeg", b"no picture"))
+    assert np.abs(picture._pixels - pixels).mean() < 0.02, "what can't be read leaves what is shown"
+    picture.clear()
+    assert module("live.picture").DECODED not in bpy.data.images

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 
 import pytest
@@ -73,8 +74,10 @@ def user(tmp_path_factory, request):
     skip_without_window()
     folder = tmp_path_factory.mktemp("first")
     (folder / "checkout").write_text(str(ROOT))
-    keys = inside(folder) / "keys"
-    with open_window(folder, "tcp://127.0.0.1:47993", "fresh", POSEANYTHING_KEYS=str(keys)) as desktop:
+    keys = str(inside(folder) / "keys")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    with open_window(folder, address, "fresh", POSEANYTHING_KEYS=keys) as desktop:
         yield User(desktop, request)
         desktop.ask("bpy.ops.poseanything.stop_server() if bpy.ops.poseanything.stop_server.poll() else None")
 
