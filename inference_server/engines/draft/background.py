@@ -54,7 +54,7 @@ class Background:
         place = np.array([[1, 0, x], [0, 1, y], [0, 0, 1]], np.float64)
         return cv2.warpPerspective(
             self.plate,
-            np.linalg.inv(HALF) @ motion.astype(np.float64) @ HALF @ place,
+            BACK @ motion.astype(np.float64) @ HALF @ place,
             self.size,
             flags=cv2.INTER_LINEAR,
             borderMode=cv2.BORDER_REFLECT_101,
@@ -63,6 +63,7 @@ class Background:
 
 HALF = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
 """From pixel indices to pixel positions."""
+BACK = np.linalg.inv(HALF)
 
 
 def stands(motion: np.ndarray | None) -> bool:

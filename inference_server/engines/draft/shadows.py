@@ -18,6 +18,8 @@ RING = 41
 """Pixels around the shadow within which the ground is compared with it."""
 EDGE = 2
 """Pixels around the subject that say nothing about the ground."""
+STEEP = 1.6
+"""Maps are coarse: what falls on a cell's middle only is spread over several. So edges are made steeper."""
 RIM = 8
 """Pixels from a shadow's edge within which it is filled in rather than lit: its maps are coarse."""
 LEAST = 0.06
@@ -87,11 +89,31 @@ class Shadow:
                 ]
                 part = cv2.warpAffine(part, np.array(shift, np.float32), (width, height))
             cells += weight * part
-        if not cells.any():
+        x, y, w, h = cv2.boundingRect((cells > 0).view(np.uint8))
+        if not w:
             return behind
-        factor = 255 * (1 - cells[..., None] * (1 - self._light).astype(np.float32))
-        factor = cv2.resize(factor, self._size, interpolation=cv2.INTER_LINEAR).astype(np.uint8)
-        return cv2.multiply(behind, factor, scale=1 / 255)
+        rows, columns = slice(max(y - 1, 0), y + h + 1), slice(max(x - 1, 0), x + w + 1)
+        across, down = self._size[0] / width, self._size[1] / height
+        left, right = round(columns.start * across), round(min(columns.stop, width) * across)
+        top, bottom = round(rows.start * down), round(min(rows.stop, height) * down)
+        shade = np.rint(255 * _steep(cells[rows, columns], (right - left, bottom - top))).astype(np.uint8)
+        levels = np.arange(256)[:, None] / 255 * (1 - self._light)
+        factor = cv2.LUT(cv2.merge([shade] * 3), np.rint(255 * (1 - levels)).astype(np.uint8)[None])
+        out = behind.copy()
+        out[top:bottom, left:right] = cv2.multiply(behind[top:bottom, left:right], factor, scale=1 / 255)
+        return out
+
+
+def _steep(cells: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Maps at a picture's size, their edges steeper, between what the cells around have at least and at
+    most."""
+    square = np.ones((3, 3), np.uint8)
+    least, most, share = (
+        cv2.resize(each, size, interpolation=cv2.INTER_LINEAR)
+        for each in (cv2.erode(cells, square), cv2.dilate(cells, square), cells)
+    )
+    middle = (least + most) / 2
+    return np.clip(middle + STEEP * (share - middle), least, most)
 
 
 def _seek(image: np.ndarray, cells: np.ndarray, subject: np.ndarray) -> np.ndarray:
