@@ -68,7 +68,8 @@ class Clip:
         self._owners = owners
         exact = request.first_labels is not None or request.subject_mask is not None
         subject = owners > 0 if reposed is None else reposed.subject
-        self.shadow = Shadow.of(request.shadow_maps, self.image, subject, self._about)
+        maps = request.shadow_maps if owners.any() else None
+        self.shadow = Shadow.of(maps, self.image, subject, self._about)
         plain, edge = self.shadow.remove(self.image, reposed is None) if self.shadow else (self.image, None)
         soft = EXACT_EDGE if exact and reposed is None else GUESSED_EDGE
         self.background = Background(plain, subject, request.camera_motion, soft, edge, request.backdrop)
@@ -87,10 +88,9 @@ class Clip:
             self.surface = self._flowing(owners, self.image)
             return None, owners
         alignment = find_alignment(self.image, owners > 0)
-        fit = None
-        if alignment is None or alignment.found:
-            fit = fit_limbs(self.image, owners, self.tracks, alignment)
-        if fit is None or not fit.fits and alignment is not None:
+        start = alignment if alignment is not None and alignment.found else None
+        fit = fit_limbs(self.image, owners, self.tracks, start)
+        if alignment is not None and not fit.fits:
             self.notes.append(
                 "The first frame's picture does not show the subject in the first pose, so the draft leaves "
                 "it as it is; render the first frame or pose the rig as the picture shows it."

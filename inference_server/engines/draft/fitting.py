@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from .alignment import Alignment, find_edges, find_outline, find_ways
+from .alignment import LIKE, Alignment, find_edges, find_outline, find_ways
 from .tracks import Tracks
 
 PIXELS = 6000
@@ -26,8 +26,8 @@ OFF = 0.5
 WELL, LIMB, WHOLE = 0.02, 0.15, 0.08
 """Shares of a puppet that may lie off the subject before it is fitted, of a limb before it is turned, and of
 all of it before it is moved."""
-LOST = 0.3
-"""A puppet of which more lies off the subject does not fit."""
+SEEN, LOST = 0.5, 0.25
+"""A puppet of which less lies on what looks like the subject, or more off it, does not fit."""
 EDGES = 2.0
 """What a pixel of the outline that runs along an edge is worth, beside a pixel of the subject's colour."""
 HIDING = 0.8
@@ -50,17 +50,22 @@ SMALL = 15
 @dataclass(frozen=True, eq=False)
 class Fit:
     """Bone b carries what lies at z in the first pose, in complex pixels, to turn[b] * z + shift[b] in the
-    picture. `bent` [S] degrees is how far it was turned about its joint; `off` from 0 to 1 is the share of
-    the subject that then lies on what looks like background."""
+    picture. `bent` [S] degrees is how far it was turned about its joint; `likely` [h, w] is the natural
+    logarithm of how much more of what has a place's colour is the subject; `on` and `off`, from 0 to 1, are
+    the shares of the subject that lie on what looks like it and on what looks like background; `sharp` is
+    the mean edge, from 0 to 1, under its outline."""
 
     turn: np.ndarray
     shift: np.ndarray
     bent: np.ndarray
+    likely: np.ndarray
+    on: float
     off: float
+    sharp: float
 
     @property
     def fits(self) -> bool:
-        return self.off < LOST
+        return self.on > SEEN and self.off < LOST and self.sharp > LIKE
 
     def place(self, bones: np.ndarray, at: np.ndarray) -> np.ndarray:
         return self.turn[bones] * at + self.shift[bones]
@@ -161,7 +166,9 @@ class _Puppet:
         half = 0.5 + 0.5j
         shift = (self.turn * (half * self.zoom - half) + self.shift + half) / self.zoom - half
         self.learn()
-        return Fit(self.turn, shift, self.bent, self.off())
+        on = float((self.look(self.likely, self.placed()) > OFF).mean())
+        sharp = float(self.along_edges(*self.placed_rim()).mean())
+        return Fit(self.turn, shift, self.bent, self.likely, on, self.off(), sharp)
 
     def placed(self):
         return self.turn[self.bone] * self.at + self.shift[self.bone]

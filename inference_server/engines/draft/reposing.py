@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from .fitting import Fit
+from .fitting import OFF, Fit
 from .regions import boxes_of
 from .segmentation import find_extent
 from .surface import place
@@ -16,6 +16,8 @@ from .tracks import Tracks
 
 RIM = 2
 """Pixels within the subject's outline that have taken some of the background's colour."""
+DEEP = 5
+"""Pixels from the outline from which on the fit alone says what is the subject; nearer, its colour too."""
 CELL = 4
 """Pixels of a side of the cells in which limbs bend."""
 
@@ -70,6 +72,8 @@ def repose(image: np.ndarray, owners: np.ndarray, tracks: Tracks, fit: Fit) -> R
         true = (mine > 0) & (whose > 0) & together[np.maximum(mine, 1) - 1, np.maximum(whose, 1) - 1]
         whole = (extent | (shown > 0)).view(np.uint8)
         inner = cv2.erode(whole, np.ones((2 * RIM + 1,) * 2, np.uint8), borderValue=1)
+        deep = cv2.erode(whole, np.ones((2 * DEEP + 1,) * 2, np.uint8), borderValue=1)
+        inner &= (deep > 0) | (cv2.resize(fit.likely, (width, height)) > OFF)
         picture[area] = _complete_limbs(found, mine, true & (_look(inner, source) > 0))
     return Reposed(picture, shown, extent | (shown > 0))
 
