@@ -88,14 +88,15 @@ def background_flow(frames: np.ndarray, request: GenerationRequest, labels: np.n
     """The background's flow from frame to frame against the camera that was asked for.
 
     Returns the mean distance of the two in pixels a frame, and where the camera moves the cosine between
-    their means (NaN where it is still).
+    their means and how far the background goes along the way asked for, as a share of it (NaN where it is
+    still).
     """
     size, flow_of = frames.shape[1:3], _flow()
     camera = request.camera_motion
     camera = np.tile(np.eye(3), (len(frames), 1, 1)) if camera is None else camera.astype(float)
     y, x = np.mgrid[: size[0], : size[1]] + 0.5
     pixels = np.stack([x, y, np.ones_like(x)], -1)
-    distances, cosines = [], []
+    distances, cosines, shares = [], [], []
     for index in range(1, len(frames)):
         free = (
             cv2.dilate(((labels[index - 1] > 0) | (labels[index] > 0)).astype(np.uint8), np.ones((9, 9))) == 0
@@ -110,9 +111,11 @@ def background_flow(frames: np.ndarray, request: GenerationRequest, labels: np.n
         a, b = found[free].mean(0), asked[free].mean(0)
         if np.linalg.norm(b) > 0.1:
             cosines.append(float(a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-9)))
+            shares.append(float(a @ b / (b @ b)))
     return {
         "background_flow_error": float(np.mean(distances)) if distances else float("nan"),
         "camera_cosine": float(np.mean(cosines)) if cosines else float("nan"),
+        "camera_share": float(np.mean(shares)) if shares else float("nan"),
     }
 
 

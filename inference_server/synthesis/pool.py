@@ -50,7 +50,7 @@ def row_shapes(settings: ClipSettings) -> dict[str, tuple[int, ...]]:
         "frames": (*size, 3),
         **({"drafts": (*size, 3)} if settings.drafts else {}),
         "poses": size,
-        **({} if settings.drafts else {"cameras": size}),
+        "cameras": size,
         "subjects": size,
         "first_masks": grid,
         "known_masks": (later, *grid),
@@ -172,9 +172,8 @@ class Pool:
         size = self.settings.width, self.settings.height
         if (example.request.width, example.request.height) != size:
             example = around_subject(example, *size)
-        values = encode_row(example, self.settings.drafts)
-        for name, array in self.arrays.items():
-            array[row] = values[name]
+        for name, value in encode_row(example, self.settings.drafts).items():
+            self.arrays[name][row] = value
         self.ready[row] = 1
 
     def rows(self) -> np.ndarray:

@@ -91,7 +91,7 @@ class PoolBatches:
         self._device_arrays = {
             name: torch.empty((self.capacity, *shapes[name]), dtype=torch.uint8, device=device)
             for name in ON_DEVICE
-            if name in shapes and (drafts or name != "drafts")
+            if drafts or name != "drafts"
         }
         self._masks = {
             name: np.zeros((self.capacity, *shapes[name]), bool)

@@ -1,12 +1,14 @@
 """Long clips by the small trained model, window by window, beside windows that go on from one picture.
 
-    python build.py bench windows [--clips 12] [--frames 65] [--pictures FOLDER]
+    python build.py bench windows [--clips 12] [--frames 65] [--model FOLDER] [--pictures FOLDER]
 
 Clips are drawn by the 2D generator from seeds that no training uses; their truth is known. The scene tells
 the parts. The ways:
 
 - `ours`: latents are carried over and blended, and the user's picture is in every window;
-- `one frame`: each window by itself, from the last frame of the one before, which is encoded anew.
+- `one frame`: each window by itself, from the last frame of the one before, which is encoded anew;
+- `all held`, of a checkpoint that was trained to go on from clean frames: as `ours`, but all of the latents
+  that are shared are held, and none are blended.
 
 65 frames are four windows of `one frame` and seven of `ours`, which overlap. Printed are PSNR of the step
 from one frame to the next against the truth's step, at the seams of either way; PSNR by quarter of the clip;
@@ -23,7 +25,9 @@ import argparse
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import cv2
 import numpy as np
@@ -51,21 +55,35 @@ QUARTERS = 4
 LESS_IS_BETTER = "drift"
 
 
+def small_pipeline(model: Path, steps: int = 0) -> tuple[PoseAnythingPipeline, Settings]:
+    """A small model from a folder with `transformer` and `vae`; the VAE of the tests' where it has none."""
+    transformer = load_transformer(model / "transformer", torch_dtype=torch.float32)
+    vae = model if (model / "vae").exists() else FROM_NOISE
+    scheduler = make_scheduler(shift=transformer.config.flow_shift)
+    pipeline = PoseAnythingPipeline(
+        None, None, load_vae(vae / "vae", torch_dtype=torch.float32), transformer, scheduler
+    )
+    return pipeline, Settings(num_inference_steps=steps or transformer.config.num_inference_steps)
+
+
 class Maker:
     """Makes long clips by the small model, in either way."""
 
-    def __init__(self, steps: int):
-        transformer = load_transformer(FROM_NOISE / "transformer", torch_dtype=torch.float32)
-        vae = load_vae(FROM_NOISE / "vae", torch_dtype=torch.float32)
-        scheduler = make_scheduler(shift=transformer.config.flow_shift)
-        self.pipeline = PoseAnythingPipeline(None, None, vae, transformer, scheduler)
-        self.at_once = transformer.config.sample_frames
-        self.settings = Settings(num_inference_steps=steps or transformer.config.num_inference_steps)
+    def __init__(self, model: Path, steps: int):
+        self.pipeline, self.settings = small_pipeline(model, steps)
+        self.at_once = self.pipeline.transformer.config.sample_frames
 
     @property
     def ways(self) -> dict[str, Callable[[Conditions], np.ndarray]]:
         """From conditions to frames, uint8 `[F, H, W, 3]`."""
-        return {"ours": self.ours, "one frame": self.one_frame}
+        ways = {"ours": self.ours, "one frame": self.one_frame}
+        trained = self.pipeline.transformer.config.held_latents
+        return ways | ({"all held": self.all_held} if trained else {})
+
+    def all_held(self, conditions: Conditions) -> np.ndarray:
+        planned = partial(plan_windows, blended=0)
+        with mock.patch("inference_server.poseanything.sampling.pipeline.plan_windows", planned):
+            return self.ours(conditions)
 
     def ours(self, conditions: Conditions) -> np.ndarray:
         return self.pipeline.sample(conditions, settings=self.settings)[0]
@@ -149,9 +167,10 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=12)
     parser.add_argument("--frames", type=int, default=65, help="1 + 4 n")
     parser.add_argument("--steps", type=int, default=0, help="default: the checkpoint's")
+    parser.add_argument("--model", type=Path, default=FROM_NOISE, help="default: the one of the tests")
     parser.add_argument("--pictures", type=Path, help="folder for the truth and what is made, side by side")
     arguments = parser.parse_args()
-    maker = Maker(arguments.steps)
+    maker = Maker(arguments.model, arguments.steps)
     seams = maker.seams(arguments.frames)
     rows: dict[str, list[dict[str, float]]] = {name: [] for name in maker.ways}
     for clip in films(arguments.clips, arguments.frames):

@@ -1,7 +1,9 @@
 """The loop: it learns, it goes on exactly after a kill, and what ends it is said in a sentence."""
 
+import dataclasses
 import json
 
+import cv2
 import numpy as np
 import pytest
 
@@ -13,10 +15,11 @@ from inference_server.poseanything.models.linear_vae import AutoencoderLinear  #
 from inference_server.poseanything.models.streaming_vae import encode_frames  # noqa: E402
 from inference_server.poseanything.models.transformer import PoseAnythingTransformer3DModel  # noqa: E402
 from inference_server.synthesis.clips import ClipSettings, make_clip  # noqa: E402
-from inference_server.synthesis.pool import Pool  # noqa: E402
+from inference_server.synthesis.pool import Pool, camera_poses  # noqa: E402
 from inference_server.training.beginning import initialise  # noqa: E402
 from inference_server.training.errors import TrainingError  # noqa: E402
 from inference_server.training.objective import (  # noqa: E402
+    Batch,
     Objective,
     predict,
     release_weights,
@@ -142,7 +145,7 @@ def test_the_last_thing_exported_loads_as_any_checkpoint(make, tmp_path):
     "changes",
     [
         {"part_masks": "none"},
-        {"part_masks": "mixed"},
+        {"part_masks": "mixed", "camera_poses": 0.5},
         {"part_masks": "whole", "distilled_steps": 4},
         {"part_masks": "known", "trainable": "lora", "lora_rank": 4},
     ],
@@ -246,6 +249,39 @@ def test_a_bridge_starts_at_the_draft_and_ends_at_its_answer(pool, vae):
     assert clean_error.item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_some_examples_go_on_from_clean_frames_which_teach_nothing(pool, vae):
+    """A model that is right about the frames that are made has no loss, whatever it says of those it is
+    given; these are clean and at timestep 0."""
+    config = PoseAnythingTransformer3DModel(**TINY | {"held_latents": 2, "prediction_type": "sample"}).config
+    clean = torch.randn(64, 24, 5, 2, 2)
+    batch, counts = Batch(clean, torch.zeros_like(clean), torch.zeros(64, 1, 8)), []
+
+    def right(noisy, timestep, *conditions, **options):
+        given = timestep == 0
+        counts.extend(given.sum(1).tolist())
+        assert torch.equal(noisy.movedim(1, 2)[given], clean.movedim(1, 2)[given])
+        return (torch.where(given[:, None, :, None, None], 7.0, clean),)
+
+    right.config = config
+    objective = Objective(config, held_share=0.5)
+    loss, clean_error = objective.loss(right, batch, torch.Generator().manual_seed(0))
+    assert loss == clean_error == 0 and set(counts) == {1, 2, 3} and 20 < counts.count(1) < 44
+    wrong = Objective(config, held_share=0.5)
+    right = lambda noisy, timestep, *conditions, **options: (clean + 1,)  # noqa: E731
+    right.config = config
+    assert wrong.loss(right, batch, torch.Generator().manual_seed(0))[0] == pytest.approx(1)
+
+
+def test_a_pose_of_the_camera_moves_with_the_background():
+    clip = next(clip for clip in map(make_clip, range(50)) if clip.request.camera_motion is not None)
+    drawn, path = camera_poses(clip.request), clip.request.camera_motion
+    still = camera_poses(dataclasses.replace(clip.request, camera_motion=None))
+    assert (still == still[0]).all() and still.any()
+    for frame in (0, 8, 16):
+        moved = cv2.warpPerspective(drawn[0], path[frame].astype(float), drawn[0].shape[::-1])
+        assert np.corrcoef(moved.ravel(), drawn[frame].ravel())[0, 1] > 0.5, frame
+
+
 def test_a_loss_that_is_no_number_ends_it_in_a_sentence(make):
     trainer = make()
     trainer.save()
@@ -278,12 +314,34 @@ def test_a_damaged_checkpoint_is_named(make):
         trainer.run()
 
 
+def test_a_loss_that_is_no_number_is_gone_back_from_at_half_the_rate(make):
+    trainer = make(learning_rate_halvings=1)
+    trainer.save()
+    whole, train, lost = weights(trainer), trainer._train, []
+
+    def once(batch, progress):
+        loss, clean_error = train(batch, progress)
+        if trainer.step == 2 and not lost:
+            lost.append(1)
+            return loss * float("nan"), clean_error
+        return loss, clean_error
+
+    trainer._train = once
+    trainer.run()
+    assert trainer.step == 6 and trainer.learning_rate == SETTINGS["learning_rate"] / 2
+    assert "half the learning rate" in "".join(line.get("note", "") for line in trainer.lines)
+    assert any(not torch.equal(value, whole[name]) for name, value in weights(trainer).items())
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_papers_stages_are_settings(stage, tmp_path):
     file = tmp_path / "run.toml"
     file.write_text(f'stage = "{stage}"\nsteps = 7\n')
     settings = TrainingSettings.read(file)
-    assert settings.steps == 7 and settings.loss_weights == "release"
+    assert settings.steps == 7
+    assert (settings.loss_weights == "release") == (
+        stage != "bridge"
+    )  # a bridge is trained at its start most
     assert (settings.trainable == "part_attention") == (stage == "parts")
 
 

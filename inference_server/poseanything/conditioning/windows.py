@@ -46,23 +46,25 @@ class Window:
         return [1.0] * (1 + self.held) + fade + [0.0] * new
 
 
-def plan_windows(latent_frames: int, at_once: int, overlap: int = OVERLAP_LATENTS) -> list[Window]:
+def plan_windows(
+    latent_frames: int, at_once: int, overlap: int = OVERLAP_LATENTS, blended: int | None = None
+) -> list[Window]:
     """Windows of at most `at_once` latent frames (3 at least), frame 0 included, as equal in length as can
     be.
 
     Args:
         latent_frames: of the whole clip.
-        overlap: latent frames that neighbours share, at most half of a window; the first half of them is
-            held, the others are blended.
+        overlap: latent frames that neighbours share, at most half of a window.
+        blended: the last of these, which fade into each other while those before are held; by default half.
     """
     later, room = latent_frames - 1, max(at_once - 1, 2)
     overlap = max(1, min(overlap, room // 2))
     count = 1 if later <= room else 1 - (room - later) // (room - overlap)
     length, longer = divmod(later + (count - 1) * overlap, count)
+    blended = overlap // 2 if blended is None else min(blended, overlap - 1)
     windows, start = [], 1
     for number in range(count):
         stop = start + length + (number < longer)
-        blended = overlap // 2 if number else 0
-        windows.append(Window(start, stop, overlap - blended if number else 0, blended))
+        windows.append(Window(start, stop, overlap - blended, blended) if number else Window(start, stop))
         start = stop - overlap
     return windows
