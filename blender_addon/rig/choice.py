@@ -431,12 +431,14 @@ class Choice:
     def _lies_within_parent(self, bone: int) -> bool:
         """Whether a bone lies along its parent from one place to another, as twist bones do."""
         skeleton, parent = self._skeleton, int(self._anatomy.parents[bone])
+        if not self._trusted:
+            return self._flesh_lies_within(bone, parent)
         length = self._own[parent]
         ends = [skeleton.heads[c] for c in self._anatomy.children[parent] if c != bone and self._goes_on(c)]
         end = ends[0] if ends else skeleton.tails[parent]
         axis = end - skeleton.heads[parent]
         span = float(axis @ axis)
-        if span <= 0 or not self._trusted or length <= 0:
+        if span <= 0 or length <= 0:
             return False
         for point in (skeleton.heads[bone], skeleton.tails[bone]):
             along = float((point - skeleton.heads[parent]) @ axis) / span
@@ -444,6 +446,22 @@ class Choice:
             if not -0.05 <= along <= 1.05 or off > 0.1 * length:
                 return False
         return True
+
+    def _flesh_lies_within(self, bone: int, parent: int) -> bool:
+        """Whether a bone's flesh lies along that of its parent, not beyond it: so it is with twist bones,
+        whose tails may be an importer's guess."""
+        skin, head = self._skin, self._skeleton.heads[parent]
+        mine, whole = (skin.points[skin.owners == one] - head for one in (bone, parent))
+        if len(mine) < 3 or len(whole) < 3:
+            return False
+        axis = whole.mean(axis=0)
+        axis /= max(np.linalg.norm(axis), 1e-12)
+        low, high = np.percentile(whole @ axis, (2, 98))
+        thick = np.percentile(np.linalg.norm(whole - (whole @ axis)[:, None] * axis, axis=1), 95)
+        along, room = mine @ axis, 0.05 * (high - low)
+        off = np.linalg.norm(mine - along[:, None] * axis, axis=1)
+        inside = (along >= low - room) & (along <= high + room) & (off <= 1.1 * thick)
+        return bool(inside.mean() > 0.9)
 
     def _alike(self, bone: int, other: int) -> bool:
         """Whether two bones are of one make: mirror images, or siblings of one size."""

@@ -224,8 +224,9 @@ def _thin_out(skeleton: Skeleton, index: dict[str, int], pieces: list[_Flesh]):
             total = np.bincount(vertex, weight, len(chosen))
             shares += np.bincount(bone, area[vertex] * weight / total[vertex], len(index))
             owned = np.full(len(chosen), -1, np.int64)
-            order = np.argsort(weight, kind="stable")
-            owned[vertex[order]] = bone[order]  # of a vertex written several times the strongest stays
+            # Of a vertex written several times the last stays: the strongest, of equal ones the parent.
+            order = np.lexsort((-bone, weight))
+            owned[vertex[order]] = bone[order]
         known = owned >= 0
         owners.append(owned[known])
         points.append(piece.points[chosen][known])

@@ -5,8 +5,6 @@ from __future__ import annotations
 import bpy
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from mathutils import Vector
 
 from tests.addon.rigs import LEGGED, add_camera, export, flesh, make_armature, watch
@@ -248,90 +246,6 @@ def test_a_rope_of_more_bones_than_labels_is_drawn_over_its_whole_length(clean_s
     ]
     assert min(p.x for p in rest) == pytest.approx(0, abs=1e-4)
     assert max(p.x for p in rest) == pytest.approx(6, abs=1e-4)
-
-
-# Any rig, spoilt in any way
-
-
-def branch(draw, bones, parent, head, length, depth):
-    """Grow a chain of bones from a place, with branches."""
-    direction = np.array([draw(st.floats(-1, 1)) for _ in range(3)])
-    direction[draw(st.integers(0, 2))] += 2
-    direction /= np.linalg.norm(direction)
-    for _ in range(draw(st.integers(1, 3))):
-        name = f"bone{len(bones)}"
-        tail = head + direction * length
-        bones[name] = (tuple(head), tuple(tail), parent)
-        if depth and draw(st.booleans()):
-            branch(draw, bones, name, tail, length * 0.8, depth - 1)
-        parent, head = name, tail
-
-
-@st.composite
-def skeletons(draw):
-    bones = {}
-    branch(draw, bones, "", np.array([0.0, 0.0, 1.0]), 0.5, 2)
-    return bones
-
-
-SPOILS = ("guessed tails", "empty groups", "controls", "names", "corrective", "scale")
-
-
-def spoil(bones, how, draw):
-    """The bones as an importer or a rigger leaves them; what is added moves no flesh or next to none."""
-    names, extra = list(bones), {}
-    if "guessed tails" in how:
-        scale = draw(st.sampled_from((0.02, 30.0)))
-        bones = {n: (h, tuple(np.array(h) + (np.array(t) - h) * scale), p) for n, (h, t, p) in bones.items()}
-    if "controls" in how:
-        head, tail, _ = bones[names[-1]]
-        extra |= {
-            f"extra_{i}": (tuple(np.array(tail) + i + 1), tuple(np.array(tail) + i + 1.2), "")
-            for i in range(3)
-        }
-        extra["extra_root"] = ((0, 0, 0), (0, 0, 0.3), "")
-        first = names[0]
-        bones[first] = (*bones[first][:2], "extra_root")
-    if "corrective" in how:
-        chosen = draw(st.sampled_from(names))
-        head = np.array(bones[chosen][0])
-        extra["extra_fix"] = (tuple(head + 0.01), tuple(head + 0.03), chosen)
-    return {**extra, **bones} if "controls" in how else {**bones, **extra}, list(extra)
-
-
-@settings(max_examples=15, deadline=None)
-@given(st.data(), skeletons(), st.sets(st.sampled_from(SPOILS), max_size=4))
-def test_what_moves_visible_flesh_is_drawn_and_nothing_else(addon, data, bones, how):
-    bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=False)
-    real = list(bones)
-    spoilt, extra = spoil(dict(bones), how, data.draw)
-    rig, shape = make_armature("Rig", spoilt), make_armature("Shape", bones)
-    mesh = flesh(shape)
-    mesh.modifiers[0].object = mesh.parent = rig
-    bpy.data.objects.remove(shape)
-    if "empty groups" in how:
-        for name in extra:
-            mesh.vertex_groups.new(name=name)
-    if "names" in how:
-        for number, name in enumerate(real):
-            rig.data.bones[name].name = f"{'クソ骨zq'[number % 3 :]}{number:02}"
-            real[number] = f"{'クソ骨zq'[number % 3 :]}{number:02}"
-    if "scale" in how:
-        rig.scale = (0.01,) * 3
-    bpy.context.view_layer.update()
-    for bone in real:
-        swing(rig, bone, axis=0, angle=0.4, frames=3)
-    corners = np.array([rig.matrix_world @ bone.head_local for bone in rig.data.bones if bone.name in real])
-    size = np.linalg.norm(np.ptp(corners, axis=0)) + (0.01 if "scale" in how else 1)
-    distance = 2.5 * float(size)
-    add_camera(corners.mean(axis=0), direction=(1, -1, 0.5), distance=distance, clip_start=distance / 100)
-    clip = export([rig])
-    subject = next(iter(module("rig.subjects").find_subjects([rig], {rig: watch(rig, frames=3)})))
-    bones_drawn = {bone for limb in subject.choice.limbs for bone in limb.bones}
-    assert bones_drawn == set(real)
-    assert {limb.name for limb in clip.pose.limbs} <= set(real)
-    # Labels cover what is rendered, and every pixel of the flesh has the label of a limb.
-    assert (clip.first_labels > 0).any() and all((labels > 0).any() for labels in clip.part_maps)
 
 
 def test_what_is_said_of_every_bone_begins_with_what_becomes_of_it(clean_scene):
