@@ -156,6 +156,19 @@ def test_a_second_animal_is_not_taken_along_when_they_touch():
     assert (truth & other).any() and iou(masks[-1], truth[-1]) > 0.7
 
 
+def test_dark_legs_are_found_and_shadows_left():
+    """Both are darker than the ground; colours alone take either both or neither."""
+    frames, truth = lizard(17)
+    legs = truth & (np.arange(HEIGHT) > 76)[:, None]
+    frames[~truth] = frames[~truth][:, :1] * np.float32([0.9, 1.0, 0.7])  # a ground of one hue
+    frames = np.where(legs[..., None], np.uint8([30, 28, 26]), frames)
+    shadow = np.roll(truth, (10, 6), (1, 2)) & ~truth & (np.arange(HEIGHT) > 66)[:, None]
+    frames = np.where(shadow[..., None], (frames * np.float32([0.58, 0.62, 0.64])).astype(np.uint8), frames)
+    prompt = SubjectPrompt(box=box_of(truth[0]))
+    masks = FlowSubjectFinder().find(Clip("shadow", frames, 24.0, prompt), Verdict(True)).masks
+    assert masks[legs].mean() > 0.8 and masks[shadow].mean() < 0.3
+
+
 def test_where_nothing_is_it_says_so(walking):
     still = np.repeat(walking[1][:1], 9, 0)
     with pytest.raises(Dropped, match="moves"):

@@ -11,6 +11,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from ..stages import Clip, Dropped, Subject, SubjectFinder, SubjectPrompt, Verdict
+from .background import Background, Cues
 from .selection import largest_mask
 
 LEAST_PIXELS = 30
@@ -24,10 +25,20 @@ REACH = 0.12
 """How far an outline may move from where flow carried it, as a share of the square root of the area."""
 JUMP = 2.5
 """How much worse than usual flow must explain a frame for the outline to be sought further away."""
+FAR_REACH = 0.4
+"""The same where it is known that what is there is not the ground."""
 FIRST_PRIOR = 0.3
 PRIOR = 2.0
 """How much a place within the mask counts beside its colour, in units of log likelihood: of a first guess,
 and of one that flow carried on."""
+DIFFERS, MOVES, STANDS = 6.0, 0.5, 3.0
+"""In the same units: that a pixel differs from the bare ground, moves as the subject, or as the ground."""
+COARSE = 0.6
+"""The scale at which masks are found first, to see from them what lies behind."""
+BAND = 2.5
+"""Pixels around an outline within which it is moved to where the picture changes."""
+CONTRAST = 12.0
+"""In CIELAB of 8 bits: where the two sides differ less, an outline stays."""
 
 
 @dataclass
@@ -50,12 +61,29 @@ class FlowSubjectFinder(SubjectFinder):
             raise Dropped(
                 "No single thing moves against the background; say where the subject is by a box or a click."
             )
-        small = follow(frames, first, clip.watch)
+        small = find_masks(frames, first, _may_be(clip.prompt, *size), clip.watch)
         masks = np.zeros(clip.frames.shape[:3], bool)
         for mask, found in zip(masks, small):
             if found.any():
                 mask[:] = _scaled(found, width, height)
         return Subject(masks, verdict.category or clip.prompt.text)
+
+
+def _may_be(prompt: SubjectPrompt, width: int, height: int) -> np.ndarray:
+    """bool [H, W]: where a prompt leaves the subject to be in the first frame."""
+    if prompt.mask is not None:
+        return _scaled(np.asarray(prompt.mask, bool), width, height)
+    may = np.ones((height, width), bool)
+    if prompt.box is not None:
+        low, high = _corners(prompt.box, width, height)
+        may[:] = False
+        may[low[1] : high[1], low[0] : high[0]] = True
+    return may
+
+
+def _corners(box: tuple, width: int, height: int) -> np.ndarray:
+    """int [2, 2]: a box's first corner and the one behind its last, in pixels."""
+    return np.round(np.array(box).reshape(2, 2).clip(0, 1) * (width, height)).astype(int)
 
 
 def _says_where(prompt: SubjectPrompt) -> bool:
@@ -80,7 +108,7 @@ def find_mask(frame: np.ndarray, prompt: SubjectPrompt, iterations: int = 6) -> 
         return mask
     corners = np.array([width, height])
     if prompt.box is not None:
-        low, high = np.round(np.array(prompt.box).reshape(2, 2).clip(0, 1) * corners).astype(int)
+        low, high = _corners(prompt.box, width, height)
         if (high - low < 2).any():
             raise Dropped("The subject's box is empty; give left, top, right and bottom.")
         trimap = np.full((height, width), cv2.GC_BGD, np.uint8)
@@ -106,13 +134,22 @@ def find_mask(frame: np.ndarray, prompt: SubjectPrompt, iterations: int = 6) -> 
     return mask
 
 
-def _refined(frame: np.ndarray, mask: np.ndarray, apart: np.ndarray) -> np.ndarray:
+def _refined(frame: np.ndarray, mask: np.ndarray, apart: np.ndarray, cues: Cues | None = None) -> np.ndarray:
     """A first mask without what has the colours around it more than its own, such as the grass between legs,
     and with what it left out."""
     for _ in range(3):
         if mask.any():
-            mask = _fit(frame, _Colours(frame, mask).evidence(frame), mask, apart, prior=FIRST_PRIOR)
+            evidence = _weighed(_Colours(frame, mask, cues).evidence(frame), cues)
+            mask = _fit(frame, evidence, mask, apart, cues, prior=FIRST_PRIOR)
     return mask
+
+
+def _weighed(colours: np.ndarray, cues: Cues | None) -> np.ndarray:
+    """Colours with what lies behind, in log likelihood; where the ground is known, colours count less."""
+    if cues is None:
+        return colours
+    moves = MOVES * cues.moves.clip(0, 1) + STANDS * cues.moves.clip(-1, 0)
+    return (1 - np.abs(cues.differs)) * colours + DIFFERS * cues.differs + moves
 
 
 def _around_clicks(frame: np.ndarray, trimap: np.ndarray) -> np.ndarray:
@@ -186,24 +223,65 @@ def _camera(first: np.ndarray, other: np.ndarray) -> np.ndarray | None:
     return None if affine is None or inliers.mean() < 0.5 else affine.astype(np.float32)
 
 
+def find_masks(
+    frames: list[np.ndarray],
+    first: np.ndarray,
+    may: np.ndarray,
+    watch: Callable[[str, int], None] = lambda stage, frames: None,
+) -> list[np.ndarray]:
+    """The mask of every frame, bool [H, W], from a guess of the first.
+
+    Masks are found three times: coarsely by colours and flow; then, as it is seen by them what lies behind
+    the subject, with that in mind, coarsely and at the whole size.
+
+    Args:
+        may: bool [H, W], where the subject may be in the first frame; a guess that covers all of that is
+            taken as it is.
+        watch: called with "subject" and the frames done.
+    """
+    height, width = first.shape
+    done = 0
+
+    def count(stage: str, _: int) -> None:
+        nonlocal done
+        done += 1
+        watch(stage, max(done // 3, 1))
+
+    small = max(round(COARSE * width), 16), max(round(COARSE * height), 16)
+    coarse = [cv2.resize(frame, small, interpolation=cv2.INTER_AREA) for frame in frames]
+    given = bool((first == may).all())
+    masks = follow(coarse, _scaled(first, *small), watch=count)
+    for images in (coarse, frames):
+        height, width = images[0].shape[:2]
+        behind = Background(images, [_scaled(mask, width, height) for mask in masks])
+        begin = _scaled(first if given else masks[0], width, height)
+        if not given:
+            begin = _refined(images[0], begin, ~_scaled(may, width, height), behind.cues(0))
+        masks = follow(images, begin, behind, count)
+    return masks
+
+
 def follow(
     frames: list[np.ndarray],
     first: np.ndarray,
+    behind: Background | None = None,
     watch: Callable[[str, int], None] = lambda stage, frames: None,
 ) -> list[np.ndarray]:
     """The mask of every frame, bool [H, W]: carried on by optical flow, then fitted to the picture by what is
-    known of the subject's colours. What has its colours and is not joined to it, as a second animal, is
-    carried along as well, so that the two stay apart when they touch. From the frame on in which the subject
-    is lost, masks are empty."""
+    known of the subject's colours, and of what lies behind it. What has its colours and is not joined to it,
+    as a second animal, is carried along as well, so that the two stay apart when they touch. From the frame
+    on in which the subject is lost, masks are empty."""
     dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     height, width = first.shape
     grid = np.stack(np.meshgrid(np.arange(width), np.arange(height)), 2).astype(np.float32)
-    colours = _Colours(frames[0], first)
+    cues = behind and behind.cues(0)
+    colours = _Colours(frames[0], first, cues)
     masks, last = [first], cv2.cvtColor(frames[0], cv2.COLOR_RGB2GRAY)
     misses: list[float] = []
-    others = _others(_along_edges(frames[0], colours.evidence(frames[0])), first, np.zeros_like(first))
-    for frame in frames[1:]:
-        watch("subject", len(masks))
+    evidence = _weighed(colours.evidence(frames[0]), cues)
+    others = _others(_along_edges(frames[0], evidence), first, np.zeros_like(first))
+    for number, frame in enumerate(frames[1:], 1):
+        watch("subject", number)
         grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
         if np.count_nonzero(masks[-1]) < LEAST_PIXELS:
             masks.append(np.zeros_like(first))
@@ -217,10 +295,11 @@ def follow(
         was = cv2.remap(last, back, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         misses.append(float(cv2.absdiff(was, grey)[carried].mean()) if carried.any() else 0.0)
         jump = misses[-1] > JUMP * max(float(np.median(misses)), 2)
-        evidence = colours.evidence(frame)
-        mask = _fit(frame, evidence, carried, apart, 3 * REACH if jump else REACH)
+        cues = behind and behind.cues(number)
+        evidence = _weighed(colours.evidence(frame), cues)
+        mask = _fit(frame, evidence, carried, apart, cues, 3 * REACH if jump else REACH)
         others = _others(_along_edges(frame, evidence), mask, apart)
-        colours.learn(frame, mask)
+        colours.learn(frame, mask, cues)
         masks.append(mask)
         last = grey
     return masks
@@ -244,13 +323,13 @@ class _Colours:
 
     BINS, FADE, KEPT = 24, 0.9, 0.5
 
-    def __init__(self, frame: np.ndarray, mask: np.ndarray):
-        self._first = self._count(frame, mask)
+    def __init__(self, frame: np.ndarray, mask: np.ndarray, cues: Cues | None = None):
+        self._first = self._count(frame, mask, cues)
         self._recent = self._first.copy()
 
-    def learn(self, frame: np.ndarray, mask: np.ndarray) -> None:
+    def learn(self, frame: np.ndarray, mask: np.ndarray, cues: Cues | None = None) -> None:
         if mask.any():
-            self._recent = self.FADE * self._recent + (1 - self.FADE) * self._count(frame, mask)
+            self._recent = self.FADE * self._recent + (1 - self.FADE) * self._count(frame, mask, cues)
 
     def evidence(self, frame: np.ndarray) -> np.ndarray:
         """float32 [H, W]: the logarithm of the ratio, within -3 and 3."""
@@ -258,11 +337,14 @@ class _Colours:
         ratio = np.log((subject + 1e-5) / (around + 1e-5)).clip(-3, 3).astype(np.float32)
         return ratio.ravel()[self._places(frame)]
 
-    def _count(self, frame: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    def _count(self, frame: np.ndarray, mask: np.ndarray, cues: Cues | None) -> np.ndarray:
         """[2, bins, bins, bins] shares of the colours on the subject and in a ring around it."""
         reach = max(round(np.sqrt(np.count_nonzero(mask))), 4)
         ring = cv2.dilate(mask.astype(np.uint8), _disc(reach)).astype(bool)
         ring &= ~cv2.dilate(mask.astype(np.uint8), _disc(2)).astype(bool)
+        if cues is not None:  # what is sure to be one is not counted as the other
+            ring &= cues.differs <= 0.5
+            mask = mask & (cues.differs >= -0.5) & (cues.moves >= -0.5)
         places, shares = self._places(frame), []
         for area in (mask, ring):
             counts = np.bincount(places[area], minlength=self.BINS**3).reshape((self.BINS,) * 3)
@@ -281,6 +363,7 @@ def _fit(
     evidence: np.ndarray,
     carried: np.ndarray,
     apart: np.ndarray,
+    cues: Cues | None = None,
     share: float = REACH,
     prior: float = PRIOR,
 ) -> np.ndarray:
@@ -288,13 +371,38 @@ def _fit(
     root of its area at most, but not over what lies nearer to `apart`."""
     if not carried.any():
         return carried
-    reach = max(share * np.sqrt(np.count_nonzero(carried)), 2)
+    side = np.sqrt(np.count_nonzero(carried))
+    reach = max(share * side, 2)
     inside = _signed_distance(carried)
     belief = _along_edges(frame, evidence + prior * (inside / reach).clip(-1, 1))
-    mask = (belief > 0) & (inside > -reach)
+    near = inside > -reach
+    if cues is not None:
+        near |= (cues.differs > 0) & (inside > -FAR_REACH * side)
+    mask = (belief > 0) & near
     if apart.any():
         mask &= inside > _signed_distance(apart)
-    return _without_specks(_touching(mask, carried))
+    mask = _without_specks(_touching(mask, carried))
+    return mask if cues is None else _sharpened(frame, mask)
+
+
+def _sharpened(frame: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The mask with its outline where a pixel's colour is half that of the subject and half that of what is
+    beside it."""
+    if not mask.any():
+        return mask
+    lab = cv2.cvtColor(frame, cv2.COLOR_RGB2LAB).astype(np.float32)
+    inside = _signed_distance(mask)
+    means = []
+    for weight in (np.where(inside > 1.5, 1, 0.05) * mask, inside < -1.5):
+        weight = weight.astype(np.float32)
+        total = cv2.GaussianBlur(weight, (0, 0), 3) + 1e-6
+        means.append(cv2.GaussianBlur(lab * weight[..., None], (0, 0), 3) / total[..., None])
+    own, other = means
+    across = own - other
+    contrast = (across**2).sum(-1)
+    share = ((lab - other) * across).sum(-1) / np.maximum(contrast, 1e-6)
+    told = (np.abs(inside) <= BAND) & (contrast > CONTRAST**2)
+    return _without_specks(np.where(told, share > 0.5, mask))
 
 
 def _signed_distance(mask: np.ndarray) -> np.ndarray:
