@@ -24,7 +24,7 @@ class Follower:
     or has other bones: then limbs have to be chosen anew."""
 
     def __init__(self, scene: bpy.types.Scene, view: SceneCamera | Viewport, clip: ExportedClip):
-        self._scene = scene.session_uid
+        self._scene, self._camera = scene.session_uid, 0
         self._view, self._limbs, self._parts = view, clip.pose.limbs, clip.pose.parts
         self._subjects = clip.subjects
         self._backdrop = Backdrop(clip.projector.lenses[0], clip.projector.fit)
@@ -64,8 +64,11 @@ class Follower:
     def rebind(self) -> None:
         """Undo has made new objects of all: find them by what stays."""
         objects = {obj.session_uid: obj for obj in bpy.data.objects}
+        if self._camera:
+            self._view = SceneCamera(objects.get(self._camera))
+        there = not self._camera or self._camera in objects
         found = [_found(subject, uids, objects) for subject, uids in zip(self._subjects, self._uids)]
-        self.whole = bool(found) and all(subject is not None for subject in found)
+        self.whole = there and bool(found) and all(subject is not None for subject in found)
         if self.whole:
             chosen, self._subjects = self._chosen, tuple(found)
             self._bind()
@@ -73,7 +76,9 @@ class Follower:
 
     def remember(self) -> None:
         """Before undo: note by what the objects are found again."""
+        own = self._view.camera if isinstance(self._view, SceneCamera) else None
         try:
+            self._camera = own.session_uid if own is not None else 0
             self._uids = [
                 (subject.armature.session_uid, [obj.session_uid for obj in subject.instancers])
                 for subject in self._subjects

@@ -22,8 +22,9 @@ from ..request.view import find_view
 from ..shared.address import Address
 from ..shared.engines import EngineDescription, check_live
 from ..shared.messages import GenerationRequest, LiveOpen
+from ..texts import say
 from ..times import ClipTimes, frame_rate
-from ..view import clip_size
+from ..view import SceneCamera, clip_size
 from .follower import Follower
 
 REHEARSED = 7
@@ -53,16 +54,27 @@ def live_engine(name: str) -> EngineDescription:
     return engines[0]
 
 
-def picture_of(context, settings) -> tuple:
-    """What the first frame's picture depends on, as far as the settings say. Raises `ExportError`."""
+def _camera_of(scene: bpy.types.Scene, name: str) -> bpy.types.Object | None:
+    """A camera by its name, None for the scene's. Raises `ExportError`."""
+    if not name:
+        return None
+    if (camera := scene.objects.get(name)) is None:
+        raise ExportError(say("The camera {name} is gone; switch Live off here.", name=name))
+    return camera
+
+
+def picture_of(context, settings, camera: str = "") -> tuple:
+    """What the first frame's picture depends on, as far as the settings say; `camera` is the name of one that
+    is not the scene's. Raises `ExportError`."""
     scene, render = context.scene, context.scene.render
-    camera = scene.camera if settings.view == "CAMERA" else None
+    own = _camera_of(scene, camera)
+    seen = own or (scene.camera if settings.view == "CAMERA" else None)
     return (
         frame_range(scene, settings)[0],
         clip_size(scene, settings.long_side, 2),
         render.pixel_aspect_x / render.pixel_aspect_y,
-        settings.view,
-        camera.session_uid if camera is not None else 0,
+        settings.view if own is None else "CAMERA",
+        seen.session_uid if seen is not None else 0,
         settings.first_frame_source,
         settings.first_frame_path if settings.first_frame_source == "PICTURE" else "",
         alignment_of(settings),
@@ -70,14 +82,16 @@ def picture_of(context, settings) -> tuple:
 
 
 def open_session(
-    context, settings, known: Opened | None, interactive: bool
+    context, settings, known: Opened | None, interactive: bool, camera: str = ""
 ) -> Generator[ExportStep, None, Opened]:
     """Step by step: what opens a live session. One that is `known` is followed on: its armatures stay, and
-    its picture where that still shows what it should. Raises `ExportError`."""
+    its picture where that still shows what it should. `camera` is the name of one that is not the scene's.
+    Raises `ExportError`."""
     scene = context.scene
     engine = live_engine(settings.engine_name)
-    rehearsal, view = _rehearsal(scene, settings, engine), find_view(context, settings)
-    of = picture_of(context, settings)
+    rehearsal, own = _rehearsal(scene, settings, engine), _camera_of(scene, camera)
+    view = SceneCamera(own) if own is not None else find_view(context, settings)
+    of = picture_of(context, settings, camera)
     armatures = known.follower.carriers if known is not None else find_subjects(context, settings)
     with tempfile.TemporaryDirectory(prefix="poseanything-") as scratch:
         path = Path(scratch, "live.png")
@@ -128,10 +142,10 @@ def _engine_and_look(settings, engine: EngineDescription) -> tuple:
     return settings.engine_name, look_of(settings, engine)
 
 
-def outdated(context, settings, opened: Opened) -> str:
+def outdated(context, settings, opened: Opened, camera: str = "") -> str:
     """Why a session has to be opened anew, "" where it has not: "scene", or "picture" where that is to be
     rendered again, which is the user's to ask for. Raises `ExportError`."""
-    if picture_of(context, settings) != opened.of:
+    if picture_of(context, settings, camera) != opened.of:
         return "picture" if settings.first_frame_source == RENDER else "scene"
     now = _engine_and_look(settings, live_engine(settings.engine_name))
     same = now == opened.engine_and_look and not opened.follower.limbs_changed()

@@ -38,7 +38,8 @@ def _decode(message: LivePicture, pixels: np.ndarray) -> bool:
 class Picture:
     """`width` and `height` are 0 while there is none."""
 
-    def __init__(self):
+    def __init__(self, name: str = IMAGE):
+        self._name = name
         self.width = self.height = 0
         self._pixels: np.ndarray | None = None
         self._texture: gpu.types.GPUTexture | None = None
@@ -65,8 +66,8 @@ class Picture:
 
     def clear(self) -> None:
         """Give up what is kept. The image stays, for the editors that show it."""
-        self.__init__()
-        image = bpy.data.images.get(IMAGE)
+        self.__init__(self._name)
+        image = bpy.data.images.get(self._name)
         if image is not None:
             image.buffers_free()
         decoded = bpy.data.images.get(DECODED)
@@ -77,13 +78,13 @@ class Picture:
         """Bring the latest picture into the image; not to be called while anything is drawn."""
         if self._filled:
             return
-        image = bpy.data.images.get(IMAGE)
+        image = bpy.data.images.get(self._name)
         if image is None or tuple(image.size) != (self.width, self.height):
             if image is not None and image.users == 0:
                 bpy.data.images.remove(image)
                 image = None
             if image is None:
-                image = bpy.data.images.new(IMAGE, self.width, self.height)
+                image = bpy.data.images.new(self._name, self.width, self.height)
             elif tuple(image.size) != (self.width, self.height):
                 image.scale(self.width, self.height)
         elif image.users == 0:

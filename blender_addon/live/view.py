@@ -1,4 +1,7 @@
-"""The live view itself: on, off, and what Blender's doings mean to it.
+"""The live views themselves: on, off, and what Blender's doings mean to them.
+
+There is one for the scene's camera, whichever that is, and one for each camera that a 3D view has of its own
+(*Local Camera*); they are on and off by themselves.
 
 Handlers read the pose whenever Blender has evaluated the scene, which never waits for anybody: the client's
 thread sends the latest one, and a timer brings its picture. While it is off there are neither handlers nor a
@@ -30,12 +33,15 @@ CHECK = 0.5
 
 
 class Live:
-    """`sentence` says what keeps it from showing pictures, "" where nothing does; `stale` whether the first
+    """What one camera sees; `camera` is its name where a 3D view has it of its own, "" for the scene's.
+
+    `sentence` says what keeps it from showing pictures, "" where nothing does; `stale` whether the first
     frame is to be made anew, which the user asks for. `latency` is how many seconds lay between the last
     pose and its picture, and `note` is the engine's."""
 
-    def __init__(self):
-        self.picture = Picture()
+    def __init__(self, camera: str = ""):
+        self.camera = camera
+        self.picture = Picture(f"{IMAGE} {camera}".strip())
         self._close()
 
     def _close(self) -> None:
@@ -65,7 +71,7 @@ class Live:
             raise ExportError("The server was stopped; switch Live on again.")
         if self.on:
             self._client.close_live(self.session)
-        else:
+        elif not all_on():
             handlers.add(_HANDLERS)
         self._close()
         self.opened, self._client = opened, client
@@ -75,14 +81,16 @@ class Live:
 
     def end(self, sentence: str = "") -> None:
         """Switch it off; nothing of it runs from then on."""
-        if self.on:
+        was_on = self.on
+        if was_on:
             self._client.close_live(self.session)
-            handlers.remove(_HANDLERS)
         self._close()
         self.picture.clear()
         self.sentence = sentence
-        if bpy.app.timers.is_registered(_tick):
-            bpy.app.timers.unregister(_tick)
+        if was_on and not all_on():
+            handlers.remove(_HANDLERS)
+            if bpy.app.timers.is_registered(_tick):
+                bpy.app.timers.unregister(_tick)
         redraw()
 
     # What happens in the scene
@@ -112,8 +120,11 @@ class Live:
         if self._client is None:
             return False
         shown = False
-        answers = [*self._answers, *self._client.poll_live()]
-        answers = [answer for answer in answers if answer.session == self.session]
+        for answer in self._client.poll_live():
+            for live in all_on():
+                if live.session == answer.session:
+                    live._answers.append(answer)
+        answers = self._answers
         latest = max((answer.number for answer in answers if isinstance(answer, LivePicture)), default=0)
         self._answers = []
         for answer in answers:
@@ -159,7 +170,7 @@ class Live:
         if not self.opened.follower.is_of(context.scene):
             return False
         try:
-            why = outdated(context, settings, self.opened)
+            why = outdated(context, settings, self.opened, self.camera)
         except ExportError as error:
             self.sentence = str(error)
             return False
@@ -170,11 +181,27 @@ class Live:
         return why == "scene"
 
 
-_live = Live()
+_lives: dict[str, Live] = {"": Live()}
 
 
-def get() -> Live:
-    return _live
+def get(camera: str = "") -> Live:
+    """The live view of a camera by its name, "" for the scene's."""
+    if camera not in _lives:
+        _lives[camera] = Live(camera)
+    return _lives[camera]
+
+
+def of(context) -> Live:
+    """The live view of what a 3D view looks through."""
+    space = context.space_data
+    if space is None or space.type != "VIEW_3D" or not space.use_local_camera:
+        return get()
+    own = space.camera
+    return get(own.name if own is not None and own != context.scene.camera else "")
+
+
+def all_on() -> list[Live]:
+    return [live for live in _lives.values() if live.on]
 
 
 def redraw() -> None:
@@ -185,28 +212,30 @@ def redraw() -> None:
             if area.type == "VIEW_3D":
                 shown = space.region_3d.view_perspective == "CAMERA"
             else:
-                shown = area.type == "IMAGE_EDITOR" and space.image is not None and space.image.name == IMAGE
+                image = space.image if area.type == "IMAGE_EDITOR" else None
+                shown = image is not None and image.name.startswith(IMAGE)
             if shown:
                 area.tag_redraw()
 
 
 def _tick() -> float | None:
     try:
-        if _live.poll():
+        if any([live.poll() for live in all_on()]):
             redraw()
-        if not _live.on:
-            return None
         _refresh()
     except Exception as error:  # a timer that raises is never called again
         log.exception("The live view failed")
-        _live.end(
-            say(
-                "Live has a fault ({error}); the system console has the details for a bug report.",
-                error=error,
+        for live in all_on():
+            live.end(
+                say(
+                    "Live has a fault ({error}); the system console has the details for a bug report.",
+                    error=error,
+                )
             )
-        )
+    lives = all_on()
+    if not lives:
         return None
-    return WAITING if _live._sent else RESTING
+    return WAITING if any(live._sent for live in lives) else RESTING
 
 
 def _refresh() -> None:
@@ -219,31 +248,36 @@ def _refresh() -> None:
     if session.get().exporting is not None:
         return
     with bpy.context.temp_override(window=windows[0]):
-        if _live.check(bpy.context):
+        changed = next((live for live in all_on() if live.check(bpy.context)), None)
+        if changed is not None:
             with session.get().bridge.parked() as still:
                 if still and bpy.ops.poseanything.refresh_live.poll():
-                    bpy.ops.poseanything.refresh_live("INVOKE_DEFAULT", anew=False)
+                    bpy.ops.poseanything.refresh_live("INVOKE_DEFAULT", anew=False, camera=changed.camera)
 
 
 @persistent
 def _after_change(scene, depsgraph) -> None:
-    _live.follow(scene, depsgraph)
+    for live in all_on():
+        live.follow(scene, depsgraph)
 
 
 @persistent
 def _before_undo(*_) -> None:
-    _live.opened.follower.remember()
+    for live in all_on():
+        live.opened.follower.remember()
 
 
 @persistent
 def _after_undo(scene, *_) -> None:
-    _live.opened.follower.rebind()
-    _live.follow(scene, bpy.context.evaluated_depsgraph_get())
+    for live in all_on():
+        live.opened.follower.rebind()
+        live.follow(scene, bpy.context.evaluated_depsgraph_get())
 
 
 @persistent
 def _before_load(*_) -> None:
-    _live.end()
+    for live in all_on():
+        live.end()
 
 
 _HANDLERS = {
@@ -262,4 +296,7 @@ def register() -> None:
 
 
 def unregister() -> None:
-    _live.end()
+    for live in all_on():
+        live.end()
+    _lives.clear()
+    _lives[""] = Live()

@@ -3,48 +3,50 @@
 from __future__ import annotations
 
 import bpy
-from bpy.props import BoolProperty
+from bpy.props import BoolProperty, StringProperty
 
 from ..live import view
-from ..live.opening import open_session
+from ..live.opening import Opened, open_session
 from .serving import await_server
 from .stepped import RangeOperator
 
 
-def steps(context, known, interactive):
+def steps(context, live: view.Live, known: Opened | None, interactive: bool):
     """Step by step: a live session, opened; the last value is what opens it."""
     yield from await_server(context)
-    return (yield from open_session(context, context.scene.poseanything, known, interactive))
+    return (yield from open_session(context, context.scene.poseanything, known, interactive, live.camera))
 
 
 class POSEANYTHING_OT_live(RangeOperator, bpy.types.Operator):
     bl_idname = "poseanything.live"
     bl_label = "Live"
     bl_description = (
-        "Show the picture of the pose as it is now over the camera view, while you pose, scrub or play"
+        "Show the picture of the pose as it is now over the camera view, while you pose, scrub or play. Each "
+        "3D view that has a camera of its own has a live view of its own"
     )
     bl_options = {"INTERNAL"}
 
     @classmethod
     def poll(cls, context):
-        return view.get().on or super().poll(context)
+        return view.of(context).on or super().poll(context)
 
     def invoke(self, context, event):
-        if view.get().on:
+        if view.of(context).on:
             return self.execute(context)
         return super().invoke(context, event)
 
     def execute(self, context):
-        if view.get().on:
-            view.get().end()
+        if view.of(context).on:
+            view.of(context).end()
             return {"FINISHED"}
         return super().execute(context)
 
     def steps(self, context):
-        return steps(context, None, self.interactive)
+        self._live = view.of(context)
+        return steps(context, self._live, None, self.interactive)
 
     def finish(self, context, opened):
-        view.get().begin(opened)
+        self._live.begin(opened)
         return {"FINISHED"}
 
 
@@ -59,16 +61,18 @@ class POSEANYTHING_OT_refresh_live(RangeOperator, bpy.types.Operator):
     anew: BoolProperty(
         name="Anew", description="Make the first frame anew in any case", default=True, options={"SKIP_SAVE"}
     )
+    camera: StringProperty(options={"HIDDEN", "SKIP_SAVE"})
 
     @classmethod
     def poll(cls, context):
-        return view.get().on and super().poll(context)
+        return bool(view.all_on()) and super().poll(context)
 
     def steps(self, context):
-        return steps(context, None if self.anew else view.get().opened, self.interactive)
+        self._live = view.get(self.camera) if self.camera else view.of(context)
+        return steps(context, self._live, None if self.anew else self._live.opened, self.interactive)
 
     def finish(self, context, opened):
-        view.get().begin(opened)
+        self._live.begin(opened)
         return {"FINISHED"}
 
 

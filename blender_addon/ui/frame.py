@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
+import bpy
 import gpu
 import numpy as np
 from gpu_extras.batch import batch_for_shader
@@ -36,12 +37,18 @@ def clip_fit(context) -> Fit | None:
     return fit(*SceneCamera().frame_size(context.scene), planned.width, planned.height)
 
 
+def looked_through(context) -> bpy.types.Object | None:
+    """The camera of a 3D view: one of its own, or the scene's."""
+    space = context.space_data
+    own = space is not None and space.type == "VIEW_3D" and space.use_local_camera
+    return space.camera if own else context.scene.camera
+
+
 def camera_box(context) -> Box | None:
     """The camera's frame; None where the view looks through no camera."""
-    space, region_3d = context.space_data, context.region_data
+    region_3d, camera = context.region_data, looked_through(context)
     if region_3d is None or region_3d.view_perspective != "CAMERA":
         return None
-    camera = space.camera if space.use_local_camera else context.scene.camera
     if camera is None or camera.type != "CAMERA":
         return None
     corners = np.array(camera.data.view_frame(scene=context.scene))

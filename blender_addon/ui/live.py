@@ -17,7 +17,7 @@ _handle: object | None = None
 
 
 def _draw_switch(self, context) -> None:
-    live = view.get()
+    live = view.of(context)
     row = self.layout.row(align=True)
     row.alert = bool(live.on and live.sentence)
     row.operator("poseanything.live", text="Live", icon="REC" if live.on else "PLAY", depress=live.on)
@@ -34,7 +34,7 @@ class POSEANYTHING_PT_live(bpy.types.Panel):
     page = "live"
 
     def draw(self, context):
-        layout, settings, live = self.layout, context.scene.poseanything_shown, view.get()
+        layout, settings, live = self.layout, context.scene.poseanything_shown, view.of(context)
         layout.operator("poseanything.help", icon="QUESTION").page = self.page
         layout.use_property_split = True
         layout.use_property_decorate = False
@@ -65,7 +65,7 @@ class POSEANYTHING_PT_live(bpy.types.Panel):
 
 def _draw_picture() -> None:
     """Beneath gizmos and above all that Blender draws of the scene."""
-    context, live = bpy.context, view.get()
+    context, live = bpy.context, view.of(bpy.context)
     if not live.on or not live.opened.follower.is_of(context.scene):
         return
     live.fetch(drawing=True)

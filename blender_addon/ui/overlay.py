@@ -73,7 +73,7 @@ def _draw_skeleton(context, box: Box, placed: Fit, by_part: bool) -> None:
     """The pose of this frame as it will be sent, in the weight in which the model is shown it. Where nothing
     has changed since the last redraw, what was drawn is drawn again."""
     global _drawn
-    settings = context.scene.poseanything
+    settings, camera = context.scene.poseanything, frame.looked_through(context)
     key = (
         box,
         placed,
@@ -81,6 +81,7 @@ def _draw_skeleton(context, box: Box, placed: Fit, by_part: bool) -> None:
         limbs.changes,
         context.scene.frame_current_final,
         context.scene.session_uid,
+        camera.session_uid if camera is not None else 0,
         settings.pose_look,
         settings.subjects,
         _video_key(context.scene) if settings.pose_source == "VIDEO" else None,
@@ -149,7 +150,7 @@ def current_pose(context, placed: Fit) -> PoseSequence | None:
     if found is None:
         return None
     depsgraph = context.evaluated_depsgraph_get()
-    projector = Projector([SceneCamera().lens(context.scene, depsgraph)], placed)
+    projector = Projector([SceneCamera(frame.looked_through(context)).lens(context.scene, depsgraph)], placed)
     joints = found.sampler.sample(depsgraph)[None]
     return draw_pose(found.sampler, found.subjects, joints, projector, found.limbs, found.parts)
 

@@ -116,6 +116,57 @@ def test_what_was_opened_is_opened_anew_when_it_changes(live, monkeypatch):
     assert not view().opened.follower.whole
 
 
+def test_a_view_with_a_camera_of_its_own_has_its_own_live_view(live):
+    """Two cameras at once: each is on, drawn, undone, opened anew and off by itself."""
+    views, own = module("live.view"), live.camera.copy()
+    own.data = live.camera.data.copy()
+    own.name, own.location.x = "Side", 6.0
+    live.collection.objects.link(own)
+    bpy.context.view_layer.update()
+    [window] = bpy.context.window_manager.windows
+    area = window.screen.areas[0]
+    area.type = "VIEW_3D"
+    space = area.spaces.active
+    space.use_local_camera, space.camera = True, own
+    region = next(region for region in area.regions if region.type == "WINDOW")
+    with bpy.context.temp_override(window=window, area=area, region=region):
+        assert views.of(bpy.context) is not view() and not views.of(bpy.context).on
+        assert bpy.ops.poseanything.live() == {"FINISHED"}
+        side = views.of(bpy.context)
+    assert side.on and view().on and side.camera == "Side"
+    first, second = view()._number, side._number
+
+    def both_are_drawn():
+        for one in views.all_on():
+            one.poll()
+        return not view()._sent and not side._sent and view()._number > first and side._number > second
+
+    bpy.data.objects["Rig"].location.x += 1.0
+    bpy.context.view_layer.update()
+    wait_for(both_are_drawn)
+    assert colour() == pose_now()
+    assert (view().picture._pixels[0, 0] != side.picture._pixels[0, 0]).any(), "seen from two sides"
+    assert {image.name for image in bpy.data.images} >= {"PoseAnything Live", "PoseAnything Live Side"}
+    first, second = view()._number, side._number
+    views._before_undo()
+    bpy.data.objects["Rig"].location.x += 1.0
+    bpy.context.view_layer.update()
+    views._after_undo(live)
+    wait_for(both_are_drawn)
+    session = side.session
+    bpy.ops.poseanything.refresh_live(anew=False, camera="Side")
+    wait_for(lambda: [one.poll() for one in views.all_on()] and side.ready)
+    assert side.session != session
+    with bpy.context.temp_override(window=window, area=area, region=region):
+        bpy.ops.poseanything.live()
+    space.use_local_camera = False
+    assert view().on and not side.on, "the other goes on"
+    following = handlers()
+    view().end()
+    assert handlers() == [count - 1 for count in following], "the last takes the handlers along"
+    assert not bpy.app.timers.is_registered(views._tick)
+
+
 def test_undo_goes_on_and_another_file_ends_it(live):
     number = view()._number
     view_module = module("live.view")
