@@ -308,7 +308,7 @@ class Bridge:
         now = time.monotonic()
         for job in self._tasks():
             if job.state == WAITING and now - job.began > PATIENCE:
-                message = say(
+                message: str = say(
                     "No server answers at {address}; start it in the Server panel and try again.",
                     address=client.address,
                 )

@@ -78,8 +78,9 @@ class WeightsFetch:
 
     def _follow(self, process: subprocess.Popen) -> None:
         """In a thread of its own."""
+        assert process.stdout is not None and process.stderr is not None
         complaints: list[str] = []
-        reader = threading.Thread(target=lambda: complaints.extend(process.stderr), daemon=True)
+        reader = threading.Thread(target=complaints.extend, args=(process.stderr,), daemon=True)
         reader.start()
         for line in process.stdout:
             try:

@@ -20,9 +20,9 @@ WIDTH = 420
 def draw_parts(layout, engine: EngineDescription) -> None:
     """Each part of an engine's weights: whether it is there, how large it is, under which licence."""
     for part in engine.weights:
-        row = layout.split(factor=0.64)
+        row = layout.split(factor=0.67)
         row.label(
-            text=tell("{part}, {size}", part=say(part.label), size=gigabytes(part.bytes)),
+            text=tell("{part}, {size:.0f} GB", part=say(part.label), size=part.bytes / 1e9),
             icon="CHECKMARK" if part.present else "X",
         )
         button = row.operator("wm.url_open", text=part.licence or tell("License?"), translate=False)

@@ -40,7 +40,7 @@ def draw_takes(layout, context) -> None:
         _draw_item(layout, context, kept, item)
     row = layout.row(align=True)
     row.operator("poseanything.add_take", icon="ADD")
-    row.operator("poseanything.clean_up_takes", icon="BRUSH_DATA")
+    row.operator("poseanything.clean_up_takes", text="Clean Up", icon="BRUSH_DATA")
 
 
 def _draw_item(layout, context, kept, item) -> None:
