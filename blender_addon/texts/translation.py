@@ -7,6 +7,7 @@ text that means two things has a second entry with the context of one of them, (
 from __future__ import annotations
 
 import inspect
+import sys
 
 import bpy
 
@@ -70,7 +71,9 @@ def _table(texts: dict[str | tuple[str, str], str]) -> dict[tuple[str, str], str
 def register() -> None:
     for kind in _KINDS:
         for cls in kind.__subclasses__():
-            if cls.__module__.startswith(_PACKAGE):
+            # An extension that was installed over an older one finds that one's classes too.
+            home = sys.modules.get(cls.__module__) if cls.__module__.startswith(_PACKAGE) else None
+            if getattr(home, cls.__name__, None) is cls:
                 in_context(cls)
     bpy.app.translations.register(_PACKAGE, {code: _table(texts) for code, texts in LANGUAGES.items()})
 

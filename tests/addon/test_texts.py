@@ -65,3 +65,12 @@ def test_texts_are_shown_in_the_user_s_language(addon, monkeypatch):
     assert translation.shown(failed.message) == "noch 0:05: Bild 3 von 9", (
         "a message keeps what it was made of"
     )
+
+
+def test_classes_of_an_extension_that_was_installed_over_are_left_alone(addon):
+    translation, stale = module("texts.translation"), {"gone": "SomethingThatIsNoLonger()"}
+    place = {"__module__": f"{addon.__name__}.settings", "__annotations__": stale}
+    kept = type("Stale", (bpy.types.PropertyGroup,), place)
+    translation.unregister()
+    translation.register()
+    assert kept.__annotations__ == {"gone": "SomethingThatIsNoLonger()"}
