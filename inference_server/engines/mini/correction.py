@@ -15,8 +15,9 @@ from ...poseanything.conditioning.conditions import Conditions, LatentGrid
 from ...poseanything.conditioning.subject_crop import crop_poses, find_crops
 from ...poseanything.sampling.request import SamplingRequest
 
-STRENGTH = 0.7
-"""Of what the model changes: it is less sure of itself on pictures that nobody drew."""
+BENT, FLOWN = 0.7, 0.3
+"""Shares of what the model changes: in drafts that are bent by the bones, as all were that it was trained
+on, and in those that are drawn from where the scene says that surfaces are."""
 
 
 class Correction:
@@ -62,14 +63,15 @@ class Correction:
             conditions, Guidance(), request.seed, config["num_inference_steps"], {}
         )
 
-    def corrected(self, place: int, made: np.ndarray) -> np.ndarray:
+    def corrected(self, place: int, made: np.ndarray, share: float) -> np.ndarray:
         """uint8 [H, W, 3]: a draft, and what the model changed at the small size scaled up to it.
 
         Args:
             place: of the frame among these, from 0 on.
             made: uint8, what the model made of it.
+            share: how much of the change is taken, from 0 to 1.
         """
-        change = STRENGTH * (made.astype(np.float32) - self.small[place + 1])
+        change = share * (made.astype(np.float32) - self.small[place + 1])
         size = self._crop.width, self._crop.height
         change = cv2.resize(change, size, interpolation=cv2.INTER_CUBIC) * self._crop.weights(*self._full)
         picture = self.drafts[place].copy()

@@ -53,10 +53,11 @@ class MiniEngine(PoseAnythingEngine):
         self, request: GenerationRequest, cancelled: Callable[[], bool]
     ) -> Generator[Progress | Preview | Picture, None, str]:
         from ..draft.clip import Clip
-        from .correction import Correction
+        from .correction import BENT, FLOWN, Correction
 
         clip, config = Clip(request), cast(dict[str, Any], self._runner.config())
         first, at_once, total = clip.frame(0), config["sample_frames"] - 1, request.num_frames
+        share = FLOWN if clip.surface is not None else BENT
         yield Picture(0, first)
         for start in range(1, total, at_once):
             frames = range(start, min(start + at_once, total))
@@ -71,5 +72,7 @@ class MiniEngine(PoseAnythingEngine):
             for event in self.make(correction.request, cancelled):
                 if isinstance(event, Picture) and 0 < event.index <= len(drafts):
                     place = event.index - 1
-                    yield Picture(frames[place], correction.corrected(place, event.image))
+                    still = drafts[place] is first  # which is then known to be true
+                    image = first if still else correction.corrected(place, event.image, share)
+                    yield Picture(frames[place], image)
         return " ".join([NOTE, *clip.notes])
