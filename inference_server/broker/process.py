@@ -68,10 +68,11 @@ class WorkerProcess:
         environment: Mapping[str, str],
         live: bool = False,
         ray: str = "",
+        silence: float = 15.0,
     ):
         """Start a process that offers `engines`, for clips or for `live` sessions, with `environment` beside
-        this one's own; with `ray` it runs them in the Ray cluster of this address. `on_exit` is called, in
-        another thread, when it ended.
+        this one's own; with `ray` it runs them in the Ray cluster of this address, and ends when nothing is
+        heard from there for `silence` seconds. `on_exit` is called, in another thread, when it ended.
 
         Raises one of `CANT_START` where the system lacks something for it now.
         """
@@ -92,7 +93,8 @@ class WorkerProcess:
         try:
             self.socket.bind(f"ipc://{path}" if local else "tcp://127.0.0.1:*")
             self._on_exit = on_exit
-            order = {"engines": dict(engines), "token": token, "folder": folder, "live": live, "ray": ray}
+            order = {"engines": dict(engines), "token": token, "folder": folder, "live": live}
+            order |= {"ray": ray, "silence": silence}
             self._process = self._start(order, environment)
             try:
                 threading.Thread(target=self._watch, daemon=True).start()

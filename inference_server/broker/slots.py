@@ -182,6 +182,7 @@ class Crew:
                 self._on_exit,
                 slot.environment,
                 ray=self._settings.ray,
+                silence=0.8 * self._settings.hung_timeout,  # before it seems to hang itself
             )
         except CANT_START as error:
             slot.failed_starts += 1

@@ -33,8 +33,6 @@ log = logging.getLogger(__name__)
 
 AHEAD = 4
 """How many messages an actor gets ahead of what is taken."""
-SILENCE = 12.0
-"""Seconds after which an actor that does not answer counts as lost."""
 PATIENCE = 10.0
 """Seconds in which a cluster must answer."""
 
@@ -92,10 +90,12 @@ def _plain(parts: Sequence) -> list[bytes]:
 
 
 class _Pulse:
-    """Asks the actor for signs of life, from a thread of its own, and ends this process without them."""
+    """Asks the actor for signs of life, from a thread of its own, and ends this process after `silence`
+    seconds without them."""
 
-    def __init__(self, ask: Callable[[], bytes]):
-        self._ask, self._latest, self._at = ask, ask(), time.monotonic()
+    def __init__(self, ask: Callable[[], bytes], silence: float):
+        self._ask, self._silence = ask, silence
+        self._latest, self._at = ask(), time.monotonic()
         threading.Thread(target=self._beat, daemon=True).start()
 
     def _beat(self) -> None:
@@ -108,8 +108,8 @@ class _Pulse:
             self._at = time.monotonic()
 
     def __call__(self) -> bytes:
-        if time.monotonic() - self._at > SILENCE:
-            _give_up(f"no sign of life for {SILENCE:.0f} s")
+        if time.monotonic() - self._at > self._silence:
+            _give_up(f"no sign of life for {self._silence:.0f} s")
         return self._latest
 
 
@@ -147,7 +147,8 @@ def main(settings: Mapping[str, Any]) -> None:
     actor = ray.remote(EngineActor).options(**options).remote(settings["engines"])
     try:
         welcome = ray.get(actor.welcome.remote())  # waits until a node has room for it
-        link = Link(settings["address"], settings["token"], _Pulse(lambda: ray.get(actor.vitals.remote())))
+        pulse = _Pulse(lambda: ray.get(actor.vitals.remote()), settings["silence"])
+        link = Link(settings["address"], settings["token"], pulse)
         while True:
             if (item := link.wait()) is not None:
                 _make(ray, actor, item, link)

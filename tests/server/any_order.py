@@ -3,7 +3,8 @@ unasked, each frame is delivered once in effect, and what a client was told to b
 
 The broker and its store are the real ones, on a real folder; sockets, processes and the threads beside the
 loop are stood in for, so that a second holds hundreds of steps. What a stalled disk has not done yet is lost
-in a kill, and a full one takes nothing. Kills of real processes are in `store_kills` and the benchmark endurance.
+in a kill, and a full one takes nothing. Kills of real processes are in `store_kills` and the benchmark
+endurance.
 """
 
 from __future__ import annotations

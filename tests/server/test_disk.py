@@ -1,4 +1,4 @@
-"""A disk that is full in the middle of each write, or takes nothing: one sentence, and nothing else is lost."""
+"""A disk that is full in the middle of a write, or takes nothing: one sentence, and nothing else is lost."""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""Engines in a Ray cluster: two nodes in one machine, of which one is lost in the middle of a job."""
+"""Engines in a Ray cluster: two nodes in one machine. An actor hangs, a node is lost in the middle of jobs."""
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 
@@ -11,6 +13,7 @@ from shared.messages import Cancelled, Done, Frame, Progress
 
 from .client import ROOT, ServerProcess, request
 from .engines import ENGINES
+from .processes import wait_for_end
 
 pytest.importorskip("ray", reason="Ray is not installed")
 psutil = pytest.importorskip("psutil")
@@ -47,7 +50,9 @@ def test_a_cluster_serves_as_this_machine_does_and_outlives_a_node(nodes):
         cwd=ROOT,
     )
     assert asked.stdout.split()[-1] == "2", "one worker for each node without cards"
-    with ServerProcess(ENGINES, ray=cluster.address, workers=2, cancel_grace=60.0) as server:
+    with ServerProcess(
+        ENGINES, ray=cluster.address, workers=2, cancel_grace=60.0, hung_timeout=8.0
+    ) as server:
         with server.client() as client:
             for name in ("a", "b"):
                 client.send(request(name, "plain", num_frames=1000, engine_options={"pause": 0.1}))
@@ -63,14 +68,21 @@ def test_a_cluster_serves_as_this_machine_does_and_outlives_a_node(nodes):
             client.cancel("a")
             client.ending("a")
 
+            os.kill(survivor, signal.SIGSTOP)
+            for name in ("e", "f"):  # on both, as neither has told by then that it hangs
+                client.send(request(name, "plain", num_frames=10, engine_options={"pause": 0.1}))
+            for name in ("e", "f"):
+                assert int((client.of(Done, job=name) or [client.ending(name)])[0].note) != survivor
+            wait_for_end(survivor)  # else it would keep the place of the next
+
             for name in ("c", "d"):
                 client.send(request(name, "plain", num_frames=30, engine_options={"pause": 0.1}))
             for name in ("c", "d"):
                 client.wait_for(Frame, job=name)
             cluster.remove_node(lost, allow_graceful=False)
-            while len(client.of(Done)) < 3:
+            while len(client.of(Done)) < 5:
                 client.receive()
-            for done in client.of(Done)[1:]:
+            for done in client.of(Done)[3:]:
                 assert on_node(head, int(done.note))
                 assert [frame.index for frame in client.of(Frame, job=done.job)] == list(range(30))
         assert "Ray cluster was lost" in server.log and "Traceback" not in server.log

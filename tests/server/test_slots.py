@@ -17,7 +17,7 @@ from inference_server.broker.queue import FairQueue, PendingRequest
 from inference_server.broker.settings import Settings
 from inference_server.broker.slots import MAX_PASSED, Crew, WorkerSlot, choose
 from shared.engines import EngineDescription
-from shared.messages import Cancelled, Done, Frame, Progress
+from shared.messages import Cancelled, Done, Frame, Progress, Status, StatusRequest
 
 from .client import ServerProcess, request
 from .engines import ENGINES
@@ -174,6 +174,23 @@ def test_two_workers_make_two_jobs_at_once_and_each_is_cancelled_within_a_step(s
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_several_seeds_of_one_shot_are_made_side_by_side(server):
+    """Also where the model is loaded in one place alone."""
+    with server.client() as client:
+        client.send(request("loads it", "slow"))
+        client.ending("loads it")
+        for seed in (1, 2):
+            options = {"engine_options": {"pause": 0.05}, "num_frames": 1000}
+            client.send(request(f"seed {seed}", "slow", seed=seed, **options))
+        for seed in (1, 2):
+            client.wait_for(Frame, job=f"seed {seed}")
+        client.send(StatusRequest())
+        assert {each.job for each in client.wait_for(Status).workers} == {"seed 1", "seed 2"}
+        for seed in (1, 2):
+            client.cancel(f"seed {seed}")
+            assert isinstance(client.ending(f"seed {seed}"), Cancelled)
+
+
 def test_one_workers_death_leaves_the_others_at_work(server):
     with server.client() as client:
         client.send(request("who", "plain"))
