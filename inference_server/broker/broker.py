@@ -7,6 +7,7 @@ sessions in `live`.
 
 from __future__ import annotations
 
+import gc
 import logging
 import socket
 import time
@@ -51,7 +52,7 @@ from .store import JobStore
 log = logging.getLogger(__name__)
 
 MESSAGES_PER_TURN = 100
-TURN = 0.01
+TURN = 0.005
 """Seconds after which clients are heard no further in one turn."""
 FORGET_AFTER = 3600.0
 """Seconds of silence after which nothing is kept of a client; its jobs stay."""
@@ -122,6 +123,8 @@ class Broker:
     def run(self, on_ready: Callable[[str], None]) -> None:
         """Serve until `stop`; `on_ready` gets the address once a worker is ready. Raises `ServerError`."""
         announced = False
+        gc.collect()
+        gc.freeze()  # looking through all modules for what is not needed any more would hold up everybody
         try:
             while not (self._stopping or self._finished):
                 self._turn()

@@ -50,7 +50,7 @@ MAX_DEATHS_OF_SERVERS = 3
 """Where the server itself ended each time, which may have had other reasons."""
 FRAMES_AT_ONCE = 8
 """Read from the store for one client before others are looked after."""
-TOLD_PER_TURN = 100
+TOLD_PER_TURN = 25
 """Clients that are told the places of their jobs in one turn of the loop."""
 ON_OFFER = 3600.0
 """Seconds for which a server that was just started keeps even what should be dropped by its age."""
