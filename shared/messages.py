@@ -43,7 +43,8 @@ MAX_FILMED_BYTES = 48 << 20
 PIECE_BYTES = 64 << 10
 """A message to the server that is larger goes in pieces."""
 FORMATS = ("png", "jpeg", "raw")
-CODES = ("invalid", "version", "engine", "memory", "worker", "full", "unknown", "internal")
+CODES = ("invalid", "version", "engine", "memory", "worker", "full", "unknown", "elsewhere", "internal")
+"""Why something failed; "elsewhere": it has not, another program of the user's goes on with it."""
 MAX_LISTED = 1000
 FLOW_STEPS = 4
 """Steps of a pixel that surface flow is told in."""

@@ -21,6 +21,8 @@ UNASKED = 4 * PIECE_BYTES
 """Bytes of a stream that may be sent before the server has asked for more."""
 WINDOW = 16 * PIECE_BYTES
 """Bytes that a server asks for beyond what it has."""
+OFTEN = 2 * PIECE_BYTES
+"""It asks again after so many more, so that a client on a slow line hears that it is there."""
 
 
 class Sender:
@@ -110,7 +112,7 @@ class Assembly:
     @property
     def hungry(self) -> bool:
         """Whether it is time to ask for more."""
-        return self.granted < self.total and len(self._data) + WINDOW // 2 >= self.granted
+        return self.granted < self.total and len(self._data) + WINDOW - OFTEN >= self.granted
 
     def grant(self) -> More:
         """Ask for more."""

@@ -60,8 +60,10 @@ log = logging.getLogger(__name__)
 
 HEARTBEAT = 2.0
 """Seconds between two Hellos."""
-SILENCE = 30.0
-"""Seconds without any message after which a connection counts as broken."""
+SILENCE = 120.0
+"""Seconds without any message after which a connection counts as broken; slow lines take long for a frame."""
+PING, NO_BYTES = 10_000, 30_000
+"""Milliseconds after which a silent connection is tried, and given up when not a byte comes."""
 AWAKE = 5.0
 """Seconds in which a server must answer after this computer was asleep."""
 MOST_GAPS = 3
@@ -340,6 +342,8 @@ class _Connection:
         dealer.setsockopt(zmq.MAXMSGSIZE, wire.MAX_PART)
         dealer.setsockopt(zmq.RCVHWM, 16)
         dealer.setsockopt(zmq.HANDSHAKE_IVL, 3000)
+        dealer.setsockopt(zmq.HEARTBEAT_IVL, PING)
+        dealer.setsockopt(zmq.HEARTBEAT_TIMEOUT, NO_BYTES)
         dealer.setsockopt(zmq.RECONNECT_IVL, 200)
         dealer.setsockopt(zmq.RECONNECT_IVL_MAX, 3000)
         # Nothing is queued for a server that is not there: a heartbeat must not arrive an hour late.
@@ -663,6 +667,9 @@ class _Connection:
             self._save(message, submission)
         elif isinstance(message, Done):
             self._finish(message)
+        elif isinstance(message, Failed) and message.code == "elsewhere":
+            self.submissions.pop(message.job)  # nothing is over, and the server must not be told that it is
+            self.client._post(message)
         elif isinstance(message, Cancelled):  # by who runs the server; it has forgotten it
             self._end(message)
         elif isinstance(message, messages.ENDINGS):

@@ -62,6 +62,8 @@ class Task:
             self.state, self.stage, self.step, self.total = RUNNING, event.stage, event.step, event.total
             self.deadline = None if event.seconds_left is None else time.monotonic() + event.seconds_left
             self.sentence = event.note or self.sentence
+        elif isinstance(event, Failed) and event.code == "elsewhere":
+            self.state, self.sentence = LEFT, event.message
         elif isinstance(event, Failed):
             self.state, self.sentence = FAILED, event.message
         elif isinstance(event, Cancelled):

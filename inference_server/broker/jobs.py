@@ -217,10 +217,8 @@ class JobDesk:
         if (before := pending.taker) is not None:
             self._frontend.discard(before, pending.job)
             if before is not client and not (before.away or before.gone):
-                reason = "Another program of yours fetches this clip now."
-                self._frontend.send(
-                    before, Failed(job=pending.job, code="invalid", message=reason), keep=False
-                )
+                reason = "Another program of yours fetches this now."
+                self._frontend.send(before, Failed(job=pending.job, code="elsewhere", message=reason))
         pending.taker = client
         self._say(pending, Accepted(job=pending.job))
         pending.sent, pending.told, pending.position = min(message.have, pending.frames), False, None

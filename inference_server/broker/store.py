@@ -101,7 +101,9 @@ class JobStore:
     def __init__(self, folder: Path, quota_bytes: int):
         self.folder, self.quota_bytes = folder, quota_bytes
         try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            folder.mkdir(parents=True, exist_ok=True)
+            if os.name == "posix":
+                folder.chmod(0o700)  # also one that was there
             self._lock = LockedFolder(folder)
         except OSError as error:
             raise ServerError(

@@ -483,7 +483,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.dealer.full = False
         self.turn()
 
-    @rule(seconds=st.sampled_from((0.5, 2.5, 40.0)))
+    @rule(seconds=st.sampled_from((0.5, 2.5, 130.0)))
     def wait(self, seconds):
         self.clock.now += seconds
         self.turn()
@@ -545,7 +545,7 @@ class AnyOrder(RuleBasedStateMachine):
             self.dealer.full = False
             self.begin_to_serve()
             for _ in range(4):
-                self.wait(40.0)
+                self.wait(130.0)
             for _ in range(8):
                 for choice in range(len(self.server.jobs)):
                     if self.server.jobs:

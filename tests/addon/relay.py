@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 
 
 class Relay:
@@ -12,10 +13,12 @@ class Relay:
 
     address: tcp://host:port of the server; its own is the attribute `address`.
 
-    While `down` is true it closes at once what it takes, and counts that in `refused`.
+    While `down` is true it closes at once what it takes, and counts that in `refused`. With a `pace` it
+    carries no more bytes a second either way.
     """
 
-    def __init__(self, address: str):
+    def __init__(self, address: str, pace: float | None = None):
+        self.pace = pace
         host, _, port = address.removeprefix("tcp://").rpartition(":")
         self._server = host, int(port)
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -52,10 +55,11 @@ class Relay:
                 with self._lock:
                     self._ends += [near, far]
                 for source, target in ((near, far), (far, near)):
-                    threading.Thread(target=_carry, args=(source, target), daemon=True).start()
+                    threading.Thread(target=self._carry, args=(source, target), daemon=True).start()
 
-
-def _carry(source: socket.socket, target: socket.socket) -> None:
-    with source, target, contextlib.suppress(OSError):
-        while data := source.recv(65536):
-            target.sendall(data)
+    def _carry(self, source: socket.socket, target: socket.socket) -> None:
+        with source, target, contextlib.suppress(OSError):
+            while data := source.recv(65536 if self.pace is None else 4096):
+                target.sendall(data)
+                if self.pace is not None:
+                    time.sleep(len(data) / self.pace)

@@ -159,6 +159,26 @@ def test_a_laptop_that_slept_asks_at_once(fake_server, talk, tmp_path, monkeypat
     wait_for(lambda: talk.heard("Interrupted", request.job), 10)
 
 
+def test_two_blenders_with_one_file(real_server, talk, tmp_path):
+    """As when it was copied and both are opened: who asks last goes on, and the other ends nothing."""
+    with real_server() as server:
+        first, second = talk(server.address), talk(server.address)
+        options = {"engine": "plain", "engine_options": {"pause": 0.05}}
+        request = first.submit(tmp_path / "one", num_frames=30, **options)
+        wait_for(lambda: first.heard("FramesSaved", request.job))
+        (tmp_path / "two").mkdir()
+        writer = module("takes.writer").TakeWriter(tmp_path / "two", "take", 30)
+        second.client.adopt(request.job, writer, (request.width, request.height))
+        failed = first.ending(request.job)
+        assert failed.code == "elsewhere"
+        job = module("connection.jobs").PoseSearch(id=request.job)
+        job.hear(failed)
+        assert job.state == "LEFT"
+        assert type(second.ending(request.job)).__name__ == "Done" and len(files(tmp_path / "two")) == 30
+        wait_for(lambda: second.heard("Settled", request.job))
+        assert not first.heard("Settled", request.job)
+
+
 @pytest.mark.parametrize("keep", [True, False])
 def test_what_runs_goes_on_without_its_client_or_does_not(real_server, talk, tmp_path, keep):
     with real_server() as server:

@@ -1,4 +1,4 @@
-"""Engines in a Ray cluster of two nodes in one machine: an actor hangs, a node is lost in the middle of jobs."""
+"""Engines in a Ray cluster of two nodes on one machine: an actor hangs, a node is lost in mid-job."""
 
 from __future__ import annotations
 
