@@ -19,6 +19,12 @@ from ..shared.address import Address
 from ..shared.engines import EngineDescription
 from ..texts import say
 
+SHOW_PREFERENCES = (
+    "preferences.addon_show",
+    say("Show Preferences"),
+    (("module", __package__.rpartition(".")[0]),),
+)
+"""The button that leads to address and token."""
 START_PATIENCE = 120.0
 """Seconds that a server started from here may take to start."""
 
@@ -71,9 +77,9 @@ def server_blockers(context) -> list[Finding]:
     try:
         address, token = parse_server(preferences.server(context))
     except ServerError as error:
-        return [_use_this_computer(str(error))]
+        return [Finding(str(error), *SHOW_PREFERENCES)]
     if bridge.link.state == REFUSED:
-        return [Finding(bridge.link.sentence)]
+        return [Finding(bridge.link.sentence, *SHOW_PREFERENCES)]
     if bridge.link.state == CONNECTED:
         return _engine_blockers(context, context.scene.poseanything.engine_name)
     if not address.is_loopback:

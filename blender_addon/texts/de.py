@@ -361,6 +361,7 @@ TEXTS: dict[str | tuple[str, str], str] = {
     "Strength {strength:.1f}": "Stärke {strength:.1f}",
     "Advised: {strength:.1f}": "Empfohlen: {strength:.1f}",
     "Live": "Live",
+    "Show Preferences": "Einstellungen zeigen",
     "Show": "Anzeigen",
     "Limbs": "Glieder",
     "What the first frame shows has changed; refresh it.": "Was der erste Frame zeigt, hat sich geändert; ihn auffrischen.",

@@ -9,7 +9,7 @@ from ..connection.client import CONNECTED, REFUSED
 from ..connection.jobs import duration
 from ..connection.server import ServerError, parse_server
 from ..connection.weights import CHECKING, FAILED, WeightsFetch
-from ..operators.serving import gigabytes, is_here, obstacle
+from ..operators.serving import SHOW_PREFERENCES, gigabytes, is_here, obstacle
 from ..operators.weights import draw_parts
 from ..shared.engines import EngineDescription
 from ..texts import Said, say
@@ -26,6 +26,8 @@ def draw_server(layout, context) -> None:
     row = layout.row()
     row.label(text=shown(_named(state)), icon=light(LAMPS[state]))
     row = row.row(align=True)
+    where, _, values = SHOW_PREFERENCES
+    row.operator(where, text="", icon="PREFERENCES").module = dict(values)["module"]
     if bridge.server.is_up:
         row.operator("poseanything.restart_server", text="", icon="FILE_REFRESH")
         row.operator("poseanything.stop_server", text="Stop", icon="PAUSE")
