@@ -379,6 +379,22 @@ class PoseAnythingVideo(bpy.types.PropertyGroup):
     strip: StringProperty(name="Strip", description="What the strip is known by", options={"HIDDEN"})
     pick: _pick()
     place: _picked_place()
+    skeleton: EnumProperty(
+        name="Skeleton",
+        description="How the subject's skeleton is had in every frame",
+        items=(
+            (
+                "carried",
+                "Carried Along",
+                "The first frame's is carried along and fitted: the same limbs in all frames, for drafts",
+            ),
+            (
+                "medial",
+                "Found Anew",
+                "Each frame's own, as the model was trained with: its limbs are matched, and come and go",
+            ),
+        ),
+    )
     poses: PointerProperty(name="Poses", description="What was found in the video", type=bpy.types.Text)
     search: _search()
     scale: FloatProperty(

@@ -39,6 +39,7 @@ MAX_PICTURE_BYTES = 64 << 20
 MAX_FILMED_FRAMES = 512
 MAX_FILMED_PIXELS = MAX_FILMED_FRAMES * 640 * 384
 MAX_FILMED_BYTES = 48 << 20
+SKELETONS = ("carried", "medial")
 
 PIECE_BYTES = 64 << 10
 """A message to the server that is larger goes in pieces."""
@@ -222,6 +223,8 @@ class PoseRequest(Checked):
     box: (left, top, right, bottom) around the subject in the first frame, as fractions of width and height.
     points, background: [N, 2] fractions: places on the subject, and beside it. Without any of these the
         subject is what moves.
+    skeleton: "carried" is the first frame's, carried along: the same limbs in every frame. "medial" is each
+        frame's own, whose limbs are matched, and come and go.
     """
 
     job: str = declare(JobId)
@@ -230,6 +233,7 @@ class PoseRequest(Checked):
     fps: float = declare(Number(0.01, 1000), label="The frame rate")
     lengths: np.ndarray = declare(Array("int32", (None,), MAX_FILMED_FRAMES), label="The number of frames")
     frames: bytes | memoryview = declare(Blob(MAX_FILMED_BYTES), label="The video")
+    skeleton: str = declare(Choice(SKELETONS), "carried")
     box: np.ndarray | None = declare(Optional(Array("float32", (4,), 4, finite_within=1)), None)
     points: np.ndarray = declare(
         Array("float32", (None, 2), 128, finite_within=1),

@@ -195,6 +195,7 @@ def find_poses(context, of_picture: bool = False) -> Generator[ExportStep, None,
         fps=frame_rate(scene if of_picture else edit),
         lengths=np.array([len(file) for file in files], np.int32),
         frames=b"".join(files),
+        skeleton=video.skeleton,
         **_places(video, of_picture),
     )
     search = current.bridge.find_poses(request)

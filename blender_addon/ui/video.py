@@ -50,6 +50,7 @@ def draw_video(layout, context) -> None:
         row = layout.row(align=True)
         row.operator("poseanything.pick_subject", icon="RESTRICT_SELECT_OFF")
         row.label(text=shown(_said(video.pick, video.place)))
+        layout.prop(video, "skeleton")
         row = layout.row()
         row.scale_y = 1.3
         row.operator("poseanything.find_poses", icon="ARMATURE_DATA")

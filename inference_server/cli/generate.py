@@ -277,7 +277,8 @@ def _request_of_video(args: argparse.Namespace, about: EngineDescription) -> Gen
             args.pose_video,
             read_subject(subject_of(args)),
             make_stage("subject", "flow"),
-            make_stage("skeleton", "medial"),
+            # A picture that is bent needs the same limbs all the time.
+            make_stage("skeleton", "medial" if about.pose_look == "trained" else "carried"),
             begin=args.begin,
             most_frames=args.frames or min(about.max_frames, 81),
             frame_step=about.frame_step,

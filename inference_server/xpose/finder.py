@@ -44,7 +44,7 @@ def best_subject_finder() -> str:
 
 
 class VideoPoseFinder(PoseFinder):
-    """Networks where their weights are, else colours and optical flow; skeletons by `medial`."""
+    """Networks where their weights are, else colours and optical flow; skeletons as is asked."""
 
     @classmethod
     def describe(cls) -> PoseFinderDescription:
@@ -54,7 +54,7 @@ class VideoPoseFinder(PoseFinder):
         started, name = time.monotonic(), best_subject_finder()
         try:
             report("loading", 0, 1)
-            subject, skeleton = make_stage("subject", name), make_stage("skeleton", "medial")
+            subject, skeleton = make_stage("subject", name), make_stage("skeleton", request.skeleton)
             subject.load()
             skeleton.load()
             frames = _read_frames(request, report)

@@ -27,6 +27,7 @@ STAGES = {
     },
     "skeleton": {
         "medial": "inference_server.xpose.skeletons.medial:MedialSkeletoniser",
+        "carried": "inference_server.xpose.skeletons.carried:CarriedSkeletoniser",
         "blumnet": "inference_server.xpose.skeletons.blumnet.stage:BlumNetSkeletoniser",
     },
 }

@@ -9,6 +9,7 @@ pytest.importorskip("webdataset")
 
 from inference_server.xpose.pipeline import identity_changes  # noqa: E402
 from inference_server.xpose.segments import limb_map, segment_counts  # noqa: E402
+from inference_server.xpose.skeletons.carried import CarriedSkeletoniser  # noqa: E402
 from inference_server.xpose.skeletons.matching import match_segments  # noqa: E402
 from inference_server.xpose.skeletons.medial import MedialSkeletoniser, medial_curves  # noqa: E402
 from inference_server.xpose.stages import Clip, Dropped, Subject, SubjectPrompt, Verdict, complexity_of  # noqa: E402
@@ -188,3 +189,22 @@ def test_skeletons_of_a_walk_reach_feet_head_and_tail(walking):
         for side, at in ((1, -18), (-1, -18), (-1, 18), (1, 18)):
             foot = (x + at + side * swing, 62 + 34 * side)
             assert np.linalg.norm(points - foot, axis=1).min() < 6
+
+
+def test_a_carried_skeleton_keeps_its_limbs_on_the_body():
+    frames, masks = lizard(21)
+    curves = CarriedSkeletoniser().trace(frames, masks)
+    assert {len(own) for own in curves} == {len(curves[0])} and len(curves[0]) >= 6
+    lengths = np.array([[np.linalg.norm(np.diff(c, axis=0), axis=1).sum() for c in own] for own in curves])
+    assert (abs(lengths / lengths[0] - 1) < 0.35).all(), "a limb stays as long as it is"
+    points = [np.concatenate(own) for own in curves]
+    inside = [
+        masks[k][p[:, 1].astype(int), p[:, 0].astype(int).clip(0, WIDTH - 1)].mean()
+        for k, p in enumerate(points)
+    ]
+    assert min(inside) > 0.85
+    # The tip of the tail and the nose stay what they are.
+    order = np.argsort(points[0][:, 0])
+    for index, way in ((order[0], -45), (order[-1], 38)):
+        for frame in (5, 10, 20):
+            assert abs(points[frame][index, 0] - (50 + 1.5 * frame + way)) < 8
