@@ -239,6 +239,8 @@ def find_masks(
             taken as it is.
         watch: called with "subject" and the frames done.
     """
+    if len(frames) == 1:
+        return [first]  # nothing moves off what it hides
     height, width = first.shape
     done = 0
 
