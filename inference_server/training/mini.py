@@ -32,6 +32,7 @@ from pathlib import Path
 
 import psutil
 
+from ..poseanything.checkpoints import CheckpointError
 from ..synthesis.clips import ClipSettings
 from ..synthesis.pool import Filling, Pool, bytes_per_clip, wait_for_rows
 from .errors import TrainingError
@@ -98,7 +99,11 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
 def main(words: list[str] | None = None) -> int:
     words = list(sys.argv[1:] if words is None else words)
     options = parse(words)
-    return train_road(options) if options.road else run_all(options, words)
+    try:
+        return train_road(options) if options.road else run_all(options, words)
+    except (TrainingError, CheckpointError) as error:
+        say(str(error))
+        return 1
 
 
 # --- all roads ---
@@ -341,11 +346,7 @@ def train_road(options: argparse.Namespace) -> int:
         say(f"{road}: {json.dumps(brief)}")
 
     trainer = Trainer(folder, settings, transformer, batches, report, ends, checkpointed)
-    try:
-        trainer.run()
-    except TrainingError as error:
-        say(f"{road}: {error}")
-        return 1
+    trainer.run()
     trainer.end()
     return 0
 

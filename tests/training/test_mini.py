@@ -18,6 +18,7 @@ from accelerate import init_empty_weights  # noqa: E402
 
 from inference_server.poseanything.checkpoints import load_transformer, load_vae  # noqa: E402
 from inference_server.poseanything.models.transformer import PoseAnythingTransformer3DModel  # noqa: E402
+from inference_server.training import mini  # noqa: E402
 from inference_server.training.mini import RECIPES, settings_of  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,6 +86,12 @@ def test_it_goes_on_after_a_kill_and_ends_in_time(tmp_path):
     result = json.loads((tmp_path / "out" / "results.json").read_text())["bridge"]
     assert result["history"][-1]["step"] > reached
     assert result["log"][0]["step"] == 1  # of the run that was killed
+
+
+def test_a_road_that_is_not_there_is_named(tmp_path, capsys):
+    assert mini.main(["--output", str(tmp_path), "--roads", "noise,nowhere"]) == 1
+    assert "The settings nowhere can't be read" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
