@@ -9,7 +9,6 @@ from .. import preferences, session
 from ..connection.server import ServerError
 from ..connection.weights import free_space
 from ..shared.engines import EngineDescription
-from ..texts import say
 from ..texts.translation import shown, tell
 from .serving import gigabytes, weights_blockers
 
@@ -22,7 +21,7 @@ def draw_parts(layout, engine: EngineDescription) -> None:
     for part in engine.weights:
         row = layout.split(factor=0.67)
         row.label(
-            text=tell("{part}, {size:.0f} GB", part=say(part.label), size=part.bytes / 1e9),
+            text=tell("{part}, {size:.0f} GB", part=shown(part.label), size=part.bytes / 1e9),
             icon="CHECKMARK" if part.present else "X",
         )
         button = row.operator("wm.url_open", text=part.licence or tell("License?"), translate=False)

@@ -14,7 +14,7 @@ from ..shared.engines import EngineDescription
 from ..shared.pose import PoseSequence
 from ..shared.schema import MessageError
 from ..texts import say
-from ..texts.translation import tell
+from ..texts.translation import shown, tell
 from . import frame
 from .text import paragraph
 
@@ -59,7 +59,7 @@ def _draw_strengths(layout, context, engine: EngineDescription) -> None:
     if guider is None or not guider.needs_camera:
         best = max(knowing, key=lambda one: len(one.parameters))
         paragraph(layout, context, "The guidance that is chosen leaves the camera to the prompt.", "INFO")
-        button = layout.operator("wm.context_set_enum", text=tell("Use {engine}", engine=best.label))
+        button = layout.operator("wm.context_set_enum", text=tell("Use {engine}", engine=shown(best.label)))
         button.data_path = f"scene.{engine_settings.attribute(engine.name)}.{engine_settings.GUIDER}"
         button.value = best.name
         return

@@ -74,6 +74,8 @@ def _draw_state(layout, context, engine: EngineDescription | None) -> None:
 def _draw_obstacle(layout, context, engine: EngineDescription, icon: str) -> None:
     """Why an engine can't be used, and what helps."""
     found = obstacle(context, engine)
+    if session.get().weights.is_running:
+        icon = "INFO"
     paragraph(layout, context, found.sentence, icon, alert=icon == "ERROR")
     if found.operator == "poseanything.get_weights":
         layout.operator(found.operator, icon="IMPORT").engine = engine.name

@@ -96,29 +96,23 @@ class _Main:
         else:
             seconds = sum(planned.times.length for planned in shots) / frame_rate(context.scene)
             asked, made = (sum(each) for each in zip(*((p.times.asked, p.num_frames) for p in shots)))
-            layout.label(
-                text=tell(
-                    "{count} frames, {width} x {height}, {seconds:.1f} s",
-                    count=asked,
-                    width=shots[0].width,
-                    height=shots[0].height,
-                    seconds=seconds,
-                ),
-                icon="SEQUENCE",
+            text = say(
+                "{count} frames, {width} x {height}, {seconds:.1f} s",
+                count=asked,
+                width=shots[0].width,
+                height=shots[0].height,
+                seconds=seconds,
             )
+            paragraph(layout, context, text, "SEQUENCE")
             if len(shots) > 1:
-                layout.label(
-                    text=tell("{count} clips, one for each camera's shot", count=len(shots)), icon="BLANK1"
-                )
+                text = say("{count} clips, one for each camera's shot", count=len(shots))
+                paragraph(layout, context, text, "BLANK1")
             if made > asked:
-                layout.label(
-                    text=tell("{engine} makes {total} of them", engine=engine.short_label, total=made),
-                    icon="BLANK1",
-                )
+                text = say("{engine} makes {total} of them", engine=engine.short_label, total=made)
+                paragraph(layout, context, text, "BLANK1")
         if engine is not None and not engine.neural:
-            layout.label(
-                text=tell("{name}: animatic, no neural network", name=engine.short_label), icon="INFO"
-            )
+            text = say("{name}: animatic, no neural network", name=engine.short_label)
+            paragraph(layout, context, text, "INFO")
         draw_progress(layout, context)
         scene, edit = context.scene, strips.sequencer_scene(context)
         if scene.render.use_sequencer and any(strips.TAKE_ID in strip for strip in strips.all_strips(scene)):

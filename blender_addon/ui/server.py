@@ -76,9 +76,9 @@ def _draw_place(layout, context, bridge: Bridge) -> None:
     column = layout.column(align=True)
     if is_here(context):
         where = bridge.server.address if bridge.server.is_up else address
-        column.label(text=tell("This computer, {address}", address=where), icon="DESKTOP")
+        paragraph(column, context, say("This computer, {address}", address=where), "DESKTOP")
     else:
-        column.label(text=str(address), icon="URL", translate=False)
+        paragraph(column, context, str(address), "URL")
     if token is not None:
         column.label(text="Let in by a token", icon="KEYINGSET")
 
@@ -90,23 +90,23 @@ def _draw_machine(layout, context, bridge: Bridge) -> None:
         paragraph(column, context, bridge.device, "MEMORY")
     for worker in bridge.workers:
         if worker.card_total:
-            text = tell(
+            text = say(
                 "{name}: {used} of {total} in use",
                 name=worker.name,
                 used=gigabytes(worker.card_used),
                 total=gigabytes(worker.card_total),
             )
         elif worker.memory:
-            text = tell("{name}: {used} of memory in use", name=worker.name, used=gigabytes(worker.memory))
+            text = say("{name}: {used} of memory in use", name=worker.name, used=gigabytes(worker.memory))
         else:
             continue
-        column.label(text=text, icon="BLANK1")
+        paragraph(column, context, text, "BLANK1")
 
 
 def _draw_engine(layout, context, engine: EngineDescription) -> None:
     column = layout.column(align=True)
     if engine.ready:
-        column.label(text=engine.label, icon="CHECKMARK", translate=False)
+        paragraph(column, context, engine.label, "CHECKMARK")
     else:
         paragraph(column, context, obstacle(context, engine).sentence, "X")
     if not engine.missing_weights:

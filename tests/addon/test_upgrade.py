@@ -1,4 +1,5 @@
-"""A file that release 0.1.0, before takes had a list of their own, has saved: everything in it is still there."""
+"""A file that the first release saved, before takes had a list of their own: all that is in it is still
+there."""
 
 from __future__ import annotations
 

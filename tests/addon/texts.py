@@ -172,7 +172,7 @@ def described() -> dict[str, str]:
         engine = describe_engine(name)
         options = [*engine.options, *(one for guider in engine.guiders for one in guider.parameters)]
         every = [(part.label, "") for part in engine.weights] + [(engine.summary, engine.runs_on)]
-        every += [(option.group, "") for option in options]
+        every += [(engine.label, "")] + [(option.group, "") for option in options]
         for about in (*engine.guiders, *engine.presets, *options):
             every.append((about.label, about.help))
         for option in options:
