@@ -88,8 +88,7 @@ class Clip:
             self.surface = self._flowing(owners, self.image)
             return None, owners
         alignment = find_alignment(self.image, owners > 0)
-        start = alignment if alignment is not None and alignment.found else None
-        fit = fit_limbs(self.image, owners, self.tracks, start)
+        fit = fit_limbs(self.image, owners, self.tracks, alignment)
         if alignment is not None and not fit.fits:
             self.notes.append(
                 "The first frame's picture does not show the subject in the first pose, so the draft leaves "

@@ -109,18 +109,18 @@ class Fit:
 
 def fit_limbs(image: np.ndarray, owners: np.ndarray, tracks: Tracks, start: Alignment | None) -> Fit:
     """The fit to a picture [H, W, 3] of the subject whose bone + 1 `owners` [H, W] says for each pixel in
-    the first pose. It begins at `start`; None where it stands about where it should."""
+    the first pose. It begins at `start`; None where the whole stands where it should."""
     puppet = _Puppet(image, owners, tracks)
-    if start is not None:
+    if start is not None and start.found:
         puppet.move(start)
-    for turn in range(ROUNDS):
+    for _ in range(ROUNDS):
         puppet.learn()
         off = puppet.off()
         if off < WELL:
             break
-        if off > WHOLE:
+        if moved := start is not None and off > WHOLE:
             puppet.move_whole()
-        if not puppet.bend() and turn:
+        if not puppet.bend() and not moved:
             break
     return puppet.fit()
 
@@ -273,11 +273,13 @@ class _Puppet:
         mine, at = self.below[bone][self.bone], self.placed()
         if mine.sum() < SMALL or (self.look(self.likely, at[mine]) < -OFF).mean() < LIMB:
             return nothing
+        rim, way = (each[self.below[bone][self.rim_bone]] for each in self.placed_rim())
+        if len(rim) and self.along_edges(rim, way).mean() > LIKE:
+            return nothing  # whatever its colours, it is where it should be
         rest, limb = self.mask(at[~mine]), self.mask(at[mine])
         # What the limb covers now of the others' is there too when it is turned away.
         behind = cv2.morphologyEx(rest, cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8)) & limb
         value = np.where(rest > 0, -HIDING, np.where(behind > 0, 0, self.likely))
-        rim, way = (each[self.below[bone][self.rim_bone]] for each in self.placed_rim())
         whose, rim_whose = self.bone[mine], self.rim_bone[self.below[bone][self.rim_bone]]
         at = at[mine]
         hanging = [each for each in self.order if self.parent[each] == bone]

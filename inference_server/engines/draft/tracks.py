@@ -383,8 +383,10 @@ def _fill(points, valid, posed, first, counts, heads, subject, joints):
             these = np.flatnonzero(which.ravel() == number)
             rhs = wanted[these] - system[:, ~missing] @ points[these][:, ~missing, :2]
             left = system[:, missing]
-            solved = np.linalg.solve(left.T @ left, left.T @ rhs)
-            points[np.ix_(these, np.flatnonzero(missing), [0, 1])] = solved
+            # One system for all frames, which is taken apart once.
+            columns = (left.T @ rhs).transpose(1, 0, 2).reshape(left.shape[1], -1)
+            solved = np.linalg.solve(left.T @ left, columns).reshape(left.shape[1], len(these), 2)
+            points[np.ix_(these, np.flatnonzero(missing), [0, 1])] = solved.transpose(1, 0, 2)
 
 
 def _find_drawn(points, valid, posed, first, counts, subject, size):
