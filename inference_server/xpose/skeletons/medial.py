@@ -9,9 +9,18 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt
 from skimage.morphology import skeletonize
 
-from ...poseanything.conditioning.limbs.graph import curve_length, resample, smooth_curve
+from ...poseanything.conditioning.limbs.graph import (
+    Edge,
+    Network,
+    chain_pixels,
+    resample,
+    simplify,
+    smooth_curve,
+)
 from ..stages import Curve, Skeletoniser
-from .graph import Graph
+
+WITHIN_JUNCTION = 1.6
+"""Pixels: shorter curves are steps within the pixels of a junction."""
 
 
 @dataclass
@@ -49,15 +58,15 @@ def medial_curves(mask: np.ndarray, least_branch: float = 0.06, smoothing: float
     shape = _smoothed(mask, smoothing * size)
     # A frame around it lets a subject that the picture cuts off have a branch that leads out of it.
     radius = distance_transform_edt(np.pad(shape, 1, mode="edge"))[1:-1, 1:-1]
-    graph = Graph.of(skeletonize(shape))
-    _prune(graph, radius, least_branch * size)
-    _merge_junctions(graph, radius)
+    net = Network(simplify(chain_pixels(skeletonize(shape)), WITHIN_JUNCTION).moved(0.5))
+    _prune(net, radius, least_branch * size)
+    _merge_junctions(net, radius)
     curves = []
-    for _, _, points in graph.edges:
-        length = curve_length(points)
+    for curve in net.graph().curves:
+        length = curve.length
         if length >= 2:
-            curve = smooth_curve(resample(points, int(length) + 2), max(smoothing * size, 1))
-            curves.append(resample(curve, max(int(length / (0.03 * size)), 2) + 1).astype(np.float32))
+            points = smooth_curve(resample(curve.points, int(length) + 2), max(smoothing * size, 1))
+            curves.append(resample(points, max(int(length / (0.03 * size)), 2) + 1).astype(np.float32))
     return curves
 
 
@@ -75,48 +84,44 @@ def _smoothed(mask: np.ndarray, scale: float) -> np.ndarray:
     return shape | np.isin(labels, small)
 
 
-def _prune(graph: Graph, radius: np.ndarray, least: float) -> None:
+def _prune(net: Network, radius: np.ndarray, least: float) -> None:
     """Take away the branch that sticks out least, until each sticks out far enough or is all there is."""
-    while len(graph.edges) > 1:
-        degrees = {node: graph.degree(node) for edge in graph.edges for node in edge[:2]}
-        worst, place = least, None
-        for index, (first, last, points) in enumerate(graph.edges):
-            if first == last:
-                outside = curve_length(points) / 2
-                root = first
-            elif 1 in (degrees[first], degrees[last]):
-                tip, root = (first, last) if degrees[first] == 1 else (last, first)
-                if degrees[root] == 1:
-                    outside = curve_length(points)  # a piece of its own
-                else:
-                    way = max(curve_length(points), np.linalg.norm(graph.nodes[tip] - graph.nodes[root]))
-                    outside = way + _at(radius, graph.nodes[tip]) - _at(radius, graph.nodes[root])
-            else:
-                continue
-            if outside < worst:
-                worst, place = outside, (index, root)
-        if place is None:
+    while len(edges := net.edges()) > 1:
+        outside = [_sticks_out(net, edge, radius) for edge in edges]
+        which = int(np.argmin(outside))
+        if outside[which] >= least:
             return
-        del graph.edges[place[0]]
-        graph.join_through(place[1])
+        net.remove(edges[which])
 
 
-def _merge_junctions(graph: Graph, radius: np.ndarray) -> None:
+def _sticks_out(net: Network, edge: Edge, radius: np.ndarray) -> float:
+    """How far a branch's tip lies outside of the largest disc around its junction; endless for what joins
+    two junctions."""
+    if edge.one == edge.other:
+        return edge.length / 2
+    tip, root = sorted((edge.one, edge.other), key=net.degree)
+    if net.degree(tip) > 1:
+        return np.inf
+    if net.degree(root) == 1:
+        return edge.length  # a piece of its own
+    way = max(edge.length, float(np.linalg.norm(net.place(tip) - net.place(root))))
+    return way + _at(radius, net.place(tip)) - _at(radius, net.place(root))
+
+
+def _merge_junctions(net: Network, radius: np.ndarray) -> None:
     """Make one junction of two that lie within the same disc of the shape: where several limbs meet, thinning
     leaves a few short edges that mean nothing."""
     while True:
-        short = None
-        for edge in graph.edges:
-            first, last, points = edge
-            if first == last or graph.degree(first) < 3 or graph.degree(last) < 3:
-                continue
-            reach = 0.6 * max(_at(radius, graph.nodes[first]), _at(radius, graph.nodes[last]))
-            length = curve_length(points)
-            if length < reach and (short is None or length < short[0]):
-                short = (length, edge)
-        if short is None:
+        short = [edge for edge in net.edges() if _is_within_disc(net, edge, radius)]
+        if not short:
             return
-        graph.contract(short[1])
+        net.contract(min(short, key=lambda edge: edge.length))
+
+
+def _is_within_disc(net: Network, edge: Edge, radius: np.ndarray) -> bool:
+    if edge.one == edge.other or min(net.degree(edge.one), net.degree(edge.other)) < 3:
+        return False
+    return edge.length < 0.6 * max(_at(radius, net.place(node)) for node in (edge.one, edge.other))
 
 
 def _at(radius: np.ndarray, point: np.ndarray) -> float:

@@ -1,9 +1,9 @@
-"""The graph of a line drawing: the curves between its junctions and ends."""
+"""The graph of a line drawing or a skeleton: the curves between its junctions and ends, and their pruning."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import networkx as nx
@@ -43,6 +43,11 @@ class SkeletonGraph:
         """int [N]: how many curves meet at each node; one that returns to its node counts twice."""
         ends = [node for curve in self.curves for node in (curve.start, curve.end)]
         return np.bincount(np.array(ends, int), minlength=len(self.nodes))
+
+    def moved(self, by: float) -> SkeletonGraph:
+        """The same with all of its points moved right and down by so many pixels."""
+        curves = (Curve(curve.start, curve.end, curve.points + by) for curve in self.curves)
+        return SkeletonGraph(self.nodes + by, tuple(curves))
 
 
 def curve_length(points: np.ndarray) -> float:
@@ -157,70 +162,108 @@ def _pixel_neighbours(skeleton: np.ndarray) -> list[list[int]]:
 def simplify(graph: SkeletonGraph, shortest: float) -> SkeletonGraph:
     """Merge junctions, drop stubs and rings, join two curves that meet alone; the shortest goes first. See
     `trace_lines`."""
-    net = nx.MultiGraph()
-    net.add_nodes_from((index, {"at": place}) for index, place in enumerate(graph.nodes))
-    for curve in graph.curves:
-        _connect(net, curve.start, curve.end, curve.points)
-    _join_pairs(net)
-    while found := list(_accidents(net, shortest)):
-        _, one, other, key = min(found)
-        net.remove_edge(one, other, key)
-        if one != other and min(net.degree(one), net.degree(other)) > 0:
-            _merge_nodes(net, one, other)
-        _join_pairs(net)
-    net.remove_nodes_from(list(nx.isolates(net)))
-    number = {node: index for index, node in enumerate(net)}
-    curves = []
-    for one, other, data in net.edges(data=True):
-        start, end = (one, other) if data["start"] == one else (other, one)
-        curves.append(Curve(number[start], number[end], data["points"]))
-    return SkeletonGraph(np.array([net.nodes[node]["at"] for node in net]).reshape(-1, 2), tuple(curves))
+    net = Network(graph)
+    while True:
+        short = [edge for edge in net.edges() if _is_accident(net, edge, shortest)]
+        if not short:
+            return net.graph()
+        edge = min(short, key=lambda edge: (edge.length, edge.one, edge.other, edge.key))
+        if edge.one == edge.other or 1 in (net.degree(edge.one), net.degree(edge.other)):
+            net.remove(edge)
+        else:
+            net.contract(edge)
 
 
-def _connect(net: nx.MultiGraph, start: int, end: int, points: np.ndarray) -> None:
-    net.add_edge(start, end, start=start, points=points, length=curve_length(points))
+def _is_accident(net: Network, edge: Edge, shortest: float) -> bool:
+    most = shortest * (3 if edge.one == edge.other else 1)  # a ring is as wide as a third of its length
+    return edge.length < most and max(net.degree(edge.one), net.degree(edge.other)) > 2
 
 
-def _accidents(net: nx.MultiGraph, shortest: float) -> Iterator[tuple[float, int, int, int]]:
-    for one, other, key, length in net.edges(keys=True, data="length"):
-        most = shortest * (3 if one == other else 1)  # a ring is as wide as a third of its length
-        if length < most and max(net.degree(one), net.degree(other)) > 2:
-            yield length, one, other, key
+class Edge(NamedTuple):
+    """A curve of a `Network`, with the nodes at its ends. points: float [K, 2], from either to the other."""
+
+    one: int
+    other: int
+    key: int
+    points: np.ndarray
+    length: float
 
 
-def _merge_nodes(net: nx.MultiGraph, kept: int, gone: int) -> None:
-    place = (net.nodes[kept]["at"] + net.nodes[gone]["at"]) / 2
-    moved = [(*edge, data) for node in (kept, gone) for *edge, data in net.edges(node, keys=True, data=True)]
-    net.remove_edges_from([edge[:3] for edge in moved])
-    net.remove_node(gone)
-    net.nodes[kept]["at"] = place
-    seen = set()
-    for one, other, _, data in moved:
-        if id(data) in seen:
-            continue
-        seen.add(id(data))
-        points = data["points"].copy()
-        if data["start"] in (kept, gone):
-            points[0] = place
-        last = other if data["start"] == one else one
-        if last in (kept, gone):
-            points[-1] = place
-        renamed = [kept if node == gone else node for node in (data["start"], last)]
-        _connect(net, *renamed, points)
+class Network:
+    """A skeleton's graph that is being pruned. Two curves that meet where no other does are always one."""
 
+    def __init__(self, graph: SkeletonGraph):
+        self._net = nx.MultiGraph()
+        self._net.add_nodes_from((index, {"at": place}) for index, place in enumerate(graph.nodes))
+        for curve in graph.curves:
+            self._connect(curve.start, curve.end, curve.points)
+        self._join_pairs()
 
-def _join_pairs(net: nx.MultiGraph) -> None:
-    """Make one curve of two that meet where no other does."""
-    for node in [node for node, degree in net.degree() if degree == 2]:
-        edges = list(net.edges(node, keys=True, data=True))
-        if len(edges) < 2:  # a ring
-            continue
-        (_, first, one, before), (_, last, two, after) = edges
-        head = before["points"] if before["start"] != node or first == node else before["points"][::-1]
-        tail = after["points"] if after["start"] == node else after["points"][::-1]
-        net.remove_edge(node, first, one)
-        net.remove_edge(node, last, two)
-        _connect(net, first, last, np.concatenate([head, tail[1:]]))
+    def edges(self) -> list[Edge]:
+        return [
+            Edge(one, other, key, data["points"], data["length"])
+            for one, other, key, data in self._net.edges(keys=True, data=True)
+        ]
+
+    def place(self, node: int) -> np.ndarray:
+        """[2] where a node is."""
+        return self._net.nodes[node]["at"]
+
+    def degree(self, node: int) -> int:
+        """How many curves meet there; one that returns to its node counts twice."""
+        return self._net.degree(node)
+
+    def remove(self, edge: Edge) -> None:
+        self._net.remove_edge(edge.one, edge.other, edge.key)
+        self._join_pairs()
+
+    def contract(self, edge: Edge) -> None:
+        """Make one node, in the middle, of the two at a curve's ends."""
+        net, kept, gone = self._net, edge.one, edge.other
+        net.remove_edge(kept, gone, edge.key)
+        place = (self.place(kept) + self.place(gone)) / 2
+        moved = {
+            id(data): (one, other, key, data)
+            for node in (kept, gone)
+            for one, other, key, data in net.edges(node, keys=True, data=True)
+        }
+        net.remove_edges_from([each[:3] for each in moved.values()])
+        net.remove_node(gone)
+        net.nodes[kept]["at"] = place
+        for one, other, _, data in moved.values():
+            points = data["points"].copy()
+            last = other if data["start"] == one else one
+            if data["start"] in (kept, gone):
+                points[0] = place
+            if last in (kept, gone):
+                points[-1] = place
+            self._connect(*(kept if node == gone else node for node in (data["start"], last)), points)
+        self._join_pairs()
+
+    def graph(self) -> SkeletonGraph:
+        """As it is now, without nodes where no curve ends."""
+        net = self._net
+        number = {node: index for index, node in enumerate(node for node in net if net.degree(node))}
+        curves = []
+        for one, other, data in net.edges(data=True):
+            start, end = (one, other) if data["start"] == one else (other, one)
+            curves.append(Curve(number[start], number[end], data["points"]))
+        return SkeletonGraph(np.array([self.place(node) for node in number]).reshape(-1, 2), tuple(curves))
+
+    def _connect(self, start: int, end: int, points: np.ndarray) -> None:
+        self._net.add_edge(start, end, start=start, points=points, length=curve_length(points))
+
+    def _join_pairs(self) -> None:
+        for node in [node for node, degree in self._net.degree() if degree == 2]:
+            edges = list(self._net.edges(node, keys=True, data=True))
+            if len(edges) < 2:  # a ring
+                continue
+            (_, first, one, before), (_, last, two, after) = edges
+            head = before["points"] if before["start"] != node or first == node else before["points"][::-1]
+            tail = after["points"] if after["start"] == node else after["points"][::-1]
+            self._net.remove_edge(node, first, one)
+            self._net.remove_edge(node, last, two)
+            self._connect(first, last, np.concatenate([head, tail[1:]]))
 
 
 def smooth_curve(points: np.ndarray, sigma: float) -> np.ndarray:

@@ -41,8 +41,8 @@ def reconstruct(
     # OpenCV's pixel centres are whole; its last bits of a coordinate are fractions of a pixel.
     cv2.polylines(drawn, list(np.rint((lines - 0.5) * 16).astype(np.int32)), False, 255, 1, shift=4)
     drawn = cv2.dilate(drawn, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (STROKE, STROKE)))
-    graph = trace_lines(drawn > 0, SHORTEST)
-    nodes = graph.nodes + 0.5
+    graph = trace_lines(drawn > 0, SHORTEST).moved(0.5)
+    nodes = graph.nodes.copy()
     key_points = np.concatenate([ends, junctions])
     supported = _nearest(nodes, key_points)[0] <= SUPPORT * diagonal if len(key_points) else None
     degrees = graph.degrees()
@@ -56,7 +56,7 @@ def reconstruct(
     for curve in graph.curves:
         if supported is not None and not supported[[curve.start, curve.end]].any():
             continue
-        points = curve.points + 0.5
+        points = curve.points.copy()
         points[0], points[-1] = nodes[curve.start], nodes[curve.end]
         x, y = np.clip(points.astype(int), 0, (width - 1, height - 1)).T
         if mask[y, x].mean() >= INSIDE:
