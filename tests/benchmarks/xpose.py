@@ -52,11 +52,20 @@ def main() -> None:
     rows = [measure(example, arguments.enlarge) for example in examples(arguments)]
     if not rows:
         raise SystemExit("No clip shows a subject of 1/64 of the picture in its first frame.")
-    print(f"{len(rows)} clips; mean, median, worst tenth")
+    print(f"{len(rows)} clips; mean with its 95 % interval, median, worst tenth")
     for name in rows[0]:
         values = np.array([row[name] for row in rows])
         worst = np.percentile(values, 10 if name == "mask IoU" else 90)
-        print(f"{name:34} {values.mean():8.4f} {np.median(values):8.4f} {worst:8.4f}")
+        low, high = interval_of_mean(values)
+        print(
+            f"{name:28} {values.mean():8.4f} ({low:.4f} to {high:.4f}) {np.median(values):8.4f} {worst:8.4f}"
+        )
+
+
+def interval_of_mean(values: np.ndarray, draws: int = 2000) -> tuple[float, float]:
+    """Within which 95 % of the means lie of as many values drawn from these (bootstrap)."""
+    drawn = np.random.default_rng(0).choice(values, (draws, len(values)))
+    return tuple(np.percentile(drawn.mean(1), (2.5, 97.5)).tolist())
 
 
 def examples(arguments) -> Iterator[Example]:
