@@ -67,7 +67,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     )
     report = commands.add_parser("report", help="write the page and the table of a data set")
     report.add_argument("dataset", type=Path, metavar="DATASET")
-    review = commands.add_parser("review", help="leave out what was rejected on the page")
+    review = commands.add_parser("review", help="take up what was rejected and accepted on the page")
     review.add_argument("dataset", type=Path, metavar="DATASET")
     review.add_argument("--decisions", type=Path, required=True, metavar="FILE", help="saved by the page")
     return parser
@@ -116,7 +116,7 @@ def _run(args: argparse.Namespace) -> int:
     )
     print(file=sys.stderr)
     if rates:
-        print(f"Clips a second in one process: {rates}.")
+        print(f"Done in a second by one process: {rates} (look: videos, the rest: clips).")
     summary = write_report(args.output)
     if args.layout == "release":
         _write_release(args.output)
@@ -192,7 +192,11 @@ def _report(args: argparse.Namespace) -> int:
 def _review(args: argparse.Namespace) -> int:
     from ..xpose.report import review, write_report
 
-    rejected = review(args.dataset, args.decisions)
+    rejected, waiting = review(args.dataset, args.decisions)
     write_report(args.dataset)
     print(f"{args.dataset}: {rejected} clips are left out when it is read; their shards stay as they are.")
+    if waiting:
+        print(
+            f"{waiting} that were dropped are made all the same when the run goes on: give its command again."
+        )
     return 0

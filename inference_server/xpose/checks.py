@@ -50,6 +50,7 @@ class Span:
 
     name: the clip's. video: path below the folder of videos. first, count: frames at the rate of `facts`.
     window: (left, top, right, bottom) of the picture that is used, as fractions. width, height: of the clip.
+    accepted: by hand, so that no stage's judgement drops it.
     """
 
     name: str
@@ -60,13 +61,15 @@ class Span:
     window: tuple[float, float, float, float]
     width: int
     height: int
+    accepted: bool = False
 
     def record(self) -> Record:
         fps = self.facts.fps
+        by_hand = "accepted by hand" if self.accepted else ""
         return Record(
             video=self.video,
             clip=self.name,
-            notes=self.facts.notes,
+            notes=", ".join(filter(None, [self.facts.notes, by_hand])),
             begin=round(self.first / fps, 3),
             end=round((self.first + self.count) / fps, 3),
             width=self.width,

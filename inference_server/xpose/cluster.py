@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import logging
 import pickle
-import time
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from ray.data import ActorPoolStrategy
 from ray.exceptions import RayError
 
 from .checks import ClipSettings, Span
-from .pipeline import Group, Item, RunSettings, group_steps, plan_safely
+from .pipeline import Group, Item, Rates, RunSettings, group_steps, plan_safely, take_through
 from .stages import Record, SubjectPrompt, XPoseError
 from .store import WorkFolder
 
@@ -50,7 +48,7 @@ class ClusterRun:
     ):
         self._root, self._work, self._settings, self._prompts = root.resolve(), work, settings, prompts
         self._groups = group_steps(settings)
-        self._times: dict[str, list[float]] = defaultdict(list)
+        self.rates = Rates()
         self._began = not ray.is_initialized()
         if self._began:
             try:
@@ -67,13 +65,6 @@ class ClusterRun:
         if not cards and any(group.uses_card for group in self._groups):
             log.warning("The cluster has no graphics card, so that stages with weights run on processors.")
         self._cards = cards
-
-    @property
-    def rates(self) -> str:
-        """How many clips a second each group of steps did, in one process."""
-        return ", ".join(
-            f"{name} {len(times) / max(sum(times), 1e-9):.2f}" for name, times in self._times.items()
-        )
 
     def close(self) -> None:
         if self._began:
@@ -117,11 +108,11 @@ class ClusterRun:
             num_cpus=share,
             compute=ActorPoolStrategy(min_size=1, max_size=max(int(processors), 1)),
         )
-        for number, group in enumerate(self._groups):
+        for group in self._groups:
             card = group.uses_card and self._cards > 0
             data = data.map_batches(
                 Work,
-                fn_constructor_args=(group, _name_of(self._groups, number)),
+                fn_constructor_args=(group,),
                 batch_size=group.batch_size,
                 num_cpus=0 if card else share,
                 num_gpus=1 if card else 0,
@@ -148,8 +139,7 @@ class ClusterRun:
             self._work.write_plan(video, spans, records)
             return
         item, times = content
-        for name, seconds in times:
-            self._times[name].append(seconds)
+        self.rates.add(times)
         self._work.write_clip(item.span, item.record, item.encoded, item.sheet)
 
     def _give_up(self, row: dict[str, Any]) -> None:
@@ -160,13 +150,6 @@ class ClusterRun:
             item, _ = content
             item.drop("video", DIED)
             self._work.write_clip(item.span, item.record, None, b"")
-
-
-def _name_of(groups: list[Group], number: int) -> str:
-    """A group by the kinds of its stages; the first reads, the last packs."""
-    kinds = [getattr(maker, "kind", "") for maker in groups[number].makers]
-    first, last = number == 0, number == len(groups) - 1
-    return "+".join(["read"] * first + [kind for kind in kinds if kind] + ["pack"] * last)
 
 
 def make_row(kind: str, content: Any) -> dict[str, Any]:
@@ -208,13 +191,13 @@ class Plan:
 class Work:
     """Takes rows of clips through a group of steps; others pass."""
 
-    def __init__(self, group: Group, name: str):
+    def __init__(self, group: Group):
         import cv2
 
         cv2.setNumThreads(1)
-        self._name, self._steps, self._failed = name, [], ""
+        self._steps, self._failed = [], ""
         try:
-            self._steps = [make() for make in group.makers]
+            self._steps = group.make()
         except XPoseError as error:
             self._failed = str(error)
 
@@ -226,15 +209,13 @@ class Work:
         if self._failed:
             return as_batch([make_row("error", self._failed)])
         contents = [pickle.loads(rows[index]["content"]) for index in clips]
-        began = time.monotonic()
         items = [item for item, _ in contents]
         try:
-            for step in self._steps:
-                items = step(items)
+            items, took = take_through(self._steps, items)
         except (XPoseError, OSError) as error:
             return as_batch([make_row("error", str(error))])
-        each = (time.monotonic() - began) / len(items)
         for index, item, (_, times) in zip(clips, items, contents):
-            done = (item, [*times, (self._name, each)])
+            # A batch's times are told once.
+            done = (item, [*times, *(took if index == clips[0] else ())])
             rows[index] = {"kind": "item", "content": pickle.dumps(done, protocol=5)}
         return as_batch(rows)

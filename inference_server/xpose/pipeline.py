@@ -9,9 +9,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -98,6 +100,39 @@ class Item:
 Step = Callable[[list[Item]], list[Item]]
 
 
+class Rates:
+    """How many clips, or videos, a second each step does in one process."""
+
+    def __init__(self):
+        self._done: dict[str, list[float]] = {}
+
+    def add(self, times: Sequence[tuple[str, int, float]]) -> None:
+        """times: (step, how many it did, in how many seconds)."""
+        for name, count, seconds in times:
+            total = self._done.setdefault(name, [0.0, 0.0])
+            total[0] += count
+            total[1] += seconds
+
+    def __str__(self) -> str:
+        return ", ".join(
+            f"{name} {count / max(seconds, 1e-9):.3g}" for name, (count, seconds) in self._done.items()
+        )
+
+
+def take_through(
+    steps: Sequence[tuple[str, Step]], items: list[Item]
+) -> tuple[list[Item], list[tuple[str, int, float]]]:
+    """Take items through named steps; with the times that `Rates` adds up."""
+    times = []
+    for name, step in steps:
+        count = sum(not item.dropped for item in items)
+        began = time.monotonic()
+        items = step(items)
+        if count:
+            times.append((name, count, time.monotonic() - began))
+    return items, times
+
+
 def steps_of(settings: RunSettings) -> list[tuple[Callable[[], Step], type[Stage] | None]]:
     """The steps in their order, each as what makes it in the process that runs it, with its stage's class.
     Raises `XPoseError` for a stage or option that isn't there."""
@@ -119,6 +154,10 @@ class Group:
     makers: tuple[Callable[[], Step], ...]
     uses_card: bool
     batch_size: int
+
+    def make(self) -> list[tuple[str, Step]]:
+        """The steps with their names."""
+        return [(maker.kind, maker()) for maker in self.makers]
 
 
 def group_steps(settings: RunSettings) -> list[Group]:
@@ -157,6 +196,7 @@ class _StageMaker:
 @dataclass(frozen=True)
 class _FinishMaker:
     settings: RunSettings
+    kind: ClassVar[str] = "pack"
 
     def __call__(self) -> Step:
         return _Each("finish", lambda item: _finish(self.settings, item), always=True)
@@ -185,6 +225,8 @@ class _Each:
 
 
 class _Read(_Each):
+    kind: ClassVar[str] = "read"
+
     def __init__(self):
         super().__init__("video", self._read)
 
@@ -210,7 +252,7 @@ class _Judge:
                 name: getattr(verdict, name) for name in ("category", "motion_type", "body_part", "caption")
             }
             item.record = dataclasses.replace(item.record, **words)
-            if not verdict.kept:
+            if not verdict.kept and not item.span.accepted:
                 item.drop("filter", verdict.reason or "The filter did not keep it.")
         return items
 
@@ -224,7 +266,8 @@ def _find(stage: SubjectFinder, area: str, item: Item) -> None:
         "mask_share": float(masks.any((1, 2)).mean()),
         "area_jump": _area_jump(masks),
     }
-    check_area(masks, area)
+    if not item.span.accepted:
+        check_area(masks, area)
     if not masks[0].any():
         raise Dropped("The first frame has no subject.")
 
@@ -249,7 +292,10 @@ def _extract(stage: Skeletoniser, item: Item) -> None:
     }
     record.segments = int(np.median(counts[counts > 0])) if counts.any() else 0
     record.complexity = complexity_of(record.segments)
-    check_skeletons(pose)
+    if not item.span.accepted:
+        check_skeletons(pose)
+    elif not counts.any():
+        raise Dropped("No frame has a skeleton.")
 
 
 def identity_changes(pose: PoseSequence) -> float:

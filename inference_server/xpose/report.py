@@ -7,14 +7,18 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import fields
 from html import escape
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from ..training.dataset import read_index, reject_examples
 from .stages import Record, XPoseError
-from .store import SHEETS, WorkFolder
+from .store import SHEETS, WorkFolder, clip_id
 
-TABLE, PAGE, DATA = "report.csv", "index.html", "clips.js"
+TABLE, PARQUET, PAGE, DATA = "report.csv", "report.parquet", "index.html", "clips.js"
 LABEL = 68
 """Letters of a bar's label that are shown."""
 FIGURES = ("area_share", "mask_share", "area_jump", "skeleton_share", "outside", "identity_changes")
@@ -29,33 +33,30 @@ def trouble(record: Record) -> float:
 
 
 def write_report(dataset: Path) -> str:
-    """Write `report.csv`, `index.html` and `clips.js`; returns a summary. Raises `XPoseError`."""
+    """Write `report.csv`, `report.parquet`, `index.html` and `clips.js`; returns a summary. Raises
+    `XPoseError`."""
     work = WorkFolder(dataset)
     settings, decisions = work.settings(), work.decisions()
     kept = dropped = 0
     reasons: Counter[str] = Counter()
     rows: list[list] = []
+    lines: list[dict] = []
     counts = {name: Counter() for name in ("motion_type", "body_part", "category")}
     segments: Counter[tuple[int, str]] = Counter()
-    with _replaced(dataset / TABLE) as file:
-        table = csv.writer(file)
-        names = [name for name in Record.__dataclass_fields__ if name != "figures"]
-        table.writerow([*names, *FIGURES, "trouble", "decision", "sheet"])
-        for record, sheet in work.records():
-            decision = {True: "accepted", False: "rejected", None: ""}[decisions.get(sheet)]
-            values = [record.figures.get(name, "") for name in FIGURES]
-            place = f"{SHEETS}/{sheet}.jpg" if sheet and (dataset / SHEETS / f"{sheet}.jpg").exists() else ""
-            own = [getattr(record, name) for name in names]
-            table.writerow([*own, *values, round(trouble(record), 3), decision, place])
-            if record.kept:
-                kept += 1
-                segments[record.segments, record.category or "unknown"] += 1
-                for name, count in counts.items():
-                    count[getattr(record, name) or "unknown"] += 1
-            else:
-                dropped += 1
-                reasons[f"{record.stage}: {_kind(record.reason)}"] += 1
-            rows.append(_row(record, sheet, bool(place), decision))
+    for record, name in work.records():
+        decision = {True: "accepted", False: "rejected", None: ""}[decisions.get(name)]
+        place = f"{SHEETS}/{name}.jpg" if name and (dataset / SHEETS / f"{name}.jpg").exists() else ""
+        lines.append(_line(record, decision, place))
+        if record.kept:
+            kept += 1
+            segments[record.segments, record.category or "unknown"] += 1
+            for axis, count in counts.items():
+                count[getattr(record, axis) or "unknown"] += 1
+        else:
+            dropped += 1
+            reasons[f"{record.stage}: {_kind(record.reason)}"] += 1
+        rows.append(_row(record, name, bool(place), decision))
+    _write_tables(dataset, lines)
     rows.sort(key=lambda row: (-row[2], row[0]))
     with _replaced(dataset / DATA) as file:
         text = json.dumps(rows, separators=(",", ":"))
@@ -66,7 +67,38 @@ def write_report(dataset: Path) -> str:
     return summary
 
 
-def _row(record: Record, sheet: str, shown: bool, decision: str) -> list:
+def _line(record: Record, decision: str, sheet: str) -> dict:
+    """A line of the tables; None is a figure that was not measured."""
+    own = {name: getattr(record, name) for name in Record.__dataclass_fields__ if name != "figures"}
+    figures = {name: record.figures.get(name) for name in FIGURES}
+    return {**own, **figures, "trouble": round(trouble(record), 3), "decision": decision, "sheet": sheet}
+
+
+def _write_tables(dataset: Path, lines: list[dict]) -> None:
+    own, floats = [field for field in fields(Record) if field.name != "figures"], (*FIGURES, "trouble")
+    kinds = {"str": pa.string(), "bool": pa.bool_(), "int": pa.int64(), "float": pa.float64()}
+    schema = pa.schema(
+        [(field.name, kinds[str(field.type)]) for field in own]
+        + [(name, pa.float64()) for name in floats]
+        + [(name, pa.string()) for name in ("decision", "sheet")]
+    )
+    with _replaced(dataset / TABLE) as file:
+        table = csv.DictWriter(file, schema.names)
+        table.writeheader()
+        table.writerows(lines)
+    shown = [
+        {name: _shown(value) if isinstance(value, str) else value for name, value in line.items()}
+        for line in lines
+    ]
+    growing = dataset / f"{PARQUET}.part"
+    try:
+        pq.write_table(pa.Table.from_pylist(shown, schema), growing)
+        os.replace(growing, dataset / PARQUET)
+    finally:
+        growing.unlink(missing_ok=True)
+
+
+def _row(record: Record, name: str, shown: bool, decision: str) -> list:
     words = [record.category, record.motion_type, record.body_part, record.caption, record.notes]
     about = (
         f"{record.begin:.1f} to {record.end:.1f} s, {record.width} x {record.height}, {record.frames} frames"
@@ -77,13 +109,14 @@ def _row(record: Record, sheet: str, shown: bool, decision: str) -> list:
     reason = f"{record.stage}: {record.reason}" if record.reason else ""
     return [
         _shown(record.clip or record.video),
-        sheet if shown else "",
+        name,
         round(trouble(record), 3),
         int(record.kept),
         reason,
         ". ".join([about, *filter(None, words)]),
         checks,
         decision,
+        int(shown),
     ]
 
 
@@ -115,9 +148,10 @@ class _replaced:
             self._growing.unlink(missing_ok=True)
 
 
-def review(dataset: Path, decisions: Path) -> int:
+def review(dataset: Path, decisions: Path) -> tuple[int, int]:
     """Take up decisions that the page saved, together with those from before; returns how many clips are left
-    out of the data set now. Raises `XPoseError`, `TrainingError`."""
+    out of the data set now, and how many that were dropped wait for the run to go on, to be made after all.
+    Raises `XPoseError`, `TrainingError`."""
     try:
         said = json.loads(decisions.read_text(encoding="utf-8"))
         assert isinstance(said, dict) and all(isinstance(value, bool) for value in said.values())
@@ -125,8 +159,10 @@ def review(dataset: Path, decisions: Path) -> int:
         raise XPoseError(f"{decisions} holds no decisions ({error}); save them on the page.") from error
     work = WorkFolder(dataset)
     work.settings()
-    keys = dict(zip((sheet for record, sheet in work.records() if record.kept), _keys(dataset)))
-    unknown = [name for name in said if name not in keys]
+    kept = [name for record, name in work.records() if record.kept]
+    keys = dict(zip(kept, _keys(dataset))) if kept else {}
+    dropped = {clip_id(span): span for span in work.dropped()}
+    unknown = [name for name in said if name not in keys and name not in dropped]
     if unknown:
         raise XPoseError(
             f"{decisions} is about {len(unknown)} clips that {dataset} doesn't hold, such as {unknown[0]};"
@@ -135,8 +171,12 @@ def review(dataset: Path, decisions: Path) -> int:
     every = work.decisions() | said
     work.write_decisions(every)
     rejected = [keys[name] for name, accepted in every.items() if not accepted and name in keys]
-    reject_examples(dataset, rejected)
-    return len(rejected)
+    if kept:
+        reject_examples(dataset, rejected)
+    for name, accepted in said.items():
+        if accepted and name in dropped:
+            work.accept(dropped[name])
+    return len(rejected), work.waiting()
 
 
 def _keys(dataset: Path) -> Iterator[str]:
@@ -246,13 +286,15 @@ svg {{ background: #fff; padding: 10px; margin: 4px; font-size: 12px; vertical-a
 svg rect {{ fill: #4878a8 }} svg path {{ stroke: #888 }} svg .h {{ font-weight: 600; font-size: 14px }}
 article {{ background: #fff; margin: 8px 0; padding: 8px 12px; border-left: 6px solid #6a6 }}
 article.dropped {{ border-color: #bbb }} article.bad {{ border-color: #e90 }}
+article.dropped.accepted {{ border-color: #6a6 }}
 article.rejected {{ border-color: #c33; opacity: .6 }}
 article img {{ max-width: 100%; display: block; margin-top: 6px }}
 small {{ color: #666 }} button {{ margin: 2px }}
 nav {{ position: sticky; top: 0; background: #fafafae0; padding: 8px 0 }}
 </style>
 <h1>{title}</h1>
-<p>{summary}. Stages: {stages}. The table is <a href="report.csv">report.csv</a>.</p>
+<p>{summary}. Stages: {stages}. The table is <a href="report.csv">report.csv</a>, and
+<a href="report.parquet">report.parquet</a>.</p>
 <p>{notes}</p>
 <div>{plots}</div>
 <h2>Clips, the worst first</h2>
@@ -283,26 +325,27 @@ function draw(again) {{
   if (again) {{ list.replaceChildren(); shown = 0; }}
   const clips = matching();
   for (const clip of clips.slice(shown, shown + STEP)) {{
-    const [name, sheet, trouble, kept, reason, about, checks, before] = clip;
+    const [name, id, trouble, kept, reason, about, checks, before, shown] = clip;
     const box = element("article", "");
-    const rejected = () => (sheet in decided ? !decided[sheet] : before === "rejected");
-    const judged = () => rejected() ? "rejected" : trouble >= 1 ? "bad" : "";
-    const mark = () => box.className = kept ? judged() : "dropped";
+    const decision = () => id in decided ? (decided[id] ? "accepted" : "rejected") : before;
+    const judged = () => decision() === "rejected" ? "rejected" : trouble >= 1 ? "bad" : "";
+    const mark = () => box.className = kept ? judged() : "dropped " + decision();
     box.append(element("b", name), " ", element("small", about + (checks ? ". " + checks : "")));
     if (reason) box.append(element("p", reason));
-    if (kept) for (const [label, value] of [["Accept", true], ["Reject", false]]) {{
+    const choices = kept ? [["Accept", true], ["Reject", false]] : [["Accept all the same", true]];
+    if (id) for (const [label, value] of choices) {{
       const button = element("button", label);
       button.onclick = () => {{
-        decided[sheet] = value;
+        decided[id] = value;
         localStorage.setItem(KEY, JSON.stringify(decided));
         mark();
       }};
       box.append(button);
     }}
-    if (sheet) {{
+    if (shown) {{
       const image = document.createElement("img");
       image.loading = "lazy";
-      image.src = "sheets/" + sheet + ".jpg";
+      image.src = "sheets/" + id + ".jpg";
       image.alt = "frames, masks and skeletons";
       box.append(image);
     }}

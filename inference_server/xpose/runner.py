@@ -14,6 +14,7 @@ import multiprocessing.connection
 import os
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -24,8 +25,8 @@ from typing import Any
 
 from ..training.dataset import DatasetWriter
 from ..training.errors import TrainingError
-from .checks import Span
-from .pipeline import Item, RunSettings, Step, group_steps, plan_safely
+from .checks import ClipSettings, Span
+from .pipeline import Group, Item, Rates, RunSettings, Step, group_steps, plan_safely, take_through
 from .stages import Record, SubjectPrompt, XPoseError
 from .store import WorkFolder
 from .video import find_videos
@@ -65,7 +66,7 @@ def run(
         ray: the address of a Ray cluster that does the work, see `cluster.ClusterRun`.
 
     Returns:
-        a cluster's rates, stage by stage; "" on this machine.
+        how many clips a second each step did in one process, as text; "" where there was nothing to do.
 
     Raises:
         XPoseError: it can't begin or go on; what was done stays.
@@ -93,7 +94,7 @@ def run(
                 pass
             packer.tidy()
             progress(packer.videos, packer.kept, packer.dropped)
-            return runner.rates
+            return str(runner.rates)
         except BaseException:
             writer.abandon()
             raise
@@ -175,8 +176,6 @@ class _Packer:
 class _Local:
     """The processes, and what they are doing."""
 
-    rates = ""
-
     def __init__(
         self,
         root: Path,
@@ -187,6 +186,7 @@ class _Local:
     ):
         self._root, self._work, self._settings, self._prompts = root, work, settings, prompts
         self._groups = group_steps(settings)
+        self.rates = Rates()
         self._processes = processes
         self._pools: dict[int, ProcessPoolExecutor] = {}
         self._running: dict[Future, _Task] = {}
@@ -225,7 +225,7 @@ class _Local:
             if plan is None:
                 self._submit(_Task(-1, video))
             else:
-                self._begin(video, plan[0])
+                self._begin(plan[0])
         # The last groups first: what is further on is finished before more is begun.
         for number in reversed(range(len(self._groups))):
             group, waiting = self._groups[number], self._waiting[number]
@@ -254,11 +254,11 @@ class _Local:
         pool = self._pool(task.group if card else -1, 1 if card else self._processes)
         if task.group < 0:
             path = self._root / task.video if self._root.is_dir() else self._root
-            future = pool.submit(plan_safely, path, task.video, self._settings.clips)
+            future = pool.submit(_look_through, path, task.video, self._settings.clips)
         else:
             last = task.group == len(self._groups) - 1
             dataset = self._work.dataset if last else None
-            future = pool.submit(_take_through, self._groups[task.group].makers, list(task.items), dataset)
+            future = pool.submit(_take_through, self._groups[task.group], list(task.items), dataset)
         self._running[future] = task
 
     def _pool(self, key: int, processes: int) -> ProcessPoolExecutor:
@@ -275,16 +275,18 @@ class _Local:
         except BrokenProcessPool:
             self._died(task)
             return
+        result, times = result
+        self.rates.add(times)
         if task.group < 0:
             spans, records = result
             self._work.write_plan(task.video, spans, records)
-            self._begin(task.video, spans)
+            self._begin(spans)
         elif task.group < len(self._groups) - 1:
             self._waiting[task.group + 1].extend(result)
 
-    def _begin(self, video: str, spans: list[Span]) -> None:
-        prompt = self._prompts.get(video, self._prompts.get("*", SubjectPrompt()))
+    def _begin(self, spans: list[Span]) -> None:
         for span in spans:
+            prompt = self._prompts.get(span.video, self._prompts.get("*", SubjectPrompt()))
             if self._work.read_clip(span) is None:
                 self._waiting[0].append(Item(span, self._root, prompt, span.record()))
 
@@ -308,8 +310,10 @@ class _Local:
 
 # --- in the processes
 
-_made: dict[str, list[Step]] = {}
+_made: dict[str, list[tuple[str, Step]]] = {}
 """The steps that this process has made, by their makers."""
+
+Times = list[tuple[str, int, float]]
 
 
 def _begin_process() -> None:
@@ -327,17 +331,24 @@ def _begin_process() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _take_through(makers: tuple, items: list[Item], dataset: Path | None) -> list[Item]:
+def _look_through(
+    path: Path, video: str, settings: ClipSettings
+) -> tuple[tuple[list[Span], list[Record]], Times]:
+    began = time.monotonic()
+    plan = plan_safely(path, video, settings)
+    return plan, [("look", 1, time.monotonic() - began)]
+
+
+def _take_through(group: Group, items: list[Item], dataset: Path | None) -> tuple[list[Item], Times]:
     """Take items through a group of steps; the last group's are kept on the disk and not sent back."""
-    key = repr(makers)
+    key = repr(group.makers)
     steps = _made.get(key)
     if steps is None:
-        steps = _made[key] = [make() for make in makers]
-    for step in steps:
-        items = step(items)
+        steps = _made[key] = group.make()
+    items, times = take_through(steps, items)
     if dataset is None:
-        return items
+        return items, times
     work = WorkFolder(dataset)
     for item in items:
         work.write_clip(item.span, item.record, item.encoded, item.sheet)
-    return []
+    return [], times

@@ -21,6 +21,8 @@ from .stages import Record, XPoseError
 from .video import VideoFacts
 
 SHEETS = "sheets"
+AGAIN = "a"
+"""Ends the name of a clip that was dropped, and accepted by hand."""
 
 
 def clip_id(span: Span) -> str:
@@ -76,6 +78,14 @@ class WorkFolder:
             known += new
             _write(path, json.dumps(known, indent=0).encode())
         return known
+
+    def accept(self, span: Span) -> None:
+        """Have a dropped clip done once more, whatever the stages think of it, and packed behind all that was
+        there."""
+        again = dataclasses.replace(span, name=span.name + AGAIN, accepted=True)
+        if again.name not in self.videos():
+            self.write_plan(again.name, [again], [])
+            self.videos([again.name])
 
     # --- plans
 
@@ -140,6 +150,21 @@ class WorkFolder:
                 record = self.read_clip(span)
                 if record is not None:
                     yield record, clip_id(span)
+
+    def dropped(self) -> Iterator[Span]:
+        """The clips that a stage dropped, whatever was decided about them since."""
+        for span, record in self._clips():
+            if record is not None and not record.kept:
+                yield span
+
+    def waiting(self) -> int:
+        """How many clips that were accepted by hand are not done."""
+        return sum(span.accepted and record is None for span, record in self._clips())
+
+    def _clips(self) -> Iterator[tuple[Span, Record | None]]:
+        for video in self.videos():
+            for span in (self.read_plan(video) or ([], []))[0]:
+                yield span, self.read_clip(span)
 
     # --- decisions by hand
 

@@ -78,6 +78,8 @@ def test_a_cluster_makes_the_same_data_set_though_a_node_is_lost(nodes, tmp_path
 class _Broken:
     """What makes a step that has no weights."""
 
+    kind = "subject"
+
     def __call__(self):
         raise XPoseError("There are no weights.")
 
@@ -85,7 +87,7 @@ class _Broken:
 def test_what_is_no_clips_fault_ends_the_run_with_its_sentence(nodes, tmp_path):
     row = cluster.make_row("item", "a clip")
     batch = {name: [value] for name, value in row.items()}
-    failed = cluster.Work(Group((_Broken(),), True, 1), "subject")(batch)
+    failed = cluster.Work(Group((_Broken(),), True, 1))(batch)
     run = cluster.ClusterRun(tmp_path, WorkFolder(tmp_path), RunSettings(), {}, nodes[0].address)
     with pytest.raises(XPoseError, match="There are no weights"):
         run.take({name: values[0] for name, values in failed.items()})
