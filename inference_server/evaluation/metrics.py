@@ -88,7 +88,7 @@ def background_flow(frames: np.ndarray, request: GenerationRequest, labels: np.n
     """The background's flow from frame to frame against the camera that was asked for.
 
     Returns the mean distance of the two in pixels a frame, and where the camera moves the cosine between
-    their means and how far the background goes along the way asked for, as a share of it (NaN where it is
+    their medians and how far the background goes along the way asked for, as a share of it (NaN where it is
     still).
     """
     size, flow_of = frames.shape[1:3], _flow()
@@ -108,7 +108,8 @@ def background_flow(frames: np.ndarray, request: GenerationRequest, labels: np.n
         asked = moved[..., :2] / moved[..., 2:] - pixels[..., :2]
         found = flow_of.calc(_grey(frames[index - 1]), _grey(frames[index]), None)
         distances.append(np.linalg.norm(found - asked, axis=-1)[free].mean())
-        a, b = found[free].mean(0), asked[free].mean(0)
+        # Medians: something that moves over the background is not taken for it.
+        a, b = np.median(found[free], 0), np.median(asked[free], 0)
         if np.linalg.norm(b) > 0.1:
             cosines.append(float(a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-9)))
             shares.append(float(a @ b / (b @ b)))
