@@ -13,18 +13,21 @@ from ..texts import say
 def find_subjects(context, settings) -> tuple[bpy.types.Object, ...]:
     """The armatures that the settings name, and the collection instances that bring one along; none when
     they name none."""
+    there = context.view_layer.objects
     if settings.subjects == "COLLECTION":
         chosen = set(settings.collection.all_objects) if settings.collection is not None else set()
     elif settings.subjects == "VISIBLE":
-        chosen = {obj for obj in context.view_layer.objects if obj.visible_get()}
+        chosen = {obj for obj in there if obj.visible_get()}
     else:
-        selected = list(context.view_layer.objects.selected)
-        chosen = set(selected) | {obj.find_armature() for obj in selected}
-    carriers = [obj for obj in context.view_layer.objects if _brings_armature(obj)]
-    found = tuple(obj for obj in carriers if obj in chosen)
-    if not found and settings.subjects == "SELECTED" and len(carriers) == 1:
-        return tuple(carriers)
-    return found
+        selected = list(there.selected)
+        chosen = set(selected) | {obj.find_armature() for obj in selected} - {None}
+    # Asked for in every redraw: of a scene of many objects only those that are chosen are looked at.
+    places = {obj: there.find(obj.name) for obj in chosen if _brings_armature(obj)}
+    found = sorted((obj for obj, place in places.items() if place >= 0), key=places.__getitem__)
+    if not found and settings.subjects == "SELECTED":
+        carriers = [obj for obj in there if _brings_armature(obj)]
+        return tuple(carriers) if len(carriers) == 1 else ()
+    return tuple(found)
 
 
 def _brings_armature(obj: bpy.types.Object) -> bool:
