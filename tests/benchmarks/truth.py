@@ -114,6 +114,7 @@ def main() -> None:
 
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("scenes", nargs="*", help="words that the scenes' names begin with; default: all")
+    arguments.add_argument("--poses", type=int, help="how many poses to send, evenly; default: of all frames")
     arguments.add_argument("--sheets", type=Path, help="folder for a picture of each scene")
     options = arguments.parse_args()
     engines = {name: find_engine(name)() for name in ("draft", "mini") if describe_engine(name).ready}
@@ -127,6 +128,9 @@ def main() -> None:
     print(f"{'':20}{shares}{' and '.join(engines)}")
     for scene in scenes(bpy, options.scenes):
         request, truth = shoot(bpy)
+        if options.poses:
+            sent = np.unique(np.linspace(0, request.num_frames - 1, options.poses).round().astype(int))
+            request = dataclasses.replace(request, pose_frames=tuple(sent.tolist()))
         films, seconds = {}, []
         for name, engine in engines.items():
             began = time.perf_counter()
