@@ -5,7 +5,7 @@ from __future__ import annotations
 import bpy
 from bpy.props import IntProperty, StringProperty
 
-from ..texts.translation import tell
+from ..texts.translation import shown, tell
 from .limbs import linked_sentence
 
 
@@ -41,7 +41,7 @@ class POSEANYTHING_OT_draw_digits(bpy.types.Operator):
             )
             return {"CANCELLED"}
         if rig.data.library:
-            self.report({"ERROR"}, linked_sentence([rig.data]))
+            self.report({"ERROR"}, shown(linked_sentence([rig.data])))
             return {"CANCELLED"}
         rig.data.poseanything.digits = "MERGE"
         return {"FINISHED"}

@@ -14,6 +14,7 @@ from ..request.range import clip_range
 from ..request.subjects import find_subjects
 from ..request.view import find_view
 from ..texts import say
+from ..texts.translation import shown
 from .exporting import keep_path
 from .stepped import RangeOperator
 
@@ -53,7 +54,7 @@ class POSEANYTHING_OT_set_limb(bpy.types.Operator):
     def execute(self, context):
         linked = {bone.id_data.data for bone in context.selected_pose_bones if bone.id_data.data.library}
         if linked:
-            self.report({"ERROR"}, linked_sentence(linked))
+            self.report({"ERROR"}, shown(linked_sentence(linked)))
             return {"CANCELLED"}
         for pose_bone in context.selected_pose_bones:
             pose_bone.bone.poseanything.limb = self.limb

@@ -229,6 +229,7 @@ TEXTS: dict[str | tuple[str, str], str] = {
     "Drawing the parts": "Zeichnet die Teile",
     "The camera {name} is gone; switch Live off here.": "Die Kamera {name} ist weg; Live hier ausschalten.",
     "The camera cuts at frame {where}: each of {count} shots is a clip.": "Bei Frame {where} schneidet die Kamera: Jede von {count} Einstellungen ist ein Clip.",
+    "Click on the subject, or draw a box around it   Esc: Cancel": "Auf das Motiv klicken oder ein Rechteck darum ziehen   Esc: Abbrechen",
     "Drawing the limbs": "Zeichnet die Glieder",
     "Following the camera": "Folgt der Kamera",
     "Packing the first frame": "Packt den ersten Frame",

@@ -11,12 +11,14 @@ from gpu_extras.batch import batch_for_shader
 from ..errors import ExportError
 from ..live.picture import make_texture
 from ..operators.video import first_picture, set_pick
+from ..texts import say
+from ..texts.translation import shown, tell
 from . import frame
 from .frame import Box, builtin_shader
 
 DARK = (0.0, 0.0, 0.0, 0.85)
 LINE = (1.0, 0.6, 0.1, 1.0)
-HINT = "Click on the subject, or draw a box around it   Esc: Cancel"
+HINT = say("Click on the subject, or draw a box around it   Esc: Cancel")
 DRAGGED = 6
 """Pixels that the mouse moves before a click becomes a box."""
 MARGIN = 0.06
@@ -83,12 +85,12 @@ class POSEANYTHING_OT_pick_subject(bpy.types.Operator):
     def invoke(self, context, event):
         room = find_room(context)
         if room is None:
-            self.report({"ERROR"}, "There is no room to show the picture; open a 3D view.")
+            self.report({"ERROR"}, tell("There is no room to show the picture; open a 3D view."))
             return {"CANCELLED"}
         try:
             pixels = first_picture(context, self.of_picture)
         except ExportError as error:
-            self.report({"ERROR"}, str(error))
+            self.report({"ERROR"}, shown(error))
             return {"CANCELLED"}
         self._area, self._region = room
         rgba = np.ones((*pixels.shape[:2], 4), np.float32)
@@ -98,7 +100,7 @@ class POSEANYTHING_OT_pick_subject(bpy.types.Operator):
         self._space = getattr(bpy.types, _SPACES[self._area.type])
         self._handle = self._space.draw_handler_add(self._draw, (), self._region.type, "POST_PIXEL")
         context.window_manager.modal_handler_add(self)
-        context.workspace.status_text_set(HINT)
+        context.workspace.status_text_set(shown(HINT))
         context.window.cursor_modal_set("CROSSHAIR")
         self._area.tag_redraw()
         return {"RUNNING_MODAL"}
@@ -138,11 +140,12 @@ class POSEANYTHING_OT_pick_subject(bpy.types.Operator):
     def _set(self, context) -> bool:
         at = tuple(self.at) if self.kind == "BOX" else tuple(self.at)[:2]
         if any(not 0 <= value <= 1 for value in at):
-            self.report({"ERROR"}, "That is outside of the picture; point at the subject in it.")
+            self.report({"ERROR"}, tell("That is outside of the picture; point at the subject in it."))
             return False
         if self.kind == "BOX" and (at[0] >= at[2] or at[1] >= at[3]):
             self.report(
-                {"ERROR"}, "The box is empty, or lies outside of the picture; draw it around the subject."
+                {"ERROR"},
+                tell("The box is empty, or lies outside of the picture; draw it around the subject."),
             )
             return False
         set_pick(context.scene, self.of_picture, self.kind, at)

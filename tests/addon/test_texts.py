@@ -19,6 +19,10 @@ def test_no_text_is_put_together_of_pieces():
     assert not texts.glued()
 
 
+def test_reports_are_in_the_user_s_language():
+    assert not texts.unshown()
+
+
 @pytest.fixture(scope="module")
 def every(addon):
     return texts.spoken() | texts.named(bpy) | texts.described()

@@ -88,6 +88,18 @@ def glued() -> list[str]:
     return sorted(set(found))
 
 
+def unshown() -> list[str]:
+    """Where a report is not in the user's language: Blender translates everything else that is shown."""
+    return [
+        f"{name}:{leaf.lineno}: {ast.unparse(leaf)[:80]}"
+        for name, tree in modules()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "report" and len(node.args) == 2
+        for leaf in leaves(node.args[1])
+        if not (isinstance(leaf, ast.Call) and getattr(leaf.func, "id", "") in ("tell", "shown"))
+    ]
+
+
 def _words(node: ast.JoinedStr) -> bool:
     text = "".join(value.value for value in node.values if isinstance(value, ast.Constant))
     return any(letter.isalpha() for letter in text)
