@@ -121,6 +121,32 @@ def test_poses_are_found_kept_and_sent(filmed, preferences, real_server, sent, t
     assert strips.span(strips.find_strip(job.id)[1])[0] == 42
 
 
+def test_a_painted_subject_is_sent_with_a_rig_s_poses(shot, tmp_path):
+    """The mask that was found in the picture, with the limbs' labels as far as it goes."""
+    kept, pose = module("request.kept_poses"), module("shared.pose").PoseSequence
+    mask = np.zeros((72, 128), np.uint8)
+    mask[10:60, 30:100] = 1
+    (tmp_path / "painted.png").write_bytes(png(np.full((72, 128, 3), 90, np.uint8)))
+    empty = pose.from_frames(128, 72, [], [], [[]])
+    found = module("shared.messages").FoundPoses(
+        job="mask", pose=empty, mask=mask, masks=mask[None, ::8, ::8]
+    )
+    source = kept.Source(picture=str(tmp_path / "painted.png"))
+    shot.poseanything_video.mask = kept.write("Subject", kept.KeptPoses(found, source))
+    shot.poseanything.first_frame_source = "PICTURE"
+    for path, expected in ((source.picture, True), (str(tmp_path / "other.png"), False)):
+        (tmp_path / "other.png").write_bytes((tmp_path / "painted.png").read_bytes())
+        shot.poseanything.first_frame_path = path
+        assert bpy.ops.poseanything.export_skeleton(directory=str(tmp_path)) == {"FINISHED"}
+        newest = max(tmp_path.glob("*/request.poserequest"), key=lambda each: each.stat().st_mtime_ns)
+        request = module("shared.request_file").read_request(newest)
+        whole = mask[4:-4]  # the clip is 128 x 64
+        same = request.subject_mask is not None and (request.subject_mask == whole).mean() > 0.97
+        assert same == expected
+        if expected and request.first_labels is not None:
+            assert ((request.first_labels > 0) == (request.subject_mask > 0)).all()
+
+
 def refusal(operator, *words, **given):
     with pytest.raises(RuntimeError) as caught:
         operator(*words, **given)

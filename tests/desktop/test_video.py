@@ -104,6 +104,9 @@ def test_a_filmed_subject_drives_a_clip(desktop):
 
     desktop.ask(in_region(PREVIEW, "bpy.ops.poseanything.find_poses('INVOKE_DEFAULT')"))
     wait_for(lambda: desktop.ask(f"{video}answer = video.poses is not None"), 120)
+    undo = "with bpy.context.temp_override(window=window()): bpy.ops.ed.{}()\n"
+    there = f"{video}answer = video.poses is not None and video.pick == 'CLICK'"
+    assert not desktop.ask(undo.format("undo") + there) and desktop.ask(undo.format("redo") + there)
     scrub = "bpy.context.workspace.sequencer_scene.frame_set(9); bpy.context.scene.frame_set(9)\n"
     shown = "bpy.context.scene.poseanything_shown.video_poses = {}\narea_of('SEQUENCE_EDITOR').tag_redraw()"
     photographs = []
