@@ -10,7 +10,7 @@ import pytest
 
 from .servers import module, png
 
-WIDTH, HEIGHT, COUNT = 160, 112, 9
+WIDTH, HEIGHT, COUNT = 160, 112, 7
 
 
 def walker(x: int, swing: int) -> np.ndarray:
@@ -28,7 +28,7 @@ def walker(x: int, swing: int) -> np.ndarray:
 
 @pytest.fixture
 def filmed(shot, tmp_path):
-    """A strip of nine pictures in an edit scene, marked as the scene's video; gives both."""
+    """A strip of pictures in an edit scene, marked as the scene's video; gives both."""
     footage, edit_scene = module("sequencer.footage"), module("sequencer.edit_scene")
     for index in range(COUNT):
         picture = walker(50 + 2 * index, round(8 * np.sin(index)))
@@ -96,17 +96,17 @@ def test_poses_are_found_kept_and_sent(filmed, preferences, real_server, sent, t
         painted = sent[-1]
 
         # What another Blender has asked for is fetched when the server is back in sight.
-        assert bpy.ops.poseanything.find_poses() == {"FINISHED"}
+        assert bpy.ops.poseanything.find_subject() == {"FINISHED"}
         current, video = module("session").get(), module("operators.video")
         current.bridge.disconnect()
         video.collect(bpy.context)
-        assert video.asked_for(scene) is not None
+        assert video.asked_for(scene, of_picture=True) is not None
         current.connect(bpy.context)
         [search] = video.pick_up_searches(bpy.context)
         while not search.ended:
             current.poll()
-        assert video.collect(bpy.context) and video.asked_for(scene) is None
-        assert kept_poses(scene).job == search.id
+        assert video.collect(bpy.context) and video.asked_for(scene, of_picture=True) is None
+        assert kept_poses(scene, "mask").job == search.id
 
     request = filmed_by_itself
     assert request.num_frames == COUNT - 2 and request.subject_mask.mean() > 0.02
@@ -172,7 +172,7 @@ def test_what_can_not_be_used_is_said_in_a_sentence(filmed, tmp_path):
     assert "Choose the picture that the clip begins with" in refusal(ops.find_subject)
     blockers = [finding.sentence for finding in module("request.blockers").scene_blockers(bpy.context)]
     assert blockers == ["Find the poses in a video first, in the Video panel"]
-    strip.frame_final_duration = 9
+    strip.frame_final_duration = COUNT
     scene.poseanything_video.strip = "gone"
     assert not ops.find_poses.poll() and not ops.use_active_strip.poll()
     blockers = [finding.sentence for finding in module("request.blockers").scene_blockers(bpy.context)]
