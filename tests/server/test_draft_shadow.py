@@ -7,6 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
+from inference_server.engines.draft.live import LiveDraft
+
 from .draft_figures import HEIGHT, WALKER, WIDTH, ask, bones, draw, ground, pose_of, shoot
 
 CELL = 8
@@ -79,3 +81,25 @@ def test_maps_of_frames_without_a_pose_are_not_asked_for(field):
         for known in (maps, other)
     ]
     assert all((a == b).all() for a, b in zip(*results))
+
+
+def test_a_live_pose_has_the_shadow_of_the_pose_most_like_it():
+    """The shadow lies on one side of a walker whose legs hang, and on the other while they are spread."""
+    hanging, spread = (0, -40, 90, 95, 85, 90), (0, -40, 50, 60, 130, 120)
+    poses, pictures = [], []
+    for angles, side in ((hanging, 1), (spread, -1)):
+        behind = ground() * (1 - shadow(90, side)[..., None] * (1 - LIGHT))
+        poses.append(bones(WALKER, angles, (90, 110)))
+        pictures.append(draw(WALKER, poses[-1], behind.astype(np.uint8)))
+    size = (WIDTH // CELL, HEIGHT // CELL)
+    maps = [
+        cv2.resize(shadow(90, side) * np.uint8(255), size, interpolation=cv2.INTER_AREA) for side in (1, -1)
+    ]
+    known = dict(first_labels=pictures[0][1], shadow_maps=np.stack(maps))
+    session = LiveDraft(ask(pictures[0][0], pose_of(WALKER, poses), **known))
+    new = bones(WALKER, spread, (120, 110))
+    made = session.draw(pose_of(WALKER, [new]), None)
+    labels = draw(WALKER, new, ground())[1]
+    truth = ground() * (1 - shadow(120, -1)[..., None] * (1 - LIGHT))
+    for where in (shadow(120, -1) & ~shadow(120), shadow(120) & ~shadow(120, -1) & ~shadow(90)):
+        assert error(made, truth, where & (labels == 0)) < 16

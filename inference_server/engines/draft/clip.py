@@ -164,6 +164,22 @@ class Clip:
             if weight
         ]
 
+    def _alike(self, tracks: Tracks) -> list[tuple[int, float, complex]]:
+        """As `_known`, of another pose, the second of `tracks`: the two of the clip's poses that are most
+        like it wherever they are."""
+        told = self.posed[self.posed >= self.asked.rest]
+        told = told if len(told) else np.array([self.asked.rest])
+        shapes = self.asked.points[told] @ np.array([1, 1j])
+        now = tracks.points[1] @ np.array([1, 1j])
+        centres, centre = shapes.mean(axis=1), now.mean()
+        away = np.abs(shapes - centres[:, None] - (now - centre)).mean(axis=1)
+        nearest = np.argsort(away, kind="stable")[:2]
+        weight = 1 / (away[nearest] + 0.1) ** 2
+        return [
+            (int(told[row]), float(share), complex(centre - centres[row]))
+            for row, share in zip(nearest, weight / weight.sum())
+        ]
+
     def _describe(self, owners, borrowers):
         tracks = self.tracks
         if tracks.rest:
@@ -211,7 +227,7 @@ class Clip:
 
     def pose(self, pose: PoseSequence, camera_motion: np.ndarray | None) -> np.ndarray:
         """RGB uint8 [height, width, 3] of a pose that is in no frame of the clip, after `cut`; `frame` must
-        not be called any more. The subject keeps the shadow of the rest frame."""
+        not be called any more. The subject's shadow is mixed of those of the clip's poses most like it."""
         behind = self.background.seen_by(camera_motion)
         if self.tracks is None:
             return behind.copy()
@@ -220,8 +236,7 @@ class Clip:
         if tracks.still(1) and stands(camera_motion):
             return self.image.copy()
         if self.shadow is not None:
-            moved = complex(*(tracks.points[1] - tracks.points[0]).mean(axis=0))
-            behind = self.shadow.cast([(self.tracks.rest, 1.0, moved)], behind)
+            behind = self.shadow.cast(self._alike(tracks), behind)
         if self.drawer is None:
             return behind.copy()
         self.drawer.follow(find_motion(tracks, self._radius, width, self._focal).carry(*self._lent))
