@@ -18,12 +18,13 @@ from bpy.props import (
 
 from . import session
 from .path_options import RELATIVE
+from .texts import say
 from .texts.translation import shown, tell
 
 BEST_ENGINE = (
     "AUTO",
-    "Best Available",
-    "The neural engine where the server has it ready, else the draft animatic",
+    say("Best Available"),
+    say("The neural engine where the server has it ready, else the draft animatic"),
     "NONE",
 )
 _MOVES = {
