@@ -6,12 +6,12 @@ import uuid
 from pathlib import Path
 
 import bpy
-from bpy.props import BoolProperty, StringProperty
+from bpy.props import BoolProperty, IntProperty, StringProperty
 
 from .. import session
 from ..sequencer import strips, take_list
 from ..sequencer.edit_scene import target_scene
-from ..takes.take import TakeError, read_take
+from ..takes.take import RECORD, TakeError, read_take
 from ..takes.trash import move_to_trash
 from ..texts import say
 from ..texts.translation import shown, tell
@@ -80,8 +80,12 @@ class POSEANYTHING_OT_add_take(bpy.types.Operator):
 
     directory: StringProperty(subtype="DIR_PATH", options={"HIDDEN", "SKIP_SAVE"})
     filter_folder: BoolProperty(default=True, options={"HIDDEN"})
+    dropped_at: IntProperty(options={"HIDDEN", "SKIP_SAVE"})
 
     def invoke(self, context, event):
+        if self.directory:  # a file of it was dropped into a sequencer
+            self.dropped_at = round(context.region.view2d.region_to_view(event.mouse_region_x, 0)[0])
+            return self.execute(context)
         context.window_manager.fileselect_add(self)
         return {"RUNNING_MODAL"}
 
@@ -91,14 +95,38 @@ class POSEANYTHING_OT_add_take(bpy.types.Operator):
             frames = take.frames_on_disk()
             if not frames:
                 raise TakeError(say("{take} has no frames yet.", take=take.name))
-            target, take_id = target_scene(context, context.scene.poseanything.strips_go_to), uuid.uuid4().hex
-            strips.show_frames(target, take_id, take, frames)
-            take_list.enter(context.scene, take_id, take, frames)
+            item = take_list.find_folder(take.folder)
+            take_id = item.take_id if item is not None else uuid.uuid4().hex
+            if self.properties.is_property_set("dropped_at"):
+                edit = strips.sequencer_scene(context)
+                strips.add_strip(edit, take_id, take, frames, self.dropped_at)
+            else:
+                target = target_scene(context, context.scene.poseanything.strips_go_to)
+                strips.show_frames(target, take_id, take, frames)
+            if item is None:
+                take_list.enter(context.scene, take_id, take, frames)
         except TakeError as error:
             self.report({"ERROR"}, shown(error))
             return {"CANCELLED"}
         self.report({"INFO"}, tell("{frames} frames of {take}", frames=frames, take=take.name))
         return {"FINISHED"}
+
+
+class POSEANYTHING_FH_take(bpy.types.FileHandler):
+    bl_idname = "POSEANYTHING_FH_take"
+    bl_label = "PoseAnything Take"
+    bl_import_operator = POSEANYTHING_OT_add_take.bl_idname
+    bl_file_extensions = Path(RECORD).suffix
+
+    @classmethod
+    def poll_drop(cls, context):
+        area, region = context.area, context.region
+        return (
+            area is not None
+            and area.type == "SEQUENCE_EDITOR"
+            and region is not None
+            and region.type == "WINDOW"
+        )
 
 
 class POSEANYTHING_OT_delete_take(bpy.types.Operator):
@@ -177,6 +205,7 @@ register, unregister = bpy.utils.register_classes_factory(
         POSEANYTHING_OT_open_take,
         POSEANYTHING_OT_relink_take,
         POSEANYTHING_OT_add_take,
+        POSEANYTHING_FH_take,
         POSEANYTHING_OT_delete_take,
         POSEANYTHING_OT_clean_up_takes,
     )

@@ -99,6 +99,15 @@ def find_item(take_id: str) -> PoseAnythingTake | None:
     return None
 
 
+def find_folder(folder: Path) -> PoseAnythingTake | None:
+    """A take of any scene by its folder."""
+    for scene in bpy.data.scenes:
+        for item in scene.poseanything_takes.items:
+            if item.folder and folder_of(item) == folder:
+                return item
+    return None
+
+
 def enter(
     scene: bpy.types.Scene,
     take_id: str,

@@ -185,7 +185,8 @@ def taken(shot, served, trash):  # noqa: F811
     job = newest_job()
     settle(job)
     forget_jobs()
-    bpy.ops.poseanything.add_take(directory=str(job.take.folder))
+    other = shutil.copytree(job.take.folder, job.take.folder.with_name("other"))
+    bpy.ops.poseanything.add_take(directory=str(other))
     kept = shot.poseanything_takes
     kept.items[1].name, kept.other, kept.index = "other", "other", 0
     kept.items.add().name = "unused"

@@ -71,6 +71,10 @@ def test_a_strip_begins_where_the_playhead_is(shot, served, sent):
     assert placed == [(40, 45), (60, 65)]
     module("sequencer.take_list").enter_strips()
     assert len(shot.poseanything_takes.items) == 1, "it is the same take in both places"
+    folder = str(newest_job().take.folder)
+    assert bpy.ops.poseanything.add_take(directory=folder, dropped_at=80) == {"FINISHED"}
+    assert len(shot.poseanything_takes.items) == 1 and span(strips.all_strips(shot)[-1]) == (80, 85)
+    strips.strips_of(shot).remove(strips.all_strips(shot)[-1])
     compare = module("sequencer.compare")
     for shown in (False, True):
         compare.set_shown(shot, newest_job().id, shown)

@@ -248,6 +248,42 @@ def test_a_flight_through_the_view_is_replayed_by_the_camera(desktop):
     desktop.photograph("flown.png")
 
 
+def test_every_operator_in_a_second_window_that_shows_another_scene(desktop):
+    """Each does its work or says in a sentence why not, and what the first window shows stays as it is."""
+    state = "answer = import_module(f'{MODULE}.settings').record(bpy.data.scenes['Scene'].poseanything)"
+    before = desktop.ask(state)
+    ran, wrong = desktop.ask(
+        "with bpy.context.temp_override(window=window()):\n"
+        "    bpy.ops.wm.window_new_main()\n"
+        "second = bpy.context.window_manager.windows[-1]\n"
+        "second.scene = bpy.data.scenes.new('Second')\n"
+        "area = max(second.screen.areas, key=lambda area: area.width * area.height)\n"
+        "area.type = 'VIEW_3D'\n"
+        "region = next(region for region in area.regions if region.type == 'WINDOW')\n"
+        "ran, wrong = [], []\n"
+        "for name in set(dir(bpy.ops.poseanything)) - {'example_shot', 'open_take', 'use_this_computer'}:\n"
+        "    operator = getattr(bpy.ops.poseanything, name)\n"
+        "    with bpy.context.temp_override(window=second, area=area, region=region):\n"
+        "        if not operator.poll():\n"
+        "            continue\n"
+        "        try:\n"
+        "            operator()\n"
+        "        except RuntimeError as error:\n"
+        "            if 'Traceback' in str(error):\n"
+        "                wrong.append(str(error))\n"
+        "        ran.append(name)\n"
+        "answer = [ran, wrong]\n"
+    )
+    assert not wrong and len(ran) > 12, ran
+    desktop.photograph("two_windows.png")
+    assert desktop.ask(state) == before
+    desktop.ask(
+        "bpy.ops.poseanything.cancel()\n"
+        "with bpy.context.temp_override(window=bpy.context.window_manager.windows[-1]):\n"
+        "    bpy.ops.wm.window_close()\n"
+    )
+
+
 def test_closing_in_the_middle(desktop):
     known = len(desktop.jobs())
     desktop.ask("with bpy.context.temp_override(window=window()): bpy.ops.poseanything.generate()")
