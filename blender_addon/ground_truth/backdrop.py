@@ -110,7 +110,7 @@ def _material(scene, depsgraph, start, ray, is_subject) -> object:
         hit, place, _, face, obj, _ = scene.ray_cast(depsgraph, start, ray)
         if not hit:
             return None
-        if not is_subject(obj) and not obj.hide_render:
+        if not is_subject(obj):
             slots = obj.material_slots
             slot = 0
             if len(slots) > 1 and obj.type == "MESH":

@@ -13,7 +13,7 @@ import numpy as np
 from ..shared.messages import LIGHT_STEPS
 from .surfaces import is_still, rendered_lights
 from .triangles import Camera, draw_triangles, see, stack_triangles, towards
-from .visibility import is_shown
+from .visibility import is_enabled
 from .zbuffer import ZBuffer
 
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
@@ -137,7 +137,7 @@ class LightReader:
         found = [
             self._still[obj] if obj in self._still else _read_light(obj, depsgraph)
             for obj in self._lights
-            if obj in self._still or is_shown(obj, depsgraph)
+            if obj in self._still or is_enabled(obj, depsgraph)
         ]
         return Lighting([light for light in found if light is not None], find_sky(depsgraph.scene))
 

@@ -23,6 +23,7 @@ from ..rig.skin import (
 )
 from ..rig.subjects import Rig
 from ..texts import say
+from .visibility import meets_camera
 
 STRONGEST = 4
 """Limbs kept for each vertex, as many as real-time rigs know."""
@@ -227,7 +228,7 @@ def instanced(
         seen += 1
         if seen > MAX_INSTANCES:
             break
-        if obj.original.hide_render or owner.hide_render:
+        if obj.original.hide_render or owner.hide_render or not meets_camera(obj, depsgraph):
             continue
         if obj.type == "MESH":
             data = obj.data
@@ -259,6 +260,7 @@ def rendered_objects(
         for obj in rendered
         if (obj.type in FLESH_TYPES or is_instancer(obj))
         and is_rendered(obj)
+        and not (obj.parent is not None and obj.parent.instance_type in {"VERTS", "FACES"})
         and obj.evaluated_get(depsgraph).is_evaluated
         and (obj.type != "META" or metaball_family(obj)[0] == obj)
     ]

@@ -4,6 +4,7 @@ renders is shown, and what does not render is left out frame by frame."""
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 
 import bpy
@@ -12,7 +13,9 @@ from ..rig.animation import all_curves
 from ..rig.skin import is_rendered
 
 DENSE = frozenset({"SUBSURF", "MULTIRES"})
-"""Modifiers that only refine a surface: the viewport's levels will do."""
+"""Modifiers that only refine a surface: of a dense one the viewport's levels will do."""
+CHEAP = 20_000
+"""Faces that a surface is refined to whatever the viewport shows."""
 
 
 @contextlib.contextmanager
@@ -34,10 +37,26 @@ def as_rendered(view_layer: bpy.types.ViewLayer) -> Iterator[None]:
         yield
 
 
-def is_shown(obj: bpy.types.Object, depsgraph: bpy.types.Depsgraph) -> bool:
-    """Whether an object renders in the frame that is evaluated."""
+def is_enabled(obj: bpy.types.Object, depsgraph: bpy.types.Depsgraph) -> bool:
+    """Whether an object takes part in the render of the frame that is evaluated."""
     evaluated = obj.evaluated_get(depsgraph)
     return evaluated.is_evaluated and not evaluated.hide_render
+
+
+def is_shown(obj: bpy.types.Object, depsgraph: bpy.types.Depsgraph) -> bool:
+    """Whether the camera sees an object in the frame that is evaluated; only its shadow or its reflection may
+    be seen."""
+    return is_enabled(obj, depsgraph) and meets_camera(obj.evaluated_get(depsgraph), depsgraph)
+
+
+def meets_camera(evaluated: bpy.types.Object, depsgraph: bpy.types.Depsgraph) -> bool:
+    """Whether an evaluated object's rays may meet the camera, by its own settings and its collections'.
+    Workbench knows neither."""
+    if depsgraph.scene.render.engine == "BLENDER_WORKBENCH":
+        return True
+    return evaluated.visible_camera and not evaluated.original.indirect_only_get(
+        view_layer=depsgraph.view_layer
+    )
 
 
 def _show_collections(restored: contextlib.ExitStack, layer: bpy.types.LayerCollection) -> None:
@@ -54,9 +73,24 @@ def _show(restored: contextlib.ExitStack, obj: bpy.types.Object) -> None:
         if curve.data_path == "hide_viewport":
             _set(restored, curve, "mute", True)
     _set(restored, obj, "hide_viewport", False)
+    if obj.type == "META":  # drops are lost at a coarse resolution
+        data = obj.data
+        _set(restored, data, "resolution", max(data.render_resolution, data.resolution / 2))
     for modifier in obj.modifiers:
-        if modifier.type not in DENSE:
+        if modifier.type in DENSE:
+            _refine(restored, obj, modifier)
+        else:
             _set(restored, modifier, "show_viewport", modifier.show_render)
+
+
+def _refine(restored: contextlib.ExitStack, obj: bpy.types.Object, modifier: bpy.types.Modifier) -> None:
+    """Let a modifier refine a surface as rendering does, as far as that is cheap."""
+    wanted = modifier.render_levels if modifier.show_render else 0
+    faces = len(obj.data.polygons) if obj.type == "MESH" else CHEAP
+    cheap = int(math.log(max(CHEAP / max(faces, 1), 1), 4))
+    level = min(wanted, max(cheap, modifier.levels if modifier.show_viewport else 0))
+    _set(restored, modifier, "levels", level)
+    _set(restored, modifier, "show_viewport", level > 0)
 
 
 def _instanced(objects) -> dict[bpy.types.Object, None]:

@@ -19,7 +19,7 @@ from ..ground_truth.png import encode_png
 from ..ground_truth.scene_render import render_frame
 from ..ground_truth.shadows import ShadowDrawer, ShadowLook
 from ..ground_truth.surfaces import find_surfaces
-from ..ground_truth.visibility import as_rendered
+from ..ground_truth.visibility import as_rendered, meets_camera
 from ..rig.motion import Motion, spread_frames
 from ..rig.sampling import PoseReader, Sampler, bone_poses
 from ..rig.subjects import Subject, find_rigs, find_subjects, limb_tables
@@ -358,7 +358,7 @@ class _Export:
         self._packed = yield from self._show(self._background.add(encode_png(picture)))
         labeller = yield from self._show(self._labeller(), 0.1, say("Reading the skin"))
         if labeller is not None:
-            self._shadow = ShadowDrawer(self._scene, self._is_own, self._options.num_frames)
+            self._shadow = ShadowDrawer(self._scene, self._is_passed, self._options.num_frames)
             looks = [labeller.look(0, self._evaluated(), projector)]
             [drawn] = yield from self._show(labeller.draw(looks), 0.15, say("Looking at the first frame"))
             self._first = drawn.sighting
@@ -510,8 +510,10 @@ class _Export:
         yield from labeller.read(0, self._evaluated)
         return labeller
 
-    def _is_own(self, obj: bpy.types.Object) -> bool:
-        return obj.original in self._own
+    def _is_passed(self, obj: bpy.types.Object) -> bool:
+        """Whether rays that look for the background pass through an evaluated object."""
+        hidden = obj.hide_render or not meets_camera(obj, self._view_layer.depsgraph)
+        return hidden or obj.original in self._own
 
     def _backdrop(
         self, projector: Projector, motion: np.ndarray | None, labels: np.ndarray
@@ -522,7 +524,7 @@ class _Export:
             return None
         self._go_to(0)
         yield
-        found = yield from label_backdrop(self._evaluated, self._scene, projector, self._is_own, extent)
+        found = yield from label_backdrop(self._evaluated, self._scene, projector, self._is_passed, extent)
         return Backdrop(found, CELL, *extent[:2])
 
     def _camera_motion(self, projector: Projector) -> Iterator[None]:
@@ -530,7 +532,7 @@ class _Export:
             return None
         self._go_to(0)
         yield
-        path = yield from camera_motion(self._scene, self._evaluated, projector, self._is_own)
+        path = yield from camera_motion(self._scene, self._evaluated, projector, self._is_passed)
         followed = faces_start(projector)
         cut = any(finding.operator == "poseanything.use_range" for finding in self._findings)
         if not followed.all() and not cut:

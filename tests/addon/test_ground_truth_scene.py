@@ -80,6 +80,42 @@ def test_the_render_decides_and_not_the_viewport(rig, how):
     assert body.modifiers[0].show_viewport == (how != "modifier")
 
 
+@pytest.mark.parametrize("how", ["rays", "collection", "instancer"])
+def test_what_the_camera_does_not_meet_is_no_part_and_hides_nothing(rig, how):
+    flesh(rig)
+    alone = export([rig], **SIZE)
+    bpy.context.scene.render.engine = "CYCLES"
+    wall = cube(0.6, "chest", rig)
+    if how == "rays":
+        wall.visible_camera = False
+    elif how == "collection":
+        light = bpy.data.collections.new("Light alone")
+        bpy.context.scene.collection.children.link(light)
+        light.objects.link(wall)
+        bpy.context.scene.collection.objects.unlink(wall)
+        bpy.context.view_layer.layer_collection.children["Light alone"].indirect_only = True
+    else:
+        points = bpy.data.objects.new("Points", bpy.data.meshes.new("Points"))
+        points.data.from_pydata([(0, 0, -50)], [], [])
+        points.instance_type = "VERTS"
+        bpy.context.scene.collection.objects.link(carried(rig, "chest", points))
+        wall.parent = points
+    assert (export([rig], **SIZE).first_labels == alone.first_labels).all()
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_a_coarse_surface_is_refined_as_rendering_does(rig, shown):
+    body = flesh(rig, thickness=0.8)
+    smooth = body.modifiers.new("Smooth", "SUBSURF")
+    smooth.levels = smooth.render_levels = 3
+    fine = export([rig], **SIZE).first_labels
+    smooth.levels, smooth.show_viewport = 0 if shown else 2, shown
+    assert (export([rig], **SIZE).first_labels == fine).all() and fine.any()
+    assert (smooth.levels, smooth.show_viewport) == (0 if shown else 2, shown)
+    smooth.show_render = False
+    assert (export([rig], **SIZE).first_labels > 0).sum() > 1.2 * (fine > 0).sum()
+
+
 def test_what_is_removed_meanwhile_need_not_be_put_back(rig, monkeypatch):
     monkeypatch.setattr(module("request.export"), "PAUSE", 0.0)  # a fast machine would be done by the first
     bodies = [flesh(rig, bones=[name], name=name) for name in ("head", "chest")]
