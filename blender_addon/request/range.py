@@ -118,10 +118,12 @@ def clip_shots(context, settings, engine: EngineDescription | None) -> list[Shot
     scene = context.scene
     first, last = frame_range(scene, settings)
     filmed = settings.view == "CAMERA" and settings.pose_source != "VIDEO"
-    made_for_each = settings.first_frame_source in {"RENDER", "VIEWPORT"}
-    cuts = camera_cuts(scene, first, last) if filmed and made_for_each else {}
-    if not cuts:
-        return [Shot((first, last), clip_range(context, settings, engine))]
+    cuts = camera_cuts(scene, first, last) if filmed else {}
+    if not cuts or settings.first_frame_source not in {"RENDER", "VIEWPORT"}:
+        # An engine may take more frames than are asked for: they, too, are of this camera.
+        one = filmed and not cuts and bool(_camera_markers(scene))
+        camera = camera_at(scene, first) if one else None
+        return [Shot((first, last), clip_range(context, settings, engine), camera)]
     begins = [first, *cuts]
     shots = []
     for begin, end in zip(begins, [*(cut - 1 for cut in cuts), last], strict=True):
@@ -136,7 +138,7 @@ def clip_shots(context, settings, engine: EngineDescription | None) -> list[Shot
 def camera_cuts(scene, first: int, last: int) -> dict[int, bpy.types.Object]:
     """The scene frames after `first` and up to `last` from which on markers show another camera, and that
     camera, in order."""
-    frames = {math.ceil(to_scene(scene, marker.frame)) for marker in scene.timeline_markers if marker.camera}
+    frames = {math.ceil(to_scene(scene, marker.frame)) for marker in _camera_markers(scene)}
     cuts, before = {}, camera_at(scene, first)
     for frame in sorted(frame for frame in frames if first < frame <= last):
         camera = camera_at(scene, frame)
@@ -147,11 +149,17 @@ def camera_cuts(scene, first: int, last: int) -> dict[int, bpy.types.Object]:
 
 def camera_at(scene, frame: int) -> bpy.types.Object | None:
     """The camera that markers show at a scene frame: that of the last one so far, or else of the first."""
-    bound = sorted((marker for marker in scene.timeline_markers if marker.camera), key=lambda m: m.frame)
+    bound = _camera_markers(scene)
     if not bound:
         return scene.camera
     so_far = [marker for marker in bound if to_scene(scene, marker.frame) <= frame]
     return so_far[-1].camera if so_far else bound[0].camera
+
+
+def _camera_markers(scene) -> list[bpy.types.TimelineMarker]:
+    """The markers that switch cameras, in order; Blender passes over cameras that do not render."""
+    bound = [marker for marker in scene.timeline_markers if marker.camera and not marker.camera.hide_render]
+    return sorted(bound, key=lambda marker: marker.frame)
 
 
 def pose_frames(context, settings, clip_range: ClipRange) -> tuple[int, ...] | None:

@@ -77,7 +77,7 @@ def test_each_shot_between_camera_markers_is_a_clip_of_its_own(shot, served, sen
     first, other = shot.camera, shot.camera.copy()
     shot.collection.objects.link(other)
     other.name, other.location, other.rotation_euler = "Other", (1.5, -4, 5), (0.65, 0, 0)
-    for frame, camera in ((-3, other), (2, first), (8, first), (10, other), (12, other)):
+    for frame, camera in ((-3, other), (2, first), (8, first), (10, other), (12, other), (18, first)):
         shot.timeline_markers.new("cut", frame=frame).camera = camera
     bpy.ops.poseanything.generate(wait=True)
     jobs = list(session().bridge.jobs.values())
@@ -97,7 +97,9 @@ def test_each_shot_between_camera_markers_is_a_clip_of_its_own(shot, served, sen
     shot.poseanything.speed = 1
     assert bpy.ops.poseanything.export_skeleton(directory=str(tmp_path / "files")) == {"FINISHED"}
     exported = sorted((tmp_path / "files").glob("*/request*"))
-    assert [read_request(path).num_frames for path in exported] == [5, 9]
+    read = [read_request(path) for path in exported]
+    assert [request.num_frames for request in read] == [5, 9]
+    assert read[1].camera_motion is None, "what is filmed beyond the range is of the shot's camera"
 
 
 def test_every_camera_move_of_the_contract_can_be_chosen(shot):
