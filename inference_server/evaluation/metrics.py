@@ -96,7 +96,7 @@ def background_flow(frames: np.ndarray, request: GenerationRequest, labels: np.n
     camera = np.tile(np.eye(3), (len(frames), 1, 1)) if camera is None else camera.astype(float)
     y, x = np.mgrid[: size[0], : size[1]] + 0.5
     pixels = np.stack([x, y, np.ones_like(x)], -1)
-    distances, cosines, shares = [], [], []
+    distances, cosines, along = [], [], []
     for index in range(1, len(frames)):
         free = (
             cv2.dilate(((labels[index - 1] > 0) | (labels[index] > 0)).astype(np.uint8), np.ones((9, 9))) == 0
@@ -112,11 +112,11 @@ def background_flow(frames: np.ndarray, request: GenerationRequest, labels: np.n
         a, b = np.median(found[free], 0), np.median(asked[free], 0)
         if np.linalg.norm(b) > 0.1:
             cosines.append(float(a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-9)))
-            shares.append(float(a @ b / (b @ b)))
+            along.append((a @ b, b @ b))
     return {
         "background_flow_error": float(np.mean(distances)) if distances else float("nan"),
         "camera_cosine": float(np.mean(cosines)) if cosines else float("nan"),
-        "camera_share": float(np.mean(shares)) if shares else float("nan"),
+        "camera_share": float(np.divide(*np.sum(along, axis=0))) if along else float("nan"),
     }
 
 

@@ -84,6 +84,7 @@ def test_a_camera_that_is_followed_is_told_from_one_that_is_not():
     true = [background_flow(clip.frames, clip.request, clip.labels) for clip in moving]
     stills = [background_flow(still(clip), clip.request, clip.labels) for clip in moving]
     assert np.nanmedian([each["camera_cosine"] for each in true]) > 0.9
+    assert np.nanmedian([each["camera_share"] for each in true]) == pytest.approx(1, abs=0.2)
     for name in ("background_flow_error",):
         assert np.nanmean([each[name] for each in true]) < 0.6 * np.nanmean([each[name] for each in stills])
 
