@@ -82,6 +82,7 @@ def drag(begin: tuple[int, int], *along: tuple[int, int]) -> None:
 def test_a_filmed_subject_drives_a_clip(desktop):
     path = str(inside(Path(desktop.folder / "walk.avi")))
     assert desktop.ask(LAY_OUT.format(path=path)) == ["FINISHED"]
+    wait_for(lambda: desktop.ask(f"{PREVIEW}answer = min(region.width, region.height)") > 100, 30)
     video = "video = bpy.context.scene.poseanything_video\n"
     # The first frame fills the preview; a click beside it is answered with a word, one on the body is taken.
     desktop.ask(in_region(PREVIEW, "bpy.ops.poseanything.pick_subject('INVOKE_DEFAULT')"))
@@ -96,8 +97,9 @@ def test_a_filmed_subject_drives_a_clip(desktop):
         "          region.y + box[3] - (box[3] - box[1]) * 40 / 112]",
     )
     display("xdotool", "mousemove", *map(str, body), "sleep", "0.5", "click", "1", "sleep", "0.5")
-    kind, x, y = desktop.ask(f"{video}answer = [video.pick, *video.place[:2]]")
-    assert kind == "CLICK" and (x, y) == (
+    wait_for(lambda: desktop.ask(f"{video}answer = video.pick") == "CLICK", 30)
+    x, y = desktop.ask(f"{video}answer = list(video.place[:2])")
+    assert (x, y) == (
         pytest.approx(50 / 160, abs=0.02),
         pytest.approx(40 / 112, abs=0.02),
     )
