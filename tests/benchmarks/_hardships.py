@@ -319,8 +319,9 @@ else:
 while not talk.heard("FramesSaved"):
     time.sleep(0.01)
 print("frames", flush=True)
-ending = talk.ending(name)
-print(type(ending).__name__, flush=True)
+while not (ended := talk.heard("Done") + talk.heard("Failed") + talk.heard("Cancelled")):
+    time.sleep(0.01)
+print(type(ended[0]).__name__, flush=True)
 while not talk.heard("Settled"):
     time.sleep(0.01)
 """
