@@ -249,7 +249,8 @@ class PoseRequest(Checked):
             raise MessageError("The video has no frames; choose another part of it.")
         if int(self.lengths.sum(dtype=np.int64)) != memoryview(self.frames).nbytes:
             raise MessageError("The video's frames do not cover its bytes; send it again.")
-        if len(self.lengths) * self.width * self.height > MAX_FILMED_PIXELS:
+        pixels = self.width * self.height
+        if pixels > MAX_PIXELS or len(self.lengths) * pixels > MAX_FILMED_PIXELS:
             raise MessageError(
                 f"{len(self.lengths)} frames at {self.width} x {self.height} are too many to look for poses "
                 "in; choose a shorter part of the video."
@@ -537,7 +538,7 @@ class FoundPoses(Checked):
 
     job: str = declare(JobId)
     pose: PoseSequence = declare(Struct(PoseSequence))
-    mask: np.ndarray = declare(Array("uint8", (None, None), MAX_FILMED_PIXELS, compress=True))
+    mask: np.ndarray = declare(Array("uint8", (None, None), MAX_PIXELS, compress=True))
     masks: np.ndarray = declare(Array("uint8", (None, None, None), MAX_FILMED_PIXELS // 16, compress=True))
     seconds: float = declare(Number(0, 1e9), 0.0)
     note: str = declare(Line(1024), "")

@@ -239,11 +239,20 @@ class Broker:
             self._heed(client, buffers, message, now)
 
     def _heed(self, client: Client, buffers: Buffers, message: Read, now: float) -> None:
-        """Do what a message says, and go on with its user's next."""
+        """Do what a message says, and go on with its user's next: after what needs the disk, once that is
+        done."""
+
+        def go_on() -> None:
+            self._reader.go_on(client.user)
+
         if isinstance(message, JOBS):
-            self._desk.accept(
-                client, message, buffers, self._refuse, then=lambda: self._reader.go_on(client.user)
-            )
+            self._desk.accept(client, message, buffers, self._refuse, go_on)
+            return
+        if isinstance(message, (Cancel, Received)):
+            self._desk.let_go(client, message, now, go_on)
+            return
+        if isinstance(message, FrameRequest):
+            self._desk.send_frame(client, message, go_on)
             return
         if isinstance(message, Exception):
             self._refuse_unread(client, buffers, message)
@@ -251,8 +260,6 @@ class Broker:
             self._welcome(client, now)
         elif isinstance(message, Resume):
             self._desk.resume(client, message)
-        elif isinstance(message, (Cancel, Received)):
-            self._desk.let_go(client, message, now)
         elif isinstance(message, LivePose):
             self._live.pose(client, message)
         elif isinstance(message, LiveOpen):
@@ -261,9 +268,7 @@ class Broker:
             self._live.close(client, message.session)
         elif isinstance(message, StatusRequest):
             self._tell_status(client, message.most, now)
-        elif isinstance(message, FrameRequest):
-            self._desk.send_frame(client, message)
-        self._reader.go_on(client.user)
+        go_on()
 
     def _refuse_unread(self, client: Client, buffers: Buffers, error: Exception) -> None:
         """A message could not be read."""

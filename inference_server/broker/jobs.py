@@ -50,6 +50,8 @@ MAX_DEATHS_OF_SERVERS = 3
 """Where the server itself ended each time, which may have had other reasons."""
 FRAMES_AT_ONCE = 8
 """Read from the store for one client before others are looked after."""
+READ_AGAIN = 1.0
+"""Seconds after which frames are read again that could not be read."""
 TOLD_PER_TURN = 25
 """Clients that are told the places of their jobs in one turn of the loop."""
 ON_OFFER = 3600.0
@@ -221,12 +223,16 @@ class JobDesk:
                 self._frontend.send(before, Failed(job=pending.job, code="elsewhere", message=reason))
         pending.taker = client
         self._say(pending, Accepted(job=pending.job))
-        pending.sent, pending.told, pending.position = min(message.have, pending.frames), False, None
         self._announced = None
-        self._behind[pending] = None
+        if not isinstance(pending.verdict, Cancelled):  # else nothing of it is kept
+            pending.sent, pending.told, pending.position = min(message.have, pending.frames), False, None
+            self._behind[pending] = None
 
-    def let_go(self, client: Client, message: Cancel | Received, now: float) -> None:
-        """A client wants no more of a job: it is told once nothing of it is kept."""
+    def let_go(
+        self, client: Client, message: Cancel | Received, now: float, then: Callable[[], None]
+    ) -> None:
+        """A client wants no more of a job: it is told once nothing of it is kept. `then` is called as soon as
+        the store has done what there is for it."""
         key = client.user, message.job
         pending = self.jobs.get(key)
         if pending is None and isinstance(message, Cancel):
@@ -235,13 +241,15 @@ class JobDesk:
             number = self._unforgotten.pop(
                 key, 0
             )  # even of an unknown one, as what drops it may be under way
-            self._forget(key, number, [client], Forgotten(job=message.job))
+            self._forget(key, number, [client], Forgotten(job=message.job), then)
         elif pending.over is not None:
             self._drop(pending)
-            self._forget((pending.user, pending.job), pending.number, [client], Forgotten(job=pending.job))
+            key = pending.user, pending.job
+            self._forget(key, pending.number, [client], Forgotten(job=pending.job), then)
         else:
             pending.askers.add(client)
             self.cancel(pending, Cancelled(job=pending.job), now)
+            then()
 
     def job_seen_by(self, client: Client, job: str) -> PendingRequest | None:
         """One of the client's own; for who runs the server anybody's."""
@@ -250,8 +258,9 @@ class JobDesk:
             return next((pending for (_, name), pending in self.jobs.items() if name == job), None)
         return own
 
-    def send_frame(self, client: Client, message: FrameRequest) -> None:
-        """A frame that was asked for by itself; who takes the job's frames as they come still gets them."""
+    def send_frame(self, client: Client, message: FrameRequest, then: Callable[[], None]) -> None:
+        """A frame that was asked for by itself; who takes the job's frames as they come still gets them.
+        `then` is called once it is read."""
 
         def read(pending: PendingRequest, result: list[list[bytes]] | Exception) -> None:
             if isinstance(result, OSError):
@@ -261,6 +270,7 @@ class JobDesk:
                 missing()
             else:
                 self._frontend.forward(client, result[0], message.job, keep=False)
+            then()
 
         def missing() -> None:
             reason = "The server does not have this frame."
@@ -269,9 +279,10 @@ class JobDesk:
         pending = self.job_seen_by(client, message.job)
         if pending is None or message.index >= pending.frames:
             missing()
+            then()
         else:
-            then = partial(read, pending)
-            self._keeper.do(self._store.read_frames, pending.number, message.index, 1, then=then)
+            told = partial(read, pending)
+            self._keeper.do(self._store.read_frames, pending.number, message.index, 1, then=told)
 
     def lose(self, client: Client) -> None:
         """Nothing was heard of a client for long: what waits for it stays in the store alone."""
@@ -304,8 +315,9 @@ class JobDesk:
         return client if client and not (client.away or client.gone or client.outbox) else None
 
     def _next_reader(self, pending: PendingRequest) -> Client | None:
-        """The same, where nothing is on its way from the store to it already."""
-        return None if pending.reading else self._ready_taker(pending)
+        """The same, where nothing is on its way from the store to it already, nor has just failed to be."""
+        waits = pending.reading or time.monotonic() < pending.unreadable_until
+        return None if waits else self._ready_taker(pending)
 
     def deliver(self) -> None:
         """Send what clients take of the frames and endings that wait in the store."""
@@ -335,6 +347,7 @@ class JobDesk:
         pending.reading = False
         if isinstance(result, OSError):
             log.warning("Frames of job %r can't be read for now: %s", pending.job, result)
+            pending.unreadable_until = time.monotonic() + READ_AGAIN
         elif isinstance(result, Exception):
             self._damaged(pending, str(result))
         elif self._ready_taker(pending) is client and pending.sent == begin and pending in self._behind:
@@ -440,6 +453,7 @@ class JobDesk:
                 slot.kill_at = now + self._settings.cancel_grace
                 slot.process.send(wire.encode(Cancel(job=pending.job)))
             pending.frames = pending.sent
+            self._behind.pop(pending, None)
             if (client := pending.taker) is not None:
                 self._frontend.discard(client, pending.job)
             if isinstance(verdict, Cancelled):  # a server that is killed now must not make it again
@@ -481,10 +495,13 @@ class JobDesk:
         number: int,
         askers: Iterable[Client] = (),
         message: Cancelled | Forgotten | None = None,
+        then: Callable[[], None] = lambda: None,
     ) -> None:
-        """Have the store forget a job, and then tell those who wait for that."""
+        """Have the store forget a job, then tell those who wait for that, and call `then` whatever came of
+        it."""
 
         def forgotten(result: Exception | None) -> None:
+            then()
             if isinstance(result, Exception):
                 log.error("Job %r can't be dropped for now: %s", key[1], result)
                 self._unforgotten[key] = number
@@ -512,6 +529,10 @@ class JobDesk:
                 log.info("Job %r, which nobody has fetched, is dropped", pending.job)
                 self._drop(pending)
                 self._forget((pending.user, pending.job), pending.number)
+        self._make_up()
+
+    def _make_up(self) -> None:
+        """Try again what a full disk has not taken."""
         unended, self._unended = self._unended, set()
         for pending in unended & set(self.jobs.values()):
             self._keeper.do(
@@ -610,6 +631,7 @@ class JobDesk:
         else:
             for pending in self._crew.running:
                 self._note(self._store.set_state, pending.number, "waiting")
+            self._make_up()
         self._keeper.finish()
 
 

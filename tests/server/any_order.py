@@ -374,6 +374,8 @@ class AnyOrder(RuleBasedStateMachine):
             unkept = pending.over and (pending.ending is None or pending in self.broker._desk._unended)
             if pending.slot is not None or unkept:
                 self.jobs[pending.job].server_deaths += 1
+        for job in self.jobs.values():  # what was not confirmed need not be on the disk
+            job.server_deaths += job.cancelled and not job.confirmed
         store = self.broker._store
         store._lock.release()  # as the system does for a process that ends
         self.abandoned.append(self.broker)

@@ -52,6 +52,10 @@ def test_strangers_are_not_answered(server, tmp_path):
 
 def test_keys_come_and_go_while_the_server_runs(server):
     ring = KeyRing(keys_folder())
+    with Client(server.address, user="gone-by-then") as client:
+        client.send(request("left behind", "plain", num_frames=1000, engine_options={"pause": 0.05}))
+        client.wait_for(Accepted)
+    ring.revoke("gone-by-then")
     with Client(server.address, user="for-a-day") as client, server.client() as other:
         client.send(request("running", "plain", num_frames=1000, engine_options={"pause": 0.05}))
         client.wait_for(Accepted)
