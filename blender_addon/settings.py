@@ -278,7 +278,7 @@ class PoseAnythingSettings(bpy.types.PropertyGroup):
         ),
     )
     camera_move: EnumProperty(
-        name="Background Only",
+        name="Move",
         description="How the background moves over the clip, starting and stopping gently; the subject does "
         "not move with it",
         items=tuple((name.upper(), name.replace("_", " ").title(), text) for name, text in _MOVES.items()),

@@ -26,8 +26,9 @@ def draw_server(layout, context) -> None:
     row = layout.row()
     row.label(text=shown(_named(state)), icon=light(LAMPS[state]))
     row = row.row(align=True)
-    where, _, values = SHOW_PREFERENCES
-    row.operator(where, text="", icon="PREFERENCES").module = dict(values)["module"]
+    if context.area is None or context.area.type != "PREFERENCES":
+        where, _, values = SHOW_PREFERENCES
+        row.operator(where, text="", icon="PREFERENCES").module = dict(values)["module"]
     if bridge.server.is_up:
         row.operator("poseanything.restart_server", text="", icon="FILE_REFRESH")
         row.operator("poseanything.stop_server", text="Stop", icon="PAUSE")
