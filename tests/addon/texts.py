@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import string
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 SOURCE = Path(__file__).parents[2] / "blender_addon"
@@ -21,11 +22,14 @@ LABELS = {"Finding": 2, "setting": 1}
 KEYWORDS = {"text", "heading", "placeholder", "confirm_text", "label"}
 
 
-def modules() -> Iterator[tuple[str, ast.Module]]:
-    for path in sorted(SOURCE.rglob("*.py")):
-        name = path.relative_to(SOURCE).as_posix()
-        if name not in COMMAND_LINE and not name.startswith("texts/"):
-            yield name, ast.parse(path.read_text(encoding="utf-8"))
+@cache
+def modules() -> tuple[tuple[str, ast.Module], ...]:
+    named = ((path.relative_to(SOURCE).as_posix(), path) for path in sorted(SOURCE.rglob("*.py")))
+    return tuple(
+        (name, ast.parse(path.read_text(encoding="utf-8")))
+        for name, path in named
+        if name not in COMMAND_LINE and not name.startswith("texts/")
+    )
 
 
 def shown_nodes(tree: ast.Module) -> Iterator[ast.expr]:
@@ -82,8 +86,9 @@ def glued() -> list[str]:
                 )
                 if joined or added or called:
                     found.append(f"{name}:{leaf.lineno}: {ast.unparse(leaf)[:80]}")
+        logged = _logged(tree)
         for node in ast.walk(tree):
-            if isinstance(node, ast.JoinedStr) and _sentence(node) and not _logged(tree, node):
+            if isinstance(node, ast.JoinedStr) and _sentence(node) and id(node) not in logged:
                 found.append(f"{name}:{node.lineno}: {ast.unparse(node)[:80]}")
     return sorted(set(found))
 
@@ -111,14 +116,14 @@ def _sentence(node: ast.JoinedStr) -> bool:
     return any(isinstance(v, ast.FormattedValue) for v in node.values) and len(text.split()) > 2
 
 
-def _logged(tree: ast.Module, wanted: ast.JoinedStr) -> bool:
-    """Whether it goes to the console."""
-    return any(
-        isinstance(node, ast.Call)
-        and ("print" in ast.unparse(node.func) or ast.unparse(node.func).startswith("log."))
-        and any(inner is wanted for inner in ast.walk(node))
+def _logged(tree: ast.Module) -> set[int]:
+    """The nodes of what goes to the console."""
+    return {
+        id(inner)
         for node in ast.walk(tree)
-    )
+        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith(("print", "log."))
+        for inner in ast.walk(node)
+    }
 
 
 def spoken() -> dict[str, str]:
