@@ -46,7 +46,7 @@ class POSEANYTHING_OT_set_limb(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context):
-        if not context.selected_pose_bones:
+        if not getattr(context, "selected_pose_bones", None):  # not every window has it
             cls.poll_message_set("Select bones in Pose Mode")
             return False
         return True

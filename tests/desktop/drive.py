@@ -44,7 +44,8 @@ def jobs():
     for job in bridge.jobs.values():
         found = strips.find_strip(job.id)
         shown = len(found[1].elements) if found else None
-        result.append({"state": job.state, "frames": job.frames, "shown": shown, "sentence": job.sentence})
+        seen = {"state": job.state, "frames": job.frames, "shown": shown, "sentence": job.sentence}
+        result.append({"take": job.take.name, **seen})
     return result
 
 
