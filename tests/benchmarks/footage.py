@@ -31,6 +31,7 @@ from shared.pose import PoseSequence
 from shared.raster import draw_pose
 
 HORSE_BOX = (0.185, 0.37, 0.545, 0.735)
+QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 82]
 NEAR = 0.05
 """Of the subject's size, the diagonal of its box."""
 ENDS = {
@@ -69,7 +70,7 @@ def main() -> None:
             sheet = {"horse": horse, "deer": deer}[name](place)
             if arguments.sheets:
                 arguments.sheets.mkdir(parents=True, exist_ok=True)
-                cv2.imwrite(str(arguments.sheets / f"xpose-{name}.jpg"), sheet[..., ::-1])
+                cv2.imwrite(str(arguments.sheets / f"xpose-{name}.jpg"), sheet[..., ::-1], QUALITY)
 
 
 def find(frames: np.ndarray, prompt: SubjectPrompt) -> tuple[np.ndarray, PoseSequence]:
@@ -99,8 +100,10 @@ def horse(video: Path) -> np.ndarray:
         "muzzle, tail and three feet": muzzle & tail & (feet >= 3),
     }.items():
         print(f"{name:28} {share.sum()} of {len(share)} frames")
-    shown = [_shown(frames[frame], masks[frame], pose, frame, ENDS[frame]) for frame in ENDS]
-    return _tiles(shown, 4)
+    shown = np.stack([_shown(frames[frame], masks[frame], pose, frame, ENDS[frame]) for frame in ENDS])
+    enlarged = shown.shape[1] / frames.shape[1]
+    left, top, wide, high = (int(enlarged * side) for side in cv2.boundingRect(masks.any(0).astype(np.uint8)))
+    return _tiles(list(shown[:, max(top - 20, 0) : top + high + 20, left : left + wide]), 4)
 
 
 def deer(folder: Path) -> np.ndarray:

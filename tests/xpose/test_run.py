@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,8 +17,9 @@ pytest.importorskip("av")
 pytest.importorskip("webdataset")
 
 from inference_server.cli import main  # noqa: E402
+from inference_server.training import dataset as dataset_module  # noqa: E402
 from inference_server.training.dataset import read_examples, read_index, read_release_layout, verify  # noqa: E402
-from inference_server.xpose import store  # noqa: E402
+from inference_server.xpose import report, store  # noqa: E402
 
 from .footage import encode, lizard  # noqa: E402
 
@@ -59,7 +61,16 @@ def videos(tmp_path_factory):
 @pytest.fixture(scope="module")
 def dataset(videos, tmp_path_factory):
     output = tmp_path_factory.mktemp("sets") / "whole"
-    assert main(words(videos, output, "--filter", f"{PLUG_IN}:Words", "--layout", "release")) == 0
+    forget, examples = store.WorkFolder.forget_example, output.parent / "examples"
+    examples.mkdir()
+
+    def keep_a_copy(work, span):
+        shutil.copy(work.dataset / "work" / "examples" / store.clip_id(span), examples)
+        forget(work, span)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(store.WorkFolder, "forget_example", keep_a_copy)
+        assert main(words(videos, output, "--filter", f"{PLUG_IN}:Words", "--layout", "release")) == 0
     return output
 
 
@@ -90,6 +101,46 @@ def test_what_is_written_can_be_trained_on(dataset):
         len(released) == 4 and released[0].prompt == "a lizard walks" and released[0].poses.any((1, 2)).all()
     )
     assert not list(dataset.rglob("*.part")) and not list((dataset / "work" / "examples").iterdir())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills copies of this process")
+def test_killed_while_it_packs_it_ends_the_same(dataset, videos, tmp_path):
+    filtered = ("--filter", f"{PLUG_IN}:Words")
+    expected = {name: data for name, data in everything(dataset).items() if not name.startswith("release/")}
+    for point in range(20):
+        torn = tmp_path / str(point) / "whole"
+        for folder in ("work", "sheets"):  # all clips are done, and none is packed
+            shutil.copytree(dataset / folder, torn / folder)
+        shutil.copytree(dataset.parent / "examples", torn / "work" / "examples", dirs_exist_ok=True)
+        if not (child := os.fork()):
+            _exit_at(point)
+            main(words(videos, torn, *filtered))
+            os._exit(0)
+        survived = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert main(words(videos, torn, *filtered)) == 0
+        found = everything(torn)
+        assert found.keys() == expected.keys()
+        assert [name for name in found if found[name] != expected[name]] == []
+        if survived:
+            break
+    assert survived and point == 6  # four examples, their shard and its index
+
+
+def _exit_at(point):
+    """End this process, as a kill does, before what is the nth thing that packing writes."""
+    left = iter(range(point))
+
+    def counted(function):
+        def count(*words):
+            if next(left, None) is None:
+                os._exit(9)
+            return function(*words)
+
+        return count
+
+    dataset_module.os.replace = counted(os.replace)
+    dataset_module.DatasetWriter.append = counted(dataset_module.DatasetWriter.append)
+    report.write_report = lambda folder: ""
 
 
 def test_what_was_rejected_on_the_page_is_left_out_until_it_is_accepted(dataset, tmp_path, capsys):

@@ -1,5 +1,7 @@
 """Reading videos: what is in them is found, and what is wrong with them is said."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -145,3 +147,16 @@ def test_videos_are_found_by_any_name(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert [path.name for path in find_videos(tmp_path)] == ["b c.mp4", "a.webm", "🦎.MOV"]
+
+
+def test_an_8k_video_takes_the_memory_of_its_clip(tmp_path):
+    wide = np.full((4320, 9280, 3), 60, np.uint8)
+    wide[1000:2000, 3000:5000] = 200
+    steps = (400 * wide.strides[1], *wide.strides)
+    frames = np.lib.stride_tricks.as_strided(wide, (5, 4320, 7680, 3), steps)
+    path = encode(tmp_path / "8k.avi", frames, 24, codec="mjpeg", pix_fmt="yuvj420p")
+    tracemalloc.start()
+    spans, _ = plan_video(path, "8k.avi", ClipSettings(frames=5, least_frames=5))
+    clip = load_clip(path, spans[0], SubjectPrompt())
+    assert clip.frames.shape == (5, 448, 832, 3) and tracemalloc.get_traced_memory()[1] < 50e6
+    tracemalloc.stop()
