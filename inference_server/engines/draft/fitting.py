@@ -166,8 +166,8 @@ class _Puppet:
         half = 0.5 + 0.5j
         shift = (self.turn * (half * self.zoom - half) + self.shift + half) / self.zoom - half
         self.learn()
-        on = float((self.look(self.likely, self.placed()) > OFF).mean())
-        sharp = float(self.along_edges(*self.placed_rim()).mean())
+        on = _mean(self.look(self.likely, self.placed()) > OFF)
+        sharp = _mean(self.along_edges(*self.placed_rim()))
         return Fit(self.turn, shift, self.bent, self.likely, on, self.off(), sharp)
 
     def placed(self):
@@ -219,7 +219,7 @@ class _Puppet:
         return (count / max(count.sum(), 1)).ravel()
 
     def off(self) -> float:
-        return float((self.look(self.likely, self.placed()) < -OFF).mean())
+        return _mean(self.look(self.likely, self.placed()) < -OFF)
 
     def worth(self) -> float:
         size = np.abs(self.turn)
@@ -248,7 +248,7 @@ class _Puppet:
         """Turn limbs, the one that gains most first; whether any was."""
         for count in range(MOST_TURNS):
             options = [self._best_turn(bone) for bone in self.order if self.parent[bone] >= 0]
-            gain, bone, turn, child, child_turn = max(options)
+            gain, bone, turn, child, child_turn = max(options, default=(0.0, 0, 0.0, 0, 0.0))
             if gain <= 0:
                 return count > 0
             self._turn(bone, turn)
@@ -271,10 +271,10 @@ class _Puppet:
         (gain, bone, degrees, the other bone, its degrees)."""
         nothing = (0.0, bone, 0.0, bone, 0.0)
         mine, at = self.below[bone][self.bone], self.placed()
-        if mine.sum() < SMALL or (self.look(self.likely, at[mine]) < -OFF).mean() < LIMB:
+        if mine.sum() < SMALL or _mean(self.look(self.likely, at[mine]) < -OFF) < LIMB:
             return nothing
         rim, way = (each[self.below[bone][self.rim_bone]] for each in self.placed_rim())
-        if len(rim) and self.along_edges(rim, way).mean() > LIKE:
+        if _mean(self.along_edges(rim, way)) > LIKE:
             return nothing  # whatever its colours, it is where it should be
         rest, limb = self.mask(at[~mine]), self.mask(at[mine])
         # What the limb covers now of the others' is there too when it is turned away.
@@ -320,6 +320,10 @@ class _Puppet:
             best, turn, child_turn = max((best, turn, child_turn), *((worth(a, b), a, b) for a, b in around))
         gain = best - worth(0, 0) - LEAST * np.sqrt(len(at))
         return (gain, bone, turn, bone if child is None else child, child_turn) if gain > 0 else nothing
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else 0.0
 
 
 def _hang(tracks: Tracks, area: np.ndarray) -> tuple[list[int], np.ndarray, np.ndarray]:
