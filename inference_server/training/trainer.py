@@ -124,7 +124,7 @@ class Trainer:
         self.transformer.train()
         with ThreadPoolExecutor(1) as ahead:
             coming = ahead.submit(self._batch, self.step)
-            while not self._over(began):
+            while not self._any(self._over(began))[0]:
                 batch = coming.result()
                 coming = ahead.submit(self._batch, self.step + 1)
                 try:
@@ -147,7 +147,9 @@ class Trainer:
                 seen = clean_error if seen is None else torch.lerp(seen, clean_error, 0.05)
                 logs = self.step % self.settings.log_steps == 0 or self.step == 1
                 saves = time.monotonic() - since_checkpoint >= self.settings.checkpoint_seconds
-                if (logs or saves) and not loss.isfinite():
+                lost = (logs or saves) and not loss.isfinite()
+                saves, lost = self._any(saves, lost)
+                if lost:
                     self._go_back()
                     coming.result()
                     coming = ahead.submit(self._batch, self.step)
@@ -167,6 +169,14 @@ class Trainer:
     def end(self) -> None:
         """Leave the other processes; nothing can be exported after it."""
         self.accelerator.end_training()
+
+    def _any(self, *flags: bool) -> list[bool]:
+        """Whether any of the processes says so: their clocks and losses differ, and what one does alone the
+        others would wait for."""
+        if self.accelerator.num_processes == 1:
+            return list(flags)
+        said = torch.tensor(flags, dtype=torch.float32, device=self.accelerator.device)
+        return (self.accelerator.reduce(said, "sum") > 0).tolist()
 
     def _go_back(self) -> None:
         """To the last checkpoint, at half the learning rate, as often as the settings have it. Raises

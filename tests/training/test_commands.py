@@ -192,7 +192,7 @@ def run_two(*words):
         )
         for rank in range(2)
     ]
-    errors = [process.communicate(timeout=300)[1].decode()[-2000:] for process in both]
+    errors = [process.communicate(timeout=600)[1].decode()[-2000:] for process in both]
     assert [process.returncode for process in both] == [0, 0], errors
 
 
