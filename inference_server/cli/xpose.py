@@ -196,7 +196,6 @@ def _review(args: argparse.Namespace) -> int:
     write_report(args.dataset)
     print(f"{args.dataset}: {rejected} clips are left out when it is read; their shards stay as they are.")
     if waiting:
-        print(
-            f"{waiting} that were dropped are made all the same when the run goes on: give its command again."
-        )
+        which = "1 that was dropped is" if waiting == 1 else f"{waiting} that were dropped are"
+        print(f"{which} made all the same when the run goes on: give its command again.")
     return 0

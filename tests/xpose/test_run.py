@@ -166,29 +166,26 @@ def test_what_was_rejected_on_the_page_is_left_out_until_it_is_accepted(dataset,
 def test_a_dropped_clip_that_is_accepted_is_made_when_the_run_goes_on(tmp_path, capsys):
     folder, output = tmp_path / "videos", tmp_path / "set"
     folder.mkdir()
-    for name in ("a lizard", "b bird"):
-        encode(folder / f"{name}.mp4", lizard(9)[0])
-    more = ("--filter", f"{PLUG_IN}:Words", "--area", "paper")  # which is too much to ask of either
+    encode(folder / "a lizard.mp4", lizard(9)[0])
+    more = ("--area", "paper", "--processes", "1")  # which is too much to ask of it
     assert main(words(folder, output, *more)) == 0
     assert "look " in (said := capsys.readouterr().out) and "subject " in said, "rates of the steps"
     clips = json.loads((output / "clips.js").read_text(encoding="utf-8")[len("const CLIPS = ") : -2])
-    assert len(clips) == 2 and not any(clip[3] for clip in clips)
+    assert [clip[3] for clip in clips] == [0]
     decisions = tmp_path / "decisions.json"
     decisions.write_text(json.dumps({clip[1]: True for clip in clips}))
     for _ in range(2):  # saying it twice changes nothing
         assert main(["xpose", "review", str(output), "--decisions", str(decisions)]) == 0
-        assert "2 that were dropped are made" in capsys.readouterr().out
+        assert "1 that was dropped is made" in capsys.readouterr().out
     encode(folder / "0 more.mp4", lizard(9, 4)[0])
     assert main(words(folder, output, *more)) == 0
     found = pq.read_table(output / "report.parquet").to_pylist()
     assert [(row["clip"], row["kept"], row["decision"], row["notes"]) for row in found] == [
         ("a lizard.mp4#0001", False, "accepted", ""),
-        ("b bird.mp4#0001", False, "accepted", ""),
         ("a lizard.mp4#0001a", True, "", "accepted by hand"),
-        ("b bird.mp4#0001a", True, "", "accepted by hand"),
         ("0 more.mp4#0001", False, "", ""),
     ]
-    assert [example.subject for example in read_examples(output)] == ["a lizard.mp4", "b bird.mp4"]
+    assert [example.subject for example in read_examples(output)] == ["a lizard.mp4"]
     assert [row["clip"] for row in table(output)] == [row["clip"] for row in found]
 
 
