@@ -661,7 +661,9 @@ def restart(count: int) -> Result:
 def tests(*names: str) -> Result:
     words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *names]
     done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
-    return done.stdout.strip().rpartition("\n")[2].strip("= "), done.returncode == 0
+    return done.stdout.strip().rpartition("\n")[2].partition(" passed")[
+        0
+    ] + " tests pass", done.returncode == 0
 
 
 @row(
