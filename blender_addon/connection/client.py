@@ -653,7 +653,8 @@ class _Connection:
             self._hear_live(message)
         elif (submission := self.submissions.get(message.job)) is None:
             log.debug("A message for a job that has ended: %s", type(message).__name__)
-            if isinstance(message, (Cancelled, Forgotten)) and self.goodbyes.pop(message.job, None):
+            if isinstance(message, (Cancelled, Forgotten)) and message.job in self.goodbyes:
+                del self.goodbyes[message.job]
                 self.client._post(Settled(message.job))
         elif isinstance(message, Failed) and message.code == "unknown":
             self._begin_anew(message.job, submission)

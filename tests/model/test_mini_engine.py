@@ -73,4 +73,4 @@ def test_it_says_what_it_needs(monkeypatch):
 def test_weights_that_are_gone_are_named(monkeypatch, tmp_path):
     monkeypatch.setattr(mini, "WEIGHTS", tmp_path)
     described = describe_engine("mini")
-    assert not described.ready and "weights are missing" in described.reason
+    assert not described.ready and "missing; they come with the project" in described.reason

@@ -37,6 +37,7 @@ class MiniEngine(PoseAnythingEngine):
         uses_seed=False,
         runs_on="Runs on the processor, in about twice the draft's time.",
     )
+    weights_remedy = "they come with the project, so get it again"
     presets = ()
 
     @classmethod

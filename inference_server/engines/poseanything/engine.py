@@ -66,6 +66,8 @@ class PoseAnythingEngine(Engine):
 
     about: ClassVar[EngineDescription] = RELEASE
     """What its checkpoint takes."""
+    weights_remedy: ClassVar[str] = "get them with python build.py weights"
+    """What to do where its weights are missing."""
     presets: ClassVar[tuple[Preset, ...]] = options.PRESETS
 
     @classmethod
@@ -107,7 +109,7 @@ class PoseAnythingEngine(Engine):
         try:
             weights = find_weights(cls.weights_folder())
         except WeightsMissing:
-            reasons.append("Its weights are missing; get them with python build.py weights.")
+            reasons.append(f"Its weights are missing; {cls.weights_remedy}.")
         except CheckpointError as error:
             reasons.append(str(error))
         return weights, " ".join(reasons)
