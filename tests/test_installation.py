@@ -64,9 +64,9 @@ def test_the_wheel_holds_the_server_and_the_contract_alone(wheel):
     weights = {path for path in (ROOT / MINI).rglob("*") if path.is_file()}
     assert {"config.json", "README.md"} < {path.name for path in weights}
     sources |= {path.relative_to(ROOT).as_posix() for path in weights}
-    sources |= {
-        path.relative_to(ROOT).as_posix() for path in (ROOT / "inference_server" / "deploy").iterdir()
-    }
+    for folder in ("deploy", "training/recipes"):
+        files = (path for path in (ROOT / "inference_server" / folder).rglob("*") if path.is_file())
+        sources |= {path.relative_to(ROOT).as_posix() for path in files}
     information = f"poseanything_bridge-{__version__}.dist-info/"
     assert {name for name in names if not name.startswith(information)} == sources
     assert f"{information}licenses/LICENSE" in names

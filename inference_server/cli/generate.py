@@ -399,7 +399,8 @@ def _ready_engine(name: str) -> tuple[Engine, EngineDescription]:
     found = find_engine(name)
     about = found.describe()
     if not about.ready:
-        raise EngineError(about.reason)
+        named = about.reason.startswith(about.label)
+        raise EngineError(about.reason if named else f"{about.label} can't run: {about.reason}")
     return found(), about
 
 

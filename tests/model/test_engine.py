@@ -541,7 +541,7 @@ def test_an_engine_of_the_same_classes_with_other_weights_is_a_few_lines(weights
 
     monkeypatch.setenv("POSEANYTHING_WEIGHTS", str(weights))
     about = Small.describe()
-    assert (about.name, about.ready) == ("small", False) and str(tmp_path) in about.reason
+    assert (about.name, about.ready, about.weights_folder) == ("small", False, str(tmp_path))
     shutil.copytree(weights, tmp_path, dirs_exist_ok=True)
     assert Small.describe().ready
     small = Small()
@@ -738,7 +738,7 @@ def test_a_failure_leaves_no_half_movie(weights, tmp_path, monkeypatch, capsys):
     file = tmp_path / "shot.poserequest"
     write_request(file, request())
     assert main(["generate", "--request", str(file), "--output", str(tmp_path / "clip.mp4")]) == 1
-    assert "lack the transformer" in capsys.readouterr().err
+    assert "PoseAnything can't run: Its weights are missing" in capsys.readouterr().err
     assert os.listdir(tmp_path) == ["shot.poserequest"]
 
 

@@ -50,5 +50,5 @@ def test_models_of_the_stages_come_whole_and_load(hub, tmp_path, capsys, monkeyp
 
 def test_every_stage_that_has_weights_says_where_from():
     stages = {name for kind in STAGES.values() for name in kind}
-    assert set(MODELS) <= stages and stages - set(MODELS) == {"flow", "medial"}
+    assert set(MODELS) <= stages and stages - set(MODELS) == {"flow", "medial", "carried"}
     assert FOLDER and all(model.source or model.by_hand for models in MODELS.values() for model in models)
