@@ -39,6 +39,17 @@ from tests.addon.servers import SERVER_PYTHON, Talk, module  # noqa: E402
 from tests.server.client import ServerProcess  # noqa: E402
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """After a failure, whose traceback holds on to what it has seen, Blender 4.5 never ends by itself."""
+    report = config.pluginmanager.get_plugin("terminalreporter")
+    if report is not None and report.stats.get("failed"):
+        _profile.cleanup()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
+
+
 @pytest.fixture(scope="session")
 def extension_zip() -> Path:
     """The packed extension."""
