@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ MODULE = "bl_ext.user_default.poseanything_bridge"
 # Blender reads the profile's place once, when bpy is first imported: before any test module does.
 _profile = tempfile.TemporaryDirectory(prefix="blender-profile-")
 os.environ["BLENDER_USER_RESOURCES"] = _profile.name
+_ended_with = pytest.StashKey[int]()
 
 bpy = pytest.importorskip("bpy", reason="Blender's module is not installed for this Python")
 
@@ -39,15 +41,18 @@ from tests.addon.servers import SERVER_PYTHON, Talk, module  # noqa: E402
 from tests.server.client import ServerProcess  # noqa: E402
 
 
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    session.config.stash[_ended_with] = int(exitstatus)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """After a failure, whose traceback holds on to what it has seen, Blender 4.5 never ends by itself."""
-    report = config.pluginmanager.get_plugin("terminalreporter")
-    if report is not None and report.stats.get("failed"):
-        _profile.cleanup()
+    """Before 5.0 Blender's module that has drawn something waits at its end for threads that never do."""
+    if bpy.app.version < (5, 0) and _ended_with in config.stash:
+        atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(1)
+        os._exit(config.stash[_ended_with])
 
 
 @pytest.fixture(scope="session")
