@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 
@@ -12,9 +13,14 @@ LOOK = 0.01
 
 
 class Background:
-    """Does pieces of work one after the other in a thread of its own. None may touch Blender's data."""
+    """Does pieces of work one after the other in a thread of its own. None may touch Blender's data.
+
+    Until it is closed nothing collects garbage: what is Blender's would be let go of in that thread, in the
+    middle of the scene's evaluation.
+    """
 
     def __init__(self):
+        self._collected = False
         self._pool = ThreadPoolExecutor(1, "poseanything-export")
         self._waiting: list[Future] = []
         self._closed = False
@@ -25,6 +31,8 @@ class Background:
         self._waiting = [future for future in self._waiting if not future.done()]
         if len(self._waiting) >= MOST:
             yield from await_result(self._waiting[0])
+        self._collected |= gc.isenabled()
+        gc.disable()
         future = self._pool.submit(self._run, work)
         self._waiting.append(future)
         return future
@@ -41,6 +49,8 @@ class Background:
         """Leave what is not done yet."""
         self._closed = True
         self._pool.shutdown(wait=True, cancel_futures=True)
+        if self._collected:
+            gc.enable()
 
 
 def await_result(future: Future) -> Iterator[None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import bpy
 import numpy as np
 import pytest
@@ -139,6 +141,19 @@ def test_the_scene_is_as_it_was_afterwards(rig):
     assert (scene.frame_current, scene.frame_subframe) == (9, 0.25)
 
 
+def test_nothing_of_blenders_is_let_go_of_in_another_thread(rig):
+    """The garbage that is collected may be Blender's, and the thread works while the scene is evaluated."""
+    work, seen = steps(rig), set()
+    export_ = module("request.export")
+    pause, export_.PAUSE = export_.PAUSE, 0.0
+    try:
+        for _ in work:
+            seen.add(gc.isenabled())
+    finally:
+        export_.PAUSE = pause
+    assert seen == {True, False} and gc.isenabled()
+
+
 @pytest.mark.parametrize("after", [1, 5])
 def test_closing_it_halfway_leaves_the_scene_as_it_was(rig, after):
     scene = bpy.context.scene
@@ -158,7 +173,7 @@ def test_closing_it_halfway_leaves_the_scene_as_it_was(rig, after):
     finally:
         export_.PAUSE = pause
     work.close()
-    assert scene.frame_current == 40 and scene.camera == camera
+    assert scene.frame_current == 40 and scene.camera == camera and gc.isenabled()
 
 
 def test_progress_only_grows_and_every_step_says_what_it_does(rig):
