@@ -107,6 +107,7 @@ def main() -> None:
         raise SystemExit(
             "POSEANYTHING_DESKTOP_BLENDER and POSEANYTHING_DESKTOP_DISPLAY name no window to film."
         )
+    output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="film-") as name:
         with open_window(Path(name), "tcp://127.0.0.1:47991", "bare") as desktop:
             take(desktop, output)
