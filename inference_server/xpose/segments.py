@@ -7,6 +7,7 @@ import numpy as np
 
 from shared.pose import PoseSequence
 
+from ..poseanything.conditioning.masks import from_nearest
 from .stages import Dropped
 
 LEAST_SKELETONS = 0.8
@@ -42,9 +43,4 @@ def limb_map(pose: PoseSequence, frame: int, mask: np.ndarray) -> np.ndarray:
         cv2.polylines(drawn, [line], False, int(pose.owners[low + number]) + 1, 1, cv2.LINE_8, 4)
     if not drawn.any():
         return drawn
-    _, nearest = cv2.distanceTransformWithLabels(
-        (drawn == 0).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
-    )
-    table = np.zeros(int(nearest.max()) + 1, np.uint8)
-    table[nearest[drawn > 0]] = drawn[drawn > 0]
-    return table[nearest] * mask
+    return from_nearest(drawn, drawn > 0) * mask

@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from ...poseanything.conditioning.masks import from_nearest
 from .patch_match import PatchSearch
 
 TARGET_PIXELS = 5000
@@ -158,12 +159,7 @@ def _reduce(colour, hole, finest):
 def _copy(image, guess, hole, materials, shifts, sure, factor):
     """The full picture, float32, its hole copied by shifts found at 1 / factor of its size."""
     height, width = hole.shape
-    _, nearest = cv2.distanceTransformWithLabels(
-        (~sure).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
-    )
-    table = np.zeros((nearest.max() + 1, 2), np.int64)
-    table[nearest[sure]] = shifts[sure]
-    shifts = table[nearest]
+    shifts = from_nearest(shifts, sure)
 
     # Copy the pixels around the hole too: what they should have become tells how far the copies are off.
     ring = cv2.dilate(hole.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0

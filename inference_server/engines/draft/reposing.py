@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from ...poseanything.conditioning.masks import from_nearest
 from .fitting import OFF, Fit
 from .regions import boxes_of
 from .segmentation import find_extent
 from .surface import place
-from .surface_motion import Cells, Key, from_nearest
+from .surface_motion import Cells, Key
 from .tracks import Tracks
 
 RIM = 2

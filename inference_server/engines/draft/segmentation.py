@@ -7,10 +7,11 @@ import numpy as np
 
 from shared.messages import GenerationRequest
 
+from ...poseanything.conditioning.masks import from_nearest, grab_cut, touching
 from .regions import boxes_of
 from .tracks import Tracks
 
-GRABCUT_PIXELS = 50_000
+GRABCUT_PIXELS, GRABCUT_ROUNDS = 50_000, 3
 
 BAND = 0.14
 """As a share of the root of its area: how far a subject may go on beyond where it is thought to end."""
@@ -115,16 +116,11 @@ def _grow(owners, subject):
     """Give the subject's pixels without an owner the owner of the nearest that has one."""
     lost = subject & (owners == 0)
     if lost.any():
-        _, index = cv2.distanceTransformWithLabels(
-            (owners == 0).astype(np.uint8), cv2.DIST_L2, 3, labelType=cv2.DIST_LABEL_PIXEL
-        )
-        values = np.zeros(index.max() + 1, np.int16)
-        values[index[owners > 0]] = owners[owners > 0]
-        owners[lost] = values[index[lost]]
+        owners[lost] = from_nearest(owners, owners > 0)[lost]
 
 
 def _cut_out(image, tracks):
-    """The subject by GrabCut (Rother et al., 2004), sure on the bones and unsure around them, at reduced
+    """The subject by GrabCut, sure on the bones and unsure around them, at reduced
     size."""
     height, width = image.shape[:2]
     heads, tails = _bones_at_rest(tracks, np.arange(tracks.num_bones))
@@ -154,12 +150,9 @@ def _cut_out(image, tracks):
     seeds[stroke(1, keep=0.8)] = cv2.GC_FGD
     probable = stroke(0.10 * span)
     if (seeds == cv2.GC_BGD).sum() >= 64 and (seeds == cv2.GC_FGD).any():
-        cv2.setRNGSeed(0)
-        cv2.grabCut(small, seeds, None, np.zeros((1, 65)), np.zeros((1, 65)), 3, cv2.GC_INIT_WITH_MASK)
-        found = (seeds == cv2.GC_FGD) | (seeds == cv2.GC_PR_FGD)
+        found = grab_cut(small, seeds, GRABCUT_ROUNDS)
         found = cv2.morphologyEx(found.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
-        _, pieces = cv2.connectedComponents(found, connectivity=8)
-        found = (found > 0) & np.isin(pieces, np.unique(pieces[stroke(1, keep=0.8)]))
+        found = touching(found > 0, stroke(1, keep=0.8))
         if found.sum() > 0.5 * probable.sum():
             probable = found
     out = np.zeros((height, width), bool)
@@ -188,11 +181,7 @@ def find_extent(image: np.ndarray, subject: np.ndarray) -> np.ndarray:
     seeds[deep > SURE] = cv2.GC_FGD
     if not (seeds == cv2.GC_BGD).any() or not (seeds == cv2.GC_FGD).any():
         return subject
-    cv2.setRNGSeed(0)
-    cv2.grabCut(small, seeds, None, np.zeros((1, 65)), np.zeros((1, 65)), 3, cv2.GC_INIT_WITH_MASK)
-    found = (seeds == cv2.GC_FGD) | (seeds == cv2.GC_PR_FGD)
-    _, pieces = cv2.connectedComponents(found.view(np.uint8), connectivity=8)
-    found &= np.isin(pieces, np.unique(pieces[mask > 0]))
+    found = touching(grab_cut(small, seeds, GRABCUT_ROUNDS), mask > 0)
     out = np.zeros(subject.shape, bool)
     size = subject[area].shape[::-1]
     out[area] = cv2.resize(found.astype(np.float32), size, interpolation=cv2.INTER_LINEAR) > 0.5

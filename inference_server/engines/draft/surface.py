@@ -8,7 +8,8 @@ import numpy as np
 
 from shared.messages import LIGHT_STEPS
 
-from .surface_motion import LEAP, Cells, from_nearest, within
+from ...poseanything.conditioning.masks import from_nearest
+from .surface_motion import LEAP, Cells, within
 from .warping import over
 
 REACH = 2

@@ -11,6 +11,7 @@ import numpy as np
 
 from shared.messages import FLOW_STEPS, NO_FLOW
 
+from ...poseanything.conditioning.masks import from_nearest
 from .motion import Motion, find_motion
 from .regions import find_thickness
 from .tracks import Tracks
@@ -377,13 +378,3 @@ def within(difference: np.ndarray, most: float) -> np.ndarray:
     """[...] bool: whether neither part of a difference [..., 2] is larger."""
     apart = np.abs(difference)
     return np.maximum(apart[..., 0], apart[..., 1]) <= most
-
-
-def from_nearest(image: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """The picture [H, W, ...] with the value of the nearest known pixel where it is not known."""
-    _, nearest = cv2.distanceTransformWithLabels(
-        (~known).view(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
-    )
-    table = np.zeros((nearest.max() + 1, *image.shape[2:]), image.dtype)
-    table[nearest[known]] = image[known]
-    return table[nearest]

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from ...poseanything.conditioning.masks import grab_cut, touching
 from ..stages import Clip, Dropped, Subject, SubjectFinder, SubjectPrompt, Verdict
 from .background import Background, Cues
 from .selection import largest_mask
@@ -124,7 +125,7 @@ def find_mask(frame: np.ndarray, prompt: SubjectPrompt, iterations: int = 6) -> 
     mask = _grab(frame, trimap, iterations)
     mask = _refined(frame, mask, trimap == cv2.GC_BGD)
     if prompt.points:
-        mask = _touching(mask, trimap == cv2.GC_FGD)
+        mask = touching(mask, trimap == cv2.GC_FGD)
     else:
         mask = _without_specks(mask, 0.1)
     if np.count_nonzero(mask) < LEAST_PIXELS:
@@ -383,7 +384,7 @@ def _fit(
     mask = (belief > 0) & near
     if apart.any():
         mask &= inside > _signed_distance(apart)
-    mask = _without_specks(_touching(mask, carried))
+    mask = _without_specks(touching(mask, carried))
     return mask if cues is None else _sharpened(frame, mask)
 
 
@@ -427,29 +428,20 @@ def _along_edges(frame: np.ndarray, values: np.ndarray, radius: int = 4, eps: fl
 
 
 def _grab(frame: np.ndarray, trimap: np.ndarray, iterations: int) -> np.ndarray:
-    """GrabCut around the trimap's unknown part; bool [H, W]. The same answer each time."""
+    """GrabCut around the trimap's unknown part; bool [H, W]."""
     rows, columns = np.nonzero(trimap != cv2.GC_BGD)
     if not len(rows):
         return np.zeros(trimap.shape, bool)
     margin = 12 + (max(np.ptp(rows), np.ptp(columns)) // 6)
     top, left = max(rows.min() - margin, 0), max(columns.min() - margin, 0)
     place = np.s_[top : rows.max() + margin + 1, left : columns.max() + margin + 1]
-    part = np.ascontiguousarray(trimap[place])
+    part = trimap[place]
     foreground = (part == cv2.GC_FGD) | (part == cv2.GC_PR_FGD)
     if foreground.all() or not foreground.any():
         return trimap == cv2.GC_FGD
-    cv2.setRNGSeed(0)  # its colour models begin with a random clustering
-    models = np.zeros((1, 65)), np.zeros((1, 65))
-    cv2.grabCut(np.ascontiguousarray(frame[place]), part, None, *models, iterations, cv2.GC_INIT_WITH_MASK)
     mask = np.zeros(trimap.shape, bool)
-    mask[place] = (part == cv2.GC_FGD) | (part == cv2.GC_PR_FGD)
+    mask[place] = grab_cut(frame[place], part, iterations)
     return mask
-
-
-def _touching(mask: np.ndarray, seeds: np.ndarray) -> np.ndarray:
-    """The pieces of a mask that touch the seeds."""
-    _, labels = cv2.connectedComponents(mask.astype(np.uint8))
-    return np.isin(labels, np.setdiff1d(labels[seeds], [0]))
 
 
 def _without_specks(mask: np.ndarray, least: float = 0.005) -> np.ndarray:
