@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
 from diffusers import WanTransformer3DModel
 
 from ..poseanything.checkpoints import load_transformer
+from ..poseanything.checkpoints.folder import read_config
 from ..poseanything.models.transformer import PoseAnythingTransformer3DModel
 from .errors import TrainingError
 from .extension import extend_wan, start_part_attention
@@ -27,8 +27,7 @@ def begin_with(settings: TrainingSettings) -> PoseAnythingTransformer3DModel:
         initialise(transformer)
         return transformer
     path = Path(settings.checkpoint)
-    config = path / "config.json"
-    if config.exists() and json.loads(config.read_text())["_class_name"] == "WanTransformer3DModel":
+    if path.is_dir() and read_config(path).get("_class_name") == "WanTransformer3DModel":
         wan = WanTransformer3DModel.from_pretrained(path, torch_dtype=torch.float32)
         if wan.config.in_channels == wan.config.out_channels:
             return extend_wan(wan, **settings.transformer)

@@ -224,12 +224,7 @@ def _own_vae(transformer: Path) -> Path | None:
 
 def _reads_prompts(transformer: Path) -> bool:
     """Whether a transformer was trained with prompts, as its config.json says."""
-    folder = transformer if transformer.is_dir() else transformer.parent
-    try:
-        config = json.loads((folder / "config.json").read_bytes())
-        return not isinstance(config, dict) or config.get("text_conditioning") is not False
-    except (OSError, ValueError):
-        return True
+    return read_config(transformer).get("text_conditioning") is not False
 
 
 def read_config(transformer: Path) -> dict[str, object]:
