@@ -55,15 +55,16 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """The status is 0 when the weights are there (or were only listed), else 1."""
     words = list(args.words)
-    if words == ["evaluation"]:
-        return _for_evaluation(args)
+    for_evaluation = words == ["evaluation"]
     for_xpose = words[:1] == ["xpose"]
     rest = words[1:] if for_xpose else words
     folder = Path(rest[0]) if rest else default_folder()
     try:
         if len(rest) > 1:
             raise CheckpointError(f"Name one folder, not {' and '.join(rest)}.")
-        if for_xpose:
+        if for_evaluation:
+            _for_evaluation(args)
+        elif for_xpose:
             _for_xpose(args, folder)
         elif args.list:
             print(describe(folder))
@@ -77,15 +78,10 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _for_evaluation(args: argparse.Namespace) -> int:
+def _for_evaluation(args: argparse.Namespace) -> None:
     from ..evaluation.networks import describe, fetch
 
-    try:
-        print(describe()) if args.list else fetch()
-    except CheckpointError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    print(describe()) if args.list else fetch()
 
 
 def print_progress(pause: float = 0.25) -> Progress:

@@ -70,7 +70,7 @@ def _i3d() -> Path | None:
 def describe() -> str:
     """Which weights the measures need, where they are looked for and where they come from."""
     lines = [f"Looked for in {weights_folder()}:"]
-    lines += [f"  LPIPS: {ALEXNET}", f"  FVD: https://huggingface.co/{I3D.repository}: {I3D.what}"]
+    lines += [f"  LPIPS: {ALEXNET}", f"  FVD: {I3D.page}: {I3D.what}"]
     lines += [f"Absent: {name} {why}" for name, why in absent_measures().items()] or ["All of it is there."]
     return "\n".join(lines)
 

@@ -88,7 +88,7 @@ def describe_models(names: Iterable[str], folder: Path) -> str:
             there = "there" if _has_files(place) else "missing"
             lines.append(f"  {name}: {place} ({there})")
             if model.source:
-                lines.append(f"    https://huggingface.co/{model.source.repository}: {model.source.what}")
+                lines.append(f"    {model.source.page}: {model.source.what}")
             else:
                 lines.append(f"    {model.by_hand}")
     return "\n".join(lines)
