@@ -3,20 +3,18 @@ when it is cancelled, and the next run goes on from there. It knows nothing of b
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import threading
 import time
 from pathlib import Path
 
+from ..shared.fetching import CHECKING, Fetched
 from ..shared.schema import printable
 from ..texts import say
 from .server import find_checkout, launch
 
 IDLE, RUNNING, FAILED = "IDLE", "RUNNING", "FAILED"
-CHECKING = "checking"
-"""The stage in which a file that came is compared with its checksum."""
 
 
 def free_space(folder: str) -> int:
@@ -83,12 +81,11 @@ class WeightsFetch:
         reader = threading.Thread(target=complaints.extend, args=(process.stderr,), daemon=True)
         reader.start()
         for line in process.stdout:
-            try:
-                told = json.loads(line)
-            except ValueError:
-                continue  # what is printed for people
-            self.stage, self.file = told["stage"], told["file"]
-            self.done, self.total = told["done"], told["total"]
+            told = Fetched.from_line(line)
+            if told is None or process is not self._process:
+                continue  # printed for people, or of a fetch that was cancelled
+            self.stage, self.file = told.stage, told.file
+            self.done, self.total = told.done, told.total
             if self._began is None:
                 self._began = time.monotonic(), self.done
         code = process.wait()

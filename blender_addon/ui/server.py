@@ -8,10 +8,11 @@ from ..connection.bridge import Bridge
 from ..connection.client import CONNECTED, REFUSED
 from ..connection.jobs import duration
 from ..connection.server import ServerError, parse_server
-from ..connection.weights import CHECKING, FAILED, WeightsFetch
+from ..connection.weights import FAILED, WeightsFetch
 from ..operators.serving import SHOW_PREFERENCES, gigabytes, is_here, obstacle
 from ..operators.weights import draw_parts
 from ..shared.engines import EngineDescription
+from ..shared.fetching import CHECKING
 from ..texts import Said, say
 from ..texts.translation import shown, tell
 from .progress import draw_button

@@ -4,11 +4,12 @@ checks what is there."""
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from shared.fetching import Fetched
 
 from ..poseanything.checkpoints import CheckpointError, default_folder
 from ..poseanything.checkpoints.weights import check, describe, download, fetch_sources
@@ -85,8 +86,8 @@ def _for_evaluation(args: argparse.Namespace) -> None:
 
 
 def print_progress(pause: float = 0.25) -> Progress:
-    """Prints lines like {"stage": "fetching", "file": "Wan2.2_VAE.pth", "done": 5, "total": 12}, in bytes,
-    `pause` seconds apart at least; each change of stage or file at once."""
+    """Prints each `Fetched` as a line, `pause` seconds apart at least; each change of stage or file at
+    once."""
     last = ("", "", 0.0)
 
     def progress(stage: str, file: str, done: int, total: int) -> None:
@@ -94,7 +95,7 @@ def print_progress(pause: float = 0.25) -> Progress:
         now = time.monotonic()
         if (stage, file) != last[:2] or now - last[2] >= pause or done == total:
             last = (stage, file, now)
-            print(json.dumps({"stage": stage, "file": file, "done": done, "total": total}), flush=True)
+            print(Fetched(stage, file, done, total).to_line(), flush=True)
 
     return progress
 

@@ -27,12 +27,14 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import build_hf_headers
 
+from shared.fetching import CHECKING, FETCHING
+
 from ..compat.huggingface_hub import git_hash, http_get
 from .errors import CheckpointError, name_some
 from .folder import CHECKSUMS
 
 Progress = Callable[[str, str, int, int], None]
-"""Is told the stage ("fetching" or "checking"), the file's name, and how many bytes of how many are there."""
+"""Is told the stage (`FETCHING` or `CHECKING`), the file's name, and how many bytes of how many are there."""
 Tell = Callable[[str, int], None]
 """The same of one file: the stage, and how many bytes of it are there."""
 
@@ -103,7 +105,7 @@ class Repository:
                 and path.stat().st_size == file.size
             ):
                 return
-            tell("checking", file.size)
+            tell(CHECKING, file.size)
             digest = sha256(path)
             if not file.is_like(path, digest):
                 raise CheckpointError(
@@ -115,14 +117,14 @@ class Repository:
         with part.open("ab") as stream:
             http_get(
                 hf_hub_url(self.name, file.name, revision=self.revision, endpoint=self._api.endpoint),
-                cast(BinaryIO, _Watched(stream, lambda size: tell("fetching", size))),
+                cast(BinaryIO, _Watched(stream, lambda size: tell(FETCHING, size))),
                 resume_size=stream.tell(),
                 # Compressed on the way, a file could not be taken up in the middle.
                 headers=build_hf_headers(token=self._api.token) | {"Accept-Encoding": "identity"},
                 expected_size=file.size,
                 displayed_filename=file.name,
             )
-        tell("checking", file.size)
+        tell(CHECKING, file.size)
         digest = sha256(part)
         if not file.is_like(part, digest):
             part.unlink()
@@ -164,7 +166,7 @@ def fetch(
 
             repository.fetch(file, target, tell)
             done += file.size
-            tell("fetching", file.size)
+            tell(FETCHING, file.size)
 
 
 class _Watched:
