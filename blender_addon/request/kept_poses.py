@@ -22,6 +22,8 @@ FIRST_LINE = "PoseAnything Bridge: poses of a video. What follows is read by the
 VERSION = "poseanything_version"
 """The custom property that changes with what a text holds."""
 MOST_BYTES = 64 << 20
+MOST_READ = 8
+"""Texts whose poses are kept in memory."""
 
 _read: dict[str, KeptPoses] = {}
 
@@ -76,11 +78,12 @@ class KeptPoses:
 def write(name: str, kept: KeptPoses) -> bpy.types.Text:
     """A new text that holds them."""
     text = bpy.data.texts.new(name)
+    text.use_fake_user = False  # a text has one by default, and would stay in the file with no scene's poses
     head = json.dumps(asdict(kept.source))
     data = base64.b64encode(zlib.compress(to_bytes(kept.found))).decode()
     text.from_string("\n".join([FIRST_LINE, head, *textwrap.wrap(data, 120)]) + "\n")
     text[VERSION] = uuid.uuid4().hex
-    _read[text[VERSION]] = kept
+    _remember(text[VERSION], kept)
     return text
 
 
@@ -103,8 +106,12 @@ def read(text: bpy.types.Text | None) -> KeptPoses | None:
         kept = KeptPoses(from_bytes(whole, FoundPoses, text.name), Source.of(json.loads(head)))
     except (ValueError, KeyError, TypeError, zlib.error, MessageError) as error:
         raise ExportError(damaged) from error
-    while len(_read) >= 8:
-        _read.pop(next(iter(_read)))
     if version:
-        _read[version] = kept
+        _remember(version, kept)
     return kept
+
+
+def _remember(version: str, kept: KeptPoses) -> None:
+    while len(_read) >= MOST_READ:
+        _read.pop(next(iter(_read)))
+    _read[version] = kept

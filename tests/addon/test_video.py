@@ -107,6 +107,8 @@ def test_poses_are_found_kept_and_sent(filmed, preferences, real_server, sent, t
             current.poll()
         assert video.collect(bpy.context) and video.asked_for(scene, of_picture=True) is None
         assert kept_poses(scene, "mask").job == search.id
+        subjects = [text.name for text in bpy.data.texts if text.name.startswith("PoseAnything Subject")]
+        assert len(subjects) == 1, "what was found before does not stay in the file"
 
     request = filmed_by_itself
     assert request.num_frames == COUNT - 2 and request.subject_mask.mean() > 0.02
