@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from operator import itemgetter
 
 import bpy
 
@@ -121,7 +123,7 @@ def clip_shots(context, settings, engine: EngineDescription | None) -> list[Shot
     cuts = camera_cuts(scene, first, last) if filmed else {}
     if not cuts or settings.first_frame_source not in {"RENDER", "VIEWPORT"}:
         # An engine may take more frames than are asked for: they, too, are of this camera.
-        one = filmed and not cuts and bool(_camera_markers(scene))
+        one = filmed and not cuts and bool(_switches(scene))
         camera = camera_at(scene, first) if one else None
         return [Shot((first, last), clip_range(context, settings, engine), camera)]
     begins = [first, *cuts]
@@ -138,10 +140,10 @@ def clip_shots(context, settings, engine: EngineDescription | None) -> list[Shot
 def camera_cuts(scene, first: int, last: int) -> dict[int, bpy.types.Object]:
     """The scene frames after `first` and up to `last` from which on markers show another camera, and that
     camera, in order."""
-    frames = {math.ceil(to_scene(scene, marker.frame)) for marker in _camera_markers(scene)}
-    cuts, before = {}, camera_at(scene, first)
-    for frame in sorted(frame for frame in frames if first < frame <= last):
-        camera = camera_at(scene, frame)
+    switches, cuts = _switches(scene), {}
+    before = _seen_at(switches, first)
+    for frame in sorted({math.ceil(at) for at, _ in switches if first < math.ceil(at) <= last}):
+        camera = _seen_at(switches, frame)
         if camera != before:
             cuts[frame] = before = camera
     return cuts
@@ -149,17 +151,23 @@ def camera_cuts(scene, first: int, last: int) -> dict[int, bpy.types.Object]:
 
 def camera_at(scene, frame: int) -> bpy.types.Object | None:
     """The camera that markers show at a scene frame: that of the last one so far, or else of the first."""
-    bound = _camera_markers(scene)
-    if not bound:
-        return scene.camera
-    so_far = [marker for marker in bound if to_scene(scene, marker.frame) <= frame]
-    return so_far[-1].camera if so_far else bound[0].camera
+    switches = _switches(scene)
+    return _seen_at(switches, frame) if switches else scene.camera
 
 
-def _camera_markers(scene) -> list[bpy.types.TimelineMarker]:
-    """The markers that switch cameras, in order; Blender passes over cameras that do not render."""
+def _switches(scene) -> list[tuple[float, bpy.types.Object]]:
+    """The scene frames at which markers switch cameras, in order, and to which; Blender passes over cameras
+    that do not render."""
     bound = [marker for marker in scene.timeline_markers if marker.camera and not marker.camera.hide_render]
-    return sorted(bound, key=lambda marker: marker.frame)
+    bound.sort(key=lambda marker: marker.frame)
+    return [(to_scene(scene, marker.frame), marker.camera) for marker in bound]
+
+
+def _seen_at(switches: list[tuple[float, bpy.types.Object]], frame: int) -> bpy.types.Object | None:
+    """The camera of the last switch so far, or else of the first; None without any."""
+    if not switches:
+        return None
+    return switches[max(bisect_right(switches, frame, key=itemgetter(0)) - 1, 0)][1]
 
 
 def pose_frames(context, settings, clip_range: ClipRange) -> tuple[int, ...] | None:
