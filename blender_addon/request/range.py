@@ -48,10 +48,9 @@ class Shot:
 def frame_range(scene, settings) -> tuple[int, int]:
     """First and last scene frame; of a video that poses come from, those at which it is shown. Raises
     `ExportError` when there is none between them."""
-    filmed = shown_span(scene) if settings.pose_source == "VIDEO" else None
     if settings.use_custom_range:
         first, last = settings.frame_start, settings.frame_end
-    elif filmed is not None:
+    elif settings.pose_source == "VIDEO" and (filmed := shown_span(scene)) is not None:
         first, last = filmed
     elif scene.use_preview_range:
         first, last = scene.frame_preview_start, scene.frame_preview_end
