@@ -30,7 +30,12 @@ def shown_index(scene: bpy.types.Scene, kept: KeptPoses, frame: float) -> int | 
     if found is None:
         return int(np.floor(frame - scene.frame_start + 1e-4))
     edit, strip = found
-    position = Clock(kept.source.keys).position(strip, footage.edit_frame(scene, edit, frame))
+    return index_in(strip, kept, footage.edit_frame(scene, edit, frame))
+
+
+def index_in(strip: bpy.types.Strip, kept: KeptPoses, frame: float) -> int | None:
+    """As `shown_index`, at a frame of the strip's own scene."""
+    position = Clock(kept.source.keys).position(strip, frame)
     return None if position is None else int(np.floor(position - kept.source.first + 1e-4))
 
 

@@ -12,7 +12,7 @@ from ..connection.jobs import FAILED, RUNNING
 from ..errors import ExportError
 from ..operators.video import asked_for
 from ..request import kept_poses
-from ..request.video_time import shown_index
+from ..request.video_time import index_in, shown_index
 from ..sequencer import footage, strips
 from ..shared.pose import PoseSequence
 from ..texts import say
@@ -177,8 +177,7 @@ def pose_at(context) -> tuple[PoseSequence, int, bpy.types.Scene, bpy.types.Stri
             kept = kept_poses.read(video.poses)
         except ExportError:
             continue  # the panel says so
-        position = footage.Clock(kept.source.keys).position(strip, now)
-        index = None if position is None else math.floor(position - kept.source.first + 1e-4)
+        index = index_in(strip, kept, now)
         if index is not None and 0 <= index < kept.found.pose.num_frames:
             return kept.found.pose, index, edit, strip
     return None
