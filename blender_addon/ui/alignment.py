@@ -12,8 +12,10 @@ from ..errors import ExportError
 from ..ground_truth.first_frame import Alignment
 from ..request import video
 from ..request.build import alignment_of
+from ..request.range import frame_range
 from ..request.video import scaled_about
-from ..request.video_time import shown_index, shown_span
+from ..request.video_time import shown_index
+from ..view import Fit
 from . import frame
 from .frame import builtin_shader
 from .overlay import picture_box
@@ -74,7 +76,8 @@ class POSEANYTHING_GT_alignment_handle(bpy.types.Gizmo):
         return 0 if away <= REACH else -1
 
     def invoke(self, context, event):
-        box = frame.box_of(context, frame.clip_fit(context))
+        placed = frame.clip_fit(context)
+        box = frame.box_of(context, placed)
         if box is None:
             return {"CANCELLED"}
         self.grip = Grip(
@@ -82,7 +85,7 @@ class POSEANYTHING_GT_alignment_handle(bpy.types.Gizmo):
             (event.mouse_region_x, event.mouse_region_y),
             ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2),
             (box[2] - box[0], box[3] - box[1]),
-            self._about(context),
+            self._about(context, placed),
         )
         return {"RUNNING_MODAL"}
 
@@ -106,7 +109,7 @@ class POSEANYTHING_GT_alignment_handle(bpy.types.Gizmo):
         return alignment_of(context.scene.poseanything)
 
     @staticmethod
-    def _about(context) -> tuple[float, float] | None:
+    def _about(context, placed: Fit) -> tuple[float, float] | None:
         return None
 
     @staticmethod
@@ -116,12 +119,33 @@ class POSEANYTHING_GT_alignment_handle(bpy.types.Gizmo):
         settings.picture_x, settings.picture_y = alignment.x, alignment.y
 
 
-class POSEANYTHING_GGT_alignment(bpy.types.GizmoGroup):
-    bl_idname = "POSEANYTHING_GGT_alignment"
-    bl_label = "First Frame's Alignment"
+class _Handles:
+    """Base of groups of `count` handles of a kind: the first moves, the others scale."""
+
     bl_space_type = "VIEW_3D"
     bl_region_type = "WINDOW"
     bl_options = {"PERSISTENT"}
+    kind, count = "", 0
+
+    def setup(self, context):
+        self._handles = []
+        for _ in range(self.count):
+            handle = self.gizmos.new(self.kind)
+            handle.use_draw_modal = True
+            handle.scales = bool(self._handles)
+            self._handles.append(handle)
+
+    def put(self, context, places) -> None:
+        """Lay the handles at places in the region; one that lies outside is reached at the region's edge."""
+        width, height = context.region.width, context.region.height
+        for handle, (x, y) in zip(self._handles, places, strict=True):
+            handle.place = min(max(x, 2 * SIZE), width - 2 * SIZE), min(max(y, 2 * SIZE), height - 2 * SIZE)
+
+
+class POSEANYTHING_GGT_alignment(_Handles, bpy.types.GizmoGroup):
+    bl_idname = "POSEANYTHING_GGT_alignment"
+    bl_label = "First Frame's Alignment"
+    kind, count = POSEANYTHING_GT_alignment_handle.bl_idname, 5
 
     @classmethod
     def poll(cls, context):
@@ -133,14 +157,6 @@ class POSEANYTHING_GGT_alignment(bpy.types.GizmoGroup):
             and texture_of(bpy.path.abspath(settings.first_frame_path)) is not None
         )
 
-    def setup(self, context):
-        self._handles = []
-        for _ in range(5):
-            handle = self.gizmos.new(POSEANYTHING_GT_alignment_handle.bl_idname)
-            handle.use_draw_modal = True
-            handle.scales = bool(self._handles)
-            self._handles.append(handle)
-
     def draw_prepare(self, context):
         settings, placed = context.scene.poseanything, frame.clip_fit(context)
         box = frame.box_of(context, placed)
@@ -150,11 +166,7 @@ class POSEANYTHING_GGT_alignment(bpy.types.GizmoGroup):
         size = texture.width, texture.height
         left, bottom, right, top = picture_box(box, placed, size, alignment_of(settings))
         middle = (left + right) / 2, (bottom + top) / 2
-        corners = (left, bottom), (right, bottom), (right, top), (left, top)
-        # A corner that lies outside is reached at the region's edge.
-        width, height = context.region.width, context.region.height
-        for handle, (x, y) in zip(self._handles, (middle, *corners)):
-            handle.place = min(max(x, 2 * SIZE), width - 2 * SIZE), min(max(y, 2 * SIZE), height - 2 * SIZE)
+        self.put(context, (middle, (left, bottom), (right, bottom), (right, top), (left, top)))
 
 
 class POSEANYTHING_GT_pose_handle(POSEANYTHING_GT_alignment_handle):
@@ -167,8 +179,8 @@ class POSEANYTHING_GT_pose_handle(POSEANYTHING_GT_alignment_handle):
         return video.alignment_of(context.scene.poseanything_video)
 
     @staticmethod
-    def _about(context) -> tuple[float, float] | None:
-        left, bottom, right, top = _subject(context) or (0, 0, 1, 1)
+    def _about(context, placed: Fit) -> tuple[float, float] | None:
+        left, bottom, right, top = _subject(context.scene, placed) or (0, 0, 1, 1)
         return (left + right) / 2, (bottom + top) / 2
 
     @staticmethod
@@ -177,18 +189,15 @@ class POSEANYTHING_GT_pose_handle(POSEANYTHING_GT_alignment_handle):
         lain.scale, lain.x, lain.y = alignment.scale, alignment.x, alignment.y
 
 
-def _subject(context) -> tuple[float, float, float, float] | None:
+def _subject(scene: bpy.types.Scene, placed: Fit) -> tuple[float, float, float, float] | None:
     """Left, bottom, right and top of the filmed subject in the clip's first frame, as fractions of the clip
     from its lower left; None where there is none."""
-    scene, settings = context.scene, context.scene.poseanything
-    placed = frame.clip_fit(context)
     try:
         kept = video.poses_of(scene)
-        span = shown_span(scene)
-        index = shown_index(scene, kept, settings.frame_start if settings.use_custom_range else span[0])
+        index = shown_index(scene, kept, frame_range(scene, scene.poseanything)[0])
     except ExportError:
         return None
-    if placed is None or index is None:
+    if index is None:
         return None
     mask = video.first_mask(kept.found, max(index, 0))
     if not mask.any():
@@ -206,14 +215,12 @@ def _subject(context) -> tuple[float, float, float, float] | None:
     )
 
 
-class POSEANYTHING_GGT_poses(bpy.types.GizmoGroup):
+class POSEANYTHING_GGT_poses(_Handles, bpy.types.GizmoGroup):
     """Two handles: the subject's middle moves the poses, its upper right corner scales them."""
 
     bl_idname = "POSEANYTHING_GGT_poses"
     bl_label = "Poses' Alignment"
-    bl_space_type = "VIEW_3D"
-    bl_region_type = "WINDOW"
-    bl_options = {"PERSISTENT"}
+    kind, count = POSEANYTHING_GT_pose_handle.bl_idname, 2
 
     @classmethod
     def poll(cls, context):
@@ -224,26 +231,20 @@ class POSEANYTHING_GGT_poses(bpy.types.GizmoGroup):
             and frame.camera_box(context) is not None
         )
 
-    def setup(self, context):
-        self._handles = []
-        for _ in range(2):
-            handle = self.gizmos.new(POSEANYTHING_GT_pose_handle.bl_idname)
-            handle.use_draw_modal = True
-            handle.scales = bool(self._handles)
-            self._handles.append(handle)
-
     def draw_prepare(self, context):
-        box, subject = frame.box_of(context, frame.clip_fit(context)), _subject(context)
-        if box is None or subject is None:
+        placed = frame.clip_fit(context)
+        box = frame.box_of(context, placed)
+        subject = None if box is None else _subject(context.scene, placed)
+        if subject is None:
             return
-        width, height = context.region.width, context.region.height
         left, bottom, right, top = subject
-        for handle, (x, y) in zip(self._handles, (((left + right) / 2, (bottom + top) / 2), (right, top))):
-            across, up = box[0] + x * (box[2] - box[0]), box[1] + y * (box[3] - box[1])
-            handle.place = (
-                min(max(across, 2 * SIZE), width - 2 * SIZE),
-                min(max(up, 2 * SIZE), height - 2 * SIZE),
-            )
+        self.put(
+            context,
+            [
+                (box[0] + x * (box[2] - box[0]), box[1] + y * (box[3] - box[1]))
+                for x, y in (((left + right) / 2, (bottom + top) / 2), (right, top))
+            ],
+        )
 
 
 register, unregister = bpy.utils.register_classes_factory(

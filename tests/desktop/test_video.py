@@ -133,8 +133,9 @@ def test_a_filmed_subject_drives_a_clip(desktop):
         "frame = align.frame\n"
         "with bpy.context.temp_override(window=window(), area=area, region=region,\n"
         "                               space_data=area.spaces.active):\n"
-        "    box = frame.box_of(bpy.context, frame.clip_fit(bpy.context))\n"
-        "    left, bottom, right, top = align._subject(bpy.context)\n"
+        "    placed = frame.clip_fit(bpy.context)\n"
+        "    box = frame.box_of(bpy.context, placed)\n"
+        "    left, bottom, right, top = align._subject(bpy.context.scene, placed)\n"
         "x, y = {}\n"
         "answer = [region.x + box[0] + x * (box[2] - box[0]), region.y + box[1] + y * (box[3] - box[1])]"
     )
