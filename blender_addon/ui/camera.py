@@ -16,6 +16,7 @@ from ..shared.schema import MessageError
 from ..texts import say
 from ..texts.translation import shown, tell
 from . import frame
+from .frame import builtin_shader
 from .text import paragraph
 
 COLOUR = (0.2, 0.8, 1.0, 1.0)
@@ -108,7 +109,7 @@ def _draw() -> None:
         flat = line.points[:, :2] * scale + (left, top)
         lines += [(*point, 0.0) for pair in zip(flat, flat[1:]) for point in pair]
     if lines:
-        shader = gpu.shader.from_builtin("POLYLINE_UNIFORM_COLOR")
+        shader = builtin_shader("POLYLINE_UNIFORM_COLOR")
         shader.uniform_float("viewportSize", gpu.state.viewport_get()[2:])
         shader.uniform_float("lineWidth", 2.0 * context.preferences.system.ui_scale)
         shader.uniform_float("color", COLOUR)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bpy
-import gpu
 from bpy.app.handlers import persistent
 from gpu_extras.batch import batch_for_shader
 
@@ -17,6 +16,7 @@ from ..shared.strength import suggest_guidance_scale
 from ..texts import say
 from ..texts.translation import tell
 from ..times import frame_rate, to_animation
+from .frame import builtin_shader
 from .text import paragraph
 
 COLOUR = (1.0, 0.55, 0.1, 1.0)
@@ -131,7 +131,7 @@ def _draw() -> None:
             half = SIZE * scale
             corners += [(x - half, height), (x, height + 2 * half), (x + half, height)]
     if corners:
-        shader = gpu.shader.from_builtin("UNIFORM_COLOR")
+        shader = builtin_shader("UNIFORM_COLOR")
         shader.uniform_float("color", COLOUR)
         batch_for_shader(shader, "TRIS", {"pos": corners}).draw(shader)
 
