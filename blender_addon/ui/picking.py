@@ -166,7 +166,7 @@ class POSEANYTHING_OT_pick_subject(bpy.types.Operator):
         blf.size(0, 13 * bpy.context.preferences.system.ui_scale)
         blf.color(0, 1.0, 1.0, 1.0, 1.0)
         blf.position(0, 20, 12, 0)
-        blf.draw(0, HINT)
+        blf.draw(0, shown(HINT))
         if self._begin is not None:
             (x, y), (u, v) = self._begin, self._mouse
             shader = builtin_shader("POLYLINE_UNIFORM_COLOR")
