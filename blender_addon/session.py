@@ -10,6 +10,7 @@ import atexit
 import dataclasses
 import time
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import bpy
@@ -178,6 +179,12 @@ class Session:
         if self.arrival.untidy and not any(map(self.in_progress, self.bridge.jobs.values())):
             self.tidy_strips()
         return changed
+
+    def wait_while(self, condition: Callable[[], bool]) -> None:
+        """Poll until a condition holds no more; for scripts, which nobody watches."""
+        while condition():
+            self.poll()
+            time.sleep(0.01)
 
     def let_go(self, left: Unfinished, folder: Path) -> None:
         """Have the server told of a take that is over, until it confirms."""

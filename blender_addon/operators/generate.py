@@ -6,7 +6,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import random
-import time
 import uuid
 from collections.abc import Generator
 from pathlib import Path
@@ -259,9 +258,7 @@ class GeneratingOperator(SteppedOperator):
             for warning in job.warnings:
                 self.report({"WARNING"}, shown(warning))
             job.awaited = self.wait
-        while self.wait and any(map(current.in_progress, jobs)):
-            current.poll()
-            time.sleep(0.01)
+        current.wait_while(lambda: self.wait and any(map(current.in_progress, jobs)))
         failed = [job for job in jobs if self.wait and job.state != DONE]
         for job in failed:
             self.report({"ERROR"}, shown(job.sentence))

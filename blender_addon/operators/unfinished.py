@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import bpy
@@ -100,18 +99,15 @@ class POSEANYTHING_OT_fetch_unfinished(bpy.types.Operator):
         current = session.get()
         try:
             current.reach_server(context)
-            while self.wait and current.bridge.client is None and current.bridge.server.is_up:
-                current.poll()
-                time.sleep(0.01)
+            bridge = current.bridge
+            current.wait_while(lambda: self.wait and bridge.client is None and bridge.server.is_up)
             jobs = pick_up(context)
         except ServerError as error:
             self.report({"ERROR"}, shown(error))
             return {"CANCELLED"}
         for job in jobs:
             job.awaited = self.wait
-        while self.wait and any(map(current.in_progress, jobs)):
-            current.poll()
-            time.sleep(0.01)
+        current.wait_while(lambda: self.wait and any(map(current.in_progress, jobs)))
         return {"FINISHED"}
 
 

@@ -4,7 +4,6 @@ subject of a picture that a clip begins with, found in the same way."""
 from __future__ import annotations
 
 import math
-import time
 import uuid
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -172,11 +171,10 @@ def find_poses(context, of_picture: bool = False) -> Generator[ExportStep, None,
         reason = finder.reason if finder is not None else ""
         raise ExportError(reason or "This server can't find poses in videos; start one of this release.")
     files, size = [], (0, 0)
-    if not of_picture:
-        first_picture(context, False)  # for what is drawn over the camera view
     if of_picture:
         files, size = yield from _picture_file(first_picture(context, True))
     else:
+        first_picture(context, False)  # for what is drawn over the camera view
         edit, strip = _video(scene)
         longest = _longest(strip, len(frames))
         for data, width, height in film(edit, strip, frames, longest):
@@ -344,11 +342,9 @@ class SearchOperator(SteppedOperator):
     def finish(self, context, search):
         current = session.get()
         search.awaited = self.wait
-        while self.wait and not search.ended:
-            current.poll()
-            time.sleep(0.01)
         if not self.wait:
             return {"FINISHED"}
+        current.wait_while(lambda: not search.ended)
         collect(context)
         if search.state != DONE:
             self.report({"ERROR"}, shown(search.sentence))
