@@ -18,10 +18,11 @@ from scipy.ndimage import distance_transform_edt
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial import KDTree
 
-from shared.pose import MAX_LIMBS, Limb, Polyline, PoseSequence
+from shared.pose import MAX_LIMBS
 
 from ...poseanything.conditioning.limbs.graph import curve_length, resample
 from ..stages import Clip, Curve, Dropped, Skeleton, Skeletoniser, Subject
+from .matching import pose_of_segments
 from .medial import medial_curves, size_of
 
 SPACING = 0.04
@@ -51,17 +52,8 @@ class CarriedSkeletoniser(Skeletoniser):
     def extract(self, clip: Clip, subject: Subject) -> Skeleton:
         curves = self._carry(clip.frames, subject.masks, lambda done: clip.watch("skeleton", done))
         height, width = subject.masks.shape[1:]
-        count = max(map(len, curves))
-        names = [f"segment {number + 1}" for number in range(count)]
-        frames = [
-            [
-                Polyline(index, np.column_stack([curve, np.ones(len(curve))]))
-                for index, curve in enumerate(own)
-            ]
-            for own in curves
-        ]
-        limbs = [Limb(name, number) for number, name in enumerate(names)]
-        return Skeleton(PoseSequence.from_frames(width, height, names, limbs, frames))
+        frames = [list(enumerate(own)) for own in curves]
+        return Skeleton(pose_of_segments(width, height, max(map(len, curves)), frames))
 
     def _carry(
         self, frames: np.ndarray, masks: np.ndarray, watch: Callable[[int], None]

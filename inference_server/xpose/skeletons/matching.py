@@ -281,7 +281,7 @@ def _as_pose(
     least = min(max(3, round(0.1 * len(found))), max(seen.max(), 1))
     order = [index for index in np.argsort(-seen, kind="stable") if seen[index] >= least]
     place = {int(index): number for number, index in enumerate(order)}
-    frames: list[list[Polyline]] = []
+    frames: list[list[tuple[int, np.ndarray]]] = []
     before: dict[int, np.ndarray] = {}
     for frame in found:
         lines = {}
@@ -296,15 +296,27 @@ def _as_pose(
                     continue
                 index = min(near)[1]
             lines.setdefault(place[index], []).append(line)
-        polylines = []
+        turned = []
         for limb, parts in sorted(lines.items()):
             own = [_turned(line, before.get(limb)) for line in _joined(parts, 0.005 * size)]
             before[limb] = max(own, key=curve_length)
-            polylines += [Polyline(limb, np.concatenate([line, np.ones((len(line), 1))], 1)) for line in own]
-        frames.append(polylines)
-    names = [f"segment {number + 1}" for number in range(len(order))]
+            turned += [(limb, line) for line in own]
+        frames.append(turned)
+    return pose_of_segments(width, height, len(order), frames)
+
+
+def pose_of_segments(
+    width: int, height: int, count: int, frames: list[list[tuple[int, np.ndarray]]]
+) -> PoseSequence:
+    """Segments as limbs, each a part of its own, of depth 1; `frames` are, for each frame, the index of a
+    segment and a line [K, 2] of it."""
+    names = [f"segment {number + 1}" for number in range(count)]
     limbs = [Limb(name, number) for number, name in enumerate(names)]
-    return PoseSequence.from_frames(width, height, names, limbs, frames)
+    lines = [
+        [Polyline(index, np.column_stack([line, np.ones(len(line))])) for index, line in own]
+        for own in frames
+    ]
+    return PoseSequence.from_frames(width, height, names, limbs, lines)
 
 
 def _turned(line: np.ndarray, before: np.ndarray | None) -> np.ndarray:
