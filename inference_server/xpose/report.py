@@ -325,7 +325,7 @@ function draw(again) {{
   if (again) {{ list.replaceChildren(); shown = 0; }}
   const clips = matching();
   for (const clip of clips.slice(shown, shown + STEP)) {{
-    const [name, id, trouble, kept, reason, about, checks, before, shown] = clip;
+    const [name, id, trouble, kept, reason, about, checks, before, sheet] = clip;
     const box = element("article", "");
     const decision = () => id in decided ? (decided[id] ? "accepted" : "rejected") : before;
     const judged = () => decision() === "rejected" ? "rejected" : trouble >= 1 ? "bad" : "";
@@ -342,7 +342,7 @@ function draw(again) {{
       }};
       box.append(button);
     }}
-    if (shown) {{
+    if (sheet) {{
       const image = document.createElement("img");
       image.loading = "lazy";
       image.src = "sheets/" + id + ".jpg";
