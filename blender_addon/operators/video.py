@@ -262,9 +262,7 @@ def collect(context) -> bool:
         if scene is not None:
             _keep(scene, search)
     if any(search.state == DONE for search in done):
-        window = context.window or next(iter(context.window_manager.windows), None)
-        with context.temp_override(**({"window": window} if window is not None else {})):
-            bpy.ops.ed.undo_push(message="Poses from Video")
+        session.get().arrival.add_undo_step("Poses from Video")
     return bool(done)
 
 

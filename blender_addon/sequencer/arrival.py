@@ -58,7 +58,7 @@ class Arrival:
     def __init__(self):
         self.placements: dict[str, Placement] = {}
         self._encodings: dict[str, MovieEncoding] = {}
-        self._undo_steps: list[tuple[str, Placement]] = []
+        self._undo_steps: list[tuple[str, Placement | None]] = []
         self.untidy = False
         """Whether strips have frames whose sizes `strips.heal` has to set right."""
 
@@ -114,6 +114,11 @@ class Arrival:
         self._list()
         self._push_undo()
         return changed
+
+    def add_undo_step(self, message: str) -> None:
+        """Give what a timer did to the file an undo step, as soon as one may be made."""
+        self._undo_steps.append((message, None))
+        self._push_undo()
 
     def close(self) -> None:
         """End every encoding."""
@@ -237,7 +242,8 @@ class Arrival:
             if bpy.ops.ed.undo_push.poll():
                 for message, placement in self._undo_steps:
                     bpy.ops.ed.undo_push(message=message)
-                    placement.in_undo = True
+                    if placement is not None:
+                        placement.in_undo = True
         self._undo_steps.clear()
 
 
