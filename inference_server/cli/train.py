@@ -106,7 +106,7 @@ def _plan(args: argparse.Namespace, settings) -> str:
     try:
         if settings.checkpoint:
             transformer = open_transformer(settings.checkpoint).model
-            if (settings.trainable, settings.mixed_precision) == ("lora", "bf16"):
+            if settings.frozen_in_half:
                 transformer.bfloat16()
         else:
             transformer = begin_with(settings)

@@ -31,8 +31,7 @@ def begin_with(settings: TrainingSettings) -> PoseAnythingTransformer3DModel:
         wan = WanTransformer3DModel.from_pretrained(path, torch_dtype=torch.float32)
         if wan.config.in_channels == wan.config.out_channels:
             return extend_wan(wan, **settings.transformer)
-    if (settings.trainable, settings.mixed_precision) == ("lora", "bf16"):
-        # What is frozen needs no more than half precision.
+    if settings.frozen_in_half:
         return load_transformer(path, torch_dtype=torch.bfloat16)
     transformer = load_transformer(path, torch_dtype=torch.float32).requires_grad_(True)
     if settings.transformer.get("part_attention") and not transformer.config.part_attention:

@@ -15,7 +15,6 @@ from ..evaluation.statistics import compare, mean_of
 from ..poseanything.models.streaming_vae import decode_frames
 from .objective import sample
 from .settings import TrainingSettings
-from .sparse_poses import FRAMES_OF_THE_PAPER
 
 SHOWN = 8
 """Held out clips whose frames are kept, to be measured and looked at."""
@@ -43,7 +42,7 @@ def variants_of(config, settings: TrainingSettings, num_frames: int) -> dict[str
             "4 steps of the teacher": seen | {"steps": 4, "teacher": True},
             "wrong pose": seen | {"steps": 4, "renoise": True, "pose_shift": 7},
         }
-    tenth = spread_poses(num_frames, max(2, round(0.1 * FRAMES_OF_THE_PAPER * num_frames / 81)))
+    tenth = spread_poses(num_frames, max(2, round(0.1 * num_frames)))
     asked = {
         "8 steps": seen | {"steps": 8},
         "wrong pose": seen | {"steps": 8, "pose_shift": 7},

@@ -100,6 +100,11 @@ class TrainingSettings:
             if getattr(self, name) < 1:
                 raise TrainingError(f"The setting {name} is {getattr(self, name)}; it must be 1 or more.")
 
+    @property
+    def frozen_in_half(self) -> bool:
+        """Whether the checkpoint is kept in bfloat16: what is frozen needs no more than half precision."""
+        return (self.trainable, self.mixed_precision) == ("lora", "bf16")
+
     @classmethod
     def read(cls, path: Path | str, **changes) -> TrainingSettings:
         """Settings from a TOML file. Raises `TrainingError`."""

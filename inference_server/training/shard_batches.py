@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from shared.raster import condition_images
@@ -162,8 +163,8 @@ class ShardBatches:
         self._texts = {prompt: _Text.of(encode_prompt(prompt)) for prompt in sorted(cache.prompts)}
         self._by_shape: dict[tuple, list[Path]] = defaultdict(list)
         for key in cache.keys:
-            tensors = load_file(key.with_suffix(".safetensors"))
-            self._by_shape[tuple(tensors["clean"].shape)].append(key)
+            with safe_open(key.with_suffix(".safetensors"), "pt") as file:  # its header alone is read
+                self._by_shape[tuple(file.get_slice("clean").get_shape())].append(key)
         self._shape_of = {key: shape for shape, keys in self._by_shape.items() for key in keys}
 
     def batch(self, number: int, size: int) -> Batch:
@@ -183,11 +184,8 @@ class ShardBatches:
             kept &= np.isin(np.arange(request.num_frames), request.conditioned_frames())
             frames = np.flatnonzero(kept)
             poses.append(condition_images(request.pose, request.width, request.height, frames))
-        clean, pose, draft = (
-            self._stack(tensors, "clean"),
-            torch.stack(list(map(self.cache.latents, poses))),
-            None,
-        )
+        clean, pose = self._stack(tensors, "clean"), torch.stack(list(map(self.cache.latents, poses)))
+        draft = None
         if self.drafts:
             draft = self._stack([load_file(key.with_suffix(DRAFT)) for key in keys], "draft")
         weight = None
