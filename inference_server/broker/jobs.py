@@ -159,17 +159,18 @@ class JobDesk:
             refuse(client, job, code, reason)
             then()
 
-        def kept(result: tuple[StoredJob, list[StoredJob]] | Exception) -> None:
+        def made_room(dropped: list[StoredJob] | Exception) -> None:
+            for job in [] if isinstance(dropped, Exception) else dropped:
+                log.warning("Job %r, which nobody has fetched, makes room for a new one", job.id)
+                if (old := self.jobs.get((job.client, job.id))) is not None:
+                    self._drop(old)
+
+        def kept(result: StoredJob | Exception) -> None:
             if isinstance(result, Exception):
                 fault = "The server can't keep this job; see its log."
                 refused("full", str(result) if isinstance(result, StoreFull) else fault)
                 return
-            stored, dropped = result
-            for job in dropped:
-                log.warning("Job %r, which nobody has fetched, makes room for a new one", job.id)
-                if (old := self.jobs.get((job.client, job.id))) is not None:
-                    self._drop(old)
-            pending = self._pending(stored)
+            pending = self._pending(result)
             pending.taker, pending.model = client, model
             self.jobs[pending.user, pending.job] = pending
             self.queue.add(pending)
@@ -207,7 +208,8 @@ class JobDesk:
         else:
             if (number := self._unforgotten.pop(key, None)) is not None:
                 self._keeper.do(self._store.forget, number)
-            self._keeper.do(self._store.admit, *key, engine, parts, describe(request), then=kept)
+            self._keeper.do(self._store.make_room, sum(part.nbytes for part in parts), then=made_room)
+            self._keeper.do(self._store.add, *key, engine, parts, describe(request), then=kept)
 
     def resume(self, client: Client, message: Resume) -> None:
         """Go on with a job where its client says that it is."""

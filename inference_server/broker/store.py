@@ -160,14 +160,21 @@ class JobStore:
         (job,) = self._select("WHERE client = ? AND id = ?", client, id)
         return job
 
-    def admit(
-        self, client: bytes, id: str, engine: str, parts: Sequence, about: Mapping[str, Any] | None = None
-    ) -> tuple[StoredJob, list[StoredJob]]:
-        """As `add`; where there is no room for it, drops what ended longest ago, and says what that was."""
-        dropped = self.in_the_way(sum(memoryview(part).nbytes for part in parts))
-        for job in dropped:
-            self.forget(job.number)
-        return self.add(client, id, engine, parts, about), dropped
+    def make_room(self, size: int) -> list[StoredJob]:
+        """Drop what is in the way of a request of so many bytes, and say what that was; nothing where all of
+        it would not be enough."""
+        found, dropped = self.in_the_way(size), []
+        freed = sum(self._frame_bytes(job.number) for job in found)
+        if self.bytes - freed + size > self.quota_bytes:
+            return []
+        for job in found:
+            try:
+                self.forget(job.number)
+            except OSError as error:
+                log.error("Job %r can't be dropped for now: %s", job.id, error)
+                break
+            dropped.append(job)
+        return dropped
 
     def begin(self, number: int) -> list[bytes]:
         """A job runs from now on; gives the parts of its request. Raises as `request` does."""

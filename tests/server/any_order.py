@@ -100,7 +100,7 @@ class Keeper(keeper.Keeper):
             work, arguments, then = self.left.popleft()
             if self.machine.full and work.__name__ not in ("begin", "read_frames", "content_digest"):
                 full = OSError(28, "No space left on device")
-                then(StoreFull(str(full)) if work.__name__ == "admit" else full)
+                then(StoreFull(str(full)) if work.__name__ == "add" else full)
             else:
                 then(self._attempt(work, arguments))
 

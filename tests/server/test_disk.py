@@ -18,7 +18,6 @@ from .store_kills import ENDING, QUOTA, REQUEST, frame
 FULL = OSError(28, "No space left on device")
 WRITES = {
     "add": lambda store, job: store.add(b"client", "next", "plain", REQUEST),
-    "admit": lambda store, job: store.admit(b"client", "next", "plain", REQUEST),
     "add_frame": lambda store, job: store.add_frame(job, 1, frame(1)),
     "set_state": lambda store, job: store.set_state(job, "running"),
     "count_death": lambda store, job: store.count_death(job),
@@ -49,7 +48,7 @@ def test_a_write_that_fails_changes_nothing(tmp_path, monkeypatch, write, where)
             patch.setattr(store_module, "_write_file", half_written)
         else:
             read_only(store)
-        if where == "list" or write in ("add", "admit", "add_frame", "end"):
+        if where == "list" or write in ("add", "add_frame", "end"):
             with pytest.raises((OSError, StoreFull)):
                 WRITES[write](store, job)
         store.close()
