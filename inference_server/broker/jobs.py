@@ -389,8 +389,8 @@ class JobDesk:
                 continue  # it is told when it comes back
             if told == TOLD_PER_TURN:
                 return False
-            told += 1
             if self._frontend.send(client, Queued(job=pending.job, position=position), keep=False):
+                told += 1
                 pending.position = position
         return True
 
