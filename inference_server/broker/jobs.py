@@ -79,6 +79,8 @@ class JobDesk:
         self.jobs: dict[tuple[bytes, str], PendingRequest] = {}
         self._behind: dict[PendingRequest, None] = {}
         """Jobs that have something for their client which is not sent yet, in order."""
+        self._reading: set[Client] = set()
+        """Clients for which frames are just being read: one can't take those of two jobs at once."""
         self._announced: tuple[int, bool] | None = None
         """The order of turns that everybody has been told."""
         self._unforgotten: dict[tuple[bytes, str], int] = {}
@@ -317,9 +319,11 @@ class JobDesk:
         return client if client and not (client.away or client.gone or client.outbox) else None
 
     def _next_reader(self, pending: PendingRequest) -> Client | None:
-        """The same, where nothing is on its way from the store to it already, nor has just failed to be."""
-        waits = pending.reading or time.monotonic() < pending.unreadable_until
-        return None if waits else self._ready_taker(pending)
+        """The same; where frames come next, only if none are on their way from the store to it already, nor
+        have just failed to be."""
+        client = self._ready_taker(pending)
+        waits = client in self._reading or time.monotonic() < pending.unreadable_until
+        return None if waits and pending.sent < pending.frames else client
 
     def deliver(self) -> None:
         """Send what clients take of the frames and endings that wait in the store."""
@@ -327,7 +331,7 @@ class JobDesk:
             if (client := self._next_reader(pending)) is None:
                 continue
             if pending.sent < pending.frames:
-                pending.reading = True
+                self._reading.add(client)
                 count = min(FRAMES_AT_ONCE, pending.frames - pending.sent)
                 self._keeper.do(
                     self._store.read_frames,
@@ -346,7 +350,7 @@ class JobDesk:
         self, pending: PendingRequest, client: Client, begin: int, result: list[list[bytes]] | Exception
     ) -> None:
         """Frames have been read, from `begin` on."""
-        pending.reading = False
+        self._reading.discard(client)
         if isinstance(result, OSError):
             log.warning("Frames of job %r can't be read for now: %s", pending.job, result)
             pending.unreadable_until = time.monotonic() + READ_AGAIN

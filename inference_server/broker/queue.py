@@ -29,8 +29,8 @@ class PendingRequest:
     """An accepted request, which the store keeps under `number`.
 
     `user` is the key of who asked, and `taker` the connection of theirs that takes the frames now, if any.
-    `frames` are kept, of which `sent` have gone to the client and others may be just `reading` for it
-    (not before `unreadable_until` where that failed);
+    `frames` are kept, of which `sent` have gone to the client; no more are read for it before
+    `unreadable_until`, where that failed;
     `made` counts also those that are just being kept. `over` is the last message, once there is one, and
     `ending` the same as soon as it is kept, at `ended` (`time.monotonic`). `told` says whether the
     ending has gone out. `position` is what the client was last told. `verdict` is how the job ends, whatever
@@ -49,7 +49,6 @@ class PendingRequest:
     frames: int = 0
     made: int = 0
     sent: int = 0
-    reading: bool = False
     unreadable_until: float = 0.0
     over: Sequence | None = field(default=None, repr=False)
     ending: Sequence | None = field(default=None, repr=False)
