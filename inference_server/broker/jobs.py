@@ -242,9 +242,8 @@ class JobDesk:
         if pending is None and isinstance(message, Cancel):
             pending = self.job_seen_by(client, message.job)
         if pending is None:
-            number = self._unforgotten.pop(
-                key, 0
-            )  # even of an unknown one, as what drops it may be under way
+            # The store is asked even for an unknown one, as what drops it may be under way.
+            number = self._unforgotten.pop(key, 0)
             self._forget(key, number, [client], Forgotten(job=message.job), then)
         elif pending.over is not None:
             self._drop(pending)

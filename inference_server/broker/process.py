@@ -93,8 +93,14 @@ class WorkerProcess:
         try:
             self.socket.bind(f"ipc://{path}" if local else "tcp://127.0.0.1:*")
             self._on_exit = on_exit
-            order = {"engines": dict(engines), "token": token, "folder": folder, "live": live}
-            order |= {"ray": ray, "silence": silence}
+            order = {
+                "engines": dict(engines),
+                "token": token,
+                "folder": folder,
+                "live": live,
+                "ray": ray,
+                "silence": silence,
+            }
             self._process = self._start(order, environment)
             try:
                 threading.Thread(target=self._watch, daemon=True).start()
