@@ -56,11 +56,12 @@ def main() -> int:
 
 def synthesise(bpy, arguments, seed: int) -> int:
     """Render the scene of a seed and export its clips; returns how many."""
-    scenes, export, times, view, request_file, messages = (
+    scenes, export, steps, times, view, request_file, messages = (
         import_module(f"{MODULE}.{name}")
         for name in (
             "examples.scenes",
             "request.export",
+            "steps",
             "times",
             "view",
             "shared.request_file",
@@ -99,7 +100,7 @@ def synthesise(bpy, arguments, seed: int) -> int:
             first_frame=str(folder / f"{start:04d}.png"),
             part_map_stride=1,
         )
-        clip = finish(export.export_clip(bpy.context, options))
+        clip = steps.at_once(export.export_clip(bpy.context, options))
         fields = {field.name for field in dataclasses.fields(clip)} - {"warnings"}
         request = messages.GenerationRequest(
             job=f"seed-{seed}-{number}",
@@ -116,15 +117,6 @@ def synthesise(bpy, arguments, seed: int) -> int:
         clips.append({"request": f"clip-{number}.poserequest", "frames": frames, "subject": f"fox-{seed}"})
     (folder / "clips.json").write_text(json.dumps(clips))
     return len(clips)
-
-
-def finish(steps):
-    """The return value of a generator."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import numpy as np
 from ..rig.skin import FLESH_TYPES, read_points, read_triangles
 from ..rig.subjects import Subject
 from ..shared.messages import NO_FLOW
+from ..steps import at_once
 from ..view.projection import Projector
 from .flow import FirstView, quantise
 from .light import Lighting, LightMeter, LightReader
@@ -143,7 +144,7 @@ class Labeller:
             shape = surface.shape(depsgraph)
             skinning = self._skinnings.get(surface)
             if skinning is None or skinning.make != shape.make:
-                skinning = self._skinnings[surface] = _at_once(
+                skinning = self._skinnings[surface] = at_once(
                     Skinning.read(surface, frame, lambda: depsgraph)
                 )
             if stride == 1:
@@ -383,14 +384,6 @@ class Resolver:
         pixels, vertices, shares = (np.concatenate(arrays) for arrays in zip(*pieces))
         labels[pixels] = _label(*self._known[skinning], vertices, shares)
         yield
-
-
-def _at_once(steps: Iterator[None]):
-    while True:
-        try:
-            next(steps)
-        except StopIteration as finished:
-            return finished.value
 
 
 def _draw_occluders(buffer: ZBuffer, looks: Sequence[Look], windows: np.ndarray, number: int):

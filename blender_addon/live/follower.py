@@ -14,6 +14,7 @@ from ..rig.sampling import Sampler
 from ..rig.subjects import Subject
 from ..rig.trained_look import unseen_of
 from ..shared.pose import Limb, PoseSequence
+from ..steps import at_once
 from ..view import Fit, SceneCamera, Viewport
 from ..view.motion import Backdrop
 from ..view.projection import Projector
@@ -126,12 +127,6 @@ def draw(
     parts: Sequence[str],
 ) -> PoseSequence:
     """The pose of joints [1, K, 3] in world space, as an export would draw it."""
-    steps = projector.strokes(joints, sampler.counts, limbs, parts)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as finished:
-            pose = finished.value
-            break
+    pose = at_once(projector.strokes(joints, sampler.counts, limbs, parts))
     unseen = unseen_of(subjects, sampler.counts, projector, joints)
     return pose.without(unseen) if unseen.any() else pose

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import bpy
 import numpy as np
 
+from ..steps import at_once
 from .camera import Lens
 from .fit import Fit
 from .projection import Projector, to_pixels
@@ -105,21 +106,12 @@ class Backdrop:
         fitted = turned[1] @ inverse(turned[0])
         if _travels(projector):
             if self._seen is None:
-                self._seen = _run(_background(scene, lambda: depsgraph, projector, is_subject))
+                self._seen = at_once(_background(scene, lambda: depsgraph, projector, is_subject))
             pixels, world = self._seen
             ahead = world @ projector.depths[1] > 1e-6 if lens.perspective else np.ones(len(pixels), bool)
             found = _least_squares(pixels[ahead], (world @ projector.pixels[1].T)[ahead], self.fit)
             fitted = fitted if found is None else found
         return _normalised(fitted[None])[0]
-
-
-def _run(steps: Iterator[None]):
-    """All of a generator's work at once: what it returns."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as finished:
-            return finished.value
 
 
 def _least_squares(pixels: np.ndarray, target: np.ndarray, fit: Fit) -> np.ndarray | None:
