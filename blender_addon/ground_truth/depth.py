@@ -27,12 +27,17 @@ class DepthDrawer:
 
     def draw(self, depsgraph: bpy.types.Depsgraph, projector: Projector) -> Iterator[None]:
         """The current frame through a one-frame projector, pausing on the way; the generator's return value
-        is [H, W] float32, in scene units along the camera's axis, infinite where nothing is."""
-        fit, perspective = projector.fit, projector.lenses[0].perspective
-        camera, buffer = Camera.of(projector, 1.0), ZBuffer(fit.width, fit.height)
+        is [H, W] float32, in scene units along the camera's axis, infinite where nothing is. What is needed
+        of the scene is copied at once."""
         shapes = [self._shape(obj, depsgraph) for obj in self._objects if is_shown(obj, depsgraph)]
         for points, triangles in instanced(depsgraph).values():
             shapes.append((points, triangles, np.eye(4)))
+        return self._draw(shapes, projector)
+
+    @staticmethod
+    def _draw(shapes, projector: Projector) -> Iterator[None]:
+        fit, perspective = projector.fit, projector.lenses[0].perspective
+        camera, buffer = Camera.of(projector, 1.0), ZBuffer(fit.width, fit.height)
         yield
         for points, triangles, world in shapes:
             if len(triangles):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.addon import people
-from tests.addon.rigs import add_camera, flesh, make_armature, read_png
+from tests.addon.rigs import add_camera, export, flesh, make_armature, read_png, run
 from tests.addon.scenes import session
 from tests.addon.servers import module
 
@@ -71,6 +71,18 @@ def test_every_kind_has_the_clips_frames_and_size_and_lies_on_the_subject(person
     assert depth[inner].min() > depth[~inner].max() > 0
     wall = depth[:, 2, 2]
     assert (wall == wall[0]).all()
+
+
+def test_depth_is_that_of_the_moment_in_which_it_was_asked_for(person, shot):
+    """Others go on between the steps, and may show another frame."""
+    projector = export([person], num_frames=1).projector
+    shot.frame_set(5)
+    depsgraph = bpy.context.evaluated_depsgraph_get()
+    drawer = module("ground_truth.depth").DepthDrawer(depsgraph)
+    expected, drawing = run(drawer.draw(depsgraph, projector))[0], drawer.draw(depsgraph, projector)
+    shot.frame_set(9)
+    assert np.array_equal(run(drawing)[0], expected) and np.isfinite(expected).any()
+    assert not np.array_equal(run(drawer.draw(depsgraph, projector))[0], expected)
 
 
 def test_openpose_has_dwposes_colours_on_the_right_sides(person, tmp_path):
