@@ -54,6 +54,24 @@ def main() -> int:
     return 0
 
 
+class FullLabels:
+    """A `request.export.Witness` that takes the labels of every frame at the clip's full size, `labels`
+    [F, H, W] uint8."""
+
+    def __init__(self):
+        self._sightings = []
+
+    def frame(self, index, evaluated, projector, labeller):
+        return self._draw(labeller, labeller.look(index, evaluated, projector))
+
+    def _draw(self, labeller, look):
+        [drawn] = yield from labeller.draw([look])
+        self._sightings.append(drawn.sighting)
+
+    def finish(self, recorded):
+        self.labels = yield from recorded.label(self._sightings)
+
+
 def synthesise(bpy, arguments, seed: int) -> int:
     """Render the scene of a seed and export its clips; returns how many."""
     scenes, export, steps, times, view, request_file, messages = (
@@ -98,10 +116,12 @@ def synthesise(bpy, arguments, seed: int) -> int:
             height=height,
             view=view.SceneCamera(),
             first_frame=str(folder / f"{start:04d}.png"),
-            part_map_stride=1,
         )
-        clip = steps.at_once(export.export_clip(bpy.context, options))
-        fields = {field.name for field in dataclasses.fields(clip)} - {"warnings"}
+        witness = FullLabels()
+        clip = steps.at_once(export.export_clip(bpy.context, options, witness))
+        clip = dataclasses.replace(clip, part_maps=witness.labels)
+        fields = {field.name for field in dataclasses.fields(messages.GenerationRequest)}
+        fields &= {field.name for field in dataclasses.fields(clip)}
         request = messages.GenerationRequest(
             job=f"seed-{seed}-{number}",
             engine="poseanything",

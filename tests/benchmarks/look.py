@@ -20,23 +20,6 @@ GLANCES = 5
 """Frames that are looked at of each clip."""
 
 
-class Silhouettes:
-    """Takes the subject's mask of every frame while a clip is exported."""
-
-    def __init__(self):
-        self.masks: list[np.ndarray] = []
-
-    def begin(self, subjects, limbs, evaluated) -> None:
-        pass
-
-    def frame(self, index, evaluated, projector, labeller):
-        drawing = labeller.draw(evaluated, projector)
-        return self._take(drawing)
-
-    def _take(self, drawing):
-        self.masks.append((yield from drawing).labels > 0)
-
-
 def distances(pose, frame: int, mask: np.ndarray) -> tuple[float, float]:
     """From strokes to the silhouette's middle line and back, as fractions of the subject's size."""
     from shared.raster import draw_pose
@@ -65,7 +48,7 @@ def main() -> None:
         step = max((scene.frame_end - scene.frame_start) // (GLANCES - 1), 1)
         row = f"{name:16}"
         for look in ("bones", "trained"):
-            witness = Silhouettes()
+            witness = module("examples.synthesise").FullLabels()
             steps = module("request.export").export_clip(
                 bpy.context,
                 options(
@@ -80,7 +63,7 @@ def main() -> None:
                 witness,
             )
             clip = run(steps)[0]
-            found = [distances(clip.pose, k, mask) for k, mask in enumerate(witness.masks) if mask.any()]
+            found = [distances(clip.pose, k, mask) for k, mask in enumerate(witness.labels > 0) if mask.any()]
             there, back = np.mean(found, axis=0)
             row += f"{there:9.2%}{back:7.2%}"
         print(row, flush=True)
