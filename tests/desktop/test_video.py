@@ -1,5 +1,5 @@
 """Poses from a video in a real window: the subject is clicked on in the sequencer's preview, its skeleton
-lies over the video, is moved by its handle, and drives a clip. Needs what `test_window.py` needs."""
+lies over the video, is moved by its handle, and drives a clip. Needs what `window.py` says."""
 
 from __future__ import annotations
 
