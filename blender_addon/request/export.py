@@ -60,8 +60,8 @@ class ExportOptions:
     `height` are the clip's size in pixels. `first_frame` is a picture's path, laid on the clip by
     `alignment` (see `fit_picture`); when it is empty the scene is rendered. `pose_frames` are the clip frames
     that carry a pose, None for all; they are handed on, polylines are exported for all frames.
-    `part_map_stride` is the side of a part map's cell in pixels, 2 or more. `look` is "bones" or "trained" (see
-    `rig.trained_look`).
+    `part_map_stride` is the side of a part map's cell in pixels, 2 or more. `look` is "bones" or "trained"
+    (see `rig.trained_look`).
     """
 
     armatures: tuple[bpy.types.Object, ...]
