@@ -356,6 +356,7 @@ class JobDesk:
         elif isinstance(result, Exception):
             self._damaged(pending, str(result))
         elif self._ready_taker(pending) is client and pending.sent == begin and pending in self._behind:
+            self._behind[pending] = self._behind.pop(pending)  # another of the client's is next
             for parts in result:
                 pending.sent += 1
                 self._frontend.forward(client, parts, pending.job, keep=True, is_frame=True)

@@ -103,6 +103,22 @@ def test_the_jobs_of_a_client_that_vanishes_go_on_and_are_fetched_later(server):
         assert (failed.job, failed.code) == ("running", "unknown")
 
 
+def test_a_clients_clips_are_fetched_in_turns(server):
+    with server.client(user="blender-2") as gone:
+        for job in ("one", "other"):
+            gone.send(request(job, "plain", num_frames=200))
+            gone.wait_for(Accepted, job=job)
+    with server.client() as witness:
+        wait_until(lambda: witness.welcome().jobs == 0)
+    with server.client(user="blender-2") as back:
+        for job in ("one", "other"):
+            back.send(Resume(job=job, have=0))
+        for job in ("one", "other"):
+            back.ending(job)
+        order = [frame.job for frame in back.of(Frame)]
+    assert order.index("other") < 100 < order.index("one", 150)
+
+
 def test_a_job_is_only_its_clients(server):
     with server.client(user="owner") as owner, server.client() as other:
         owner.send(request("mine", "plain"))
