@@ -10,6 +10,7 @@ from pathlib import Path
 
 import bpy
 
+from ..shared.messages import png_size
 from ..shared.pose import MAX_SIDE
 from ..takes.take import Take, TakeError, from_json, to_json
 from ..times import frame_rate
@@ -18,6 +19,9 @@ TAKE_ID = "poseanything_job"
 """The custom property by which a strip is known; every strip of one take has the same value."""
 TAKE = "poseanything_take"
 """The custom property that says what a strip was made with."""
+UNREAD = ".unread"
+"""Ends the name under which a new strip gets its first frame: of one that is there, Blender reads the whole
+picture, for longer than all else that a tick of the timer does."""
 MAX_CHANNEL = 128
 STACK = 4
 """Takes of one shot that lie above each other before the lowest ones leave the sequencer."""
@@ -98,14 +102,15 @@ def add_strip(scene: bpy.types.Scene, take_id: str, take: Take, num_frames: int,
     names = take.element_names(num_frames, rate)
     strip = strips.new_image(
         name=_title(take),
-        filepath=str(take.folder / names[0]),
+        filepath=str(take.folder / f"{names[0]}{UNREAD}"),
         channel=free_channel(strips, start, take.length(rate)),
         frame_start=start,
-        fit_method="FIT",
+        fit_method="ORIGINAL",
     )
+    strip.elements[0].filename = names[0]
     strip.directory = relative_folder(take.folder)
     _label(strip, take_id, take)
-    _square_pixels(scene, strip)
+    _fit(scene, strip, *_size_of(take.folder / names[0]))
     _read_as_srgb(strip)
     if fade := take.record.get("fade", 0):
         _fade_out(strip, start + take.length(rate), fade)
@@ -245,7 +250,7 @@ def add_movie(scene: bpy.types.Scene, take_id: str, take: Take, path: Path) -> N
     )
     strip.filepath = relative_folder(path.parent) + path.name
     _label(strip, take_id, take)
-    _square_pixels(scene, strip)
+    _fit(scene, strip, strip.elements[0].orig_width, strip.elements[0].orig_height)
 
 
 def free_channel(strips, start: int, length: int) -> int:
@@ -303,17 +308,23 @@ def _read_as_srgb(strip: bpy.types.Strip) -> None:
         pass  # a studio's colour configuration without that name; its default for 8-bit pictures stands
 
 
-def _square_pixels(scene: bpy.types.Scene, strip: bpy.types.Strip) -> None:
-    """A clip has square pixels: in a scene without, fit what it shows, not its numbers, so that it covers
-    the camera's picture again."""
-    aspect = scene.render.pixel_aspect_x / scene.render.pixel_aspect_y
-    if aspect == 1:
-        return
-    element = strip.elements[0]
-    width, height = element.orig_width, element.orig_height
+def _size_of(picture: Path) -> tuple[int, int]:
+    """Width and height of a frame, zero where there is none."""
+    try:
+        with open(picture, "rb") as file:
+            return png_size(file.read(24)) or (0, 0)
+    except OSError:
+        return 0, 0
+
+
+def _fit(scene: bpy.types.Scene, strip: bpy.types.Strip, width: int, height: int) -> None:
+    """Let a clip fill the scene's picture. It has square pixels: in a scene without, fit what it shows, not
+    its numbers."""
     if not (width and height):
         return
-    scale = min(scene.render.resolution_x * aspect / width, scene.render.resolution_y / height)
+    render = scene.render
+    aspect = render.pixel_aspect_x / render.pixel_aspect_y
+    scale = min(render.resolution_x * aspect / width, render.resolution_y / height)
     strip.transform.scale_x, strip.transform.scale_y = scale / aspect, scale
 
 
