@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 
 
 def at_once(steps: Iterator):
@@ -12,3 +12,13 @@ def at_once(steps: Iterator):
             next(steps)
         except StopIteration as finished:
             return finished.value
+
+
+def mapped(change: Callable, steps: Iterator) -> Generator:
+    """A generator's work with each thing it yields changed; what it returns is handed on."""
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as finished:
+            return finished.value
+        yield change(step)

@@ -3,6 +3,7 @@ each frame."""
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import tempfile
 from collections.abc import Generator, Iterator, Sequence
@@ -30,6 +31,7 @@ from ..sequencer.movie import MovieEncoding
 from ..shared import openpose
 from ..shared.engines import EngineDescription
 from ..shared.raster import draw_pose
+from ..steps import mapped
 from ..takes.take import claim_folder
 from ..texts import say
 from ..view import SceneCamera, Viewport
@@ -97,12 +99,7 @@ def _first_half(
     steps: Generator[ExportStep, None, ExportedClip],
 ) -> Generator[ExportStep, None, ExportedClip]:
     """The same steps, of which all are only the first part of the work."""
-    while True:
-        try:
-            step = next(steps)
-        except StopIteration as finished:
-            return finished.value
-        yield ExportStep(step.fraction * EXPORTING, step.text, step.waiting)
+    return mapped(lambda step: dataclasses.replace(step, fraction=step.fraction * EXPORTING), steps)
 
 
 def _write(record, clip, kinds, planned, folder, scratch, as_movies, render) -> Iterator[ExportStep]:

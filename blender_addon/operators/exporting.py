@@ -20,6 +20,7 @@ from ..request.review import review_keys
 from ..request.subjects import find_subjects
 from ..request.video import export_video, picture_mask, with_picture_mask
 from ..shared.engines import EngineDescription
+from ..steps import mapped
 from ..texts import say
 from ..view import SceneCamera, Viewport
 
@@ -91,14 +92,9 @@ def export_shots(
 
 def _one_of(work, number: int, count: int, told: list[Finding]):
     """One of several exports. The session's findings become those that were not told before."""
-    result = None
-    while result is None:
-        try:
-            step = next(work)
-        except StopIteration as finished:
-            result = finished.value
-        else:
-            yield dataclasses.replace(step, fraction=(number + step.fraction) / count)
+    result = yield from mapped(
+        lambda step: dataclasses.replace(step, fraction=(number + step.fraction) / count), work
+    )
     current = session.get()
     fresh = [finding for finding in current.findings if finding not in told]
     current.findings = tuple(fresh if number else told + fresh)

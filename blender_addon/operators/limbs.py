@@ -9,8 +9,8 @@ from bpy.props import EnumProperty
 
 from .. import session
 from ..request.build import export_options
-from ..request.export import follow_camera, watch_range
-from ..request.range import clip_range
+from ..request.export import ExportOptions, follow_camera, watch_range
+from ..request.range import ClipRange, clip_range
 from ..request.subjects import find_subjects
 from ..request.view import find_view
 from ..texts import say
@@ -61,6 +61,14 @@ class POSEANYTHING_OT_set_limb(bpy.types.Operator):
         return {"FINISHED"}
 
 
+def _planned_export(context) -> tuple[ClipRange, ExportOptions]:
+    """The clip that the settings ask for now, and how it would be exported. Raises `ExportError`."""
+    settings = context.scene.poseanything
+    planned = clip_range(context, settings, session.get().engine(settings.engine_name))
+    view, subjects = find_view(context, settings), find_subjects(context, settings)
+    return planned, export_options(context, settings, planned, subjects, view, "")
+
+
 class POSEANYTHING_OT_look_at_motion(RangeOperator, bpy.types.Operator):
     bl_idname = "poseanything.look_at_motion"
     bl_label = "Look at the Motion"
@@ -71,14 +79,8 @@ class POSEANYTHING_OT_look_at_motion(RangeOperator, bpy.types.Operator):
     bl_options = {"REGISTER"}
 
     def steps(self, context):
-        settings = context.scene.poseanything
-        planned = clip_range(context, settings, session.get().bridge.engine(settings.engine_name))
-        return watch_range(
-            context,
-            export_options(
-                context, settings, planned, find_subjects(context, settings), find_view(context, settings), ""
-            ),
-        )
+        _, options = _planned_export(context)
+        return (yield from watch_range(context, options))
 
     def finish(self, context, result):
         session.get().keep_motions(result)
@@ -95,10 +97,8 @@ class POSEANYTHING_OT_look_at_camera(RangeOperator, bpy.types.Operator):
     bl_options = {"REGISTER"}
 
     def steps(self, context):
-        settings = context.scene.poseanything
-        self._planned = clip_range(context, settings, session.get().engine(settings.engine_name))
-        view, subjects = find_view(context, settings), find_subjects(context, settings)
-        return follow_camera(context, export_options(context, settings, self._planned, subjects, view, ""))
+        self._planned, options = _planned_export(context)
+        return (yield from follow_camera(context, options))
 
     def finish(self, context, result):
         keep_path(context.scene, self._planned, result)

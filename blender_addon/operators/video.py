@@ -20,7 +20,7 @@ from ..ground_truth.filmed import film
 from ..ground_truth.first_frame import read_picture
 from ..ground_truth.png import encode_png
 from ..request import kept_poses
-from ..request.export import ExportStep
+from ..request.export import ExportStep, under_step
 from ..request.first_frame import film_frame
 from ..request.kept_poses import Asked, KeptPoses, Source
 from ..request.range import clip_range
@@ -233,13 +233,8 @@ def _picture_file(pixels: np.ndarray) -> Iterator[ExportStep]:
     """A PNG file of a picture, made smaller where it is very large, and its size."""
     step = -(-max(pixels.shape[:2]) // 2048)
     pixels = np.ascontiguousarray(pixels[::step, ::step])
-    encoding = encode_png(pixels)
-    while True:
-        try:
-            next(encoding)
-        except StopIteration as finished:
-            return [finished.value], (pixels.shape[1], pixels.shape[0])
-        yield ExportStep(0.5, say("Packing the picture"))
+    packed = yield from under_step(ExportStep(0.5, say("Packing the picture")), encode_png(pixels))
+    return [packed], (pixels.shape[1], pixels.shape[0])
 
 
 def _places(video, of_picture: bool) -> dict[str, np.ndarray]:

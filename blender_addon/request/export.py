@@ -27,6 +27,7 @@ from ..rig.trained_look import unseen_of
 from ..rig.unkeyed import unkeyed_kept
 from ..shared.messages import Backdrop
 from ..shared.pose import MAX_FRAMES, MAX_LIMBS, Limb, PoseSequence
+from ..steps import mapped
 from ..texts import say
 from ..times import ClipTimes, go_to
 from ..view import SceneCamera, Viewport, clip_size, fit
@@ -215,12 +216,7 @@ def _paced(export: _Export, steps: Iterator[ExportStep]) -> Iterator[ExportStep]
 
 def under_step(step: ExportStep, work: Iterator[None]) -> Generator[ExportStep, None, object]:
     """Run work that pauses now and then under a step's name, and hand on what it returns."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as finished:
-            return finished.value
-        yield step
+    return mapped(lambda _: step, work)
 
 
 class _Export:
