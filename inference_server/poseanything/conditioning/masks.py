@@ -1,4 +1,4 @@
-"""Masks of pictures: GrabCut, the pieces of a mask, and what is nearest to its pixels."""
+"""Masks of pictures: GrabCut, a mask's size and pieces, and what is nearest to its pixels."""
 
 from __future__ import annotations
 
@@ -18,6 +18,12 @@ def grab_cut(image: np.ndarray, trimap: np.ndarray, rounds: int) -> np.ndarray:
     found, models = trimap.copy(), (np.zeros((1, 65)), np.zeros((1, 65)))
     cv2.grabCut(np.ascontiguousarray(image), found, None, *models, rounds, cv2.GC_INIT_WITH_MASK)
     return (found == cv2.GC_FGD) | (found == cv2.GC_PR_FGD)
+
+
+def size_of(mask: np.ndarray) -> float:
+    """A subject's size: the diagonal of the box of its mask, bool [H, W], in pixels; 0 for an empty mask."""
+    _, _, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    return float(np.hypot(width, height))
 
 
 def touching(mask: np.ndarray, seeds: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ from scipy.spatial import KDTree
 from shared.pose import MAX_LIMBS, Limb, Polyline, PoseSequence
 
 from ...poseanything.conditioning.limbs.graph import curve_length, resample
+from ...poseanything.conditioning.masks import size_of
 
 REACH = 0.12
 """How far, as a share of the subject's size, a point may lie from the segment that it continues."""
@@ -61,8 +62,7 @@ def match_segments(curves: list[list[np.ndarray]], masks: np.ndarray) -> PoseSeq
     """
     height, width = masks.shape[1:]
     frames = len(curves)
-    boxes = [_box(mask) for mask in masks]
-    sizes = [float(np.hypot(*(box[1] - box[0]))) for box in boxes if box is not None]
+    sizes = [size for size in map(size_of, masks) if size > 0]
     if not sizes or not any(curves):
         return PoseSequence.from_frames(width, height, [], [], [[] for _ in range(frames)])
     size = float(np.median(sizes))
@@ -247,11 +247,6 @@ def _clearest(curves: list[list[np.ndarray]]) -> int:
         (frame for frame, count in enumerate(counts) if count == usual),
         key=lambda frame: sum(map(curve_length, curves[frame])),
     )
-
-
-def _box(mask: np.ndarray) -> np.ndarray | None:
-    rows, columns = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
-    return np.array([[columns[0], rows[0]], [columns[-1] + 1, rows[-1] + 1]]) if len(rows) else None
 
 
 def _centres(masks: np.ndarray) -> np.ndarray:

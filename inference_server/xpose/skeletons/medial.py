@@ -17,6 +17,7 @@ from ...poseanything.conditioning.limbs.graph import (
     simplify,
     smooth_curve,
 )
+from ...poseanything.conditioning.masks import size_of
 from ..stages import Curve, Skeletoniser
 
 WITHIN_JUNCTION = 1.6
@@ -36,14 +37,6 @@ class MedialSkeletoniser(Skeletoniser):
 
     def trace(self, frames: np.ndarray, masks: np.ndarray) -> list[list[Curve]]:
         return [medial_curves(mask, self.least_branch, self.smoothing) for mask in masks]
-
-
-def size_of(mask: np.ndarray) -> float:
-    """The subject's size: the diagonal of its mask's box, in pixels; 0 for an empty mask."""
-    rows, columns = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
-    if not len(rows):
-        return 0.0
-    return float(np.hypot(rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1))
 
 
 def medial_curves(mask: np.ndarray, least_branch: float = 0.06, smoothing: float = 0.012) -> list[Curve]:
