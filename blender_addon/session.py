@@ -23,7 +23,6 @@ from .connection.jobs import LEFT, Job
 from .connection.server import ServerError
 from .connection.weights import WeightsFetch
 from .rig.motion import Motion
-from .sequencer import take_list
 from .sequencer.arrival import Arrival
 from .shared.engines import EngineDescription, find_engine
 from .shared.messages import GenerationRequest
@@ -53,8 +52,6 @@ class Session:
         self.motions: dict[int, Motion] = {}
         self.camera_paths: dict[tuple, np.ndarray] = {}
         self.sentence = ""
-        self._left: dict[str, Path] = {}
-        """The folders of takes that have a record of what is left of them, by their jobs."""
         self._address: str | None = None
         self._looked_at: float | None = None
 
@@ -116,7 +113,7 @@ class Session:
         job = self.bridge.submit(request, take, engine, warnings)
         job.unfinished = Unfinished(
             job=job.id,
-            server=self.bridge.server_key,
+            account=self.bridge.account,
             width=request.width,
             height=request.height,
             file=bpy.data.filepath,
@@ -135,7 +132,7 @@ class Session:
         """Fetch the rest of a take that the server has; what else is as in `submit`."""
         size = left.width, left.height
         job = self.bridge.adopt(left.job, take, size, unfinished.whole_frames(take, size))
-        job.unfinished, self._left[left.job] = left, take.folder
+        job.unfinished = left
         self.arrival.expect(job, scene, left.make_movie, filmed, left.start)
         return job
 
@@ -149,7 +146,6 @@ class Session:
             self._leave(job)
 
     def _leave(self, job: Job) -> None:
-        self._left[job.id] = job.take.folder
         try:
             unfinished.leave(job.take.folder, job.unfinished)
         except OSError:
@@ -186,26 +182,12 @@ class Session:
             self.poll()
             time.sleep(0.01)
 
-    def let_go(self, left: Unfinished, folder: Path) -> None:
-        """Have the server told of a take that is over, until it confirms."""
-        self._left[left.job] = folder
-        self.bridge.let_go(left.job)
-
     def _note_endings(self) -> None:
-        """Keep a record of a take until the server has confirmed that no more of it is wanted."""
+        """A take that is over has no need of a record of what is left of it."""
         for job in self.bridge.jobs.values():
             if job.ended and job.state != LEFT and job.unfinished is not None:
-                if not job.unfinished.over and job.id not in self.bridge.settled:
-                    job.unfinished = dataclasses.replace(job.unfinished, over=True)
-                    self._leave(job)
-        while self.bridge.settled:
-            name = self.bridge.settled.pop()
-            if (folder := self._left.pop(name, None)) is not None:
-                unfinished.clear(folder)
-            if (job := self.bridge.jobs.get(name)) is not None:
+                unfinished.clear(job.take.folder)
                 job.unfinished = None
-            if (item := take_list.find_item(name)) is not None:
-                item.unfinished = ""
 
     def tidy_strips(self) -> None:
         """Set right what arriving frames, or an earlier release, left in strips."""

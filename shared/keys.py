@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import os
 import re
 import sys
@@ -71,6 +72,11 @@ class Token:
             return cls(str(Address.parse(address)) if address else "", *keys)
         except AddressError as error:
             raise TokenError(f"The token is for an address that is none ({error})") from None
+
+    @property
+    def account(self) -> str:
+        """The server and the user as one, in hexadecimal digits: jobs go by both."""
+        return hashlib.sha256(self.server_key + self.public_key).hexdigest()[:32]
 
     def apply_to(self, socket: Any) -> None:
         """Set up a ZeroMQ socket, before it is connected."""

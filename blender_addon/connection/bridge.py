@@ -20,7 +20,8 @@ from ..takes.take import Take
 from ..takes.writer import NoFrames, TakeWriter
 from ..texts import say
 from . import server as server_process
-from .client import CONNECTED, CONNECTING, BridgeClient, LinkState, Settled
+from .client import CONNECTED, CONNECTING, BridgeClient, LinkState
+from .goodbyes import Goodbyes
 from .jobs import ENCODING, INTERRUPTED, LEFT, WAITING, Job, PoseSearch, Task
 from .server import ServerError, ServerProcess, parse_server
 
@@ -59,8 +60,6 @@ class Bridge:
         self.jobs: dict[str, Job] = {}
         self.searches: dict[str, PoseSearch] = {}
         self.previews: dict[str, Preview] = {}
-        self.settled: set[str] = set()
-        """Jobs of which the server keeps nothing any more, for whoever keeps a record of them to take out."""
         self.keep_going = True
         """Whether jobs go on when this bridge is closed, or turns to another server."""
         self._server_state = server_process.STOPPED
@@ -170,13 +169,14 @@ class Bridge:
         return job
 
     @property
-    def server_key(self) -> str:
-        """What tells the server from others, in hexadecimal digits; "" while it is not known."""
+    def account(self) -> str:
+        """Which server this is, and as whom it is talked to (see `Token.account`); "" while that is not
+        known."""
         try:
             token = self.client and (self.client.token or local_token())
         except TokenError:
             token = None
-        return token.server_key.hex() if token else ""
+        return token.account if token else ""
 
     def adopt(self, name: str, take: Take, size: tuple[int, int], frames: int) -> Job:
         """Fetch the rest of a job that the server has; the take has its first `frames` frames.
@@ -233,11 +233,13 @@ class Bridge:
         if self.client is not None:
             self.client.cancel(job.id)
 
-    def let_go(self, name: str) -> None:
-        """Tell the server that a job of an earlier Blender is over; there must be a connection."""
-        if self.client is None:
-            raise RuntimeError("let_go before connect")
-        self.client.let_go(name)
+    def let_go(self, account: str, job: str) -> None:
+        """Have the server of an account told that a job of an earlier Blender is over, now or when it is
+        reached the next time."""
+        if self.client is not None and account == self.account:
+            self.client.let_go(job)
+        else:
+            Goodbyes(account).add(job)
 
     def parked(self) -> AbstractContextManager[bool]:
         """A context in which the client's thread stands still, if its value is true: Blender can end when an
@@ -260,8 +262,6 @@ class Bridge:
     def _hear(self, event: object) -> None:
         if isinstance(event, LinkState):
             self.link = event
-        if isinstance(event, Settled):
-            self.settled.add(event.job)
         name = getattr(event, "job", "")
         job = self.jobs.get(name) or self.searches.get(name)
         if job is not None and not job.ended:

@@ -54,6 +54,7 @@ from ..shared.schema import MessageError
 from ..takes.writer import NoFrames, TakeWriter, WriteError
 from ..texts import say
 from . import probe
+from .goodbyes import Goodbyes
 from .live import LiveView
 
 log = logging.getLogger(__name__)
@@ -103,13 +104,6 @@ class Interrupted:
 @dataclass(frozen=True)
 class Unsent:
     """The server went away before it began with a job; the job waits here for the next one."""
-
-    job: str
-
-
-@dataclass(frozen=True)
-class Settled:
-    """A job is over for the server too: it keeps nothing of it, and has confirmed that."""
 
     job: str
 
@@ -217,13 +211,13 @@ class BridgeClient:
         self._command("cancel", job)
 
     def let_go(self, job: str) -> None:
-        """Tell the server that a job of an earlier client is over here; a `Settled` event follows."""
+        """Tell the server that a job of an earlier client is over here."""
         self._command("let go", job)
 
     def poll(self, limit: int = 100) -> list[object]:
         """At most `limit` of the events that came since, in order: messages of the server other than frames,
-        `FramesSaved`, `Interrupted`, `Unsent`, `LinkState` and, for each job some time after its ending,
-        `Settled`. States of one job that nobody has taken out yet replace each other."""
+        `FramesSaved`, `Interrupted`, `Unsent` and `LinkState`. States of one job that nobody has taken out
+        yet replace each other."""
         with self._lock:
             keys = list(self._inbox)[:limit]
             return [self._inbox.pop(key) for key in keys]
@@ -322,6 +316,8 @@ class _Connection:
         self.views: dict[str, LiveView] = {}
         self.sender = Sender(self._send_parts)
         self.goodbyes: dict[str, _Goodbye] = {}
+        self.kept: Goodbyes | None = None
+        """The same on the disk, once it is known whose they are."""
         self.heard = self.greeted = 0.0
         self.clocks_apart = time.time() - time.monotonic()
         self.attached = False
@@ -405,6 +401,10 @@ class _Connection:
             self._refuse(str(error))
             return
         if token is not None:
+            self.kept = Goodbyes(token.account)
+            for job in self.kept.jobs():
+                if job not in self.submissions:
+                    self.goodbyes.setdefault(job, _Goodbye(Cancel(job=job)))
             token.apply_to(self.dealer)
             self.dealer.connect(address)
             self.connecting = True
@@ -425,14 +425,14 @@ class _Connection:
                 return
             if command == "submit":
                 request, writer = arguments
-                self.goodbyes.pop(request.job, None)
+                self._drop_goodbye(request.job)
                 self.submissions[request.job] = _Submission(request, writer, (request.width, request.height))
                 if self.client.link.state == REFUSED:
                     self._refuse(self.client.link.sentence)
                 self._send_waiting()
             elif command == "adopt":
                 name, writer, size = arguments
-                self.goodbyes.pop(name, None)
+                self._drop_goodbye(name)
                 self.submissions[name] = _Submission(None, writer, size)
                 self._send_waiting()
             elif command == "cancel":
@@ -497,7 +497,14 @@ class _Connection:
         self.sender.drop(message.job)
         if message.job not in self.goodbyes:
             self.goodbyes[message.job] = _Goodbye(message)
+            if self.kept is not None:
+                self.kept.add(message.job)
         self._send_goodbyes()
+
+    def _drop_goodbye(self, job: str) -> None:
+        """The server has confirmed it, or the job goes on after all."""
+        if self.goodbyes.pop(job, None) is not None and self.kept is not None:
+            self.kept.remove(job)
 
     def _send_goodbyes(self) -> None:
         for goodbye in self.goodbyes.values():
@@ -653,9 +660,8 @@ class _Connection:
             self._hear_live(message)
         elif (submission := self.submissions.get(message.job)) is None:
             log.debug("A message for a job that has ended: %s", type(message).__name__)
-            if isinstance(message, (Cancelled, Forgotten)) and message.job in self.goodbyes:
-                del self.goodbyes[message.job]
-                self.client._post(Settled(message.job))
+            if isinstance(message, (Cancelled, Forgotten)):
+                self._drop_goodbye(message.job)
         elif isinstance(message, Failed) and message.code == "unknown":
             self._begin_anew(message.job, submission)
         elif isinstance(message, Accepted):
@@ -795,11 +801,9 @@ class _Connection:
     def _end(self, ending: Done | Failed | Cancelled, goodbye: Cancel | Received | None = None) -> None:
         """A job is over here. The server is told `goodbye`, unless it keeps nothing of the job."""
         self.submissions.pop(ending.job, None)
+        if goodbye is not None:
+            self._part(goodbye)  # before anybody hears of the end: nothing else tells of the job from then on
         self.client._post(ending)
-        if goodbye is None:
-            self.client._post(Settled(ending.job))
-        else:
-            self._part(goodbye)
 
 
 def _is_picture(data: bytes | memoryview, size: tuple[int, int]) -> bool:

@@ -182,8 +182,11 @@ class POSEANYTHING_OT_clean_up_takes(bpy.types.Operator):
 def _delete(operator: bpy.types.Operator, items: list) -> set[str]:
     """Delete takes one after the other; what can't be moved stays listed, and is said."""
     deleted = []
-    for take_id, name, folder in [(item.take_id, item.name, take_list.folder_of(item)) for item in items]:
-        job = session.get().bridge.jobs.get(take_id)
+    bridge = session.get().bridge
+    for take_id, name, folder, left in [
+        (item.take_id, item.name, take_list.folder_of(item), take_list.left_of(item)) for item in items
+    ]:
+        job = bridge.jobs.get(take_id)
         if job is not None and session.get().in_progress(job):
             operator.report({"ERROR"}, tell("{take} is being made; cancel it first.", take=name))
             continue
@@ -192,6 +195,8 @@ def _delete(operator: bpy.types.Operator, items: list) -> set[str]:
         except TakeError as error:
             operator.report({"ERROR"}, shown(error))
             continue
+        if left is not None:  # a server makes it for a Blender that has ended
+            bridge.let_go(left.account, left.job)
         strips.remove(take_id)
         take_list.leave(take_id)
         deleted.append(name)

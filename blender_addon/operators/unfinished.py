@@ -9,6 +9,8 @@ from bpy.app.handlers import persistent
 from bpy.props import BoolProperty
 
 from .. import session
+from ..connection import goodbyes
+from ..connection.goodbyes import Goodbyes
 from ..connection.jobs import LEFT, Job
 from ..connection.server import ServerError
 from ..errors import ExportError
@@ -21,7 +23,7 @@ from ..texts.translation import shown
 
 
 def find_unfinished(context) -> list[tuple[Path, Unfinished]]:
-    """The takes of this file of which something is left to be done, listed or lying where its takes go, for
+    """The takes of this file of which something is to come yet, listed or lying where its takes go, for
     Blender may have ended before it was saved."""
     found: dict[str, tuple[Path, Unfinished]] = {}
     folders = set()
@@ -36,27 +38,22 @@ def find_unfinished(context) -> list[tuple[Path, Unfinished]]:
     if bpy.data.filepath:
         for folder in folders:
             for place, left in unfinished.find(folder):
-                if left.file == bpy.data.filepath:
+                if left.file == bpy.data.filepath and left.job not in Goodbyes(left.account):
                     found.setdefault(left.job, (place, left))
     return list(found.values())
 
 
 def pick_up(context) -> list[Job]:
     """Go on with the takes of this file that another Blender, or this one, has left unfinished at the server,
-    and have it told of those that are over.
-
-    Gives the jobs of the former."""
+    which is also told of what is over."""
     current, picked = session.get(), []
     waiting = find_unfinished(context)
-    if waiting:
+    if waiting or goodbyes.any_waiting():
         current.connect(context)
     bridge = current.bridge
     for folder, left in waiting:
         known = bridge.jobs.get(left.job)
-        if bridge.client is None or left.server != bridge.server_key:
-            continue
-        if left.over:
-            current.let_go(left, folder)
+        if bridge.client is None or left.account != bridge.account:
             continue
         if known is not None and known.state != LEFT:
             continue
@@ -90,7 +87,7 @@ class POSEANYTHING_OT_fetch_unfinished(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context):
-        if all(left.over for _, left in find_unfinished(context)):
+        if not find_unfinished(context):
             cls.poll_message_set("No take of this file is unfinished")
             return False
         return True

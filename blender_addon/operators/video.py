@@ -197,7 +197,7 @@ def find_poses(context, of_picture: bool = False) -> Generator[ExportStep, None,
         **_places(video, of_picture),
     )
     search = current.bridge.find_poses(request)
-    asked = str(Asked(search.id, current.bridge.server_key, _source(scene, of_picture)))
+    asked = str(Asked(search.id, current.bridge.account, _source(scene, of_picture)))
     setattr(video, "mask_search" if of_picture else "search", asked)
     return search
 
@@ -307,7 +307,7 @@ def pick_up_searches(context) -> list[PoseSearch]:
             known = bridge.searches.get(asked.job) if asked is not None else None
             if asked is None or (known is not None and known.state != LEFT):
                 continue
-            if bridge.client is not None and asked.server == bridge.server_key:
+            if bridge.client is not None and asked.account == bridge.account:
                 picked.append(bridge.adopt_search(asked.job, of_picture))
     return picked
 

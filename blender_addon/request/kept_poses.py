@@ -48,21 +48,22 @@ class Source:
 
 @dataclass(frozen=True)
 class Asked:
-    """What a scene waits for: the server's job, the server by its key, and in what it looks."""
+    """What a scene waits for: the job, at which server and as whom (see `Token.account`), and in
+    what it looks."""
 
     job: str
-    server: str
+    account: str
     source: Source
 
     def __str__(self):
-        return json.dumps({"job": self.job, "server": self.server, **asdict(self.source)})
+        return json.dumps({"job": self.job, "account": self.account, **asdict(self.source)})
 
     @classmethod
     def parse(cls, text: str) -> Asked | None:
         """None for what says nothing."""
         try:
             values = json.loads(text)
-            return cls(str(values["job"]), str(values["server"]), Source.of(values))
+            return cls(str(values["job"]), str(values["account"]), Source.of(values))
         except (ValueError, KeyError, TypeError):
             return None
 

@@ -14,6 +14,7 @@ from bpy.props import (
     StringProperty,
 )
 
+from ..connection.goodbyes import Goodbyes
 from ..connection.jobs import ENDED
 from ..path_options import RELATIVE
 from ..takes import unfinished as record
@@ -157,16 +158,18 @@ def folder_of(item: PoseAnythingTake) -> Path:
 
 
 def left_of(item: PoseAnythingTake) -> Unfinished | None:
-    """What the file says is left of a take to be done, None where that is nothing. What its folder says holds
-    before it: the file need not have been saved since."""
+    """What the file says is to come yet of a take, None where that is nothing. What its folder says holds
+    before it, and that it was cancelled or deleted: the file need not have been saved since."""
     if not item.unfinished:
         return None
     if (folder_of(item) / RECORD).is_file():
-        return record.look(folder_of(item))
-    try:
-        return Unfinished.parse(item.unfinished)
-    except TakeError:
-        return None
+        left = record.look(folder_of(item))
+    else:
+        try:
+            left = Unfinished.parse(item.unfinished)
+        except TakeError:
+            return None
+    return None if left is None or left.job in Goodbyes(left.account) else left
 
 
 def take_of(item: PoseAnythingTake) -> Take:

@@ -19,16 +19,15 @@ UNFINISHED = "unfinished.json"
 class Unfinished:
     """A job that a server has, and where its frames belong.
 
-    server: the server's public key in hexadecimal digits.
+    account: which server, and as whom (see `Token.account`).
     width, height: the clip's.
     file: the .blend, "" before it is saved; scene, filmed: the names of the scene with the strip and of the
         one that lists the take; start: where the strip begins, None where the clip was filmed.
     take: what `to_json` writes.
-    over: nothing more of it is wanted, and the server has yet to confirm that it knows.
     """
 
     job: str
-    server: str
+    account: str
     width: int
     height: int
     file: str
@@ -37,7 +36,6 @@ class Unfinished:
     start: int | None
     make_movie: bool
     take: str
-    over: bool = False
 
     def __str__(self):
         return json.dumps(dataclasses.asdict(self), ensure_ascii=False)
@@ -62,7 +60,7 @@ def leave(folder: Path, unfinished: Unfinished) -> None:
 
 
 def clear(folder: Path) -> None:
-    """The take is complete, or no more of it will come, and the server knows."""
+    """The take is complete, or no more of it will come."""
     try:
         (folder / UNFINISHED).unlink(missing_ok=True)
     except OSError:

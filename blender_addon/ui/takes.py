@@ -46,7 +46,7 @@ def draw_takes(layout, context) -> None:
 def _draw_item(layout, context, kept, item) -> None:
     box = layout.box()
     left = None if item.take_id in session.get().bridge.jobs else take_list.left_of(item)
-    if left is not None and not left.over:
+    if left is not None:
         paragraph(box, context, "Blender was closed before this take was complete.", "INFO")
         box.operator("poseanything.fetch_unfinished", icon="IMPORT")
     folder = take_list.folder_of(item)

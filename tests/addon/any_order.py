@@ -10,6 +10,7 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
+import uuid
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -290,8 +291,6 @@ class Job:
     unknown: int = 0
     """How often the server said that it has no such job."""
     gaps: int = 0
-    settled: bool = False
-    """The server has confirmed that it keeps nothing of it."""
     lost: bool = False
     """By the server, with all that it kept."""
     cancelled: bool = False
@@ -304,6 +303,8 @@ class AnyOrder(RuleBasedStateMachine):
         self.there = module("connection.client")
         self.folder = tempfile.TemporaryDirectory(prefix="poseanything-any-order-", dir=MEMORY)
         self.clock, self.server, self.jobs = Clock(), Server(self), {}
+        account = uuid.uuid4().hex
+        self.goodbyes = module("connection.goodbyes").Goodbyes(account)
         self.stood_in = mock.patch.multiple(
             self.there,
             zmq=SimpleNamespace(
@@ -311,7 +312,7 @@ class AnyOrder(RuleBasedStateMachine):
                 | {"Context": lambda: self.context, "Poller": lambda: Poller(self.pace)}
             ),
             recv_monitor_message=lambda monitor: {"event": monitor.events.popleft()},
-            local_token=lambda: SimpleNamespace(apply_to=lambda socket: None),
+            local_token=lambda: SimpleNamespace(account=account, apply_to=lambda socket: None),
             probe=SimpleNamespace(look=lambda address: "NOBODY", STRANGER=1, OPEN=2, LOCKED=3),
             time=self.clock,
         )
@@ -354,10 +355,6 @@ class AnyOrder(RuleBasedStateMachine):
             assert kind != "Failed" or job.lost, event
             assert kind != "Done" or job.writer.written == job.request.num_frames
             job.ending = event
-        elif kind == "Settled":
-            assert job.ending is not None, "it goes on"
-            assert job.request.job not in self.server.jobs, "the server has it"
-            job.settled = True
 
     def pick(self, choice: int, wanted=lambda job: job.ending is None) -> str | None:
         names = [name for name, job in self.jobs.items() if wanted(job)]
@@ -423,8 +420,8 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(keep=st.booleans())
     def restart_blender(self, keep):
-        """What it has kept is picked up; without that, what runs is cancelled. Of what is over the record
-        tells the next one."""
+        """What it has kept is picked up; without that, what runs is cancelled. Of what is over the next one
+        knows by itself."""
         for job in self.jobs.values():
             job.cancelled = job.cancelled or (not keep and job.ending is None)
         self.client._commands.put(("close", keep))
@@ -439,8 +436,6 @@ class AnyOrder(RuleBasedStateMachine):
         for name, job in self.jobs.items():
             if job.ending is None:
                 self.hand_in(name)
-            elif not job.settled:
-                self.client.let_go(name)
         self.turn()
 
     # What becomes of the connection and the server
@@ -540,6 +535,11 @@ class AnyOrder(RuleBasedStateMachine):
             names = sorted(path.name for path in job.folder.iterdir())
             assert names == [f"take_{i + 1:04d}.png" for i in range(len(names))]
 
+    @invariant()
+    def nothing_goes_on_unwanted(self):
+        for name in self.server.jobs:
+            assert self.jobs[name].ending is None or name in self.goodbyes, f"{name} is a ghost"
+
     def teardown(self):
         try:
             self.dealer.full = False
@@ -555,7 +555,7 @@ class AnyOrder(RuleBasedStateMachine):
                 if type(job.ending).__name__ == "Done":
                     for index, path in enumerate(sorted(job.folder.iterdir())):
                         assert path.read_bytes() == picture(job.request, index)
-            assert all(job.settled for job in self.jobs.values()), "the server was not told, or has not heard"
+            assert not self.goodbyes.jobs(), "the server was not told, or has not heard"
             assert not self.server.jobs, "the server goes on with what nobody wants"
         finally:
             self.client.close(PATIENCE)

@@ -25,6 +25,11 @@ def module(name: str):
     return import_module(f"{PACKAGE}.{name}")
 
 
+def own_goodbyes():
+    """What this user's own server has yet to confirm."""
+    return module("connection.goodbyes").Goodbyes(module("shared.keys").local_token().account)
+
+
 def described_there(engines):
     """Descriptions of engines as they reach the extension, whose classes are its own."""
     there = module("shared.messages").Welcome

@@ -15,7 +15,7 @@ import bpy
 import pytest
 
 from tests.addon.relay import Relay
-from tests.addon.servers import PACKAGE, module, wait_for
+from tests.addon.servers import PACKAGE, module, own_goodbyes, wait_for
 from tests.server.client import ServerProcess
 
 FRAMES = 12
@@ -70,12 +70,12 @@ def generate_and_die(shot, address: str, number: signal.Signals) -> None:
         blender.stdout.close()
 
 
-def wait_until_settled(folder: Path) -> None:
-    """Until the server has confirmed that it keeps nothing of the take in a folder."""
+def wait_until_settled() -> None:
+    """Until the server has confirmed that it keeps nothing of what is over here."""
 
     def settled() -> bool:
         module("session").get().poll()
-        return not (folder / "unfinished.json").exists()
+        return not own_goodbyes().jobs()
 
     wait_for(settled)
 
@@ -104,8 +104,8 @@ def test_a_take_is_completed_after_blender_was_killed(shot, server, preferences)
     assert bpy.ops.poseanything.fetch_unfinished(wait=True) == {"FINISHED"}
     item, shown, _ = completed()
     assert (item.state, item.frames, shown) == ("DONE", FRAMES, FRAMES)
-    wait_until_settled(folder)
-    assert item.unfinished == ""
+    wait_until_settled()
+    assert item.unfinished == "" and not (folder / "unfinished.json").exists()
     kept = [(frame.name, frame.stat().st_mtime_ns) for frame in frames]
     assert kept[:-1] == before[:-1], "what was there was not sent again"
     assert last.read_bytes().endswith(b"IEND\xaeB`\x82"), "what was cut off was"
@@ -135,35 +135,73 @@ def test_a_take_is_completed_on_another_computer(shot, server, preferences, tmp_
     assert (item.state, shown, folder.parent.parent) == ("DONE", FRAMES, elsewhere)
 
 
-def test_a_cancel_without_a_connection_outlives_blender(shot, server, preferences, monkeypatch):
-    """The server makes the clip on, until the next Blender that opens the file can tell it."""
+@pytest.fixture
+def slow_shot(shot, monkeypatch):
+    """A saved shot that takes some seconds; gives a function that generates it until the first frame is
+    there."""
     build, session = module("operators.generate"), module("session").get()
     whole = build.build_request
     pause = {"engine_options": {"pause": 0.5}}
     monkeypatch.setattr(build, "build_request", lambda *a: dataclasses.replace(whole(*a), **pause))
     shot.poseanything.engine_name = "plain"
     bpy.ops.wm.save_mainfile()
-    with Relay(server.address) as relay:
-        preferences.autostart, preferences.address = False, relay.address
+
+    def begin():
         bpy.ops.wm.open_mainfile(filepath=bpy.data.filepath)
         bpy.ops.poseanything.generate()
         (job,) = session.bridge.jobs.values()
         wait_for(lambda: session.poll() and job.frames)
+        return job
+
+    return begin
+
+
+def end_blender(session) -> None:
+    """As far as its jobs are concerned."""
+    session.bridge.disconnect()
+    session.poll()
+    session.bridge.jobs.clear()
+
+
+def test_a_cancel_without_a_connection_outlives_blender_and_the_take(slow_shot, server, preferences):
+    """The server makes the clip on, until the next Blender can tell it; the file and the take's folder need
+    not say so."""
+    session = module("session").get()
+    with Relay(server.address) as relay:
+        preferences.autostart, preferences.address = False, relay.address
+        job = slow_shot()
+        bpy.ops.wm.save_mainfile()
         relay.down = True
         relay.cut()
         wait_for(lambda: session.poll() and job.state == "INTERRUPTED")
         session.cancel(job)
         wait_for(lambda: session.poll() and job.state == "CANCELLED")
-        session.bridge.disconnect()
-        session.bridge.jobs.clear()
-        relay.down = False
+        end_blender(session)
+        shutil.rmtree(job.take.folder)
         with server.client(user="witness") as witness:
             assert witness.welcome().jobs == 1
             bpy.ops.wm.open_mainfile(filepath=bpy.data.filepath)
             assert not bpy.ops.poseanything.fetch_unfinished.poll(), "there is nothing to fetch"
+            relay.down = False
             assert module("operators.unfinished").pick_up(bpy.context) == []
-            wait_until_settled(job.take.folder)
+            wait_until_settled()
             assert witness.welcome().jobs == 0
+
+
+def test_a_take_that_is_deleted_before_it_is_complete_is_not_made_on(
+    slow_shot, server, preferences, monkeypatch
+):
+    session = module("session").get()
+    monkeypatch.setattr(module("takes.trash"), "send2trash", shutil.rmtree)
+    preferences.autostart, preferences.address = False, server.address
+    job = slow_shot()
+    end_blender(session)
+    with server.client(user="witness") as witness:
+        assert witness.welcome().jobs == 1
+        assert bpy.ops.poseanything.delete_take(take_id=job.id) == {"FINISHED"}
+        assert module("operators.unfinished").pick_up(bpy.context) == []
+        wait_until_settled()
+        assert witness.welcome().jobs == 0
 
 
 def test_what_another_server_has_is_left_alone(shot, server, preferences):

@@ -307,7 +307,7 @@ import sys, time
 from pathlib import Path
 from tests.benchmarks._footage import install, module
 install()
-from tests.addon.servers import Talk, make_request
+from tests.addon.servers import Talk, make_request, own_goodbyes
 address, folder, name, have = sys.argv[1], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 talk = Talk(address)
 asked = make_request(100, job=name, engine="plain", engine_options={"pause": 0.05})
@@ -322,7 +322,7 @@ print("frames", flush=True)
 while not (ended := talk.heard("Done") + talk.heard("Failed") + talk.heard("Cancelled")):
     time.sleep(0.01)
 print(type(ended[0]).__name__, flush=True)
-while not talk.heard("Settled"):
+while own_goodbyes().jobs():
     time.sleep(0.01)
 """
 
