@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import IO
 
@@ -20,6 +23,10 @@ STOPPED, STARTING, RUNNING, FAILED = "STOPPED", "STARTING", "RUNNING", "FAILED"
 
 _LISTENING = re.compile(r"listening on (tcp://\S+)")
 _PATIENCE = 5.0
+_PASSING = "server-any-port-"
+"""How the log of a server begins that took a free port: the next one's port is another, and so is its log."""
+_OLD = 7 * 86400.0
+"""Seconds after which a log that nobody writes to is removed."""
 
 
 class ServerError(Exception):
@@ -65,8 +72,9 @@ class ServerProcess:
         words = ["serve", "--address", address, "--exit-with-stdin"]
         if finish:
             words.append("--finish")
+        if self._log is None or address != self.address:  # else what ended by itself goes on with its log
+            self._log = _new_log(where)
         # A file, which is still there to write to when this process has ended.
-        self._log = _log_path(where)
         with open(self._log, "wb") as log:
             self._process = launch(home, python, words, log, subprocess.STDOUT)
         self._home = folder, python, finish
@@ -107,7 +115,8 @@ class ServerProcess:
             return
         self.state, self._process = STOPPED, None
         _write_stop(process)
-        reaper = threading.Thread(target=_reap, args=(process,), name="poseanything-reaper", daemon=True)
+        log, self._log = self._log, None
+        reaper = threading.Thread(target=_bury, args=(process, log), name="poseanything-reaper", daemon=True)
         reaper.start()
         if wait:
             reaper.join(2 * _PATIENCE)
@@ -178,10 +187,19 @@ def launch(home: Path, python: str, words: list[str], stdout: IO | int, stderr: 
         ) from error
 
 
-def _log_path(address: Address) -> Path:
+def _new_log(address: Address) -> Path:
+    """Where a server writes to; what earlier ones left there is removed when it is old."""
     folder = keys_folder().parent
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return folder / f"server-{address.port or os.getpid()}.log"
+    for log in folder.glob("server-*.log"):
+        with contextlib.suppress(OSError):
+            if time.time() - log.stat().st_mtime > _OLD:
+                log.unlink()
+    if address.port:
+        return folder / f"server-{address.port}.log"
+    handle, name = tempfile.mkstemp(".log", _PASSING, folder)
+    os.close(handle)
+    return Path(name)
 
 
 def _write_stop(process: subprocess.Popen) -> None:
@@ -248,6 +266,14 @@ def is_taken(address: Address) -> bool:
     with socket.socket(socket.AF_INET6 if address.is_ipv6 else socket.AF_INET) as probe:
         probe.settimeout(0.05)
         return probe.connect_ex((address.host, address.port)) == 0
+
+
+def _bury(process: subprocess.Popen, log: Path | None) -> None:
+    """See that a server ends that was told to, and leaves no more than it must."""
+    _reap(process)
+    if log is not None and log.name.startswith(_PASSING):
+        with contextlib.suppress(OSError):
+            log.unlink()
 
 
 def _reap(process: subprocess.Popen) -> None:

@@ -14,6 +14,7 @@ from bpy.app.handlers import persistent
 from bpy.props import BoolProperty, EnumProperty, StringProperty
 
 from .. import session
+from ..connection.goodbyes import Goodbyes
 from ..connection.jobs import DONE, LEFT, PoseSearch
 from ..errors import ExportError
 from ..ground_truth.filmed import film
@@ -306,6 +307,8 @@ def pick_up_searches(context) -> list[PoseSearch]:
             asked = asked_for(scene, of_picture)
             known = bridge.searches.get(asked.job) if asked is not None else None
             if asked is None or (known is not None and known.state != LEFT):
+                continue
+            if asked.job in Goodbyes(asked.account):  # cancelled since the file was saved
                 continue
             if bridge.client is not None and asked.account == bridge.account:
                 picked.append(bridge.adopt_search(asked.job, of_picture))

@@ -42,7 +42,7 @@ from .frontend import Client, Frontend
 from .jobs import JobDesk
 from .keys import KeyRing
 from .live import LiveDesk, session_named
-from .process import private_folder
+from .locking import PassingFolder
 from .reader import Buffers, Read, Reader
 from .settings import Settings
 from .slots import Crew, WorkerSlot
@@ -81,7 +81,7 @@ class Broker:
         self._bell, self._bell_pull = socket.socketpair()
         self._bell.setblocking(False)
         self._reader = Reader(self._ring)
-        self._folder = private_folder()
+        self._folder = PassingFolder()
         try:
             jobs = Path(settings.jobs or Path(self._folder.name) / "jobs")
             self._store = JobStore(jobs, settings.jobs_quota)

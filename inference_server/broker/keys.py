@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
+import shutil
 import tempfile
 import time
 from dataclasses import dataclass
@@ -23,6 +24,10 @@ from shared.keys import LOCAL_NAME, LOCAL_TOKEN, NAMES, Token
 from . import ServerError
 
 SERVER = "server.key_secret"
+HALF = "half-written-"
+"""How the name of what is not whole yet begins."""
+_LONG = 3600.0
+"""Seconds after which nobody is at work on it any more."""
 _UNSETTLED, _PAUSE = 2 * 10**9, 10**8
 """Nanoseconds during which a folder may change again without its time telling so, and between two looks at it
 meanwhile."""
@@ -55,6 +60,7 @@ class KeyRing:
             self._clients.mkdir(parents=True, exist_ok=True, mode=0o700)
             if os.name == "posix":
                 folder.chmod(0o700)
+            _remove_leavings(folder, self._clients)
             if not (folder / SERVER).exists():
                 self._make_pair(folder / SERVER)
             self.server_key, self.server_secret = self._read_pair(folder / SERVER)
@@ -141,7 +147,7 @@ class KeyRing:
             _place(key, _public_key(LOCAL_NAME, z85.encode(token.public_key)))
 
     def _make_pair(self, path: Path) -> None:
-        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
+        with tempfile.TemporaryDirectory(prefix=HALF, dir=self.folder) as folder:
             _, secret = zmq.auth.create_certificates(folder, "server")
             with contextlib.suppress(FileExistsError):  # another server did it at the same time
                 _place(path, Path(secret).read_text(encoding="utf-8"))
@@ -158,9 +164,17 @@ def _public_key(name: str, key: bytes) -> str:
     return f'metadata\n    name = "{name}"\ncurve\n    public-key = "{key.decode()}"\n'
 
 
+def _remove_leavings(*folders: Path) -> None:
+    """Keys that were half written when their program was killed."""
+    for path in (path for folder in folders for path in folder.glob(f"{HALF}*")):
+        with contextlib.suppress(OSError):  # another program removes it too
+            if time.time() - path.stat().st_mtime > _LONG:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 def _place(path: Path, text: str) -> None:
     """Write a file for this user alone that is whole from its first moment. Raises `FileExistsError`."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent)  # for this user alone
+    handle, temporary = tempfile.mkstemp(prefix=HALF, dir=path.parent)  # for this user alone
     try:
         with open(handle, "w", encoding="utf-8") as file:
             file.write(text)

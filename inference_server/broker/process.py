@@ -13,7 +13,6 @@ import secrets
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -209,8 +208,3 @@ def explain_exit(code: int) -> tuple[str, str]:
     else:
         remedy = "generate again, and report it with the server's log if it comes back."
     return f"{name}: {cause}" if cause else name, remedy
-
-
-def private_folder() -> tempfile.TemporaryDirectory:
-    """A folder for the workers' sockets that only this user can enter."""
-    return tempfile.TemporaryDirectory(prefix="poseanything-")

@@ -26,6 +26,7 @@ def open_output(path: Path, fps: float) -> Iterator[Write]:
     path.parent.mkdir(parents=True, exist_ok=True)
     is_movie = path.suffix.lower() == ".mp4"
     growing = path.with_name(f".{path.stem}.growing{path.suffix if is_movie else ''}")
+    _remove(growing)  # left by a program that was killed
     writer = _Movie(growing, fps) if is_movie else _Pictures(growing)
     try:
         yield writer.write
@@ -33,15 +34,19 @@ def open_output(path: Path, fps: float) -> Iterator[Write]:
         growing.rename(path)
     finally:
         writer.close()
-        if growing.is_dir():
-            shutil.rmtree(growing)
-        growing.unlink(missing_ok=True)
+        _remove(growing)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
 
 
 class _Pictures:
     def __init__(self, folder: Path):
         self._folder, self._count = folder, 0
-        folder.mkdir(exist_ok=True)
+        folder.mkdir()
 
     def write(self, image: np.ndarray) -> None:
         file = self._folder / f"{self._count:05d}.png"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from shared.keys import keys_folder
 from tests.addon.conftest import ROOT
 from tests.addon.servers import module, wait_for
 
@@ -36,7 +37,15 @@ def answers(address):
 
 
 def test_real_server_starts_answers_and_stops(server, server_python):
+    folder = keys_folder().parent
+    folder.mkdir(exist_ok=True)
+    recent, old = folder / "server-5.log", folder / "server-any-port-x.log"
+    for log in (recent, old):
+        log.touch()
+    os.utime(old, (0, 0))
     server.start(str(ROOT), server_python, "tcp://127.0.0.1:0")
+    log = server._log
+    assert log.exists() and recent.exists() and not old.exists()
     process = server._process
     wait_for(lambda: server.state != "STARTING", 60)
     assert server.state == "RUNNING", server.log_tail()
@@ -44,6 +53,7 @@ def test_real_server_starts_answers_and_stops(server, server_python):
     server.stop(wait=True)
     assert process.returncode == 0, "it ended by itself once its standard input was closed"
     assert server.state == "STOPPED"
+    assert not log.exists()
 
 
 def test_real_server_killed_is_noticed(server, server_python):
