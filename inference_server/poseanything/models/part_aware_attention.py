@@ -56,13 +56,14 @@ class PartAttnProcessor:
         rows = rows.flatten(1).float()
 
         # The sum is ragged and of fixed order: a seed gives the same frames every time.
-        if attn.empty == "excluded":
-            summed, shared = parts.sum_rows(rows), None
-        else:
+        summed, shared = parts.sum_rows(rows), None
+        if attn.empty == "shared":
             closing = rows[parts.queries.offsets[1:] - 1]
             per_part = value[-1].flatten().float().repeat(parts.first_masks.shape[:2].numel(), 1)
             shared = per_part.index_copy(0, parts.shown, closing).unflatten(0, (parts.batch_size, -1)).sum(1)
-            summed = torch.addmm(parts.sum_rows(rows), parts.outside, torch.cat([shared, closing]))
+            # A token gets what those outside of every part get, less the closing rows of its own parts.
+            summed -= parts.sum_parts(closing)
+            summed += shared[parts.samples]
         to_out = attn.to_out[0]
         return to_out(summed.type_as(tokens)), None if shared is None else to_out(shared.type_as(tokens))
 

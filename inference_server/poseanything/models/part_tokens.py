@@ -55,7 +55,7 @@ class PartTokens:
     later_masks: torch.Tensor  # bool [B, P, L - N], over those of the frames after it
     first_length: int  # tokens of frame 0 in this rank's piece of the sequence, N on a single one
     tokens: torch.Tensor  # [T], the gathered tokens of later frames
-    outside: torch.Tensor  # float32 [T, B + S], what each gets of the shared outputs and of the closing rows
+    samples: torch.Tensor  # [T], the sample each belongs to
     token_rows: torch.Tensor  # [R - S], the query rows of one such token after the other
     token_offsets: torch.Tensor  # [T], where each one's begin in `token_rows`
     queries: Ragged  # [R] by part, into the gathered tokens; T in the closing rows
@@ -125,7 +125,7 @@ class PartTokens:
             later_masks=later,
             first_length=min(max(frame_length - held.start, 0), length),
             tokens=tokens,
-            outside=_outside(members, tokens, length, batch_size, samples),
+            samples=tokens // length,
             token_rows=rows.argsort(stable=True)[: len(rows) - len(parts)],
             token_offsets=rows_per_token.cumsum(0) - rows_per_token,
             queries=queries,
@@ -166,6 +166,12 @@ class PartTokens:
         """`[T, dim]`, each of these tokens' query rows added up over the parts it is in, in a fixed order."""
         return F.embedding_bag(self.token_rows, rows, self.token_offsets, mode="sum")
 
+    def sum_parts(self, values: torch.Tensor) -> torch.Tensor:
+        """`[T, dim]` from `[S, dim]`, for each of these tokens the sum over the parts it is in, in a fixed
+        order."""
+        parts = self.queries.groups[self.token_rows]
+        return F.embedding_bag(parts, values, self.token_offsets, mode="sum")
+
     def write_(
         self, hidden_states: torch.Tensor, tokens: torch.Tensor, outside: torch.Tensor | None
     ) -> torch.Tensor:
@@ -174,16 +180,6 @@ class PartTokens:
             hidden_states[:, self.first_length :] += outside.unsqueeze(1)
         hidden_states.view(-1, hidden_states.shape[-1]).index_copy_(0, self.tokens, tokens)
         return hidden_states
-
-
-def _outside(
-    members: torch.Tensor, tokens: torch.Tensor, length: int, batch_size: int, samples: torch.Tensor
-) -> torch.Tensor:
-    """A token gets its sample's shared output, which is that of a token outside of every part, less the
-    closing rows of the parts it is in."""
-    token_samples = tokens // length
-    inside = members[:, tokens % length].T & (samples == token_samples[:, None])
-    return torch.cat([F.one_hot(token_samples, batch_size), -inside.int()], dim=1).float()
 
 
 def sequence_share(length: int, group: dist.ProcessGroup) -> slice:
