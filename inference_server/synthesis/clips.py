@@ -11,7 +11,7 @@ from shared.pose import Limb, Polyline, PoseSequence
 
 from ..poseanything.conditioning.pictures import encode_png
 from ..training.examples import Example
-from .creatures import make_creature, move
+from .creatures import MotionSettings, make_creature, move
 from .painting import paint
 
 POINTS_PER_LIMB = 5
@@ -45,12 +45,14 @@ class ClipSettings:
         return ClipSettings(width, height, self.num_frames, self.fps)
 
 
-def make_clip(seed: int, settings: ClipSettings = ClipSettings()) -> Example:
+def make_clip(
+    seed: int, settings: ClipSettings = ClipSettings(), motions: MotionSettings = MotionSettings()
+) -> Example:
     """The clip of a seed: always the same, of a creature that no other seed has."""
     random = np.random.default_rng(seed)
     size = settings.width, settings.height
     bones = make_creature(random)
-    motion = move(random, bones, size, settings.num_frames)
+    motion = move(random, bones, size, settings.num_frames, motions)
     painting = paint(random, bones, motion, size)
 
     names = [f"bone {index}" for index in range(len(bones))]

@@ -169,7 +169,28 @@ def _tree(random: np.random.Generator) -> list[Bone]:
     return bones
 
 
-def move(random: np.random.Generator, bones: list[Bone], size: tuple[int, int], num_frames: int) -> Motion:
+@dataclass(frozen=True)
+class MotionSettings:
+    """What motions are drawn from.
+
+    slowest, fastest: how fast the creature moves; 1 is what most clips have.
+    moving_cameras: share of the clips whose camera moves.
+    camera_shift: how far it pans or tilts at most in a unit of time, in picture widths.
+    """
+
+    slowest: float = 1.0
+    fastest: float = 1.0
+    moving_cameras: float = 0.4
+    camera_shift: float = 0.22
+
+
+def move(
+    random: np.random.Generator,
+    bones: list[Bone],
+    size: tuple[int, int],
+    num_frames: int,
+    settings: MotionSettings = MotionSettings(),
+) -> Motion:
     """A motion of `num_frames` frames on a picture of (width, height).
 
     In half of the motions time passes between frame 0 and the next, as in a later window of a long clip.
@@ -177,7 +198,8 @@ def move(random: np.random.Generator, bones: list[Bone], size: tuple[int, int], 
     width, height = size
     step = random.uniform(0.6, 1.8) / 32
     gap = step if random.random() < 0.5 else random.uniform(1, 64) / 32
-    time = np.concatenate([[0.0], gap + step * np.arange(num_frames - 1)])
+    filmed = np.concatenate([[0.0], gap + step * np.arange(num_frames - 1)])
+    time = filmed * _pace(random, settings)
     energy = random.uniform(0.3, 1.1)
 
     def wave(amplitude: float) -> np.ndarray:
@@ -216,18 +238,33 @@ def move(random: np.random.Generator, bones: list[Bone], size: tuple[int, int], 
     wander += np.stack([wave(0.04 * width * energy), wave(0.05 * height * energy)], 1)
     path = start + wander - wander[:1]
     heads, tails = heads + path[:, None], tails + path[:, None]
-    return _filmed(random, Motion(heads, tails, angles, short, roll, np.eye(3)[None], scale), time, size)
+    motion = Motion(heads, tails, angles, short, roll, np.eye(3)[None], scale)
+    return _filmed(random, motion, filmed, size, settings)
 
 
-def _filmed(random: np.random.Generator, motion: Motion, time: np.ndarray, size: tuple[int, int]) -> Motion:
-    """The motion as a camera sees it, in two of five clips a moving one: pan, zoom and a slight roll."""
+def _pace(random: np.random.Generator, settings: MotionSettings) -> float:
+    """Evenly spread by its logarithm; a single pace takes no random number."""
+    if settings.slowest == settings.fastest:
+        return settings.fastest
+    return float(np.exp(random.uniform(np.log(settings.slowest), np.log(settings.fastest))))
+
+
+def _filmed(
+    random: np.random.Generator,
+    motion: Motion,
+    time: np.ndarray,
+    size: tuple[int, int],
+    settings: MotionSettings,
+) -> Motion:
+    """The motion as a camera sees it, in some clips a moving one: pan, zoom and a slight roll."""
     camera = np.tile(np.eye(3), (len(time), 1, 1))
-    if random.random() < 0.6:
+    if random.random() < 1 - settings.moving_cameras:
         return dataclasses.replace(motion, camera=camera)
     ease = np.sin(np.pi / 2 * time / max(time[-1], 1)) if random.random() < 0.5 else time
     zoom = np.exp(ease * random.uniform(-0.15, 0.25) * (random.random() < 0.6))
     roll = ease * random.uniform(-0.12, 0.12) * (random.random() < 0.3)
-    shift = ease[:, None] * random.uniform(-0.22, 0.22, 2) * size[0]
+    farthest = settings.camera_shift
+    shift = ease[:, None] * random.uniform(-farthest, farthest, 2) * size[0]
     camera[:, 0, 0] = camera[:, 1, 1] = zoom * np.cos(roll)
     camera[:, 1, 0] = zoom * np.sin(roll)
     camera[:, 0, 1] = -camera[:, 1, 0]

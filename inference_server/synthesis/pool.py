@@ -31,7 +31,7 @@ from ..poseanything.conditioning.subject_crop import crop_poses, find_crops
 from ..training.errors import TrainingError
 from ..training.examples import Example
 from .clips import ClipSettings, make_clip
-from .creatures import MAX_LIMBS
+from .creatures import MAX_LIMBS, MotionSettings
 
 STRIDE, FRAMES_PER_LATENT = 8, 4
 """Pixels to a token and frames to a latent frame of the small model's linear VAE."""
@@ -189,16 +189,23 @@ class Filling:
     """Worker processes that fill a pool with the clips of `first_seed` and on, until it is full or they are
     stopped.
 
-    `skip` is (first, count) of rows that are left to others.
+    `skip` is (first, count) of rows that are left to others. From row `held_out` on the clips' motions are
+    drawn by `motions`; those before it, which one measures by, are always the same.
     """
 
-    def __init__(self, pool: Pool, workers: int, first_seed: int, skip: tuple[int, int] = (0, 0)):
+    def __init__(
+        self,
+        pool: Pool,
+        workers: int,
+        first_seed: int,
+        skip: tuple[int, int] = (0, 0),
+        held_out: int = 0,
+        motions: MotionSettings = MotionSettings(),
+    ):
         context = multiprocessing.get_context("spawn")
         self._next = context.Value("q", 0)
-        self.processes = [
-            context.Process(target=_work, args=(str(pool.folder), self._next, first_seed, skip), daemon=True)
-            for _ in range(workers)
-        ]
+        job = str(pool.folder), self._next, first_seed, skip, held_out, motions
+        self.processes = [context.Process(target=_work, args=job, daemon=True) for _ in range(workers)]
         for process in self.processes:
             process.start()
 
@@ -213,7 +220,9 @@ class Filling:
             process.join(5)
 
 
-def _work(folder: str, counter, first_seed: int, skip: tuple[int, int]) -> None:
+def _work(
+    folder: str, counter, first_seed: int, skip: tuple[int, int], held_out: int, motions: MotionSettings
+) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(os, "nice"):
         os.nice(10)  # the trainers go first
@@ -226,7 +235,8 @@ def _work(folder: str, counter, first_seed: int, skip: tuple[int, int]) -> None:
         if row >= pool.size:
             return
         if not pool.ready[row] and not skip[0] <= row < skip[0] + skip[1]:
-            pool.write(row, make_clip(first_seed + row, pool.settings.drawn))
+            drawn_by = MotionSettings() if row < held_out else motions
+            pool.write(row, make_clip(first_seed + row, pool.settings.drawn, drawn_by))
 
 
 def wait_for_rows(pool: Pool, count: int, filling: Filling | None = None, seconds: float = 600.0) -> int:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from inference_server.synthesis.clips import ClipSettings, make_clip
+from inference_server.synthesis.creatures import MotionSettings, make_creature, move
 from inference_server.synthesis.pool import Filling, Pool, encode_row, row_shapes, wait_for_rows
 from shared.raster import draw_pose
 
@@ -60,14 +61,32 @@ def test_a_row_holds_the_parts_that_the_labels_show():
     assert row["known_masks"].any() and row["drawn_masks"].any()
 
 
+def test_motions_are_as_fast_and_their_cameras_move_as_often_as_is_asked():
+    def paths(**settings):
+        for seed in range(12):
+            random = np.random.default_rng(seed)
+            yield move(random, make_creature(random), (128, 96), 5, MotionSettings(**settings))
+
+    usual, slow = (
+        np.mean([np.abs(np.diff(of.tails[1:], axis=0)).mean() for of in paths(moving_cameras=0.0, **pace)])
+        for pace in ({}, {"slowest": 0.25, "fastest": 0.25})
+    )
+    assert slow < 0.4 * usual
+    for share in (0.0, 1.0):
+        moved = [np.abs(of.camera - np.eye(3)).max() > 1e-3 for of in paths(moving_cameras=share)]
+        assert np.mean(moved) == share
+
+
 def test_processes_fill_a_pool_and_leave_what_is_others(tmp_path):
     pool = Pool.create(tmp_path / "pool", 6, SMALL)
-    filling = Filling(pool, 2, first_seed=50, skip=(1, 2))
+    motions = MotionSettings(moving_cameras=1.0)
+    filling = Filling(pool, 2, first_seed=50, skip=(1, 2), held_out=5, motions=motions)
     try:
         assert wait_for_rows(pool, 4, filling, seconds=120) == 4
     finally:
         filling.stop()
     assert pool.rows().tolist() == [0, 3, 4, 5]
     assert np.array_equal(pool.arrays["frames"][3], make_clip(53, SMALL).frames)
+    assert np.array_equal(pool.arrays["frames"][5], make_clip(55, SMALL, motions).frames)
     pool.write(1, make_clip(7, SMALL))
     assert 1 in Pool(tmp_path / "pool").rows()
