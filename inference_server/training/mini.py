@@ -4,8 +4,8 @@ All cores make clips, from the first second on, while each road trains in a proc
 `recipes/mini`, which `train` takes as well:
 
 - `bridge`, from the latents of drafts to the truth's: PoseAnything Mini; `bridge_again` goes on with it;
-- `noise`, from noise, as the paper does; `sparse`, `camera` and `joined` go on with it, each to learn one
-  thing more: few poses, the camera, to go on from clean frames;
+- `noise`, from noise, as the paper does; `noise_again` goes on with it and learns three things more: few
+  poses, the camera, and to go on from clean frames;
 - `parts`, `none`, `whole`, `mlp`, `width`, the same smaller and alike but for one thing each, for the paper's
   tables 3 to 6;
 - `distilled`: the model from noise taught to do with four steps.
@@ -34,6 +34,7 @@ import psutil
 
 from ..poseanything.checkpoints import CheckpointError
 from ..synthesis.clips import ClipSettings
+from ..synthesis.creatures import MotionSettings
 from ..synthesis.pool import Filling, Pool, bytes_per_clip, wait_for_rows
 from .errors import TrainingError
 from .settings import TrainingSettings
@@ -43,8 +44,8 @@ BEGAN = time.time()
 FIRST_SEED = 1_000_000
 RESERVE_SHARE, SHORTEST_RESERVE = 0.1, 12.0
 """Of the time, and at least so many seconds, for the last measurements and for writing."""
-POOL_SHARE = 0.2
-"""Of the card's memory, for one road's clips."""
+POOL_SHARE = 0.4
+"""Of the card's memory, for the clips of all roads."""
 
 
 def parse(words: list[str] | None = None) -> argparse.Namespace:
@@ -86,6 +87,18 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
         help="at which these are drawn and drafted before",
     )
     parser.add_argument("--frames", type=int, default=17)
+    parser.add_argument(
+        "--slowest",
+        type=float,
+        default=1.0,
+        help="clips to train on move by so much of the usual pace at least; default: %(default)g",
+    )
+    parser.add_argument(
+        "--moving-cameras", type=float, default=0.4, help="share of these clips; default: %(default)g"
+    )
+    parser.add_argument(
+        "--camera-shift", type=float, default=0.22, help="of these cameras; default: %(default)g"
+    )
     parser.add_argument("--shards", type=Path, help="folder of rendered examples to train on as well")
     parser.add_argument(
         "--shards-share", type=float, default=0.1, help="of the training batches; default: %(default)s"
@@ -137,9 +150,12 @@ def run_all(options: argparse.Namespace, words: list[str]) -> int:
     if len(pools) > 1:  # a draft takes several times what drawing does
         workers["plain"] = max(options.workers // 4, 1)
         workers["drafted"] = max(options.workers - workers["plain"], 1)
+    motions = MotionSettings(
+        slowest=options.slowest, moving_cameras=options.moving_cameras, camera_shift=options.camera_shift
+    )
     for name, pool in pools.items():
         skip = (options.held_out, rendered if name == "drafted" else 0)
-        fillings[name] = Filling(pool, workers[name], FIRST_SEED, skip=skip)
+        fillings[name] = Filling(pool, workers[name], FIRST_SEED, skip, options.held_out, motions)
     processes: dict[str, subprocess.Popen] = {}
     try:
         for road, recipe in roads.items():
@@ -299,7 +315,8 @@ def train_road(options: argparse.Namespace) -> int:
     capacity = pool.size
     if device.type == "cuda":
         total = torch.cuda.get_device_properties(device).total_memory
-        capacity = int(POOL_SHARE * total / bytes_per_clip(pool.settings))
+        share = POOL_SHARE / len(options.roads.split(","))
+        capacity = int(share * total / bytes_per_clip(pool.settings))
     batches = PoolBatches(
         pool,
         vae,

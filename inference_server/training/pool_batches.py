@@ -99,6 +99,7 @@ class PoolBatches:
         }
         self._places = np.zeros(0, int)  # rows of the pool by their place on the device
         self._taken = np.zeros(pool.size, bool)
+        self._filmed = np.zeros(self.capacity, bool)  # by their place: those whose camera moves
 
     @property
     def count(self) -> int:
@@ -118,6 +119,8 @@ class PoolBatches:
                 )
             for name, array in self._masks.items():
                 array[places] = self.pool.arrays[name][rows]
+            cameras = self.pool.arrays["cameras"][rows]
+            self._filmed[places] = (cameras[:, -1] != cameras[:, 0]).any((1, 2))
             self._taken[rows] = True
             self._places = np.concatenate([self._places, rows])
         return self.count
@@ -142,6 +145,9 @@ class PoolBatches:
         )
         drawn = [draw_poses(random, settings, self.pool.settings.num_frames) for _ in range(size)]
         kept, by_camera = (np.stack(column) for column in zip(*drawn))
+        filmed = training[self._filmed[training]]
+        if by_camera.any() and len(filmed):  # of a camera that stands still there is little to learn
+            index = np.where(by_camera, filmed[random.integers(len(filmed), size=size)], index)
         masks = settings.part_masks
         known = random.random(size) < {"known": 1.0, "drawn": 0.0, "whole": 0.0}.get(masks, 0.5)
         with_parts = masks != "none" and random.random() >= settings.part_dropout
