@@ -181,6 +181,7 @@ def test_a_transformer_that_streams_stays_compiled_when_its_lora_changes(tmp_pat
         with torch.no_grad():
             return model(**tiny_inputs()).sample
 
+    torch._dynamo.reset()
     model = tiny_transformer()
     plain = predict(model)
     BlockStream(model.blocks, torch.device("cpu"), pin=True)

@@ -285,3 +285,20 @@ def test_what_was_compiled_can_be_left_out():
         compilation.enabled = enabled
         torch.testing.assert_close(model(**tiny_inputs()).sample, wanted)
         assert len(runs) == count
+
+
+@torch.no_grad()
+def test_what_was_compiled_serves_parts_of_other_lengths():
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    model, clips = tiny_transformer(), [tiny_inputs() | {"parts": tiny_parts(number)} for number in (3, 1, 5)]
+    wanted = [model(**clip).sample for clip in clips]
+    compile_blocks(model, backend=backend)
+    for clip, eager in zip(clips, wanted):
+        torch.testing.assert_close(model(**clip).sample, eager)
+    assert len(graphs) == 2  # before the parts, and after them

@@ -642,7 +642,7 @@ def test_unipc_comes_to_the_same_clip():
     assert psnr(made, fine) > 20 > psnr(np.full_like(fine, fine.mean()), fine)
 
 
-def test_compiled_blocks_do_the_same_and_are_bypassed_by_parts():
+def test_compiled_blocks_do_the_same():
     from inference_server.poseanything.runtime.acceleration import compile_blocks
 
     clip, settings = tiny_clip(), Settings(num_inference_steps=8, cache="taylorseer")
@@ -654,9 +654,9 @@ def test_compiled_blocks_do_the_same_and_are_bypassed_by_parts():
         graphs.append(graph)
         return graph.forward
 
-    compile_blocks(pipeline.transformer, backend=backend, fullgraph=True)
+    compile_blocks(pipeline.transformer, backend=backend)
     assert np.abs(pipeline.sample(clip, settings=settings).astype(int) - eager).max() <= 1
-    assert 1 <= len(graphs) <= 2
+    assert 1 <= len(graphs) <= 4  # without parts, and before and after them
 
 
 def test_the_pipeline_is_saved_and_loaded_as_any_of_diffusers(tmp_path):

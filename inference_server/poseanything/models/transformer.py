@@ -154,6 +154,7 @@ class PoseAnythingTransformerBlock(WanTransformerBlock):
             recorder.record(self.attn1, norm_hidden_states.type_as(hidden_states), rotary_emb)
         return hidden_states
 
+    @torch.compiler.disable  # it would be compiled anew for every clip, whose parts have other lengths
     def attend_parts_(self, hidden_states: torch.Tensor, parts: PartTokens) -> torch.Tensor:
         """Adds part-aware cross-attention to `[B, L, dim]` in place; frame 0 stays as it is."""
         tokens, first = parts.gather(hidden_states)

@@ -75,9 +75,9 @@ def compile_blocks(transformer: PoseAnythingTransformer3DModel, **options) -> Co
     `torch.compile`.
 
     Unlike `compile_repeated_blocks` this leaves hooks (caches, streaming) outside of what is compiled, those
-    there are and those to come, so that it lasts when they are taken off and put on again. Steps with parts,
-    whose lengths differ from clip to clip, or with a recorder are not compiled: they are few. Where compiling
-    fails the blocks go on as they were.
+    there are and those to come, so that it lasts when they are taken off and put on again. Part-aware
+    attention, whose lengths differ from clip to clip, runs as it is between two compiled halves. Steps with a
+    recorder are not compiled: they are few. Where compiling fails the blocks go on as they were.
 
     What is compiled is kept across starts, in the cache folder unless TORCHINDUCTOR_CACHE_DIR names another.
     """
@@ -86,7 +86,7 @@ def compile_blocks(transformer: PoseAnythingTransformer3DModel, **options) -> Co
     for block in transformer.blocks:
         replace_forward(
             block,
-            lambda forward: _compiled_without_parts(forward, torch.compile(forward, **options), compilation),
+            lambda forward: _compiled_unrecorded(forward, torch.compile(forward, **options), compilation),
         )
     return compilation
 
@@ -171,12 +171,12 @@ def _compiled_norm(
     return forward
 
 
-def _compiled_without_parts(eager: Callable, compiled: Callable, compilation: Compilation) -> Callable:
+def _compiled_unrecorded(eager: Callable, compiled: Callable, compilation: Compilation) -> Callable:
     @functools.wraps(eager)
     def forward(hidden_states, encoder_hidden_states, temb, rotary_emb, parts=None, recorder=None):
-        if parts is None and recorder is None and compilation.in_use:
+        if recorder is None and compilation.in_use:
             try:
-                return compiled(hidden_states, encoder_hidden_states, temb, rotary_emb)
+                return compiled(hidden_states, encoder_hidden_states, temb, rotary_emb, parts)
             except Exception as error:
                 compilation.note(error)
         return eager(hidden_states, encoder_hidden_states, temb, rotary_emb, parts, recorder)
