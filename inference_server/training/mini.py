@@ -44,7 +44,7 @@ BEGAN = time.time()
 FIRST_SEED = 1_000_000
 RESERVE_SHARE, SHORTEST_RESERVE = 0.1, 12.0
 """Of the time, and at least so many seconds, for the last measurements and for writing."""
-POOL_SHARE = 0.4
+POOL_SHARE = 0.3
 """Of the card's memory, for the clips of all roads."""
 
 
