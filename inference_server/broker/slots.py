@@ -68,6 +68,12 @@ class WorkerSlot:
     def idle(self) -> bool:
         return self.process is not None and self.process.idle
 
+    @property
+    def idle_soon(self) -> bool:
+        """Whether its job has ended, and its process is about to say that it is idle."""
+        process = self.process
+        return process is not None and process.reported and not process.idle and self.running is None
+
     def describe(self, welcome: Welcome) -> None:
         """The process tells what it can do, and that it is idle unless it is at a job."""
         assert self.process is not None
@@ -227,7 +233,8 @@ def choose(queue: FairQueue, slots: Iterable[WorkerSlot]) -> tuple[PendingReques
     """The job that an idle slot begins next, and that slot; None when no job waits that one can make.
 
     The order is the queue's. A job goes where its model is loaded. If that slot is busy, others that suit an
-    idle one go before it, `MAX_PASSED` at most; if none does, it is made where its model must be loaded.
+    idle one go before it, `MAX_PASSED` at most; if none does, it is made where its model must be loaded,
+    unless that slot is just between two jobs.
     """
     slots = list(slots)
     idle = [slot for slot in slots if slot.idle]
@@ -238,12 +245,13 @@ def choose(queue: FairQueue, slots: Iterable[WorkerSlot]) -> tuple[PendingReques
         slot = _best(pending, idle, slots)
         if slot is None:
             continue
-        elsewhere = any(other.has_loaded(pending) > slot.has_loaded(pending) for other in slots)
-        if not elsewhere or pending.passed >= MAX_PASSED:
+        better = [other for other in slots if other.has_loaded(pending) > slot.has_loaded(pending)]
+        if not better or pending.passed >= MAX_PASSED:
             for earlier, _ in passed:
                 earlier.passed += 1
             return pending, slot
-        passed.append((pending, slot))
+        if not any(other.idle_soon for other in better):
+            passed.append((pending, slot))
     return passed[0] if passed else None
 
 

@@ -36,6 +36,7 @@ class Options:
     pause: float = option(0.0, "Pause", "Seconds a frame takes")
     trace: str = option("", "Trace", "A file that grows by a byte with each frame made")
     how: str = option("", "How", "What `Broken` and `Fatal` do")
+    model: str = option("", "Model", "What must be loaded", loads=True)
     tiles: int = option(1, "Tiles", "Nothing", minimum=1, maximum=4)
 
 

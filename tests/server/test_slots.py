@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -27,7 +29,7 @@ MODELS = "pqr"
 
 def slot(name: str = "", neural: bool = True, ready: bool = True) -> WorkerSlot:
     engine = EngineDescription(name="net", label="Net", summary="", neural=neural, ready=ready)
-    return WorkerSlot(name, process=SimpleNamespace(idle=True), engines={"net": engine})
+    return WorkerSlot(name, process=SimpleNamespace(idle=True, reported=True), engines={"net": engine})
 
 
 def waiting(models: str) -> FairQueue:
@@ -68,6 +70,17 @@ def test_without_a_job_that_suits_it_a_slot_is_not_left_idle():
     a, b = crew = [slot("a"), slot("b")]
     queue = waiting("pp")
     assert begin(queue, crew) == ("0", "a") and begin(queue, crew) == ("1", "b")
+
+
+def test_a_job_that_comes_between_two_others_waits_for_the_slot_that_has_its_model():
+    a, b = crew = [slot("a"), slot("b")]
+    queue = waiting("pqq")
+    assert begin(queue, crew) == ("0", "a") and begin(queue, crew) == ("1", "b")
+    finish(a)
+    b.end()  # and has not said yet that it is idle
+    assert begin(queue, crew) is None
+    b.process.idle = True
+    assert begin(queue, crew) == ("2", "b")
 
 
 @given(st.text("pq", min_size=1, max_size=30), st.data())
@@ -145,7 +158,8 @@ def test_kills_at_the_start_are_outlived_and_a_fault_of_the_program_is_not():
 
 @pytest.fixture(scope="module")
 def server():
-    with ServerProcess(ENGINES, workers=2, cancel_grace=10.0) as process:
+    """With two cards; what has no use for them does not notice that they are made up."""
+    with ServerProcess(ENGINES, cards=["0", "1"], cancel_grace=10.0) as process:
         yield process
         assert process.process.poll() is None, process.log
 
@@ -171,6 +185,34 @@ def test_two_workers_make_two_jobs_at_once_and_each_is_cancelled_within_a_step(s
             client.receive()
         client.cancel("a")
         assert isinstance(client.ending("a"), Cancelled)
+
+
+def homes(client) -> dict[str, str]:
+    """Have two models loaded by two workers, and see where each goes from then on: gives the process in
+    which both clips of a model were made."""
+    for model in "pq":
+        options = {"model": model, "pause": 0.05}
+        client.send(request(model, "slow", num_frames=1000, engine_options=options))
+    for model in "pq":
+        client.wait_for(Frame, job=model)
+    for model in "pq":
+        client.cancel(model)
+        assert isinstance(client.ending(model), Cancelled)
+    found: dict[str, set[str]] = {"p": set(), "q": set()}
+    for number, model in enumerate("qpqpp"):
+        client.send(request(f"{model} {number}", "slow", engine_options={"model": model}))
+        found[model].add(client.ending(f"{model} {number}").note)
+    assert all(len(processes) == 1 for processes in found.values()), found
+    return {model: process for model, (process,) in found.items()}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_each_card_keeps_the_model_that_it_has_loaded(server):
+    with server.client() as client:
+        processes = homes(client).values()
+    words = [Path(f"/proc/{process}/environ").read_text().split("\0") for process in processes]
+    cards = {word for process in words for word in process if word.startswith("CUDA_VISIBLE_DEVICES=")}
+    assert cards == {"CUDA_VISIBLE_DEVICES=0", "CUDA_VISIBLE_DEVICES=1"}
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
