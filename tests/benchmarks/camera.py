@@ -9,7 +9,7 @@ fifth of the picture. The ways:
 - `none`: poses alone;
 - `one branch`: the poses and the rectangle that moves with the background in one picture;
 - `decoupled, S`: the poses in the positive branch, the rectangle that moves against the camera in the
-  negative one (Eq. 10), by the strength S.
+  negative one (Eq. 10), by the strength S, in all steps or the first of them.
 
 Printed are the share of clips whose background moves as asked, within 45 degrees (by chance a quarter); the
 cosine of the two directions; the background's shift as a share of what was asked; and the share of the pose's
@@ -20,52 +20,46 @@ Left out: the released weights; zooms and rolls, whose mean flow has no directio
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import itertools
+from collections import defaultdict
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from inference_server.engines.poseanything.request import draw_camera
 from inference_server.evaluation.metrics import background_flow, pose_adherence
 from inference_server.poseanything.conditioning.conditions import Conditions
 from inference_server.poseanything.sampling.guiders import Guider, NoGuidance, SubjectCameraGuidance
+from inference_server.poseanything.sampling.options import Settings
+from inference_server.poseanything.sampling.pipeline import PoseAnythingPipeline
 from inference_server.synthesis.clips import make_clip
 from inference_server.synthesis.pool import camera_poses
 from inference_server.training.examples import Example
 from shared.camera import camera_path
-from tests.benchmarks.windows import LEAST_SUBJECT, draw, small_pipeline, table
-from tests.training.mini_clips import FROM_NOISE, conditions_of
+from tests.benchmarks._small_model import arguments_of, draw, each, show, shows_its_subject, small_pipeline
+from tests.training.mini_clips import conditions_of
 
 FIRST_SEED = 930_000
 MOVES = ("pan_left", "pan_right", "tilt_up", "tilt_down")
 AMOUNT = 0.2
 """Of the picture's width or height."""
 STRENGTHS = (1.5, 2.0, 3.0)
+STOPS = (0.5, 0.75)
+"""Shares of the steps that are guided, where not all are."""
 FOLLOWED = np.sqrt(0.5)
 """The cosine from which on a direction is the one asked for."""
 
 
 def examples(count: int) -> Iterator[tuple[Example, str]]:
     """Drawn clips with a still camera that show their subject, each with the move asked for."""
-    moves, found = itertools.cycle(MOVES), 0
-    for seed in itertools.count(FIRST_SEED):
-        clip = make_clip(seed)
-        if clip.request.camera_motion is None and (clip.labels > 0).mean((1, 2)).min() >= LEAST_SUBJECT:
-            move = next(moves)
-            path = camera_path(
-                {move: AMOUNT}, clip.request.num_frames, clip.request.width, clip.request.height
-            )
-            yield (
-                dataclasses.replace(clip, request=dataclasses.replace(clip.request, camera_motion=path)),
-                move,
-            )
-            found += 1
-            if found == count:
-                return
+    drawn = filter(shows_its_subject, map(make_clip, itertools.count(FIRST_SEED)))
+    still = (clip for clip in drawn if clip.request.camera_motion is None)
+    for clip, move in zip(itertools.islice(still, count), itertools.cycle(MOVES)):
+        path = camera_path({move: AMOUNT}, clip.request.num_frames, clip.request.width, clip.request.height)
+        yield dataclasses.replace(clip, request=dataclasses.replace(clip.request, camera_motion=path)), move
 
 
 def ways(example: Example) -> dict[str, Callable[[Conditions], tuple[Conditions, Guider]]]:
@@ -77,9 +71,10 @@ def ways(example: Example) -> dict[str, Callable[[Conditions], tuple[Conditions,
         both = np.maximum(conditions.pose_images, camera_poses(request))
         return dataclasses.replace(conditions, pose_images=both), NoGuidance()
 
-    def decoupled(strength: float):
+    def decoupled(strength: float, stop: float = 1.0):
         def asked(conditions: Conditions) -> tuple[Conditions, Guider]:
-            return dataclasses.replace(conditions, camera_images=against), SubjectCameraGuidance(strength)
+            guider = SubjectCameraGuidance(strength, stop=stop)
+            return dataclasses.replace(conditions, camera_images=against), guider
 
         return asked
 
@@ -88,6 +83,11 @@ def ways(example: Example) -> dict[str, Callable[[Conditions], tuple[Conditions,
         "none": lambda conditions: (conditions, NoGuidance()),
         "one branch": together,
         **{f"decoupled, {strength:g}": decoupled(strength) for strength in STRENGTHS if strength != 2.0},
+        **{
+            f"decoupled, {strength:g}, first {stop:.0%}": decoupled(strength, stop)
+            for strength in STRENGTHS
+            for stop in STOPS
+        },
     }
 
 
@@ -102,28 +102,30 @@ def measure(frames: np.ndarray, example: Example) -> dict[str, float]:
     }
 
 
+def make_and_measure(
+    model: tuple[PoseAnythingPipeline, Settings], asked_for: tuple[Example, str]
+) -> tuple[str, dict[str, np.ndarray], dict[str, dict]]:
+    """The clip's name, and by way its frames and its figures."""
+    (pipeline, settings), (example, move) = model, asked_for
+    conditions, made = conditions_of(example), {}
+    for name, asked in ways(example).items():
+        given, guider = asked(conditions)
+        made[name] = pipeline.sample(given, guider=guider, settings=settings)[0]
+    figures = {name: measure(frames, example) for name, frames in made.items()}
+    return f"{example.request.job}-{move}", made, figures
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--clips", type=int, default=16)
-    parser.add_argument("--steps", type=int, default=0, help="default: the checkpoint's")
-    parser.add_argument("--model", type=Path, default=FROM_NOISE, help="default: the one of the tests")
+    parser = arguments_of(__doc__, clips=16)
     parser.add_argument("--pictures", type=Path, help="folder for what is made, way below way")
     arguments = parser.parse_args()
-    pipeline, settings = small_pipeline(arguments.model, arguments.steps)
-    rows: dict[str, list[dict[str, float]]] = {}
-    for example, move in examples(arguments.clips):
-        conditions, made = conditions_of(example), []
-        for name, asked in ways(example).items():
-            given, guider = asked(conditions)
-            with torch.no_grad():
-                frames = pipeline.sample(given, guider=guider, settings=settings)[0]
-            made.append(frames)
-            rows.setdefault(name, []).append(measure(frames, example))
+    start, rows = partial(small_pipeline, arguments.model, arguments.steps), defaultdict(list)
+    for clip, made, figures in each(examples(arguments.clips), make_and_measure, start, arguments.processes):
+        for name, of in figures.items():
+            rows[name].append(of)
         if arguments.pictures:
-            draw(arguments.pictures / f"{example.request.job}-{move}.png", made, every=4)
-    print(table(rows))
+            draw(arguments.pictures / f"{clip}.webp", list(made.values()), every=4)
+    show(rows, arguments.figures)
 
 
 if __name__ == "__main__":

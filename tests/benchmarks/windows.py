@@ -21,49 +21,37 @@ whose decoder remembers earlier frames as the small model's does not.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import itertools
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from unittest import mock
 
-import cv2
 import numpy as np
 import torch
 
 from inference_server.evaluation.metrics import part_colour_drift
 from inference_server.evaluation.pixels import psnr
-from inference_server.evaluation.statistics import compare, mean_of
-from inference_server.poseanything.checkpoints import load_transformer, load_vae
 from inference_server.poseanything.conditioning.conditions import Conditions
 from inference_server.poseanything.conditioning.windows import plan_windows
-from inference_server.poseanything.sampling.options import Settings
-from inference_server.poseanything.sampling.pipeline import WINDOW_OVERLAP, PoseAnythingPipeline
-from inference_server.poseanything.sampling.schedulers import make_scheduler
+from inference_server.poseanything.sampling.pipeline import WINDOW_OVERLAP
 from inference_server.synthesis.clips import ClipSettings, make_clip
 from inference_server.training.examples import Example
-from tests.training.mini_clips import FROM_NOISE, conditions_of
+from tests.benchmarks._small_model import (
+    arguments_of,
+    draw,
+    each,
+    leaves_no_time_out,
+    show,
+    shows_its_subject,
+    small_pipeline,
+)
+from tests.training.mini_clips import conditions_of
 
 FIRST_SEED = 910_000
-LEAST_SUBJECT = 1 / 64
-"""Of every frame, the subject's pixels."""
-LONGEST_GAP = 2.0
-"""Times the usual step, from frame 0 to the next: in half of the drawn clips time passes there."""
 QUARTERS = 4
-LESS_IS_BETTER = "drift"
-
-
-def small_pipeline(model: Path, steps: int = 0) -> tuple[PoseAnythingPipeline, Settings]:
-    """A small model from a folder with `transformer` and `vae`; the VAE of the tests' where it has none."""
-    transformer = load_transformer(model / "transformer", torch_dtype=torch.float32)
-    vae = model if (model / "vae").exists() else FROM_NOISE
-    scheduler = make_scheduler(shift=transformer.config.flow_shift)
-    pipeline = PoseAnythingPipeline(
-        None, None, load_vae(vae / "vae", torch_dtype=torch.float32), transformer, scheduler
-    )
-    return pipeline, Settings(num_inference_steps=steps or transformer.config.num_inference_steps)
 
 
 class Maker:
@@ -123,15 +111,8 @@ class Maker:
 
 def films(count: int, num_frames: int) -> Iterator[Example]:
     """Drawn clips that show their subject in all frames, and in which no time is left out."""
-    for seed in itertools.count(FIRST_SEED):
-        clip = make_clip(seed, ClipSettings(num_frames=num_frames))
-        steps = np.abs(np.diff(clip.frames.astype(np.int16), axis=0)).mean((1, 2, 3))
-        seen = (clip.labels > 0).mean((1, 2))
-        if seen.min() >= LEAST_SUBJECT and steps[0] <= LONGEST_GAP * np.median(steps):
-            yield clip
-            count -= 1
-            if not count:
-                return
+    drawn = (make_clip(seed, ClipSettings(num_frames=num_frames)) for seed in itertools.count(FIRST_SEED))
+    return itertools.islice(filter(leaves_no_time_out, filter(shows_its_subject, drawn)), count)
 
 
 def measure(frames: np.ndarray, clip: Example, seams: dict[str, list[int]]) -> dict[str, float]:
@@ -160,52 +141,26 @@ def decibels(values: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> float:
     return float(psnr(*padded))
 
 
+def make_and_measure(maker: Maker, clip: Example) -> tuple[Example, dict[str, np.ndarray], dict[str, dict]]:
+    """The clip, and by way its frames and its figures."""
+    seams, conditions = maker.seams(len(clip.frames)), conditions_of(clip, "scene")
+    made = {name: make(conditions) for name, make in maker.ways.items()}
+    return clip, made, {name: measure(frames, clip, seams) for name, frames in made.items()}
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--clips", type=int, default=12)
+    parser = arguments_of(__doc__, clips=12)
     parser.add_argument("--frames", type=int, default=65, help="1 + 4 n")
-    parser.add_argument("--steps", type=int, default=0, help="default: the checkpoint's")
-    parser.add_argument("--model", type=Path, default=FROM_NOISE, help="default: the one of the tests")
     parser.add_argument("--pictures", type=Path, help="folder for the truth and what is made, side by side")
     arguments = parser.parse_args()
-    maker = Maker(arguments.model, arguments.steps)
-    seams = maker.seams(arguments.frames)
-    rows: dict[str, list[dict[str, float]]] = {name: [] for name in maker.ways}
-    for clip in films(arguments.clips, arguments.frames):
-        conditions = conditions_of(clip, "scene")
-        made = {name: make(conditions) for name, make in maker.ways.items()}
-        for name, frames in made.items():
-            rows[name].append(measure(frames, clip, seams))
+    start, rows = partial(Maker, arguments.model, arguments.steps), defaultdict(list)
+    clips = films(arguments.clips, arguments.frames)
+    for clip, made, figures in each(clips, make_and_measure, start, arguments.processes):
+        for name, of in figures.items():
+            rows[name].append(of)
         if arguments.pictures:
-            draw(arguments.pictures / f"{clip.request.job}.png", [clip.frames, *made.values()])
-    print(table(rows))
-
-
-def draw(path: Path, clips: list[np.ndarray], every: int = 8) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rows = [np.concatenate(list(clip[::every]), 1) for clip in clips]
-    cv2.imwrite(str(path), np.concatenate(rows)[..., ::-1])
-
-
-def table(rows: dict[str, list[dict[str, float]]]) -> str:
-    first, *others = rows
-    titles = [f"{len(rows[first])} clips", *rows, *(f"better than `{name}` by" for name in others)]
-    lines = [titles, ["---"] * len(titles)]
-    for key in rows[first][0]:
-        values = {name: np.array([row[key] for row in of]) for name, of in rows.items()}
-        cells = [said(mean_of(of)) for of in values.values()]
-        for other in others:
-            pair = values[first], values[other]
-            better = compare(*(pair[::-1] if key.startswith(LESS_IS_BETTER) else pair))
-            cells.append(f"{said(better, '+')}, in {better['wins']:.0%}")
-        lines.append([key, *cells])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def said(figure: dict[str, float], sign: str = "") -> str:
-    return f"{figure['mean']:{sign}.2f} ± {figure['interval']:.2f}"
+            draw(arguments.pictures / f"{clip.request.job}.webp", [clip.frames, *made.values()])
+    show(rows, arguments.figures)
 
 
 if __name__ == "__main__":
