@@ -221,8 +221,10 @@ class PoseRequest(Checked):
 
     frames: PNG or JPEG files one after the other, all of `width` x `height`; `lengths` [F] are their bytes.
     box: (left, top, right, bottom) around the subject in the first frame, as fractions of width and height.
-    points, background: [N, 2] fractions: places on the subject, and beside it. Without any of these the
-        subject is what moves.
+    points, background: [N, 2] fractions: places on the subject, and beside it.
+    mask: [height, width] uint8, 1 on the subject in the first frame. Without any of these the subject is what
+        moves.
+    text: what the subject is, such as "horse", for finders that know words.
     skeleton: "carried" is the first frame's, carried along: the same limbs in every frame. "medial" is each
         frame's own, whose limbs are matched, and come and go.
     """
@@ -243,6 +245,10 @@ class PoseRequest(Checked):
         Array("float32", (None, 2), 128, finite_within=1),
         default_factory=lambda: np.zeros((0, 2), np.float32),
     )
+    mask: np.ndarray | None = declare(
+        Optional(Array("uint8", (None, None), MAX_PIXELS, compress=True)), None, label="The subject's mask"
+    )
+    text: str = declare(Line(256), "")
 
     def validate(self):
         if not self.lengths.size or (self.lengths < 1).any():
@@ -258,6 +264,8 @@ class PoseRequest(Checked):
         places = [values for values in (self.box, self.points, self.background) if values is not None]
         if any((values < 0).any() for values in places):
             raise MessageError("The subject's place lies outside of the picture; point at it again.")
+        if self.mask is not None and self.mask.shape != (self.height, self.width):
+            raise MessageError("The subject's mask has another size than the video; send it again.")
         if self.box is not None and (self.box[:2] >= self.box[2:]).any():
             raise MessageError("The box around the subject is empty; draw it again.")
         if len(self.lengths) == 1 and self.box is None and not len(self.points):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from shared.camera import MOVES, camera_path
 from shared.engines import EngineDescription, Guidance, check_guidance, check_request, check_values
 from shared.engines import find_engine as find_engine_of
-from shared.messages import Done, Frame, GenerationRequest, Progress
+from shared.messages import Done, FoundPoses, Frame, GenerationRequest, PoseRequest, Progress
 from shared.raster import NATIVE_SIDE
 from shared.request_file import SUFFIX, read_request
 from shared.schema import MessageError
@@ -27,7 +27,7 @@ from ..engines.base import Engine, EngineError, Picture, is_out_of_memory
 from ..engines.poseanything.engine import PoseAnythingEngine, starts_from_draft
 from ..worker.time_left import TimeLeft
 from .output import open_output
-from .remote import RemoteError, connect, picture_of
+from .remote import Remote, RemoteError, connect, picture_of
 from .subject import add_subject, read_subject, subject_of
 from .values import add_parameters, chosen_parameters, describe_values, parse_assignments
 
@@ -266,19 +266,21 @@ def _request_of_poses(
     return request
 
 
-def _request_of_video(args: argparse.Namespace, about: EngineDescription) -> GenerationRequest:
-    """A request for an engine with the poses of a video's subject."""
+def _request_of_video(
+    args: argparse.Namespace, about: EngineDescription, server: Remote | None = None
+) -> GenerationRequest:
+    """A request for an engine with the poses of a video's subject, which a server finds if it can."""
     from ..poseanything.conditioning.pictures import decode_picture
-    from ..xpose.pose_video import find_poses, make_request
-    from ..xpose.stages import XPoseError, make_stage
+    from ..xpose.finder import find_poses
+    from ..xpose.pose_video import JOB, ask_for_poses, make_request, read_clip
+    from ..xpose.stages import Dropped, XPoseError
 
+    # A picture that is bent needs the same limbs all the time.
+    skeleton = "medial" if about.pose_look == "trained" else "carried"
     try:
-        found = find_poses(
+        clip = read_clip(
             args.pose_video,
             read_subject(subject_of(args)),
-            make_stage("subject", "flow"),
-            # A picture that is bent needs the same limbs all the time.
-            make_stage("skeleton", "medial" if about.pose_look == "trained" else "carried"),
             begin=args.begin,
             most_frames=args.frames or min(about.max_frames, 81),
             frame_step=about.frame_step,
@@ -288,9 +290,27 @@ def _request_of_video(args: argparse.Namespace, about: EngineDescription) -> Gen
         )
         picture = decode_picture(args.first_frame.read_bytes()) if args.first_frame else None
         place = None if args.place is None else tuple(args.place)
-        return make_request(found, read_prompt(args.prompt), picture, place)
+        if server is not None and server.finds_poses:
+            found = _poses_from(server, ask_for_poses(clip, skeleton, uuid.uuid4().hex[:12]))
+        else:
+            found = find_poses(clip, skeleton, JOB)
+        if found.note:
+            print(found.note, flush=True)
+        return make_request(clip, found, read_prompt(args.prompt), picture, place)
+    except Dropped as dropped:
+        raise ValueError(f"{args.pose_video.name}: {dropped}") from dropped
     except XPoseError as error:
         raise ValueError(str(error)) from error
+
+
+def _poses_from(server: Remote, request: PoseRequest) -> FoundPoses:
+    """What a server finds, telling how far it is. Raises `RemoteError` with its reason where it can't."""
+    tell = _Teller()
+    for event in server.make([request]):
+        if isinstance(event, Progress):
+            tell(event)
+    assert isinstance(event, FoundPoses)
+    return event
 
 
 def _on_server(args: argparse.Namespace) -> int:
@@ -308,7 +328,7 @@ def _on_server(args: argparse.Namespace) -> int:
         if args.poses:
             request = _request_of_poses(args, about, *_choose_for_poses(args, about), {})
         else:
-            request = _changed(args, request or _request_of_video(args, about), about)
+            request = _changed(args, request or _request_of_video(args, about, server), about)
         if not 1 <= args.samples <= MAX_SAMPLES:
             raise ValueError(f"Choose between 1 and {MAX_SAMPLES} samples.")
         if args.samples > 1 and not about.uses_seed:

@@ -18,11 +18,13 @@ from shared.messages import (
     SERVER_MESSAGES,
     Done,
     Failed,
+    FoundPoses,
     Frame,
     FrameRequest,
     GenerationRequest,
     Hello,
     More,
+    PoseRequest,
     Progress,
     Received,
     Resume,
@@ -72,6 +74,11 @@ class Remote:
         if isinstance(message, Failed):
             raise RemoteError(message.message)
         return message
+
+    @property
+    def finds_poses(self) -> bool:
+        finder = self.welcome.pose_finder
+        return finder is not None and finder.ready
 
     def send(self, message: Any) -> None:
         self._sender.send(message)
@@ -144,8 +151,10 @@ class Remote:
                 if message is None or (isinstance(message, Failed) and message.job == job):
                     raise RemoteError(f"Frame {index} of {job!r} can't be had; look with the command jobs.")
 
-    def make(self, requests: Sequence[GenerationRequest]) -> Iterator[Frame | Progress | Done]:
-        """Have clips made side by side: their frames, each clip's in order, how far they are, and their ends.
+    def make(
+        self, requests: Sequence[GenerationRequest | PoseRequest]
+    ) -> Iterator[Frame | Progress | Done | FoundPoses]:
+        """Have jobs done side by side: their frames, each clip's in order, how far they are, and their ends.
 
         The server makes them also where this end goes away; `Received` is said of those that have come whole.
         Raises `RemoteError` with the server's sentence where one can't be made.
@@ -166,7 +175,9 @@ class Remote:
                     yield message
                 elif isinstance(message, Progress):
                     yield message
-                elif isinstance(message, Done) and message.num_frames == have[job]:
+                elif isinstance(message, FoundPoses) or (
+                    isinstance(message, Done) and message.num_frames == have[job]
+                ):
                     self.send(Received(job=job))
                     del have[job]
                     yield message

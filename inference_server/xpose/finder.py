@@ -43,40 +43,51 @@ def best_subject_finder() -> str:
     return NEURAL if all(map(is_there, MODELS[NEURAL])) else WEIGHTLESS
 
 
+def find_poses(clip: Clip, skeleton: str, job: str = "") -> FoundPoses:
+    """The poses of a clip's subject, by networks where their weights are, else by colours and optical flow;
+    of a single frame its mask alone.
+
+    skeleton: the skeletoniser's name.
+
+    Raises:
+        Dropped: the subject, or a skeleton in most frames, isn't found.
+        XPoseError: a stage can't run.
+    """
+    started, name = time.monotonic(), best_subject_finder()
+    subject, skeletoniser = make_stage("subject", name), make_stage("skeleton", skeleton)
+    subject.load()
+    skeletoniser.load()
+    if len(clip.frames) == 1:
+        masks, pose = _mask_alone(clip, subject)
+    else:
+        masks, pose = follow_subject(clip, subject, skeletoniser)
+    centre = slice(min(PART_MAP_SCALE // 2, *(side - 1 for side in masks.shape[1:])), None, PART_MAP_SCALE)
+    return FoundPoses(
+        job=job,
+        pose=pose,
+        mask=masks[0].astype(np.uint8),
+        masks=masks[:, centre, centre].astype(np.uint8),
+        seconds=time.monotonic() - started,
+        note="" if name == NEURAL else GUESSED,
+    )
+
+
 class VideoPoseFinder(PoseFinder):
-    """Networks where their weights are, else colours and optical flow; skeletons as is asked."""
+    """`find_poses` in frames that a client sent."""
 
     @classmethod
     def describe(cls) -> PoseFinderDescription:
         return PoseFinderDescription(note="SAM 2" if best_subject_finder() == NEURAL else GUESSED)
 
     def find(self, request: PoseRequest, report: Report) -> FoundPoses:
-        started, name = time.monotonic(), best_subject_finder()
+        frames = _read_frames(request, report)
+        report("loading", 0, 1)
+        watch = lambda stage, done: report(stage, done, len(frames))  # noqa: E731
+        clip = Clip("video", frames, request.fps, _prompt_of(request), watch)
         try:
-            report("loading", 0, 1)
-            subject, skeleton = make_stage("subject", name), make_stage("skeleton", request.skeleton)
-            subject.load()
-            skeleton.load()
-            frames = _read_frames(request, report)
-            watch = lambda stage, done: report(stage, done, len(frames))  # noqa: E731
-            clip = Clip("video", frames, request.fps, _prompt_of(request), watch)
-            if len(frames) == 1:
-                masks, pose = _mask_alone(clip, subject)
-            else:
-                masks, pose = follow_subject(clip, subject, skeleton)
+            return find_poses(clip, request.skeleton, request.job)
         except (Dropped, XPoseError) as error:
             raise EngineError(str(error), code="invalid") from error
-        centre = slice(
-            min(PART_MAP_SCALE // 2, *(side - 1 for side in masks.shape[1:])), None, PART_MAP_SCALE
-        )
-        return FoundPoses(
-            job=request.job,
-            pose=pose,
-            mask=masks[0].astype(np.uint8),
-            masks=masks[:, centre, centre].astype(np.uint8),
-            seconds=time.monotonic() - started,
-            note="" if name == NEURAL else GUESSED,
-        )
 
 
 def _mask_alone(clip: Clip, subject: SubjectFinder) -> tuple[np.ndarray, PoseSequence]:
@@ -92,7 +103,8 @@ def _prompt_of(request: PoseRequest) -> SubjectPrompt:
     points, background = (
         tuple(map(tuple, places.tolist())) for places in (request.points, request.background)
     )
-    return SubjectPrompt(box, points, background)
+    mask = None if request.mask is None else request.mask > 0
+    return SubjectPrompt(box, points, background, mask, request.text)
 
 
 def _read_frames(request: PoseRequest, report: Report) -> np.ndarray:

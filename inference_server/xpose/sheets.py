@@ -7,6 +7,8 @@ import numpy as np
 
 from shared.pose import PoseSequence
 
+from ..poseanything.conditioning.pictures import encode_jpeg
+
 SHOWN = 6
 WIDTH = 240
 COLOURS = cv2.applyColorMap(
@@ -40,4 +42,4 @@ def draw_sheet(frames: np.ndarray, masks: np.ndarray, pose: PoseSequence | None)
         rows[1].append(np.where(mask[..., None] > 0, frame, np.uint8(30)))
         rows[2].append(over)
     sheet = np.concatenate([np.concatenate(row, 1) for row in rows])
-    return cv2.imencode(".jpg", sheet[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 82])[1].tobytes()
+    return encode_jpeg(sheet, 82)

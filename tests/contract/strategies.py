@@ -127,11 +127,13 @@ def pose_requests(draw):
     places = hnp.arrays(
         np.float32, st.tuples(st.integers(0, 3), st.just(2)), elements=st.floats(0, 1, width=32)
     )
+    width, height = draw(st.integers(16, 900)), draw(st.integers(16, 900))
     given = {
         "lengths": st.just(np.array(lengths, np.int32)),
         "frames": st.binary(min_size=sum(lengths), max_size=sum(lengths)),
-        "width": st.integers(16, 900),
-        "height": st.integers(16, 900),
+        "width": st.just(width),
+        "height": st.just(height),
+        "mask": st.sampled_from([None, np.eye(height, width, dtype=np.uint8)]),
         "box": st.sampled_from([None, np.concatenate([low, high])]),
         "points": places,
         "background": places,

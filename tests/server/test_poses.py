@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from inference_server.cli import main
 from shared.messages import Cancel, Cancelled, Failed, FoundPoses, PoseRequest, Progress, Received, Resume
 
 WIDTH, HEIGHT = 160, 112
@@ -82,3 +83,19 @@ def test_a_search_for_poses_can_be_cancelled_and_what_is_no_picture_is_refused(s
         request = ask("odd", pictures[:3])
         client.send(PoseRequest(**{**vars(request), "width": WIDTH + 1}))
         assert "Frame 1 of the video is no picture of 161 x 112" in client.ending("odd").message
+
+
+def test_a_command_that_names_a_server_has_it_find_the_poses(server, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("av")
+    from ..xpose.footage import encode
+
+    pictures, masks = walker(9)
+    video = encode(tmp_path / "walker.mp4", np.stack(pictures))
+    cv2.imwrite(str(tmp_path / "mask.png"), 255 * masks[0].astype(np.uint8))
+    monkeypatch.setattr("inference_server.xpose.finder.find_poses", None)  # not on this side
+    words = ["generate", "--server", server.address, "--pose-video", str(video), "--engine", "plain"]
+    assert main([*words, "--mask", str(tmp_path / "mask.png"), "--output", str(tmp_path / "clip")]) == 0
+    assert "without a neural network" in capsys.readouterr().out
+    assert len(list((tmp_path / "clip").glob("*.png"))) == 9
+    assert main([*words, "--box", "0", "0", "0.1", "0.1", "--output", str(tmp_path / "none")]) == 1
+    assert "No subject was found there" in capsys.readouterr().err

@@ -8,8 +8,9 @@ pytest.importorskip("av")
 pytest.importorskip("skimage")
 
 from inference_server.cli import main  # noqa: E402
-from inference_server.xpose.pose_video import find_poses, make_request, placed  # noqa: E402
-from inference_server.xpose.stages import SubjectPrompt, XPoseError, make_stage  # noqa: E402
+from inference_server.xpose.finder import find_poses  # noqa: E402
+from inference_server.xpose.pose_video import box_of, make_request, placed, read_clip  # noqa: E402
+from inference_server.xpose.stages import SubjectPrompt, XPoseError  # noqa: E402
 
 from .footage import HEIGHT, WIDTH, encode, lizard  # noqa: E402
 
@@ -20,38 +21,36 @@ def video(tmp_path_factory):
 
 
 def poses_of(video, **options):
-    prompt = SubjectPrompt(points=((0.4, 62 / HEIGHT),))
-    return find_poses(
-        video, prompt, make_stage("subject", "flow"), make_stage("skeleton", "medial"), **options
-    )
+    clip = read_clip(video, SubjectPrompt(points=((0.4, 62 / HEIGHT),)), **options)
+    return clip, find_poses(clip, "medial", "poses")
 
 
 def test_poses_begin_where_they_are_asked_to_and_fill_whole_steps(video):
-    found = poses_of(video, begin=0.5, most_frames=12)
-    assert len(found.frames) == 9 and found.pose.num_frames == 9
-    assert np.abs(found.frames[0].astype(int) - lizard(40)[0][12]).mean() < 8
+    clip, found = poses_of(video, begin=0.5, most_frames=12)
+    assert len(clip.frames) == 9 and found.pose.num_frames == 9
+    assert np.abs(clip.frames[0].astype(int) - lizard(40)[0][12]).mean() < 8
     with pytest.raises(XPoseError, match="Only 4 frames"):
         poses_of(video, begin=1.5)
-    slow = poses_of(video, fps=12.0, most_frames=9)  # as fast as it was filmed
+    slow = read_clip(video, SubjectPrompt(), fps=12.0, most_frames=9)  # as fast as it was filmed
     assert np.abs(slow.frames[8].astype(int) - lizard(40)[0][16]).mean() < 8
 
 
 def test_two_corners_place_the_poses_over_another_picture(video):
-    found = poses_of(video, most_frames=5)
+    clip, found = poses_of(video, most_frames=5)
     picture = np.full((HEIGHT * 2, WIDTH * 2, 3), 128, np.uint8)
     cv2.ellipse(picture, (200, 130), (60, 40), 0, 0, 360, (30, 60, 220), -1)
     place = (0.42, 0.33, 0.83, 0.68)
-    request = make_request(found, "a fish", picture, place)
+    request = make_request(clip, found, "a fish", picture, place)
     points = request.pose.frame_points(0)[0][:, :2] / (WIDTH, HEIGHT)
     assert (points > np.array(place[:2]) - 0.02).all() and (points < np.array(place[2:]) + 0.02).all()
     inside = cv2.ellipse(np.zeros((HEIGHT, WIDTH), np.uint8), (100, 65), (30, 20), 0, 0, 360, 1, -1)
     assert (request.subject_mask == inside).mean() > 0.99 and request.part_maps is None
-    back = placed(request.pose, place, found.box)
+    back = placed(request.pose, place, box_of(found.mask))
     assert np.allclose(back.points, found.pose.points, atol=0.01)
 
 
 def test_limbs_run_the_same_way_in_every_frame(video):
-    pose = poses_of(video, most_frames=17).pose
+    pose = poses_of(video, most_frames=17)[1].pose
     last = {}
     for frame in range(17):
         points, lengths = pose.frame_points(frame)
