@@ -47,6 +47,7 @@ from inference_server.training.trainer import Trainer
 from shared.messages import Guidance
 from tests.benchmarks._card_jobs import job, play
 from tests.benchmarks._card_report import Report
+from tests.benchmarks._card_server import server
 from tests.benchmarks._random_weights import FULL, TOY, ModelShape, filled, random_runner
 from tests.benchmarks.card import BROKEN_CARD, ROOT
 from tests.benchmarks.model import random_model, runs
@@ -606,7 +607,7 @@ def memory_ladder(bench: Bench) -> None:
             until_end.callback(torch.cuda.set_per_process_memory_fraction, 1.0, bench.device)
         with bench.runner() as runner:
             # (the card's GiB, what the plan believes in)
-            for gigabytes, believed in ((24, 24), (16, 16), (12, 12), (16, 24)):
+            for gigabytes, believed in ((16, 16), (12, 12), (24, 24), (16, 24)):
                 if bench.on_card and gigabytes * GIB >= bench.capacity:
                     continue
                 if bench.time_left < (15 if believed == gigabytes else 30):
@@ -818,6 +819,7 @@ RUN = {
     "compile": compiled,
     "float8": float8,
     "training": training,
+    "server": server,
 }
 
 

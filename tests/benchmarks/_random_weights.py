@@ -35,21 +35,21 @@ PLAIN_WAN = {"patch_size": (1, 2, 2), "in_channels": 48, "out_channels": 48, "ep
 
 
 class RandomTensors(LazyTensors):
-    """A checkpoint of a model's shapes, each tensor drawn on `device` when it is asked for; those in `kept`,
-    by name, come from there, like those of a file in the host's memory.
+    """A checkpoint of these shapes, each tensor drawn on `device` when it is asked for; those in `kept`, by
+    name, come from there, like those of a file in the host's memory.
 
     Weights have the variance that keeps a layer's output as large as its input; norms scale by about 1.
     """
 
     def __init__(
         self,
-        model: nn.Module,
+        shapes: dict[str, tuple[int, ...]],
         device: torch.device,
         dtype: torch.dtype,
         kept: dict[str, torch.Tensor] | None = None,
     ):
         self.where, self.paths = "random weights", [Path("random.safetensors")]
-        self.shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+        self.shapes = shapes
         self._device, self._dtype, self._kept = device, dtype, kept
 
     def __getitem__(self, name: str) -> torch.Tensor:
@@ -143,7 +143,8 @@ def filled(
     are those `kept`."""
     diffusion = isinstance(model, (PoseAnythingTransformer3DModel, WanTransformer3DModel))
     keep = tuple(model._keep_in_fp32_modules) if diffusion else ()
-    tensors = RandomTensors(model, source, torch_dtype, kept)
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    tensors = RandomTensors(shapes, source, torch_dtype, kept)
     return fill(Opened(model, tensors), torch_dtype=torch_dtype, device=device, keep_in_fp32=keep, **options)
 
 

@@ -9,8 +9,8 @@ arguments.
 Run it with `python build.py bench card`, or, where the environment of build.py can't be made, with
 `python -m tests.benchmarks.card` under a Python 3.11 or newer that has torch 2.10 or newer, transformers 5,
 accelerate, peft, safetensors, huggingface-hub 1.32 or newer, numpy, opencv, scikit-image, scipy, msgpack,
-psutil, pytest and hypothesis. These may have to be brought along as wheels (`pip download --no-deps`):
-diffusers 0.42.1, gguf, ftfy, importlib_metadata and wcwidth.
+psutil, networkx, pytest and hypothesis. These may have to be brought along as wheels (`pip download
+--no-deps`): diffusers 0.42.1, gguf, ftfy, importlib_metadata, wcwidth, pyzmq and isal.
 
 Left out: the real weights, so no figure here says how good the pictures are.
 """
@@ -41,6 +41,7 @@ PARTS = {
     "compile": (130, 35),
     "float8": (60, 15),
     "training": (60, 20),
+    "server": (120, 50),
 }
 BROKEN_CARD = 75
 """Exit code of a process whose CUDA context can't be used any more; the next part needs a new one."""

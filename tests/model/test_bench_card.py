@@ -27,6 +27,7 @@ TABLES = {
     "compile": {"compiled": 3},
     "float8": {"float8": 5},
     "training": {"a LoRA": 1, "what it takes, GiB": 1},
+    "server": {"clips": 6, "endings": 2},
 }
 """How many rows each part has to give at the least."""
 
