@@ -96,6 +96,7 @@ def _serving(folder: Path):
         "POSEANYTHING_WEIGHTS": str(folder / "weights"),
         "POSEANYTHING_CACHE": str(folder / "cache"),
         "TORCHINDUCTOR_CACHE_DIR": str(folder / "cache" / "inductor"),
+        "OMP_NUM_THREADS": str(os.cpu_count()),
     }
     with mock.patch.dict(os.environ, places):
         with ServerProcess(arguments=("--jobs", str(folder / "jobs"))) as process:
