@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import shlex
+from importlib import import_module
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -69,21 +71,44 @@ def test_the_site_has_every_page():
     assert sorted(listed) == sorted(there)
 
 
-def commands_in(page: Path) -> list[str]:
-    lines = re.findall(r"^ {4}(python build\.py .+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
-    return [line.partition("  #")[0] for line in lines]
+def commands_in(page: Path, program: str) -> list[str]:
+    """What follows a program's name in the blocks of code that are indented."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", "")
+    lines = re.findall(rf"^ {{4,}}(?:[^#\n]*\s)?{program}(.*)$", text, re.MULTILINE)
+    return sorted({line.partition("  #")[0].strip() for line in lines})
 
 
-@pytest.mark.parametrize(
-    "line", sorted({line for page in PAGES for line in commands_in(page)}), ids=lambda line: line[16:60]
-)
+def every_command(program: str):
+    lines = {line for page in PAGES for line in commands_in(page, program)}
+    return pytest.mark.parametrize("line", sorted(lines), ids=lambda line: line[:44])
+
+
+def parse(words: list[str]) -> None:
+    """Exits where the server's command line has no such option."""
+    module, _ = COMMANDS[words[0]]
+    if module.startswith("inference_server.poseanything"):
+        pytest.importorskip("torch")
+    parser = argparse.ArgumentParser()
+    import_module(module).add_parser(parser.add_subparsers())
+    parser.parse_args(words)
+
+
+@every_command(r"python build\.py ")
 def test_every_command_is_one(line):
-    words = shlex.split(line)[2:]
+    words = shlex.split(line)
     arguments = build.parse(words)
     if words[0] == "test":
         assert all((ROOT / word).exists() for word in arguments.pytest if "/" in word)
     if words[0] in build.SERVER_COMMANDS:
-        assert words[0] in COMMANDS
+        parse([words[0], *arguments.server])
+
+
+@every_command(r"(?:poseanything-(?!bridge)|-m inference_server )")
+def test_every_command_of_the_server_is_one(line):
+    words = shlex.split(line)
+    if words[0] == "server":
+        words = words[1:] if words[1:] and words[1] in COMMANDS else ["serve", *words[1:]]
+    parse(words)
 
 
 @pytest.mark.parametrize("page", GUIDES, ids=name_of)
