@@ -43,6 +43,7 @@ class LatentCache:
 
 def digest(images: np.ndarray) -> bytes:
     """A fingerprint of an array's shape, type and values."""
-    found = hashlib.blake2b(f"{images.shape} {images.dtype}".encode(), digest_size=16)
+    # Processors have instructions of their own for it: half the time of blake2b.
+    found = hashlib.sha256(f"{images.shape} {images.dtype}".encode())
     found.update(np.ascontiguousarray(images).data)
     return found.digest()
