@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 import bpy
 import numpy as np
 
-from ..view.motion import PATIENCE, rays_through
 from ..view.projection import Projector
+from ..view.rays import Hit, cast_ray, rays_through
 
 CELL = 8
 """Side of a cell in pixels of the clip."""
@@ -68,7 +68,8 @@ def label_backdrop(
         for begin in range(0, len(row), BATCH):
             depsgraph = evaluated()
             for k in range(begin, min(begin + BATCH, len(row))):
-                seen = _material(scene, depsgraph, starts[k], rays[k], is_subject)
+                hit = cast_ray(scene, depsgraph, starts[k], rays[k], is_subject)
+                seen = _material(hit, depsgraph)
                 found[row[k], column[k]] = numbers.setdefault(seen, min(len(numbers), MANY) + 1)
             yield
         wanted = _between(found, known)
@@ -104,19 +105,13 @@ def _moved(cells: np.ndarray, way: int, axis: int, edge: int) -> np.ndarray:
     return out
 
 
-def _material(scene, depsgraph, start, ray, is_subject) -> object:
-    """What is first met: a material, or an object that has none, or None for the sky."""
-    for _ in range(PATIENCE):
-        hit, place, _, face, obj, _ = scene.ray_cast(depsgraph, start, ray)
-        if not hit:
-            return None
-        if not is_subject(obj):
-            slots = obj.material_slots
-            slot = 0
-            if len(slots) > 1 and obj.type == "MESH":
-                faces = obj.evaluated_get(depsgraph).data.polygons
-                slot = faces[face].material_index if face < len(faces) else 0
-            material = slots[slot].material if slot < len(slots) else None
-            return (material or obj).original
-        start = np.array(place) + ray * 1e-4 * (1 + np.linalg.norm(place))
-    return None
+def _material(hit: Hit | None, depsgraph: bpy.types.Depsgraph) -> bpy.types.ID | None:
+    """The material of what a ray meets, the object where that has none, None for the sky."""
+    if hit is None:
+        return None
+    slots, slot = hit.obj.material_slots, 0
+    if len(slots) > 1 and hit.obj.type == "MESH":
+        faces = hit.obj.evaluated_get(depsgraph).data.polygons
+        slot = faces[hit.face].material_index if hit.face < len(faces) else 0
+    material = slots[slot].material if slot < len(slots) else None
+    return (material or hit.obj).original

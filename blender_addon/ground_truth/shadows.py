@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import bpy
 import numpy as np
 
-from ..view.motion import cast_ray
 from ..view.projection import Projector
+from ..view.rays import cast_ray
 from .labels import Look
 from .light import Light
 from .triangles import Camera, Seen, draw_triangles, see, stack_triangles
@@ -127,7 +127,7 @@ class ShadowDrawer:
         for start, way in zip(chosen, light.towards(chosen)):
             hit = cast_ray(self._scene, depsgraph, start, -way, self._is_subject)
             if hit is not None:
-                hits.append(hit)
+                hits.append(hit.place)
         if len(hits) < ENOUGH:
             return None
         hits = kept = np.array(hits)

@@ -10,7 +10,8 @@ import numpy as np
 from ..steps import at_once
 from .camera import Lens
 from .fit import Fit
-from .projection import Projector, to_pixels
+from .projection import Projector
+from .rays import cast_ray, rays_through
 
 GRID = (24, 14)
 """Rays through the first frame, across and down."""
@@ -19,8 +20,6 @@ REACH = 3.0
 ENOUGH = 8
 GRAZING = 0.05
 """Depth, as a fraction of that along its ray from the other camera, below which a corner counts as behind."""
-PATIENCE = 16
-"""Surfaces of the subjects that a ray may pass before it is given up."""
 
 
 def inverse(matrices: np.ndarray) -> np.ndarray:
@@ -168,48 +167,11 @@ def _background(scene, evaluated, projector: Projector, is_subject) -> Iterator[
     starts, rays = rays_through(projector, pixels)
     found = []
     for start, ray in zip(starts, rays):
-        hit = cast_ray(scene, evaluated(), start, ray, is_subject)
-        found.append(hit)
+        found.append(cast_ray(scene, evaluated(), start, ray, is_subject))
         yield
     if projector.lenses[0].perspective:
         missed = np.column_stack([rays, np.zeros(len(rays))])
     else:
         missed = np.column_stack([starts, np.ones(len(starts))])
-    world = np.array([(*hit, 1.0) if hit is not None else miss for hit, miss in zip(found, missed)])
+    world = np.array([(*hit.place, 1.0) if hit is not None else miss for hit, miss in zip(found, missed)])
     return pixels, world
-
-
-def rays_through(projector: Projector, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """[N, 3] where rays through `pixels` [N, 2] of the first frame begin, and [N, 3] their unit directions,
-    in world space."""
-    fit, lens = projector.fit, projector.lenses[0]
-    device = (np.column_stack([pixels, np.ones(len(pixels))]) @ np.linalg.inv(to_pixels(fit)).T)[:, :2]
-    unproject = np.linalg.inv(lens.projection @ lens.view)
-
-    def at(depth: float) -> np.ndarray:
-        points = np.column_stack([device, np.full(len(device), depth), np.ones(len(device))]) @ unproject.T
-        return points[:, :3] / points[:, 3:]
-
-    starts = at(-1.0)
-    rays = at(0.0) - starts
-    rays /= np.linalg.norm(rays, axis=1, keepdims=True)
-    return starts, rays
-
-
-def cast_ray(
-    scene: bpy.types.Scene,
-    depsgraph: bpy.types.Depsgraph,
-    start: np.ndarray,
-    ray: np.ndarray,
-    is_subject: Callable[[bpy.types.Object], bool],
-) -> np.ndarray | None:
-    """[3] where a ray from `start` [3] along `ray` [3] first meets something that is no subject; None when
-    nothing is there."""
-    for _ in range(PATIENCE):
-        hit, place, _, _, obj, _ = scene.ray_cast(depsgraph, start, ray)
-        if not hit:
-            return None
-        if not is_subject(obj):
-            return np.array(place)
-        start = np.array(place) + ray * 1e-4 * (1 + np.linalg.norm(place))
-    return None

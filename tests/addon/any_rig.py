@@ -222,7 +222,7 @@ class Built:
             (np.arange(GRID[0]) * fit.width // GRID[0]) + 2, (np.arange(GRID[1]) * fit.height // GRID[1]) + 2
         )
         pixels = np.column_stack([column.ravel(), row.ravel()])
-        starts, rays = module("view.motion").rays_through(clip.projector, pixels + 0.5)
+        starts, rays = module("view.rays").rays_through(clip.projector, pixels + 0.5)
         depsgraph = bpy.context.evaluated_depsgraph_get()
         found = []
         for start, ray in zip(starts, rays):
