@@ -43,13 +43,15 @@ class PoseReader:
             found = [(int(order[k]), bends(int(counts[k]))) for k in np.flatnonzero(counts > 1)]
             bent = [(bone, segment) for bone, segments in found for segment in segments]
         self.bends = tuple(bent)
+        # By name: the pose is a list that is gone through to find a bone by its place.
+        self._bent = [(bones[bone].name, segment) for bone, segment in self.bends]
 
     def read(self, depsgraph: bpy.types.Depsgraph) -> Posed:
         evaluated = self._rig.armature.evaluated_get(depsgraph)
         bones = evaluated.pose.bones
         matrices = np.empty((len(bones), 4, 4), np.float32)
         bones.foreach_get("matrix", matrices.ravel())
-        begins = [bones[bone].bbone_segment_matrix(segment).translation for bone, segment in self.bends]
+        begins = [bones[name].bbone_segment_matrix(segment).translation for name, segment in self._bent]
         world = self._rig.placement(depsgraph) @ np.array(evaluated.matrix_world, np.float64)
         return Posed(matrices, world, np.array(begins, np.float64).reshape(-1, 3))
 

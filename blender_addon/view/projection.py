@@ -59,16 +59,18 @@ class Projector:
         left, top, right, bottom = self._bounds()
         x, y, depth = np.moveaxis(seen, 2, 0)
         whole = (x >= left) & (x <= right) & (y >= top) & (y <= bottom) & (depth >= self.nears[:, None])
-        starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-        whole = np.logical_and.reduceat(whole, starts, axis=1)
+        ends = np.cumsum(counts)
+        begins = ends - counts
+        spans = [slice(*span) for span in zip(begins.tolist(), ends.tolist())]
+        whole = np.logical_and.reduceat(whole, begins, axis=1)
 
         pieces, owners, offsets = [], [], [0]
         for frame in range(len(points)):
-            strokes = np.split(seen[frame], starts[1:])
+            strokes = [seen[frame, span] for span in spans]
             if not whole[frame].all():
-                placed = np.split(points[frame], starts[1:])
                 strokes = [
-                    [s] if w else self._cut(frame, p) for s, w, p in zip(strokes, whole[frame], placed)
+                    [stroke] if inside else self._cut(frame, points[frame, span])
+                    for stroke, inside, span in zip(strokes, whole[frame], spans)
                 ]
                 owners += [limb for limb, cut in enumerate(strokes) for _ in cut]
                 strokes = [piece for cut in strokes for piece in cut]
