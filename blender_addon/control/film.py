@@ -16,7 +16,8 @@ import numpy as np
 
 from ..errors import ExportError
 from ..ground_truth.depth import DepthDrawer
-from ..ground_truth.labels import Labeller, Look, Sighting
+from ..ground_truth.labels import Labeller, Sighting
+from ..ground_truth.looks import FrameReader, Look
 from ..ground_truth.png import encode_png
 from ..request.build import export_options
 from ..request.export import ExportedClip, ExportStep, Recorded, export_clip, under_step
@@ -156,18 +157,20 @@ class _Record:
 
     # While the exporter runs
 
-    def frame(self, index: int, evaluated, projector: Projector, labeller: Labeller | None) -> Iterator[None]:
+    def frame(
+        self, index: int, evaluated, projector: Projector, reader: FrameReader | None
+    ) -> Iterator[None]:
         self._projectors.append(projector)
         work = []
-        if self._labels is not None and labeller is not None:
-            work.append(self._keep_labels(index, labeller, labeller.look(index, evaluated, projector)))
+        if self._labels is not None and reader is not None:
+            work.append(self._keep_labels(index, reader.look(index, evaluated, projector)))
         if self._nearness is not None:
             self._depth = self._depth or DepthDrawer(evaluated)
             work.append(self._keep_depth(index, self._depth.draw(evaluated, projector)))
         return chain(*work)
 
-    def _keep_labels(self, index: int, labeller: Labeller, look: Look) -> Iterator[None]:
-        [drawn] = yield from labeller.draw([look])
+    def _keep_labels(self, index: int, look: Look) -> Iterator[None]:
+        [drawn] = yield from Labeller().draw([look])
         self._sightings.append(_Stored(drawn.sighting, self._scratch / f"sighting{index}.npz"))
 
     def _keep_depth(self, index: int, drawing: Iterator[None]) -> Iterator[None]:

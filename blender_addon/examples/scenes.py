@@ -12,7 +12,7 @@ import numpy as np
 from mathutils import Vector
 
 from ..errors import ExportError
-from ..ground_truth.surfaces import evaluated_mesh
+from ..ground_truth.shapes import evaluated_mesh
 from ..rig.skin import read_points
 from ..texts import say
 from .creatures import animate_walk, build_fox

@@ -59,13 +59,14 @@ class FullLabels:
     [F, H, W] uint8."""
 
     def __init__(self):
+        self._labeller = import_module(f"{MODULE}.ground_truth.labels").Labeller()
         self._sightings = []
 
-    def frame(self, index, evaluated, projector, labeller):
-        return self._draw(labeller, labeller.look(index, evaluated, projector))
+    def frame(self, index, evaluated, projector, reader):
+        return self._draw(reader.look(index, evaluated, projector))
 
-    def _draw(self, labeller, look):
-        [drawn] = yield from labeller.draw([look])
+    def _draw(self, look):
+        [drawn] = yield from self._labeller.draw([look])
         self._sightings.append(drawn.sighting)
 
     def finish(self, recorded):

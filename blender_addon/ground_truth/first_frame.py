@@ -29,12 +29,12 @@ class Alignment:
         return left, top, self.scale * placed.scaled_width, self.scale * placed.scaled_height
 
 
-def fit_picture(path: str, width: int, height: int, alignment: Alignment = Alignment()) -> Iterator[None]:
-    """A picture file fitted to the clip by the rule of `view.fit` and aligned, pausing on the way; the
-    generator's return value is [height, width, 3] uint8 sRGB. Where the picture has no pixels its edge goes
-    on. Raises `ExportError` when the file can't be read."""
-    pixels = read_picture(path)
-    yield
+def fit_picture(
+    pixels: np.ndarray, width: int, height: int, alignment: Alignment = Alignment()
+) -> Iterator[None]:
+    """A picture [H, W, 3] uint8 sRGB fitted to the clip by the rule of `view.fit` and aligned, pausing on the
+    way; the generator's return value is [height, width, 3] of the same. Where the picture has no pixels its
+    edge goes on."""
     left, top, across, down = alignment.box(fit(pixels.shape[1], pixels.shape[0], width, height))
     rows = yield from _resample(pixels, down, -top, height)
     columns = yield from _resample(rows.transpose(1, 0, 2), across, -left, width)
@@ -65,20 +65,19 @@ def _resample(lines: np.ndarray, scaled: float, first: float, count: int) -> Ite
 def read_picture(path: str) -> np.ndarray:
     """[H, W, 3] uint8 sRGB from any picture file that Blender reads, transparency over black. Raises
     `ExportError`."""
-    try:
-        image = bpy.data.images.load(path)
-    except RuntimeError:
-        raise ExportError(say("The picture {path} can't be read; choose another one.", path=path)) from None
-    try:
+    # A new picture in the user's file would have Blender sort the whole scene's dependencies anew.
+    with bpy.data.temp_data(filepath=bpy.data.filepath) as beside:
+        try:
+            image = beside.images.load(path)
+        except RuntimeError:
+            raise _unreadable(path) from None
         width, height = image.size
         if not width or not height:
-            raise ExportError(say("The picture {path} can't be read; choose another one.", path=path))
+            raise _unreadable(path)
         pixels = np.empty((height, width, image.channels), np.float32)
         image.pixels.foreach_get(pixels.ravel())
         linear = image.is_float
         premultiplied = image.alpha_mode == "PREMUL"
-    finally:
-        bpy.data.images.remove(image)
     colour = pixels[..., :3] if pixels.shape[2] >= 3 else np.repeat(pixels[..., :1], 3, axis=2)
     if pixels.shape[2] == 4 and not premultiplied and (pixels[..., 3] < 1).any():
         colour = colour * pixels[..., 3:]
@@ -87,3 +86,7 @@ def read_picture(path: str) -> np.ndarray:
             colour <= 0.0031308, colour * 12.92, 1.055 * np.maximum(colour, 0.0031308) ** (1 / 2.4) - 0.055
         )
     return (np.clip(colour[::-1], 0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def _unreadable(path: str) -> ExportError:
+    return ExportError(say("The picture {path} can't be read; choose another one.", path=path))

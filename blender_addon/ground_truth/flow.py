@@ -10,9 +10,8 @@ from __future__ import annotations
 import numpy as np
 from mathutils.kdtree import KDTree
 
-from ..rig.skin import read_points
 from ..shared.messages import FLOW_STEPS, NO_FLOW
-from .surfaces import Skinning
+from .skinning import Skinning
 from .triangles import Camera, Seen, area, towards
 
 NEAR = 0.01
@@ -30,13 +29,11 @@ class FirstView:
     [V, 3] the surface's vertices in world space."""
 
     def __init__(self, camera: Camera, nearness: np.ndarray, points: np.ndarray, skinning: Skinning):
-        self.make, obj = skinning.make, skinning.surface.obj
+        self.make = skinning.make
         self._camera = camera
         self._nearness = nearness
         self._points = points
-        self._rest = points
-        if obj.type == "MESH" and len(obj.data.vertices) == len(points):
-            self._rest = read_points(obj.data)  # as it was before anything bent it
+        self._rest = points if skinning.rest is None else skinning.rest
         self._size = float(np.linalg.norm(np.ptp(points, axis=0))) if len(points) else 0.0
         self._places = camera.see(points).corners[:, :2]
         self._lent: tuple[np.ndarray | None, np.ndarray] = (None, np.zeros(0, np.int64))

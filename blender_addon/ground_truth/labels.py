@@ -1,49 +1,29 @@
 """Which limb owns each pixel, from the skinned meshes: the nearest surface wins, and there the limb with
 the most weight.
 
-Fast because nothing is rendered. Vertices are copied from the evaluated mesh as one block, projected by one
-matrix product, drawn by `zbuffer.ZBuffer` with nothing but the triangle's number, and only the pixels that
-are left look up vertices and weights; weights themselves, the one thing that Blender hands out vertex by
-vertex, are read once a clip. A frame is looked at while it is evaluated; frames that show the same surfaces
-are drawn together, and which limbs there are may be decided after that.
+Fast because nothing is rendered. What `looks` has copied of the scene is projected by one matrix product,
+drawn by `zbuffer.ZBuffer` with nothing but the triangle's number, and only the pixels that are left look up
+vertices and weights. Frames that show the same surfaces are drawn together, and which limbs there are may be
+decided after that. Nothing here touches Blender's data, so that a thread may do it while Blender evaluates
+the next frames.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import bpy
 import numpy as np
 
-from ..rig.skin import FLESH_TYPES, read_points, read_triangles
-from ..rig.subjects import Subject
+from ..rig.limbs import LimbChoice
 from ..shared.messages import NO_FLOW
-from ..steps import at_once
-from ..view.projection import Projector
 from .flow import FirstView, quantise
-from .light import Lighting, LightMeter, LightReader
-from .surfaces import (
-    Detail,
-    Shape,
-    Skinning,
-    Surface,
-    evaluated_mesh,
-    instanced,
-    is_instancer,
-    is_still,
-    rendered_objects,
-)
-from .triangles import Camera, area, draw_triangles, mixtures, see, stack_triangles, towards
-from .visibility import is_shown
+from .light import LightMeter
+from .looks import SAMPLES, Chosen, Look
+from .skinning import Skinning
+from .triangles import Seen, area, draw_triangles, mixtures, see, stack_triangles, towards
 from .zbuffer import ZBuffer
 
-SAMPLES = 2
-"""Samples along each side of a part map's cell; the cell has the label that most of them have."""
-CLOSER = 1.5
-"""A subject that is seen so many times as large as before is looked at in more detail."""
-MAX_OCCLUDING = 200_000
-"""Triangles in front of the subjects that are looked at in a frame, the nearest objects' first."""
 TOGETHER = 60_000
 """Triangles that are drawn together: of several frames, where one has fewer."""
 LOOKED_UP = 8_000
@@ -72,130 +52,47 @@ class Drawn:
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
-    """What is needed of an evaluated frame to draw it on a grid of `shape` (rows, columns), `stride` pixels
-    a cell: the `camera`, the subjects' surfaces, triangles [T, 3] and homogeneous vertices of what may stand
-    in front of them, the `window` of the grid around the subjects, and the `lighting`."""
+class Raster:
+    """One surface as it is drawn in F frames together: `chosen` [F] of them, their `points` [F * n, 3] one
+    frame after the other, how they are `seen`, and the number of its first triangle in the buffer."""
 
-    camera: Camera
-    shape: tuple[int, int]
-    stride: int
-    subjects: list[Chosen]
-    occluders: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
-    window: tuple[int, int, int, int]
-    lighting: Lighting | None
-
-    @property
-    def make(self) -> tuple:
-        """What has to be the same of frames that are drawn together."""
-        subjects = tuple((chosen.surface, chosen.triangles.ctypes.data) for chosen in self.subjects)
-        lighting = self.lighting.make if self.lighting is not None else None
-        return self.shape, self.stride, self.camera.perspective, subjects, lighting
-
-    @property
-    def cost(self) -> int:
-        """How many triangles it has."""
-        return sum(len(one.triangles) for one in self.subjects) + sum(len(t) for t, _, _ in self.occluders)
+    chosen: tuple[Chosen, ...]
+    points: np.ndarray
+    seen: Seen
+    number: int
 
 
 class Labeller:
-    """Draws where the frames of a clip show the subjects' `surfaces`; other meshes of the scene that are in
-    front of them hide them."""
+    """Draws frames that were looked at. When it was shown the first one, it traces the others there."""
 
-    def __init__(self, surfaces: Sequence[Surface], depsgraph: bpy.types.Depsgraph):
-        self._surfaces = surfaces
-        self._skinnings: dict[Surface, Skinning] = {}
-        self._own = {surface.obj for surface in surfaces}
-        others = [obj for obj in rendered_objects(depsgraph) if obj.mode != "EDIT"]
-        solid = [obj for obj in others if obj not in self._own and obj.type in FLESH_TYPES]
-        self._moving = [obj for obj in solid if not is_still(obj)]
-        self._still = [obj for obj in solid if is_still(obj) and is_shown(obj, depsgraph)]
-        self._still_boxes = np.array([_corners_of(obj, depsgraph) for obj in self._still]).reshape(-1, 8, 3)
-        self._still_shapes: dict[bpy.types.Object, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
-        self._instancers = {obj for obj in others if is_instancer(obj)} - self._own
-        self._instancers -= {surface.rig.instancers[0] for surface in surfaces if surface.rig.instancers}
-        self._triangles: dict[bpy.types.Object, tuple[tuple[int, int], np.ndarray]] = {}
-        self._lights = LightReader(depsgraph)
-        self._details: dict[Surface, tuple[tuple[int, int], Detail]] = {}
-        self._first: dict[Surface, FirstView] = {}
-        self._traced = False
+    def __init__(self) -> None:
+        self._first: dict[int, FirstView] = {}
 
-    def read(self, frame: int, evaluated: Callable[[], bpy.types.Depsgraph]) -> Iterator[None]:
-        """Read whose the vertices of the surfaces are, pausing often. `evaluated` gives the scene, at clip
-        frame `frame`, anew after every pause, since others may have touched it. One that is not shown yet is
-        read when it is. Raises `ExportError` when one was changed meanwhile."""
-        for surface in self._surfaces:
-            if is_shown(surface.obj, evaluated()):
-                surface.shape(evaluated())  # some modifiers only run when the mesh is asked for
-                yield
-                self._skinnings[surface] = yield from Skinning.read(surface, frame, evaluated)
-
-    def look(self, frame: int, depsgraph: bpy.types.Depsgraph, projector: Projector, stride: int = 1) -> Look:
-        """Copy what is needed of the scene, evaluated at clip frame `frame` and seen through a one-frame
-        projector, to draw a grid of [height / stride, width / stride] cells (rounded up)."""
-        samples = 1 if stride == 1 else SAMPLES
-        fit = projector.fit
-        height, width = -(-fit.height // stride) * samples, -(-fit.width // stride) * samples
-        camera = Camera.of(projector, samples / stride)
-        subjects = []
-        for surface in self._surfaces:
-            if not is_shown(surface.obj, depsgraph):
-                continue
-            shape = surface.shape(depsgraph)
-            skinning = self._skinnings.get(surface)
-            if skinning is None or skinning.make != shape.make:
-                skinning = self._skinnings[surface] = at_once(
-                    Skinning.read(surface, frame, lambda: depsgraph)
-                )
-            if stride == 1:
-                subjects.append(Chosen(skinning, _placed(shape.points, shape.world), surface.triangles))
-            else:
-                subjects.append(self._coarse(skinning, shape, camera))
-        boxes = [_box(chosen.points) for chosen in subjects if len(chosen.points)]
-        window = camera.window(boxes, width, height) if boxes else (0, 0, 0, 0)
-        farthest = camera.farthest(np.concatenate(boxes)) if boxes else 0.0
-        occluders = self._occluders(depsgraph, camera, window, farthest)
-        lighting = self._lights.read(depsgraph) if stride > 1 else None
-        return Look(camera, (height, width), stride, subjects, occluders, window, lighting)
-
-    def _coarse(self, skinning: Skinning, shape: Shape, camera: Camera) -> Chosen:
-        """As much of a surface as the camera's grid can show."""
-        surface = skinning.surface
-        some = _placed(shape.points[:: max(1, len(shape.points) // 64)], shape.world)
-        scale = camera.scale_at(some.mean(axis=0)) if len(some) else 1.0
-        make, detail = self._details.get(surface, (None, None))
-        if make != skinning.make or scale > CLOSER * detail.scale:
-            detail = Detail.of(_placed(shape.points, shape.world), surface.triangles, scale)
-            self._details[surface] = skinning.make, detail
-        points = _placed(shape.points[detail.vertices], shape.world)
-        return Chosen(skinning, points, detail.triangles, detail.vertices, detail.outward)
+    def draw_first(self, look: Look) -> Iterator[None]:
+        """Draw the clip's first frame at its full size, pausing on the way; the generator's return value is
+        its `Sighting`."""
+        buffer, rasters = yield from _rasterise([look])
+        nearness = buffer.nearness.reshape(look.shape)
+        for chosen in look.subjects:
+            self._first[chosen.surface] = FirstView(look.camera, nearness, chosen.points, chosen.skinning)
+        [drawn] = yield from self._draw([look], buffer, rasters)
+        return drawn.sighting
 
     def draw(self, looks: Sequence[Look]) -> Iterator[None]:
-        """Draw frames of one make, pausing on the way; the generator's return value is a `Drawn` for each.
-        The first frame is drawn first, by itself and at its full size: flow leads there."""
-        yield
-        (height, width), count, stride = looks[0].shape, len(looks), looks[0].stride
-        cameras, size = [look.camera for look in looks], height * width
-        windows = np.array([look.window for look in looks])
-        buffer = ZBuffer(width, height, count)
-        drawn, number = [], 0
-        for chosen in zip(*(look.subjects for look in looks)):
-            first, points = chosen[0], [one.points for one in chosen]
-            seen = see(cameras, points)
-            triangles, layers = stack_triangles([first.triangles] * count, [len(first.points)] * count)
-            numbers = np.tile(np.arange(number, number + len(first.triangles), dtype=np.int32), count)
-            yield from draw_triangles(buffer, seen, triangles, numbers, layers, windows, first.outward)
-            drawn.append((chosen, np.concatenate(points), seen, number))
-            number += len(first.triangles)
-        yield from _draw_occluders(buffer, looks, windows, number)
+        """Draw frames of one make, pausing on the way; the generator's return value is a `Drawn` for
+        each."""
+        return (yield from self._draw(looks, *(yield from _rasterise(looks))))
 
+    def _draw(self, looks: Sequence[Look], buffer: ZBuffer, rasters: list[Raster]) -> Iterator[None]:
+        (height, width), count = looks[0].shape, len(looks)
+        size = height * width
         found = [Drawn(Sighting((height, width), [])) for _ in looks]
         lit = looks[0].lighting is not None
         if lit:
             meter = LightMeter(
                 [look.lighting for look in looks],
-                [chosen[0].triangles for chosen, _, _, _ in drawn],
-                [points.reshape(count, -1, 3) for _, points, _, _ in drawn],
+                [raster.chosen[0].triangles for raster in rasters],
+                [raster.points.reshape(count, -1, 3) for raster in rasters],
             )
             flow = np.full((2, count, height, width), NO_FLOW, np.int16)
             light = np.zeros(count * size, np.uint8)
@@ -203,10 +100,10 @@ class Labeller:
                 Drawn(one.sighting, flow[:, k], light[k * size :][:size].reshape(height, width))
                 for k, one in enumerate(found)
             ]
-            places = np.stack([camera.place for camera in cameras])
+            places = np.stack([look.camera.place for look in looks])
             yield
-        for chosen, points, seen, first in drawn:
-            surface = chosen[0]
+        for raster in rasters:
+            surface, first = raster.chosen[0], raster.number
             inside = np.flatnonzero(
                 (buffer.triangle >= first) & (buffer.triangle < first + len(surface.triangles))
             )
@@ -214,31 +111,25 @@ class Labeller:
                 layers, pixels = np.divmod(cells, size)
                 local = surface.triangles[buffer.triangle[cells] - first]
                 vertices = local + (layers * len(surface.points))[:, None]
-                mixed = mixtures(seen.homogeneous, vertices, pixels, width)
+                mixed = mixtures(raster.seen.homogeneous, vertices, pixels, width)
                 kept = local if surface.vertices is None else surface.vertices[local]
                 begins = np.searchsorted(layers, np.arange(count + 1))
                 for layer in np.flatnonzero(np.diff(begins)).tolist():
                     part = slice(begins[layer], begins[layer + 1])
                     one = (
-                        chosen[layer].skinning,
+                        raster.chosen[layer].skinning,
                         pixels[part].astype(np.int32),
                         kept[part].astype(np.int32),
                         mixed[part].astype(np.float32),
                     )
                     found[layer].sighting.surfaces.append(one)
                 if lit:
-                    corners = seen.corners[:, :2][vertices]
-                    traced = self._trace(surface, corners, local, mixed, pixels, width, stride)
+                    corners = raster.seen.corners[:, :2][vertices]
+                    traced = self._trace(surface, corners, local, mixed, pixels, width, looks[0].stride)
                     flow.reshape(2, -1)[:, cells] = traced
-                    facing = _facing(points[vertices], mixed, places[layers])
+                    facing = _facing(raster.points[vertices], mixed, places[layers])
                     light[cells] = meter.measure(*facing, layers)
                 yield
-        if stride == 1 and not self._traced:
-            nearness = buffer.nearness.reshape(height, width)
-            for chosen in looks[0].subjects:
-                skinning = chosen.skinning
-                self._first[skinning.surface] = FirstView(cameras[0], nearness, chosen.points, skinning)
-            self._traced = True
         return found
 
     def _trace(self, chosen: Chosen, corners, vertices, mixed, pixels, width: int, stride: int) -> np.ndarray:
@@ -251,80 +142,6 @@ class Labeller:
         side = stride / SAMPLES
         here = np.column_stack([(pixels % width + 0.5) * side, (pixels // width + 0.5) * side])
         return quantise(there - here).T
-
-    def _occluders(
-        self, depsgraph, camera: Camera, window, farthest: float
-    ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Triangles [T, 3], points [V, 3] and world matrix of what may stand in front of the subjects, whose
-        depth is `farthest` at most."""
-        if window[2] <= window[0] or window[3] <= window[1]:
-            return []
-        moving = [obj for obj in self._moving if is_shown(obj, depsgraph)]
-        shown = self._still + moving
-        corners = np.array([_corners_of(obj, depsgraph) for obj in moving]).reshape(-1, 8, 3)
-        corners = np.concatenate([self._still_boxes, corners])
-        nearest = camera.nearest_over(corners, window)
-        nearest[nearest > farthest] = np.inf
-        found, room = [], MAX_OCCLUDING
-        for index in np.argsort(nearest)[: np.isfinite(nearest).sum()].tolist():
-            shape = self._occluder(shown[index], depsgraph, room)
-            if shape is not None:
-                room -= len(shape[0])
-                found.append(shape)
-        if self._instancers:
-            for points, triangles in instanced(depsgraph, self._instancers).values():
-                if 0 < len(triangles) <= room and np.isfinite(
-                    camera.nearest_over(_box(points)[None], window)
-                ):
-                    room -= len(triangles)
-                    found.append((triangles, points, np.eye(4)))
-        return found
-
-    def _occluder(
-        self, obj: bpy.types.Object, depsgraph: bpy.types.Depsgraph, room: int
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-        """Triangles, points and world matrix of an object, None where it has more triangles than there is
-        room for. What nothing moves or bends is read once."""
-        if obj in self._still_shapes:
-            shape = self._still_shapes[obj]
-            return shape if len(shape[0]) <= room else None
-        with evaluated_mesh(obj, depsgraph) as mesh:
-            if len(mesh.polygons) > room:
-                return None
-            make = (len(mesh.vertices), len(mesh.polygons))
-            before, triangles = self._triangles.get(obj, (None, None))
-            if make != before:
-                triangles = read_triangles(mesh)
-                self._triangles[obj] = make, triangles
-            world = np.array(obj.evaluated_get(depsgraph).matrix_world, np.float64)
-            shape = triangles, read_points(mesh), world
-        if obj in self._still:
-            self._still_shapes[obj] = shape
-        return shape
-
-
-def _corners_of(obj: bpy.types.Object, depsgraph: bpy.types.Depsgraph) -> np.ndarray:
-    """[8, 3] the box around an object in world space."""
-    evaluated = obj.evaluated_get(depsgraph)
-    world = np.array(evaluated.matrix_world, np.float64)
-    return np.array(evaluated.bound_box, np.float64) @ world[:3, :3].T + world[:3, 3]
-
-
-@dataclass(frozen=True, eq=False)
-class Chosen:
-    """What is drawn of a surface, whose `skinning` it is: `points` [n, 3] in world space and `triangles`
-    [T, 3] of them; `vertices` [n] are these points' numbers among all of the surface's, None when they are
-    all."""
-
-    skinning: Skinning
-    points: np.ndarray
-    triangles: np.ndarray
-    vertices: np.ndarray | None = None
-    outward: bool = False
-
-    @property
-    def surface(self) -> Surface:
-        return self.skinning.surface
 
 
 class Batch:
@@ -349,13 +166,13 @@ class Resolver:
     """Tells the labels of what was sighted, once the limbs are chosen: limb index + 1 for each pixel, 0 for
     what belongs to no limb.
 
-    `first_limb` has for each subject the index of its first limb; `joints` [F, K, 3] and `counts` [L] are
-    the strokes of all limbs in world space over the clip. Vertices that no bone has a weight for go to the
-    nearest limb of the frame in which they were read.
+    `choices` has for each subject its limbs, and the index of the first among all; `joints` [F, K, 3] and
+    `counts` [L] are the strokes of all limbs in world space over the clip. Vertices that no bone has a weight
+    for go to the nearest limb of the frame in which they were read.
     """
 
-    def __init__(self, first_limb: dict[Subject, int], joints: np.ndarray, counts: np.ndarray):
-        self._subjects = {(s.armature, s.instancers): (s, first) for s, first in first_limb.items()}
+    def __init__(self, choices: Sequence[tuple[LimbChoice, int]], joints: np.ndarray, counts: np.ndarray):
+        self._choices = choices
         self._joints, self._ends = joints, np.cumsum(counts)[:-1]
         self._known: dict[Skinning, tuple[np.ndarray, np.ndarray]] = {}
 
@@ -378,38 +195,38 @@ class Resolver:
 
     def _look_up(self, labels: np.ndarray, skinning: Skinning, pieces) -> Iterator[None]:
         if skinning not in self._known:
-            subject, first = self._subjects[skinning.surface.rig.armature, skinning.surface.rig.instancers]
             strokes = np.split(self._joints[skinning.frame], self._ends)
-            self._known[skinning] = yield from skinning.label(subject.choice, first, strokes)
+            self._known[skinning] = yield from skinning.label(*self._choices[skinning.subject], strokes)
         pixels, vertices, shares = (np.concatenate(arrays) for arrays in zip(*pieces))
         labels[pixels] = _label(*self._known[skinning], vertices, shares)
         yield
 
 
-def _draw_occluders(buffer: ZBuffer, looks: Sequence[Look], windows: np.ndarray, number: int):
-    """Draw what may stand in front, under one number."""
-    pieces = [(layer, *one) for layer, look in enumerate(looks) for one in look.occluders]
-    if not pieces:
-        return
-    layers, triangles, points, worlds = zip(*pieces)
-    seen = see([looks[layer].camera for layer in layers], points, worlds)
-    stacked, piece = stack_triangles(triangles, [len(some) for some in points])
-    numbers = np.full(len(stacked), number, np.int32)
-    yield from draw_triangles(buffer, seen, stacked, numbers, np.array(layers)[piece], windows)
-
-
-def _placed(points: np.ndarray, world: np.ndarray) -> np.ndarray:
-    """[V, 3] float32 where a matrix takes points [V, 3]."""
-    world = world.astype(np.float32)
-    return points @ world[:3, :3].T + world[:3, 3]
-
-
-_CORNERS = np.array([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)])
-
-
-def _box(points: np.ndarray) -> np.ndarray:
-    """[8, 3] corners of the box around points [V, 3]."""
-    return np.stack([points.min(axis=0), points.max(axis=0)])[_CORNERS, (0, 1, 2)]
+def _rasterise(looks: Sequence[Look]) -> Iterator[None]:
+    """Draw the triangles of frames of one make, pausing on the way; the generator's return value is the
+    buffer, and a `Raster` for each of the subjects' surfaces."""
+    yield
+    (height, width), count = looks[0].shape, len(looks)
+    cameras, windows = [look.camera for look in looks], np.array([look.window for look in looks])
+    buffer = ZBuffer(width, height, count)
+    rasters, number = [], 0
+    for chosen in zip(*(look.subjects for look in looks)):
+        first, points = chosen[0], [one.points for one in chosen]
+        seen = see(cameras, points)
+        triangles, layers = stack_triangles([first.triangles] * count, [len(first.points)] * count)
+        numbers = np.tile(np.arange(number, number + len(first.triangles), dtype=np.int32), count)
+        yield from draw_triangles(buffer, seen, triangles, numbers, layers, windows, first.outward)
+        rasters.append(Raster(chosen, np.concatenate(points), seen, number))
+        number += len(first.triangles)
+    occluders = [(layer, one) for layer, look in enumerate(looks) for one in look.occluders]
+    if occluders:  # all under one number
+        layers, shapes = zip(*occluders)
+        points, worlds = [shape.points for shape in shapes], [shape.world for shape in shapes]
+        seen = see([cameras[layer] for layer in layers], points, worlds)
+        triangles, piece = stack_triangles([shape.triangles for shape in shapes], list(map(len, points)))
+        numbers = np.full(len(triangles), number, np.int32)
+        yield from draw_triangles(buffer, seen, triangles, numbers, np.array(layers)[piece], windows)
+    return buffer, rasters
 
 
 def _facing(corners: np.ndarray, shares: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -435,9 +252,12 @@ def _label(labels: np.ndarray, weights: np.ndarray, vertices: np.ndarray, shares
     vertices = vertices[mixed]
     label = labels[vertices].reshape(len(mixed), -1)
     weight = (weights[vertices] * np.clip(shares[mixed], 0, 1)[:, :, None]).reshape(len(mixed), -1)
-    together = ((label[:, :, None] == label[:, None, :]) * weight[:, None, :]).sum(axis=2)
-    together[label == 0] = 0
-    found[mixed] = label[np.arange(len(mixed)), together.argmax(axis=1)]
+    candidates, weight = np.ascontiguousarray(label.T), np.ascontiguousarray(weight.T)
+    together = np.zeros_like(weight)
+    for one, much in zip(candidates, weight):
+        together += np.where(candidates == one, much, 0)
+    together[candidates == 0] = 0
+    found[mixed] = label[np.arange(len(mixed)), together.argmax(axis=0)]
     return found
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..shared.messages import LIGHT_STEPS
 from .surfaces import is_still, rendered_lights
-from .triangles import Camera, draw_triangles, see, stack_triangles, towards
+from .triangles import Camera, bounds, draw_triangles, see, stack_triangles, towards
 from .visibility import is_enabled
 from .zbuffer import ZBuffer
 
@@ -158,8 +158,8 @@ class LightMeter:
         casting = [k for k, light in enumerate(self._lights) if light.casts]
         if not subjects or not casting:
             return
-        low = np.min([p.min(axis=1) for _, p in subjects], axis=0)
-        high = np.max([p.max(axis=1) for _, p in subjects], axis=0)
+        lows, highs = zip(*(bounds(p) for _, p in subjects))
+        low, high = np.min(lows, axis=0), np.max(highs, axis=0)
         middle = (low + high) / 2
         bright = np.array([self._lights[k].received(middle) for k in casting])
         self._shades = np.array(casting)[bright.argmax(axis=0)]

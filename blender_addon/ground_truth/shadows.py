@@ -16,8 +16,8 @@ import numpy as np
 
 from ..view.projection import Projector
 from ..view.rays import cast_ray
-from .labels import Look
 from .light import Light
+from .looks import Look
 from .triangles import Camera, Seen, draw_triangles, see, stack_triangles
 from .zbuffer import ZBuffer
 
@@ -77,14 +77,15 @@ class ShadowDrawer:
         shape = -(-fit.height // stride), -(-fit.width // stride)
         lights = look.lighting.lights
         planes: list[np.ndarray | None] = [None] * len(lights)
-        points = [chosen.points for chosen in look.subjects if len(chosen.points)]
-        if points:
-            everything = np.concatenate(points)
-            middle = (everything.min(axis=0) + everything.max(axis=0)) / 2
+        subjects = [chosen for chosen in look.subjects if len(chosen.points)]
+        if subjects:
+            lows, highs = zip(*(chosen.bounds for chosen in subjects))
+            middle = (np.min(lows, axis=0) + np.max(highs, axis=0)) / 2
             for number in _that_matter(lights, middle):
                 asked, plane = self._grounds.get(number, (-1, None))
                 if asked < 0 or self._count - asked >= self._interval:
-                    plane = self._find_ground(depsgraph, lights[number], everything)
+                    points = np.concatenate([chosen.points for chosen in subjects])
+                    plane = self._find_ground(depsgraph, lights[number], points)
                     self._grounds[number] = self._count, plane
                 planes[number] = plane
         self._count += 1

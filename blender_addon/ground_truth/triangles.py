@@ -228,3 +228,11 @@ def towards(places: np.ndarray, points: np.ndarray) -> np.ndarray:
     """[V, 3] unit vectors from points to homogeneous places [4] or [V, 4]."""
     out = places[..., :3] - places[..., 3:] * points
     return out / np.maximum(np.linalg.norm(out, axis=-1, keepdims=True), 1e-12)
+
+
+def bounds(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The least and the greatest coordinates [..., 3] of points [..., V, 3], of which there are some."""
+    across = np.ascontiguousarray(
+        np.moveaxis(points, -1, 0)
+    )  # numpy takes 25 times as long over rows of three
+    return np.moveaxis(across.min(axis=-1), 0, -1), np.moveaxis(across.max(axis=-1), 0, -1)

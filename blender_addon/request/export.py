@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,8 +14,9 @@ import numpy as np
 
 from ..errors import ExportError
 from ..ground_truth.backdrop import CELL, find_extent, label_backdrop
-from ..ground_truth.first_frame import Alignment, fit_picture
-from ..ground_truth.labels import Batch, Drawn, Labeller, Resolver, Sighting, most_frequent
+from ..ground_truth.first_frame import Alignment, fit_picture, read_picture
+from ..ground_truth.labels import Batch, Labeller, Resolver, Sighting, most_frequent
+from ..ground_truth.looks import FrameReader, Look
 from ..ground_truth.png import encode_png
 from ..ground_truth.scene_render import render_frame
 from ..ground_truth.shadows import ShadowDrawer, ShadowLook
@@ -141,10 +143,11 @@ class Witness(Protocol):
     """Looks at an export while it runs, for what else is to be drawn of each frame."""
 
     def frame(
-        self, index: int, evaluated: bpy.types.Depsgraph, projector: Projector, labeller: Labeller | None
+        self, index: int, evaluated: bpy.types.Depsgraph, projector: Projector, reader: FrameReader | None
     ) -> Iterator[None]:
-        """A frame is evaluated and seen through a one-frame projector. What is needed of the scene is copied
-        at once; the generator goes on from there, pausing on the way."""
+        """A frame is evaluated and seen through a one-frame projector; `reader` is None where the subjects
+        have no surface. What is needed of the scene is copied at once; the generator goes on from there,
+        pausing on the way."""
 
     def finish(self, recorded: Recorded) -> Iterator[None]:
         """Every frame was seen and the limbs are chosen; works pausing on the way."""
@@ -229,6 +232,7 @@ class _Export:
         self._findings: list[Finding] = []
         self._background = Background()
         self._own: set[bpy.types.Object] = set()
+        self._frame: float | None = None
         self.untouched = False
         """Whether nobody else can have touched the scene since it was evaluated."""
         self._step = ExportStep(0.01, say("Looking at the rigs"))
@@ -252,46 +256,40 @@ class _Export:
 
         joints, projector = self.joints(self.subjects), self._projector
         self._counts = np.concatenate([subject.choice.counts for subject in self.subjects])
+        drawing = None
+        if self._first is not None:
+            self._resolver = Resolver(self._choices, joints, self._counts)
+            work = _finish(self._resolver, self._first, self._batches)
+            drawing = yield from self._show(self._background.add(work))
         strokes = projector.strokes(joints, self._counts, self.limbs, parts)
         pose = yield from self._show(strokes, 0.87, say("Drawing the limbs"))
-        labels = part_maps = None
-        if self._first is not None:
-            self._resolver = Resolver(self._first_limb, joints, self._counts)
-            labels = yield from self._show(self.label([self._first]), 0.88, say("Labelling the first frame"))
-            labels = labels[0]
-            sightings = [drawn.sighting for drawn in self._drawn]
-            fine = yield from self._show(self.label(sightings), 0.89, say("Labelling the parts"))
-            part_maps = most_frequent(fine)
-            yield self._step
+        motion = yield from self._show(self._camera_motion(projector), 0.88, say("Following the camera"))
+        maps = _Maps()
+        if drawing is not None:
+            maps = yield from self._show(await_result(drawing), 0.9, say("Labelling the parts"))
         looked_at = Reviewed(
             self.subjects,
             pose,
             projector,
             joints,
             self._cameras,
-            part_maps,
+            maps.part_maps,
             options.times,
         )
         self._findings.extend(review(looked_at))
+        self._findings.extend(self._turning(projector))
         pose = pose.without(unseen_of(self.subjects, self._counts, projector, joints))
-        motion = yield from self._show(self._camera_motion(projector), 0.92, say("Following the camera"))
         backdrop = None
-        if labels is not None:
-            work = self._backdrop(projector, motion, labels)
+        if maps.first_labels is not None:
+            work = self._backdrop(projector, motion, maps.first_labels)
             backdrop = yield from self._show(work, 0.95, say("Looking behind the subject"))
         if self._witness is not None:
             yield from self._show(self._witness.finish(self))
         first_frame = yield from self._show(await_result(self._packed), 0.98, say("Packing the first frame"))
-        shadows = np.concatenate(self._shadows) if self._shadows else None
         return ExportedClip(
             pose=pose,
             first_frame=first_frame,
-            subject_mask=(labels > 0).astype(np.uint8) if labels is not None else None,
-            first_labels=labels,
-            part_maps=part_maps,
-            shadow_maps=shadows if shadows is not None and shadows.any() else None,
-            surface_flow=np.stack([drawn.flow for drawn in self._drawn]) if self._drawn else None,
-            light_maps=np.stack([drawn.light for drawn in self._drawn]) if self._drawn else None,
+            **vars(maps),
             backdrop=backdrop,
             camera_motion=motion,
             pose_frames=options.pose_frames,
@@ -309,37 +307,33 @@ class _Export:
         options = self._options
         self._fit = fit(*options.view.frame_size(self._scene), options.width, options.height)
         self._lenses, self._cameras, self._posed = [], [], []
-        self._drawn: list[Drawn] = []
-        self._shadows: list[np.ndarray] = []
-        self._first, batch, shades, labeller, drawn = None, Batch(), [], None, []
+        self._first: Future | None = None
+        self._batches: list[Future] = []
+        batch, shades, reader = Batch(), [], None
         for index in range(options.num_frames):
             depsgraph = self._go_to(index)
             self._keep(depsgraph)
             projector = Projector(self._lenses[-1:], self._fit)
             if index == 0:
-                labeller = yield from self._begin(projector)
-            if labeller is not None:
+                reader = yield from self._begin(projector)
+            if reader is not None:
                 depsgraph = self._evaluated()
-                look = labeller.look(index, depsgraph, projector, options.part_map_stride)
+                look = reader.look(index, depsgraph, projector, options.part_map_stride)
                 shade = self._shadow.look(depsgraph, projector, look, SHADOW_STRIDE)
                 if not batch.takes(look):
-                    drawn.append((yield from self._show(self._draw(labeller, batch, shades))))
+                    yield from self._draw(batch, shades)
                     batch, shades = Batch(), []
                 batch.add(look)
                 shades.append(shade)
             if self._witness is not None:
-                yield from self._show(self._witness.frame(index, self._evaluated(), projector, labeller))
+                yield from self._show(self._witness.frame(index, self._evaluated(), projector, reader))
             self._step = ExportStep(
                 0.2 + 0.65 * index / options.num_frames,
                 say("Frame {index} of {total}", index=index + 1, total=options.num_frames),
             )
             yield self._step
-        if labeller is not None:
-            drawn.append((yield from self._show(self._draw(labeller, batch, shades))))
-        for future in drawn:
-            frames, shadows = yield from self._show(await_result(future), 0.85, say("Drawing the parts"))
-            self._drawn += frames
-            self._shadows.append(shadows)
+        if reader is not None:
+            yield from self._draw(batch, shades)
 
     def _keep(self, depsgraph: bpy.types.Depsgraph) -> None:
         options = self._options
@@ -348,26 +342,21 @@ class _Export:
         self._posed.append([reader.read(depsgraph) for reader in self._readers])
 
     def _begin(self, projector: Projector) -> Iterator[ExportStep]:
-        """The first frame: its picture, and where it shows the subjects. Returns what draws the others, None
+        """The first frame: its picture, and where it shows the subjects. Returns what copies the others, None
         when the subjects have no surface."""
-        picture = yield from self._show(self._first_picture(), 0.05, say("Making the first frame"))
-        self._packed = yield from self._show(self._background.add(encode_png(picture)))
-        labeller = yield from self._show(self._labeller(), 0.1, say("Reading the skin"))
-        if labeller is not None:
+        packing = yield from self._show(self._first_picture(), 0.05, say("Making the first frame"))
+        self._packed = yield from self._show(self._background.add(packing))
+        reader = yield from self._show(self._reader(), 0.1, say("Reading the skin"))
+        if reader is not None:
+            self._labeller = Labeller()
             self._shadow = ShadowDrawer(self._scene, self._is_passed, self._options.num_frames)
-            looks = [labeller.look(0, self._evaluated(), projector)]
-            [drawn] = yield from self._show(labeller.draw(looks), 0.15, say("Looking at the first frame"))
-            self._first = drawn.sighting
-        return labeller
+            work = self._labeller.draw_first(reader.look(0, self._evaluated(), projector))
+            self._first = yield from self._show(self._background.add(work))
+        return reader
 
-    def _draw(self, labeller: Labeller, batch: Batch, shades: list[ShadowLook]) -> Iterator[None]:
-        """Have frames drawn; returns a future of these and of their shadows."""
-
-        def work() -> Iterator[None]:
-            frames = yield from labeller.draw(batch.looks)
-            return frames, (yield from self._shadow.draw(batch.looks, shades))
-
-        return self._background.add(work())
+    def _draw(self, batch: Batch, shades: list[ShadowLook]) -> Iterator[ExportStep]:
+        work = _draw(self._labeller, batch.looks, shades)
+        self._batches.append((yield from self._show(self._background.add(work))))
 
     def close(self) -> None:
         self._background.close()
@@ -441,7 +430,8 @@ class _Export:
         """Limbs and parts of all subjects, one after the other."""
         limbs, parts = limb_tables(self.subjects)
         counts = [len(subject.choice.limbs) for subject in self.subjects]
-        self._first_limb = dict(zip(self.subjects, np.cumsum([0, *counts]).tolist()))
+        firsts = np.cumsum([0, *counts]).tolist()
+        self._choices = [(subject.choice, first) for subject, first in zip(self.subjects, firsts)]
         if len(limbs) > MAX_LIMBS:
             raise ExportError(
                 say(
@@ -454,10 +444,11 @@ class _Export:
         return limbs, parts
 
     def _go_to(self, index: int) -> bpy.types.Depsgraph:
-        self._frame = self._options.times.at(index)
-        go_to(self._scene, self._frame)
-        self._moment = self._now()
-        self.untouched = False
+        frame = self._options.times.at(index)
+        if frame != self._frame:
+            self._frame = frame
+            go_to(self._scene, frame)
+            self._moment, self.untouched = self._now(), True
         return self._evaluated()
 
     def _evaluated(self) -> bpy.types.Depsgraph:
@@ -483,17 +474,17 @@ class _Export:
         return (yield from under_step(self._step, work))
 
     def _first_picture(self) -> Iterator[None]:
+        """The generator's return value packs the picture's file."""
         options = self._options
-        if options.first_frame:
-            return (
-                yield from fit_picture(options.first_frame, options.width, options.height, options.alignment)
-            )
         yield
+        if options.first_frame:
+            picture = read_picture(options.first_frame)
+            return _pack(fit_picture(picture, options.width, options.height, options.alignment))
         picture = render_frame(self._scene, options.view, self._fit, self._frame)
         self.untouched = False
-        return picture
+        return encode_png(picture)
 
-    def _labeller(self) -> Iterator[None]:
+    def _reader(self) -> Iterator[None]:
         surfaces = find_surfaces(self._rigs, self._evaluated())
         yield
         if not surfaces:
@@ -502,9 +493,9 @@ class _Export:
             )
             return None
         self._own = {surface.obj for surface in surfaces}
-        labeller = Labeller(surfaces, self._evaluated())
-        yield from labeller.read(0, self._evaluated)
-        return labeller
+        reader = FrameReader(surfaces, self._evaluated())
+        yield from reader.read(0, self._evaluated)
+        return reader
 
     def _is_passed(self, obj: bpy.types.Object) -> bool:
         """Whether rays that look for the background pass through an evaluated object."""
@@ -530,16 +521,60 @@ class _Export:
         yield
         path = yield from camera_motion(self._scene, self._evaluated, projector, self._is_passed)
         followed = faces_start(projector)
+        return path[np.maximum.accumulate(np.where(followed, np.arange(len(path)), 0))]
+
+    def _turning(self, projector: Projector) -> Iterator[Finding]:
+        """Says where the camera turns away from what the first frame shows, unless it cuts."""
         cut = any(finding.operator == "poseanything.use_range" for finding in self._findings)
-        if not followed.all() and not cut:
-            lost = self._options.times.at(int(np.argmin(followed)))
-            self._findings.append(
-                Finding(
-                    say(
-                        "The camera turns away from what the first frame shows: from frame {frame:g} on "
-                        "the background stands still until it is in view again.",
-                        frame=lost,
-                    )
+        followed = faces_start(projector)
+        if moves(projector) and not followed.all() and not cut:
+            yield Finding(
+                say(
+                    "The camera turns away from what the first frame shows: from frame {frame:g} on "
+                    "the background stands still until it is in view again.",
+                    frame=self._options.times.at(int(np.argmin(followed))),
                 )
             )
-        return path[np.maximum.accumulate(np.where(followed, np.arange(len(path)), 0))]
+
+
+# In the background, where nothing of Blender's may be touched
+
+
+@dataclass(frozen=True, eq=False)
+class _Maps:
+    """What is drawn of the subjects' surfaces, as `ExportedClip` has it."""
+
+    subject_mask: np.ndarray | None = None
+    first_labels: np.ndarray | None = None
+    part_maps: np.ndarray | None = None
+    shadow_maps: np.ndarray | None = None
+    surface_flow: np.ndarray | None = None
+    light_maps: np.ndarray | None = None
+
+
+def _pack(fitting: Iterator[None]) -> Iterator[None]:
+    """The file of a picture that is fitted first."""
+    return (yield from encode_png((yield from fitting)))
+
+
+def _draw(labeller: Labeller, looks: Sequence[Look], shades: Sequence[ShadowLook]) -> Iterator[None]:
+    """Frames, as `Labeller.draw` has them, and their shadow maps."""
+    frames = yield from labeller.draw(looks)
+    return frames, (yield from ShadowDrawer.draw(looks, shades))
+
+
+def _finish(resolver: Resolver, first: Future, batches: Sequence[Future]) -> Iterator[None]:
+    """The maps of what was drawn, once the limbs are chosen."""
+    [labels] = yield from resolver.label([first.result()])
+    batches = [batch.result() for batch in batches]
+    frames = [frame for drawn, _ in batches for frame in drawn]
+    parts = yield from resolver.label([frame.sighting for frame in frames])
+    shadows = np.concatenate([drawn for _, drawn in batches])
+    return _Maps(
+        subject_mask=(labels > 0).astype(np.uint8),
+        first_labels=labels,
+        part_maps=most_frequent(parts),
+        shadow_maps=shadows if shadows.any() else None,
+        surface_flow=np.stack([frame.flow for frame in frames]),
+        light_maps=np.stack([frame.light for frame in frames]),
+    )

@@ -9,7 +9,7 @@ import bpy
 import numpy as np
 
 from ..errors import ExportError
-from ..ground_truth.first_frame import Alignment, fit_picture
+from ..ground_truth.first_frame import Alignment, fit_picture, read_picture
 from ..ground_truth.png import encode_png
 from ..shared.messages import FoundPoses
 from ..shared.pose import PoseSequence
@@ -188,7 +188,7 @@ def export_video(
     yield ExportStep(0.3, say("Fitting the first frame"))
     picture = yield from under_step(
         ExportStep(0.4, say("Fitting the first frame")),
-        fit_picture(options.first_frame, width, height, options.alignment),
+        fit_picture(read_picture(options.first_frame), width, height, options.alignment),
     )
     first = yield from under_step(ExportStep(0.8, say("Packing the first frame")), encode_png(picture))
     mask = picture_mask(scene, settings, width, height)

@@ -12,8 +12,9 @@ from tests.addon.rigs import LEGGED, add_camera, export, flesh, make_armature, r
 from tests.addon.servers import module
 
 
-def fitted(path, width, height):
-    return run(module("ground_truth.first_frame").fit_picture(str(path), width, height))[0]
+def fitted(path, *given):
+    first_frame = module("ground_truth.first_frame")
+    return run(first_frame.fit_picture(first_frame.read_picture(str(path)), *given))[0]
 
 
 pictures = st.tuples(
@@ -81,7 +82,7 @@ def test_an_aligned_picture_lies_where_its_box_says(clean_scene, tmp_path):
     alignment = first_frame.Alignment(scale=2.0, x=0.25, y=-0.25)
     left, top, width, height = alignment.box(module("view").fit(60, 40, 60, 40))
     assert (left, top, width, height) == (-15, -10, 120, 80)
-    seen = run(first_frame.fit_picture(path, 60, 40, alignment))[0][..., 0] > 100
+    seen = fitted(path, 60, 40, alignment)[..., 0] > 100
     rows, columns = np.nonzero(seen)
     assert (rows.min(), rows.max() + 1) == (10, 30) and columns.min() == 45, "it goes on beyond the edge"
     assert not (seen == (fitted(path, 60, 40)[..., 0] > 100)).all()

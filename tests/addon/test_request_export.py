@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import types
 
 import bpy
 import numpy as np
@@ -21,6 +22,8 @@ from tests.addon.rigs import (
     run,
 )
 from tests.addon.servers import module
+
+BLENDERS = (bpy.types.bpy_struct, bpy.types.bpy_prop_collection, bpy.types.bpy_prop_array)
 
 
 @pytest.fixture
@@ -152,6 +155,41 @@ def test_nothing_of_blenders_is_let_go_of_in_another_thread(rig):
     finally:
         export_.PAUSE = pause
     assert seen == {True, False} and gc.isenabled()
+
+
+def everything_in(root):
+    """All that is reached from an object, but what belongs to its program: modules, classes and functions."""
+    waiting, seen = [root], {}
+    while waiting:
+        one = waiting.pop()
+        if id(one) not in seen:
+            seen[id(one)] = one
+            inner = gc.get_referents(one)
+            if isinstance(one, types.FunctionType):
+                inner = [*(one.__closure__ or ()), one.__defaults__]
+            elif isinstance(one, (types.ModuleType, type)):
+                inner = ()
+            waiting.extend(inner)
+    return seen.values()
+
+
+def test_what_the_thread_works_on_holds_nothing_of_blenders(rig, monkeypatch):
+    """Its memory may go away, and what was evaluated changes, while the thread works."""
+    bpy.ops.mesh.primitive_cube_add(size=1, location=(0.5, 0, 0.5))
+    bpy.context.object.parent = rig
+    bpy.ops.mesh.primitive_cube_add(size=0.3, location=(3, 0, 0.5))
+    bpy.ops.object.light_add(type="SUN")
+    background = module("request.background").Background
+    add, held, pieces = background.add, set(), []
+
+    def watched(self, work):
+        pieces.append(work.__qualname__)
+        held.update(repr(one) for one in everything_in(work) if isinstance(one, BLENDERS))
+        return add(self, work)
+
+    monkeypatch.setattr(background, "add", watched)
+    export([rig])
+    assert pieces == ["_pack", "Labeller.draw_first", "_draw", "_finish"] and not held
 
 
 @pytest.mark.parametrize("after", [1, 5])

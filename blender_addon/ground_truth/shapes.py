@@ -1,0 +1,126 @@
+"""What objects look like in the frame that is evaluated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import bpy
+import numpy as np
+
+from ..rig.skin import FLESH_TYPES, read_points, read_triangles
+from .visibility import meets_camera
+
+MAX_INSTANCES = 2000
+"""Instances looked at in a frame."""
+
+
+@dataclass(frozen=True, eq=False)
+class Shape:
+    """What an object, or all that it instances, is in one frame: `points` [V, 3], which the matrix `world`
+    [4, 4] takes to world space, `triangles` [T, 3] of them, and how many vertices and faces it is made of
+    (`make`)."""
+
+    points: np.ndarray
+    triangles: np.ndarray
+    world: np.ndarray
+    make: tuple[int, int]
+
+
+NOTHING = Shape(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.int32), np.eye(4), (0, 0))
+
+
+class ShapeReader:
+    """Reads shapes. Triangles are read anew where an object's make has changed; else their array is the one
+    that was read before."""
+
+    def __init__(self) -> None:
+        self._triangles: dict[tuple[bpy.types.Object, bool], tuple[tuple[int, int], np.ndarray]] = {}
+
+    def read(
+        self, obj: bpy.types.Object, depsgraph: bpy.types.Depsgraph, most: float = math.inf
+    ) -> Shape | None:
+        """What an object is by itself, None where it has more than `most` faces."""
+        world = np.array(obj.evaluated_get(depsgraph).matrix_world, np.float64)
+        with evaluated_mesh(obj, depsgraph) as mesh:
+            if mesh is None:
+                return NOTHING
+            if len(mesh.polygons) > most:
+                return None
+            make, key = (len(mesh.vertices), len(mesh.polygons)), (obj, False)
+            before, triangles = self._triangles.get(key, (None, None))
+            if make != before:
+                triangles = read_triangles(mesh)
+                self._triangles[key] = make, triangles
+            return Shape(read_points(mesh), triangles, world, make)
+
+    def read_instances(
+        self, depsgraph: bpy.types.Depsgraph, instancers: set[bpy.types.Object] | None = None
+    ) -> dict[bpy.types.Object, Shape]:
+        """What instancers, or all, instance in world space, however deep: for each all its instances
+        together."""
+        found = {}
+        for obj, (points, triangles) in _instanced(depsgraph, instancers).items():
+            make, key = (len(points), len(triangles)), (obj, True)
+            before, known = self._triangles.get(key, (None, None))
+            if make != before:
+                self._triangles[key] = make, triangles
+                known = triangles
+            found[obj] = Shape(points, known, np.eye(4), make)
+        return found
+
+
+@contextmanager
+def evaluated_mesh(obj: bpy.types.Object, depsgraph: bpy.types.Depsgraph) -> Iterator[bpy.types.Mesh | None]:
+    """The surface of an object in the frame that is evaluated, as a mesh, also of curves, texts and
+    metaballs."""
+    evaluated = obj.evaluated_get(depsgraph)
+    if evaluated.type == "MESH":
+        yield evaluated.data
+        return
+    mesh = evaluated.to_mesh()
+    try:
+        yield mesh
+    finally:
+        evaluated.to_mesh_clear()
+
+
+def _instanced(
+    depsgraph: bpy.types.Depsgraph, instancers: set[bpy.types.Object] | None
+) -> dict[bpy.types.Object, tuple[np.ndarray, np.ndarray]]:
+    """What objects instance in the frame that is evaluated, however deep: for each the points [V, 3] in
+    world space and triangles [T, 3] of all its instances together."""
+    pieces: dict[bpy.types.Object, list] = {}
+    meshes: dict[bpy.types.ID, tuple[np.ndarray, np.ndarray]] = {}
+    seen = 0
+    for instance in depsgraph.object_instances:
+        if not instance.is_instance or instance.parent is None:
+            continue
+        owner = instance.parent.original
+        obj = instance.object
+        if (instancers is not None and owner not in instancers) or obj.type not in FLESH_TYPES:
+            continue
+        seen += 1
+        if seen > MAX_INSTANCES:
+            break
+        if obj.original.hide_render or owner.hide_render or not meets_camera(obj, depsgraph):
+            continue
+        if obj.type == "MESH":
+            data = obj.data
+            if data not in meshes:
+                meshes[data] = read_points(data), read_triangles(data)
+            points, triangles = meshes[data]
+        else:
+            mesh = obj.to_mesh()
+            points, triangles = read_points(mesh), read_triangles(mesh)
+            obj.to_mesh_clear()
+        matrix = np.array(instance.matrix_world, np.float64)
+        pieces.setdefault(owner, []).append((points @ matrix[:3, :3].T + matrix[:3, 3], triangles))
+    found = {}
+    for owner, parts in pieces.items():
+        begins = np.cumsum([0] + [len(points) for points, _ in parts])
+        triangles = np.concatenate([part[1] + begin for part, begin in zip(parts, begins)])
+        found[owner] = np.concatenate([points for points, _ in parts]).astype(np.float32), triangles
+    return found
