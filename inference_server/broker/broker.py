@@ -56,8 +56,11 @@ TURN = 0.005
 """Seconds after which clients are heard no further in one turn."""
 FORGET_AFTER = 3600.0
 """Seconds of silence after which nothing is kept of a client; its jobs stay."""
-REFRESH_AFTER = 5.0
+REFRESH_AFTER = 15.0
 """Seconds after which an idle worker is asked anew what its engines can do (weights may have come)."""
+IDLE, LOOKS = 1000, 2
+"""Milliseconds between two turns while nobody says a word, and how often who is connected is looked at
+meanwhile."""
 TIDY_AFTER = 60.0
 """Seconds between two looks for what was never fetched."""
 ASLEEP = 5.0
@@ -186,14 +189,17 @@ class Broker:
         if self._live.socket:
             poller.register(self._live.socket, zmq.POLLIN)
         if self._desk.busy:
-            pause = 0
-        elif self._frontend.blocked:
-            pause = 20
-        elif self._crew.restless:
-            pause = 100
-        else:  # nothing tells of a message that does not end but a look at who is connected
-            pause = 250 if self._frontend.connected else 1000
-        return dict(poller.poll(pause))
+            return dict(poller.poll(0))
+        if self._frontend.blocked:
+            return dict(poller.poll(20))
+        if self._crew.restless:
+            return dict(poller.poll(100))
+        looks = LOOKS if self._frontend.connected else 1
+        for _ in range(looks):
+            if ready := poller.poll(IDLE // looks):
+                return dict(ready)
+            self._frontend.cut_off_endless(time.monotonic())  # nothing else tells of a message without an end
+        return {}
 
     # What workers say
 
