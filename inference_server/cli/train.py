@@ -95,21 +95,15 @@ def _vae(args: argparse.Namespace, settings) -> Path:
 def _plan(args: argparse.Namespace, settings) -> str:
     """What the run takes of a card's memory, from the files' headers and the first example."""
     from ..poseanything.checkpoints import CheckpointError
-    from ..poseanything.checkpoints.transformer import open_transformer
     from ..poseanything.checkpoints.vae import open_vae
     from ..poseanything.runtime.requirements import Shape
-    from ..training.beginning import begin_with
+    from ..training.beginning import outline
     from ..training.dataset import read_examples
     from ..training.planning import plan_training
     from ..training.trainer import freeze
 
     try:
-        if settings.checkpoint:
-            transformer = open_transformer(settings.checkpoint).model
-            if settings.frozen_in_half:
-                transformer.bfloat16()
-        else:
-            transformer = begin_with(settings)
+        transformer = outline(settings)
         vae = open_vae(_vae(args, settings)).model
     except CheckpointError as error:
         raise TrainingError(str(error)) from error

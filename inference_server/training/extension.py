@@ -3,6 +3,9 @@ section 4)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from diffusers import WanTransformer3DModel
 
@@ -24,6 +27,11 @@ SHARED = (
 )
 
 
+def extended_config(wan: Mapping[str, Any], **config: Any) -> dict[str, Any]:
+    """The configuration of what `extend_wan` makes of a Wan of this one."""
+    return {name: wan[name] for name in SHARED} | {"in_channels": 2 * wan["in_channels"]} | config
+
+
 def extend_wan(wan: WanTransformer3DModel, **config) -> PoseAnythingTransformer3DModel:
     """The same model with poses beside the video's channels: it gives the same flow until it is trained.
 
@@ -34,8 +42,7 @@ def extend_wan(wan: WanTransformer3DModel, **config) -> PoseAnythingTransformer3
         wan: from Wan 2.2's checkpoint; `in_channels` are the latents'.
         config: more entries of the configuration, such as `part_attention_empty`.
     """
-    shared = {name: wan.config[name] for name in SHARED}
-    model = PoseAnythingTransformer3DModel(**shared | {"in_channels": 2 * wan.config.in_channels} | config)
+    model = PoseAnythingTransformer3DModel(**extended_config(wan.config, **config))
     weights = dict(wan.state_dict())
     plain = weights["patch_embedding.weight"]
     weights["patch_embedding.weight"] = torch.cat([plain, torch.zeros_like(plain)], dim=1)

@@ -28,7 +28,9 @@ from inference_server.poseanything.checkpoints import load_lora, load_transforme
 from inference_server.poseanything.models.linear_vae import AutoencoderLinear  # noqa: E402
 from inference_server.poseanything.models.transformer import PoseAnythingTransformer3DModel  # noqa: E402
 from inference_server.synthesis.clips import ClipSettings, make_clip  # noqa: E402
+from inference_server.training.beginning import outline  # noqa: E402
 from inference_server.training.extension import extend_wan  # noqa: E402
+from inference_server.training.settings import TrainingSettings  # noqa: E402
 from shared.request_file import write_request  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -227,7 +229,7 @@ def test_two_processes_train_one_model_whole_or_sharded(workshop):
     assert whole.keys() == pair.keys() and all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-def test_a_plain_wan_is_extended_and_gives_the_same_flow_at_first(workshop, tmp_path):
+def test_a_plain_wan_is_extended_and_gives_the_same_flow_at_first(workshop, tmp_path, capsys):
     torch.manual_seed(0)
     size = {"num_attention_heads": 1, "attention_head_dim": 32, "ffn_dim": 64, "num_layers": 2, "text_dim": 8}
     wan = WanTransformer3DModel(
@@ -245,6 +247,12 @@ def test_a_plain_wan_is_extended_and_gives_the_same_flow_at_first(workshop, tmp_
     settings = (
         'stage = "base"' + RUN + f'checkpoint = "{tmp_path}/wan"\n[transformer]\ntext_conditioning = false'
     )
+    assert main(command(workshop, "extended", settings, "--plan")) == 0
+    assert "gradients, optimizer, average" in capsys.readouterr().out
+    changes = {"part_attention_empty": "excluded"}
+    planned = outline(TrainingSettings.of("base", checkpoint=str(tmp_path / "wan"), transformer=changes))
+    shapes = [{name: p.shape for name, p in model.named_parameters()} for model in (planned, extended)]
+    assert shapes[0] == shapes[1] and planned.device.type == "meta"
     assert main(command(workshop, "extended", settings)) == 0
     assert load_transformer(workshop / "extended" / "transformer").config.in_channels == 48
 
