@@ -3,13 +3,13 @@ way."""
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 import tomllib
+from contextlib import ExitStack
 from pathlib import Path
 
 import cv2
@@ -178,11 +178,14 @@ def test_a_character_is_learned_from_takes_into_a_lora(workshop, tmp_path, capsy
     assert "has 4 numbered pictures and the shot 5 frames" in capsys.readouterr().err
 
 
-def run_two(*words):
-    """A command in two processes that find each other, as `accelerate launch` starts them."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+def free_ports(count):
+    with ExitStack() as stack:
+        taken = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [str(each.getsockname()[1]) for each in taken]
+
+
+def run_two(port, *words):
+    """A command in two processes that find each other at a port, as `accelerate launch` starts them."""
     environ = os.environ | {"OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     both = [
@@ -212,20 +215,16 @@ def test_two_processes_train_one_model_whole_or_sharded(workshop):
     """Over gloo: data parallel, with each its share of the examples; and FSDP2, where the model itself is
     divided, which takes the same steps and goes on from a checkpoint bit for bit."""
     settings = 'stage = "base"' + RUN + MODEL + "part_attention = false"
-    run_two("-m", "inference_server", *command(workshop, "pair", settings))
+    port, *others = free_ports(3)
+    both = [*command(workshop, "pair", settings), "--", *command(workshop, "sharded", settings)]
+    run_two(port, "-m", "tests.training.sharded_training", ",".join(others), str(FSDP2), *both)
     assert main(command(workshop, "alone", settings)) == 0
     pair, alone = weights(workshop / "pair"), weights(workshop / "alone")
     moved = [name for name in pair if not torch.equal(pair[name], alone[name])]
     assert moved and all(torch.isfinite(pair[name]).all() for name in pair)  # the other's examples counted
 
-    sharded = ["-m", "tests.training.sharded_training", str(FSDP2), *command(workshop, "sharded", settings)]
-    run_two(*sharded)
     assert losses(workshop / "sharded") == pytest.approx(losses(workshop / "pair"), rel=1e-3)
-    whole = weights(workshop / "sharded")
-    shutil.rmtree(max((workshop / "sharded" / "checkpoints").glob("step-*")))
-    shutil.rmtree(workshop / "sharded" / "transformer")
-    run_two(*sharded)
-    resumed = weights(workshop / "sharded")
+    whole, resumed = weights(workshop / "sharded" / "first"), weights(workshop / "sharded")
     assert whole.keys() == pair.keys() and all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
