@@ -28,9 +28,9 @@ class Address:
     @classmethod
     def parse(cls, text: str) -> Address:
         """Raises `AddressError`. The name `localhost` becomes 127.0.0.1, so that both sides mean the same."""
-        found = re.fullmatch(r"tcp://(?:\[([0-9a-fA-F:.]+)\]|([^\[\]/:]+)):(\d{1,5})", text)
+        found = re.fullmatch(r"tcp://(?:\[([0-9a-fA-F:.]+)\]|([^\[\]/:\s\0]{1,253})):(\d{1,5})", text)
         if not found or int(found[3]) > 65535:
-            raise AddressError(f"{text!r} is not an address; write it as {DEFAULT_ADDRESS}.")
+            raise AddressError(f"{_shortened(text)!r} is not an address; write it as {DEFAULT_ADDRESS}.")
         host = found[1] or found[2]
         return cls("127.0.0.1" if host == "localhost" else host, int(found[3]))
 
@@ -53,3 +53,8 @@ class Address:
     def is_every(self) -> bool:
         """Whether it stands for all addresses of a computer, where a server may listen but is not reached."""
         return self.host in ("*", "0.0.0.0", "::")
+
+
+def _shortened(text: str, most: int = 40) -> str:
+    """Enough to know it by: it may be a token with a letter too many, whose end is secret."""
+    return text if len(text) <= most else f"{text[:most]}..."

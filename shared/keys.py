@@ -22,6 +22,7 @@ from typing import Any
 from .address import Address, AddressError
 
 PREFIX = "poseanything-"
+_NO_PART = re.compile(r"[^A-Za-z0-9_-]")
 KEY_BYTES = 32
 _KEYS = 3 * KEY_BYTES
 _CHECKSUM = 4
@@ -54,11 +55,11 @@ class Token:
 
     @classmethod
     def parse(cls, text: str) -> Token:
-        """Raises `TokenError`."""
-        text = "".join(text.split())
-        if not text.startswith(PREFIX):
+        """Of text that was pasted: spaces, line breaks, quotation marks and invisible characters in it play
+        no part, nor do words before it. Raises `TokenError`, whose text shows nothing of it."""
+        _, found, data = _NO_PART.sub("", text).partition(PREFIX)
+        if not found:
             raise TokenError(f"This is not a token; one begins with {PREFIX!r}.")
-        data = text[len(PREFIX) :]
         try:
             body = base64.b64decode(data + "=" * (-len(data) % 4), b"-_", validate=True)
         except (binascii.Error, ValueError):
@@ -88,7 +89,7 @@ class Token:
 def destination(text: str) -> tuple[Address, Token | None]:
     """Where the server is that a token or an address names, and the token. Raises `TokenError` or
     `AddressError`."""
-    if not text.strip().startswith(PREFIX):
+    if text.strip().startswith("tcp:") or PREFIX not in _NO_PART.sub("", text):
         return Address.parse(text.strip()), None
     token = Token.parse(text)
     if not token.address:
@@ -116,11 +117,17 @@ def local_token() -> Token | None:
                     f"{path} can be read by others; make new keys with 'poseanything-server keys revoke "
                     f"{LOCAL_NAME}'."
                 )
-        return Token.parse(path.read_text(encoding="ascii"))
+        text = path.read_text(encoding="ascii", errors="replace")
     except FileNotFoundError:
         return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise TokenError(f"{path} can't be read ({error}); delete it and start the server again.") from None
+    except OSError as error:
+        raise TokenError(f"{path} can't be read ({error.strerror}); look whose it is.") from None
+    try:
+        return Token.parse(text)
+    except TokenError:
+        raise TokenError(
+            f"{path} is damaged; put it back from a backup, or delete it and start the server again."
+        ) from None
 
 
 LOCAL_NAME = "this-computer"

@@ -12,6 +12,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import zmq
@@ -36,7 +37,6 @@ from shared.messages import (
 from shared.schema import MessageError
 
 from .. import __version__
-from . import ServerError
 from .descriptors import raise_descriptor_limit
 from .frontend import Client, Frontend
 from .jobs import JobDesk
@@ -72,27 +72,22 @@ class Broker:
         """Binds the front end. Raises `ServerError`."""
         self.settings = settings
         raise_descriptor_limit()
-        self._context = zmq.Context()
-        try:
+        with ExitStack() as undo:
+            self._folder = PassingFolder()
+            undo.callback(self._folder.cleanup)
+            self._context = zmq.Context()
+            undo.callback(self._context.term)
             self._keys = KeyRing(Path(settings.keys))
             self._frontend = Frontend(self._context, settings.address, self._keys, settings.max_connections)
-        except ServerError:
-            self._context.term()
-            raise
+            undo.callback(self._frontend.close)
+            jobs = Path(settings.jobs or Path(self._folder.name) / "jobs")
+            self._store = JobStore(jobs, settings.jobs_quota)
+            undo.pop_all()
         self.endpoint = self._frontend.endpoint
         self._stopping = self._finishing = False
         self._bell, self._bell_pull = socket.socketpair()
         self._bell.setblocking(False)
         self._reader = Reader(self._ring)
-        self._folder = PassingFolder()
-        try:
-            jobs = Path(settings.jobs or Path(self._folder.name) / "jobs")
-            self._store = JobStore(jobs, settings.jobs_quota)
-        except ServerError:
-            self._frontend.close()
-            self._context.term()
-            self._folder.cleanup()
-            raise
         self._live = LiveDesk(self._context, settings, self._folder.name, self._ring, self._frontend)
         self._crew = Crew(self._context, settings, self._folder.name, self._ring)
         self._desk = JobDesk(settings, self._store, self._frontend, self._crew, self._ring)

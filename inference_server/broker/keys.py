@@ -8,6 +8,7 @@ from then on, by servers that run as well.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import os
 import shutil
@@ -65,7 +66,7 @@ class KeyRing:
                 self._make_pair(folder / SERVER)
             self.server_key, self.server_secret = self._read_pair(folder / SERVER)
             self._keep_local_token()
-        except (OSError, ValueError) as error:
+        except OSError as error:
             raise ServerError(
                 f"Keys can't be kept in {folder} ({error}); have POSEANYTHING_KEYS name another folder."
             ) from error
@@ -101,7 +102,7 @@ class KeyRing:
                     files[path.stem] = known
                     continue
                 user, _ = zmq.auth.load_certificate(path)
-            except (FileNotFoundError, ValueError):
+            except (FileNotFoundError, IsADirectoryError, PermissionError, ValueError):
                 continue  # taken away meanwhile, or not a key
             invited = datetime.datetime.fromtimestamp(status.st_mtime)
             files[path.stem] = version, Key(path.stem, user, invited)
@@ -110,16 +111,18 @@ class KeyRing:
 
     def revoke(self, name: str) -> None:
         """Let a key in no more; that of this computer's own user is replaced. Raises `ServerError`."""
-        try:
-            (self._clients / f"{name}.key").unlink()
-        except FileNotFoundError:
+        path = self._clients / f"{name}.key"
+        if path.parent != self._clients or not path.exists():
             names = ", ".join(key.name for key in self.keys())
-            raise ServerError(f"There is no key named {name!r}; there are {names or 'none'}.") from None
+            raise ServerError(f"There is no key named {name!r}; there are {names or 'none'}.")
+        try:
+            if name == LOCAL_NAME:
+                (self.folder / LOCAL_TOKEN).unlink(missing_ok=True)
+                self._keep_local_token()
+            else:
+                path.unlink()
         except OSError as error:
             raise ServerError(f"The key {name!r} can't be removed ({error.strerror}).") from error
-        if name == LOCAL_NAME:
-            (self.folder / LOCAL_TOKEN).unlink(missing_ok=True)
-            self._keep_local_token()
 
     def name_of(self, user: bytes) -> str | None:
         """Who it is, None for a key that is not let in (any more). While the folder can't be read, what was
@@ -137,14 +140,22 @@ class KeyRing:
         return self.name_of(user) is not None
 
     def _keep_local_token(self) -> None:
-        """See that this user's own programs have a token, and that its key is let in."""
+        """See that this user's own programs have a token for these servers, and that its key is let in: also
+        where one of the files was deleted, or put back from elsewhere."""
         path, key = self.folder / LOCAL_TOKEN, self._clients / f"{LOCAL_NAME}.key"
+        server_key = z85.decode(self.server_key)
         public, secret = map(z85.decode, zmq.curve_keypair())
         with contextlib.suppress(FileExistsError):
-            _place(path, f"{Token('', z85.decode(self.server_key), public, secret)}\n")
-        token = Token.parse(path.read_text(encoding="ascii"))
-        with contextlib.suppress(FileExistsError):
-            _place(key, _public_key(LOCAL_NAME, z85.encode(token.public_key)))
+            _place(path, f"{Token('', server_key, public, secret)}\n")
+        try:
+            token = Token.parse(path.read_text(encoding="ascii"))
+        except ValueError as error:
+            raise _damaged(path, "this computer's own jobs are lost with it") from error
+        if token.server_key != server_key:
+            _place(path, f"{dataclasses.replace(token, server_key=server_key)}\n", over=True)
+        let_in = _public_key(LOCAL_NAME, z85.encode(token.public_key))
+        if not key.exists() or key.read_text(encoding="utf-8", errors="replace") != let_in:
+            _place(key, let_in, over=True)
 
     def _make_pair(self, path: Path) -> None:
         with tempfile.TemporaryDirectory(prefix=HALF, dir=self.folder) as folder:
@@ -153,10 +164,18 @@ class KeyRing:
                 _place(path, Path(secret).read_text(encoding="utf-8"))
 
     def _read_pair(self, path: Path) -> tuple[bytes, bytes]:
-        public, secret = zmq.auth.load_certificate(path)
-        if secret is None:
-            raise ValueError(f"{path.name} holds no secret key")
+        """Raises `ServerError`."""
+        try:
+            public, secret = zmq.auth.load_certificate(path)
+            if secret is None or zmq.curve_public(secret) != public:
+                raise ValueError("its halves are no pair")
+        except (ValueError, zmq.ZMQError) as error:
+            raise _damaged(path, "everybody has to be invited again") from error
         return public, secret
+
+
+def _damaged(path: Path, price: str) -> ServerError:
+    return ServerError(f"{path} is damaged; put it back from a backup, or delete it ({price}).")
 
 
 def _public_key(name: str, key: bytes) -> str:
@@ -172,14 +191,16 @@ def _remove_leavings(*folders: Path) -> None:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _place(path: Path, text: str) -> None:
-    """Write a file for this user alone that is whole from its first moment. Raises `FileExistsError`."""
+def _place(path: Path, text: str, over: bool = False) -> None:
+    """Write a file for this user alone that is whole from its first moment, if need be `over` another. Raises
+    `FileExistsError`."""
     handle, temporary = tempfile.mkstemp(prefix=HALF, dir=path.parent)  # for this user alone
     try:
         with open(handle, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        os.link(temporary, path)
+        (os.replace if over else os.link)(temporary, path)
     finally:
-        os.unlink(temporary)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)

@@ -42,13 +42,22 @@ class LockedFolder:
 
 class PassingFolder:
     """A folder for what a server needs while it runs, such as its workers' sockets: only this user can enter
-    it. Those of servers that were killed together with their workers are removed."""
+    it. Those of servers that were killed together with their workers are removed.
+
+    Raises `ServerError` where there is no place for it.
+    """
 
     def __init__(self):
-        _remove_leavings(Path(tempfile.gettempdir()))
-        self._folder = tempfile.TemporaryDirectory(prefix=PREFIX)
-        self.name = self._folder.name
-        self._lock = LockedFolder(Path(self.name))
+        try:
+            _remove_leavings(Path(tempfile.gettempdir()))
+            self._folder = tempfile.TemporaryDirectory(prefix=PREFIX)
+            self.name = self._folder.name
+            self._lock = LockedFolder(Path(self.name))
+        except OSError as error:
+            raise ServerError(
+                f"There is no place for temporary files ({error.strerror}); have TMPDIR name a folder that can "
+                "be written to."
+            ) from error
 
     def cleanup(self) -> None:
         self._lock.release()

@@ -30,7 +30,18 @@ def test_an_address_is_read_and_written(text, host, port, loopback):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "127.0.0.1:1", "tcp://127.0.0.1", "tcp://127.0.0.1:65536", "tcp://:0", "tcp://::1:5", "http://a:1"],
+    [
+        "",
+        "tcp://a b:1",
+        "tcp://a\n:1",
+        f"tcp://{'a' * 254}:1",
+        "127.0.0.1:1",
+        "tcp://127.0.0.1",
+        "tcp://127.0.0.1:65536",
+        "tcp://:0",
+        "tcp://::1:5",
+        "http://a:1",
+    ],
 )
 def test_what_is_no_address_says_how_to_write_one(text):
     with pytest.raises(AddressError, match=f"write it as {DEFAULT_ADDRESS}"):

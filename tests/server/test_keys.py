@@ -134,6 +134,34 @@ def test_revoking_this_computers_own_key_makes_a_new_one(tmp_path):
     assert known == [None, LOCAL_NAME]
 
 
+@pytest.mark.parametrize("deleted", [LOCAL_TOKEN, f"clients/{LOCAL_NAME}.key", "server.key_secret"])
+def test_a_file_that_was_deleted_does_not_lock_this_computer_out(tmp_path, deleted):
+    before = Token.parse((KeyRing(tmp_path).folder / LOCAL_TOKEN).read_text())
+    (tmp_path / deleted).unlink()
+    ring = KeyRing(tmp_path)
+    token = Token.parse((tmp_path / LOCAL_TOKEN).read_text())
+    assert ring.name_of(z85.encode(token.public_key)) == LOCAL_NAME
+    assert z85.encode(token.server_key) == ring.server_key
+    assert (token.public_key == before.public_key) == (deleted != LOCAL_TOKEN), "jobs go by it"
+
+
+def test_what_is_no_key_keeps_nobody_out(tmp_path):
+    user = z85.encode(KeyRing(tmp_path).invite("anna", "").public_key)
+    (tmp_path / "clients" / "folder.key").mkdir()
+    (tmp_path / "clients" / "bytes.key").write_bytes(b"\xff\xfe")
+    assert KeyRing(tmp_path).name_of(user) == "anna"
+
+
+@pytest.mark.parametrize("name", ["server.key_secret", LOCAL_TOKEN])
+@pytest.mark.parametrize("damage", [b"", b"\xff\xfe", b"cut off", None])
+def test_damaged_keys_are_one_sentence(tmp_path, name, damage):
+    KeyRing(tmp_path)
+    file = tmp_path / name
+    file.write_bytes(file.read_bytes()[:-20] if damage is None else damage)
+    with pytest.raises(ServerError, match=f"{name} is damaged; put it back from a backup, or delete it"):
+        KeyRing(tmp_path)
+
+
 def test_keys_that_can_not_be_kept(tmp_path):
     (tmp_path / "keys").write_text("a file")
     with pytest.raises(ServerError, match="POSEANYTHING_KEYS"):
