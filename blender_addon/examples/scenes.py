@@ -12,8 +12,7 @@ import numpy as np
 from mathutils import Vector
 
 from ..errors import ExportError
-from ..ground_truth.shapes import evaluated_mesh
-from ..rig.skin import read_points
+from ..ground_truth.shapes import ShapeReader
 from ..texts import say
 from .creatures import animate_walk, build_fox
 from .rig_files import bodies_of
@@ -76,15 +75,14 @@ def stage(context: bpy.types.Context, rig: bpy.types.Object, seed: int = 0) -> N
 def _boxes(context: bpy.types.Context, rig: bpy.types.Object) -> np.ndarray:
     """[9, 2, 3]: the corners of the box around the skinned meshes, at nine frames over the scene's range."""
     scene = context.scene
-    boxes = []
+    boxes, shapes = [], ShapeReader()
     for frame in np.linspace(scene.frame_start, scene.frame_end, 9).round().astype(int):
         scene.frame_set(int(frame))
         depsgraph = context.evaluated_depsgraph_get()
         clouds = []
         for body in bodies_of(scene, rig):
-            matrix = np.array(body.evaluated_get(depsgraph).matrix_world)
-            with evaluated_mesh(body, depsgraph) as mesh:
-                clouds.append(read_points(mesh) @ matrix[:3, :3].T + matrix[:3, 3])
+            shape = shapes.read(body, depsgraph)
+            clouds.append(shape.points @ shape.world[:3, :3].T + shape.world[:3, 3])
         cloud = np.concatenate(clouds)
         if not len(cloud):
             raise ExportError(

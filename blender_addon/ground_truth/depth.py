@@ -17,8 +17,8 @@ from .zbuffer import ZBuffer
 
 
 class DepthDrawer:
-    """Draws the depth of a scene's frames. Volumes, hair and displacement that only rendering makes are not
-    in it."""
+    """Draws the depth of a scene's frames. Volumes, the hair of particles and displacement that only
+    rendering makes are not in it."""
 
     def __init__(self, depsgraph: bpy.types.Depsgraph):
         self._objects = [

@@ -47,6 +47,10 @@ class Detail:
     scale: float
 
     @classmethod
+    def whole(cls, shape: Shape) -> Detail:
+        return cls(np.arange(len(shape.points)), shape.triangles, False, np.inf)
+
+    @classmethod
     def of(cls, points: np.ndarray, triangles: np.ndarray, scale: float) -> Detail:
         """What matters of a surface with `points` [V, 3] in world space, when a sample is wider than
         1 / `scale`: vertices within about a sample become one of them (vertex clustering, after Rossignac and
@@ -198,7 +202,10 @@ class FrameReader:
         scale = camera.scale_at(some.mean(axis=0)) if len(some) else 1.0
         make, detail = self._details.get(number, (None, None))
         if make != skinning.make or scale > CLOSER * detail.scale:
-            detail = Detail.of(_placed(shape.points, shape.world), shape.triangles, scale)
+            if shape.roots is None:
+                detail = Detail.of(_placed(shape.points, shape.world), shape.triangles, scale)
+            else:
+                detail = Detail.whole(shape)  # strands are thin
             self._details[number] = skinning.make, detail
         points = _placed(shape.points[detail.vertices], shape.world)
         return Chosen(number, skinning, points, detail.triangles, detail.vertices, detail.outward)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ import bpy
 import numpy as np
 
 from ..rig.skin import FLESH_TYPES, read_points, read_triangles
+from ..rig.strands import STRAND_TYPES, read_hair, read_strands
 from .visibility import meets_camera
 
 MAX_INSTANCES = 2000
@@ -20,13 +22,15 @@ MAX_INSTANCES = 2000
 @dataclass(frozen=True, eq=False)
 class Shape:
     """What an object, or all that it instances, is in one frame: `points` [V, 3], which the matrix `world`
-    [4, 4] takes to world space, `triangles` [T, 3] of them, and how many vertices and faces it is made of
-    (`make`)."""
+    [4, 4] takes to world space, `triangles` [T, 3] of them, and `make`, which tells one number of vertices
+    and faces from another. Of what has no faces but is drawn in strands, `roots` [V] are the points that each
+    one belongs to."""
 
     points: np.ndarray
     triangles: np.ndarray
     world: np.ndarray
     make: tuple[int, int]
+    roots: np.ndarray | None = None
 
 
 NOTHING = Shape(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.int32), np.eye(4), (0, 0))
@@ -37,24 +41,28 @@ class ShapeReader:
     that was read before."""
 
     def __init__(self) -> None:
-        self._triangles: dict[tuple[bpy.types.Object, bool], tuple[tuple[int, int], np.ndarray]] = {}
+        self._triangles: dict[tuple[bpy.types.Object, str], tuple[tuple[int, int], np.ndarray]] = {}
 
     def read(
         self, obj: bpy.types.Object, depsgraph: bpy.types.Depsgraph, most: float = math.inf
     ) -> Shape | None:
         """What an object is by itself, None where it has more than `most` faces."""
-        world = np.array(obj.evaluated_get(depsgraph).matrix_world, np.float64)
-        with evaluated_mesh(obj, depsgraph) as mesh:
+        evaluated = obj.evaluated_get(depsgraph)
+        world = np.array(evaluated.matrix_world, np.float64)
+        if obj.type in STRAND_TYPES:
+            return self._stranded(obj, "STRANDS", read_strands(evaluated), world)
+        with _evaluated_mesh(obj, depsgraph) as mesh:
             if mesh is None:
                 return NOTHING
             if len(mesh.polygons) > most:
                 return None
-            make, key = (len(mesh.vertices), len(mesh.polygons)), (obj, False)
-            before, triangles = self._triangles.get(key, (None, None))
-            if make != before:
-                triangles = read_triangles(mesh)
-                self._triangles[key] = make, triangles
+            make = len(mesh.vertices), len(mesh.polygons)
+            triangles = self._known(obj, "OBJECT", make, lambda: read_triangles(mesh))
             return Shape(read_points(mesh), triangles, world, make)
+
+    def read_hair(self, obj: bpy.types.Object, depsgraph: bpy.types.Depsgraph) -> Shape:
+        """The hair that an object's particles make."""
+        return self._stranded(obj, "HAIR", read_hair(obj.evaluated_get(depsgraph)), np.eye(4))
 
     def read_instances(
         self, depsgraph: bpy.types.Depsgraph, instancers: set[bpy.types.Object] | None = None
@@ -63,17 +71,29 @@ class ShapeReader:
         together."""
         found = {}
         for obj, (points, triangles) in _instanced(depsgraph, instancers).items():
-            make, key = (len(points), len(triangles)), (obj, True)
-            before, known = self._triangles.get(key, (None, None))
-            if make != before:
-                self._triangles[key] = make, triangles
-                known = triangles
+            make = len(points), len(triangles)
+            known = self._known(obj, "INSTANCES", make, lambda triangles=triangles: triangles)
             found[obj] = Shape(points, known, np.eye(4), make)
         return found
 
+    def _stranded(self, obj: bpy.types.Object, kind: str, strands, world: np.ndarray) -> Shape:
+        points, triangles, roots = strands
+        make = len(points), zlib.crc32(triangles)  # as many points may be other strands
+        return Shape(points, self._known(obj, kind, make, lambda: triangles), world, make, roots)
+
+    def _known(
+        self, obj: bpy.types.Object, kind: str, make: tuple[int, int], read: Callable[[], np.ndarray]
+    ) -> np.ndarray:
+        """The triangles of one kind that an object of a make has."""
+        before, triangles = self._triangles.get((obj, kind), (None, None))
+        if make != before:
+            triangles = read()
+            self._triangles[obj, kind] = make, triangles
+        return triangles
+
 
 @contextmanager
-def evaluated_mesh(obj: bpy.types.Object, depsgraph: bpy.types.Depsgraph) -> Iterator[bpy.types.Mesh | None]:
+def _evaluated_mesh(obj: bpy.types.Object, depsgraph: bpy.types.Depsgraph) -> Iterator[bpy.types.Mesh | None]:
     """The surface of an object in the frame that is evaluated, as a mesh, also of curves, texts and
     metaballs."""
     evaluated = obj.evaluated_get(depsgraph)
@@ -112,6 +132,8 @@ def _instanced(
             if data not in meshes:
                 meshes[data] = read_points(data), read_triangles(data)
             points, triangles = meshes[data]
+        elif obj.type in STRAND_TYPES:
+            points, triangles, _ = read_strands(obj)
         else:
             mesh = obj.to_mesh()
             points, triangles = read_points(mesh), read_triangles(mesh)

@@ -25,9 +25,9 @@ BATCH = 4000
 class Skinning:
     """Whose the vertices of a surface are while it has one `make`, as its bones tell: `weight` [n] above 0 of
     the `group` [n], whose names are `groups`, for `vertex` [n]; or all `bone`'s. It was read at clip frame
-    `frame`, when the vertices were at `points` [V, 3], which `world` takes to world space. `rest` [V, 3] is
-    where they are before anything bends them, None where that can't be told. `subject` is the number of the
-    surface's rig."""
+    `frame`, when the vertices, or the roots of their strands, were at `points` [V, 3], which `world` takes to
+    world space. `rest` [V, 3] is where they are before anything bends them, None where that can't be told.
+    `subject` is the number of the surface's rig."""
 
     subject: int
     bone: str
@@ -70,13 +70,13 @@ class Skinning:
         vertex, group, weight = np.array(found).reshape(-1, 3).T
         vertex, group = vertex.astype(np.int64), group.astype(np.int64)
         known = (weight > 0) & (group < len(groups))
-        bent = obj.type == "MESH" and len(obj.data.vertices) == count
+        bent = obj.type == "MESH" and surface.kind == "OBJECT" and len(obj.data.vertices) == count
         return cls(
             subject=surface.subject,
             bone=surface.bone,
             frame=frame,
             make=shape.make,
-            points=shape.points,
+            points=shape.points if shape.roots is None else shape.points[shape.roots],
             world=shape.world,
             rest=read_points(obj.data) if bent else None,
             groups=groups,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import bpy
 
 from ..errors import ExportError
 from ..rig.animation import followed, followers
 from ..rig.skin import FLESH_TYPES, carrying_bone, is_bound, is_rendered, metaball_family
+from ..rig.strands import has_hair
 from ..rig.subjects import Rig
 from ..texts import say
 from .shapes import NOTHING, Shape, ShapeReader
@@ -17,25 +19,26 @@ from .shapes import NOTHING, Shape, ShapeReader
 
 @dataclass(frozen=True, eq=False)
 class Surface:
-    """One object of a rig, or, where `instances` is true, what it instances; `subject` is the rig's number
-    among all. All of it belongs to `bone` where that is set."""
+    """One object of a rig, or, by its `kind`, what it instances or the hair that grows on it; `subject` is
+    the rig's number among all. All of it belongs to `bone` where that is set."""
 
     obj: bpy.types.Object
     rig: Rig
     subject: int
     bone: str = ""
-    instances: bool = False
+    kind: Literal["OBJECT", "INSTANCES", "HAIR"] = "OBJECT"
 
     @property
     def is_weighted(self) -> bool:
         """Whether vertex groups tell whose its vertices are."""
-        return self.obj.type == "MESH" and not self.instances and not self.bone
+        return self.obj.type == "MESH" and self.kind == "OBJECT" and not self.bone
 
     def shape(self, shapes: ShapeReader, depsgraph: bpy.types.Depsgraph) -> Shape:
         """The shape in the frame that is evaluated, as it is placed in the scene."""
-        if self.instances:
+        if self.kind == "INSTANCES":
             return shapes.read_instances(depsgraph, {self.obj}).get(self.obj, NOTHING)
-        shape = shapes.read(self.obj, depsgraph)
+        read = shapes.read_hair if self.kind == "HAIR" else shapes.read
+        shape = read(self.obj, depsgraph)
         return replace(shape, world=self.rig.placement(depsgraph) @ shape.world)
 
 
@@ -66,9 +69,19 @@ def find_surfaces(rigs: Sequence[Rig], depsgraph: bpy.types.Depsgraph) -> list[S
             taken.add(key)
             if obj.type in FLESH_TYPES:
                 surfaces.append(Surface(obj, rig, number, bone))
+            if has_hair(obj):
+                surfaces.append(Surface(obj, rig, number, bone, "HAIR"))
             if is_instancer(obj) and rig.instancer is None:
-                surfaces.append(Surface(obj, rig, number, bone, instances=True))
+                surfaces.append(Surface(obj, rig, number, bone, "INSTANCES"))
     return surfaces
+
+
+def find_volumes(rigs: Sequence[Rig]) -> list[bpy.types.Object]:
+    """What renders and moves with a rig, but is a volume, without a surface."""
+    found: dict[bpy.types.Object, None] = {}
+    for rig in rigs:
+        found |= followers(rig.armature, (obj for obj in rig.objects if obj.type == "VOLUME"))
+    return [obj for obj in found if is_rendered(obj)]
 
 
 def _invisible(objects: list[bpy.types.Object], rig: Rig) -> list[bpy.types.Object]:
@@ -125,6 +138,8 @@ def rendered_lights(depsgraph: bpy.types.Depsgraph) -> list[bpy.types.Object]:
 
 def is_still(obj: bpy.types.Object) -> bool:
     """Whether nothing moves, bends, changes or hides an object."""
+    if obj.type in {"GREASEPENCIL", "GPENCIL"}:  # its frames are of its own
+        return False
     moved = obj.parent or obj.animation_data or len(obj.constraints) or obj.rigid_body
     bent = len(obj.modifiers) or getattr(obj.data, "shape_keys", None)
     return not moved and not bent and getattr(obj.data, "animation_data", None) is None

@@ -23,6 +23,7 @@ def as_rendered(view_layer: bpy.types.ViewLayer) -> Iterator[None]:
     """Let the viewport show every object of a view layer that renders, and the modifiers that it renders
     with; all is put back at the end."""
     with contextlib.ExitStack() as restored:
+        _simplify(restored, view_layer.id_data.render)
         _show_collections(restored, view_layer.layer_collection)
         for obj in view_layer.objects:
             if is_rendered(obj):
@@ -57,6 +58,13 @@ def meets_camera(evaluated: bpy.types.Object, depsgraph: bpy.types.Depsgraph) ->
     return evaluated.visible_camera and not evaluated.original.indirect_only_get(
         view_layer=depsgraph.view_layer
     )
+
+
+def _simplify(restored: contextlib.ExitStack, render: bpy.types.RenderSettings) -> None:
+    """Let the viewport's limits be those of rendering; without Simplify there are none."""
+    if render.use_simplify:
+        _set(restored, render, "simplify_subdivision", render.simplify_subdivision_render)
+        _set(restored, render, "simplify_child_particles", render.simplify_child_particles_render)
 
 
 def _show_collections(restored: contextlib.ExitStack, layer: bpy.types.LayerCollection) -> None:

@@ -20,7 +20,7 @@ from ..ground_truth.looks import FrameReader, Look
 from ..ground_truth.png import encode_png
 from ..ground_truth.scene_render import render_frame
 from ..ground_truth.shadows import ShadowDrawer, ShadowLook
-from ..ground_truth.surfaces import find_surfaces
+from ..ground_truth.surfaces import find_surfaces, find_volumes
 from ..ground_truth.visibility import as_rendered, meets_camera
 from ..rig.motion import Motion, spread_frames
 from ..rig.sampling import PoseReader, Sampler, bone_poses
@@ -486,6 +486,11 @@ class _Export:
 
     def _reader(self) -> Iterator[None]:
         surfaces = find_surfaces(self._rigs, self._evaluated())
+        for volume in find_volumes(self._rigs):
+            sentence = say(
+                "The volume {volume} has no surface, so its pixels belong to no limb.", volume=volume.name
+            )
+            self._findings.append(Finding(sentence))
         yield
         if not surfaces:
             self._findings.append(

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 import bpy
 
 FOLLOWING = frozenset({"LATTICE", "CURVE", "HOOK", "ARMATURE", "SURFACE_DEFORM", "MESH_DEFORM", "NODES"})
-"""Modifiers that make a surface follow another object."""
+"""Modifiers that make a surface follow another object; grease pencil has its own of some kinds."""
 LOOKING = frozenset({"TRACK_TO", "DAMPED_TRACK", "LOCKED_TRACK", "LIMIT_DISTANCE", "SHRINKWRAP"})
 """Constraints that aim at another object without following it."""
 
@@ -150,9 +150,13 @@ def followed(obj: bpy.types.Object) -> Iterator[bpy.types.Object]:
     for constraint in obj.constraints:
         if not constraint.mute and constraint.type not in LOOKING:
             yield from (target for target in constraint_targets(constraint) if target is not None)
-    for modifier in obj.modifiers:
-        if modifier.type in FOLLOWING:
+    for modifier in (*obj.modifiers, *getattr(obj, "grease_pencil_modifiers", ())):
+        if modifier.type.removeprefix("GREASE_PENCIL_").removeprefix("GP_") in FOLLOWING:
             yield from modifier_objects(modifier)
+    if obj.type == "CURVES" and obj.data.surface is not None:
+        yield obj.data.surface
+    if obj.type in {"GREASEPENCIL", "GPENCIL"}:
+        yield from (layer.parent for layer in obj.data.layers if layer.parent is not None)
     if obj.pose is not None:
         yield from _copied(obj)
 

@@ -9,11 +9,12 @@ import bpy
 import numpy as np
 
 from .skeleton import Skeleton
+from .strands import STRAND_TYPES, read_strands
 
 SAMPLES = 6000
 """Vertices looked at to learn where a bone's flesh is: reading weights takes about a microsecond each."""
-FLESH_TYPES = frozenset({"MESH", "CURVE", "SURFACE", "FONT", "META"})
-"""Types of objects that have a surface to render."""
+FLESH_TYPES = frozenset({"MESH", "CURVE", "SURFACE", "FONT", "META"}) | STRAND_TYPES
+"""Types of objects that have a surface to render; volumes have none."""
 
 
 def is_bound(obj: bpy.types.Object, armature: bpy.types.Object) -> bool:
@@ -175,11 +176,13 @@ def _read_flesh(armature, skeleton, index, obj, bone: int) -> _Flesh | None:
     else:
         evaluated = obj.evaluated_get(bpy.context.view_layer.depsgraph)
         source = evaluated if evaluated.is_evaluated else obj
-        mesh = source.to_mesh()
-        if mesh is None:
+        if obj.type in STRAND_TYPES:
+            points, triangles, _ = read_strands(source)
+        elif (mesh := source.to_mesh()) is not None:
+            points, triangles = read_points(mesh), read_triangles(mesh)
+            source.to_mesh_clear()
+        else:
             return None
-        points, triangles = read_points(mesh), read_triangles(mesh)
-        source.to_mesh_clear()
     if areas is None:
         areas = vertex_areas(points, triangles)
     if not areas.any():
