@@ -25,6 +25,26 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Component:
+    """A part of the released model as users see it.
+
+    names: which components of a `WeightSet` it is.
+    parameters, itemsize: how many, and the bytes that each takes in its file.
+    """
+
+    label: str
+    what: str
+    names: tuple[str, ...]
+    parameters: int
+    itemsize: int
+
+    @property
+    def bytes(self) -> int:
+        """About as many as its files have."""
+        return self.parameters * self.itemsize
+
+
+@dataclass(frozen=True)
 class Source:
     """A repository of the hub, what of it the model needs, and the folder that gets it."""
 
@@ -39,29 +59,42 @@ class Source:
         return f"https://huggingface.co/{self.repository}"
 
 
+TOKEN_EMBEDDING = 256_384 * 4096
+"""Of the text encoder's parameters, those that only look words up."""
+TRANSFORMER = Component(
+    "Transformer", "the transformer with part-aware attention", ("transformer",), 6_133_576_896, 2
+)
+VAE = Component("Video VAE", "the video VAE", ("vae",), 704_688_668, 4)
+TEXT_ENCODER = Component(
+    "Text Encoder",
+    "the text encoder and its tokenizer",
+    ("text_encoder", "tokenizer"),
+    4_630_761_472 + TOKEN_EMBEDDING,
+    2,
+)
+
+
+def _listed(*components: Component) -> str:
+    """What they are, and how large."""
+    return ", ".join(f"{component.what} ({component.bytes / 1e9:.1f} GB)" for component in components)
+
+
 POSEANYTHING = Source(
     repository="Ryan241005/PoseAnything",
     folder="PoseAnything",
     required=("diffusion_pytorch_model*.safetensors",),
     optional=("*.safetensors.index.json", "config.json", "README.md", "LICENSE*"),
-    what="the transformer with part-aware attention, 6.13 billion parameters, about 12.3 GB in bfloat16",
+    what=_listed(TRANSFORMER),
 )
 WAN = Source(
     repository="Wan-AI/Wan2.2-TI2V-5B",
     folder="Wan2.2-TI2V-5B",
     required=("Wan2.2_VAE.pth", "models_t5_umt5-xxl-enc-bf16.pth", "google/umt5-xxl/*"),
     optional=("LICENSE*",),
-    what="the video VAE (2.8 GB), the text encoder (11.4 GB) and its tokenizer",
+    what=_listed(VAE, TEXT_ENCODER),
 )
-PARTS = (
-    (("transformer",), WeightsPart("Transformer", POSEANYTHING.page, "", 12_300_000_000, False)),
-    (("vae",), WeightsPart("Video VAE", WAN.page, "apache-2.0", 2_800_000_000, False)),
-    (
-        ("text_encoder", "tokenizer"),
-        WeightsPart("Text Encoder", WAN.page, "apache-2.0", 11_400_000_000, False),
-    ),
-)
-"""The components of the model as users see them, each about as large as it is on the hub."""
+PARTS = ((TRANSFORMER, POSEANYTHING, ""), (VAE, WAN, "apache-2.0"), (TEXT_ENCODER, WAN, "apache-2.0"))
+"""Components, where they come from, and the licence that is stated there."""
 TIKTOK = "tiktok/*.safetensors"  # the release's weights for dancing people, run without part-aware attention
 
 
@@ -100,7 +133,10 @@ def describe_parts(folder: Path) -> tuple[WeightsPart, ...]:
         missing = error.missing
     except CheckpointError:
         pass  # something else is wrong with what is there
-    return tuple(replace(part, present=missing.isdisjoint(components)) for components, part in PARTS)
+    return tuple(
+        WeightsPart(part.label, source.page, licence, part.bytes, present=missing.isdisjoint(part.names))
+        for part, source, licence in PARTS
+    )
 
 
 def check(folder: Path) -> None:

@@ -16,6 +16,7 @@ from torch import nn
 from ..checkpoints.float8 import FLOAT8
 from ..checkpoints.folder import WeightSet
 from ..checkpoints.loading import REPEATED_BLOCK, Opened
+from ..checkpoints.weights import TEXT_ENCODER, TOKEN_EMBEDDING, TRANSFORMER, VAE
 from ..conditioning.latent_grid import LatentGrid
 
 TRANSFORMER_FFN_ROWS = 2.0
@@ -39,7 +40,7 @@ FLOAT8_BYTES_PER_VALUE = 1.005  # with its scales, one float32 per row
 class ModelSizes:
     """How large the model's parts are, in parameters; by default those of the released model."""
 
-    transformer: int = 6_133_576_896
+    transformer: int = TRANSFORMER.parameters
     blocks: int = 30
     block: int = 201_430_016
     """Of the transformer's blocks, one."""
@@ -53,8 +54,8 @@ class ModelSizes:
     """Pixel frames to each latent frame after the first."""
     sample_frames: int = 81
     """Pixel frames that the checkpoint makes at once where nothing else is asked for."""
-    vae: int = 704_688_668
-    text_layers: int = 4_630_761_472
+    vae: int = VAE.parameters
+    text_layers: int = TEXT_ENCODER.parameters - TOKEN_EMBEDDING
     """Of the text encoder without its token embedding, which stays with the host; 0 where there is none."""
     text_blocks: int = 24
     stored: Literal["plain", "fp8", "gguf"] = "plain"
