@@ -77,6 +77,7 @@ class Denoiser:
         mag_ratios: list[float] | None = None,
     ):
         self.transformer, self.scheduler = transformer, scheduler
+        self._dtype = transformer.dtype  # which looks through all parameters each time
         self.guider = LinearGuidance.of(guider)
         self.start, self.tracker, self.settings = start, tracker, settings
         self.mag_ratios = mag_ratios
@@ -95,7 +96,7 @@ class Denoiser:
 
     def _repeated(self, condition: torch.Tensor) -> torch.Tensor:
         batch_size = len(self.start.latents)
-        return condition.to(self.transformer.dtype).expand(batch_size, *condition.shape[1:])
+        return condition.to(self._dtype).expand(batch_size, *condition.shape[1:])
 
     def steps(self) -> Generator[tuple[torch.Tensor, torch.Tensor], torch.Tensor | None, None]:
         """Denoise.
@@ -172,8 +173,8 @@ class Denoiser:
             with transformer.cache_context(name), measuring:
                 align_mag_cache(transformer, index - self.part_aware_steps)
                 batch.noise_pred = transformer(
-                    latents.to(transformer.dtype),
-                    timestep.to(transformer.dtype),  # rounded as in training: bfloat16 takes 995.93 for 996
+                    latents.to(self._dtype),
+                    timestep.to(self._dtype),  # rounded as in training: bfloat16 takes 995.93 for 996
                     batch.encoder_hidden_states,
                     batch.pose_hidden_states,
                     parts=batch.parts,

@@ -311,7 +311,8 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             WINDOW_OVERLAP // grid.frames_per_latent,
         )
         preview = partial(self._preview, conditions.first_frame)
-        text = yield from self._encode_text(conditions, guider, check)
+        device = self._execution_device  # which looks through all modules each time
+        text = yield from self._encode_text(conditions, guider, device, check)
         encoded: dict[str, torch.Tensor] = {}
         shared: torch.Tensor | None = None
         decoder, done = ClipDecoder(self.vae, check), 0
@@ -328,7 +329,7 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                     check,
                 )
                 if not encoded:  # beside the search for the first window's parts
-                    encoded = yield from self._encode_pictures(conditions, guider, check)
+                    encoded = yield from self._encode_pictures(conditions, guider, device, check)
                 denoiser = Denoiser(
                     self.transformer,
                     self.scheduler,
@@ -413,10 +414,10 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         return Start(latents, known, torch.tensor(window.weights, device=latents.device), base, 1 + held)
 
     def _encode_text(
-        self, conditions: Conditions, guider: Guider, check: Check
+        self, conditions: Conditions, guider: Guider, device: torch.device, check: Check
     ) -> Generator[Step, None, dict[str, torch.Tensor]]:
         """Text embeddings by the guider's conditions."""
-        device, config = self._execution_device, self.transformer.config
+        config = self.transformer.config
         prompts = {name: getattr(conditions, name) for name in guider.text_conditions}
         if not config.text_conditioning:
             return dict.fromkeys(prompts, torch.zeros(1, 1, config.text_dim, device=device))
@@ -451,7 +452,7 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         return self._previews[self.vae](latents[:, frame])
 
     def _encode_pictures(
-        self, conditions: Conditions, guider: Guider, check: Check
+        self, conditions: Conditions, guider: Guider, device: torch.device, check: Check
     ) -> Generator[Step, None, dict[str, torch.Tensor]]:
         """Latents `[1, C, F, h, w]` of the whole clip: of the poses by the guider's conditions, of the draft
         and of the "first_frame" standing still where the model asks for them; and `[1, C, 1, h, w]` of the
@@ -469,7 +470,7 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             "draft": lambda: conditions.draft,
             "first_frame": lambda: np.broadcast_to(picture, (len(poses), *picture.shape)),
         }
-        config, device, vae = self.transformer.config, self._execution_device, self.vae
+        config, vae = self.transformer.config, self.vae
         bases = [config.prediction_base, "draft" if config.init == "draft" else None]
         names = dict.fromkeys(["first", *guider.pose_conditions, *filter(None, bases)])
         images = {name: pictures for name in names if (pictures := make[name]()) is not None}
