@@ -296,7 +296,7 @@ def _trial(
 
 def fastest_vae_layout(vae: nn.Module, device: torch.device) -> str:
     """The memory layout in which the VAE decodes faster on this card, "contiguous" or "channels_last", by a
-    short trial on small pictures. It is remembered."""
+    short trial on pictures of 512 x 512. It is remembered."""
     if device.type != "cuda" or not isinstance(vae, AutoencoderKLWan):
         return "contiguous"
     known, key = Remembered("vae_layout"), f"{_machine(device)}, {vae.dtype}, {vae.config.decoder_base_dim}"
@@ -321,8 +321,8 @@ def set_vae_layout(vae: nn.Module, layout: str) -> None:
 
 
 @torch.no_grad()
-def _decoding_trial(vae: AutoencoderKLWan, device: torch.device, side: int = 16, frames: int = 4) -> float:
-    """Seconds of the frame that is decoded fastest of a few."""
+def _decoding_trial(vae: AutoencoderKLWan, device: torch.device, side: int = 32, frames: int = 4) -> float:
+    """Seconds of the frame that is decoded fastest of a few, large enough to keep a card busy."""
     latents = torch.zeros(1, vae.config.z_dim, frames, side, side, device=device)
     taken = []
     started = time.perf_counter()
