@@ -214,6 +214,7 @@ def _stage(name: str) -> str:
     """A stage of an engine's, to be shown; another than these is shown as it is called."""
     known = {
         "loading": say("Loading"),
+        "compiling": say("Compiling, once"),
         "encoding": say("Encoding"),
         "denoising": say("Denoising"),
         "decoding": say("Decoding"),

@@ -29,6 +29,7 @@ TEXTS: dict[str | tuple[str, str], str] = {
     "Cancelled. {frames} of {total} frames are kept.": "Abgebrochen. {frames} von {total} Frames bleiben.",
     "Frame {frames} of {total}": "Frame {frames} von {total}",
     "Loading": "Laden",
+    "Compiling, once": "Einmaliges Kompilieren",
     "Encoding": "Kodieren",
     "Denoising": "Entrauschen",
     "Decoding": "Dekodieren",

@@ -176,6 +176,7 @@ class Watched:
             patch.setattr(model, "forward", watch)
             events, self.note = generate(engine, request(**fields))
         self.clip = pictures(events)
+        self.stages = {event.stage for event in events if isinstance(event, Progress)}
         self.scheduler = engine._runner.pipeline.scheduler
         self.sigmas = self.scheduler.sigmas.tolist()
         assert self.clip.shape == (fields.get("num_frames", FRAMES), HEIGHT, WIDTH, 3)
@@ -294,6 +295,7 @@ def compile_compiles_every_block(engine, weights):
         patch.setattr(torch, "compile", lambda forward, **_: compiled.append(forward) or forward)
         made = Watched(engine, engine_options={"compile": "on"})
     assert len(compiled) == len(engine._runner.pipeline.transformer.blocks) + 1 and made.note
+    assert "compiling" in made.stages  # it takes so long that it must be said
     Watched(engine, engine_options={"compile": "off"})
     assert not engine._runner._compilation.in_use
 

@@ -191,7 +191,7 @@ class ClipRunner:
         team, error = self._team, None
         try:
             yield from self._load(chosen, check)
-            self._adapt(request.options, loras, chosen.shape)
+            yield from self._adapt(request.options, loras, chosen.shape)
             if team is not None:
                 team.join(self.pipeline.transformer)
             for event in self.pipeline.stream(
@@ -330,8 +330,9 @@ class ClipRunner:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _adapt(self, options: Options, loras: Mapping[Path, float], shape: Shape) -> None:
-        """Bring the model into the state that the options ask for."""
+    def _adapt(self, options: Options, loras: Mapping[Path, float], shape: Shape) -> Iterator[Step]:
+        """Bring the model into the state that the options ask for. Where it is to be compiled, which happens
+        as it first computes and may take half a minute, that is told."""
         transformer = self.pipeline.transformer
         self.pipeline.scheduler = scheduler_for(transformer.config, options.scheduler, options.shift)
         if self._loras != loras:
@@ -347,6 +348,7 @@ class ClipRunner:
         if self._compilation is None and compiles:
             self._compilation = compile_blocks(transformer)
             compile_vae(self.pipeline.vae, self._compilation)
+            yield Step("compiling", 0, 1)
         if self._compilation is not None:
             self._compilation.enabled = options.compile != "off"
 
