@@ -86,11 +86,13 @@ def resize_bilinear(image: np.ndarray, width: int, height: int) -> np.ndarray:
     """
     for size in (width, height):  # along the rows, then, turned over, along the columns
         index, weight = _taps(image.shape[1], size)
-        image = image.T
-        scaled = image[index[0]] * weight[0][:, None]
+        drawn = image.any(1)  # a black row stays black, and most of a pose picture's are
+        rows = np.ascontiguousarray(image[drawn].T)
+        scaled = rows[index[0]] * weight[0][:, None]
         for i, w in zip(index[1:], weight[1:]):
-            scaled += image[i] * w[:, None]
-        image = (scaled + np.float32(0.5)).astype(np.uint8)
+            scaled += rows[i] * w[:, None]
+        image = np.zeros((size, len(drawn)), np.uint8)
+        image[:, drawn] = (scaled + np.float32(0.5)).astype(np.uint8)
     return image
 
 
