@@ -218,7 +218,9 @@ class Broker:
     def _hear_worker(self, slot: WorkerSlot, parts: Sequence[zmq.Frame], now: float) -> None:
         try:
             header = wire.read_header([part.buffer for part in parts])
-            kind = header["type"]
+            kind = header.get("type")
+            if not isinstance(kind, str):
+                raise MessageError("it is of no type")
             if kind == Welcome.__name__:
                 slot.describe(wire.decode([part.buffer for part in parts]))
                 self._engines, self._described = self._crew.engines, now
@@ -237,7 +239,11 @@ class Broker:
     def _heed_all(self, now: float) -> None:
         """Heed the messages that have been read."""
         for client, buffers, message in self._reader.read():
-            self._heed(client, buffers, message, now)
+            try:
+                self._heed(client, buffers, message, now)
+            except Exception as error:  # a fault of ours: it must not end the others' jobs
+                self._blame_self(client, error)
+                self._reader.go_on(client.user)
 
     def _heed(self, client: Client, buffers: Buffers, message: Read, now: float) -> None:
         """Do what a message says, and go on with its user's next: after what needs the disk, once that is
@@ -275,14 +281,17 @@ class Broker:
         """A message could not be read."""
         if isinstance(error, wire.VersionError):
             self._refuse(client, self._job_named(client, buffers), "version", str(error))
-        elif not isinstance(error, MessageError):  # a fault of ours: it must not end the others' jobs
-            log.error("A message of client %s was not understood", client, exc_info=error)
-            reason = "The server could not read this message; report it with the server's log."
-            self._refuse(client, "", "internal", reason)
+        elif not isinstance(error, MessageError):
+            self._blame_self(client, error)
         elif (session := self._session_named(buffers)) is not None:
             self._live.refuse(client, session, "invalid", str(error))
         else:
             self._refuse(client, self._job_named(client, buffers), "invalid", str(error))
+
+    def _blame_self(self, client: Client, error: Exception) -> None:
+        log.error("A message of client %s was not understood", client, exc_info=error)
+        reason = "The server could not read this message; report it with the server's log."
+        self._refuse(client, "", "internal", reason)
 
     def _job_named(self, client: Client, buffers: Sequence[memoryview]) -> str:
         """The job that a refused message names; empty where it names none, or one that goes on."""

@@ -102,6 +102,8 @@ class JobDesk:
             if one.state == "ended":
                 try:
                     pending.ending = pending.over = self._store.ending(one.number)
+                    if wire.read_header(pending.ending).get("type") not in _ENDINGS:
+                        raise ValueError("it is of no such type")
                 except (OSError, ValueError) as error:
                     log.error("How job %r ended can't be read (%s); it is dropped", pending.job, error)
                     self._store.forget(one.number)
@@ -562,16 +564,15 @@ class JobDesk:
             )
         elif pending.verdict is None:
             if kind == messages.Frame.__name__:
-                self._keep_frame(slot, pending, header["index"], parts)
+                if header.get("index") == pending.made:  # else made before, by a process that has ended
+                    self._keep_frame(slot, pending, parts)
             elif (client := pending.taker) is not None and not client.gone:
                 self._frontend.forward(client, parts, pending.job, keep=False)
 
-    def _keep_frame(
-        self, slot: WorkerSlot, pending: PendingRequest, index: int, parts: Sequence[zmq.Frame]
-    ) -> None:
-        """A finished frame: to the store, and to a client that has all before it without a way round."""
-        if index != pending.made:
-            return  # made before, by a process that has ended
+    def _keep_frame(self, slot: WorkerSlot, pending: PendingRequest, parts: Sequence[zmq.Frame]) -> None:
+        """The next finished frame: to the store, and to a client that has all before it without a way
+        round."""
+        index = pending.made
         size = sum(len(part.buffer) for part in parts)
 
         def kept(result: Exception | None) -> None:
@@ -646,4 +647,4 @@ def _length(request: GenerationRequest | PoseRequest) -> str:
     return f"{count} frames"
 
 
-_ENDINGS = frozenset(cls.__name__ for cls in messages.ENDINGS)
+_ENDINGS = [cls.__name__ for cls in messages.ENDINGS]

@@ -55,8 +55,8 @@ class PassingFolder:
             self._lock = LockedFolder(Path(self.name))
         except OSError as error:
             raise ServerError(
-                f"There is no place for temporary files ({error.strerror}); have TMPDIR name a folder that can "
-                "be written to."
+                f"There is no place for temporary files ({error.strerror}); have TMPDIR name a folder that "
+                "can be written to."
             ) from error
 
     def cleanup(self) -> None:

@@ -76,8 +76,11 @@ class Reader:
             yield self._read.popleft()
 
     def go_on(self, user: bytes) -> None:
-        """The message of a user that was read last has been dealt with."""
-        backlog = self._backlogs[user]
+        """The message of a user that was read last has been dealt with; nothing happens where that was said
+        before."""
+        backlog = self._backlogs.get(user)
+        if backlog is None:
+            return
         if not backlog.messages:
             del self._backlogs[user]
             return

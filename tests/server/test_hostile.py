@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shared import wire
-from shared.messages import PIECE_BYTES, Done, Failed, Hello, Piece, Welcome
+from shared.messages import PIECE_BYTES, Done, Failed, Hello, LiveClose, Piece, Welcome
 
 from .client import Client, ServerProcess, request
 
@@ -118,6 +118,15 @@ def test_another_protocol_version(server):
         failed = client.receive()
     assert failed.code == "version" and failed.job == "job"
     assert "version 7" in failed.message and "install the same release" in failed.message
+
+
+@pytest.mark.parametrize("kind", [[], {}, None, 7, True, ["LiveClose"], "x" * 60_000])
+def test_a_message_of_no_type(server, kind):
+    with server.client() as client:
+        for valid in (*VALID, wire.encode(LiveClose(session="view"))):
+            client.send_parts(header(valid, type=kind))
+            failed = client.receive()
+            assert failed.code == "invalid" and len(failed.message) < 200
 
 
 def test_a_message_of_the_server_is_not_taken(server):
