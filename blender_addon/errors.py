@@ -2,7 +2,15 @@
 
 
 class ExportError(Exception):
-    """Its text is one sentence that says what is wrong and what to do."""
+    """Its text is one sentence that says what is wrong and what to do.
+
+    button: what of a `request.finding.Finding` follows its sentence, where a button helps: the operator, its
+    label and its properties.
+    """
+
+    def __init__(self, sentence: str, *button):
+        super().__init__(sentence)
+        self.button = button
 
 
 class ExportCancelled(ExportError):

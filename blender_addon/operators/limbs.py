@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import bpy
-from bpy.props import EnumProperty
+from bpy.props import EnumProperty, StringProperty
 
 from .. import session
 from ..request.build import export_options
@@ -14,7 +14,7 @@ from ..request.range import ClipRange, clip_range
 from ..request.subjects import find_subjects
 from ..request.view import find_view
 from ..texts import say
-from ..texts.translation import shown
+from ..texts.translation import shown, tell
 from .exporting import keep_path
 from .stepped import RangeOperator
 
@@ -58,6 +58,27 @@ class POSEANYTHING_OT_set_limb(bpy.types.Operator):
             return {"CANCELLED"}
         for pose_bone in context.selected_pose_bones:
             pose_bone.bone.poseanything.limb = self.limb
+        return {"FINISHED"}
+
+
+class POSEANYTHING_OT_forget_limbs(bpy.types.Operator):
+    bl_idname = "poseanything.forget_limbs"
+    bl_label = "Choose Bones Anew"
+    bl_description = "Set every bone and bone collection of this armature to Automatic"
+    bl_options = {"REGISTER", "UNDO", "INTERNAL"}
+
+    armature: StringProperty(name="Armature", options={"SKIP_SAVE"})
+
+    def execute(self, context):
+        rig = bpy.data.objects.get(self.armature)
+        if rig is None or rig.type != "ARMATURE":
+            self.report({"ERROR"}, tell("There is no armature {armature} any more.", armature=self.armature))
+            return {"CANCELLED"}
+        if rig.data.library:
+            self.report({"ERROR"}, shown(linked_sentence([rig.data])))
+            return {"CANCELLED"}
+        for marked in (*rig.data.bones, *rig.data.collections_all):
+            marked.poseanything.limb = "AUTO"
         return {"FINISHED"}
 
 
@@ -106,5 +127,10 @@ class POSEANYTHING_OT_look_at_camera(RangeOperator, bpy.types.Operator):
 
 
 register, unregister = bpy.utils.register_classes_factory(
-    (POSEANYTHING_OT_set_limb, POSEANYTHING_OT_look_at_motion, POSEANYTHING_OT_look_at_camera)
+    (
+        POSEANYTHING_OT_set_limb,
+        POSEANYTHING_OT_forget_limbs,
+        POSEANYTHING_OT_look_at_motion,
+        POSEANYTHING_OT_look_at_camera,
+    )
 )

@@ -77,11 +77,13 @@ def server_blockers(context) -> list[Finding]:
     try:
         address, token = parse_server(preferences.server(context))
     except ServerError as error:
-        return [Finding(str(error), *SHOW_PREFERENCES)]
+        return [Finding(str(error).rstrip("."), *SHOW_PREFERENCES)]
     if bridge.link.state == REFUSED:
         return [Finding(bridge.link.sentence, *SHOW_PREFERENCES)]
     if bridge.link.state == CONNECTED:
         return _engine_blockers(context, context.scene.poseanything.engine_name)
+    if bridge.server.state == server.FAILED:
+        return [Finding(bridge.server.sentence, "poseanything.show_server_log", "Show Log")]
     if not address.is_loopback:
         if not bpy.app.online_access:
             return [
@@ -90,7 +92,9 @@ def server_blockers(context) -> list[Finding]:
                 ),
                 _use_this_computer(say("A server on this computer needs no online access")),
             ]
-        return []
+        if session.get().looking:
+            return []
+        return [Finding(say("No server answers at {address} yet", address=address), *SHOW_PREFERENCES)]
     if token is not None or bridge.server.is_up or session.get().looking:
         return []
     if not preferences.server_folder(context):
@@ -137,7 +141,7 @@ def weights_blockers(context, engine: EngineDescription) -> list[Finding]:
         return [Finding(sentence)]
     if not bpy.app.online_access:
         sentence = say(
-            "The weights of {engine} can't be fetched while Blender is set to stay offline",
+            "{engine} needs its weights, and Blender is set to stay offline",
             engine=engine.short_label,
         )
         return [_allow_online_access(sentence)]
@@ -152,22 +156,25 @@ def _engine_blockers(context, name: str) -> list[Finding]:
     if chosen is not None and not chosen.ready and chosen.missing_weights:
         found = obstacle(context, chosen)
         if found.operator or session.get().weights.is_running:
-            return [found]
+            best = session.get().engine("")
+            if best is None or not best.ready:
+                return [found]
+            return [found, _use_best(say("{engine} is ready", engine=best.short_label))]
     if name and chosen is None:
         sentence = say("The server has no engine named {name}", name=name)
     elif chosen is not None and not chosen.ready:
         sentence = not_ready(chosen)
     elif engines and not any(engine.ready for engine in engines):
-        return [
-            Finding(
-                say("No engine is ready: {names}", names=" ".join(not_ready(engine) for engine in engines))
-            )
-        ]
+        return [obstacle(context, engine) for engine in engines]
     else:
         return []
     if not any(engine.ready for engine in engines):
         return [Finding(sentence)]
-    return [setting(sentence, "Use the Best Available", "scene.poseanything.engine", "AUTO")]
+    return [_use_best(sentence)]
+
+
+def _use_best(sentence: str) -> Finding:
+    return setting(sentence, "Use the Best Available", "scene.poseanything.engine", "AUTO")
 
 
 def obstacle(context, engine: EngineDescription) -> Finding:

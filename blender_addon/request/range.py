@@ -94,7 +94,7 @@ def clip_range(
                 "The range has {frames} frames but {engine} makes at most {most}; shorten the range or "
                 "raise the step.",
                 frames=frames,
-                engine=engine.label,
+                engine=engine.short_label,
                 most=most,
             )
         )

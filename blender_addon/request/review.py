@@ -29,6 +29,8 @@ BAKED = 0.9
 """A subject that is keyed on this fraction of the frames is baked."""
 FINGERS = 0.002
 """Fingers that move this fraction of the picture by themselves are worth a word."""
+_FRAME = ("poseanything.frame_subject", "Frame Subject")
+"""The button that has the camera show the subject."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +96,8 @@ def _out_of_view(clip: Reviewed) -> Iterator[Finding]:
                 say(
                     "The armature {armature} is out of view in the first frame.",
                     armature=subject.armature.name,
-                )
+                ),
+                *_FRAME,
             )
     if seen[0] and not seen.all():
         away = np.flatnonzero(~seen)
@@ -105,7 +108,8 @@ def _out_of_view(clip: Reviewed) -> Iterator[Finding]:
                 away=len(away),
                 count=len(seen),
                 frame=clip.scene_frame(away[0]),
-            )
+            ),
+            *_FRAME,
         )
     drawn = {line.limb for line in clip.pose.frame(0) if _touches(clip.pose, line.points)}
     own = {limb for limb, made in enumerate(limbs) if made.subject in shown}
@@ -116,7 +120,8 @@ def _out_of_view(clip: Reviewed) -> Iterator[Finding]:
                 "the others look like.",
                 seen=len(drawn & own),
                 count=len(own),
-            )
+            ),
+            *_FRAME,
         )
 
 
@@ -137,7 +142,8 @@ def _size(clip: Reviewed) -> Iterator[Finding]:
                 size=typical,
                 width=clip.pose.width,
                 height=clip.pose.height,
-            )
+            ),
+            *_FRAME,
         )
 
 

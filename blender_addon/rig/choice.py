@@ -89,7 +89,10 @@ class Choice:
                     "The armature {armature} has no bone left to draw; turn on Deform for the bones of "
                     "its limbs, or set them to Draw.",
                     armature=armature.name,
-                )
+                ),
+                "poseanything.forget_limbs",
+                "Choose Bones Anew",
+                (("armature", armature.name),),
             )
         self.unsent = float(self._moved[self.digits & ~self.drawn].sum())
         self._explain()

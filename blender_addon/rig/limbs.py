@@ -79,7 +79,10 @@ def choose_limbs(armature: bpy.types.Object, motion: Motion | None = None, look:
     """
     if armature.mode == "EDIT":
         raise ExportError(
-            say("The armature {armature} is in Edit Mode; leave it first.", armature=armature.name)
+            say("The armature {armature} is in Edit Mode; leave it first.", armature=armature.name),
+            "object.mode_set",
+            "Leave Edit Mode",
+            (("mode", "OBJECT"),),
         )
     if not armature.data.bones:
         raise ExportError(

@@ -10,6 +10,7 @@ from ..operators.serving import obstacle
 from ..shared.engines import EngineDescription, OptionDescription
 from ..texts import say
 from ..texts.translation import shown, tell
+from .progress import draw_button, draw_start
 from .text import paragraph
 
 
@@ -69,6 +70,7 @@ def _draw_state(layout, context, engine: EngineDescription | None) -> None:
     if engine is None:
         text = say("No engine is ready") if engines else say("The engines are known once a server answers")
         paragraph(layout, context, text, "INFO")
+        draw_start(layout, context)
 
 
 def _draw_obstacle(layout, context, engine: EngineDescription, icon: str) -> None:
@@ -77,8 +79,8 @@ def _draw_obstacle(layout, context, engine: EngineDescription, icon: str) -> Non
     if session.get().weights.is_running:
         icon = "INFO"
     paragraph(layout, context, found.sentence, icon, alert=icon == "ERROR")
-    if found.operator == "poseanything.get_weights":
-        layout.operator(found.operator, icon="IMPORT").engine = engine.name
+    if found.operator:
+        draw_button(layout, found)
 
 
 def _draw_preset(layout, context, engine: EngineDescription) -> None:

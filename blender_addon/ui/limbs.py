@@ -13,6 +13,7 @@ from gpu_extras.batch import batch_for_shader
 
 from .. import handlers, session
 from ..errors import ExportError
+from ..request.finding import Finding
 from ..request.look import look_of
 from ..request.subjects import find_subjects as chosen_subjects
 from ..rig.limbs import LimbChoice
@@ -37,7 +38,7 @@ class Followed:
 
 
 # Choosing limbs reads every weight of every mesh: kept until something it depends on changes.
-_kept: dict[tuple, Followed | str] = {}
+_kept: dict[tuple, Followed | ExportError] = {}
 _bound: tuple = ()
 _handle: object | None = None
 changes = 0
@@ -62,11 +63,23 @@ def _look_up(objects, look: str) -> Followed:
             subjects = list(find_subjects(objects, motions, look))
             _kept[key] = Followed(subjects, Sampler(subjects), *limb_tables(subjects))
         except ExportError as error:
-            _kept[key] = str(error)
+            _kept[key] = error
     found = _kept[key]
-    if isinstance(found, str):
-        raise ExportError(found)
+    if isinstance(found, ExportError):
+        raise found.with_traceback(None)
     return found
+
+
+def blockers(context) -> list[Finding]:
+    """What keeps limbs from being chosen, without a full stop, as of `request.blockers`."""
+    settings = context.scene.poseanything
+    objects = () if settings.pose_source == "VIDEO" else chosen_subjects(context, settings)
+    try:
+        if objects:
+            _look_up(objects, look_of(settings, session.get().engine(settings.engine_name)))
+    except ExportError as error:
+        return [Finding(str(error).rstrip("."), *error.button)]
+    return []
 
 
 def _motions(objects) -> dict[bpy.types.Object, Motion]:

@@ -11,8 +11,9 @@ from ..errors import ExportError
 from ..ground_truth.first_frame import Alignment
 from ..operators.colour import changes_colours
 from ..operators.serving import server_blockers
-from ..request.blockers import scene_blockers, size_blockers
+from ..request.blockers import SETTINGS, scene_blockers, size_blockers
 from ..request.build import alignment_of
+from ..request.finding import setting
 from ..request.look import look_of, unsuited
 from ..request.output import output_folder
 from ..request.range import clip_range, clip_shots
@@ -87,7 +88,12 @@ class _Main:
         row.operator("poseanything.generate", icon="RENDER_ANIMATION")
         engine = session.get().engine(settings.engine_name)
         if session.get().exporting is None:
-            blockers = [*scene_blockers(context), *size_blockers(context, engine), *server_blockers(context)]
+            blockers = [
+                *scene_blockers(context),
+                *limbs.blockers(context),
+                *size_blockers(context, engine),
+                *server_blockers(context),
+            ]
             draw_findings(layout, context, blockers)
         try:
             shots = [shot.planned for shot in clip_shots(context, settings, engine)]
@@ -108,7 +114,7 @@ class _Main:
                 text = say("{count} clips, one for each camera's shot", count=len(shots))
                 paragraph(layout, context, text, "BLANK1")
             if made > asked:
-                text = say("{engine} makes {total} of them", engine=engine.short_label, total=made)
+                text = say("{engine} makes {total} frames", engine=engine.short_label, total=made)
                 paragraph(layout, context, text, "BLANK1")
         if engine is not None and not engine.neural:
             text = say("{name}: animatic, no neural network", name=engine.short_label)
@@ -153,16 +159,17 @@ class POSEANYTHING_PT_rig(_Sub, bpy.types.Panel):
         layout.prop(settings, "pose_look")
         engine = session.get().engine(settings.engine_name)
         if sentence := unsuited(settings, engine):
-            paragraph(layout, context, sentence, "ERROR")
+            draw_findings(
+                layout, context, [setting(sentence, "Use What Suits", f"{SETTINGS}.pose_look", "AUTO")]
+            )
         layout.prop(settings, "show_limbs")
         subjects = find_subjects(context, settings)
         if not subjects:
             return  # the main panel says what to do
         try:
             choices = limbs.choices(subjects, look_of(settings, engine))
-        except ExportError as error:
-            paragraph(layout, context, str(error), "ERROR", alert=True)
-            choices = []
+        except ExportError:
+            choices = []  # the main panel says what is wrong
         for obj, choice in choices:
             layout.label(
                 text=tell(
@@ -357,6 +364,7 @@ class POSEANYTHING_PT_output(_Sub, bpy.types.Panel):
             paragraph(layout, context, str(folder), "FILE_FOLDER")
             if not bpy.data.is_saved:
                 paragraph(layout, context, "Save the file to keep takes beside it.", "INFO")
+                layout.operator("wm.save_mainfile", icon="FILE_TICK")
         layout.operator("poseanything.export_skeleton", icon="EXPORT")
 
 

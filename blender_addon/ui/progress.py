@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from .. import session
-from ..connection.jobs import DONE, FAILED, RUNNING, Job
+from ..connection.client import CONNECTED
+from ..connection.jobs import DONE, FAILED, LEFT, RUNNING, Job
+from ..operators.serving import is_here
 from ..request.finding import Finding
 from ..texts import say
 from ..texts.translation import shown, tell
@@ -40,6 +42,10 @@ def draw_progress(layout, context) -> None:
             "ERROR" if failed else "INFO",
             alert=failed,
         )
+        if last.state == LEFT:
+            layout.operator("poseanything.fetch_unfinished", icon="IMPORT")
+        elif failed and bridge.server.is_up:
+            layout.operator("poseanything.show_server_log", icon="TEXT")
 
 
 def draw_findings(layout, context, findings) -> None:
@@ -49,6 +55,13 @@ def draw_findings(layout, context, findings) -> None:
         paragraph(box, context, finding.sentence, "ERROR")
         if finding.operator:
             draw_button(box, finding)
+
+
+def draw_start(layout, context) -> None:
+    """The button that has a server answer, where it may be started from here."""
+    bridge = session.get().bridge
+    if is_here(context) and not bridge.server.is_up and bridge.link.state != CONNECTED:
+        layout.operator("poseanything.start_server", icon="PLAY")
 
 
 def draw_button(layout, finding: Finding, icon: str = "NONE") -> None:

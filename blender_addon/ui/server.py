@@ -32,7 +32,7 @@ def draw_server(layout, context) -> None:
         row.operator(where, text="", icon="PREFERENCES").module = dict(values)["module"]
     if bridge.server.is_up:
         row.operator("poseanything.restart_server", text="", icon="FILE_REFRESH")
-        row.operator("poseanything.stop_server", text="Stop", icon="PAUSE")
+        row.operator("poseanything.stop_server", text="Stop", icon="QUIT")
     elif state in ("OFF", "LOOKING") and is_here(context):
         row.operator("poseanything.start_server", text="Start", text_ctxt="Operator", icon="PLAY")
     _draw_place(layout, context, bridge)
@@ -98,6 +98,8 @@ def _draw_machine(layout, context, bridge: Bridge) -> None:
                 used=gigabytes(worker.card_used),
                 total=gigabytes(worker.card_total),
             )
+        elif worker.memory and len(bridge.workers) == 1:
+            text = say("{used} of memory in use", used=gigabytes(worker.memory))
         elif worker.memory:
             text = say("{name}: {used} of memory in use", name=worker.name, used=gigabytes(worker.memory))
         else:

@@ -19,6 +19,7 @@ from ..texts import say
 from ..texts.translation import shown, tell
 from ..times import frame_rate
 from .overlay import draw_part_strokes
+from .progress import draw_start
 from .text import paragraph
 
 _handle: object | None = None
@@ -129,6 +130,7 @@ def draw_search(layout, context, of_picture: bool) -> None:
         row.operator("poseanything.cancel_search", text="", icon="X").job = search.id
     elif asked is not None:
         paragraph(layout, context, "Asked for at a server that does not answer now; start it.", "SORTTIME")
+        draw_start(layout, context)
     else:
         last = next((each for each in reversed(searches.values()) if each.of_picture == of_picture), None)
         if last is not None and last.state == FAILED:

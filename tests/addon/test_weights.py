@@ -100,9 +100,12 @@ def test_missing_weights_have_a_button_where_it_helps(lacking, preferences):
     settings, blockers = lacking.poseanything, module("operators.serving").server_blockers
     system = bpy.context.preferences.system
     settings.engine = "poseanything"
-    assert [found.label for found in blockers(bpy.context)] == ["Allow Online Access"]
+    assert [found.label for found in blockers(bpy.context)] == [
+        "Allow Online Access",
+        "Use the Best Available",
+    ]
     system.use_online_access = True
-    [found] = blockers(bpy.context)
+    found, _ = blockers(bpy.context)
     assert found.sentence == "PoseAnything needs its weights: 12.3 GB are to be fetched"
     assert found.operator == "poseanything.get_weights"
     texts = draw_all()
