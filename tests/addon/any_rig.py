@@ -107,8 +107,9 @@ class Built:
             self.rig.data.bones[old].name = new
         self.real = list(called.values())
         faces = [called[name] for name in faces]
-        # Within instances, rays do not meet what labels show of a subdivided mesh in Blender 4.5.
-        if plan.made == "subdivided" and plan.place not in ("instanced", "nested"):
+        # Where a mesh is instanced, Blender 4.5 casts rays at what it is before subdivision.
+        caged = bpy.app.version[:2] == (4, 5) and plan.place in ("instanced", "nested")
+        if plan.made == "subdivided" and not caged:
             smooth = self.mesh.modifiers.new("Smooth", "SUBSURF")
             smooth.levels = smooth.render_levels = 1
             faces = [name for name in faces for _ in range(4)]
