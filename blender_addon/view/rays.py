@@ -49,11 +49,12 @@ def cast_ray(
 ) -> Hit | None:
     """What a ray from `start` [3] along `ray` [3] first meets that is no subject; None when nothing is
     there."""
+    way = Vector(ray)
     for _ in range(PATIENCE):
-        hit, place, _, face, obj, _ = scene.ray_cast(depsgraph, start, ray)
+        hit, place, _, face, obj, _ = scene.ray_cast(depsgraph, start, way)
         if not hit:
             return None
         if not is_subject(obj):
             return Hit(place, face, obj)
-        start = np.array(place) + ray * 1e-4 * (1 + np.linalg.norm(place))
+        start = place + way * (1e-4 * (1 + place.length))
     return None
