@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
+import maxflow
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
@@ -28,16 +29,24 @@ JUMP = 2.5
 """How much worse than usual flow must explain a frame for the outline to be sought further away."""
 FAR_REACH = 0.4
 """The same where it is known that what is there is not the ground."""
+LOST = 0.3
+"""In the same unit: how far away a lost part, such as a leg that was hidden, lies at most."""
 FIRST_PRIOR = 0.3
 PRIOR = 2.0
 """How much a place within the mask counts beside its colour, in units of log likelihood: of a first guess,
 and of one that flow carried on."""
-DIFFERS, MOVES, STANDS = 6.0, 0.5, 3.0
+DIFFERS, MOVES, STANDS = 6.0, 0.5, 1.5
 """In the same units: that a pixel differs from the bare ground, moves as the subject, or as the ground."""
 COARSE = 0.6
 """The scale at which masks are found first, to see from them what lies behind."""
-BAND = 2.5
+NEIGHBOURS = ((0, 1), (1, 0), (1, 1), (1, -1))
+"""Rows and columns from a pixel to the half of its eight neighbours that come behind it."""
+TOGETHER = 4.0
+"""In units of log likelihood: what it costs to part two neighbours of one colour."""
+BAND = 1.3
 """Pixels around an outline within which it is moved to where the picture changes."""
+NEVER = 1e3
+"""Log likelihood against a pixel that can't be the subject's."""
 CONTRAST = 12.0
 """In CIELAB of 8 bits: where the two sides differ less, an outline stays."""
 
@@ -309,15 +318,18 @@ def follow(
 
 
 def _others(evidence: np.ndarray, mask: np.ndarray, carried: np.ndarray) -> np.ndarray:
-    """bool [H, W]: what has the subject's colours but is not the subject: it does not touch it, or it was not
-    before and is too large to be a part that was lost."""
+    """bool [H, W]: what has the subject's colours but is not the subject: it does not touch it or was not it
+    before, and is too large or too far away to be a part that was lost."""
     alike = ((evidence > 0) & ~mask).astype(np.uint8)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(alike)
     touches, before = np.zeros(count, bool), np.zeros(count, bool)
     touches[labels[cv2.dilate(mask.astype(np.uint8), _disc(2)) > 0]] = True
     before[labels[carried]] = True
-    large = stats[:, cv2.CC_STAT_AREA] > 0.1 * np.count_nonzero(mask)
-    return (alike > 0) & (~touches | (before & large))[labels]
+    area = np.count_nonzero(mask)
+    large = stats[:, cv2.CC_STAT_AREA] > 0.1 * area
+    near = np.zeros(count, bool)
+    near[labels[_signed_distance(mask) > -LOST * np.sqrt(area)]] = True
+    return (alike > 0) & ((~touches & (large | ~near)) | (before & large))[labels]
 
 
 class _Colours:
@@ -377,15 +389,42 @@ def _fit(
     side = np.sqrt(np.count_nonzero(carried))
     reach = max(share * side, 2)
     inside = _signed_distance(carried)
-    belief = _along_edges(frame, evidence + prior * (inside / reach).clip(-1, 1))
     near = inside > -reach
     if cues is not None:
         near |= (cues.differs > 0) & (inside > -FAR_REACH * side)
-    mask = (belief > 0) & near
     if apart.any():
-        mask &= inside > _signed_distance(apart)
+        near &= inside > _signed_distance(apart)
+    mask = _cut_out(frame, evidence + prior * (inside / reach).clip(-1, 1), near)
     mask = _without_specks(touching(mask, carried))
     return mask if cues is None else _sharpened(frame, mask)
+
+
+def _cut_out(frame: np.ndarray, belief: np.ndarray, may: np.ndarray) -> np.ndarray:
+    """bool [H, W]: what is likelier the subject, its outline short and along edges of the picture: the least
+    cut of Boykov and Jolly (2001), as GrabCut makes.
+
+    belief: float32 [H, W], log likelihood ratio. may: bool [H, W], where the subject may be.
+    """
+    mask = np.zeros_like(may)
+    if not may.any():
+        return mask
+    left, top, width, height = cv2.boundingRect(may.astype(np.uint8))
+    place = np.s_[top : top + height, left : left + width]
+    lab = cv2.cvtColor(frame[place], cv2.COLOR_RGB2LAB).astype(np.float32) * np.float32([1, 2, 2])
+    differences = [((lab - np.roll(lab, (-down, -right), (0, 1))) ** 2).sum(2) for down, right in NEIGHBOURS]
+    usual = max(float(np.mean(differences)), 1e-3)
+    graph = maxflow.GraphFloat(height * width, len(NEIGHBOURS) * height * width)
+    nodes = graph.add_grid_nodes((height, width))
+    for (down, right), difference in zip(NEIGHBOURS, differences):
+        joined = np.zeros((3, 3))
+        joined[1 + down, 1 + right] = 1
+        weights = TOGETHER * np.exp(-difference / (2 * usual)) / np.hypot(down, right)
+        graph.add_grid_edges(nodes, weights, joined, symmetric=True)
+    belief = np.where(may[place], belief[place], -NEVER)
+    graph.add_grid_tedges(nodes, belief.clip(0), (-belief).clip(0))
+    graph.maxflow()
+    mask[place] = ~graph.get_grid_segments(nodes)
+    return mask
 
 
 def _sharpened(frame: np.ndarray, mask: np.ndarray) -> np.ndarray:
