@@ -28,7 +28,8 @@ MOVING = 0.02
 ADORNING = 0.08
 """So is a part of the face, hair or cloth that moves this much."""
 BULKY = 0.04
-"""Without a shot to look at, a side branch with this fraction of the flesh counts as moving."""
+"""A side branch with this fraction of the flesh, or one of several bones with this fraction of the subject's
+picture, is a limb too."""
 DIGIT = 0.12
 """Fingers and toes are shorter than this fraction of the skeleton; where they are not, they are the
 subject."""
@@ -37,11 +38,17 @@ EAR = 0.02
 BUNDLE = 3
 """This many short chains side by side at a limb's end are fingers, toes or feathers, whatever their names."""
 STRAY = 0.01
-"""An aim of inverse kinematics with less than this fraction of the flesh has it by mistake."""
-
+"""An aim of inverse kinematics, or a bone that is the strongest nowhere, with less than this fraction of the
+flesh has it by mistake."""
+ROOTS = 3
+"""At most so many bones one after the other carry the whole rig."""
+LOOSE = 0.5
+"""A bone whose tail misses its only child by this fraction of the way to it only carries that child."""
 
 ENDING = 0.7
 """Where only heads are known, a limb goes on with a bone that begins this far along its flesh."""
+STRAIGHT = 0.9
+"""Cosine from which on a chain goes straight on."""
 TRACE = 1e-4
 """A bone that moves less than this fraction of the flesh moves none."""
 FEATHER = 0.3
@@ -109,7 +116,8 @@ class Choice:
         goal = np.array([name in aims for name in names_], bool) & leaf
         control = goal | np.array([names.is_control(name) for name in names_], bool)
         if shares.any():
-            owning = shares > np.where(goal, STRAY, TRACE)
+            strongest = np.bincount(self._skin.owners, minlength=self._count) > 0
+            owning = shares > np.where(strongest & ~goal, TRACE, STRAY)
             # A thing hung on a control bone is carried by the limb that lies where the control does.
             guest = owning & ~skeleton.deforming
             if (owning & ~guest).any():
@@ -311,6 +319,7 @@ class Choice:
         most = np.inf if every else DIGIT * skeleton.size
         for parent, bones in children.items():
             maybe = sum(names.may_be_digit(skeleton.names[bone]) for bone in bones) >= BUNDLE
+            maybe |= any(names.is_digit(skeleton.names[bone]) for bone in bones)
             for bone in bones:
                 name = skeleton.names[bone]
                 if names.is_digit(name) or (maybe and names.may_be_digit(name)):
@@ -368,8 +377,13 @@ class Choice:
         ]
         limbs = {bone for bone in side if self._stands_out(bone)}
         moving = {bone for bone in limbs if self._measured and self._stirs(self._branch(bone), MOVING)}
+        mirrored = {
+            names.unsided(skeleton.names[bone]) for bone in limbs if names.is_sided(skeleton.names[bone])
+        }
         for bone in side:
-            if bone not in limbs and any(self._alike(bone, other) for other in moving):
+            if names.unsided(skeleton.names[bone]) in mirrored or any(
+                self._alike(bone, other) for other in moving
+            ):
                 limbs.add(bone)
         for bone in side:
             if bone in limbs or not self.drawn[bone]:
@@ -395,12 +409,26 @@ class Choice:
             length = skeleton.lengths[parent]
             if gap <= 0.05 * length + skeleton.near:
                 return True
-            return gap < 0.4 * length and len(siblings) == 1
-        if away < ENDING * self._own[parent]:
+            onward = (skeleton.heads[bone] - skeleton.heads[parent]) @ skeleton.vectors[parent]
+            beyond = away >= length and onward >= STRAIGHT * away * length
+            return beyond or (gap < 0.4 * length and len(siblings) == 1)
+        if away < ENDING * self._own[parent] and away < ENDING * self._reach_onward(parent, bone):
             return False
         return len(siblings) == 1 or bone == max(
             siblings, key=lambda child: self._straightness(parent, child)
         )
+
+    def _reach_onward(self, parent: int, child: int) -> float:
+        """How far the flesh of a bone goes toward a child that goes straight on from it, so that short fat
+        bones of a chain do not count as within one another; else however far it goes."""
+        skeleton, before = self._skeleton, int(self._anatomy.parents[parent])
+        mine = self._skin.points[self._skin.owners == parent] - skeleton.heads[parent]
+        onward = skeleton.heads[child] - skeleton.heads[parent]
+        incoming = skeleton.heads[parent] - skeleton.heads[before]
+        span = float(np.linalg.norm(onward) * np.linalg.norm(incoming))
+        if before < 0 or len(mine) < 3 or onward @ incoming < STRAIGHT * span:
+            return np.inf
+        return float(np.percentile(mine @ onward, 95) / max(np.linalg.norm(onward), 1e-12))
 
     def _straightness(self, parent: int, child: int) -> tuple:
         skeleton = self._skeleton
@@ -425,10 +453,10 @@ class Choice:
             return True
         if long or self._stirs(branch, MOVING):
             return True
-        if self._measured:
-            return False
         if not self._has_flesh:
-            return self._length[bone] >= DETAIL * skeleton.size
+            return not self._measured and self._length[bone] >= DETAIL * skeleton.size
+        if self._measured:  # a leg that stands still is one, a thing that one bone carries is rigid
+            return not leaf and bool(self._seen[branch].sum() >= BULKY * self._seen.sum())
         return bool(self._flesh[branch].sum() >= BULKY)
 
     def _lies_within_parent(self, bone: int) -> bool:
@@ -504,16 +532,30 @@ class Choice:
             return loose and len(below) == 1
         if len(below) != 1:
             return False
-        # A body that reaches back to where the bone begins (feet on the floor) does not grow out of it.
+        fork = self._fork(below[0])
+        if fork is None:
+            return False
         axis = skeleton.heads[below[0]] - skeleton.heads[bone]
+        if self._trusted and gaps[0] > LOOSE * np.linalg.norm(axis):
+            return True
+        # A body that reaches back to where the bone begins (feet on the floor) does not grow out of it.
         span = float(axis @ axis)
-        branch = self._branch(below[0])
+        branch = self._branch(fork)
         joints = np.concatenate(
             [skeleton.heads[branch], skeleton.tails[branch][: len(branch) * self._trusted]]
         )
         along = (joints - skeleton.heads[bone]) @ axis / max(span, 1e-18)
-        branching = len(self._anatomy.children.get(below[0], ())) > 1
-        return branching and bool(along.min() < 0.5)
+        return bool(along.min() < 0.5)
+
+    def _fork(self, bone: int) -> int | None:
+        """The bone at which a skeleton branches, this one or one soon after it; None where it goes on as a
+        chain, as a rope does."""
+        for _ in range(ROOTS):
+            onward = self._anatomy.children.get(bone, [])
+            if len(onward) != 1:
+                return bone if onward else None
+            bone = onward[0]
+        return None
 
     # Reasons
 

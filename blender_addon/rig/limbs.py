@@ -322,14 +322,17 @@ class _Figure:
         return 1 + sum(self._below(child) for child in self._children.get(bone, ()))
 
     def _guess_end(self, bone: int) -> np.ndarray | None:
-        """The end of a last bone whose tail means nothing: joints that mark it, fingers that go on, or its
-        flesh."""
+        """The end of a last bone whose tail means nothing: joints that mark it, fingers that go on, its
+        flesh, or, without any flesh, straight on from where it comes."""
         skeleton = self._skeleton
         under = np.flatnonzero(skeleton.parents == bone)
         marks = [b for b in under.tolist() if names.is_end(skeleton.names[b]) or self._choice.digits[b]]
         if marks:
             return skeleton.heads[marks].mean(axis=0)
-        return self._skin.reach(skeleton, bone, self._incoming(bone))
+        incoming = self._incoming(bone)
+        if len(self._skin.points) or incoming is None:
+            return self._skin.reach(skeleton, bone, incoming)
+        return skeleton.heads[bone] + incoming * min(1.0, skeleton.lengths[bone] / np.linalg.norm(incoming))
 
     # Strokes
 
@@ -341,6 +344,7 @@ class _Figure:
         run = np.zeros(len(drawn), np.int64)
         least = SHORTEST * self._skeleton.size
         order = [bone for bone in self._downward(drawn) if drawn[bone]]
+        crowded = False
         while True:
             run[:] = 0
             room: dict[int, float] = {}
@@ -350,7 +354,7 @@ class _Figure:
                 goes_on = parent >= 0 and self._main.get(parent) == bone
                 sure = (
                     goes_on
-                    and self._trusted
+                    and (self._trusted or crowded)
                     and self._choice.is_plain(bone)
                     and self._choice.is_plain(parent)
                 )
@@ -363,6 +367,7 @@ class _Figure:
                 room[run[bone]] += lengths[bone]
             if count <= MAX_LIMBS or least > self._skeleton.size:
                 return run
+            crowded = True
             least *= 1.25
 
     def _make_strokes(self, drawn: np.ndarray) -> None:

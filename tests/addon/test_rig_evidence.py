@@ -78,16 +78,58 @@ def test_vertex_groups_that_weigh_nothing_are_no_flesh(clean_scene):
     mesh = flesh(rig, bones=HUMAN)
     for name in controls:
         mesh.vertex_groups.new(name=name)
+    mesh.vertex_groups["kneeIK.L"].add([0, 9, 40], 0.02, "REPLACE")  # a brush that slipped
     names, choice = drawn(rig)
     assert names == set(HUMAN)
     assert choice.reasons["FK copy"] == "skipped: it moves no flesh"
 
 
+def squat(point):
+    """A place of the legs, shortened."""
+    x, y, z = point
+    return (x, y, 1 - (1 - z) * 0.2)
+
+
+def test_short_legs_that_stand_still_are_limbs_and_a_bag_is_rigid_with_what_carries_it(clean_scene):
+    legs = {n: (squat(h), squat(t), p) for n, (h, t, p) in HUMAN.items() if n[:5] in ("thigh", "shin.")}
+    rig = make_armature("Rig", HUMAN | legs | {"bag": ((0, 0.15, 1.4), (0, 0.22, 1.4), "spine")})
+    flesh(rig, bones=HUMAN.keys() - legs.keys())
+    flesh(rig, bones=legs, thickness=1.2, name="boots")
+    flesh(rig, bones=["bag"], thickness=4, name="bag")
+    swing(rig, "arm.L")
+    names, choice = drawn(rig)
+    assert names == set(HUMAN)
+    assert choice.reasons["bag"] == "skipped: rigid with spine"
+
+
+def test_the_neck_goes_on_beyond_a_trunk_whose_tail_ends_too_early(clean_scene):
+    bones = HUMAN | {"spine": ((0, 0, 1.2), (0, 0, 1.35), "hips")}
+    bones["head"] = ((0, 0, 1.5), (0, 0, 1.6), "spine")
+    rig = make_armature("Rig", bones)
+    flesh(rig)
+    swing(rig, "arm.L")
+    assert drawn(rig)[0] == set(bones)
+
+
+def test_a_skeleton_without_flesh_keeps_its_legs_when_all_tails_point_up(clean_scene):
+    bones = {
+        name: (head, tuple(np.add(head, (0, 0.3, 0))), parent) for name, (head, _, parent) in LEGGED.items()
+    }
+    choice = module("rig.limbs").choose_limbs(make_armature("Rig", bones))
+    assert {limb.name for limb in choice.limbs} == set(LEGGED)
+
+
 def test_a_root_that_is_joined_to_the_hips_is_no_third_leg(clean_scene):
     bones = {name: (head, tail, parent or "origin") for name, (head, tail, parent) in HUMAN.items()}
-    for name in ("origin", "joint7"):
+    up = ((0, 0, 0), (0, 0, 1), "")
+    for name, roots in (
+        ("origin", {"origin": up}),
+        ("joint7", {"joint7": up}),
+        ("node", {"base": ((0, 0, 0), (0, 0, 0.5), ""), "node": ((0, 0, 0.5), (0, 0, 1), "base")}),
+        ("beside", {"beside": ((0, 1.5, 0), (0, 1.5, 0.3), "")}),
+    ):
         renamed = {bone: (h, t, name if p == "origin" else p) for bone, (h, t, p) in bones.items()}
-        rig = make_armature("Rig", {name: ((0, 0, 0), (0, 0, 1), "")} | renamed)
+        rig = make_armature("Rig", roots | renamed)
         assert {limb.name for limb in module("rig.limbs").choose_limbs(rig).limbs} == set(HUMAN)
 
 
@@ -232,12 +274,19 @@ def test_fingers_that_move_but_are_not_drawn_are_told(clean_scene):
     assert "finger0.L" in {limb.name for limb in export([rig]).pose.limbs}
 
 
-def test_a_rope_of_more_bones_than_labels_is_drawn_over_its_whole_length(clean_scene):
+@pytest.mark.parametrize("guess", [1, 30])
+def test_a_rope_of_more_bones_than_labels_is_drawn_over_its_whole_length(clean_scene, guess):
     bones = {
         f"b{i:03}": ((i * 0.02, 0, 1), (i * 0.02 + 0.02, 0, 1), f"b{i - 1:03}" if i else "")
         for i in range(300)
     }
-    rig = make_armature("Rope", bones)
+    rope = make_armature("Rope", bones)
+    rig = make_armature(
+        "Guessed",
+        {n: (h, (h[0] + (t[0] - h[0]) * guess, *t[1:]), p) for n, (h, t, p) in bones.items()},
+    )
+    body = flesh(rope, thickness=3)
+    body.parent = body.modifiers[0].object = rig
     choice = module("rig.limbs").choose_limbs(rig)
     assert len(choice.limbs) <= 255 and sum(len(limb.bones) for limb in choice.limbs) == 300
     rest = [
