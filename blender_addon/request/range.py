@@ -15,7 +15,7 @@ from ..rig.animation import keyed_frames, movers
 from ..rig.subjects import find_armatures
 from ..shared.messages import MAX_CLIP_PIXELS, MAX_PIXELS, EngineDescription
 from ..texts import say
-from ..times import ClipTimes, frame_rate, frames_in, to_scene, whole_if_close
+from ..times import ClipTimes, frame_rate, frames_in, to_animation, to_scene, whole_if_close
 from ..view import clip_size
 from .subjects import find_subjects
 from .video_time import shown_span
@@ -179,7 +179,7 @@ def pose_frames(context, settings, clip_range: ClipRange) -> tuple[int, ...] | N
         chosen = range(0, last, settings.pose_interval)
     else:
         if settings.pose_density == "KEYS":
-            frames = set(_keyed_frames(context, settings))
+            frames = set(_keyed_frames(context, settings, clip_range.times))
         elif settings.pose_density == "MARKERS":
             frames = {to_scene(context.scene, marker.frame) for marker in context.scene.timeline_markers}
         else:
@@ -200,9 +200,11 @@ def key_poses(settings) -> list[float]:
     return sorted(found)
 
 
-def _keyed_frames(context, settings) -> Iterator[float]:
+def _keyed_frames(context, settings, times: ClipTimes) -> Iterator[float]:
     """The scene frames at which the subjects are keyed, or what moves them is: controls, other armatures,
     instancers, what drivers read."""
+    scene = context.scene
+    span = to_animation(scene, times.start), to_animation(scene, times.at(times.num_frames - 1))
     for armature, instancers in find_armatures(find_subjects(context, settings)):
         for block in movers([armature, *instancers]):
-            yield from (to_scene(context.scene, frame) for frame in keyed_frames(block))
+            yield from (to_scene(scene, frame) for frame in keyed_frames(block, span))

@@ -38,15 +38,19 @@ def all_curves(block: bpy.types.ID) -> Iterator[bpy.types.FCurve]:
     yield from animation.drivers
 
 
-def keyed_frames(block: bpy.types.ID) -> Iterator[float]:
-    """The frames of the animation at which a block is keyed, in its action and through the NLA."""
+def keyed_frames(block: bpy.types.ID, span: tuple[float, float] | None = None) -> Iterator[float]:
+    """The frames of the animation at which a block is keyed, in its action and through the NLA; of curves
+    that cycle also their repetitions within a `span`, where one is given."""
     animation = getattr(block, "animation_data", None)
     if animation is None:
         return
     if animation.action is not None:
         for curve in action_curves(animation.action, getattr(animation, "action_slot", None)):
             if not curve.mute:
-                yield from (key.co.x for key in curve.keyframe_points)
+                frames = [key.co.x for key in curve.keyframe_points]
+                yield from frames
+                if span is not None:
+                    yield from _cycled(curve, frames, span)
     if not animation.use_nla:
         return
     for strip in _strips(animation):
@@ -56,6 +60,26 @@ def keyed_frames(block: bpy.types.ID) -> Iterator[float]:
             for key in curve.keyframe_points
         }
         yield from _through_strip(strip, frames)
+
+
+def _cycled(curve: bpy.types.FCurve, frames: list[float], span: tuple[float, float]) -> Iterator[float]:
+    """The frames within a span at which a curve's Cycles modifier repeats its keys."""
+    cycles = next((each for each in curve.modifiers if each.type == "CYCLES" and not each.mute), None)
+    if cycles is None or len(frames) < 2 or frames[-1] <= frames[0]:
+        return
+    first, last = frames[0], frames[-1]
+    length = last - first
+    turns = {
+        -1: (cycles.mode_before, cycles.cycles_before, math.ceil((first - span[0]) / length)),
+        1: (cycles.mode_after, cycles.cycles_after, math.ceil((span[1] - last) / length)),
+    }
+    for way, (mode, most, needed) in turns.items():
+        for turn in range(1, min(needed, most or needed) + 1) if mode != "NONE" else ():
+            mirrored = mode == "MIRROR" and turn % 2
+            for frame in frames:
+                placed = (first + last - frame if mirrored else frame) + way * turn * length
+                if span[0] <= placed <= span[1]:
+                    yield placed
 
 
 def _strips(animation: bpy.types.AnimData) -> Iterator[bpy.types.NlaStrip]:

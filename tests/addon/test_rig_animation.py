@@ -56,6 +56,20 @@ def test_in_the_nla(rig, clean_scene):
     assert posed(clean_scene) == (0, 32)
 
 
+def test_in_the_turns_of_a_curve_that_cycles(rig, clean_scene):
+    head = rig.pose.bones["head"]
+    wave(head, keys=((9, 0.0), (12, 1.0), (17, 0.0)))
+    [curve] = module("rig.animation").all_curves(rig)
+    cycles = curve.modifiers.new("CYCLES")
+    assert posed(clean_scene) == (0, 3, 8, 11, 16, 19, 24, 27, 32)
+    cycles.mode_before, cycles.mode_after = "NONE", "MIRROR"
+    assert posed(clean_scene) == (0, 8, 11, 16, 21, 24, 27, 32)
+    cycles.mode_after, cycles.cycles_after = "REPEAT", 1
+    assert posed(clean_scene) == (0, 8, 11, 16, 19, 24, 32)
+    cycles.mute = True
+    assert posed(clean_scene) == (0, 8, 11, 16, 32)
+
+
 def test_a_reversed_strip_is_read_backwards(rig, clean_scene):
     wave(rig.pose.bones["head"], keys=((1, 0.0), (5, 1.0), (33, 0.0)))
     pushed_down(rig).use_reverse = True
