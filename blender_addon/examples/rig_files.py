@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import bpy
@@ -12,11 +13,14 @@ from ..errors import ExportError
 from ..rig.animation import followers, keyed_frames, movers
 from ..rig.limbs import choose_limbs
 from ..rig.skin import FLESH_TYPES
+from ..rig.subjects import instances_collection
 from ..texts import say
 from .creatures import dress
 
 MAX_FRAMES = 81
 """Of a longer action only so much is played."""
+LFS_POINTER = b"version https://git-lfs"
+"""What a file begins with that stands for another one, which Git LFS has not fetched yet."""
 THICKNESS = 0.025
 """Radius of the tubes around a rig without a mesh, as a fraction of the skeleton's size."""
 
@@ -28,8 +32,7 @@ class RigFileError(Exception):
 def import_rig(context: bpy.types.Context, path: Path, action: str | None = None) -> bpy.types.Object:
     """Bring in a rig of any of the usual formats; the scene's range becomes that of its action."""
     loaders = {
-        ".glb": lambda: bpy.ops.import_scene.gltf(filepath=str(path)),
-        ".gltf": lambda: bpy.ops.import_scene.gltf(filepath=str(path)),
+        **dict.fromkeys((".glb", ".gltf", ".vrm"), lambda: bpy.ops.import_scene.gltf(filepath=str(path))),
         ".fbx": lambda: _import_fbx(path),
         ".bvh": lambda: bpy.ops.import_anim.bvh(
             filepath=str(path), update_scene_fps=False, global_scale=0.01
@@ -38,15 +41,20 @@ def import_rig(context: bpy.types.Context, path: Path, action: str | None = None
     }
     if not path.is_file():
         raise RigFileError(
-            say("There is no file {path}; name an existing .glb, .gltf, .fbx, .blend or .bvh.", path=path)
+            say(
+                "There is no file {path}; name an existing .glb, .gltf, .vrm, .fbx, .blend or .bvh.",
+                path=path,
+            )
         )
     if path.suffix.lower() not in loaders:
         raise RigFileError(
             say(
-                "{path} is of a kind that can't be imported; choose a .glb, .gltf, .fbx, .blend or .bvh.",
+                "{path} is of a kind that can't be imported; choose a .glb, .gltf, .vrm, .fbx, .blend or "
+                ".bvh.",
                 path=path.name,
             )
         )
+    _check_arrived(path)
     try:
         loaders[path.suffix.lower()]()
     except Exception as error:  # an importer is somebody else's code and raises what it likes
@@ -72,9 +80,22 @@ def import_rig(context: bpy.types.Context, path: Path, action: str | None = None
     return rig
 
 
+def _check_arrived(path: Path) -> None:
+    """Raise `RigFileError` where a file was never downloaded: importers call that many things."""
+    with path.open("rb") as file:
+        begin = file.read(len(LFS_POINTER))
+    if not begin:
+        raise RigFileError(say("{path} is empty; download it again.", path=path.name))
+    if begin == LFS_POINTER:
+        raise RigFileError(
+            say("{path} only says where Git LFS keeps the file; fetch it with git lfs pull.", path=path.name)
+        )
+
+
 def _reason(error: Exception, path: Path) -> str:
-    """The last line of what an importer said, without the file's place."""
+    """The last line of what an importer said, without the file's place and that in its own code."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line for line in lines if not line.startswith("Location: ")]
     text = lines[-1] if lines else type(error).__name__
     for prefix in ("Error: ", "RuntimeError: ", "Exception: "):
         text = text.removeprefix(prefix)
@@ -108,7 +129,7 @@ def _tubes(rig: bpy.types.Object) -> list[tuple[str, Vector, Vector, float]]:
 
 def _import_fbx(path: Path) -> None:
     # The importer written in C++ (Blender 4.5) reads files at which the older one fails.
-    if hasattr(bpy.types, "WM_OT_fbx_import"):
+    if "fbx_import" in dir(bpy.ops.wm):
         bpy.ops.wm.fbx_import(filepath=str(path))
     else:
         bpy.ops.import_scene.fbx(filepath=str(path))
@@ -119,6 +140,7 @@ def _append(context: bpy.types.Context, path: Path) -> None:
     with bpy.data.libraries.load(str(path)) as (source, target):
         target.objects = source.objects
     items = [item for item in target.objects if item is not None]
+    items = list(dict.fromkeys(inner for item in items for inner in _with_instanced(item)))
     rigs = [item for item in items if item.type == "ARMATURE"]
     wanted = dict.fromkeys(rigs)
     for rig in rigs:
@@ -129,6 +151,14 @@ def _append(context: bpy.types.Context, path: Path) -> None:
     for item in wanted:
         if item not in shapes:
             context.scene.collection.objects.link(item)
+
+
+def _with_instanced(item: bpy.types.Object) -> Iterator[bpy.types.Object]:
+    """An object and those that it instances: a character may lie in another file, linked."""
+    yield item
+    if instances_collection(item):
+        for inner in item.instance_collection.all_objects:
+            yield from _with_instanced(inner)
 
 
 def _play(scene: bpy.types.Scene, rig: bpy.types.Object, path: Path, name: str | None) -> None:

@@ -19,6 +19,8 @@ from .range import ClipRange
 
 SMALL = 0.12
 """A subject smaller than this fraction of the picture's shorter side is hardly drawn by any engine."""
+OFTEN = 0.1
+"""It is worth a word when it is as small as that in more than this fraction of the frames."""
 HIDDEN = 0.25
 """Labels lie under at least this fraction of the limbs of a subject that is seen."""
 CUT = 0.2
@@ -54,6 +56,7 @@ class Reviewed:
 def review(clip: Reviewed) -> Iterator[Finding]:
     """What is wrong with an exported clip. Raises `ExportError` when no frame has a limb in view."""
     yield from _out_of_view(clip)
+    yield from _beyond(clip)
     yield from _size(clip)
     yield from _cuts(clip)
     yield from _stillness(clip)
@@ -129,12 +132,40 @@ def _touches(pose: PoseSequence, points: np.ndarray) -> bool:
     return bool(((points[:, :2] >= 0) & (points[:, :2] <= (pose.width, pose.height))).all(axis=1).any())
 
 
-def _size(clip: Reviewed) -> Iterator[Finding]:
+def _beyond(clip: Reviewed) -> Iterator[Finding]:
+    """A camera that renders only what is near leaves the picture empty where the limbs are drawn."""
+    projector = clip.projector
+    depth = np.einsum("fkc,fc->fk", clip.joints, projector.depths[:, :3]) + projector.depths[:, None, 3]
+    far = np.array([lens.far for lens in projector.lenses])
+    away = np.flatnonzero(np.median(depth, axis=1) > far)
+    if len(away):
+        yield Finding(
+            say(
+                "The subject lies beyond the Clip End of {camera} in {away} of {count} frames, from frame "
+                "{frame} on, so it does not render; raise the Clip End.",
+                camera=clip.cameras[away[0]],
+                away=len(away),
+                count=len(depth),
+                frame=clip.scene_frame(away[0]),
+            )
+        )
+
+
+def _sizes(clip: Reviewed) -> np.ndarray:
+    """[F] the diagonal of the strokes within the picture, in pixels; not a number where there are none."""
     boxes = _boxes(clip)
-    sizes = np.linalg.norm(boxes[:, 1] - boxes[:, 0], axis=1)
-    sizes = sizes[np.isfinite(sizes)]
-    typical = float(np.median(sizes))
-    if typical < SMALL * min(clip.pose.width, clip.pose.height):
+    return np.linalg.norm(boxes[:, 1] - boxes[:, 0], axis=1)
+
+
+def _small(clip: Reviewed) -> np.ndarray:
+    """[F] whether the subject is in view and too small to be drawn."""
+    return _sizes(clip) < SMALL * min(clip.pose.width, clip.pose.height)
+
+
+def _size(clip: Reviewed) -> Iterator[Finding]:
+    sizes, small = _sizes(clip), _small(clip)
+    typical = float(np.nanmedian(sizes))
+    if small.sum() > np.isfinite(sizes).sum() / 2:
         yield Finding(
             say(
                 "The subject is only {size:.0f} pixels large in a picture of {width} x {height}; move the "
@@ -144,6 +175,17 @@ def _size(clip: Reviewed) -> Iterator[Finding]:
                 height=clip.pose.height,
             ),
             *_FRAME,
+        )
+    elif small.mean() > OFTEN:
+        yield Finding(
+            say(
+                "The subject is too small in {count} of {total} frames, from frame {frame} on (as "
+                "little as {size:.0f} pixels); move the camera nearer or choose other frames.",
+                count=int(small.sum()),
+                total=len(small),
+                frame=clip.scene_frame(np.argmax(small)),
+                size=sizes[small].min(),
+            )
         )
 
 
@@ -234,7 +276,7 @@ def _coverage(clip: Reviewed) -> Iterator[Finding]:
     told, seen = np.bincount(frames, minlength=pose.num_frames), grown[frames, row, column]
     with np.errstate(invalid="ignore"):
         shares = np.bincount(frames, seen, pose.num_frames) / np.where(told > 0, told, np.nan)
-    bad = np.flatnonzero(shares < HIDDEN)
+    bad = np.flatnonzero((shares < HIDDEN) & ~_small(clip))
     if not len(bad):
         return
     if bad[0] == 0:

@@ -42,8 +42,8 @@ def why_none(context, settings) -> str:
     excluded = {}
     for collection in _excluded(layer.layer_collection):
         for obj in collection.all_objects:
-            if obj.type == "ARMATURE" and obj.name not in layer.objects:
-                excluded[obj] = collection
+            if obj.name not in layer.objects:
+                excluded |= {armature: collection for armature, _ in find_armatures([obj])}
     if not any(_brings_armature(obj) for obj in layer.objects):
         if excluded:
             rig, collection = next(iter(excluded.items()))

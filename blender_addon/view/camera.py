@@ -27,6 +27,14 @@ class Lens:
     perspective: bool
 
     @property
+    def far(self) -> float:
+        """The distance, in scene units, beyond which nothing is seen."""
+        scale, shift = self.projection[2, 2:]
+        if not self.perspective:
+            return float((shift - 1) / scale)
+        return float(shift / (scale + 1)) if scale != -1 else np.inf
+
+    @property
     def eye(self) -> np.ndarray:
         """[3] from where it looks, in world space; of an orthographic one a place far behind it."""
         placed = np.linalg.inv(self.view)

@@ -261,6 +261,13 @@ def test_an_excluded_collection_is_named(clean_scene):
     reason = module("request.blockers").export_blocker(bpy.context)
     assert "Rig lies in the collection Characters, which is excluded" in reason
 
+    kept.objects.unlink(rig)
+    cast, empty = bpy.data.collections.new("Cast"), bpy.data.objects.new("Instance", None)
+    cast.objects.link(rig)
+    empty.instance_type, empty.instance_collection = "COLLECTION", cast
+    kept.objects.link(empty)
+    assert module("request.blockers").export_blocker(bpy.context) == reason
+
 
 def lamp(kind="SUN", side=1, **settings):
     """A lamp from above and from one side."""

@@ -46,6 +46,22 @@ def test_a_small_subject(rig):
     assert "pixels large in a picture of 256 x 160; move the camera nearer" in said(rig)
 
 
+def test_a_subject_that_is_small_in_some_frames(rig):
+    bpy.context.scene.camera.data.clip_end = 1000
+    key(rig, "location", ((1, 0.0), (6, 0.0), (7, 150.0)), index=1)
+    assert "too small in 3 of 9 frames, from frame 7 on" in said(rig)
+    assert "stands in front of it" not in said(rig)
+
+
+def test_a_subject_beyond_what_the_camera_renders(rig, clean_scene):
+    clean_scene.camera.data.clip_end = 3
+    assert "beyond the Clip End of Camera in 9 of 9 frames" in said(rig)
+    clean_scene.camera.data.type = "ORTHO"
+    assert "beyond the Clip End" in said(rig)
+    clean_scene.camera.data.clip_end = 30
+    assert said(rig) == ""
+
+
 def test_a_cut_at_a_marker_comes_with_a_button(rig, clean_scene):
     first, other = clean_scene.camera, add_camera(direction=(1, 0, 0), distance=5)
     for frame, camera in ((1, first), (5, other)):
