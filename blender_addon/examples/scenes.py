@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import bmesh
 import bpy
 import numpy as np
-from mathutils import Vector
+from mathutils import Matrix, Vector
 
 from ..errors import ExportError
 from ..ground_truth.shapes import ShapeReader
@@ -20,8 +20,12 @@ from .rig_files import bodies_of
 WIDTH, HEIGHT, FPS, FRAMES = 832, 480, 24, 81
 MARGIN = 0.04
 """The part of the picture, from its middle to an edge, that stays free around the subject."""
-WAY = 4.0
-"""How many times its own size a subject may move across the picture."""
+WAY = 3.0
+"""A camera goes along with a subject that moves more than this many times its own size."""
+PAN = 0.3
+"""The part of a shorter way that it pans along."""
+GLANCES = 9
+"""Frames at which a subject is looked at that does not go far."""
 PROMPT = "A red fox walks through a sunlit meadow, firs and hills behind it, the camera follows gently."
 
 
@@ -56,12 +60,17 @@ def stage(context: bpy.types.Context, rig: bpy.types.Object, seed: int = 0) -> N
     """Put sun, landscape and camera around a rig with a mesh, to its scale and for all of the scene's
     range, and leave the rig selected."""
     scene = context.scene
-    boxes = _boxes(context, rig)
-    low, high = Vector(boxes[:, 0].min(0)), Vector(boxes[:, 1].max(0))
+    boxes = _boxes(context, rig, GLANCES)
+    goes_far = _goes_far(boxes)
+    if goes_far:
+        boxes = _boxes(context, rig, scene.frame_end - scene.frame_start + 1)
+    low, high = boxes[:, 0].min(0), boxes[:, 1].max(0)
+    # What is longer than wide, its way included, is seen from the side, what is wider from the front.
+    turn = Matrix.Rotation(math.pi / 2 if (high - low)[0] > (high - low)[1] else 0, 3, "Z")
     shuffle = random.Random(f"stage {seed}")
     _light(scene, shuffle if seed else None)
-    _landscape(scene, low, high, random.Random(seed + 7))
-    _camera(scene, boxes, shuffle if seed else None)
+    _landscape(scene, Vector(low), Vector(high), turn, random.Random(seed + 7))
+    _camera(scene, boxes, turn, goes_far, shuffle if seed else None)
     scene.render.engine = "CYCLES"
     scene.cycles.device, scene.cycles.samples, scene.cycles.use_denoising = "CPU", 16, True
     scene.view_settings.view_transform = "Standard"
@@ -72,11 +81,11 @@ def stage(context: bpy.types.Context, rig: bpy.types.Object, seed: int = 0) -> N
     rig.select_set(True)
 
 
-def _boxes(context: bpy.types.Context, rig: bpy.types.Object) -> np.ndarray:
-    """[9, 2, 3]: the corners of the box around the skinned meshes, at nine frames over the scene's range."""
+def _boxes(context: bpy.types.Context, rig: bpy.types.Object, count: int) -> np.ndarray:
+    """[count, 2, 3]: the corners of the box around the skinned meshes, at frames over the scene's range."""
     scene = context.scene
     boxes, shapes = [], ShapeReader()
-    for frame in np.linspace(scene.frame_start, scene.frame_end, 9).round().astype(int):
+    for frame in np.linspace(scene.frame_start, scene.frame_end, count).round().astype(int):
         scene.frame_set(int(frame))
         depsgraph = context.evaluated_depsgraph_get()
         clouds = []
@@ -116,10 +125,17 @@ def _light(scene: bpy.types.Scene, shuffle: random.Random | None) -> None:
     scene.collection.objects.link(item)
 
 
-def _landscape(scene: bpy.types.Scene, low: Vector, high: Vector, shuffle: random.Random) -> None:
-    """Meadow, hills and trees, scaled to the subject and kept behind it as the camera sees it."""
+def _landscape(
+    scene: bpy.types.Scene, low: Vector, high: Vector, turn: Matrix, shuffle: random.Random
+) -> None:
+    """Meadow, hills and trees, scaled to the subject and kept behind it as the camera sees it, which is
+    turned about the subject."""
     size = max(high - low)
     centre = (low + high) / 2
+
+    def behind(x: float, y: float, z: float = 0.0) -> Vector:
+        return Vector((centre.x, centre.y, low.z)) + turn @ Vector((x, y, z))
+
     grass = _material("Grass", (0.15, 0.22, 0.045), (0.34, 0.36, 0.09), 26 / size)
     meadow = _add(
         scene,
@@ -139,19 +155,17 @@ def _landscape(scene: bpy.types.Scene, low: Vector, high: Vector, shuffle: rando
             hills,
             smooth=True,
         )
-        hill.location = (centre.x + x * size, centre.y + y * size, low.z - 0.72 * radius * size)
+        hill.location = behind(x * size, y * size, -0.72 * radius * size)
     leaves = _material("Leaves", (0.03, 0.09, 0.035), (0.07, 0.16, 0.05), 14 / size)
     bark = _material("Bark", (0.09, 0.05, 0.03), (0.15, 0.09, 0.05), 20 / size)
     for _ in range(16):
         tall = shuffle.uniform(1.4, 2.4) * size
-        place = Vector(
-            (centre.x + shuffle.uniform(3.0, 9) * size, centre.y + shuffle.uniform(-9, 9) * size, low.z)
-        )
+        place = behind(shuffle.uniform(3.0, 9) * size, shuffle.uniform(-9, 9) * size)
         _tree(scene, place, tall, leaves, bark)
     stone = _material("Stone", (0.2, 0.19, 0.18), (0.36, 0.34, 0.31), 9 / size)
     for _ in range(12):
         radius = shuffle.uniform(0.03, 0.12) * size
-        place = (centre.x + shuffle.uniform(0.9, 3) * size, centre.y + shuffle.uniform(-3, 3) * size, low.z)
+        place = behind(shuffle.uniform(0.9, 3) * size, shuffle.uniform(-3, 3) * size)
         rock = _add(
             scene,
             "Rock",
@@ -217,15 +231,25 @@ def _material(name: str, dark, light, scale: float) -> bpy.types.Material:
     return material
 
 
-def _camera(scene: bpy.types.Scene, boxes: np.ndarray, shuffle: random.Random | None) -> None:
-    """From the subject's left and a little ahead of it, panning along with a third of its way, wide enough
-    for all of it."""
+def _goes_far(boxes: np.ndarray) -> bool:
+    return bool(np.ptp(boxes.mean(1), axis=0).max() > WAY * (boxes[:, 1] - boxes[:, 0]).max())
+
+
+def _camera(
+    scene: bpy.types.Scene,
+    boxes: np.ndarray,
+    turn: Matrix,
+    goes_along: bool,
+    shuffle: random.Random | None,
+) -> None:
+    """Beside the subject and a little ahead of it, wide enough for all of it, going along with it or panning
+    along with a part of its way."""
+    boxes = np.sort(boxes @ np.array(turn), axis=1)  # as seen by a camera that looks along x
     centres, size = boxes.mean(1), (boxes[:, 1] - boxes[:, 0]).max(0)
-    # A short way is panned along with; of a long one so much that what is left of it still fits the picture.
-    way = float(np.ptp(centres, axis=0).max())
-    share = max(0.3, 1 - WAY * float(size.max()) / way) if way > 0 else 0.3
-    path = np.linspace(centres[0], centres[-1], len(centres)) if share == 0.3 else centres
-    targets = (1 - share) * centres.mean(0) + share * path
+    if goes_along:
+        targets = _smooth(centres)
+    else:
+        targets = (1 - PAN) * centres.mean(0) + PAN * np.linspace(centres[0], centres[-1], len(centres))
     stray = np.abs(centres - targets).max(0)
     across = max(size[1] + 0.5 * size[0] + 2 * stray[1], size[2] * 1.35 * WIDTH / HEIGHT)
     camera = bpy.data.cameras.new("Camera")
@@ -239,26 +263,37 @@ def _camera(scene: bpy.types.Scene, boxes: np.ndarray, shuffle: random.Random | 
         )
     distance = across * 1.35 * camera.lens / camera.sensor_width + size[0] / 2
     away = np.array([-1.0, -ahead, above])
-    while not _all_in_view(boxes, targets, targets.mean(0) + away * distance, camera):
+    stands = targets if goes_along else np.repeat(targets.mean(0)[None], len(targets), axis=0)
+    while not _all_in_view(boxes, targets, stands + away * distance, camera):
         distance *= 1.05
     camera.clip_end = max(camera.clip_end, 10 * distance)
     item = bpy.data.objects.new("Camera", camera)
     scene.collection.objects.link(item)
     scene.camera = item
-    item.location = Vector(targets.mean(0) + away * distance)
     item.rotation_mode = "QUATERNION"
     frames = np.linspace(scene.frame_start, scene.frame_end, len(targets)).round().astype(int)
-    chosen = [0, -1] if share == 0.3 else range(len(targets))
-    for index in chosen:
-        item.rotation_quaternion = (Vector(targets[index]) - item.location).to_track_quat("-Z", "Y")
-        item.keyframe_insert("rotation_quaternion", frame=int(frames[index]))
+    for index in range(len(frames)) if goes_along else (0, -1):
+        item.location = turn @ Vector(stands[index] + away * distance)
+        item.rotation_quaternion = (turn @ Vector(targets[index]) - item.location).to_track_quat("-Z", "Y")
+        for channel in ("location", "rotation_quaternion") if goes_along else ("rotation_quaternion",):
+            item.keyframe_insert(channel, frame=int(frames[index]))
 
 
-def _all_in_view(boxes: np.ndarray, targets: np.ndarray, place: np.ndarray, camera: bpy.types.Camera) -> bool:
-    """Whether the boxes [n, 2, 3] are within a camera's picture at a place, with a margin, while it looks at
-    the targets [n, 3] one after the other."""
+def _smooth(path: np.ndarray) -> np.ndarray:
+    """A path [n, 3] as the mean over a quarter of it around each point, so that a camera on it goes
+    evenly."""
+    reach = len(path) // 8
+    padded = np.pad(path, ((reach, reach), (0, 0)), mode="reflect", reflect_type="odd")
+    return np.stack([padded[i : i + 2 * reach + 1].mean(0) for i in range(len(path))])
+
+
+def _all_in_view(
+    boxes: np.ndarray, targets: np.ndarray, places: np.ndarray, camera: bpy.types.Camera
+) -> bool:
+    """Whether the boxes [n, 2, 3] are within a camera's picture, with a margin, while it looks from the
+    places [n, 3] at the targets [n, 3] one after the other."""
     half = camera.sensor_width / 2 / camera.lens * (1 - MARGIN)
-    for (low, high), target in zip(boxes, targets):
+    for (low, high), target, place in zip(boxes, targets, places):
         corners = np.stack(np.meshgrid(*np.stack([low, high], axis=1)), axis=-1).reshape(-1, 3) - place
         turn = np.array((Vector(target) - Vector(place)).to_track_quat("-Z", "Y").to_matrix())
         x, y, z = (corners @ turn).T

@@ -7,6 +7,7 @@ import bpy
 import numpy as np
 import pytest
 from bpy_extras.object_utils import world_to_camera_view
+from mathutils import Vector
 
 from tests.addon.rigs import LEGGED, flesh, make_armature
 from tests.addon.scenes import newest_job, settle, strip_of
@@ -151,7 +152,7 @@ def test_a_rig_without_a_mesh_gets_a_body_as_thick_as_its_skeleton_is_large(clea
     assert all(len(vertex.groups) == 1 for vertex in body.data.vertices), "nothing webs between limbs"
 
 
-@pytest.mark.parametrize("way", [(0, 0, 9), (0, 9, 0), (9, 0, 0), (0, 60, 0)])
+@pytest.mark.parametrize("way", [(0, 0, 9), (0, 9, 0), (9, 0, 0), (40, 60, 0)])
 def test_the_camera_keeps_the_whole_motion_in_view(clean_scene, way):
     rig = make_armature("Rig", LEGGED)
     flesh(rig)
@@ -167,6 +168,50 @@ def test_the_camera_keeps_the_whole_motion_in_view(clean_scene, way):
         for bone in rig.pose.bones:
             seen = world_to_camera_view(clean_scene, clean_scene.camera, rig.matrix_world @ bone.head)
             assert 0 < seen.x < 1 and 0 < seen.y < 1 and seen.z > 0
+    tall = [
+        world_to_camera_view(clean_scene, clean_scene.camera, rig.matrix_world @ rig.pose.bones[name].head).y
+        for name in ("head", "shin.L")
+    ]
+    assert tall[0] - tall[1] > 0.15, "however far it goes, it is seen from near"
+
+
+def test_what_is_wide_is_filmed_from_the_front(clean_scene):
+    rig = make_armature("Rope", {"a": ((-3, 0, 1), (0, 0, 1), ""), "b": ((0, 0, 1), (3, 0, 1), "a")})
+    flesh(rig, thickness=0.1)
+    scenes = module("examples.scenes")
+    scenes.set_format(clean_scene)
+    scenes.stage(bpy.context, rig)
+    ends = [world_to_camera_view(clean_scene, clean_scene.camera, Vector((x, 0, 1))).x for x in (-3, 3)]
+    assert ends[1] - ends[0] > 0.5
+
+
+def test_a_character_that_lies_linked_in_another_file_is_found(clean_scene, tmp_path):
+    rig = make_armature("Rig", LEGGED)
+    body = flesh(rig)
+    cast = bpy.data.collections.new("Cast")
+    for obj in (rig, body):
+        cast.objects.link(obj)
+    bpy.data.libraries.write(str(tmp_path / "cast.blend"), {cast})
+    bpy.ops.wm.read_homefile(use_empty=True)
+    with bpy.data.libraries.load(str(tmp_path / "cast.blend"), link=True) as (_, chosen):
+        chosen.collections = ["Cast"]
+    empty = bpy.data.objects.new("Cast", None)
+    empty.instance_type, empty.instance_collection = "COLLECTION", chosen.collections[0]
+    bpy.data.libraries.write(str(tmp_path / "set.blend"), {empty})
+    bpy.ops.wm.read_homefile(use_empty=True)
+    rig_files = module("examples.rig_files")
+    rig = rig_files.import_rig(bpy.context, tmp_path / "set.blend")
+    assert [body.name for body in rig_files.bodies_of(bpy.context.scene, rig)] == ["flesh"]
+
+
+@pytest.mark.skipif(bpy.app.version < (4, 5, 0), reason="the older importer fails on lights")
+def test_an_fbx_with_a_light_in_it_is_read(clean_scene, tmp_path):
+    flesh(make_armature("Rig", LEGGED))
+    bpy.ops.object.light_add(type="SUN")
+    bpy.ops.export_scene.fbx(filepath=str(tmp_path / "lit.fbx"))
+    bpy.ops.wm.read_homefile(use_empty=True)
+    rig = module("examples.rig_files").import_rig(bpy.context, tmp_path / "lit.fbx")
+    assert set(LEGGED) <= set(rig.data.bones.keys())
 
 
 @pytest.mark.parametrize("kind", ["blend", "glb", "fbx", "bvh"])
@@ -179,4 +224,5 @@ def test_a_broken_rig_file_is_one_sentence(clean_scene, tmp_path, kind, content)
         rig_files.import_rig(bpy.context, path)
     sentence = str(raised.value)
     assert sentence.startswith("broken.") and sentence.endswith(".") and "\n" not in sentence
+    assert ("git lfs pull" if content else "is empty") in sentence
     assert str(tmp_path) not in sentence and "Traceback" not in sentence
