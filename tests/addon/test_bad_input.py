@@ -180,6 +180,7 @@ def test_something_else_at_the_address(shot, served, fake_server, preferences):
     generates()
 
 
+@pytest.mark.any_blender
 @pytest.mark.parametrize("behaviour", ["dies", "engine_fails", "skips_frames", "bad_frame", "ends_early"])
 def test_clip_that_breaks_off(shot, served, fake_server, preferences, behaviour):
     """The frames that came are on disk and in the sequencer, and the next clip is whole."""

@@ -77,6 +77,7 @@ def test_a_scene_becomes_a_strip_that_moves(film):
     assert np.abs(frames[19] - first).max() > 30, "and follows the armature"
 
 
+@pytest.mark.any_blender
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds the worker in /proc")
 def test_a_killed_engine_costs_nothing(film):
     session = module("session").get()
@@ -87,6 +88,7 @@ def test_a_killed_engine_costs_nothing(film):
     assert session.bridge.server._process.pid == server
 
 
+@pytest.mark.any_blender
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="signals")
 def test_a_killed_server_costs_nothing(film, preferences, tmp_path, monkeypatch):
     """It is started again, and goes on from what it kept."""

@@ -294,7 +294,7 @@ def shaded(rig):
     """Two [160, 256] pictures by Cycles: with the body's shadow, and without it."""
     scene = bpy.context.scene
     scene.view_settings.view_transform = "Standard"
-    scene.render.engine, scene.cycles.samples, scene.cycles.use_denoising = "CYCLES", 32, False
+    scene.render.engine, scene.cycles.samples, scene.cycles.use_denoising = "CYCLES", 8, False
     scene.cycles.device, scene.cycles.max_bounces = "CPU", 0
     pictures = []
     body = bpy.data.objects["flesh"]

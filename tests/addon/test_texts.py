@@ -15,10 +15,12 @@ NEARLY_ALL = 0.9
 """So much of the texts is in each language: what was said last may be translated later."""
 
 
+@pytest.mark.any_blender
 def test_no_text_is_put_together_of_pieces():
     assert not texts.glued()
 
 
+@pytest.mark.any_blender
 def test_reports_are_in_the_user_s_language():
     assert not texts.unshown()
 

@@ -67,6 +67,7 @@ def lacking(shot, served, preferences, server_python, tmp_path):
     bpy.context.preferences.system.use_online_access = False
 
 
+@pytest.mark.any_blender
 def test_weights_come_are_cancelled_and_go_on(addon, hub, server_python, tmp_path):
     fetch, weights = module("connection.weights").WeightsFetch(), module("connection.weights")
     folder = tmp_path / "weights"
@@ -88,6 +89,7 @@ def test_weights_come_are_cancelled_and_go_on(addon, hub, server_python, tmp_pat
     assert not list(folder.rglob("*.part"))
 
 
+@pytest.mark.any_blender
 def test_why_weights_do_not_come_is_said(addon, hub, server_python, tmp_path, monkeypatch):
     fetch = module("connection.weights").WeightsFetch()
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
