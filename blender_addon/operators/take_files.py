@@ -35,7 +35,13 @@ class POSEANYTHING_OT_open_take(TakeOperator, bpy.types.Operator):
         if not folder.is_dir():
             self.report({"ERROR"}, tell("The folder {folder} is gone.", folder=folder))
             return {"CANCELLED"}
-        bpy.ops.wm.path_open(filepath=str(folder))
+        try:
+            bpy.ops.wm.path_open(filepath=str(folder))
+        except RuntimeError:  # as where no desktop is installed
+            self.report(
+                {"ERROR"}, tell("No program opens folders here; the take is in {folder}.", folder=folder)
+            )
+            return {"CANCELLED"}
         return {"FINISHED"}
 
 
@@ -138,7 +144,16 @@ class POSEANYTHING_OT_delete_take(bpy.types.Operator):
     take_id: StringProperty(options={"HIDDEN", "SKIP_SAVE"})
 
     def invoke(self, context, event):
-        return context.window_manager.invoke_confirm(self, event)
+        item = take_list.chosen_item(context, self.take_id)
+        if item is None:
+            return self.execute(context)
+        return context.window_manager.invoke_confirm(
+            self,
+            event,
+            title=tell("Delete {take}?", take=item.name),
+            message=tell("Its folder goes to the system's trash, and its strips leave the sequencer."),
+            confirm_text=tell("Move to Trash"),
+        )
 
     def execute(self, context):
         item = take_list.chosen_item(context, self.take_id)

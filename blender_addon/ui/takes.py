@@ -59,17 +59,15 @@ def _draw_item(layout, context, kept, item) -> None:
     if item.frames:
         icon = pictures.file_icon(str(folder / frame_name(item.name, item.frames // 2)))
         box.template_icon(icon_value=icon, scale=6.0)
-    paragraph(
-        box,
-        context,
-        say(
+    if item.state != CANCELLED:  # which is said with the number of frames
+        text = say(
             "{frames} of {total} frames"
             if item.neural
             else "{frames} of {total} frames, animatic, no neural network",
             frames=item.frames,
             total=item.num_frames,
-        ),
-    )
+        )
+        paragraph(box, context, text)
     if item.seed and item.neural:
         box.label(text=tell("Seed {seed}", seed=item.seed))
     if item.made:
