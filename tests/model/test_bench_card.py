@@ -23,19 +23,20 @@ TABLES = {
     "profile": {"kernels": 10},
     "vae": {"passes": 8, "a convolution": 3},
     "clips": {"clips": 5, "memory": 1, "cancelling": 0},
+    "training": {"a LoRA": 1, "what it takes, GiB": 1},
     "memory": {"cards": 4},
     "compile": {"compiled": 3},
     "float8": {"float8": 5},
-    "training": {"a LoRA": 1, "what it takes, GiB": 1},
-    "server": {"clips": 6, "endings": 2},
 }
 """How many rows each part has to give at the least."""
+BY_HAND = "server"
+"""A part that starts three processes, half a minute's work; tests/server does it with quicker engines."""
 
 
 def test_the_whole_script_runs_at_a_toy_size(tmp_path):
     pytest.importorskip("torch")
     done = subprocess.run(
-        [sys.executable, "-m", "tests.benchmarks.card", "--toy", "--output", tmp_path],
+        [sys.executable, "-m", "tests.benchmarks.card", "--toy", "--skip", BY_HAND, "--output", tmp_path],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -43,7 +44,7 @@ def test_the_whole_script_runs_at_a_toy_size(tmp_path):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     parts = json.loads((tmp_path / "card.json").read_text())["parts"]
-    assert list(parts) == list(card.PARTS) == list(TABLES)
+    assert list(parts) == list(TABLES) and {*card.PARTS} == {*TABLES, BY_HAND}
     for name, tables in TABLES.items():
         assert parts[name]["state"] == "done" and all(p["kept"] for p in parts[name]["promises"]), name
         for table, rows in tables.items():
