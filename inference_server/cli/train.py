@@ -44,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
 def _train(args: argparse.Namespace) -> None:
     import torch
     from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
 
     from ..poseanything.checkpoints import CheckpointError, load_vae
     from ..training.beginning import begin_with
@@ -51,6 +52,11 @@ def _train(args: argparse.Namespace) -> None:
     from ..training.shard_batches import LatentCache, ShardBatches
     from ..training.trainer import Trainer, declare
 
+    if parse_flag_from_env("ACCELERATE_USE_DEEPSPEED"):
+        raise TrainingError(
+            "DeepSpeed keeps a model and its checkpoints in a way of its own, which is not supported; "
+            "launch with inference_server/training/recipes/fsdp2.yaml, which divides a model among cards too."
+        )
     changes = {} if args.steps is None else {"steps": args.steps}
     settings = TrainingSettings.read(args.settings, **changes)
     device = torch.device("cuda" if torch.cuda.is_available() and not args.cpu else "cpu")

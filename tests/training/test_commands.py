@@ -281,3 +281,9 @@ def test_a_truncated_shard_ends_training_in_a_sentence(workshop, tmp_path, capsy
     words[words.index(str(workshop / "cache"))] = str(tmp_path / "cache")
     assert main(words) == 1
     assert "copy it again" in capsys.readouterr().err
+
+
+def test_deepspeed_is_refused_before_anything_is_read(workshop, monkeypatch, capsys):
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")  # as its launcher does
+    assert main(command(workshop, "deepspeed", MODEL)) == 1
+    assert "launch with inference_server/training/recipes/fsdp2.yaml" in capsys.readouterr().err
