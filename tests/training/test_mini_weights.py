@@ -6,6 +6,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from inference_server.engines.mini.engine import WEIGHTS  # noqa: E402
+from inference_server.evaluation.metrics import background_flow  # noqa: E402
 from inference_server.evaluation.pixels import psnr  # noqa: E402
 from inference_server.poseanything.checkpoints import load_transformer, load_vae  # noqa: E402
 from inference_server.poseanything.models.streaming_vae import decode_frames  # noqa: E402
@@ -17,9 +18,12 @@ from inference_server.poseanything.sampling.pipeline import PoseAnythingPipeline
 from inference_server.poseanything.sampling.schedulers import make_scheduler  # noqa: E402
 from inference_server.synthesis.clips import ClipSettings, make_clip  # noqa: E402
 from inference_server.synthesis.pool import Pool  # noqa: E402
+from inference_server.training.mini_figures import spread_poses  # noqa: E402
 from inference_server.training.objective import sample  # noqa: E402
 from inference_server.training.pool_batches import PoolBatches  # noqa: E402
 from inference_server.training.settings import TrainingSettings  # noqa: E402
+from tests.benchmarks._small_model import small_pipeline  # noqa: E402
+from tests.benchmarks.camera import examples, ways  # noqa: E402
 from tests.training.mini_clips import FROM_NOISE, conditions_of  # noqa: E402
 
 CLIPS, FIRST_SEED = 6, 100
@@ -86,6 +90,16 @@ def test_the_model_from_noise_follows_the_pose_and_parts_help_it(plain):
     assert over_wrong.mean() > 2 and (over_wrong > 0).all()
     over_none = made - road.measure(2)
     assert over_none.mean() > 0.2 and (over_none > 0).mean() > 0.6
+    over_few = made - road.measure(2, parts="drawn", kept=spread_poses(17, 5))
+    assert over_few.mean() < 0.9
+
+
+def test_the_background_goes_where_the_camera_is_asked_to():
+    pipeline, settings = small_pipeline(FROM_NOISE, steps=4)
+    for example, move in examples(2):
+        conditions, guider = ways(example)["added"](conditions_of(example))
+        frames = pipeline.sample(conditions, guider=guider, settings=settings)[0]
+        assert background_flow(frames, example.request, example.labels)["camera_cosine"] > 0.5, move
 
 
 def test_guidance_pushes_away_from_the_first_pose_repeated():
