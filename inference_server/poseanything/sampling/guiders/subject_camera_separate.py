@@ -16,7 +16,8 @@ class SubjectCameraSeparateGuidance(Guider):
 
     Args:
         guidance_scale: s_s, strength of the subject's motion.
-        camera_guidance_scale: s_c, strength of the camera's, whose condition moves against it.
+        camera_guidance_scale: s_c, strength of the camera's, whose condition moves against it; below 0 it is
+            added, as for a checkpoint that was trained with conditions that move with the background.
     """
 
     name = "subject_camera_separate"
@@ -30,7 +31,7 @@ class SubjectCameraSeparateGuidance(Guider):
         2.0, "Subject Strength", "Strength of the subject's motion", minimum=0.0, maximum=30.0
     )
     camera_guidance_scale: float = option(
-        1.0, "Camera Strength", "Strength of the camera's motion", minimum=0.0, maximum=30.0
+        1.0, "Camera Strength", "Strength of the camera's motion", minimum=-30.0, maximum=30.0
     )
 
     def weights(self):
