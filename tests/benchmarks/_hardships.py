@@ -45,7 +45,7 @@ from shared.messages import (
 from tests.addon.relay import Relay
 from tests.server import test_hostile
 from tests.server.any_order import AnyOrder
-from tests.server.client import ROOT, Client, ServerProcess, request
+from tests.server.client import ROOT, Client, ServerProcess, memory, most_memory, request
 from tests.server.engines import ENGINES
 from tests.server.processes import alive
 
@@ -463,14 +463,10 @@ def hostile(count: int) -> Result:
     return f"{len(strange)} odd answers, {faults} exceptions", not strange and not faults and served
 
 
-def memory(server: ServerProcess, which: str = "VmRSS") -> int:
-    return test_hostile.memory(server, which)
-
-
 @row("a message that does not end, of a stranger and of somebody let in", "at most 64 MiB for a stranger")
 def endless() -> Result:
     with serve() as server, server.client() as client:
-        before = memory(server, "VmHWM")
+        before = most_memory(server)
         host, port = server.address.removeprefix("tcp://").split(":")
         greeting = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"CURVE".ljust(20, b"\0") + bytes(32)
         for _ in range(20):
@@ -482,12 +478,12 @@ def endless() -> Result:
                 except OSError:
                     continue
         client.welcome()
-        strangers = memory(server, "VmHWM") - before
+        strangers = most_memory(server) - before
         monitor = client.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         client.socket.send_multipart([bytes(60_000)] * 30_000, copy=False)  # 1.8 GB
         ended = bool(monitor.poll(60_000))
         client.socket.disable_monitor()
-        known = memory(server, "VmHWM") - before
+        known = most_memory(server) - before
         with server.client() as other:
             served = bool(other.welcome())
     words = f"+{strangers >> 20} MiB by strangers, +{known >> 20} MiB by one let in, who is cut off"

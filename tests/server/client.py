@@ -220,3 +220,14 @@ def request(
         fps=24.0,
         **fields,
     )
+
+
+def memory(server: ServerProcess, which: str = "VmRSS") -> int:
+    """Bytes that the broker holds (Linux)."""
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    return int(status.partition(f"{which}:")[2].split()[0]) * 1024
+
+
+def most_memory(server: ServerProcess) -> int:
+    """The most that it has ever held."""
+    return memory(server, "VmHWM")

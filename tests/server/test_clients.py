@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from shared.messages import ENDINGS, Accepted, Done, Failed, Frame, Hello, Queued, Received, Resume
 
-from .client import PATIENCE, Client, ServerProcess, request
+from .client import PATIENCE, Client, ServerProcess, most_memory, request
 from .engines import ENGINES
 
 FAR_TOO_MANY = {"num_frames": 300, "width": 512, "height": 512, "frame_format": "raw"}
@@ -63,17 +62,13 @@ def test_a_client_that_takes_no_frames_holds_up_nobody_and_loses_none(server):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_what_waits_for_a_client_takes_no_memory(server):
-    def memory() -> int:
-        status = Path(f"/proc/{server.process.pid}/status").read_text()
-        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
-
-    before = memory()
+    before = most_memory(server)
     with server.client(receive_limit=1) as slow, server.client() as other:
         slow.send(request("big", "plain", **FAR_TOO_MANY))
         slow.wait_for(Accepted)
         other.send(request("small", "plain"))
         ending(other, "small")
-        assert memory() < before + (64 << 20)
+        assert most_memory(server) < before + (64 << 20)
         slow.cancel("big")
 
 

@@ -6,7 +6,6 @@ import socket
 import sys
 import zlib
 from contextlib import suppress
-from pathlib import Path
 
 import msgpack
 import numpy as np
@@ -18,7 +17,7 @@ from hypothesis import strategies as st
 from shared import wire
 from shared.messages import PIECE_BYTES, Done, Failed, Hello, LiveClose, Piece, Welcome
 
-from .client import Client, ServerProcess, request
+from .client import Client, most_memory, request
 
 VALID = [wire.encode(Hello(client="test"))] + [
     [bytes(part) for part in wire.encode(request("job", "nonesuch", num_frames=n))] for n in (1, 5)
@@ -218,12 +217,6 @@ def test_strangers_at_the_port(server, data):
         assert client.welcome()
 
 
-def memory(server: ServerProcess, which: str = "VmHWM") -> int:
-    """The most memory, in bytes, that the broker has ever held, or with "VmRSS" what it holds now."""
-    status = Path(f"/proc/{server.process.pid}/status").read_text()
-    return int(status.partition(f"{which}:")[2].split()[0]) * 1024
-
-
 def piece(offset: int, total: int) -> list:
     return wire.encode(Piece(stream=1, offset=offset, total=total, data=bytes(PIECE_BYTES)))
 
@@ -246,43 +239,43 @@ class TestMemory:
         parts = masked("bomb")
         index = msgpack.unpackb(parts[0])["subject_mask"]["part"]
         parts[1 + index] = zlib.compress(bytes(48 << 20), 9)
-        before = memory(server)
+        before = most_memory(server)
         with server.client() as client:
             client.send_parts(parts)
             (failed,) = replies(client)
         assert failed.code == "invalid" and "is damaged" in failed.message
-        assert memory(server) < before + (16 << 20)
+        assert most_memory(server) < before + (16 << 20)
 
     def test_an_array_that_claims_to_be_huge(self, server):
         parts = masked("huge")
         table = msgpack.unpackb(parts[0])
         table["subject_mask"]["shape"] = [1 << 40, 1 << 40]
-        before = memory(server)
+        before = most_memory(server)
         with server.client() as client:
             client.send_parts([msgpack.packb(table), *parts[1:]])
             (failed,) = replies(client)
         assert failed.code == "invalid"
-        assert memory(server) < before + (8 << 20)
+        assert most_memory(server) < before + (8 << 20)
 
     def test_a_part_too_large_is_cut_off_before_it_is_held(self, server):
-        before = memory(server)
+        before = most_memory(server)
         with server.client() as client, server.client() as other:
             client.send_parts([*VALID[1], bytes(wire.MAX_PART + 1)])
             assert other.welcome()
             client.socket.close()
-        assert memory(server) < before + (8 << 20)
+        assert most_memory(server) < before + (8 << 20)
 
     def test_a_message_too_large_in_all_is_refused_before_it_is_held(self, server):
-        before = memory(server)
+        before = most_memory(server)
         with server.client() as client:
             client.send_parts(piece(0, 1 << 40))
             (failed,) = replies(client)
             assert failed.code == "invalid" and "too large" in failed.message
-        assert memory(server) < before + (8 << 20)
+        assert most_memory(server) < before + (8 << 20)
 
     def test_a_message_that_does_not_end_is_cut_off(self, server):
         """Even of somebody who is let in: all of its parts are held until the last has come."""
-        before = memory(server)
+        before = most_memory(server)
         with server.client() as client, server.client() as other:
             assert client.welcome()
             monitor = client.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
@@ -291,13 +284,13 @@ class TestMemory:
             client.socket.disable_monitor()
             assert other.welcome()
         assert "A message does not end; hanging up" in server.log
-        assert memory(server) < before + (900 << 20)
+        assert most_memory(server) < before + (900 << 20)
 
     def test_strangers_can_not_have_anything_held(self, server):
         """They begin messages as large as they like, before they have proved anything."""
         host, port = server.address.removeprefix("tcp://").split(":")
         greeting = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"CURVE".ljust(20, b"\0") + bytes(32)
-        before = memory(server)
+        before = most_memory(server)
         for _ in range(20):
             with socket.create_connection((host, int(port))) as stranger, suppress(OSError):
                 stranger.sendall(greeting + b"\x06" + (60 << 20).to_bytes(8, "big"))
@@ -305,4 +298,4 @@ class TestMemory:
                     stranger.sendall(bytes(1 << 20))
         with server.client() as client:
             assert client.welcome()
-        assert memory(server) < before + (8 << 20)
+        assert most_memory(server) < before + (8 << 20)
