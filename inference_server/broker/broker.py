@@ -101,8 +101,8 @@ class Broker:
         self._ring()
 
     def finish(self) -> None:
-        """End the loop once no job waits or runs and nobody is connected, if a folder keeps what was
-        not fetched; else at once."""
+        """End the loop once no job waits or runs and nobody is heard of, if a folder keeps what was not
+        fetched; else at once."""
         self._finishing = True
         if self.settings.jobs is None:
             self._stopping = True
@@ -110,7 +110,7 @@ class Broker:
 
     @property
     def _finished(self) -> bool:
-        return self._finishing and self._desk.settled and not self._frontend.connected
+        return self._finishing and self._desk.settled and not self._frontend.attended
 
     def _ring(self) -> None:
         try:

@@ -168,6 +168,11 @@ class Frontend:
         """Whether anybody is."""
         return bool(self._connections)
 
+    @property
+    def attended(self) -> bool:
+        """Whether anybody is connected of whom something is still heard."""
+        return self.connected and not all(client.gone for client in self.clients.values())
+
     def hang_up(self, client: Client) -> None:
         """End a client's connection; it may come back."""
         self._hang_up(client.handle)

@@ -91,6 +91,14 @@ def test_it_finishes_what_waits_when_the_blender_that_started_it_is_gone(tmp_pat
             assert server.wait() == 0
 
 
+def test_it_does_not_wait_for_a_client_that_is_frozen(tmp_path):
+    settings = {"jobs": str(tmp_path / "jobs"), "finish": True, "client_timeout": 3.0}
+    with ServerProcess(ENGINES, **settings) as server, server.client() as client:
+        assert client.welcome()
+        server.process.stdin.close()
+        assert server.wait() == 0
+
+
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_a_killed_server_takes_its_worker_along():
     with ServerProcess(ENGINES) as server, server.client() as client:
