@@ -229,9 +229,13 @@ def heal() -> None:
 
 
 def _has_odd_sizes(strip: bpy.types.Strip) -> bool:
-    """Whether the sizes of a strip's frames can't all be true: those not known are zero, others alike."""
+    """Whether the sizes of a strip's frames can't all be true: those not known are zero, others the first's."""
+    first = strip.elements[0]
+    true = (first.orig_width, first.orig_height)
+    if true == (0, 0):
+        true = _size_of(Path(bpy.path.abspath(strip.directory), first.filename))
     sizes = {(element.orig_width, element.orig_height) for element in strip.elements} - {(0, 0)}
-    return len(sizes) > 1 or any(min(size) <= 0 or max(size) > MAX_SIDE for size in sizes)
+    return bool(sizes - {true}) or any(min(size) <= 0 or max(size) > MAX_SIDE for size in sizes)
 
 
 def add_movie(scene: bpy.types.Scene, take_id: str, take: Take, path: Path) -> None:
