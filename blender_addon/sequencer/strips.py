@@ -229,7 +229,7 @@ def heal() -> None:
 
 
 def _has_odd_sizes(strip: bpy.types.Strip) -> bool:
-    """Whether the sizes of a strip's frames can't all be true: those not known are zero, others the first's."""
+    """Whether the sizes of a strip's frames can't be true: unknown ones are zero, others the first's."""
     first = strip.elements[0]
     true = (first.orig_width, first.orig_height)
     if true == (0, 0):
