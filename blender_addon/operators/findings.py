@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import bpy
-from bpy.props import IntProperty, StringProperty
+from bpy.props import IntProperty
 
-from ..texts.translation import shown, tell
-from .limbs import linked_sentence
+from .limbs import ArmatureOperator
 
 
 class POSEANYTHING_OT_use_range(bpy.types.Operator):
@@ -24,26 +23,17 @@ class POSEANYTHING_OT_use_range(bpy.types.Operator):
         return {"FINISHED"}
 
 
-class POSEANYTHING_OT_draw_digits(bpy.types.Operator):
+class POSEANYTHING_OT_draw_digits(ArmatureOperator, bpy.types.Operator):
     bl_idname = "poseanything.draw_digits"
     bl_label = "Draw Fingers and Toes"
     bl_description = "Draw each finger and toe of this armature as one limb"
     bl_options = {"REGISTER", "UNDO", "INTERNAL"}
 
-    armature: StringProperty(name="Armature", options={"SKIP_SAVE"})
-
     def execute(self, context):
-        rig = bpy.data.objects.get(self.armature)
-        if rig is None or rig.type != "ARMATURE":
-            self.report(
-                {"ERROR"},
-                tell("There is no armature {armature} any more; export again.", armature=self.armature),
-            )
+        data = self.editable()
+        if data is None:
             return {"CANCELLED"}
-        if rig.data.library:
-            self.report({"ERROR"}, shown(linked_sentence([rig.data])))
-            return {"CANCELLED"}
-        rig.data.poseanything.digits = "MERGE"
+        data.poseanything.digits = "MERGE"
         return {"FINISHED"}
 
 

@@ -61,23 +61,37 @@ class POSEANYTHING_OT_set_limb(bpy.types.Operator):
         return {"FINISHED"}
 
 
-class POSEANYTHING_OT_forget_limbs(bpy.types.Operator):
+class ArmatureOperator:
+    """An operator on the armature that a button names."""
+
+    armature: StringProperty(name="Armature", options={"SKIP_SAVE"})
+
+    def editable(self) -> bpy.types.Armature | None:
+        """The armature's data; None, and the user is told why, where nothing can be set of it."""
+        rig = bpy.data.objects.get(self.armature)
+        if rig is None or rig.type != "ARMATURE":
+            self.report(
+                {"ERROR"},
+                tell("There is no armature {armature} any more; export again.", armature=self.armature),
+            )
+        elif rig.data.library:
+            self.report({"ERROR"}, shown(linked_sentence([rig.data])))
+        else:
+            return rig.data
+        return None
+
+
+class POSEANYTHING_OT_forget_limbs(ArmatureOperator, bpy.types.Operator):
     bl_idname = "poseanything.forget_limbs"
     bl_label = "Choose Bones Anew"
     bl_description = "Set every bone and bone collection of this armature to Automatic"
     bl_options = {"REGISTER", "UNDO", "INTERNAL"}
 
-    armature: StringProperty(name="Armature", options={"SKIP_SAVE"})
-
     def execute(self, context):
-        rig = bpy.data.objects.get(self.armature)
-        if rig is None or rig.type != "ARMATURE":
-            self.report({"ERROR"}, tell("There is no armature {armature} any more.", armature=self.armature))
+        data = self.editable()
+        if data is None:
             return {"CANCELLED"}
-        if rig.data.library:
-            self.report({"ERROR"}, shown(linked_sentence([rig.data])))
-            return {"CANCELLED"}
-        for marked in (*rig.data.bones, *rig.data.collections_all):
+        for marked in (*data.bones, *data.collections_all):
             marked.poseanything.limb = "AUTO"
         return {"FINISHED"}
 

@@ -605,7 +605,6 @@ TEXTS: dict[str | tuple[str, str], str] = {
     "No program opens folders here; the take is in {folder}.": "Hier öffnet kein Programm Ordner; der Take liegt in {folder}.",
     "Choose Bones Anew": "Knochen neu wählen",
     "Set every bone and bone collection of this armature to Automatic": "Jeden Knochen und jede Knochensammlung dieser Armatur auf Automatisch stellen",
-    "There is no armature {armature} any more.": "Die Armatur {armature} gibt es nicht mehr.",
     "Use What Suits": "Das Passende benutzen",
     "Set Limb": "Glied einstellen",
     "Draw or skip the selected bones, or decide from the rig's structure": "Die ausgewählten Knochen zeichnen oder auslassen, oder nach dem Bau des Rigs entscheiden",
