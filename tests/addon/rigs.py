@@ -139,6 +139,15 @@ def flesh(
     return body
 
 
+def swing(rig, bone: str, axis=0, angle=0.8, frames=9) -> None:
+    """Key a bone's turn about one of its axes, from rest in frame 1 to `angle` radians in the last."""
+    pose_bone = rig.pose.bones[bone]
+    pose_bone.rotation_mode = "XYZ"
+    for frame, value in ((1, 0.0), (frames, angle)):
+        pose_bone.rotation_euler[axis] = value
+        pose_bone.keyframe_insert("rotation_euler", index=axis, frame=frame)
+
+
 def add_camera(target=(0, 0, 1), direction=(1, -1, 0.3), distance=6.0, **settings) -> bpy.types.Object:
     """The scene's new camera, looking at a point; `settings` go to its data."""
     scene = bpy.context.scene

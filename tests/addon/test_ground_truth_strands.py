@@ -8,7 +8,7 @@ import bpy
 import numpy as np
 import pytest
 
-from tests.addon.rigs import LEGGED, add_camera, export, flesh, make_armature
+from tests.addon.rigs import LEGGED, add_camera, export, flesh, make_armature, swing
 
 SIZE = {"width": 256, "height": 160}
 LINES = np.array([[(x, 0, 1.6 + 0.1 * k) for k in range(4)] for x in np.linspace(-0.1, 0.1, 9)])
@@ -107,11 +107,7 @@ def test_what_has_no_faces_is_labelled_where_it_is_in_every_frame(clean_scene, a
     rig = make_armature("Rig", LEGGED)
     flesh(rig)
     attach(rig)
-    bone = rig.pose.bones["head"]
-    bone.rotation_mode = "XYZ"
-    for frame, angle in ((1, 0.0), (3, 1.5)):
-        bone.rotation_euler.z = angle
-        bone.keyframe_insert("rotation_euler", frame=frame)
+    swing(rig, "head", axis=2, angle=1.5, frames=3)
     add_camera(target=(0, 0, 1), direction=(0, -1, 0), distance=6)
     clip = export([rig], **SIZE)
     number = [limb.name for limb in clip.pose.limbs].index("head") + 1

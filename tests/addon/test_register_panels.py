@@ -11,7 +11,7 @@ import bpy
 import numpy as np
 import pytest
 
-from tests.addon.rigs import LEGGED, add_camera, flesh, make_armature
+from tests.addon.rigs import LEGGED, add_camera, flesh, make_armature, swing
 from tests.addon.scenes import make_rig, newest_job, settle, strip_of
 from tests.addon.servers import module, png, wait_for
 
@@ -332,11 +332,7 @@ def test_icons_go_when_their_job_ends(addon):
 def test_the_panel_says_why_bones_are_drawn(clean_scene):
     rig = make_armature("Rig", LEGGED | {"steer": ((1, 0, 1), (1, 0, 2), "")})
     flesh(rig, bones=LEGGED)
-    head = rig.pose.bones["head"]
-    head.rotation_mode = "XYZ"
-    for frame, angle in ((1, 0.0), (9, 1.0)):
-        head.rotation_euler.x = angle
-        head.keyframe_insert("rotation_euler", frame=frame)
+    swing(rig, "head", angle=1.0)
     add_camera()
     clean_scene.frame_end = 9
     bpy.ops.object.mode_set(mode="POSE")

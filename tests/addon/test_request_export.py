@@ -20,6 +20,7 @@ from tests.addon.rigs import (
     needs_fox,
     options,
     run,
+    swing,
 )
 from tests.addon.servers import module
 
@@ -30,11 +31,7 @@ BLENDERS = (bpy.types.bpy_struct, bpy.types.bpy_prop_collection, bpy.types.bpy_p
 def rig(clean_scene):
     rig = make_armature("Rig", LEGGED)
     flesh(rig)
-    bone = rig.pose.bones["thigh.L"]
-    bone.rotation_mode = "XYZ"
-    for frame, angle in ((1, 0.0), (21, 1.0)):
-        bone.rotation_euler.x = angle
-        bone.keyframe_insert("rotation_euler", frame=frame)
+    swing(rig, "thigh.L", angle=1.0, frames=21)
     add_camera(direction=(1, 0, 0))
     return rig
 

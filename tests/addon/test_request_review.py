@@ -5,7 +5,7 @@ from __future__ import annotations
 import bpy
 import pytest
 
-from tests.addon.rigs import LEGGED, add_camera, export, flesh, make_armature
+from tests.addon.rigs import LEGGED, add_camera, export, flesh, make_armature, swing
 from tests.addon.servers import module
 
 
@@ -13,11 +13,7 @@ from tests.addon.servers import module
 def rig(clean_scene):
     rig = make_armature("Rig", LEGGED)
     flesh(rig)
-    head = rig.pose.bones["head"]
-    head.rotation_mode = "XYZ"
-    for frame, angle in ((1, 0.0), (20, 1.0)):
-        head.rotation_euler.x = angle
-        head.keyframe_insert("rotation_euler", frame=frame)
+    swing(rig, "head", angle=1.0, frames=20)
     add_camera(direction=(0, -1, 0), distance=5)
     return rig
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from mathutils import Vector
 
-from tests.addon.rigs import LEGGED, add_camera, export, flesh, make_armature, watch
+from tests.addon.rigs import LEGGED, add_camera, export, flesh, make_armature, swing, watch
 from tests.addon.servers import module
 
 HUMAN = {
@@ -29,14 +29,6 @@ HUMAN = {
         )
     },
 }
-
-
-def swing(rig, bone, axis=0, angle=0.8, frames=9):
-    pose_bone = rig.pose.bones[bone]
-    pose_bone.rotation_mode = "XYZ"
-    for frame, value in ((1, 0.0), (frames, angle)):
-        pose_bone.rotation_euler[axis] = value
-        pose_bone.keyframe_insert("rotation_euler", index=axis, frame=frame)
 
 
 def drawn(rig, **shot):

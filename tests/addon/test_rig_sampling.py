@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 from mathutils import Matrix, Vector
 
-from tests.addon.rigs import LEGGED, append_rig, generated, import_fox, make_armature, needs_fox, strokes
+from tests.addon.rigs import (
+    LEGGED,
+    append_rig,
+    generated,
+    import_fox,
+    make_armature,
+    needs_fox,
+    strokes,
+    swing,
+)
 from tests.addon.servers import module
 
 
@@ -57,11 +66,7 @@ def test_drivers_are_followed(clean_scene):
 
 def test_nla_strips_are_followed(clean_scene):
     rig = make_armature("Rig", LEGGED)
-    bone = rig.pose.bones["thigh.L"]
-    bone.rotation_mode = "XYZ"
-    for frame, angle in ((1, 0.0), (11, 1.0)):
-        bone.rotation_euler.x = angle
-        bone.keyframe_insert("rotation_euler", frame=frame)
+    swing(rig, "thigh.L", angle=1.0, frames=11)
     action = rig.animation_data.action
     rig.animation_data.nla_tracks.new().strips.new("swing", 20, action)
     rig.animation_data.action = None
