@@ -150,9 +150,10 @@ class FrameReader:
         others = [obj for obj in rendered_objects(depsgraph) if obj.mode != "EDIT"]
         solid = [obj for obj in others if obj not in self._own and obj.type in FLESH_TYPES]
         self._moving = [obj for obj in solid if not is_still(obj)]
-        self._still = [obj for obj in solid if is_still(obj) and is_shown(obj, depsgraph)]
+        self._still: dict[bpy.types.Object, Shape | None] = dict.fromkeys(
+            obj for obj in solid if is_still(obj) and is_shown(obj, depsgraph)
+        )
         self._still_boxes = np.array([_corners_of(obj, depsgraph) for obj in self._still]).reshape(-1, 8, 3)
-        self._still_shapes: dict[bpy.types.Object, Shape] = {}
         self._instancers = {obj for obj in others if is_instancer(obj)} - self._own
         self._instancers -= {surface.rig.instancers[0] for surface in surfaces if surface.rig.instancers}
         self._lights = LightReader(depsgraph)
@@ -215,7 +216,7 @@ class FrameReader:
         if window[2] <= window[0] or window[3] <= window[1]:
             return []
         moving = [obj for obj in self._moving if is_shown(obj, depsgraph)]
-        shown = self._still + moving
+        shown = [*self._still, *moving]
         corners = np.array([_corners_of(obj, depsgraph) for obj in moving]).reshape(-1, 8, 3)
         corners = np.concatenate([self._still_boxes, corners])
         nearest = camera.nearest_over(corners, window)
@@ -238,11 +239,11 @@ class FrameReader:
     def _occluder(self, obj: bpy.types.Object, depsgraph: bpy.types.Depsgraph, room: int) -> Shape | None:
         """An object's shape, None where it has more triangles than there is room for. What nothing moves or
         bends is read once."""
-        shape = self._still_shapes.get(obj) or self._shapes.read(obj, depsgraph, most=room)
+        shape = self._still.get(obj) or self._shapes.read(obj, depsgraph, most=room)
         if shape is None or len(shape.triangles) > room:
             return None
         if obj in self._still:
-            self._still_shapes[obj] = shape
+            self._still[obj] = shape
         return shape
 
 
