@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -52,6 +53,31 @@ class Reviewed:
         """The whole scene frame that lies nearest, for a person to go to."""
         return round(self.times.at(int(index)))
 
+    @cached_property
+    def boxes(self) -> np.ndarray:
+        """[F, 2, 2] least and greatest x and y of the strokes within the picture; not a number where there
+        are none."""
+        pose = self.pose
+        boxes = np.full((pose.num_frames, 2, 2), np.nan)
+        for index in range(pose.num_frames):
+            points, _ = pose.frame_points(index)
+            inside = ((points[:, :2] >= 0) & (points[:, :2] <= (pose.width, pose.height))).all(axis=1)
+            if inside.any():
+                clipped = np.clip(points[:, :2], 0, (pose.width, pose.height))
+                boxes[index] = clipped.min(axis=0), clipped.max(axis=0)
+        return boxes
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """[F] the diagonal of the strokes within the picture, in pixels; not a number where there are
+        none."""
+        return np.linalg.norm(self.boxes[:, 1] - self.boxes[:, 0], axis=1)
+
+    @property
+    def small(self) -> np.ndarray:
+        """[F] whether the subject is in view and too small to be drawn."""
+        return self.sizes < SMALL * min(self.pose.width, self.pose.height)
+
 
 def review(clip: Reviewed) -> Iterator[Finding]:
     """What is wrong with an exported clip. Raises `ExportError` when no frame has a limb in view."""
@@ -64,23 +90,9 @@ def review(clip: Reviewed) -> Iterator[Finding]:
     yield from _fingers(clip)
 
 
-def _boxes(clip: Reviewed) -> np.ndarray:
-    """[F, 2, 2] least and greatest x and y of the strokes within the picture; not a number where there are
-    none."""
-    pose = clip.pose
-    boxes = np.full((pose.num_frames, 2, 2), np.nan)
-    for index in range(pose.num_frames):
-        points, _ = pose.frame_points(index)
-        inside = ((points[:, :2] >= 0) & (points[:, :2] <= (pose.width, pose.height))).all(axis=1)
-        if inside.any():
-            clipped = np.clip(points[:, :2], 0, (pose.width, pose.height))
-            boxes[index] = clipped.min(axis=0), clipped.max(axis=0)
-    return boxes
-
-
 def _out_of_view(clip: Reviewed) -> Iterator[Finding]:
     names = ", ".join(subject.armature.name for subject in clip.subjects)
-    seen = np.isfinite(_boxes(clip)[:, 0, 0])
+    seen = np.isfinite(clip.boxes[:, 0, 0])
     if not seen.any():
         raise ExportError(
             say(
@@ -151,19 +163,8 @@ def _beyond(clip: Reviewed) -> Iterator[Finding]:
         )
 
 
-def _sizes(clip: Reviewed) -> np.ndarray:
-    """[F] the diagonal of the strokes within the picture, in pixels; not a number where there are none."""
-    boxes = _boxes(clip)
-    return np.linalg.norm(boxes[:, 1] - boxes[:, 0], axis=1)
-
-
-def _small(clip: Reviewed) -> np.ndarray:
-    """[F] whether the subject is in view and too small to be drawn."""
-    return _sizes(clip) < SMALL * min(clip.pose.width, clip.pose.height)
-
-
 def _size(clip: Reviewed) -> Iterator[Finding]:
-    sizes, small = _sizes(clip), _small(clip)
+    sizes, small = clip.sizes, clip.small
     typical = float(np.nanmedian(sizes))
     if small.sum() > np.isfinite(sizes).sum() / 2:
         yield Finding(
@@ -276,7 +277,7 @@ def _coverage(clip: Reviewed) -> Iterator[Finding]:
     told, seen = np.bincount(frames, minlength=pose.num_frames), grown[frames, row, column]
     with np.errstate(invalid="ignore"):
         shares = np.bincount(frames, seen, pose.num_frames) / np.where(told > 0, told, np.nan)
-    bad = np.flatnonzero((shares < HIDDEN) & ~_small(clip))
+    bad = np.flatnonzero((shares < HIDDEN) & ~clip.small)
     if not len(bad):
         return
     if bad[0] == 0:
