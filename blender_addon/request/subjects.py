@@ -39,23 +39,23 @@ def why_none(context, settings) -> str:
     if settings.subjects == "COLLECTION":
         return say("Put an armature into the collection")
     layer = context.view_layer
+    if any(_brings_armature(obj) for obj in layer.objects):
+        return say("Select an armature")
     excluded = {}
     for collection in _excluded(layer.layer_collection):
         for obj in collection.all_objects:
             if obj.name not in layer.objects:
                 excluded |= {armature: collection for armature, _ in find_armatures([obj])}
-    if not any(_brings_armature(obj) for obj in layer.objects):
-        if excluded:
-            rig, collection = next(iter(excluded.items()))
-            return say(
-                "The armature {rig} lies in the collection {collection}, which is excluded from the view "
-                "layer {layer}; include it or use another view layer",
-                rig=rig.name,
-                collection=collection.name,
-                layer=layer.name,
-            )
+    if not excluded:
         return say("Add an armature to the scene")
-    return say("Select an armature")
+    rig, collection = next(iter(excluded.items()))
+    return say(
+        "The armature {rig} lies in the collection {collection}, which is excluded from the view "
+        "layer {layer}; include it or use another view layer",
+        rig=rig.name,
+        collection=collection.name,
+        layer=layer.name,
+    )
 
 
 def _excluded(layer: bpy.types.LayerCollection) -> Iterator[bpy.types.Collection]:
