@@ -69,17 +69,16 @@ def _cycled(curve: bpy.types.FCurve, frames: list[float], span: tuple[float, flo
         return
     first, last = frames[0], frames[-1]
     length = last - first
-    turns = {
-        -1: (cycles.mode_before, cycles.cycles_before, math.ceil((first - span[0]) / length)),
-        1: (cycles.mode_after, cycles.cycles_after, math.ceil((span[1] - last) / length)),
-    }
-    for way, (mode, most, needed) in turns.items():
-        for turn in range(1, min(needed, most or needed) + 1) if mode != "NONE" else ():
-            mirrored = mode == "MIRROR" and turn % 2
-            for frame in frames:
-                placed = (first + last - frame if mirrored else frame) + way * turn * length
-                if span[0] <= placed <= span[1]:
-                    yield placed
+    before, after = (cycles.mode_before, cycles.cycles_before), (cycles.mode_after, cycles.cycles_after)
+    for turn in range(math.floor((span[0] - last) / length), math.ceil((span[1] - first) / length) + 1):
+        mode, most = before if turn < 0 else after
+        if turn == 0 or mode == "NONE" or 0 < most < abs(turn):
+            continue
+        mirrored = mode == "MIRROR" and turn % 2
+        for frame in frames:
+            placed = (first + last - frame if mirrored else frame) + turn * length
+            if span[0] <= placed <= span[1]:
+                yield placed
 
 
 def _strips(animation: bpy.types.AnimData) -> Iterator[bpy.types.NlaStrip]:
