@@ -40,10 +40,8 @@ class DepthDrawer:
         yield
         for shape in shapes:
             if len(shape.triangles):
-                seen, numbers = (
-                    camera.see(shape.points, shape.world),
-                    np.zeros(len(shape.triangles), np.int32),
-                )
+                seen = camera.see(shape.points, shape.world)
+                numbers = np.zeros(len(shape.triangles), np.int32)
                 yield from draw_triangles(buffer, seen, shape.triangles, numbers)
         nearness = buffer.nearness.reshape(fit.height, fit.width)
         with np.errstate(divide="ignore"):

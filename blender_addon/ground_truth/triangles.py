@@ -232,7 +232,6 @@ def towards(places: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 def bounds(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The least and the greatest coordinates [..., 3] of points [..., V, 3], of which there are some."""
-    across = np.ascontiguousarray(
-        np.moveaxis(points, -1, 0)
-    )  # numpy takes 25 times as long over rows of three
+    # Over rows of three, numpy takes 25 times as long.
+    across = np.ascontiguousarray(np.moveaxis(points, -1, 0))
     return np.moveaxis(across.min(axis=-1), 0, -1), np.moveaxis(across.max(axis=-1), 0, -1)

@@ -81,10 +81,9 @@ def test_the_gltf_fox_is_drawn_from_joint_to_joint(clean_scene):
     ("kind", "limbs", "parts"),
     [
         ("human", 22, 6),
+        # One Blender is enough to see what Rigify calls things.
         *(
-            pytest.param(
-                *each, marks=pytest.mark.any_blender
-            )  # one is enough to see what Rigify calls things
+            pytest.param(*each, marks=pytest.mark.any_blender)
             for each in (
                 ("Animals.wolf", 29, 7),
                 ("Animals.horse", 45, 9),
