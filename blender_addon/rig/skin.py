@@ -167,6 +167,8 @@ class _Flesh:
 
 
 def _read_flesh(armature, skeleton, index, obj, bone: int) -> _Flesh | None:
+    if bone < 0 and (obj.type != "MESH" or not any(group.name in index for group in obj.vertex_groups)):
+        return None
     areas = None
     if obj.type == "META":
         points, areas = _balls(obj.data)
@@ -186,8 +188,6 @@ def _read_flesh(armature, skeleton, index, obj, bone: int) -> _Flesh | None:
     if areas is None:
         areas = vertex_areas(points, triangles)
     if not areas.any():
-        return None
-    if bone < 0 and (obj.type != "MESH" or not any(group.name in index for group in obj.vertex_groups)):
         return None
     to_space = np.array(armature.matrix_world.inverted_safe() @ obj.matrix_world)
     if bone >= 0:
