@@ -33,10 +33,18 @@ KEPT = (
 """The settings that are of use in another scene too."""
 
 
-class POSEANYTHING_PT_presets(PresetPanel, bpy.types.Panel):
+class _Presets(PresetPanel):
+    preset_operator = "script.execute_preset"
+
+    def path_menu(self, searchpaths, operator, **options):
+        """Blender's, without the error that it shows while the user has no preset: an iterator is never
+        empty to it."""
+        PresetPanel.path_menu(self, iter(searchpaths), operator, **options)
+
+
+class POSEANYTHING_PT_presets(_Presets, bpy.types.Panel):
     bl_label = "Shot Presets"
     preset_subdir = "poseanything"
-    preset_operator = "script.execute_preset"
     preset_add_operator = "poseanything.add_preset"
 
 
@@ -51,11 +59,10 @@ class POSEANYTHING_OT_add_preset(AddPresetBase, bpy.types.Operator):
     preset_values = tuple(f"settings.{name}" for name in KEPT)
 
 
-class POSEANYTHING_PT_control_presets(PresetPanel, bpy.types.Panel):
+class POSEANYTHING_PT_control_presets(_Presets, bpy.types.Panel):
     bl_idname = "POSEANYTHING_PT_control_presets"
     bl_label = "Control Video Presets"
     preset_subdir = "poseanything_control"
-    preset_operator = "script.execute_preset"
     preset_add_operator = "poseanything.add_control_preset"
 
     def draw(self, context):

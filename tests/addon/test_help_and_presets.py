@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
+from types import SimpleNamespace
 
 import bpy
 import pytest
@@ -75,16 +77,39 @@ def test_control_videos_have_presets_of_the_user_s_own(clean_scene):
 
 
 class Menu:
-    """A menu that notes its buttons."""
+    """A menu that notes its buttons and labels."""
 
     def __init__(self):
-        self.buttons, self.layout = [], self
+        self.buttons, self.labels, self.layout = [], [], self
 
     def separator(self):
         pass
 
+    def row(self, **_):
+        return self
+
+    column = row
+
+    def prop(self, *_, **__):
+        pass
+
+    def label(self, text):
+        self.labels.append(text)
+
     def operator(self, name, **_):
         self.buttons.append(name)
+        return SimpleNamespace()
+
+
+def test_no_preset_yet_is_no_error(addon):
+    panel, menu = module("ui.presets").POSEANYTHING_PT_presets, Menu()
+    assert not bpy.utils.preset_paths(panel.preset_subdir + "_of_nobody")
+    for name in ("preset_subdir", "preset_operator", "preset_add_operator"):
+        setattr(menu, name, getattr(panel, name))
+    menu.preset_subdir += "_of_nobody"
+    menu.path_menu = functools.partial(panel.path_menu, menu)
+    panel.draw(menu, bpy.context)
+    assert menu.labels == [] and menu.buttons == [panel.preset_add_operator]
 
 
 def test_a_rig_s_context_menu_generates(shot):
