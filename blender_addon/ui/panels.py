@@ -31,7 +31,7 @@ from .engine import draw_advanced, draw_engine, has_advanced, menu_row
 from .key_poses import draw_key_poses
 from .presets import POSEANYTHING_PT_control_presets, POSEANYTHING_PT_presets
 from .progress import draw_findings, draw_progress
-from .refresh import TAB
+from .refresh import TAB, note_told
 from .server import draw_server
 from .takes import draw_takes
 from .text import paragraph
@@ -95,6 +95,7 @@ class _Main:
                 *server_blockers(context),
             ]
             draw_findings(layout, context, blockers)
+            note_told(context.area, blockers)
         try:
             shots = [shot.planned for shot in clip_shots(context, settings, engine)]
         except ExportError:

@@ -11,6 +11,7 @@ from ..connection import server
 from ..connection.client import CONNECTED
 from ..operators.unfinished import pick_up
 from ..operators.video import collect, pick_up_searches
+from ..request.finding import Finding
 from ..texts import say
 
 log = logging.getLogger(__name__)
@@ -21,6 +22,15 @@ BUSY, IDLE = 0.05, 0.25
 """Seconds between two looks at what happened."""
 
 _shown: tuple = ()
+_told: dict[int, list[Finding]] = {}
+"""What keeps the user from generating, as each area's panel last told it."""
+
+
+def note_told(area: bpy.types.Area | None, findings: list[Finding]) -> None:
+    """Note what an area's panel tells, so that the others are redrawn where that is new: what cures it in one
+    editor need not redraw another."""
+    if area is not None:
+        _told[area.as_pointer()] = findings
 
 
 def tick() -> float:
@@ -37,7 +47,7 @@ def tick() -> float:
             changed = True
             redraw_views()
         fetch = current.weights
-        now = current.exporting, current.looking, fetch.state, fetch.stage, fetch.done
+        now = current.exporting, current.looking, fetch.state, fetch.stage, fetch.done, dict(_told)
         if changed or now != _shown:
             _shown = now
             redraw()
@@ -103,3 +113,4 @@ def register() -> None:
 def unregister() -> None:
     if bpy.app.timers.is_registered(tick):
         bpy.app.timers.unregister(tick)
+    _told.clear()

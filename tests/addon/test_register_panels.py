@@ -123,6 +123,26 @@ def test_each_blocker_has_a_button_that_cures_it(shot, served):
     press("/nowhere/fox.png is not there")
 
 
+def test_what_one_sidebar_tells_anew_is_redrawn_in_the_others(shot, monkeypatch):
+    refresh, redrawn = module("ui.refresh"), []
+    monkeypatch.setattr(refresh, "redraw", lambda: redrawn.append(True))
+    screen = bpy.data.screens[0]
+
+    def redraws():
+        draw_all(screen=screen, area=screen.areas[0])
+        redrawn.clear()
+        refresh.tick()
+        return bool(redrawn)
+
+    monkeypatch.setattr(type(module("session").get()), "looking", False)
+    redraws()
+    assert not redraws()
+    camera, shot.camera = shot.camera, None
+    assert redraws() and not redraws()
+    shot.camera = camera
+    assert redraws() and not redraws()
+
+
 def test_what_keeps_the_server_from_generating_is_said_before_anybody_presses(shot, served, preferences):
     served()
     settings, blockers = shot.poseanything, module("operators.serving").server_blockers
