@@ -403,7 +403,7 @@ TEXTS: dict[str | tuple[str, str], str] = {
     "{rig}: limbs {limbs}, parts {parts}": "{rig}: Glieder {limbs}, Teile {parts}",
     "{engine} does not use the prompt": "{engine} benutzt den Prompt nicht",
     "Seed {seed}": "Seed {seed}",
-    "{engine} makes {total} frames": "{engine} macht {total} Bilder",
+    "{engine} makes {total} frames": "{engine} macht {total} Frames",
     "There is no room to show the picture; open a 3D view.": "Es ist kein Platz, das Bild zu zeigen; eine 3D-Ansicht öffnen.",
     "That is outside of the picture; point at the subject in it.": "Das liegt außerhalb des Bildes; darin auf das Motiv zeigen.",
     "The box is empty, or lies outside of the picture; draw it around the subject.": "Das Rechteck ist leer oder liegt außerhalb des Bildes; es um das Motiv ziehen.",
