@@ -70,13 +70,20 @@ def _look_up(objects, look: str) -> Followed:
     return found
 
 
+def _look_up_chosen(context) -> Followed | None:
+    """What will be sent of the scene's rigs, None where none is chosen. Raises `ExportError`."""
+    settings = context.scene.poseanything
+    objects = chosen_subjects(context, settings)
+    if not objects:
+        return None
+    return _look_up(objects, look_of(settings, session.get().engine(settings.engine_name)))
+
+
 def blockers(context) -> list[Finding]:
     """What keeps limbs from being chosen, without a full stop, as of `request.blockers`."""
-    settings = context.scene.poseanything
-    objects = () if settings.pose_source == "VIDEO" else chosen_subjects(context, settings)
     try:
-        if objects:
-            _look_up(objects, look_of(settings, session.get().engine(settings.engine_name)))
+        if context.scene.poseanything.pose_source != "VIDEO":
+            _look_up_chosen(context)
     except ExportError as error:
         return [Finding(str(error).rstrip("."), *error.button)]
     return []
@@ -115,12 +122,8 @@ def _bindings() -> tuple:
 
 def followed(context) -> Followed | None:
     """What will be sent of the scene's rigs; None where the panel says what is wrong."""
-    settings = context.scene.poseanything
-    objects = chosen_subjects(context, settings)
-    if not objects:
-        return None
     try:
-        return _look_up(objects, look_of(settings, session.get().engine(settings.engine_name)))
+        return _look_up_chosen(context)
     except ExportError:
         return None
 
