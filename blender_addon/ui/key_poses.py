@@ -57,8 +57,9 @@ def draw_key_poses(layout, context, engine: EngineDescription | None) -> None:
     if settings.pose_density == "NTH":
         layout.prop(settings, "pose_interval")
     if settings.pose_density == "HAND":
-        row = layout.row(align=True)
-        row.operator("poseanything.toggle_key_pose", icon="KEYFRAME_HLT")
+        column = layout.column(align=True)
+        column.operator("poseanything.toggle_key_pose", icon="KEYFRAME_HLT")
+        row = column.row(align=True)
         row.operator("poseanything.key_poses_from_selection", text="From Keys", icon="KEYFRAME")
         row.operator("poseanything.clear_key_poses", text="", icon="X")
     try:
