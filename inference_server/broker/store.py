@@ -247,7 +247,8 @@ class JobStore:
         """What ended longest ago, and would have to be dropped for a request of so many bytes to have
         room."""
         found, missing = [], self.bytes + size - self.quota_bytes
-        for job in sorted(self._select("WHERE state = 'ended'"), key=lambda job: job.changed):
+        ended = self._select("WHERE state = 'ended'") if missing > 0 else []
+        for job in sorted(ended, key=lambda job: job.changed):
             if missing <= 0:
                 break
             found.append(job)
