@@ -325,14 +325,14 @@ def _on_server(args: argparse.Namespace) -> int:
             there = ", ".join(engine.name for engine in offered if engine.ready) or "none"
             reason = about.reason if about else f"The server has no engine {name!r}; it has {there}."
             raise ValueError(reason or f"{name} can't run there; choose one of {there}.")
-        if args.poses:
-            request = _request_of_poses(args, about, *_choose_for_poses(args, about), {})
-        else:
-            request = _changed(args, request or _request_of_video(args, about, server), about)
         if not 1 <= args.samples <= MAX_SAMPLES:
             raise ValueError(f"Choose between 1 and {MAX_SAMPLES} samples.")
         if args.samples > 1 and not about.uses_seed:
             raise ValueError(f"{about.label} makes the same clip of every seed; ask for one sample.")
+        if args.poses:
+            request = _request_of_poses(args, about, *_choose_for_poses(args, about), {})
+        else:
+            request = _changed(args, request or _request_of_video(args, about, server), about)
         seeds = range(request.seed, request.seed + args.samples)
         requests = {
             seed: dataclasses.replace(
