@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import bpy
@@ -13,7 +12,7 @@ from ..errors import ExportError
 from ..rig.animation import followers, keyed_frames, movers
 from ..rig.limbs import choose_limbs
 from ..rig.skin import FLESH_TYPES
-from ..rig.subjects import instances_collection
+from ..rig.subjects import instanced_objects
 from ..texts import say
 from .creatures import dress
 
@@ -140,7 +139,8 @@ def _append(context: bpy.types.Context, path: Path) -> None:
     with bpy.data.libraries.load(str(path)) as (source, target):
         target.objects = source.objects
     items = [item for item in target.objects if item is not None]
-    items = list(dict.fromkeys(inner for item in items for inner in _with_instanced(item)))
+    # A character may lie in another file, linked and instanced.
+    items = list(dict.fromkeys(items) | instanced_objects(items))
     rigs = [item for item in items if item.type == "ARMATURE"]
     wanted = dict.fromkeys(rigs)
     for rig in rigs:
@@ -151,14 +151,6 @@ def _append(context: bpy.types.Context, path: Path) -> None:
     for item in wanted:
         if item not in shapes:
             context.scene.collection.objects.link(item)
-
-
-def _with_instanced(item: bpy.types.Object) -> Iterator[bpy.types.Object]:
-    """An object and those that it instances: a character may lie in another file, linked."""
-    yield item
-    if instances_collection(item):
-        for inner in item.instance_collection.all_objects:
-            yield from _with_instanced(inner)
 
 
 def _play(scene: bpy.types.Scene, rig: bpy.types.Object, path: Path, name: str | None) -> None:

@@ -11,6 +11,7 @@ import bpy
 
 from ..rig.animation import all_curves
 from ..rig.skin import is_rendered
+from ..rig.subjects import instanced_objects
 
 DENSE = frozenset({"SUBSURF", "MULTIRES"})
 """Modifiers that only refine a surface: of a dense one the viewport's levels will do."""
@@ -31,7 +32,7 @@ def as_rendered(view_layer: bpy.types.ViewLayer) -> Iterator[None]:
                     obj.hide_set(False, view_layer=view_layer)
                     restored.callback(_put_back, obj.hide_set, True, view_layer=view_layer)
                 _show(restored, obj)
-        for obj in _instanced(view_layer.objects):
+        for obj in instanced_objects(view_layer.objects):
             if is_rendered(obj):
                 _show(restored, obj)
         view_layer.update()
@@ -99,23 +100,6 @@ def _refine(restored: contextlib.ExitStack, obj: bpy.types.Object, modifier: bpy
     level = min(wanted, max(cheap, modifier.levels if modifier.show_viewport else 0))
     _set(restored, modifier, "levels", level)
     _set(restored, modifier, "show_viewport", level > 0)
-
-
-def _instanced(objects) -> dict[bpy.types.Object, None]:
-    """The objects in the collections that others instance, however deep."""
-    found: dict[bpy.types.Object, None] = {}
-    waiting = [obj for obj in objects if obj.instance_type == "COLLECTION" and obj.instance_collection]
-    seen = set()
-    while waiting:
-        collection = waiting.pop().instance_collection
-        if collection in seen:
-            continue
-        seen.add(collection)
-        for obj in collection.all_objects:
-            found[obj] = None
-            if obj.instance_type == "COLLECTION" and obj.instance_collection is not None:
-                waiting.append(obj)
-    return found
 
 
 def _put_back(change, *values, **keywords) -> None:

@@ -105,3 +105,20 @@ def find_armatures(
 def instances_collection(obj: bpy.types.Object) -> bool:
     """Whether an object instances a collection."""
     return obj.instance_type == "COLLECTION" and obj.instance_collection is not None
+
+
+def instanced_objects(objects: Iterable[bpy.types.Object]) -> dict[bpy.types.Object, None]:
+    """The objects in the collections that others instance, however deep, each once."""
+    found: dict[bpy.types.Object, None] = {}
+    waiting = [obj for obj in objects if instances_collection(obj)]
+    seen = set()
+    while waiting:
+        collection = waiting.pop().instance_collection
+        if collection in seen:
+            continue
+        seen.add(collection)
+        for obj in collection.all_objects:
+            found[obj] = None
+            if instances_collection(obj):
+                waiting.append(obj)
+    return found
