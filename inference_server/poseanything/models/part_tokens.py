@@ -57,6 +57,7 @@ class PartTokens:
     tokens: torch.Tensor  # [T], the gathered tokens of later frames
     samples: torch.Tensor  # [T], the sample each belongs to
     token_rows: torch.Tensor  # [R - S], the query rows of one such token after the other
+    token_groups: torch.Tensor  # [R - S], the group each of these rows is in
     token_offsets: torch.Tensor  # [T], where each one's begin in `token_rows`
     queries: Ragged  # [R] by part, into the gathered tokens; T in the closing rows
     first_tokens: torch.Tensor  # [K], the tokens of frame 0 in some part
@@ -113,6 +114,7 @@ class PartTokens:
         places = (gathered.flatten().cumsum(0) - 1).view(batch_size, length)[samples]
         rows = F.pad(places, (0, 1), value=len(tokens))[F.pad(members, (0, 1), value=True)]
         queries = Ragged.from_lengths(rows, members.sum(1) + 1)
+        token_rows = rows.argsort(stable=True)[: len(rows) - len(parts)]
         rows_per_token = rows.bincount(minlength=len(tokens) + 1)[:-1]
 
         shown = first.any(1)
@@ -126,7 +128,8 @@ class PartTokens:
             first_length=min(max(frame_length - held.start, 0), length),
             tokens=tokens,
             samples=tokens // length,
-            token_rows=rows.argsort(stable=True)[: len(rows) - len(parts)],
+            token_rows=token_rows,
+            token_groups=queries.groups[token_rows],
             token_offsets=rows_per_token.cumsum(0) - rows_per_token,
             queries=queries,
             first_tokens=torch.where(here, key_samples * length + key_places - held.start, 0),
@@ -169,8 +172,7 @@ class PartTokens:
     def sum_parts(self, values: torch.Tensor) -> torch.Tensor:
         """`[T, dim]` from `[S, dim]`, for each of these tokens the sum over the parts it is in, in a fixed
         order."""
-        parts = self.queries.groups[self.token_rows]
-        return F.embedding_bag(parts, values, self.token_offsets, mode="sum")
+        return F.embedding_bag(self.token_groups, values, self.token_offsets, mode="sum")
 
     def write_(
         self, hidden_states: torch.Tensor, tokens: torch.Tensor, outside: torch.Tensor | None
