@@ -63,7 +63,7 @@ class PartAttnProcessor:
             shared = per_part.index_copy(0, parts.shown, closing).unflatten(0, (parts.batch_size, -1)).sum(1)
             # A token gets what those outside of every part get, less the closing rows of its own parts.
             summed -= parts.sum_parts(closing)
-            summed += shared[parts.samples]
+            summed += F.embedding(parts.samples, shared)  # whose gradient is quicker than an index's
         to_out = attn.to_out[0]
         return to_out(summed.type_as(tokens)), None if shared is None else to_out(shared.type_as(tokens))
 
