@@ -26,6 +26,7 @@ LEAST_SUBJECT = 1 / 64
 """Of every frame, the subject's pixels."""
 LONGEST_GAP = 2.0
 """Times the usual step, from frame 0 to the next: in half of the drawn clips time passes there."""
+LESS_IS_BETTER = "drift"
 
 Rows = dict[str, list[dict[str, float]]]
 """By way, the figures of each clip."""
@@ -97,16 +98,16 @@ def draw(path: Path, clips: list[np.ndarray], every: int = 8) -> None:
     cv2.imwrite(str(path), np.concatenate(rows)[..., ::-1], [cv2.IMWRITE_WEBP_QUALITY, 80])
 
 
-def show(rows: Rows, file: Path | None, less_is_better: str = "drift") -> None:
+def show(rows: Rows, file: Path | None) -> None:
     """Print the table; with a file, write each clip's figures there as well."""
     if file is not None:
         file.write_text(json.dumps(rows))
-    print(table(rows, less_is_better), flush=True)
+    print(table(rows), flush=True)
 
 
-def table(rows: Rows, less_is_better: str = "drift") -> str:
+def table(rows: Rows) -> str:
     """The means, and how much better the first way is than each other; less is better of figures that begin
-    with `less_is_better`."""
+    with `LESS_IS_BETTER`."""
     first, *others = rows
     titles = [f"{len(rows[first])} clips", *rows, *(f"better than `{name}` by" for name in others)]
     lines = [titles, ["---"] * len(titles)]
@@ -115,7 +116,7 @@ def table(rows: Rows, less_is_better: str = "drift") -> str:
         cells = [said(mean_of(of)) for of in values.values()]
         for other in others:
             pair = values[first], values[other]
-            better = compare(*(pair[::-1] if key.startswith(less_is_better) else pair))
+            better = compare(*(pair[::-1] if key.startswith(LESS_IS_BETTER) else pair))
             cells.append(f"{said(better, '+')}, in {better['wins']:.0%}")
         lines.append([key, *cells])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
