@@ -49,8 +49,7 @@ def variants_of(config, settings: TrainingSettings, num_frames: int) -> dict[str
         "poses of a tenth": seen | {"steps": 8, "kept": tenth},
     }
     for every in (4, 8):
-        kept = spread_poses(num_frames, 1 + (num_frames - 1) // every)
-        asked[f"a pose every {every} frames"] = seen | {"steps": 8, "kept": kept}
+        asked[f"a pose every {every} frames"] = seen | {"steps": 8, "kept": poses_every(num_frames, every)}
     if seen["parts"] == "drawn":
         asked |= {
             f"{'sparse' if kept is not None else 'dense'}, scale {scale:g}": seen
@@ -76,6 +75,11 @@ def spread_poses(num_frames: int, count: int) -> np.ndarray:
     kept = np.zeros(num_frames, bool)
     kept[np.linspace(0, num_frames - 1, count).round().astype(int)] = True
     return kept
+
+
+def poses_every(num_frames: int, every: int) -> np.ndarray:
+    """bool [F], the frames that keep their pose where one in `every` does."""
+    return spread_poses(num_frames, 1 + (num_frames - 1) // every)
 
 
 def measure(trainer, batches, clips: int, until: float, pictures: Path | None) -> dict:

@@ -33,7 +33,7 @@ from inference_server.synthesis.clips import ClipSettings, make_clip
 from inference_server.synthesis.creatures import MotionSettings
 from inference_server.synthesis.pool import Pool
 from inference_server.training.examples import Example
-from inference_server.training.mini_figures import spread_poses
+from inference_server.training.mini_figures import poses_every
 from inference_server.training.objective import sample
 from inference_server.training.pool_batches import PoolBatches
 from inference_server.training.settings import TrainingSettings
@@ -61,11 +61,6 @@ def clips(pace: float, count: int) -> Iterator[Example]:
     return itertools.islice(filter(leaves_no_time_out, filter(shows_its_subject, drawn)), count)
 
 
-def poses_every(frames: int) -> np.ndarray:
-    """bool [F], the frames that keep their pose."""
-    return spread_poses(SETTINGS.num_frames, 1 + (SETTINGS.num_frames - 1) // frames)
-
-
 def with_straight_lines(clip: Example, kept: np.ndarray) -> Example:
     """The clip with the poses between those that are kept where straight lines have them."""
     pose, (known,) = clip.request.pose, kept.nonzero()
@@ -81,7 +76,7 @@ def measure_pace(model: Path, steps: int, count: int, pace: float) -> Rows:
     drawn = list(clips(pace, count))
     ways = {"all poses": (drawn, None)}
     for every in EVERY:
-        kept = poses_every(every)
+        kept = poses_every(SETTINGS.num_frames, every)
         ways[f"one in {every}"] = drawn, kept
         ways[f"one in {every}, straight lines"] = [with_straight_lines(clip, kept) for clip in drawn], None
     pipeline, settings = small_pipeline(model, steps)
