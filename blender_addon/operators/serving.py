@@ -17,7 +17,7 @@ from ..request.export import ExportStep
 from ..request.finding import Finding, setting
 from ..shared.address import Address
 from ..shared.engines import EngineDescription
-from ..texts import say
+from ..texts import Headline, say
 
 SHOW_PREFERENCES = (
     "preferences.addon_show",
@@ -77,7 +77,7 @@ def server_blockers(context) -> list[Finding]:
     try:
         address, token = parse_server(preferences.server(context))
     except ServerError as error:
-        return [Finding(str(error).rstrip("."), *SHOW_PREFERENCES)]
+        return [Finding(Headline(str(error)), *SHOW_PREFERENCES)]
     if bridge.link.state == REFUSED:
         return [Finding(bridge.link.sentence, *SHOW_PREFERENCES)]
     if bridge.link.state == CONNECTED:

@@ -12,7 +12,7 @@ from ..errors import ExportError
 from ..sequencer import footage
 from ..shared.engines import EngineDescription
 from ..shared.pose import MAX_FRAMES
-from ..texts import say
+from ..texts import Headline, say
 from ..times import frame_rate
 from . import view
 from .finding import Finding, setting
@@ -47,7 +47,7 @@ def scene_blockers(context) -> list[Finding]:
     try:
         frame_range(scene, settings)
     except ExportError as error:
-        sentence = str(error).rstrip(".")
+        sentence = Headline(str(error))
         path = f"{SETTINGS}.use_custom_range"
         custom = settings.use_custom_range
         found.append(setting(sentence, "Use the Scene's Range", path, False) if custom else Finding(sentence))
@@ -77,7 +77,7 @@ def size_blockers(context, engine: EngineDescription | None) -> list[Finding]:
     try:
         clip_shots(context, settings, engine)
     except ExportError as error:
-        sentence, most = str(error).rstrip("."), engine.max_frames if engine is not None else MAX_FRAMES
+        sentence, most = Headline(str(error)), engine.max_frames if engine is not None else MAX_FRAMES
         begins = [first, *camera_cuts(scene, first, last), last + 1]
         shown = max(end - begin for begin, end in itertools.pairwise(begins)) / settings.speed
         if settings.pacing == "RATE":
@@ -108,7 +108,7 @@ def _video_blockers(scene: bpy.types.Scene, settings) -> list[Finding]:
     try:
         poses_of(scene)
     except ExportError as error:
-        return [Finding(str(error).rstrip("."), "poseanything.find_poses", "Find Poses")]
+        return [Finding(Headline(str(error)), "poseanything.find_poses", "Find Poses")]
     return []
 
 

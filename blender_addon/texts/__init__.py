@@ -31,6 +31,20 @@ class Said(str):
         return self.template, self.values
 
 
+class Headline(str):
+    """A sentence without its full stop, before a button; `sentence` is the whole."""
+
+    sentence: str
+
+    def __new__(cls, sentence: str) -> Headline:
+        self = super().__new__(cls, sentence.rstrip("."))
+        self.sentence = sentence
+        return self
+
+    def __str__(self) -> str:
+        return self  # as with `Said`
+
+
 def say(template: str, /, **values: Any) -> Said:
     """A text with values in its places. Those that `say` made are translated together with it."""
     return Said(template, values)

@@ -11,7 +11,7 @@ import sys
 
 import bpy
 
-from . import Said, de, say
+from . import Headline, Said, de, say
 
 LANGUAGES = {"de_DE": de.TEXTS}
 CONTEXT = "PoseAnything"
@@ -31,8 +31,10 @@ _PACKAGE = __package__.rpartition(".")[0]
 def shown(text: object) -> str:
     """A text, or an error's, in the user's language; English where that has none."""
     text = str(text)
+    if isinstance(text, Headline):
+        return shown(text.sentence).rstrip(".")
     if isinstance(text, Said):
-        values = {name: shown(v) if isinstance(v, Said) else v for name, v in text.values.items()}
+        values = {name: shown(v) if isinstance(v, Said | Headline) else v for name, v in text.values.items()}
         return _translate(text.template).format(**values)
     return _translate(text)
 

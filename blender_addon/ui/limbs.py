@@ -21,6 +21,7 @@ from ..rig.motion import Motion
 from ..rig.sampling import Sampler
 from ..rig.subjects import Subject, find_armatures, find_subjects, limb_tables
 from ..shared.pose import Limb
+from ..texts import Headline
 from .frame import builtin_shader
 
 COLOUR = (1.0, 0.55, 0.1, 1.0)
@@ -85,7 +86,7 @@ def blockers(context) -> list[Finding]:
         if context.scene.poseanything.pose_source != "VIDEO":
             _look_up_chosen(context)
     except ExportError as error:
-        return [Finding(str(error).rstrip("."), *error.button)]
+        return [Finding(Headline(str(error)), *error.button)]
     return []
 
 
