@@ -342,8 +342,6 @@ class _Connection:
         dealer.setsockopt(zmq.HEARTBEAT_TIMEOUT, NO_BYTES)
         dealer.setsockopt(zmq.RECONNECT_IVL, 200)
         dealer.setsockopt(zmq.RECONNECT_IVL_MAX, 3000)
-        # Nothing is queued for a server that is not there: a heartbeat must not arrive an hour late.
-        dealer.setsockopt(zmq.IMMEDIATE, 1)
         monitor = dealer.get_monitor_socket(
             zmq.EVENT_HANDSHAKE_SUCCEEDED
             | zmq.EVENT_HANDSHAKE_FAILED_AUTH
@@ -528,6 +526,11 @@ class _Connection:
         return self.sender.send(message)
 
     def _send_parts(self, parts: Sequence) -> bool:
+        # Nothing is queued for a server that is not there: a heartbeat must not arrive an hour late. ZeroMQ's
+        # own way to that, `IMMEDIATE`, ends Blender when a connection breaks while a message is being read
+        # (libzmq 4.3.5: `!_more`).
+        if not self.attached:
+            return False
         try:
             self.dealer.send_multipart(parts, zmq.NOBLOCK, copy=False)
         except zmq.Again:
@@ -549,8 +552,8 @@ class _Connection:
                 )
             )
         elif event == zmq.EVENT_DISCONNECTED and self.attached:
-            self.gave_up = True
             self._break(say("The connection to the server broke."))
+            self._connect()  # by itself ZeroMQ would send what was left to say over the next connection
         elif event == zmq.EVENT_DISCONNECTED:
             self.gave_up = self.doubtful = True
         elif event == zmq.EVENT_CONNECT_RETRIED:
