@@ -337,6 +337,9 @@ class _Connection:
         dealer.setsockopt(zmq.IPV6, self.address.is_ipv6)
         dealer.setsockopt(zmq.MAXMSGSIZE, wire.MAX_PART)
         dealer.setsockopt(zmq.RCVHWM, 16)
+        # What is left to say when a connection is given up goes with it; otherwise closing would wait for it
+        # without end.
+        dealer.setsockopt(zmq.LINGER, 0)
         dealer.setsockopt(zmq.HANDSHAKE_IVL, 3000)
         dealer.setsockopt(zmq.HEARTBEAT_IVL, PING)
         dealer.setsockopt(zmq.HEARTBEAT_TIMEOUT, NO_BYTES)

@@ -393,6 +393,24 @@ def test_no_bytes_harm_the_client(hostile, parts):
     assert talk.client.link.state == "CONNECTED"
 
 
+def test_closing_takes_no_time_though_something_was_said_to_a_server_that_had_just_gone(
+    fake_server, talk, tmp_path
+):
+    talk = talk(fake_server(pace=5))
+    request = talk.submit(tmp_path / "take", num_frames=30)
+    wait_for(lambda: talk.heard("FramesSaved", request.job))
+    with talk.client.parked() as still:  # so that the command comes before the news of the server
+        assert still
+        fake_server.kill()
+        time.sleep(0.3)
+        talk.client.cancel(request.job)
+    wait_for(lambda: talk.client.link.state == "CONNECTING")
+    closing = threading.Thread(target=talk.client.close, daemon=True)
+    closing.start()
+    closing.join(10)
+    assert not closing.is_alive()
+
+
 def test_the_thread_stands_still_while_it_is_parked_and_goes_on_after(addon):
     """Blender can end when an operator runs beside a Python thread that is busy."""
     client = module("connection.client").BridgeClient("tcp://127.0.0.1:1")
