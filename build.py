@@ -19,6 +19,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.parse
 import urllib.request
@@ -563,18 +564,32 @@ def test(arguments) -> None:
     raise SystemExit(1 if any(codes) else 0)  # a run that a signal ended counts below zero
 
 
-def run_tests(environment: BlenderEnvironment, words: list[str], environ: dict[str, str]) -> tuple[int, str]:
-    """Run pytest in an environment: exit code and what it said."""
-    done = subprocess.run(
-        [environment.python, "-m", "pytest", *words],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | environ,  # they share the cores
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    )
-    return done.returncode, done.stdout
+TEST_LIMIT = 1800.0
+"""Seconds that one run of tests may take: several times what it does, and far less than a CI would wait."""
+
+
+def run_tests(
+    environment: BlenderEnvironment, words: list[str], environ: dict[str, str], limit: float = TEST_LIMIT
+) -> tuple[int, str]:
+    """Run pytest in an environment: exit code and what it said, though it or what it started never ends."""
+    with (
+        tempfile.TemporaryFile() as said
+    ):  # a pipe stays open as long as anything does that a test left behind
+        process = subprocess.Popen(
+            [environment.python, "-u", "-m", "pytest", *words],
+            cwd=ROOT,
+            env=os.environ | {"OMP_NUM_THREADS": "1"} | environ,  # they share the cores
+            stdout=said,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            code = process.wait(limit)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            code = process.wait()
+            said.write(f"\nended, as it took more than {limit:.0f} s\n".encode())
+        said.seek(0)
+        return code, said.read().decode(errors="replace")
 
 
 def bench(arguments) -> None:

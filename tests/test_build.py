@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import tomllib
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -63,6 +64,23 @@ def test_words_after_test_go_to_pytest_untouched():
     arguments = build.parse(["test", "tests/contract", "-k", "raster", "--blender", "4.5", "-x"])
     assert arguments.blender == "4.5"
     assert arguments.pytest == ["tests/contract", "-k", "raster", "-x"]
+
+
+def test_a_run_of_tests_is_over_when_pytest_is_whatever_it_left_behind(tmp_path):
+    script = tmp_path / "test_leaving.py"
+    script.write_text("import subprocess\ndef test_leaving(): subprocess.Popen(['sleep', '30'])\n")
+    begun = time.monotonic()
+    code, text = build.run_tests(build.BlenderEnvironment(), [str(script), "-p", "no:cacheprovider"], {})
+    assert code == 0 and "1 passed" in text
+    assert time.monotonic() - begun < 25
+
+
+def test_a_run_of_tests_that_never_ends_is_ended_and_says_how_far_it_came(tmp_path):
+    script = tmp_path / "test_hanging.py"
+    script.write_text("import time\ndef test_first(): pass\ndef test_hanging(): time.sleep(60)\n")
+    words = [str(script), "-v", "-p", "no:cacheprovider"]
+    code, text = build.run_tests(build.BlenderEnvironment(), words, {}, limit=5)
+    assert code != 0 and "test_first PASSED" in text and text.endswith("ended, as it took more than 5 s\n")
 
 
 def test_words_that_nobody_takes_are_refused():

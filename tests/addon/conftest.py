@@ -47,8 +47,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Before 5.0 Blender's module that has drawn something waits at its end for threads that never do."""
-    if bpy.app.version < (5, 0) and _ended_with in config.stash:
+    """Blender's module that has drawn something may wait at its end for threads that never do (seen before
+    5.0)."""
+    if _ended_with in config.stash:
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
