@@ -17,7 +17,7 @@ import bpy
 import numpy as np
 from bpy.app.handlers import persistent
 
-from . import engine_settings, handlers, preferences
+from . import engine_settings, handlers, preferences, threads
 from .connection.bridge import Bridge
 from .connection.jobs import LEFT, Job
 from .connection.server import ServerError
@@ -172,7 +172,8 @@ class Session:
             engine_settings.follow(self.bridge.engines)
         self._note_endings()
         changed = self.arrival.poll(budget) or heard
-        if self.arrival.untidy and not any(map(self.in_progress, self.bridge.jobs.values())):
+        at_work = self.exporting is not None or any(map(self.in_progress, self.bridge.jobs.values()))
+        if self.arrival.untidy and not at_work:
             self.tidy_strips()
         return changed
 
@@ -191,7 +192,7 @@ class Session:
 
     def tidy_strips(self) -> None:
         """Set right what arriving frames, or an earlier release, left in strips."""
-        with self.bridge.parked() as still:
+        with threads.still() as still:
             if still:
                 self.arrival.tidy()
 

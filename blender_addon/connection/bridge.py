@@ -4,7 +4,6 @@ It knows nothing of bpy."""
 from __future__ import annotations
 
 import time
-from contextlib import AbstractContextManager, nullcontext
 
 from ..shared.engines import EngineDescription, find_engine
 from ..shared.keys import TokenError, local_token
@@ -240,11 +239,6 @@ class Bridge:
             self.client.let_go(job)
         else:
             Goodbyes(account).add(job)
-
-    def parked(self) -> AbstractContextManager[bool]:
-        """A context in which the client's thread stands still, if its value is true: Blender can end when an
-        operator runs beside a Python thread that is busy."""
-        return nullcontext(True) if self.client is None else self.client.parked()
 
     def poll(self) -> bool:
         """Take in what happened since; returns whether there was anything."""

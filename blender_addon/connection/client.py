@@ -21,6 +21,7 @@ from typing import Any, TypeAlias
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
+from .. import threads
 from ..shared import messages, wire
 from ..shared.address import DEFAULT_ADDRESS, Address
 from ..shared.keys import Token, TokenError, local_token
@@ -194,6 +195,7 @@ class BridgeClient:
             ) from error
         finally:
             probe.close(linger=0)
+        threads.add(self.parked)
         self._thread.start()
 
     def submit(self, request: GenerationRequest | PoseRequest, writer: TakeWriter | NoFrames) -> None:
@@ -223,7 +225,7 @@ class BridgeClient:
             return [self._inbox.pop(key) for key in keys]
 
     @contextmanager
-    def parked(self, timeout: float = 0.5) -> Iterator[bool]:
+    def parked(self, timeout: float) -> Iterator[bool]:
         """Hold the thread still while the context is open; the value says whether it is, as a thread that is
         busy for longer than `timeout` seconds goes on."""
         reached, gate = threading.Event(), threading.Lock()
@@ -261,6 +263,7 @@ class BridgeClient:
             self._command("close", keep)
             self._thread.join(timeout)
         if not self._thread.is_alive():
+            threads.remove(self.parked)
             self._bell.close(linger=0)
             self._context.term()
 

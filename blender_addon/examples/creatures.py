@@ -19,6 +19,8 @@ import bpy
 import numpy as np
 from mathutils import Matrix, Quaternion, Vector
 
+from .. import threads
+
 Capsule = tuple[Vector, Vector, float, float]
 """Two ends and the radius at each, in metres."""
 
@@ -296,7 +298,8 @@ def _add_eyes(context: bpy.types.Context, body: bpy.types.Object) -> None:
     mesh.materials.append(body.data.materials[0])
     eyes = bpy.data.objects.new("Eyes", mesh)
     context.scene.collection.objects.link(eyes)
-    with context.temp_override(active_object=body, object=body, selected_editable_objects=[body, eyes]):
+    joined = {"active_object": body, "object": body, "selected_editable_objects": [body, eyes]}
+    with threads.still(), context.temp_override(**joined):
         bpy.ops.object.join()
 
 

@@ -16,6 +16,7 @@ import bpy
 import numpy as np
 from mathutils import Matrix
 
+from .. import threads
 from ..errors import ExportCancelled, ExportError
 from ..rig.unkeyed import unkeyed_kept
 from ..texts import say
@@ -207,7 +208,8 @@ def call_render(how: str, copy: bpy.types.Scene, animation: bool, what: str = sa
     display = preferences.render_display_type
     preferences.render_display_type = "NONE"  # no window of its own
     try:
-        outcome = bpy.ops.render.render(how, animation=animation, scene=copy.name)
+        with threads.still():  # a script may have overridden the context
+            outcome = bpy.ops.render.render(how, animation=animation, scene=copy.name)
     except RuntimeError as error:
         reason = str(error).strip().removeprefix("Error: ").splitlines()[0].rstrip(".")
         raise ExportError(

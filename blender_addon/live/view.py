@@ -16,7 +16,7 @@ import time
 import bpy
 from bpy.app.handlers import persistent
 
-from .. import handlers, session
+from .. import handlers, session, threads
 from ..connection.client import BridgeClient
 from ..errors import ExportError
 from ..shared.messages import LiveEnded, LivePicture, LivePose, LiveReady
@@ -250,7 +250,7 @@ def _refresh() -> None:
     with bpy.context.temp_override(window=windows[0]):
         changed = next((live for live in all_on() if live.check(bpy.context)), None)
         if changed is not None:
-            with session.get().bridge.parked() as still:
+            with threads.still() as still:
                 if still and bpy.ops.poseanything.refresh_live.poll():
                     bpy.ops.poseanything.refresh_live("INVOKE_DEFAULT", anew=False, camera=changed.camera)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import bpy
 
+from .. import threads
 from ..connection.jobs import DONE, ENCODING, Job
 from ..takes.take import TakeError
 from ..texts import say
@@ -238,7 +239,9 @@ class Arrival:
         windows = bpy.context.window_manager.windows
         if not windows or any(len(window.modal_operators) for window in windows):
             return
-        with bpy.context.temp_override(window=windows[0]):
+        with threads.still() as still, bpy.context.temp_override(window=windows[0]):
+            if not still:
+                return
             if bpy.ops.ed.undo_push.poll():
                 for message, placement in self._undo_steps:
                     bpy.ops.ed.undo_push(message=message)

@@ -20,6 +20,7 @@ from tests.addon.relay import Relay
 from tests.addon.servers import Talk, make_request, module, own_goodbyes, wait_for
 
 pytestmark = pytest.mark.any_blender
+PATIENCE = 5.0
 
 
 def files(folder):
@@ -399,7 +400,7 @@ def test_closing_takes_no_time_though_something_was_said_to_a_server_that_had_ju
     talk = talk(fake_server(pace=5))
     request = talk.submit(tmp_path / "take", num_frames=30)
     wait_for(lambda: talk.heard("FramesSaved", request.job))
-    with talk.client.parked() as still:  # so that the command comes before the news of the server
+    with talk.client.parked(PATIENCE) as still:  # so that the command comes before the news of the server
         assert still
         fake_server.kill()
         time.sleep(0.3)
@@ -418,7 +419,7 @@ def test_the_thread_stands_still_while_it_is_parked_and_goes_on_after(addon):
     try:
         steps = []
         for _ in range(3):
-            with client.parked() as still:
+            with client.parked(PATIENCE) as still:
                 assert still
                 client._commands.put(("cancel", "unknown"))
                 steps.append(client._commands.qsize())
@@ -426,5 +427,5 @@ def test_the_thread_stands_still_while_it_is_parked_and_goes_on_after(addon):
         assert steps == [1, 1, 1]
     finally:
         client.close()
-    with client.parked() as still:
+    with client.parked(PATIENCE) as still:
         assert still, "a thread that has ended is still"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import bpy
 import numpy as np
 import pytest
@@ -200,6 +202,26 @@ def test_a_frame_is_rendered_as_it_is_whatever_frame_is_current(film, engine, fi
         assert (render(scene, view, placed, other) != wanted).any()
     assert (render(scene, view, placed, first) == wanted).all()
     assert scene.frame_current == 1
+
+
+def test_no_thread_of_ours_is_at_work_while_a_frame_is_rendered(film):
+    """Beside one, a render in a context override ends Blender 4.2 and 4.5."""
+    threads, parked, seen = module("threads"), [], []
+
+    @contextmanager
+    def park(timeout):
+        parked.append(timeout)
+        yield True
+        parked.clear()
+
+    threads.add(park)
+    bpy.app.handlers.render_pre.append(lambda *_: seen.append(bool(parked)))
+    try:
+        export([film[1]], num_frames=2, first_frame="")
+    finally:
+        bpy.app.handlers.render_pre.pop()
+        threads.remove(park)
+    assert seen == [True] and not parked
 
 
 def test_settings_are_put_back_when_rendering_fails(film):
