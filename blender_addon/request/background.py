@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 MOST = 4
 """Pieces of work that may wait, with the arrays they need, before the exporter waits for them."""
@@ -43,7 +43,7 @@ class Background:
                 next(work)
             except StopIteration as finished:
                 return finished.value
-        raise CancelledError
+        return None  # an error's traceback would keep alive what keeps the error
 
     def close(self) -> None:
         """Leave what is not done yet."""

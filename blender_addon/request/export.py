@@ -20,7 +20,7 @@ from ..ground_truth.looks import FrameReader, Look
 from ..ground_truth.png import encode_png
 from ..ground_truth.scene_render import render_frame
 from ..ground_truth.shadows import ShadowDrawer, ShadowLook
-from ..ground_truth.surfaces import find_surfaces, find_volumes
+from ..ground_truth.surfaces import Surface, find_surfaces, find_volumes
 from ..ground_truth.visibility import as_rendered, meets_camera
 from ..rig.motion import Motion, spread_frames
 from ..rig.sampling import PoseReader, Sampler, bone_poses
@@ -231,7 +231,7 @@ class _Export:
         context.evaluated_depsgraph_get()  # makes sure that there is one
         self._findings: list[Finding] = []
         self._background = Background()
-        self._own: set[bpy.types.Object] = set()
+        self._passed = _Passed(context.view_layer)
         self._frame: float | None = None
         self.untouched = False
         """Whether nobody else can have touched the scene since it was evaluated."""
@@ -349,7 +349,7 @@ class _Export:
         reader = yield from self._show(self._reader(), 0.1, say("Reading the skin"))
         if reader is not None:
             self._labeller = Labeller()
-            self._shadow = ShadowDrawer(self._scene, self._is_passed, self._options.num_frames)
+            self._shadow = ShadowDrawer(self._scene, self._passed, self._options.num_frames)
             work = self._labeller.draw_first(reader.look(0, self._evaluated(), projector))
             self._first = yield from self._show(self._background.add(work))
         return reader
@@ -400,7 +400,7 @@ class _Export:
         self._check()
         self._fit = fit(*options.view.frame_size(self._scene), options.width, options.height)
         depsgraph = self._go_to(0)
-        self._own = {surface.obj for surface in find_surfaces(find_rigs(options.armatures), depsgraph)}
+        self._passed.hide(find_surfaces(find_rigs(options.armatures), depsgraph))
         for index in range(options.num_frames):
             lenses.append(options.view.lens(self._scene, self._go_to(index)))
             yield ExportStep(0.8 * index / options.num_frames, say("Following the camera"))
@@ -497,15 +497,10 @@ class _Export:
                 Finding("No mesh that renders is bound to the armature, so the server must guess its parts.")
             )
             return None
-        self._own = {surface.obj for surface in surfaces}
+        self._passed.hide(surfaces)
         reader = FrameReader(surfaces, self._evaluated())
         yield from reader.read(0, self._evaluated)
         return reader
-
-    def _is_passed(self, obj: bpy.types.Object) -> bool:
-        """Whether rays that look for the background pass through an evaluated object."""
-        hidden = obj.hide_render or not meets_camera(obj, self._view_layer.depsgraph)
-        return hidden or obj.original in self._own
 
     def _backdrop(
         self, projector: Projector, motion: np.ndarray | None, labels: np.ndarray
@@ -516,7 +511,7 @@ class _Export:
             return None
         self._go_to(0)
         yield
-        found = yield from label_backdrop(self._evaluated, self._scene, projector, self._is_passed, extent)
+        found = yield from label_backdrop(self._evaluated, self._scene, projector, self._passed, extent)
         return Backdrop(found, CELL, *extent[:2])
 
     def _camera_motion(self, projector: Projector) -> Iterator[None]:
@@ -524,7 +519,7 @@ class _Export:
             return None
         self._go_to(0)
         yield
-        path = yield from camera_motion(self._scene, self._evaluated, projector, self._is_passed)
+        path = yield from camera_motion(self._scene, self._evaluated, projector, self._passed)
         followed = faces_start(projector)
         return path[np.maximum.accumulate(np.where(followed, np.arange(len(path)), 0))]
 
@@ -540,6 +535,23 @@ class _Export:
                     frame=self._options.times.at(int(np.argmin(followed))),
                 )
             )
+
+
+class _Passed:
+    """Tells whether rays that look for the background pass through an evaluated object. It is no method of
+    `_Export`: what that holds must not hold it, or its memory is freed in the middle of anything."""
+
+    def __init__(self, view_layer: bpy.types.ViewLayer):
+        self._view_layer = view_layer
+        self._own: set[bpy.types.Object] = set()
+
+    def hide(self, surfaces: Sequence[Surface]) -> None:
+        """Have rays pass through the subjects' surfaces."""
+        self._own = {surface.obj for surface in surfaces}
+
+    def __call__(self, obj: bpy.types.Object) -> bool:
+        hidden = obj.hide_render or not meets_camera(obj, self._view_layer.depsgraph)
+        return hidden or obj.original in self._own
 
 
 # In the background, where nothing of Blender's may be touched

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import types
+import weakref
 
 import bpy
 import numpy as np
@@ -22,7 +23,7 @@ from tests.addon.rigs import (
     run,
     swing,
 )
-from tests.addon.servers import module
+from tests.addon.servers import PACKAGE, module
 
 BLENDERS = (bpy.types.bpy_struct, bpy.types.bpy_prop_collection, bpy.types.bpy_prop_array)
 
@@ -187,6 +188,51 @@ def test_what_the_thread_works_on_holds_nothing_of_blenders(rig, monkeypatch):
     monkeypatch.setattr(background, "add", watched)
     export([rig])
     assert pieces == ["_pack", "Labeller.draw_first", "_draw", "_finish"] and not held
+
+
+@pytest.mark.parametrize("after", [20, 10_000], ids=["closed on the way", "whole"])
+def test_nothing_of_an_export_waits_for_the_garbage_collector(rig, monkeypatch, after):
+    """It may come in the middle of anything, and let go of what is Blender's there."""
+    bpy.ops.mesh.primitive_plane_add(size=20)
+    bpy.ops.object.light_add(type="SUN")
+    monkeypatch.setattr(module("request.export"), "PAUSE", 0.0)
+    gc.collect()
+    gc.disable()
+    try:
+        work = steps(rig)
+        for _ in zip(range(after), work):
+            pass
+        work.close()
+        del work
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        left = [
+            repr(one)
+            for one in gc.garbage
+            if isinstance(one, BLENDERS) or type(one).__module__.startswith(PACKAGE)
+        ]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert not left
+
+
+def test_work_that_is_left_keeps_nothing(addon):
+    def endless():
+        while True:
+            yield
+
+    background = module("request.background").Background()
+    run(background.add(endless()))
+    background.close()
+    gc.disable()
+    try:
+        left = weakref.ref(background)
+        del background
+        assert left() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("after", [1, 5])
