@@ -258,14 +258,19 @@ class BridgeClient:
 
     def close(self, timeout: float = 2.0, keep: bool = False) -> None:
         """End the thread; what runs is cancelled, unless it is to be kept. What comes of that within
-        `LAST_WORDS` can still be taken out."""
-        if self._thread.is_alive():
+        `LAST_WORDS` can still be taken out. Waits no longer than `timeout` seconds."""
+        if self._thread.ident is None:
+            self._end()
+        elif self._thread.is_alive():
             self._command("close", keep)
             self._thread.join(timeout)
-        if not self._thread.is_alive():
-            threads.remove(self.parked)
+
+    def _end(self) -> None:
+        """Leave ZeroMQ. It may be looking up the name of a server, so not in the main thread once it was told
+        to connect."""
+        with self._lock:
             self._bell.close(linger=0)
-            self._context.term()
+        self._context.term()
 
     def _command(self, *command) -> None:
         self._commands.put(command)
@@ -299,6 +304,9 @@ class BridgeClient:
                 say("The connection broke down inside Blender; disable the extension and enable it again."),
             )
             raise
+        finally:
+            threads.remove(self.parked)
+            self._end()
 
     def _set_link(self, state: str, sentence: str = "") -> None:
         link = LinkState(state, sentence)

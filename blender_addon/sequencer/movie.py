@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -118,7 +119,8 @@ class MovieEncoding:
         process = getattr(self, "_process", None)
         if process is not None and process.poll() is None:
             process.kill()
-            process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(5.0)  # ends at once, unless a disk holds it
         for part in self._parts.values():
             part.unlink(missing_ok=True)
         self._log.close()

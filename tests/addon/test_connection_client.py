@@ -340,7 +340,7 @@ def test_full_disk(fake_server, talk, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], capture_output=True
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], capture_output=True, timeout=240
     ).returncode:
         pytest.skip("a small disk can't be mounted here")
     try:
@@ -357,7 +357,7 @@ def test_full_disk(fake_server, talk, tmp_path):
         assert all((disk / "take" / name).read_bytes() == request.first_frame for name in kept)
         assert type(talk.ending(talk.submit(tmp_path / "next").job)).__name__ == "Done"
     finally:
-        subprocess.run(["umount", disk], check=True)
+        subprocess.run(["umount", disk], check=True, timeout=240)
 
 
 def test_address_that_is_none(addon):
@@ -406,10 +406,22 @@ def test_closing_takes_no_time_though_something_was_said_to_a_server_that_had_ju
         time.sleep(0.3)
         talk.client.cancel(request.job)
     wait_for(lambda: talk.client.link.state == "CONNECTING")
-    closing = threading.Thread(target=talk.client.close, daemon=True)
+    talk.client.close(10)
+    assert not talk.client._thread.is_alive()
+
+
+def test_closing_waits_no_longer_than_its_limit_though_zeromq_is_busy(addon):
+    """As while the system looks up the name of a server."""
+    client = module("connection.client").BridgeClient("tcp://127.0.0.1:1")
+    client.start()
+    busy = client._context.socket(zmq.PAIR)
+    closing = threading.Thread(target=client.close, args=(0.2,), daemon=True)
     closing.start()
     closing.join(10)
     assert not closing.is_alive()
+    busy.close()
+    client._thread.join(10)
+    assert client._context.closed
 
 
 def test_the_thread_stands_still_while_it_is_parked_and_goes_on_after(addon):
