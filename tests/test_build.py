@@ -20,13 +20,15 @@ from packaging.requirements import Requirement
 
 import build
 from tests.server.client import Client, request
-from tests.server.processes import alive, descendants, wait_for_end
+from tests.server.processes import Output, alive, descendants, wait_for_end
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def run(*words: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, ROOT / "build.py", *words], capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, ROOT / "build.py", *words], capture_output=True, text=True, timeout=240
+    )
 
 
 # --- the command line ---
@@ -133,7 +135,9 @@ def project(tmp_path, monkeypatch):
 
 
 def installed(environment: build.Environment) -> str:
-    done = subprocess.run(environment.command("-c", "import tiny; print(tiny.version)"), capture_output=True)
+    done = subprocess.run(
+        environment.command("-c", "import tiny; print(tiny.version)"), capture_output=True, timeout=240
+    )
     return done.stdout.decode().strip()
 
 
@@ -366,9 +370,7 @@ def test_a_server_ends_with_the_command_that_started_it(command, number):
     family: list[int] = []
     with subprocess.Popen(IGNORING + command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as started:
         try:
-            for line in started.stdout:
-                if line.startswith("listening on "):
-                    break
+            line = Output(started.stdout).line("listening on ")
             family = descendants(started.pid)
             with Client(line.split()[-1]) as client:
                 client.send(request("job", "draft"))

@@ -33,7 +33,7 @@ def wheel(tmp_path_factory) -> Path:
         shutil.copy(ROOT / name, sources)
     target = tmp_path_factory.mktemp("wheel")
     command = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", target, sources]
-    done = subprocess.run([*PIP, *command], capture_output=True, text=True)
+    done = subprocess.run([*PIP, *command], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     return next(target.glob("*.whl"))
 
@@ -42,7 +42,7 @@ def wheel(tmp_path_factory) -> Path:
 def installed(wheel, tmp_path_factory) -> Path:
     """A folder that holds the wheel's packages and, in `bin`, its console scripts."""
     site = tmp_path_factory.mktemp("site")
-    subprocess.run([*PIP, "install", "--no-deps", "--target", site, wheel], check=True)
+    subprocess.run([*PIP, "install", "--no-deps", "--target", site, wheel], check=True, timeout=240)
     return site
 
 
@@ -114,12 +114,14 @@ SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scrip
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_script_tells_how_it_is_used_by_its_own_name(script, scripts, tmp_path):
-    done = subprocess.run([scripts / script, "--help"], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [scripts / script, "--help"], cwd=tmp_path, capture_output=True, text=True, timeout=240
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"usage: {script} [-h] ")
 
 
 def test_the_installed_command_line_refuses_what_it_does_not_know(scripts, tmp_path):
     words = [scripts / "poseanything-generate", "--colour", "red", "--output", "clip.mp4"]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, env=os.environ)
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, env=os.environ, timeout=240)
     assert done.returncode == 2 and "--colour" in done.stderr

@@ -29,7 +29,7 @@ def _pack() -> Path:
     if "POSEANYTHING_EXTENSION" in os.environ:
         return Path(os.environ["POSEANYTHING_EXTENSION"])
     command = [sys.executable, ROOT / "build.py", "extension"]
-    packed = subprocess.run(command, capture_output=True, text=True, check=True)
+    packed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=240)
     return Path(packed.stdout.strip().splitlines()[-1])
 
 
@@ -39,6 +39,7 @@ bpy.ops.extensions.package_install_files(filepath=str(_zip), repo="user_default"
 
 from tests.addon.servers import SERVER_PYTHON, Talk, module  # noqa: E402
 from tests.server.client import ServerProcess  # noqa: E402
+from tests.server.processes import Output  # noqa: E402
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
@@ -93,7 +94,7 @@ def fake_server():
         command = [SERVER_PYTHON, script, behaviour, "--frames-per-second", str(pace), "--address", address]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         processes.append(process)
-        return process.stdout.readline().split()[-1]
+        return Output(process.stdout).line("listening on ").split()[-1]
 
     def kill():
         processes[-1].kill()
@@ -104,13 +105,14 @@ def fake_server():
     for process in processes:
         process.kill()
         process.wait()
-        process.stdout.close()
 
 
 @pytest.fixture
 def real_server(server_python):
     """Starts the server itself, with an engine that is made for tests."""
-    if subprocess.run([server_python, "-c", "import cv2, zmq, msgpack"], capture_output=True).returncode:
+    if subprocess.run(
+        [server_python, "-c", "import cv2, zmq, msgpack"], capture_output=True, timeout=240
+    ).returncode:
         pytest.skip("POSEANYTHING_SERVER_PYTHON names no Python that has the server's packages")
     return partial(ServerProcess, {"plain": "tests.server.engines:Plain"}, python=server_python)
 

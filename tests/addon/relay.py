@@ -51,7 +51,11 @@ class Relay:
                     self.refused += 1
                     near.close()
                     continue
-                far = socket.create_connection(self._server)
+                try:
+                    far = socket.create_connection(self._server)
+                except OSError:  # the server is just starting anew
+                    near.close()
+                    continue
                 with self._lock:
                     self._ends += [near, far]
                 for source, target in ((near, far), (far, near)):

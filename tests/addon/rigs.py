@@ -51,7 +51,7 @@ def generated(kind: str) -> Path:
     path = Path(_made.name, f"{kind}.blend")
     command = [sys.executable, "-c", _GENERATE, kind, kind, str(path)]
     own = os.environ | {"BLENDER_USER_RESOURCES": f"{_made.name}/profile"}  # or this one loses its packages
-    subprocess.run(command, check=True, capture_output=True, text=True, env=own)
+    subprocess.run(command, check=True, capture_output=True, text=True, env=own, timeout=240)
     return path
 
 

@@ -200,7 +200,7 @@ def test_disk_that_fills_up(shot, served, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=500k", "tmpfs", disk], capture_output=True
+        ["mount", "-t", "tmpfs", "-o", "size=500k", "tmpfs", disk], capture_output=True, timeout=240
     ).returncode:
         pytest.skip("a small disk can't be mounted here")
     try:
@@ -214,7 +214,7 @@ def test_disk_that_fills_up(shot, served, tmp_path):
         filler.unlink()
         generates()
     finally:
-        subprocess.run(["umount", disk], check=True)
+        subprocess.run(["umount", disk], check=True, timeout=240)
 
 
 def test_damaged_take(shot, served, tmp_path):

@@ -15,6 +15,7 @@ import pytest
 from shared.keys import keys_folder
 from tests.addon.conftest import ROOT
 from tests.addon.servers import module, wait_for
+from tests.server.processes import Output
 
 pytestmark = pytest.mark.any_blender
 
@@ -83,10 +84,9 @@ def test_server_ends_with_the_blender_that_started_it(server_python, addon):
     parent = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, text=True
     )
-    child = int(parent.stdout.readline())
+    child = int(Output(parent.stdout).line())
     parent.send_signal(signal.SIGKILL)
     parent.wait()
-    parent.stdout.close()
 
     def gone():
         try:
@@ -94,7 +94,7 @@ def test_server_ends_with_the_blender_that_started_it(server_python, addon):
         except ProcessLookupError:
             return True
         status = subprocess.run(
-            ["ps", "-o", "stat=", "-p", str(child)], capture_output=True, text=True
+            ["ps", "-o", "stat=", "-p", str(child)], capture_output=True, text=True, timeout=240
         ).stdout
         return status.strip().startswith("Z")
 

@@ -22,7 +22,9 @@ from tests.addon.servers import module
 @pytest.fixture
 def film(shot, preferences, server_python):
     """The shot at 256 x 144, and a server that Generate starts when it is needed; gives the scene."""
-    if subprocess.run([server_python, "-c", "import cv2, zmq, msgpack"], capture_output=True).returncode:
+    if subprocess.run(
+        [server_python, "-c", "import cv2, zmq, msgpack"], capture_output=True, timeout=240
+    ).returncode:
         pytest.skip("POSEANYTHING_SERVER_PYTHON names no Python that has the server's packages")
     preferences.server_folder, preferences.server_python = str(ROOT), server_python
     preferences.autostart, preferences.address = True, "tcp://127.0.0.1:0"

@@ -17,13 +17,16 @@ import pytest
 from tests.addon.relay import Relay
 from tests.addon.servers import PACKAGE, module, own_goodbyes, wait_for
 from tests.server.client import ServerProcess
+from tests.server.processes import Output
 
 FRAMES = 12
 
 
 @pytest.fixture
 def server(server_python, tmp_path):
-    if subprocess.run([server_python, "-c", "import cv2, zmq, msgpack"], capture_output=True).returncode:
+    if subprocess.run(
+        [server_python, "-c", "import cv2, zmq, msgpack"], capture_output=True, timeout=240
+    ).returncode:
         pytest.skip("POSEANYTHING_SERVER_PYTHON names no Python that has the server's packages")
     engines = {"plain": "tests.server.engines:Plain"}
     with ServerProcess(engines, python=server_python, jobs=str(tmp_path / "jobs")) as process:
@@ -59,15 +62,10 @@ def generate_and_die(shot, address: str, number: signal.Signals) -> None:
         [sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, text=True
     )
     try:
-        for line in blender.stdout:
-            if "three frames" in line:
-                break
-        else:
-            pytest.fail("the other Blender did not generate")
+        Output(blender.stdout).line("three frames")
     finally:
         blender.send_signal(number)
         blender.wait()
-        blender.stdout.close()
 
 
 def wait_until_settled() -> None:

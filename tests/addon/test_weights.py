@@ -26,7 +26,7 @@ TOTAL = sum(FILES.values())
 @pytest.fixture
 def hub(tmp_path, server_python, monkeypatch):
     if subprocess.run(
-        [server_python, "-c", "import huggingface_hub, httpx2"], capture_output=True
+        [server_python, "-c", "import huggingface_hub, httpx2"], capture_output=True, timeout=240
     ).returncode:
         pytest.skip("POSEANYTHING_SERVER_PYTHON names no Python that has the model's packages")
     for name, size in FILES.items():

@@ -16,6 +16,7 @@ import numpy as np
 
 from inference_server.engines.base import Engine, Picture
 from shared.messages import EngineDescription
+from tests.server.processes import Output
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = "bl_ext.user_default.poseanything_bridge"
@@ -64,13 +65,12 @@ class Server:
         self._process = subprocess.Popen(
             command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
-        self.address = self._process.stdout.readline().split()[-1]
+        self.address = Output(self._process.stdout).line("listening on ").split()[-1]
         return self
 
     def __exit__(self, *_) -> None:
         self._process.terminate()
         self._process.wait()
-        self._process.stdout.close()
 
 
 def install() -> None:
@@ -82,7 +82,11 @@ def install() -> None:
     package = os.environ.get("POSEANYTHING_EXTENSION")
     if package is None:
         packed = subprocess.run(
-            [sys.executable, ROOT / "build.py", "extension"], capture_output=True, text=True, check=True
+            [sys.executable, ROOT / "build.py", "extension"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=240,
         )
         package = packed.stdout.strip().splitlines()[-1]
     bpy.ops.extensions.package_install_files(filepath=package, repo="user_default", enable_on_install=True)

@@ -47,7 +47,7 @@ from tests.server import test_hostile
 from tests.server.any_order import AnyOrder
 from tests.server.client import ROOT, Client, ServerProcess, memory, most_memory, request
 from tests.server.engines import ENGINES
-from tests.server.processes import alive
+from tests.server.processes import Output, alive
 
 from . import _footage
 
@@ -67,6 +67,8 @@ class Row:
 
 
 ROWS: list[Row] = []
+LONG = 300.0
+"""Seconds after which a Blender that gets no further has lost its job."""
 
 
 def row(what: str, wanted: str, counts: tuple[int, ...] = (), few: tuple[int, ...] = ()):
@@ -215,13 +217,12 @@ def kill_at_start(kills: int) -> Result:
                     os.kill(child, signal.SIGKILL)
                     killed.add(child)
                 time.sleep(0.01)
-            address = process.stdout.readline().split()[-1]
+            address = Output(process.stdout).line("listening on ").split()[-1]
             with Client(address, user="user") as client:
                 kept = sum(fetch(client, name, []) for name in names)
         finally:
             process.terminate()
             process.wait()
-            process.stdout.close()
     return f"{kept} of {len(names)} jobs made", kept == len(names)
 
 
@@ -327,31 +328,41 @@ while own_goodbyes().jobs():
 """
 
 
-def other_blender(address: str, folder: Path, name: str, have: bool) -> subprocess.Popen:
+@contextmanager
+def other_blender(
+    address: str, folder: Path, name: str, have: bool
+) -> Iterator[tuple[subprocess.Popen, Output]]:
+    """A Blender that has its first frames of a job, and what it says from then on; killed at the end."""
     words = [sys.executable, "-c", SCRIPT, address, str(folder), name, str(int(have))]
-    return subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        said = Output(process.stdout)
+        said.line("frames", LONG)
+        yield process, said
+    finally:
+        process.kill()
+        process.wait()
 
 
-def heard(blender: subprocess.Popen, word: str) -> bool:
-    return any(line.strip() == word for line in iter(blender.stdout.readline, ""))
+def completes(said: Output, folder: Path) -> bool:
+    """Whether a Blender gets its job whole."""
+    try:
+        said.line("Done", LONG)
+    except AssertionError:
+        return False
+    return whole(folder, 100)
 
 
 def frozen(seconds: int, server_too: bool) -> Result:
     with tempfile.TemporaryDirectory() as name, serve(client_timeout=2.0) as server:
-        process = other_blender(server.address, Path(name), "frozen", False)
-        try:
-            heard(process, "frames")
+        with other_blender(server.address, Path(name), "frozen", False) as (process, said):
             stopped = [process, server.process] if server_too else [process]
             for each in stopped:
                 each.send_signal(signal.SIGSTOP)
             time.sleep(seconds)
             for each in stopped:
                 each.send_signal(signal.SIGCONT)
-            done = heard(process, "Done") and whole(Path(name), 100)
-        finally:
-            process.kill()
-            process.wait()
-            process.stdout.close()
+            done = completes(said, Path(name))
     return "made whole" if done else "lost", done
 
 
@@ -374,13 +385,8 @@ def kill_blenders(rounds: int) -> Result:
         for turn in range(rounds):
             with tempfile.TemporaryDirectory() as name:
                 for have in (False, True):
-                    process = other_blender(server.address, Path(name), f"job {turn}", have)
-                    heard(process, "frames")
-                    if have:
-                        lost += not (heard(process, "Done") and whole(Path(name), 100))
-                    process.kill()
-                    process.wait()
-                    process.stdout.close()
+                    with other_blender(server.address, Path(name), f"job {turn}", have) as (_, said):
+                        lost += have and not completes(said, Path(name))
     return f"{lost} of {rounds} lost", lost == 0
 
 
@@ -606,7 +612,7 @@ def idleness(seconds: int) -> Result:
 def kill_writers(kills: int) -> Result:
     with tempfile.TemporaryDirectory() as folder:
         words = [sys.executable, "-m", "tests.server.store_kills", str(Path(folder) / "jobs"), str(kills)]
-        done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
+        done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, timeout=3600)
     return done.stdout.strip() or done.stderr[-200:], done.returncode == 0
 
 
@@ -656,7 +662,7 @@ def restart(count: int) -> Result:
 
 def tests(*names: str) -> Result:
     words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *names]
-    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, timeout=3600)
     return done.stdout.strip().rpartition("\n")[2].partition(" passed")[
         0
     ] + " tests pass", done.returncode == 0

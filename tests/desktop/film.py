@@ -76,6 +76,7 @@ class Film:
             [*RUN, "ffmpeg", "-loglevel", "error", "-y", *inputs, "-filter_complex", graph, "-loop", "0"]
             + ["-c:v", "libwebp_anim", "-quality", "60", str(inside(whole))],
             check=True,
+            timeout=240,
         )
         path.write_bytes(whole.read_bytes())
 

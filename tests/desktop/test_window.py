@@ -14,6 +14,7 @@ import pytest
 from inference_server.broker.keys import KeyRing
 from shared.keys import keys_folder
 from tests.desktop.window import display, inside, open_window, skip_without_window, wait_for
+from tests.server.processes import Output
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def desktop(tmp_path_factory):
     server = subprocess.Popen(
         [sys.executable, fake, "--frames-per-second", "3"], stdout=subprocess.PIPE, text=True
     )
-    address = server.stdout.readline().split()[-1]
+    address = Output(server.stdout).line("listening on ").split()[-1]
     token = str(KeyRing(keys_folder()).invite(uuid.uuid4().hex, address))
     keys = str(inside(Path(os.environ["POSEANYTHING_KEYS"])))
     try:
@@ -35,7 +36,6 @@ def desktop(tmp_path_factory):
     finally:
         server.kill()
         server.wait()
-        server.stdout.close()
 
 
 def test_escape_ends_an_export_and_puts_everything_back(desktop):

@@ -98,7 +98,11 @@ def packed_extension() -> Path:
     if "POSEANYTHING_EXTENSION" in os.environ:
         return Path(os.environ["POSEANYTHING_EXTENSION"])
     packed = subprocess.run(
-        [sys.executable, ROOT / "build.py", "extension"], capture_output=True, text=True, check=True
+        [sys.executable, ROOT / "build.py", "extension"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=240,
     )
     return Path(packed.stdout.strip().splitlines()[-1])
 

@@ -173,4 +173,6 @@ def environment(hub: Hub, **more: str) -> dict[str, str]:
 def weights(hub: Hub, *arguments: str | Path, **more: str) -> subprocess.CompletedProcess:
     """The weights command as a user runs it, in a process of its own."""
     command = [sys.executable, "-m", "inference_server", "weights", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment(hub, **more))
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, env=environment(hub, **more), timeout=240
+    )

@@ -41,6 +41,7 @@ def test_the_whole_script_runs_at_a_toy_size(tmp_path):
         capture_output=True,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
+        timeout=240,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     parts = json.loads((tmp_path / "card.json").read_text())["parts"]

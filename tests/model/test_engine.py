@@ -655,7 +655,7 @@ def test_it_says_what_it_lacks_and_needs_nothing_heavy_to_say_it(weights, tmp_pa
     ]:
         environ = {**os.environ, "POSEANYTHING_WEIGHTS": str(folder)}
         done = subprocess.run(
-            [sys.executable, "-c", code], cwd=ROOT, env=environ, capture_output=True, text=True
+            [sys.executable, "-c", code], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=240
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith(expected)

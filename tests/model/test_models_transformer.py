@@ -391,5 +391,6 @@ def test_two_processes_share_the_sequence():
         env=environ,
         capture_output=True,
         text=True,
+        timeout=240,
     )
     assert run.returncode == 0, run.stderr

@@ -224,7 +224,7 @@ def test_listing_and_finding_start_without_the_heavy_libraries(tmp_path):
         "print([name for name in heavy if name in sys.modules])"
     )
     result = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True, timeout=240
     )
     assert result.stdout.strip() == "[]"
 

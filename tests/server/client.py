@@ -11,7 +11,6 @@ import struct
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import uuid
 import zlib
@@ -31,10 +30,9 @@ from shared.messages import ENDINGS, Cancel, GenerationRequest, Hello, More, Wel
 from shared.pieces import Sender
 from shared.pose import Limb, Polyline, PoseSequence
 
-ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 60.0
-"""Seconds after which a test that waits for a message gives up."""
+from .processes import PATIENCE, Output
 
+ROOT = Path(__file__).resolve().parents[2]
 
 if "POSEANYTHING_KEYS" not in os.environ:  # in benchmarks, which pytest does not run
     _keys = tempfile.TemporaryDirectory(prefix="poseanything-keys-")
@@ -54,6 +52,7 @@ class Client:
     def __init__(self, address: str, user: str | None = None, receive_limit: int = 1000):
         self.socket = zmq.Context.instance().socket(zmq.DEALER)
         self.socket.linger = 0
+        self.socket.sndtimeo = int(PATIENCE * 1000)
         self.socket.rcvhwm = receive_limit
         user_token(user or uuid.uuid4().hex, keys_folder()).apply_to(self.socket)
         self.socket.connect(address)
@@ -114,8 +113,8 @@ class ServerProcess:
     """A server in a process of its own on a free port.
 
     With `engines` (name -> "module:Class") it offers those and takes `settings` of `Settings`; without, it is
-    the command that users run, as `program` spells it, in `folder`. `log` has its standard error once it has
-    ended.
+    the command that users run, as `program` spells it, in `folder`. `output` is its standard output, `log`
+    its standard error. Raises `RuntimeError` with both where it does not listen in time.
     """
 
     def __init__(
@@ -141,18 +140,18 @@ class ServerProcess:
             stderr=subprocess.PIPE,
             text=True,
         )
-        self._lines: list[str] = []
-        self._reader = threading.Thread(target=lambda: self._lines.extend(self.process.stderr), daemon=True)
-        self._reader.start()
-        line = self.process.stdout.readline()
-        if not line.startswith("listening on "):
-            self.process.wait(10)
-            raise RuntimeError(f"the server did not start: {line!r} {self.log}")
-        self.address = line.split()[-1]
+        self.output, self._errors = Output(self.process.stdout), Output(self.process.stderr)
+        try:
+            self.address = self.output.line("listening on ").split()[-1]
+        except AssertionError as error:
+            self.process.kill()
+            self.process.stdin.close()
+            self.wait()
+            raise RuntimeError(f"the server did not start: {error}\n{self.log}") from None
 
     @property
     def log(self) -> str:
-        return "".join(self._lines)
+        return self._errors.text
 
     def client(self, *args, **kwargs) -> Client:
         return Client(self.address, *args, **kwargs)
@@ -165,7 +164,7 @@ class ServerProcess:
 
     def wait(self, timeout: float = 20) -> int:
         status = self.process.wait(timeout)
-        self._reader.join(5)
+        self._errors.rest()
         return status
 
     def __enter__(self) -> ServerProcess:
@@ -177,7 +176,6 @@ class ServerProcess:
         finally:
             self.process.kill()
             self.process.stdin.close()
-            self.process.stdout.close()
 
 
 def png(image: np.ndarray) -> bytes:

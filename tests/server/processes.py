@@ -1,13 +1,65 @@
-"""Whether processes live, and which ones a process has started."""
+"""Other processes: what they say, whether they live, and which ones a process has started."""
 
 from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from pathlib import Path
+from typing import TextIO
 
-from .client import PATIENCE
+PATIENCE = 60.0
+"""Seconds after which a test that waits for another process gives up."""
+
+
+class Output:
+    """Reads a stream of another process until it ends, and closes it: the process never waits for a reader,
+    and one that says nothing makes a test fail, not wait. `text` is all that came so far."""
+
+    def __init__(self, stream: TextIO):
+        self._lines: list[str] = []
+        self._taken = 0
+        self._ended = False
+        self._changed = threading.Condition()
+        self._reader = threading.Thread(target=self._read, args=(stream,), daemon=True)
+        self._reader.start()
+
+    def _read(self, stream: TextIO) -> None:
+        with stream:
+            for line in stream:
+                with self._changed:
+                    self._lines.append(line)
+                    self._changed.notify_all()
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    @property
+    def text(self) -> str:
+        return "".join(self._lines)
+
+    def line(self, begins: str = "", seconds: float = PATIENCE) -> str:
+        """The next line that begins so; those before it are passed over. Raises `AssertionError`, with all
+        that was said, where the stream ends without one or none comes in time."""
+        deadline = time.monotonic() + seconds
+        with self._changed:
+            while True:
+                while self._taken < len(self._lines):
+                    self._taken += 1
+                    if self._lines[self._taken - 1].startswith(begins):
+                        return self._lines[self._taken - 1]
+                left = deadline - time.monotonic()
+                if self._ended or left <= 0:
+                    how = "it ended" if self._ended else f"it goes on after {seconds:.0f} s"
+                    raise AssertionError(f"{how}, and no line begins with {begins!r}; it said: {self.text}")
+                self._changed.wait(left)
+
+    def rest(self, seconds: float = PATIENCE) -> str:
+        """All that was said, once the stream has ended. Raises `AssertionError` where it does not in time."""
+        self._reader.join(seconds)
+        assert not self._reader.is_alive(), f"it goes on after {seconds:.0f} s; it said: {self.text}"
+        return self.text
 
 
 def alive(process: int) -> bool:

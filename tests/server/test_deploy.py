@@ -20,6 +20,7 @@ from inference_server.cli.remote import connect
 from shared.request_file import write_request
 
 from .client import ROOT, request
+from .processes import Output
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="a container's shell, a service's signals")
 DEPLOY = ROOT / "inference_server" / "deploy"
@@ -47,12 +48,12 @@ def programs(tmp_path_factory) -> Path:
     (install,) = instructions("RUN")
     assert install.startswith('pip install --no-cache-dir "/source[model]" ')
     environment = tmp_path_factory.mktemp("environment")
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True, timeout=240)
     (packages,) = environment.glob("lib/*/site-packages")
     (packages / "tests.pth").write_text("\n".join(site.getsitepackages()))
     python = environment / "bin" / "python"
     pip = [sys.executable, "-m", "pip", "--python", python, "-q", "--disable-pip-version-check", "install"]
-    subprocess.run([*pip, "--no-deps", "--no-build-isolation", sources], check=True)
+    subprocess.run([*pip, "--no-deps", "--no-build-isolation", sources], check=True, timeout=240)
     return python.parent
 
 
@@ -66,16 +67,12 @@ def started(command: list[str], environ: Mapping[str, str], folder: Path) -> Ite
     """Give what a program prints up to where it listens; it must end well when it is told to."""
     process = subprocess.Popen(command, env=environ, cwd=folder, stdout=subprocess.PIPE, text=True)
     try:
-        lines = []
-        for line in process.stdout:
-            lines.append(line.strip())
-            if line.startswith("listening on "):
-                break
-        yield lines
+        output = Output(process.stdout)
+        output.line("listening on ")
+        yield output.text.splitlines()
     finally:
         process.terminate()
         assert process.wait(20) == 0
-        process.stdout.close()
 
 
 def test_the_container_invites_and_makes_a_film_for_somebody_elsewhere(programs, tmp_path):
@@ -94,7 +91,12 @@ def test_the_container_invites_and_makes_a_film_for_somebody_elsewhere(programs,
     with started(*serve) as said:
         assert said == [listening], "it has been invited already"
         done = subprocess.run(
-            film, env=path | {"HOME": str(elsewhere)}, cwd=elsewhere, capture_output=True, text=True
+            film,
+            env=path | {"HOME": str(elsewhere)},
+            cwd=elsewhere,
+            capture_output=True,
+            text=True,
+            timeout=240,
         )
         assert done.returncode == 0, done.stderr
     assert len(list((elsewhere / "film").glob("*.png"))) == 2
@@ -109,7 +111,9 @@ def test_the_unit_starts_a_server_that_who_is_invited_can_use(programs, tmp_path
     file = tmp_path / "poseanything.service"
     file.write_text(unit)
     if shutil.which("systemd-analyze"):
-        verified = subprocess.run(["systemd-analyze", "verify", file], capture_output=True, text=True)
+        verified = subprocess.run(
+            ["systemd-analyze", "verify", file], capture_output=True, text=True, timeout=240
+        )
         assert file.name not in verified.stderr, verified.stderr
     settings = re.findall(r"^(\w+)=(.*)$", unit, re.MULTILINE)
     environ = dict(value.split("=", 1) for name, value in settings if name == "Environment")
@@ -121,7 +125,7 @@ def test_the_unit_starts_a_server_that_who_is_invited_can_use(programs, tmp_path
     def ask(*words: str) -> str:
         """As the one who runs the server does it."""
         return subprocess.run(
-            [command[0], *words], env=environ, check=True, capture_output=True, text=True
+            [command[0], *words], env=environ, check=True, capture_output=True, text=True, timeout=240
         ).stdout
 
     token = ask("invite", "--name", "studio", "--address", address)

@@ -26,6 +26,7 @@ from shared.messages import (
 
 from .client import ServerProcess, request
 from .engines import ENGINES, colour
+from .processes import PATIENCE
 
 
 def decoded(frame: Frame) -> np.ndarray:
@@ -255,7 +256,7 @@ def test_three_clients_take_turns(server):
             poller.register(socket, zmq.POLLIN)
         order = []
         while len(order) < 7:
-            for socket, _ in poller.poll():
+            for socket, _ in poller.poll(1000 * PATIENCE) or pytest.fail("nobody is answered"):
                 name, client = clients[socket]
                 if isinstance(client.receive(), Done):
                     order.append(name + client.events[-1].job)

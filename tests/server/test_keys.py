@@ -117,7 +117,7 @@ def test_two_first_starts_at_once_make_one_set_of_keys(tmp_path):
     )
     line = [sys.executable, "-c", code, str(tmp_path / "keys")]
     starts = [subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(4)]
-    assert len({start.communicate()[0] for start in starts}) == 1
+    assert len({start.communicate(timeout=240)[0] for start in starts}) == 1
     ring = KeyRing(tmp_path / "keys")
     (key,) = ring.keys()
     token = Token.parse((tmp_path / "keys" / LOCAL_TOKEN).read_text())

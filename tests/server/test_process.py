@@ -38,8 +38,8 @@ def test_it_says_where_it_listens_and_nothing_else():
         with server.client() as client:
             assert {"draft", "poseanything"} <= {engine.name for engine in client.welcome().engines}
         server.process.terminate()
-        assert server.process.stdout.read() == ""
         assert server.wait() == 0
+        assert server.output.rest() == f"listening on {server.address}\n"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
@@ -162,7 +162,7 @@ def test_what_clients_talk_to_needs_no_engine_and_no_torch():
         "import sys; from inference_server.cli import serve; from inference_server.broker import broker; "
         "sys.exit(str([m for m in ('torch', 'cv2', 'inference_server.engines.draft') if m in sys.modules]))"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert done.stderr.strip() == "[]"
 
 

@@ -63,6 +63,7 @@ def test_a_cluster_serves_as_this_machine_does_and_outlives_a_node(nodes, server
         capture_output=True,
         text=True,
         cwd=ROOT,
+        timeout=240,
     )
     assert asked.stdout.split()[-1] == "2", "one worker for each card"
     with server.client() as client:
@@ -109,6 +110,10 @@ def test_a_cluster_serves_as_this_machine_does_and_outlives_a_node(nodes, server
 )
 def test_a_cluster_that_is_not_there_is_one_sentence(words, sentence):
     done = subprocess.run(
-        [sys.executable, "-m", "inference_server", "serve", *words], capture_output=True, text=True, cwd=ROOT
+        [sys.executable, "-m", "inference_server", "serve", *words],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=240,
     )
     assert done.returncode and sentence in done.stderr and done.stderr.count("\n") == 1, done.stderr

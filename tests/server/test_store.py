@@ -184,5 +184,6 @@ def test_a_kill_at_any_moment_loses_nothing_that_was_said(folder):
         cwd=ROOT,
         capture_output=True,
         text=True,
+        timeout=240,
     )
     assert done.stdout.endswith("lines held after 40 kills\n"), done.stderr
