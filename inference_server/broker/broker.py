@@ -82,10 +82,11 @@ class Broker:
             undo.callback(self._frontend.close)
             jobs = Path(settings.jobs or Path(self._folder.name) / "jobs")
             self._store = JobStore(jobs, settings.jobs_quota)
+            undo.callback(self._store.close)
+            self._bell, self._bell_pull = socket.socketpair()
             undo.pop_all()
         self.endpoint = self._frontend.endpoint
         self._stopping = self._finishing = False
-        self._bell, self._bell_pull = socket.socketpair()
         self._bell.setblocking(False)
         self._reader = Reader(self._ring)
         self._live = LiveDesk(self._context, settings, self._folder.name, self._ring, self._frontend)

@@ -14,6 +14,7 @@ import logging
 import socket
 from collections import deque
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,17 +99,27 @@ class Frontend:
         self._connections: dict[int, int] = {}
         """By its handle, in the order in which they came: how many bytes had come when the last message was
         whole, -1 before the first."""
-        self._authenticator = ThreadAuthenticator(context)
-        self._authenticator.configure_curve_callback(credentials_provider=keys)
-        self._authenticator.start()
-        self.socket = context.socket(zmq.ROUTER)
+        with ExitStack() as undo:  # a socket left open would keep the context from ever ending
+            self._authenticator = ThreadAuthenticator(context)
+            undo.callback(self._authenticator.stop)
+            self._authenticator.configure_curve_callback(credentials_provider=keys)
+            self._authenticator.start()
+            self.socket = context.socket(zmq.ROUTER)
+            undo.callback(self.socket.close, 0)
+            self._listen(where)
+            undo.pop_all()
+        self.endpoint = self.socket.last_endpoint.rstrip(b"\0").decode()
+        self._port = Address.parse(self.endpoint).port
+
+    def _listen(self, where: Address) -> None:
+        """Raises `ServerError` when that is not possible."""
         self.socket.linger = 1000
         self.socket.handshake_ivl = HANDSHAKE
         self.socket.tcp_keepalive = 1
         self.socket.tcp_keepalive_idle, self.socket.tcp_keepalive_intvl = TRIED_AFTER, TRIED_EVERY
         self.socket.tcp_keepalive_cnt = TRIES
         self.socket.curve_server = True
-        self.socket.curve_secretkey = keys.server_secret
+        self.socket.curve_secretkey = self._keys.server_secret
         self.socket.router_mandatory = True
         self.socket.sndhwm = PIPE_MESSAGES
         self.socket.rcvhwm = PIPE_MESSAGES
@@ -120,17 +131,16 @@ class Frontend:
         try:
             self.socket.bind(str(where))
         except zmq.ZMQError as error:
-            self.close(0)
+            self.socket.disable_monitor()
+            self.monitor.close(0)
             if error.errno == zmq.EADDRINUSE:
                 raise ServerError(
-                    f"{address} is in use already, perhaps by another server; stop it or use another port."
+                    f"{where} is in use already, perhaps by another server; stop it or use another port."
                 ) from None
             raise ServerError(
-                f"Can't listen on {address} ({error.strerror}); "
+                f"Can't listen on {where} ({error.strerror}); "
                 f"give an address of this machine, like {DEFAULT_ADDRESS}."
             ) from None
-        self.endpoint = self.socket.last_endpoint.rstrip(b"\0").decode()
-        self._port = Address.parse(self.endpoint).port
 
     def watch(self) -> None:
         """Keep count of the connections, and hang up on one for each that is too many: on who came first of

@@ -7,6 +7,7 @@ When that pipe closes, because the broker died, the worker tidies up after it an
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -41,6 +42,8 @@ _CAUSES = {
 _WINDOWS_CAUSES = {0xC0000005: "a crash in native code", 0xC0000017: "the machine ran out of memory"}
 
 
+AT_ONCE = 5.0
+"""Seconds in which a process that is killed ends, unless a driver or a disk holds it."""
 CANT_START = (OSError, zmq.ZMQError, RuntimeError, MemoryError)
 """What the start of a process raises where no descriptor, process, thread or memory is left for it."""
 
@@ -188,7 +191,8 @@ class WorkerProcess:
             self._process.wait(timeout)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(AT_ONCE)
         self.socket.close()
 
 

@@ -28,6 +28,7 @@ class Settings:
     cancel_grace: a cancelled engine that has not stopped by then is ended together with its process.
     start_timeout: a worker process that has not reported by then is ended and started again.
     hung_timeout: so is one that has given no sign of life for so long.
+    stop_timeout: a server that is told to stop has ended by then, whatever holds it.
     """
 
     address: str = DEFAULT_ADDRESS
@@ -46,3 +47,4 @@ class Settings:
     cancel_grace: float = 20.0
     start_timeout: float = 120.0
     hung_timeout: float = 15.0
+    stop_timeout: float = 25.0

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import os
 import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from shared.address import DEFAULT_ADDRESS, Address, AddressError
@@ -21,6 +23,8 @@ from ..broker.settings import Settings
 from ..engines.poseanything.machine import find_cards
 
 MAX_WORKERS = 64
+CLUSTER_PATIENCE = 60.0
+"""Seconds in which a Ray cluster must say what it has."""
 
 
 def add_parser(subparsers) -> argparse.ArgumentParser:
@@ -159,7 +163,15 @@ def _anybody_invited() -> bool:
 def cluster_size(address: str) -> int:
     """How many workers a Ray cluster has room for. Raises `ServerError` where none answers."""
     command = [sys.executable, "-m", "inference_server.worker.on_ray", address]
-    asked = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    try:
+        asked = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=CLUSTER_PATIENCE
+        )
+    except subprocess.TimeoutExpired:
+        raise ServerError(
+            f"The Ray cluster at {address} has not answered within {CLUSTER_PATIENCE:.0f} s; "
+            "look at it with: ray status"
+        ) from None
     if asked.returncode:
         raise ServerError(asked.stderr.strip().rpartition("\n")[2])
     return min(int(asked.stdout.split()[-1]), MAX_WORKERS)
@@ -182,10 +194,21 @@ def serve(settings: Settings, exit_with_stdin: bool = False, finish: bool = Fals
         broker = Broker(settings)
     except ServerError as error:
         return _complain(error, 1)
+
+    told = threading.Event()
+
+    def stop(*_: object) -> None:
+        if not told.is_set():  # else a service manager that repeats itself would put the end off
+            told.set()
+            # Held by a disk that does not answer, or by a fault of ours, it says where it stands and ends.
+            faulthandler.dump_traceback_later(settings.stop_timeout, exit=True)
+        broker.stop()
+
     for number in stopping:
-        signal.signal(number, lambda *_: broker.stop())
+        signal.signal(number, stop)
     if exit_with_stdin:
-        threading.Thread(target=_follow_stdin, args=(broker, finish), daemon=True).start()
+        followed = (stop, broker.finish if finish else stop)
+        threading.Thread(target=_follow_stdin, args=followed, daemon=True).start()
     try:
         broker.run(on_ready=lambda endpoint: print(f"listening on {endpoint}", flush=True))
     except ServerError as error:
@@ -198,10 +221,10 @@ def _complain(sentence: object, status: int) -> int:
     return status
 
 
-def _follow_stdin(broker: Broker, finish: bool) -> None:
-    """Stop when the word `stop` comes, or at the end."""
+def _follow_stdin(stop: Callable[[], None], finish: Callable[[], None]) -> None:
+    """`stop` when that word comes, `finish` at the end."""
     while data := sys.stdin.buffer.raw.read(4096):
         if b"stop" in data.split():
-            finish = False
-            break
-    broker.finish() if finish else broker.stop()
+            stop()
+            return
+    finish()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import threading
 import time
 from collections.abc import Iterator
 
@@ -28,6 +30,22 @@ def frontend() -> Iterator[Frontend]:
     yield frontend
     frontend.close(0)
     context.term()
+
+
+def test_a_front_end_that_can_not_be_opened_leaves_nothing_that_its_context_would_wait_for(monkeypatch):
+    class Full(zmq.Context):
+        def socket(self, kind, **more):
+            if kind == zmq.ROUTER:
+                raise zmq.ZMQError(errno.EMFILE)
+            return super().socket(kind, **more)
+
+    context = Full()
+    with pytest.raises(zmq.ZMQError):
+        Frontend(context, "tcp://127.0.0.1:0", KeyRing(keys_folder()))
+    ending = threading.Thread(target=context.term, daemon=True)
+    ending.start()
+    ending.join(10)
+    assert context.closed
 
 
 def connect(frontend: Frontend, client: Client) -> Correspondent:

@@ -8,10 +8,12 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from inference_server.broker.store import REQUEST
 from shared.keys import keys_folder
 from shared.messages import Failed, Frame, Queued, Resume
 
@@ -40,6 +42,36 @@ def test_it_says_where_it_listens_and_nothing_else():
         server.process.terminate()
         assert server.wait() == 0
         assert server.output.rest() == f"listening on {server.address}\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_a_disk_that_does_not_answer_keeps_no_server_from_ending(tmp_path):
+    """Stood in for by a pipe that nobody writes to, in place of the next job's request."""
+    with ServerProcess(ENGINES, jobs=str(tmp_path), stop_timeout=0.5) as server, server.client() as client:
+        for job in ("running", "waiting"):
+            client.send(request(job, "plain", num_frames=1000, engine_options={"pause": 0.05}))
+        client.wait_for(Queued, job="waiting")
+        client.wait_for(Frame, job="running")
+        for path in tmp_path.rglob(REQUEST):
+            path.unlink()
+            os.mkfifo(path)
+        client.cancel("running")
+        deadline = time.monotonic() + PATIENCE
+        while not (reader := next(filter(None, map(reader_of, tmp_path.rglob(REQUEST))), None)):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        server.process.terminate()
+        assert server.wait() == 1
+        assert "keeper.py" in server.log, "it says where it stood"
+        os.close(reader)
+
+
+def reader_of(pipe: Path) -> int | None:
+    """A handle that keeps who reads a pipe waiting, where anybody does."""
+    try:
+        return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError:
+        return None
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
