@@ -13,5 +13,9 @@ class ExportError(Exception):
         self.button = button
 
 
+class ClipError(ExportError):
+    """Of what only an export can find: the panel tells it until the next one."""
+
+
 class ExportCancelled(ExportError):
     """The user ended what was being exported; nothing has to be put right."""

@@ -7,9 +7,10 @@ from collections.abc import Generator
 
 from .. import session
 from ..connection.server import ServerError
-from ..errors import ExportCancelled, ExportError
+from ..errors import ClipError, ExportCancelled, ExportError
 from ..request.blockers import export_blocker
 from ..request.export import ExportStep
+from ..request.finding import Finding
 from ..shared.schema import MessageError
 from ..takes.take import TakeError
 from ..texts import say
@@ -89,6 +90,8 @@ class SteppedOperator:
         return {"PASS_THROUGH"}
 
     def _refuse(self, error: Exception) -> set[str]:
+        if isinstance(error, ClipError):
+            session.get().findings = (Finding(str(error), *error.button),)
         self.report({"INFO" if isinstance(error, ExportCancelled) else "ERROR"}, shown(error))
         return {"CANCELLED"}
 

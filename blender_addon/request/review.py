@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ..errors import ExportError
+from ..errors import ClipError
 from ..rig.subjects import Subject
 from ..shared.pose import PoseSequence
 from ..texts import say
@@ -80,7 +80,7 @@ class Reviewed:
 
 
 def review(clip: Reviewed) -> Iterator[Finding]:
-    """What is wrong with an exported clip. Raises `ExportError` when no frame has a limb in view."""
+    """What is wrong with an exported clip. Raises `ClipError` when no frame has a limb in view."""
     yield from _out_of_view(clip)
     yield from _beyond(clip)
     yield from _size(clip)
@@ -94,14 +94,15 @@ def _out_of_view(clip: Reviewed) -> Iterator[Finding]:
     names = ", ".join(subject.armature.name for subject in clip.subjects)
     seen = np.isfinite(clip.boxes[:, 0, 0])
     if not seen.any():
-        raise ExportError(
+        raise ClipError(
             say(
                 "No limb of {names} is in view in any frame from {first} to {last}; move the camera or "
                 "choose other frames.",
                 names=names,
                 first=clip.scene_frame(0),
                 last=clip.scene_frame(len(seen) - 1),
-            )
+            ),
+            *_FRAME,
         )
     limbs = clip.pose.limbs
     shown = {limbs[line.limb].subject for line in clip.pose.frame(0)}

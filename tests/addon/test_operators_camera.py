@@ -7,6 +7,8 @@ import pytest
 from bpy_extras.object_utils import world_to_camera_view
 from mathutils import Vector
 
+from tests.addon.scenes import session
+
 
 def extent(scene):
     """The least and greatest coordinate in the picture, 0 to 1, that the subject's box takes over the
@@ -54,3 +56,16 @@ def test_a_scene_without_a_camera_gets_one(shot):
     bpy.ops.poseanything.frame_subject()
     least, most = extent(shot)
     assert 0 <= least and most <= 1 and most - least > 0.4
+
+
+def test_a_subject_out_of_view_is_told_in_the_panel_with_a_button_that_frames_it(shot, served):
+    served()
+    shot.camera.location = (0, 0, -50)
+    with pytest.raises(RuntimeError, match="No limb of Rig is in view"):
+        bpy.ops.poseanything.generate(wait=True)
+    [told] = session().findings
+    assert "No limb of Rig is in view" in told.sentence
+    assert told.operator == "poseanything.frame_subject"
+    bpy.ops.poseanything.frame_subject()
+    assert bpy.ops.poseanything.generate(wait=True) == {"FINISHED"}
+    assert not session().findings
