@@ -96,7 +96,8 @@ class SteppedOperator:
         return {"CANCELLED"}
 
     def cancel(self, context):
-        self._leave(context)
+        if self.interactive:  # else its dialog was closed, before anything began
+            self._leave(context)
 
     def _leave(self, context):
         self._steps.close()
