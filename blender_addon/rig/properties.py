@@ -12,12 +12,18 @@ _SWITCH = (
 )
 
 
+def _note(owner: bpy.types.PropertyGroup, context: bpy.types.Context) -> None:
+    """Have the limbs that are counted and drawn chosen anew: Blender tells nobody of such a property."""
+    owner.id_data.update_tag()
+
+
 class PoseAnythingArmature(bpy.types.PropertyGroup):
     face: BoolProperty(
         name="Face",
         description="Draw the bones of the face, hair and cloth too; pose models are rarely trained with "
         "them",
         override={"LIBRARY_OVERRIDABLE"},
+        update=_note,
     )
     digits: EnumProperty(
         name="Digits",
@@ -30,6 +36,7 @@ class PoseAnythingArmature(bpy.types.PropertyGroup):
         ),
         default="AUTO",
         override={"LIBRARY_OVERRIDABLE"},
+        update=_note,
     )
 
 
@@ -39,6 +46,7 @@ class PoseAnythingBone(bpy.types.PropertyGroup):
         description="Whether this bone is drawn; overrides its collections",
         items=_SWITCH,
         override={"LIBRARY_OVERRIDABLE"},
+        update=_note,
     )
 
 
@@ -48,6 +56,7 @@ class PoseAnythingBoneCollection(bpy.types.PropertyGroup):
         description="Whether the bones of this collection are drawn",
         items=_SWITCH,
         override={"LIBRARY_OVERRIDABLE"},
+        update=_note,
     )
 
 

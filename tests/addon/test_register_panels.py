@@ -326,6 +326,19 @@ def test_limbs_are_chosen_anew_when_flesh_is_bound_otherwise(shot):
     assert not kept
 
 
+def test_what_the_user_says_of_bones_is_counted_at_once(shot):
+    data, blockers = bpy.data.objects["Rig"].data, module("ui.limbs").blockers
+    assert not blockers(bpy.context)
+    for bone in data.bones:
+        bone.poseanything.limb = "SKIP"
+    bpy.context.view_layer.update()
+    [none_left] = blockers(bpy.context)
+    assert none_left.operator == "poseanything.forget_limbs"
+    bpy.ops.poseanything.forget_limbs(**dict(none_left.properties))
+    bpy.context.view_layer.update()
+    assert not blockers(bpy.context)
+
+
 def test_a_rig_without_limbs_is_read_once(shot, monkeypatch):
     rig, limbs = bpy.data.objects["Rig"], module("ui.limbs")
     for bone in rig.data.bones:
