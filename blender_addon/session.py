@@ -55,6 +55,10 @@ class Session:
         self._address: str | None = None
         self._looked_at: float | None = None
 
+    def cured(self, operator: str) -> None:
+        """An operator has helped against what the last export found; it is told no more."""
+        self.findings = tuple(finding for finding in self.findings if finding.operator != operator)
+
     def reach_server(self, context: bpy.types.Context) -> None:
         """Connect to the server, starting it where the user wants that. Raises `ServerError` when none can
         answer."""

@@ -8,6 +8,7 @@ import bpy
 import numpy as np
 from mathutils import Euler, Vector
 
+from .. import session
 from ..errors import ExportError
 from ..request.range import frame_range
 from ..request.subjects import find_subjects
@@ -90,6 +91,7 @@ class POSEANYTHING_OT_frame_subject(bpy.types.Operator):
         camera.data.clip_start = min(camera.data.clip_start, max(distance - size, distance / 100))
         camera.data.clip_end = max(camera.data.clip_end, 10 * (distance + size))
         settings.view = "CAMERA"
+        session.get().cured(type(self).bl_idname)
         return {"FINISHED"}
 
 

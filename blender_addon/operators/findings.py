@@ -5,6 +5,7 @@ from __future__ import annotations
 import bpy
 from bpy.props import IntProperty
 
+from .. import session
 from .limbs import ArmatureOperator
 
 
@@ -20,6 +21,7 @@ class POSEANYTHING_OT_use_range(bpy.types.Operator):
     def execute(self, context):
         settings = context.scene.poseanything
         settings.use_custom_range, settings.frame_start, settings.frame_end = True, self.start, self.end
+        session.get().cured(type(self).bl_idname)
         return {"FINISHED"}
 
 
@@ -34,6 +36,7 @@ class POSEANYTHING_OT_draw_digits(ArmatureOperator, bpy.types.Operator):
         if data is None:
             return {"CANCELLED"}
         data.poseanything.digits = "MERGE"
+        session.get().cured(type(self).bl_idname)
         return {"FINISHED"}
 
 

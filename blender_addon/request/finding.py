@@ -23,3 +23,9 @@ def setting(sentence: str, label: str, path: str, value: object) -> Finding:
     """
     kind = {bool: "boolean", str: "enum", int: "int", float: "float"}[type(value)]
     return Finding(sentence, f"wm.context_set_{kind}", label, (("data_path", path), ("value", value)))
+
+
+def is_set(context, finding: Finding) -> bool:
+    """Whether what a finding's button sets is set already."""
+    values = dict(finding.properties)
+    return "data_path" in values and context.path_resolve(values["data_path"]) == values["value"]

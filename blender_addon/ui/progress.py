@@ -6,7 +6,7 @@ from .. import session
 from ..connection.client import CONNECTED
 from ..connection.jobs import DONE, FAILED, LEFT, RUNNING, Job
 from ..operators.serving import is_here
-from ..request.finding import Finding
+from ..request.finding import Finding, is_set
 from ..texts import say
 from ..texts.translation import shown, tell
 from . import pictures
@@ -23,7 +23,7 @@ def draw_progress(layout, context) -> None:
         row.progress(factor=step.fraction, text=tell("{what} (Esc cancels)", what=step.text))
     for job in bridge.active():
         _draw_active(layout, context, job)
-    draw_findings(layout, context, current.findings)
+    draw_findings(layout, context, [one for one in current.findings if not is_set(context, one)])
     ended = [job for job in bridge.jobs.values() if job.ended]
     if ended and ended[-1].state == DONE:
         last = ended[-1]

@@ -104,3 +104,5 @@ def test_the_findings_of_an_export_are_kept_for_the_panel(rig, clean_scene, tmp_
     assert bpy.ops.poseanything.export_skeleton(directory=str(tmp_path)) == {"FINISHED"}
     [finding] = module("session").get().findings
     assert "move the camera nearer" in finding.sentence
+    bpy.ops.poseanything.frame_subject()
+    assert module("session").get().findings == ()

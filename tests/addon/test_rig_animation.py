@@ -136,7 +136,10 @@ def test_baked_keys_and_missing_ones_are_told(rig, clean_scene):
     wave(rig.pose.bones["head"], keys=[(frame, 0.1 * frame) for frame in range(1, 34)])
     [baked] = findings(clean_scene)
     assert "keyed on 33 of 33 frames (baked)" in baked.sentence
+    is_set = module("request.finding").is_set
+    assert not is_set(bpy.context, baked)
     assert bpy.ops.wm.context_set_enum(**dict(baked.properties)) == {"FINISHED"}
+    assert is_set(bpy.context, baked)
     assert clean_scene.poseanything.pose_density == "NTH"
 
 
