@@ -63,7 +63,7 @@ def scene_blockers(context) -> list[Finding]:
             )
         found.append(setting(sentence, "Render It Instead", f"{SETTINGS}.first_frame_source", "RENDER"))
     if bpy.app.is_job_running("RENDER"):
-        found.append(Finding("Wait for the render to end"))
+        found.append(Finding("Wait for the render to end", "render.view_show", "Show the Render"))
     return found
 
 

@@ -617,6 +617,7 @@ TEXTS: dict[str | tuple[str, str], str] = {
     "Skip": "Auslassen",
     "Never draw them": "Nie zeichnen",
     "Show Log": "Protokoll zeigen",
+    "Show the Render": "Rendern zeigen",
     "Copy the server's output into a text data-block, for reading or for a bug report": "Die Ausgaben des Servers in einen Text-Datenblock kopieren, zum Lesen oder für eine Fehlermeldung",
     "Select the take's strip and go to its beginning in the sequencer, in a window of its own where none is open. A take without a strip gets one": "Den Strip des Takes auswählen und im Sequencer an seinen Anfang gehen, in einem eigenen Fenster, wo keiner offen ist. Ein Take ohne Strip bekommt einen",
     "Solo": "Solo",

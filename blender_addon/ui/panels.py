@@ -427,13 +427,16 @@ class POSEANYTHING_PT_strip(_Sequencer, bpy.types.Panel):
     def draw(self, context):
         layout = self.layout
         try:
-            take = strips.take_of(strips.active_take_strip(strips.sequencer_scene(context)))
+            take = strips.take_of(strip)
         except TakeError as error:
             paragraph(layout, context, str(error), "ERROR", alert=True)
+        strip = strips.active_take_strip(strips.sequencer_scene(context))
             return
         record = take.record
         layout.label(text=take.name, icon="SEQUENCE")
         label = short_label(record.get("engine_label", ""))
+            button = layout.operator("wm.path_open", text="Open Folder", icon="FILE_FOLDER")
+            button.filepath = str(strips.folder_of(strip))
         layout.label(
             text=label
             if record.get("neural", True)

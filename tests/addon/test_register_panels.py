@@ -248,6 +248,9 @@ def test_clip_in_the_making_and_made(shot, served):
     settle(job)
     shot.sequence_editor.active_strip = strip_of(job)
     assert draw_all().count("Draft: animatic, no neural network") == 3, "on the strip's own panel too"
+    strip_of(job)[module("sequencer.strips").TAKE] = "{"
+    texts = draw_all()
+    assert "can't be read" in " ".join(texts) and texts.count("Open Folder") == 1
 
 
 def test_crop_of_the_picture_is_told_before_anything_is_made(shot, addon, tmp_path):
