@@ -213,7 +213,8 @@ class POSEANYTHING_PT_bones(_View3D, bpy.types.Panel):
     def draw(self, context):
         layout = self.split()
         if context.mode == "POSE":
-            row = layout.row(heading="Selected Bones", align=True)
+            layout.label(text="Selected Bones")
+            row = layout.row(align=True)
             for word in ("AUTO", "DRAW", "SKIP"):
                 row.operator("poseanything.set_limb", text=word.capitalize()).limb = word
             _draw_reasons(layout, context)
@@ -435,12 +436,9 @@ class POSEANYTHING_PT_strip(_Sequencer, bpy.types.Panel):
         record = take.record
         layout.label(text=take.name, icon="SEQUENCE")
         label = short_label(record.get("engine_label", ""))
-            button = layout.operator("wm.path_open", text="Open Folder", icon="FILE_FOLDER")
-            button.filepath = str(strips.folder_of(strip))
-        layout.label(
-            text=label
-            if record.get("neural", True)
-            else tell("{name}: animatic, no neural network", name=label)
+        neural = record.get("neural", True)
+        paragraph(
+            layout, context, label if neural else say("{name}: animatic, no neural network", name=label)
         )
         if (seed := record.get("seed")) is not None:
             layout.label(text=tell("Seed {seed}", seed=seed))

@@ -76,10 +76,9 @@ def _draw_active(layout, context, job: Job) -> None:
     preview = session.get().bridge.previews.get(job.id)
     if preview is not None and not job.frames:
         box.template_icon(icon_value=pictures.icon_of(preview), scale=6.0)
-    box.label(
-        text=job.take.name if job.neural else tell("{name}: animatic, no neural network", name=job.take.name),
-        icon="SEQUENCE",
-    )
+    name = job.take.name
+    text = name if job.neural else say("{name}: animatic, no neural network", name=name)
+    paragraph(box, context, text, "SEQUENCE")
     row = box.row(align=True)
     if job.state == RUNNING:
         row.progress(factor=job.fraction(), text=shown(job.describe()))
