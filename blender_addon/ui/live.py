@@ -1,4 +1,4 @@
-"""The live view's switch in the 3D View's header, and its picture over the camera view."""
+"""The live view's switch in the 3D View's header and sidebar, and its picture over the camera view."""
 
 from __future__ import annotations
 
@@ -16,14 +16,19 @@ BONE_WIDTH = 2.0
 _handle: object | None = None
 
 
-def _draw_switch(self, context) -> None:
+def draw_switch(layout, context, text: str) -> None:
+    """Live on and off, and what belongs to it."""
     live = view.of(context)
-    row = self.layout.row(align=True)
+    row = layout.row(align=True)
     row.alert = bool(live.on and live.sentence)
-    row.operator("poseanything.live", text="Live", icon="REC" if live.on else "PLAY", depress=live.on)
+    row.operator("poseanything.live", text=text, icon="REC" if live.on else "PLAY", depress=live.on)
     if live.stale:
         row.operator("poseanything.refresh_live", text="", icon="FILE_REFRESH")
     row.popover("POSEANYTHING_PT_live", text="")
+
+
+def _draw_in_header(self, context) -> None:
+    draw_switch(self.layout, context, "Live")
 
 
 class POSEANYTHING_PT_live(bpy.types.Panel):
@@ -103,7 +108,7 @@ _register, _unregister = bpy.utils.register_classes_factory((POSEANYTHING_PT_liv
 def register() -> None:
     global _handle
     _register()
-    bpy.types.VIEW3D_HT_header.append(_draw_switch)
+    bpy.types.VIEW3D_HT_header.append(_draw_in_header)
     _handle = bpy.types.SpaceView3D.draw_handler_add(_draw_picture, (), "WINDOW", "POST_VIEW")
 
 
@@ -111,5 +116,5 @@ def unregister() -> None:
     global _handle
     bpy.types.SpaceView3D.draw_handler_remove(_handle, "WINDOW")
     _handle = None
-    bpy.types.VIEW3D_HT_header.remove(_draw_switch)
+    bpy.types.VIEW3D_HT_header.remove(_draw_in_header)
     _unregister()

@@ -29,6 +29,7 @@ from . import limbs, pictures
 from .camera import draw_camera
 from .engine import draw_advanced, draw_engine, has_advanced, menu_row
 from .key_poses import draw_key_poses
+from .live import draw_switch
 from .presets import POSEANYTHING_PT_control_presets, POSEANYTHING_PT_presets
 from .progress import draw_findings, draw_progress
 from .refresh import TAB, note_told
@@ -141,7 +142,9 @@ class _Main:
 
 
 class POSEANYTHING_PT_main(_Main, _View3D, bpy.types.Panel):
-    pass
+    def draw_header_preset(self, context):
+        draw_switch(self.layout, context, "")  # a narrow header has no room for it
+        super().draw_header_preset(context)
 
 
 class POSEANYTHING_PT_rig(_Sub, bpy.types.Panel):
@@ -427,11 +430,13 @@ class POSEANYTHING_PT_strip(_Sequencer, bpy.types.Panel):
 
     def draw(self, context):
         layout = self.layout
+        strip = strips.active_take_strip(strips.sequencer_scene(context))
         try:
             take = strips.take_of(strip)
         except TakeError as error:
             paragraph(layout, context, str(error), "ERROR", alert=True)
-        strip = strips.active_take_strip(strips.sequencer_scene(context))
+            button = layout.operator("wm.path_open", text="Open Folder", icon="FILE_FOLDER")
+            button.filepath = str(strips.folder_of(strip))
             return
         record = take.record
         layout.label(text=take.name, icon="SEQUENCE")

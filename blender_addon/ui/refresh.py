@@ -9,6 +9,7 @@ import bpy
 from .. import session
 from ..connection import server
 from ..connection.client import CONNECTED
+from ..live import view
 from ..operators.unfinished import pick_up
 from ..operators.video import collect, pick_up_searches
 from ..request.finding import Finding
@@ -47,7 +48,8 @@ def tick() -> float:
             changed = True
             redraw_views()
         fetch = current.weights
-        now = current.exporting, current.looking, fetch.state, fetch.stage, fetch.done, dict(_told)
+        lives = [(live.camera, live.stale, live.sentence) for live in view.all_on()]
+        now = current.exporting, current.looking, fetch.state, fetch.stage, fetch.done, dict(_told), lives
         if changed or now != _shown:
             _shown = now
             redraw()
@@ -78,11 +80,14 @@ def redraw_views() -> None:
 
 
 def redraw() -> None:
-    """Redraw the sidebars where the panels are, and the status bar."""
+    """Redraw the sidebars where the panels are, the headers with Live's switch, and the status bar."""
     for window in bpy.context.window_manager.windows:
         for area in window.screen.areas:
             for region in _panel_regions(area):
                 region.tag_redraw()
+            for region in area.regions if area.type == "VIEW_3D" else ():
+                if region.type == "HEADER":
+                    region.tag_redraw()
         # Clearing what nobody has set makes the status bar draw itself again.
         if not len(window.modal_operators):
             window.workspace.status_text_set(None)
