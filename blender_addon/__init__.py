@@ -1,9 +1,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """PoseAnything Bridge: an animated rig becomes a generated strip in the sequencer."""
 
-from . import control, engine_settings, operators, rig, sequencer, session, settings, ui
-from .live import view as live_view
-from .texts import translation
+try:
+    from . import control, engine_settings, operators, rig, sequencer, session, settings, ui
+    from .live import view as live_view
+    from .texts import translation
+except ModuleNotFoundError as error:
+    if error.name not in ("msgpack", "zmq"):
+        raise
+    raise ImportError(
+        "A package that comes with PoseAnything Bridge's zip is missing: install the zip for this system and "
+        "this Blender once more, and start Blender anew."
+    ) from error
 
 _MODULES = (
     translation,

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import bpy
 import pytest
@@ -118,3 +121,14 @@ def test_no_state_on_classes(addon):
 def test_everything_names_one_version(addon):
     assert re.fullmatch(r"\d+\.\d+\.\d+", shared.__version__)
     assert module("session").get().version == inference_server.__version__ == shared.__version__
+
+
+@pytest.mark.any_blender
+def test_a_package_that_is_missing_is_one_sentence(addon, tmp_path):
+    """What Blender shows of an extension that can't be switched on is the error's text."""
+    (tmp_path / "bridge").symlink_to(Path(addon.__file__).parent, target_is_directory=True)
+    code = "import sys; sys.modules['zmq'] = None; import bpy; import bridge"
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert "ImportError: A package that comes with PoseAnything Bridge's zip is missing" in ran.stderr
