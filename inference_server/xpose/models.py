@@ -120,12 +120,25 @@ def pick_device(name: str = "") -> str:
 
 def load_model(kind: Any, path: Path, **options: Any) -> Any:
     """What transformers' `from_pretrained` reads from a folder, nothing fetched and no code of it run; a
-    model is ready to be asked. Raises `XPoseError` where it can't be read."""
+    model is ready to be asked. Raises `XPoseError` where it can't be read, or lacks weights, in whose place
+    transformers would put random ones."""
+    from transformers import PreTrainedModel
+
+    is_model = issubclass(kind, PreTrainedModel)
+    if is_model:
+        options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
     try:
         found = kind.from_pretrained(path, local_files_only=True, trust_remote_code=False, **options)
     except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise XPoseError(
-            f"{path} can't be read ({reason}); get it again with: python build.py weights xpose"
-        ) from error
-    return found.eval() if hasattr(found, "eval") else found
+        raise _unreadable(path, (str(error).strip() or type(error).__name__).splitlines()[0]) from error
+    if not is_model:
+        return found
+    model, report = found
+    lacking = sorted([*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])])
+    if lacking:
+        raise _unreadable(path, f"{len(lacking)} weights are missing or of another size: {lacking[0]}, ...")
+    return model.eval()
+
+
+def _unreadable(path: Path, reason: str) -> XPoseError:
+    return XPoseError(f"{path} can't be read ({reason}); get it again with: python build.py weights xpose")

@@ -15,6 +15,8 @@ from inference_server.xpose.stages import Clip, Verdict, XPoseError, make_stage
 
 from .tiny_models import save_qwen
 
+pytestmark = pytest.mark.filterwarnings("error::DeprecationWarning", "error::FutureWarning")
+
 KEPT = {
     "subjects": 1,
     "human": False,

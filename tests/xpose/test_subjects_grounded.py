@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from inference_server.xpose.stages import Clip, Dropped, SubjectPrompt, Verdict, XPoseError, make_stage
 from inference_server.xpose.subjects.grounded import Candidates, _pointed_at
@@ -12,6 +13,7 @@ from inference_server.xpose.subjects.grounded import Candidates, _pointed_at
 from .tiny_models import save_grounding_dino, save_sam2, save_sam3
 
 HEIGHT, WIDTH = 48, 80
+pytestmark = pytest.mark.filterwarnings("error::DeprecationWarning", "error::FutureWarning")
 
 
 @pytest.fixture(scope="module")
@@ -119,10 +121,26 @@ def test_a_subject_that_is_found_twice_is_followed_once(stage):
     assert sum(mask.any() for mask in first.masks) == 1
 
 
-def test_weights_that_are_cut_off_are_named(stage, tmp_path):
-    folder = save_sam2(tmp_path / "sam2")
-    weights = folder / "model.safetensors"
+def cut_off(weights):
     weights.write_bytes(weights.read_bytes()[:1000])
+
+
+def without_a_tensor(weights):
+    tensors = load_file(weights)
+    del tensors["mask_decoder.iou_token.weight"]
+    save_file(tensors, weights, {"format": "pt"})
+
+
+def of_another_size(weights):
+    tensors = load_file(weights)
+    tensors["mask_decoder.iou_token.weight"] = torch.zeros(3)
+    save_file(tensors, weights, {"format": "pt"})
+
+
+@pytest.mark.parametrize("damage", [cut_off, without_a_tensor, of_another_size])
+def test_weights_that_are_not_whole_are_named(stage, tmp_path, damage):
+    folder = save_sam2(tmp_path / "sam2")
+    damage(folder / "model.safetensors")
     broken = make_stage("subject", "grounded", {"detector": stage.detector, "segmenter": str(folder)})
     with pytest.raises(XPoseError, match="can't be read .* get it again with: python build.py weights xpose"):
         broken.load()
@@ -136,6 +154,7 @@ def test_sam3_loads_from_the_real_format_and_names_what_it_follows(tmp_path):
     third = make_stage("subject", "sam3", {"weights": str(save_sam3(tmp_path / "sam3")), "device": "cpu"})
     third.load()
     frames = list(third._see(clip(3), "deer"))
+    assert len(list(third._see(clip(1), "deer " * 40))) == 1, "longer than its encoder takes"
     assert [each.masks.shape[1:] for each in frames] == [(HEIGHT, WIDTH)] * 3
     assert all(set(each.labels) == {"deer"} and len(each.labels) == len(each.masks) for each in frames)
     found = third.find(clip(3), Verdict(True, category="deer"))

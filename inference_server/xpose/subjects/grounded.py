@@ -29,6 +29,8 @@ KINDS = ("animal", "bird", "fish", "insect", "robot", "vehicle", "toy")
 """What is looked for where neither the user nor the filter says what the subject is."""
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+MOST_TOKENS = 32
+"""What SAM 3's text encoder takes."""
 SAME = 0.8
 """An IoU from which on two masks of one frame are one subject's, found twice."""
 
@@ -195,7 +197,9 @@ class Sam3Finder(_Finder):
         kinds = [name] if name else list(KINDS)
         for kind in kinds:
             number = session.add_prompt(kind)
-            words = self._tokenizer(kind, return_tensors="pt", padding="max_length", max_length=32)
+            words = self._tokenizer(
+                kind, return_tensors="pt", padding="max_length", max_length=MOST_TOKENS, truncation=True
+            )
             session.prompt_input_ids[number] = words.input_ids.to(self._device)
             session.prompt_attention_masks[number] = words.attention_mask.to(self._device)
         with torch.inference_mode():
