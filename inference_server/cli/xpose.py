@@ -63,7 +63,8 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         "--subjects",
         type=Path,
         metavar="FILE.json",
-        help='what is said of each video: {"horse.mp4": {"box": [0.2, 0.3, 0.6, 0.9]}, "*": {...}}',
+        help='what is said of each video, or of a clip: {"horse.mp4": {"box": [0.2, 0.3, 0.6, 0.9]}, '
+        '"horse.mp4#0002": {"points": [[0.5, 0.4]]}, "*": {...}}',
     )
     report = commands.add_parser("report", help="write the page and the table of a data set")
     report.add_argument("dataset", type=Path, metavar="DATASET")
@@ -86,7 +87,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     from ..xpose.pipeline import RunSettings
-    from ..xpose.report import write_report
     from ..xpose.runner import run
 
     if args.frames % 4 != 1 or not 5 <= args.least_frames <= args.frames:
@@ -110,17 +110,16 @@ def _run(args: argparse.Namespace) -> int:
     )
     said = _subjects(args)
     prompts = {video: read_subject(subject) for video, subject in said.items()}
-    about = {**dataclasses.asdict(settings), "subjects": said, "version": 1}
+    about = {**dataclasses.asdict(settings), "subjects": said, "version": 2}
     rates = run(
         args.videos, args.output, settings, prompts, about, args.processes, progress=_Teller(), ray=args.ray
     )
     print(file=sys.stderr)
     if rates:
         print(f"Done in a second by one process: {rates} (look: videos, the rest: clips).")
-    summary = write_report(args.output)
     if args.layout == "release":
         _write_release(args.output)
-    print(f"{args.output}: {summary}")
+    _tell_report(args.output)
     return 0
 
 
@@ -183,10 +182,14 @@ class _Teller:
 
 
 def _report(args: argparse.Namespace) -> int:
-    from ..xpose.report import write_report
-
-    print(f"{args.dataset}: {write_report(args.dataset)}")
+    _tell_report(args.dataset)
     return 0
+
+
+def _tell_report(dataset: Path) -> None:
+    from ..xpose.report import PAGE, write_report
+
+    print(f"{dataset}: {write_report(dataset)}\nIts page is {dataset / PAGE}.")
 
 
 def _review(args: argparse.Namespace) -> int:

@@ -21,7 +21,7 @@ from ray.data import ActorPoolStrategy
 from ray.exceptions import RayError
 
 from .checks import ClipSettings, Span
-from .pipeline import Group, Item, Rates, RunSettings, group_steps, plan_safely, take_through
+from .pipeline import Group, Item, Rates, RunSettings, group_steps, plan_safely, prompt_of, take_through
 from .stages import Record, SubjectPrompt, XPoseError
 from .store import WorkFolder
 
@@ -94,8 +94,7 @@ class ClusterRun:
         return rows
 
     def _item(self, span: Span) -> Item:
-        prompt = self._prompts.get(span.video, self._prompts.get("*", SubjectPrompt()))
-        return Item(span, self._root, prompt, span.record())
+        return Item(span, self._root, prompt_of(span, self._prompts), span.record())
 
     def _pass(self, rows: list[dict[str, Any]]) -> Iterator[None]:
         # Each group holds a processor at least, so that on few of them they share.
@@ -183,9 +182,9 @@ class Plan:
             path = self._root / video if self._root.is_dir() else self._root
             spans, records = plan_safely(path, video, self._settings)
             yield as_batch([{"kind": "plan", "content": pickle.dumps((video, spans, records))}])
-            prompt = self._prompts.get(video, self._prompts.get("*", SubjectPrompt()))
             for span in spans:
-                yield as_batch([make_row("item", Item(span, self._root, prompt, span.record()))])
+                item = Item(span, self._root, prompt_of(span, self._prompts), span.record())
+                yield as_batch([make_row("item", item)])
 
 
 class Work:

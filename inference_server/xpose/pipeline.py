@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -44,6 +44,7 @@ from .stages import (
     complexity_of,
     make_stage,
 )
+from .store import AGAIN
 from .subjects.selection import area_share, check_area
 
 log = logging.getLogger(__name__)
@@ -95,6 +96,19 @@ class Item:
 
     def drop(self, stage: str, reason: str) -> None:
         self.record = dataclasses.replace(self.record, kept=False, stage=stage, reason=reason)
+
+
+def prompt_of(span: Span, prompts: Mapping[str, SubjectPrompt]) -> SubjectPrompt:
+    """What was said of a clip's subject.
+
+    prompts: by the clip's name, by its video's, or "*" for all others. What is said of a video is about its
+    first frame: of a clip that begins later it tells what the subject is, and not where.
+    """
+    name = span.name.removesuffix(AGAIN) if span.accepted else span.name
+    if name in prompts:
+        return prompts[name]
+    said = prompts.get(span.video, prompts.get("*", SubjectPrompt()))
+    return said if span.first == 0 else SubjectPrompt(text=said.text)
 
 
 Step = Callable[[list[Item]], list[Item]]

@@ -26,7 +26,17 @@ from typing import Any
 from ..training.dataset import DatasetWriter
 from ..training.errors import TrainingError
 from .checks import ClipSettings, Span
-from .pipeline import Group, Item, Rates, RunSettings, Step, group_steps, plan_safely, take_through
+from .pipeline import (
+    Group,
+    Item,
+    Rates,
+    RunSettings,
+    Step,
+    group_steps,
+    plan_safely,
+    prompt_of,
+    take_through,
+)
 from .stages import Record, SubjectPrompt, XPoseError
 from .store import WorkFolder
 from .video import find_videos
@@ -59,7 +69,7 @@ def run(
     Args:
         videos: a folder, or one video.
         output: the data set's folder.
-        prompts: what is said of the subjects, by the video's path below the folder; "*" for all others.
+        prompts: what is said of the subjects, see `pipeline.prompt_of`.
         about: what decides the result, as JSON; a run goes on only with the same.
         processes: for the stages without a card; default: the processor's cores.
         progress: called with the videos done, the clips kept and the records of what was dropped.
@@ -77,10 +87,14 @@ def run(
     if not found:
         raise XPoseError(f"{videos} holds no videos.")
     base = videos if videos.is_dir() else videos.parent
+    names = [path.relative_to(base).as_posix() for path in found]
+    for said in prompts:
+        if said != "*" and not {said, said.rpartition("#")[0]} & {*names}:
+            raise XPoseError(f"Something is said of the subject of {said}, which is not in {videos}.")
     work = WorkFolder(output)
     try:
         work.begin(about)
-        order = work.videos([path.relative_to(base).as_posix() for path in found])
+        order = work.videos(names)
         with_size = {} if shard_bytes is None else {"shard_bytes": shard_bytes}
         writer = DatasetWriter(output, settings.source, settings.quality, **with_size)
         runner = _runner(videos, work, settings, prompts, processes, ray)
@@ -286,8 +300,8 @@ class _Local:
 
     def _begin(self, spans: list[Span]) -> None:
         for span in spans:
-            prompt = self._prompts.get(span.video, self._prompts.get("*", SubjectPrompt()))
             if self._work.read_clip(span) is None:
+                prompt = prompt_of(span, self._prompts)
                 self._waiting[0].append(Item(span, self._root, prompt, span.record()))
 
     def _died(self, task: _Task) -> None:

@@ -225,6 +225,10 @@ def test_other_settings_do_not_mix_and_new_videos_are_added(dataset, videos, tmp
         == 1
     )
     assert "fractions" in capsys.readouterr().err
+    said = tmp_path / "subjects.json"
+    said.write_text('{"nobody.mp4#0001": {"points": [[0.5, 0.5]]}}')
+    assert main([*words(videos, tmp_path / "set"), "--subjects", str(said)]) == 1
+    assert "nobody.mp4#0001, which is not in" in capsys.readouterr().err
 
 
 def test_a_full_disk_ends_the_run_in_a_sentence_and_nothing_is_half(tmp_path, monkeypatch, capsys):
