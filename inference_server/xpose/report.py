@@ -33,8 +33,8 @@ def trouble(record: Record) -> float:
 
 
 def write_report(dataset: Path) -> str:
-    """Write `report.csv`, `report.parquet`, `index.html` and `clips.js`; returns a summary. Raises
-    `XPoseError`."""
+    """Write `report.csv`, `report.parquet`, `index.html` and `clips.js`; returns a summary, with a line for
+    each of the commonest reasons. Raises `XPoseError`."""
     work = WorkFolder(dataset)
     settings, decisions = work.settings(), work.decisions()
     kept = dropped = 0
@@ -64,7 +64,7 @@ def write_report(dataset: Path) -> str:
     summary = f"{kept} clips kept, {dropped} videos and clips dropped"
     with _replaced(dataset / PAGE) as file:
         file.write(_page(dataset.resolve().name, summary, settings, segments, counts, reasons))
-    return summary
+    return "\n".join([summary, *(f"  {count} x {reason}" for reason, count in reasons.most_common(5))])
 
 
 def _line(record: Record, decision: str, sheet: str) -> dict:
