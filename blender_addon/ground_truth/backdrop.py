@@ -9,7 +9,7 @@ import bpy
 import numpy as np
 
 from ..view.projection import Projector
-from ..view.rays import Hit, cast_ray, rays_through
+from ..view.rays import Hit, cast_rays, rays_through
 
 CELL = 8
 """Side of a cell in pixels of the clip."""
@@ -19,7 +19,7 @@ AROUND = 6
 """Cells around the subject that are looked at where the camera stands still."""
 MANY = 254
 """Materials that are told apart."""
-BATCH = 64
+BATCH = 1024
 """Rays cast before somebody else may go on."""
 
 
@@ -66,9 +66,10 @@ def label_backdrop(
         pixels = (np.column_stack([column + left, row + top]) + 0.5) * CELL
         starts, rays = rays_through(projector, pixels)
         for begin in range(0, len(row), BATCH):
-            depsgraph = evaluated()
-            for k in range(begin, min(begin + BATCH, len(row))):
-                hit = cast_ray(scene, depsgraph, starts[k], rays[k], is_subject)
+            depsgraph, batch = evaluated(), slice(begin, begin + BATCH)
+            for k, hit in enumerate(
+                cast_rays(scene, depsgraph, starts[batch], rays[batch], is_subject), begin
+            ):
                 seen = _material(hit, depsgraph)
                 found[row[k], column[k]] = numbers.setdefault(seen, min(len(numbers), MANY) + 1)
             yield

@@ -15,7 +15,7 @@ import bpy
 import numpy as np
 
 from ..view.projection import Projector
-from ..view.rays import cast_ray
+from ..view.rays import cast_rays
 from .light import Light
 from .looks import Look
 from .triangles import Camera, Seen, draw_triangles, see, stack_triangles
@@ -124,11 +124,9 @@ class ShadowDrawer:
         chosen = points[np.linspace(0, len(points) - 1, min(RAYS, len(points))).astype(int)].astype(
             np.float64
         )
-        hits = []
-        for start, way in zip(chosen, light.towards(chosen)):
-            hit = cast_ray(self._scene, depsgraph, start, -way, self._is_subject)
-            if hit is not None:
-                hits.append(hit.place)
+        ways = -light.towards(chosen)
+        found = cast_rays(self._scene, depsgraph, chosen, ways, self._is_subject)
+        hits = [hit.place for hit in found if hit is not None]
         if len(hits) < ENOUGH:
             return None
         hits = kept = np.array(hits)

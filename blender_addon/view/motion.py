@@ -11,7 +11,7 @@ from ..steps import at_once
 from .camera import Lens
 from .fit import Fit
 from .projection import Projector
-from .rays import cast_ray, rays_through
+from .rays import cast_rays, rays_through
 
 GRID = (24, 14)
 """Rays through the first frame, across and down."""
@@ -165,10 +165,8 @@ def _background(scene, evaluated, projector: Projector, is_subject) -> Iterator[
     y = (np.arange(GRID[1]) + 0.5) * fit.height / GRID[1]
     pixels = np.stack(np.meshgrid(x, y), axis=2).reshape(-1, 2)
     starts, rays = rays_through(projector, pixels)
-    found = []
-    for start, ray in zip(starts, rays):
-        found.append(cast_ray(scene, evaluated(), start, ray, is_subject))
-        yield
+    found = cast_rays(scene, evaluated(), starts, rays, is_subject)
+    yield
     if projector.lenses[0].perspective:
         missed = np.column_stack([rays, np.zeros(len(rays))])
     else:

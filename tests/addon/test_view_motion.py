@@ -5,6 +5,7 @@ from __future__ import annotations
 import bpy
 import numpy as np
 import pytest
+from mathutils import Vector
 
 from tests.addon.rigs import LEGGED, add_camera, export, flesh, make_armature
 from tests.addon.servers import module
@@ -106,3 +107,44 @@ def test_a_backdrop_moves_one_moment_at_a_time_as_over_a_clip(clean_scene, rig):
             assert found is None
         else:
             assert found == pytest.approx(wanted, abs=0.05 * frame)
+
+
+@pytest.mark.parametrize("instanced", [False, True])
+def test_rays_meet_what_a_ray_through_the_whole_scene_meets(clean_scene, instanced):
+    """But for the subject, which they pass."""
+    random = np.random.default_rng(4)
+    for index in range(12):
+        bpy.ops.mesh.primitive_monkey_add(location=random.uniform(-3, 3, 3), rotation=random.uniform(0, 6, 3))
+        bpy.context.object.scale = random.uniform(0.2, 1.5, 3) * (-1 if index % 2 else 1)
+    bpy.ops.mesh.primitive_plane_add(size=20, location=(0, 0, -4))
+    bpy.ops.mesh.primitive_cube_add(size=0, location=(0, 0, 0))  # a box without an extent
+    if instanced:
+        collection = bpy.data.collections.new("instanced")
+        collection.objects.link(bpy.data.objects.new("copy", bpy.data.meshes["Suzanne"]))
+        instancer = bpy.data.objects.new("instancer", None)
+        instancer.instance_type, instancer.instance_collection = "COLLECTION", collection
+        instancer.location, instancer.scale = (1.5, 0, 1.5), (2, 2, 2)
+        clean_scene.collection.objects.link(instancer)
+    subject = bpy.data.objects["Suzanne.003"]
+    subject.location = (0, 0, 0)
+    depsgraph = bpy.context.evaluated_depsgraph_get()
+    starts = random.uniform(-6, 6, (200, 3))
+    ways = np.where(np.arange(200)[:, None] % 4, -starts, (0.0, 0.0, -1.0))  # some along an axis
+    ways /= np.linalg.norm(ways, axis=1, keepdims=True)
+
+    def told(of_subject):
+        rays = module("view.rays").cast_rays
+        hits = rays(clean_scene, depsgraph, starts, ways, of_subject)
+        return [None if hit is None else (hit.obj.name, hit.face, *hit.place) for hit in hits]
+
+    found = told(lambda obj: False)
+    for start, way, one in zip(starts, ways, found, strict=True):
+        hit, place, _, face, obj, _ = clean_scene.ray_cast(depsgraph, start, Vector(way))
+        assert (one is not None) == hit
+        if hit:
+            assert one[:2] == (obj.name, face) and one[2:] == pytest.approx(tuple(place), abs=1e-4)
+    assert any(one and one[0] == subject.name for one in found)
+    passed = told(lambda obj: obj.original == subject)
+    assert passed != found and not any(one and one[0] == subject.name for one in passed)
+    if instanced:
+        assert any(one and one[0] == "copy" for one in found)
