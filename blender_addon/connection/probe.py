@@ -10,22 +10,17 @@ NOBODY, STRANGER, OPEN, LOCKED = "NOBODY", "STRANGER", "OPEN", "LOCKED"
 """Nothing is said, as by a tunnel whose other end is down; something is said that is not ZeroMQ; ZeroMQ
 without keys, as in earlier releases; ZeroMQ that wants keys."""
 _PATIENCE = 1.0
-_GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00"
-"""The beginning of ZMTP 3's (https://rfc.zeromq.org/spec/23/), which has the other side say all of its
-own."""
+_GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00\r\n"
+"""The beginning of ZMTP 3's (https://rfc.zeromq.org/spec/23/), which has the other side say all of its own,
+and the end of a line, which has a web server speak up."""
 
 
 def look(address: Address) -> str:
-    """One of the names above; takes a second at most."""
+    """One of the names above, by what is said within about a second."""
     said = b""
     try:
         with socket.create_connection((address.host, address.port), _PATIENCE) as connection:
             connection.sendall(_GREETING)
-            connection.settimeout(_PATIENCE / 2)
-            try:
-                said = connection.recv(64)
-            except TimeoutError:
-                connection.sendall(b"\r\n")  # has a web server speak up
             while len(said) < 32 and (more := connection.recv(64)):
                 said += more
     except OSError:
