@@ -26,7 +26,7 @@ from ..engines import ENGINES, describe_engine, find_engine
 from ..engines.base import Engine, EngineError, Picture, is_out_of_memory
 from ..engines.poseanything.engine import PoseAnythingEngine, starts_from_draft
 from ..worker.time_left import TimeLeft
-from .output import open_output
+from .output import check_free, open_output
 from .remote import Remote, RemoteError, connect, picture_of
 from .subject import add_subject, read_subject, subject_of
 from .values import add_parameters, chosen_parameters, describe_values, parse_assignments
@@ -157,6 +157,8 @@ def run(args: argparse.Namespace) -> int:
             raise ValueError("Name either a request file, a folder of pose images or a pose video.")
         if args.server is None and args.samples != 1:
             raise ValueError("Several samples are made by a server; name one with --server.")
+        if args.samples == 1:
+            check_free(args.output)
         if args.server is not None:
             return _on_server(args)
         fps, events = _from_poses(args) if args.poses else _from_request(args)
@@ -233,11 +235,18 @@ def _from_poses(args: argparse.Namespace) -> tuple[float, Iterator]:
 def _choose_for_poses(args: argparse.Namespace, about: EngineDescription) -> tuple[Choices, float]:
     if args.first_frame is None:
         raise ValueError("Name the first frame that goes with the pose images.")
-    default = Guidance("subject_camera" if args.camera else "none")
+    return _choose_afresh(args, about, bool(args.camera)), _as_in_a_request(
+        "fps", 24.0 if args.fps is None else args.fps
+    )
+
+
+def _choose_afresh(args: argparse.Namespace, about: EngineDescription, has_camera: bool) -> Choices:
+    """What the arguments choose where no request says anything yet; raises `MessageError`."""
+    default = Guidance("subject_camera" if has_camera else "none")
     chosen = _choose(args, about, Choices(default, {}, about.default_steps, 0))
-    check_guidance(about, chosen.guidance, has_camera=bool(args.camera))
+    check_guidance(about, chosen.guidance, has_camera)
     check_values(chosen.options, about.options, about.label)
-    return chosen, _as_in_a_request("fps", 24.0 if args.fps is None else args.fps)
+    return chosen
 
 
 def _request_of_poses(
@@ -275,6 +284,8 @@ def _request_of_video(
     from ..xpose.pose_video import JOB, ask_for_poses, make_request, read_clip
     from ..xpose.stages import Dropped, XPoseError
 
+    _choose_afresh(args, about, has_camera=False)  # what is wrong is told before the search, which takes long
+    prompt = read_prompt(args.prompt)
     # A picture that is bent needs the same limbs all the time.
     skeleton = "medial" if about.pose_look == "trained" else "carried"
     try:
@@ -296,7 +307,7 @@ def _request_of_video(
             found = find_poses(clip, skeleton, JOB)
         if found.note:
             print(found.note, flush=True)
-        return make_request(clip, found, read_prompt(args.prompt), picture, place)
+        return make_request(clip, found, prompt, picture, place)
     except Dropped as dropped:
         raise ValueError(f"{args.pose_video.name}: {dropped}") from dropped
     except XPoseError as error:

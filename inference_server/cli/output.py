@@ -13,6 +13,12 @@ import numpy as np
 Write = Callable[[np.ndarray], None]
 
 
+def check_free(path: Path) -> None:
+    """Raises `OSError` (one sentence) where something is there already."""
+    if path.exists():
+        raise OSError(f"{path} is there already; choose another name for the output.")
+
+
 @contextmanager
 def open_output(path: Path, fps: float) -> Iterator[Write]:
     """A function that takes the next frame, RGB uint8 [H, W, 3]. `path` is a movie if it ends in .mp4, else a
@@ -21,8 +27,7 @@ def open_output(path: Path, fps: float) -> Iterator[Write]:
     Either appears under its name once all is well, and not at all where the context is left by an error.
     Raises `OSError` (one sentence) where something is there already, or can't be written.
     """
-    if path.exists():
-        raise OSError(f"{path} is there already; choose another name for the output.")
+    check_free(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     is_movie = path.suffix.lower() == ".mp4"
     growing = path.with_name(f".{path.stem}.growing{path.suffix if is_movie else ''}")

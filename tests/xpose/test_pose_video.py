@@ -63,6 +63,29 @@ def test_limbs_run_the_same_way_in_every_frame(video):
         last |= longest
 
 
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (["--option", "speed=1"], "no option 'speed'"),
+        (["--prompt", "nowhere.txt"], "nowhere.txt"),
+        (["--output", "."], "is there already"),
+    ],
+)
+def test_what_is_wrong_is_told_before_the_search(video, tmp_path, monkeypatch, capsys, wrong, words):
+    monkeypatch.setattr("inference_server.xpose.finder.find_poses", lambda *_: pytest.fail("it searches"))
+    command = [
+        "generate",
+        "--pose-video",
+        str(video),
+        "--engine",
+        "draft",
+        "--output",
+        str(tmp_path / "clip"),
+    ]
+    assert main([*command, *wrong]) == 1
+    assert words in capsys.readouterr().err
+
+
 def test_a_video_drives_its_own_first_frame(video, tmp_path, capsys):
     words = ["generate", "--pose-video", str(video), "--engine", "draft", "--frames", "9"]
     assert main([*words, "--click", "0.31", "0.48", "--output", str(tmp_path / "clip")]) == 0
