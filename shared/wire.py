@@ -55,8 +55,8 @@ def decode(parts: Sequence[bytes | memoryview], allowed: Sequence[type] | None =
     version. `allowed` narrows the message types, for instance to `messages.CLIENT_MESSAGES` on the server.
     """
     header = read_header(parts)
-    version, kind = header.get("version"), header.get("type")
-    if not isinstance(version, int) or isinstance(version, bool) or not isinstance(kind, str):
+    version, kind = header.get("version"), header["type"]
+    if not isinstance(version, int) or isinstance(version, bool):
         raise MessageError(_FOREIGN)
     if version != messages.PROTOCOL_VERSION:
         raise VersionError(
@@ -72,7 +72,8 @@ def decode(parts: Sequence[bytes | memoryview], allowed: Sequence[type] | None =
 
 
 def read_header(parts: Sequence[bytes | memoryview]) -> dict[str, Any]:
-    """The table of part 0, within the limits but not yet checked any further."""
+    """The table of part 0, within the limits: its `type` is text, nothing else of it is checked yet. Raises
+    `MessageError`."""
     if not 1 <= len(parts) <= MAX_PARTS:
         raise MessageError(f"The message has {len(parts)} parts; between 1 and {MAX_PARTS} are allowed.")
     _check_size(parts)
@@ -90,7 +91,7 @@ def read_header(parts: Sequence[bytes | memoryview]) -> dict[str, Any]:
         )
     except (ValueError, msgpack.exceptions.UnpackException, RecursionError):
         raise MessageError(_FOREIGN) from None
-    if not isinstance(header, dict):
+    if not isinstance(header, dict) or not isinstance(header.get("type"), str):
         raise MessageError(_FOREIGN)
     return header
 

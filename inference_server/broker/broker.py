@@ -219,9 +219,7 @@ class Broker:
     def _hear_worker(self, slot: WorkerSlot, parts: Sequence[zmq.Frame], now: float) -> None:
         try:
             header = wire.read_header([part.buffer for part in parts])
-            kind = header.get("type")
-            if not isinstance(kind, str):
-                raise MessageError("it is of no type")
+            kind = header["type"]
             if kind == Welcome.__name__:
                 slot.describe(wire.decode([part.buffer for part in parts]))
                 self._engines, self._described = self._crew.engines, now

@@ -317,7 +317,7 @@ class Frontend:
 def _piece(buffers: list[memoryview]) -> Piece | None:
     """The piece that a message is, None where it is another, or none that can be read."""
     try:
-        if wire.read_header(buffers).get("type") != Piece.__name__:
+        if wire.read_header(buffers)["type"] != Piece.__name__:
             return None
         return wire.decode(buffers, (Piece,))
     except MessageError:

@@ -102,7 +102,7 @@ class JobDesk:
             if one.state == "ended":
                 try:
                     pending.ending = pending.over = self._store.ending(one.number)
-                    if wire.read_header(pending.ending).get("type") not in _ENDINGS:
+                    if wire.read_header(pending.ending)["type"] not in _ENDINGS:
                         raise ValueError("it is of no such type")
                 except (OSError, ValueError) as error:
                     log.error("How job %r ended can't be read (%s); it is dropped", pending.job, error)

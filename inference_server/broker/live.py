@@ -212,4 +212,4 @@ def _outbox(name: str) -> str:
 def session_named(header: Mapping[str, object]) -> str | None:
     """The live session that a message is about, by its header; None where it is about none."""
     name, kinds = header.get("session"), [kind.__name__ for kind in (LiveOpen, LivePose, LiveClose)]
-    return name if isinstance(name, str) and header.get("type") in kinds else None
+    return name if isinstance(name, str) and header["type"] in kinds else None
