@@ -18,7 +18,6 @@ from shared.camera import MOVES, camera_path
 from shared.engines import EngineDescription, Guidance, check_guidance, check_request, check_values
 from shared.engines import find_engine as find_engine_of
 from shared.messages import Done, FoundPoses, Frame, GenerationRequest, PoseRequest, Progress
-from shared.raster import NATIVE_SIDE
 from shared.request_file import SUFFIX, read_request
 from shared.schema import MessageError
 
@@ -416,8 +415,7 @@ def _sample(
     if args.camera:
         height, width = conditions.size
         path = camera_path(dict(args.camera), conditions.num_frames, width, height)
-        canvas = trained.get("pose_canvas", NATIVE_SIDE)
-        conditions = dataclasses.replace(conditions, camera_images=draw_camera(path, width, height, canvas))
+        conditions = dataclasses.replace(conditions, camera_images=draw_camera(path, width, height, trained))
     sampling = SamplingRequest.of(
         conditions, chosen.guidance, chosen.seed, chosen.num_inference_steps, chosen.options
     )

@@ -1,10 +1,13 @@
-"""What the benchmarks of the small model have in common: its pipeline, many clips, tables and pictures."""
+"""What the benchmarks of the small model have in common: its engine and pipeline, many clips, tables and
+pictures."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import multiprocessing
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -14,12 +17,15 @@ import cv2
 import numpy as np
 import torch
 
+from inference_server.engines.base import Picture
+from inference_server.engines.poseanything.engine import PoseAnythingEngine
 from inference_server.evaluation.statistics import compare, mean_of
 from inference_server.poseanything.checkpoints import load_transformer, load_vae
 from inference_server.poseanything.sampling.options import Settings
 from inference_server.poseanything.sampling.pipeline import PoseAnythingPipeline
 from inference_server.poseanything.sampling.schedulers import make_scheduler
 from inference_server.training.examples import Example
+from shared.messages import GenerationRequest
 from tests.training.mini_clips import FROM_NOISE
 
 LEAST_SUBJECT = 1 / 64
@@ -55,6 +61,33 @@ def small_pipeline(model: Path, steps: int = 0) -> tuple[PoseAnythingPipeline, S
     )
     pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
     return pipeline, Settings(num_inference_steps=steps or transformer.config.num_inference_steps)
+
+
+def small_engine(model: Path, **declared: Any) -> PoseAnythingEngine:
+    """The engine that users call, with a small model for its weights: a folder with `transformer` and `vae`.
+    `declared` are entries of the transformer's configuration that it has otherwise."""
+    holder = tempfile.TemporaryDirectory()
+    folder = Path(holder.name) / "weights"
+    shutil.copytree(model, folder)
+    file = folder / "transformer" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | declared))
+
+    class SmallEngine(PoseAnythingEngine):
+        kept = holder  # until nothing needs its files
+
+        @classmethod
+        def weights_folder(cls) -> Path:
+            return folder
+
+    engine = SmallEngine()
+    list(engine.load())
+    return engine
+
+
+def frames_of(engine: PoseAnythingEngine, request: GenerationRequest) -> np.ndarray:
+    """uint8 [F, H, W, 3], what the engine makes of a request."""
+    events = engine.generate(request, lambda: False)
+    return np.stack([event.image for event in events if isinstance(event, Picture)])
 
 
 def shows_its_subject(clip: Example) -> bool:

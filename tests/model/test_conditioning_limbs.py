@@ -13,6 +13,8 @@ from inference_server.poseanything.conditioning.limbs.graph import (
     simplify,
     trace_lines,
 )
+from inference_server.poseanything.conditioning.limbs.interpolation import interpolate_poses
+from shared.pose import Limb, Polyline, PoseSequence
 
 
 def drawing(*strokes, width=3, size=(120, 160)):
@@ -134,3 +136,58 @@ class TestFollowLimbs:
 
     def test_nothing_drawn_is_no_limb(self):
         assert follow_limbs({0: np.zeros((40, 60), bool)}, 1).limbs == ()
+
+
+class TestInterpolatePoses:
+    LIMBS = Limb("leg", 0), Limb("foot", 0)
+
+    def pose(self, *frames):
+        """Of a polyline for each leg and foot by frame; None where it is hidden."""
+        return PoseSequence.from_frames(
+            160,
+            120,
+            ["body"],
+            self.LIMBS,
+            [
+                [Polyline(limb, line) for limb, line in enumerate(lines) if line is not None]
+                for lines in frames
+            ],
+        )
+
+    def steps(self, *places, foot=True):
+        """A leg whose knee is moved to the right by so much, and a foot that begins there."""
+        legs = [[(20 + at, 20, 3), (20 + at, 60, 3)] for at in places]
+        return self.pose(*((leg, [leg[-1], (90, 90, 3)] if foot else None) for leg in legs))
+
+    def knees(self, pose):
+        """By frame the x of the leg's end and of the foot's beginning."""
+        return [[line.points[line.limb - 1, 0] for line in pose.frame(i)] for i in range(pose.num_frames)]
+
+    def test_between_two_poses_limbs_go_straight_and_joints_hold(self):
+        pose = interpolate_poses(self.steps(7, 0, 99, 99, 99, 8, 7), (1, 5))
+        assert self.knees(pose) == [[], [20, 20], [22, 22], [24, 24], [26, 26], [28, 28], []]
+        assert pose.frame(3)[1].points[1].tolist() == [90, 90, 3]
+
+    def test_between_more_they_stay_within_them(self):
+        moved = self.steps(*np.interp(range(13), (0, 4, 8, 12), (0, 0, 40, 40)))
+        (begins, *_), ways = (
+            self.knees(moved)[0],
+            np.array(self.knees(interpolate_poses(moved, (0, 4, 8, 12)))),
+        )
+        assert np.ptp(ways, 1).max() < 1e-6 and (np.diff(ways[:, 0]) >= 0).all()
+        assert (ways[:5] == begins).all() and (ways[8:] == begins + 40).all() and 0 < ways[5, 0] - begins < 10
+
+    def test_limbs_that_are_hidden_or_cut_are_not_made_up(self):
+        whole, hidden = self.steps(0, 0, 4, 4, 8), self.steps(0, 0, 4, 4, 8, foot=False)
+        frames = [whole.frame(0), [], hidden.frame(2), [], whole.frame(4)]
+        pose = PoseSequence.from_frames(160, 120, ["body"], self.LIMBS, frames)
+        assert [len(interpolate_poses(pose, (0, 2, 4)).frame(i)) for i in range(5)] == [2, 1, 1, 1, 2]
+        frames[2] = [*hidden.frame(2), *hidden.frame(2)]
+        pose = PoseSequence.from_frames(160, 120, ["body"], self.LIMBS, frames)
+        assert [len(interpolate_poses(pose, (0, 2, 4)).frame(i)) for i in range(5)] == [2, 0, 2, 0, 2]
+
+    def test_polylines_of_other_lengths_are_matched_along_their_way(self):
+        leg, cut = [(0, 0, 3), (0, 10, 3), (0, 40, 3)], [(8, 0, 3), (8, 40, 3)]
+        pose = interpolate_poses(self.pose((leg, None), (None, None), (cut, None)), (0, 2))
+        assert pose.frame(1)[0].points.tolist() == [[4, 0, 3], [4, 15, 3], [4, 40, 3]]
+        assert pose.frame(0)[0].points.tolist() == [list(point) for point in leg]

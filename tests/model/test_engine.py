@@ -25,7 +25,7 @@ from inference_server.engines import ENGINES, find_engine  # noqa: E402
 from inference_server.engines.base import EngineError, JobCancelled, Picture  # noqa: E402
 from inference_server.engines.poseanything import engine as engine_module  # noqa: E402
 from inference_server.engines.poseanything import machine  # noqa: E402
-from inference_server.engines.poseanything.request import draw_camera  # noqa: E402
+from inference_server.engines.poseanything.request import draw_camera, sampling_request  # noqa: E402
 from inference_server.poseanything.checkpoints.float8 import Float8Linear  # noqa: E402
 from inference_server.poseanything.compat import diffusers as compat  # noqa: E402
 from inference_server.poseanything.models.transformer import PoseAnythingTransformer3DModel  # noqa: E402
@@ -312,6 +312,26 @@ def precision_is_of_weights_and_products(engine, weights):
     assert not any(isinstance(m, Float8Linear) for m in engine._runner.pipeline.transformer.modules())
 
 
+def between_poses_is_what_is_drawn_there(engine, weights):
+    """By itself what the checkpoint declares; the release's has nothing there."""
+    cross = request().pose
+    strokes = [cross.frame(index)[1::3] for index in range(FRAMES)]
+    pose = PoseSequence.from_frames(WIDTH, HEIGHT, cross.parts, cross.limbs, strokes)
+    asked, drawn = request(pose=pose, pose_frames=(0, 4)), {}
+    for between in ("auto", "empty", "interpolated"):
+        drawn[between] = sampling_request(
+            replace(asked, engine_options={"between_poses": between})
+        ).conditions
+    declared = sampling_request(asked, {"between_poses": "interpolated"}).conditions
+    assert drawn["empty"].pose_frames == drawn["auto"].pose_frames == (0, 4)
+    assert drawn["interpolated"].pose_frames == declared.pose_frames == (0, 1, 2, 3, 4)
+    assert np.array_equal(drawn["interpolated"].pose_images, declared.pose_images)
+    for frame in range(FRAMES):
+        given = frame in (0, 4)
+        assert drawn["auto"].pose_images[frame].any() == drawn["empty"].pose_images[frame].any() == given
+        assert declared.pose_images[frame].any() == (frame <= 4)
+
+
 def windows_are_chained(engine, weights):
     """Each is denoised on its own."""
     whole, windows = options_say(engine, {"window_frames": 9}, num_frames=13)
@@ -326,6 +346,7 @@ SAYS = {
     "matching": matching_in_passes_begins_anew,
     "shift": shift_moves_the_schedule,
     "scheduler": scheduler_is_the_named_one,
+    "between_poses": between_poses_is_what_is_drawn_there,
     "parts": parts_of_images_are_matched,
     "transformer": transformer_is_the_named_one,
     "attention": attention_is_diffusers_own,

@@ -1,6 +1,8 @@
 """PoseAnything Mini: a whole clip of any size, given up on request, and refused with a reason where it can't
 run."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -52,6 +54,16 @@ def test_frames_come_while_others_are_still_to_be_drawn(engine, request_):
     events = list(engine.generate(request_, lambda: False))
     shown = next(n for n, event in enumerate(events) if isinstance(event, Picture) and event.index == 1)
     assert any(isinstance(event, Progress) and event.stage == "drawing" for event in events[shown:])
+
+
+def test_the_model_is_shown_poses_between_those_that_are_given(engine, request_, monkeypatch):
+    """It was trained with a pose in every frame."""
+    shown, make = [], engine.make
+    monkeypatch.setattr(
+        engine, "make", lambda asked, cancelled: shown.append(asked) or make(asked, cancelled)
+    )
+    list(engine.generate(replace(request_, pose_frames=(0, FRAMES - 1)), lambda: False))
+    assert shown and all(asked.conditions.pose_images.any((1, 2)).all() for asked in shown)
 
 
 def test_it_stops_when_asked(engine, request_):

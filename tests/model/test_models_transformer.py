@@ -236,6 +236,7 @@ TRAINING = {
     "sample_size": 64,
     "pose_canvas": None,
     "pose_look": "bones",
+    "between_poses": "interpolated",
 }
 
 

@@ -3,10 +3,12 @@
 from pathlib import Path
 
 from inference_server.engines.poseanything.request import conditions_from_request
+from inference_server.poseanything.sampling.options import Options
 
 FROM_NOISE = Path(__file__).resolve().parents[1] / "data" / "mini_from_noise"
 
 
-def conditions_of(example, parts="drawn"):
-    """A drawn clip's conditions: parts "drawn", told by the pose and matched by attention, or "scene"."""
-    return conditions_from_request(example.request, parts)
+def conditions_of(example, parts="images"):
+    """A drawn clip's conditions: parts of the "images" of its pose, matched by attention, or of the
+    "scene"."""
+    return conditions_from_request(example.request, Options(parts=parts))

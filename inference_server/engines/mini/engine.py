@@ -54,9 +54,12 @@ class MiniEngine(PoseAnythingEngine):
         self, request: GenerationRequest, cancelled: Callable[[], bool]
     ) -> Generator[Progress | Preview | Picture, None, str]:
         from ..draft.clip import Clip
+        from ..poseanything.request import with_poses_between
         from .correction import BENT, FLOWN, Correction
 
         clip, config = Clip(request), cast(dict[str, Any], self._runner.config())
+        if config["between_poses"] == "interpolated":
+            request = with_poses_between(request)
         first, at_once, total = clip.frame(0), config["sample_frames"] - 1, request.num_frames
         share = FLOWN if clip.surface is not None else BENT
         yield Picture(0, first)

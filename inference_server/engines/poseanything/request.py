@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
-from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from shared.messages import GenerationRequest
 from shared.raster import NATIVE_SIDE, condition_images
 
 from ...poseanything.conditioning.conditions import Conditions, InputError
+from ...poseanything.conditioning.limbs.interpolation import interpolate_poses
 from ...poseanything.conditioning.pictures import decode_picture
 from ...poseanything.sampling.guiders import make_guider
 from ...poseanything.sampling.options import Options
@@ -19,7 +21,7 @@ from ...poseanything.sampling.request import SamplingRequest
 
 
 def sampling_request(
-    request: GenerationRequest, config: Mapping = {}, draft: np.ndarray | None = None
+    request: GenerationRequest, config: Mapping[str, Any] = {}, draft: np.ndarray | None = None
 ) -> SamplingRequest:
     """The whole request.
 
@@ -35,11 +37,9 @@ def sampling_request(
         camera = "camera" in make_guider(request.guidance).pose_conditions
     except ValueError as error:
         raise InputError(str(error)) from error
-    conditions = conditions_from_request(
-        request, options.parts, camera, config.get("pose_canvas", NATIVE_SIDE)
-    )
+    conditions = conditions_from_request(request, options, config, camera)
     return SamplingRequest.of(
-        replace(conditions, draft=draft),
+        dataclasses.replace(conditions, draft=draft),
         request.guidance,
         request.seed,
         request.num_inference_steps,
@@ -56,21 +56,26 @@ def parse_options(request: GenerationRequest) -> Options:
 
 
 def conditions_from_request(
-    request: GenerationRequest, parts: str = "scene", camera: bool = False, canvas: int | None = NATIVE_SIDE
+    request: GenerationRequest, options: Options, config: Mapping[str, Any] = {}, camera: bool = False
 ) -> Conditions:
-    """Draw the request's conditions at its size, the camera's only where it is wanted. `canvas` is the one of
-    `shared.raster.condition_images`. Raises `InputError`."""
+    """Draw the request's conditions at its size, the camera's only where it is wanted. `config` is the one of
+    `sampling_request`. Raises `InputError`."""
+    between = config.get("between_poses") if options.between_poses == "auto" else options.between_poses
+    if between == "interpolated":
+        request = with_poses_between(request)
     width, height = request.width, request.height
-    lookup = request.pose.part_lookup()
+    lookup, posed = request.pose.part_lookup(), request.conditioned_frames()
     subject = request.first_labels if request.subject_mask is None else request.subject_mask
-    known = request.part_maps is not None and parts == "scene"
+    known = request.part_maps is not None and options.parts == "scene"
     camera_images = None
     if camera and request.camera_motion is not None:
-        camera_images = draw_camera(request.camera_motion, width, height, canvas)
+        camera_images = draw_camera(request.camera_motion, width, height, config)
     return Conditions(
         first_frame=decode_picture(request.first_frame, turn=False),
-        pose_images=condition_images(request.pose, width, height, request.conditioned_frames(), canvas),
-        pose_frames=request.conditioned_frames(),
+        pose_images=condition_images(
+            request.pose, width, height, posed, config.get("pose_canvas", NATIVE_SIDE)
+        ),
+        pose_frames=posed,
         prompt=request.prompt,
         negative_prompt=request.negative_prompt,
         subject_mask=None if subject is None else subject > 0,
@@ -80,6 +85,18 @@ def conditions_from_request(
     )
 
 
-def draw_camera(path: np.ndarray, width: int, height: int, canvas: int | None = NATIVE_SIDE) -> np.ndarray:
-    """`Conditions.camera_images` for a camera path, homographies [F, 3, 3] (see `shared.camera`)."""
-    return condition_images(rectangle_condition(path, width, height), width, height, canvas=canvas)
+def with_poses_between(request: GenerationRequest) -> GenerationRequest:
+    """The request with poses in the frames between those that have one, by these alone."""
+    given = request.conditioned_frames()
+    if len(given) == request.num_frames:
+        return request
+    pose = interpolate_poses(request.pose, given)
+    drawn = np.flatnonzero(np.diff(pose.offsets)).tolist()
+    return dataclasses.replace(request, pose=pose, pose_frames=tuple(sorted({*given, *drawn})))
+
+
+def draw_camera(path: np.ndarray, width: int, height: int, config: Mapping[str, Any] = {}) -> np.ndarray:
+    """`Conditions.camera_images` for a camera path, homographies [F, 3, 3] (see `shared.camera`); `config` as
+    above."""
+    rectangle = rectangle_condition(path, width, height)
+    return condition_images(rectangle, width, height, canvas=config.get("pose_canvas", NATIVE_SIDE))

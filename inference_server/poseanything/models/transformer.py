@@ -48,6 +48,7 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
     "prediction_base": (None, "first_frame", "draft"),
     "init": ("noise", "draft"),
     "pose_look": ("trained", "bones"),
+    "between_poses": ("empty", "interpolated"),
 }
 """The words that an entry of the configuration may have."""
 TRAINED_WITH = (
@@ -66,6 +67,7 @@ TRAINED_WITH = (
     "sample_size",
     "pose_canvas",
     "pose_look",
+    "between_poses",
 )
 """Entries of the configuration that no tensor tells: how the checkpoint was trained."""
 
@@ -203,8 +205,10 @@ class PoseAnythingTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, 
             None where they are drawn at the clip's own size.
         pose_look: what the pose images show: `"trained"`, as the release's, people by OpenPose's points and
             animals by the middle lines of their bodies; `"bones"`, a rig's bones as they lie.
+        between_poses: what it is shown in frames between two poses (section F): `"empty"` pictures, or
+            `"interpolated"` poses.
 
-    The last fifteen tell how the checkpoint was trained. Nothing in `forward` depends on them; the pipeline
+    The last sixteen tell how the checkpoint was trained. Nothing in `forward` depends on them; the pipeline
     reads them from `transformer.config`, so a folder saved by `save_pretrained` carries all it takes to
     sample from it.
 
@@ -279,6 +283,7 @@ class PoseAnythingTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, 
         sample_size: int = 832,
         pose_canvas: int | None = 512,
         pose_look: str = "trained",
+        between_poses: str = "empty",
     ) -> None:
         super().__init__()
         inner_dim = num_attention_heads * attention_head_dim

@@ -40,6 +40,11 @@ MATCHINGS = {
     "paper": ("Paper", "Match each part by attention alone, while denoising goes on, as the paper describes"),
     "release": ("Release", "In two passes, with the official code's slips"),
 }
+BETWEEN_POSES = {
+    "auto": ("As Trained", "What serves the checkpoint best, as it says itself"),
+    "empty": ("Empty", "The model makes up what lies between, as the release does"),
+    "interpolated": ("Interpolated", "Limbs move smoothly from each pose to the next"),
+}
 PRECISIONS = {
     "auto": ("Automatic", "As the release computes; float8 weights only where memory is short"),
     "float8": ("Float8", "Weights and products in float8: faster on Ada, Hopper and newer, and less exact"),
@@ -122,6 +127,7 @@ class Settings:
 class Options(Settings):
     """All options of the engine. Those of its own say what is sampled, and on which model.
 
+    between_poses: what is shown in frames between two poses; "auto" is what the checkpoint declares.
     parts: "scene" takes the request's part maps where it has them, "images" always finds and matches parts.
     shift, window_frames: 0 is the checkpoint's.
     transformer: a file or folder within the weights' folder; "" where it holds one.
@@ -148,6 +154,14 @@ class Options(Settings):
         maximum=10.0,
         group=MODEL,
         loads=True,
+    )
+    between_poses: str = option(
+        "auto",
+        "Between Poses",
+        "What frames without a pose are shown, where there is a pose before and after them",
+        choices=BETWEEN_POSES,
+        advanced=True,
+        group=MODEL,
     )
     parts: str = option(
         "scene",
