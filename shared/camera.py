@@ -78,18 +78,23 @@ def check_path(path: np.ndarray) -> None:
         raise MessageError("The camera motion must start at rest: its first homography is not the identity.")
 
 
-def rectangle_condition(path: np.ndarray, width: int, height: int) -> PoseSequence:
-    """The rectangle sequence that carries the camera's motion into the negative branch (paper section 4.3).
+def rectangle_condition(
+    path: np.ndarray, width: int, height: int, with_background: bool = False
+) -> PoseSequence:
+    """The rectangle sequence that tells the model of the camera's motion (paper section 4.3).
 
-    The rectangle moves opposite to the background: for a camera that pans left, whose background moves
-    rightward, it moves leftward. It is as large as half the picture and placed so that it stays in view the
-    whole way; where even the smallest does not fit, it starts in view and is clipped at the picture's border.
-    Draw it with `raster.condition_images`, in the look of every other pose.
+    For the paper's negative branch it moves opposite to the background: for a camera that pans left, whose
+    background moves rightward, it moves leftward. It is as large as half the picture and placed so that it
+    stays in view the whole way; where even the smallest does not fit, it starts in view and is clipped at the
+    picture's border. Draw it with `raster.condition_images`, in the look of every other pose.
 
     path: [F, 3, 3] homographies on a picture of `width` x `height`. Raises `MessageError` when they can't be
         undone.
+    with_background: it moves as the background does, for checkpoints that have learnt it so.
     """
-    motion = _normalised(np.linalg.inv(_normalised(path)))
+    motion = _normalised(path)
+    if not with_background:
+        motion = _normalised(np.linalg.inv(motion))
     corners = _place_rectangle(motion, np.array([width, height], float))
     moved = np.concatenate([corners, np.ones((4, 1))], 1) @ motion.transpose(0, 2, 1)
     overhang = RECTANGLE_MARGIN * max(width, height)  # the cut ends lie where they are not seen

@@ -81,12 +81,12 @@ def encode_row(example: Example, with_draft: bool = True) -> dict[str, np.ndarra
 
 
 def camera_poses(request: GenerationRequest) -> np.ndarray:
-    """uint8 [F, H, W], the rectangle that moves with the background, as a pose: what a model learns of the
-    camera from, that guidance pushes away from its opposite (paper, section 4.3)."""
-    camera = np.eye(3)[None].repeat(request.num_frames, 0)
-    if request.camera_motion is not None:
-        camera = np.linalg.inv(request.camera_motion.astype(float))
-    rectangle = rectangle_condition(camera, request.width, request.height)
+    """uint8 [F, H, W], the rectangle that moves with the background, as a pose: what a model with the
+    `camera_condition` "with_background" learns of the camera from."""
+    path = request.camera_motion
+    if path is None:
+        path = np.eye(3)[None].repeat(request.num_frames, 0)
+    rectangle = rectangle_condition(path, request.width, request.height, with_background=True)
     return condition_images(rectangle, request.width, request.height)
 
 

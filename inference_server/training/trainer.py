@@ -362,13 +362,15 @@ class _Averaged:
 
 
 def declare(transformer: PoseAnythingTransformer3DModel, settings: TrainingSettings) -> dict[str, Any]:
-    """Have the model's configuration say how it is trained; returns what of `TRAINED_WITH` the settings name.
+    """Have the model's configuration say how it is trained; returns what of `TRAINED_WITH` the settings tell.
     Raises `TrainingError`."""
     wanted = {name: value for name, value in settings.transformer.items() if name in TRAINED_WITH}
     if settings.distilled_steps:
         shift = wanted.get("flow_shift", transformer.config.flow_shift)
         wanted["distilled_timesteps"] = distilled_timesteps(settings.distilled_steps, shift)
         wanted["num_inference_steps"] = settings.distilled_steps
+    if settings.camera_poses:
+        wanted["camera_condition"] = "with_background"
     try:
         transformer.declare(**wanted)
     except ValueError as error:

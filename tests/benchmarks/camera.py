@@ -2,16 +2,16 @@
 
     python build.py bench camera [--clips 16] [--model FOLDER] [--pictures FOLDER]
 
-Clips are drawn by the 2D generator with a still camera, from seeds that no training uses. Each is asked for
-with its own poses and one of four moves, by turns: pans to the left and right, tilts up and down, over a
-fifth of the picture. The ways:
+Clips are drawn by the 2D generator with a still camera, from seeds that no training uses. The engine is
+asked, as the panel asks it, for each with its own poses and one of four moves, by turns: pans to the left and
+right, tilts up and down, over a fifth of the picture. It finds the parts in the poses. The ways:
 
-- `none`: poses alone;
-- `one branch`: the poses and the rectangle that moves with the background in one picture;
-- `decoupled`: the poses in the positive branch, the rectangle that moves against the camera in the negative
-  one, at strength 2 (Eq. 10);
-- `added`: three branches (Eq. 13), but the rectangle moves with the background, as in training, and what it
-  changes is added to the prediction without a pose, three times, not taken away.
+- `decoupled`: the guidance by subject and camera at its defaults; those of both guiders are the same;
+- `subject strength 1`: with less guidance towards the subject's motion;
+- `as in the paper`: at its defaults by a checkpoint that declares nothing of the camera, so that the
+  rectangle moves against the background and guidance goes away from it (Eq. 10);
+- `one branch`: no guidance, the poses and the rectangle that moves with the background in one picture;
+- `none`: poses alone.
 
 Printed are the share of clips whose background moves as asked, within 45 degrees (by chance a quarter); the
 cosine of the two directions; the background's shift as a share of what was asked; and the share of the pose's
@@ -25,38 +25,37 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from inference_server.engines.poseanything.request import draw_camera
 from inference_server.evaluation.metrics import background_flow, pose_adherence
-from inference_server.poseanything.conditioning.conditions import Conditions
-from inference_server.poseanything.sampling.guiders import (
-    Guider,
-    NoGuidance,
-    SubjectCameraGuidance,
-    SubjectCameraSeparateGuidance,
-)
-from inference_server.poseanything.sampling.options import Settings
-from inference_server.poseanything.sampling.pipeline import PoseAnythingPipeline
 from inference_server.synthesis.clips import make_clip
-from inference_server.synthesis.pool import camera_poses
 from inference_server.training.examples import Example
-from shared.camera import camera_path
-from tests.benchmarks._small_model import arguments_of, draw, each, show, shows_its_subject, small_pipeline
-from tests.training.mini_clips import conditions_of
+from shared.camera import camera_path, rectangle_condition
+from shared.engines import Guidance
+from shared.messages import GenerationRequest
+from shared.pose import Polyline, PoseSequence
+from tests.benchmarks._small_model import (
+    Rows,
+    arguments_of,
+    draw,
+    each,
+    frames_of,
+    show,
+    shows_its_subject,
+    small_engine,
+)
 
 FIRST_SEED = 930_000
 MOVES = ("pan_left", "pan_right", "tilt_up", "tilt_down")
 AMOUNT = 0.2
 """Of the picture's width or height."""
-DECOUPLED = SubjectCameraGuidance(2.0)
-ADDED = SubjectCameraSeparateGuidance(1.0, -3.0)
 FOLLOWED = np.sqrt(0.5)
 """The cosine from which on a direction is the one asked for."""
+JOINT, SEPARATE = Guidance("subject_camera"), Guidance("subject_camera_separate", {"guidance_scale": 1.0})
 
 
 def examples(count: int) -> Iterator[tuple[Example, str]]:
@@ -65,24 +64,48 @@ def examples(count: int) -> Iterator[tuple[Example, str]]:
     still = (clip for clip in drawn if clip.request.camera_motion is None)
     for clip, move in zip(itertools.islice(still, count), itertools.cycle(MOVES)):
         path = camera_path({move: AMOUNT}, clip.request.num_frames, clip.request.width, clip.request.height)
-        yield dataclasses.replace(clip, request=dataclasses.replace(clip.request, camera_motion=path)), move
+        asked = dataclasses.replace(
+            clip.request, camera_motion=path, engine_options={"parts": "images"}, preview_interval=0.0
+        )
+        yield dataclasses.replace(clip, request=asked), move
 
 
-def ways(example: Example) -> dict[str, Callable[[Conditions], tuple[Conditions, Guider]]]:
-    """From a clip's conditions to those that are asked for, and how."""
-    request = example.request
-    against, along = draw_camera(request.camera_motion, request.width, request.height), camera_poses(request)
+class Maker:
+    """Makes clips in all ways by a small model, in so many steps; 0 are the checkpoint's."""
 
-    def together(conditions: Conditions) -> tuple[Conditions, Guider]:
-        both = np.maximum(conditions.pose_images, along)
-        return dataclasses.replace(conditions, pose_images=both), NoGuidance()
+    def __init__(self, model: Path, steps: int):
+        self.engine = small_engine(model)
+        self.paper = small_engine(model, camera_condition="against_background", camera_strength=1.0)
+        self.steps = steps or self.engine.describe().default_steps
 
-    return {
-        "added": lambda given: (dataclasses.replace(given, camera_images=along), ADDED),
-        "decoupled": lambda given: (dataclasses.replace(given, camera_images=against), DECOUPLED),
-        "one branch": together,
-        "none": lambda given: (given, NoGuidance()),
-    }
+    def make(self, request: GenerationRequest) -> dict[str, np.ndarray]:
+        """By way, frames uint8 [F, H, W, 3]."""
+        asked = dataclasses.replace(request, num_inference_steps=self.steps)
+        joint = dataclasses.replace(asked, guidance=JOINT)
+        return {
+            "decoupled": frames_of(self.engine, joint),
+            "subject strength 1": frames_of(self.engine, dataclasses.replace(asked, guidance=SEPARATE)),
+            "as in the paper": frames_of(self.paper, joint),
+            "one branch": frames_of(self.engine, with_rectangle(asked)),
+            "none": frames_of(self.engine, asked),
+        }
+
+
+def with_rectangle(request: GenerationRequest) -> GenerationRequest:
+    """The request with the rectangle that moves with the background for a further limb."""
+    pose, path = request.pose, request.camera_motion
+    rectangle = rectangle_condition(path, request.width, request.height, with_background=True)
+    both = PoseSequence.from_frames(
+        pose.width,
+        pose.height,
+        (*pose.parts, *rectangle.parts),
+        (*pose.limbs, dataclasses.replace(rectangle.limbs[0], part=len(pose.parts))),
+        [
+            [*pose.frame(index), *(Polyline(len(pose.limbs), line.points) for line in rectangle.frame(index))]
+            for index in range(request.num_frames)
+        ],
+    )
+    return dataclasses.replace(request, pose=both)
 
 
 def measure(frames: np.ndarray, example: Example) -> dict[str, float]:
@@ -97,15 +120,12 @@ def measure(frames: np.ndarray, example: Example) -> dict[str, float]:
 
 
 def make_and_measure(
-    model: tuple[PoseAnythingPipeline, Settings], asked_for: tuple[Example, str]
-) -> tuple[str, dict[str, np.ndarray], dict[str, dict]]:
+    maker: Maker, asked_for: tuple[Example, str]
+) -> tuple[str, dict[str, np.ndarray], dict[str, dict[str, float]]]:
     """The clip's name, and by way its frames and its figures."""
-    (pipeline, settings), (example, move) = model, asked_for
-    conditions, made = conditions_of(example), {}
-    for name, asked in ways(example).items():
-        given, guider = asked(conditions)
-        made[name] = pipeline.sample(given, guider=guider, settings=settings)[0]
-    figures = {name: measure(frames, example) for name, frames in made.items()}
+    example, move = asked_for
+    made = maker.make(example.request)
+    figures = {way: measure(frames, example) for way, frames in made.items()}
     return f"{example.request.job}-{move}", made, figures
 
 
@@ -113,10 +133,11 @@ def main() -> None:
     parser = arguments_of(__doc__, clips=16)
     parser.add_argument("--pictures", type=Path, help="folder for what is made, way below way")
     arguments = parser.parse_args()
-    start, rows = partial(small_pipeline, arguments.model, arguments.steps), defaultdict(list)
+    start = partial(Maker, arguments.model, arguments.steps)
+    rows: Rows = defaultdict(list)
     for clip, made, figures in each(examples(arguments.clips), make_and_measure, start, arguments.processes):
-        for name, of in figures.items():
-            rows[name].append(of)
+        for way, of in figures.items():
+            rows[way].append(of)
         if arguments.pictures:
             draw(arguments.pictures / f"{clip}.webp", list(made.values()), every=4)
     show(rows, arguments.figures)

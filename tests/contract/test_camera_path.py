@@ -61,6 +61,9 @@ def test_the_background_goes_against_the_camera_and_the_rectangle_against_the_ba
     ]
     step = np.diff(corner, axis=0)
     np.testing.assert_array_equal(np.sign(step.round(2)), np.broadcast_to(goes, step.shape) * -1.0)
+    along = camera.rectangle_condition(path, WIDTH, HEIGHT, with_background=True)
+    corner = np.array([along.frame(i)[2].points[0, :2] for i in range(FRAMES)])
+    np.testing.assert_allclose(corner, moved(path, corner[:1])[:, 0], atol=0.01)
 
 
 def test_amounts_are_fractions_of_the_picture():

@@ -237,6 +237,8 @@ TRAINING = {
     "pose_canvas": None,
     "pose_look": "bones",
     "between_poses": "interpolated",
+    "camera_condition": "with_background",
+    "camera_strength": 3.0,
 }
 
 

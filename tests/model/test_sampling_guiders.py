@@ -97,6 +97,17 @@ def test_equation_13_contains_equation_10_at_its_cost(scale):
     assert ran == ran_joint == [("subject", "prompt"), ("camera", "prompt")]
 
 
+@given(scales, scales)
+def test_a_camera_that_was_learnt_moving_with_the_background_is_added(s_s, s_c):
+    learnt = {"camera_condition": "with_background", "camera_strength": 3.0}
+    subject, camera, empty = (PREDICTIONS[pose, "prompt"] for pose in ("subject", "camera", "empty"))
+    guided, _ = guide(SubjectCameraSeparateGuidance(s_s, s_c).for_checkpoint(learnt))
+    close(guided, empty + s_s * (subject - empty) + 3 * s_c * (camera - empty))
+    joint = SubjectCameraGuidance(2.5, stop=0.5)
+    assert joint.for_checkpoint(learnt) == SubjectCameraSeparateGuidance(2.5, -4.5, stop=0.5)
+    assert joint.for_checkpoint({"camera_condition": "against_background"}) is joint
+
+
 @pytest.mark.parametrize(
     ("guider", "evaluations"),
     [
@@ -250,6 +261,8 @@ def test_every_guider_is_found_and_describes_itself():
     assert list(described) == list(guiders()) and [name for name in described if name in known] == known
     assert [described[name].evaluations for name in known] == [1, 2, 2, 3]
     assert [described[name].needs_camera for name in known] == [False, False, True, True]
+    learnt = {about.name: about for about in describe_guiders({"camera_condition": "with_background"})}
+    assert [learnt[name].evaluations for name in known] == [1, 2, 3, 3]
     for name, cls in guiders().items():
         defaults = {about.name: about.default for about in described[name].parameters}
         assert cls(**defaults) == cls() == make_guider(Guidance(name))

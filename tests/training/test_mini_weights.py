@@ -1,6 +1,8 @@
 """What the trained small models are held to, on drawn clips of creatures and motions that they never saw, 17
 frames each: PSNR in dB on the subject. The thresholds leave about half of what was measured."""
 
+import dataclasses
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -22,8 +24,8 @@ from inference_server.training.mini_figures import spread_poses  # noqa: E402
 from inference_server.training.objective import sample  # noqa: E402
 from inference_server.training.pool_batches import PoolBatches  # noqa: E402
 from inference_server.training.settings import TrainingSettings  # noqa: E402
-from tests.benchmarks._small_model import small_pipeline  # noqa: E402
-from tests.benchmarks.camera import examples, ways  # noqa: E402
+from tests.benchmarks._small_model import frames_of, small_engine  # noqa: E402
+from tests.benchmarks.camera import JOINT, SEPARATE, examples  # noqa: E402
 from tests.training.mini_clips import FROM_NOISE, conditions_of  # noqa: E402
 
 CLIPS, FIRST_SEED = 6, 100
@@ -95,10 +97,10 @@ def test_the_model_from_noise_follows_the_pose_and_parts_help_it(plain):
 
 
 def test_the_background_goes_where_the_camera_is_asked_to():
-    pipeline, settings = small_pipeline(FROM_NOISE, steps=4)
-    for example, move in examples(2):
-        conditions, guider = ways(example)["added"](conditions_of(example))
-        frames = pipeline.sample(conditions, guider=guider, settings=settings)[0]
+    engine = small_engine(FROM_NOISE)
+    for (example, move), guidance in zip(examples(2), (SEPARATE, JOINT)):
+        asked = dataclasses.replace(example.request, guidance=guidance, num_inference_steps=4)
+        frames = frames_of(engine, asked)
         assert background_flow(frames, example.request, example.labels)["camera_cosine"] > 0.5, move
 
 

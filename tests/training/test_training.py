@@ -131,11 +131,12 @@ def test_it_learns(make):
 
 
 def test_the_last_thing_exported_loads_as_any_checkpoint(make, tmp_path):
-    trainer = make()
+    trainer = make(camera_poses=0.25)
     trainer.run()
     trainer.export(tmp_path / "transformer")
     loaded = load_transformer(tmp_path / "transformer", torch_dtype=torch.float32)
     assert loaded.config.part_attention_empty == "excluded" and not loaded.config.text_conditioning
+    assert loaded.config.camera_condition == "with_background"
     with trainer.averaged():
         for name, value in trainer.model.state_dict().items():
             assert loaded.state_dict()[name] == pytest.approx(value, abs=2e-3), name

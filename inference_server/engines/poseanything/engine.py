@@ -91,7 +91,7 @@ class PoseAnythingEngine(Engine):
             ready=not reason,
             reason=reason[:1024],
             runs_on=machine.runs_on(),
-            guiders=describe_guiders(),
+            guiders=describe_guiders(config),
             options=options.describe(lora_names(cls.weights_folder()), transformers),
             presets=cls.presets,
             weights=describe_parts(cls.weights_folder()),

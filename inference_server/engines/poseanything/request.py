@@ -98,5 +98,6 @@ def with_poses_between(request: GenerationRequest) -> GenerationRequest:
 def draw_camera(path: np.ndarray, width: int, height: int, config: Mapping[str, Any] = {}) -> np.ndarray:
     """`Conditions.camera_images` for a camera path, homographies [F, 3, 3] (see `shared.camera`); `config` as
     above."""
-    rectangle = rectangle_condition(path, width, height)
+    with_background = config.get("camera_condition") == "with_background"
+    rectangle = rectangle_condition(path, width, height, with_background)
     return condition_images(rectangle, width, height, canvas=config.get("pose_canvas", NATIVE_SIDE))

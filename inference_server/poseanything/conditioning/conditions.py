@@ -27,7 +27,8 @@ class Conditions:
     part_maps: uint8 [F, h, w] of any size, part index + 1, 0 where there is none: the parts as the scene
         knows them. Without them parts are found in the pose images and matched by attention.
     first_part_map: uint8 [H, W], `part_maps[0]` in more detail.
-    camera_images: uint8 [F, H, W], the rectangle that moves against the camera (section 4.3).
+    camera_images: uint8 [F, H, W], the rectangle that tells of the camera's motion (section 4.3), moving as
+        the checkpoint's `camera_condition` says.
     draft: uint8 [F, H, W, 3], a draft of the clip, for checkpoints whose flow starts from one.
 
     Which sizes and lengths a model can make is the `LatentGrid`'s to say. Raises `InputError` where these

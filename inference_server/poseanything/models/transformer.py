@@ -49,6 +49,7 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
     "init": ("noise", "draft"),
     "pose_look": ("trained", "bones"),
     "between_poses": ("empty", "interpolated"),
+    "camera_condition": ("against_background", "with_background"),
 }
 """The words that an entry of the configuration may have."""
 TRAINED_WITH = (
@@ -68,6 +69,8 @@ TRAINED_WITH = (
     "pose_canvas",
     "pose_look",
     "between_poses",
+    "camera_condition",
+    "camera_strength",
 )
 """Entries of the configuration that no tensor tells: how the checkpoint was trained."""
 
@@ -207,8 +210,12 @@ class PoseAnythingTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, 
             animals by the middle lines of their bodies; `"bones"`, a rig's bones as they lie.
         between_poses: what it is shown in frames between two poses (section F): `"empty"` pictures, or
             `"interpolated"` poses.
+        camera_condition: how the rectangle of the camera's motion moves (section 4.3):
+            `"against_background"`, and guidance goes away from it, as in the paper; or `"with_background"`,
+            as models learn it by `camera_poses` of the training, and guidance goes towards it.
+        camera_strength: of that guidance, where 1 is asked for.
 
-    The last sixteen tell how the checkpoint was trained. Nothing in `forward` depends on them; the pipeline
+    The last eighteen tell how the checkpoint was trained. Nothing in `forward` depends on them; the pipeline
     reads them from `transformer.config`, so a folder saved by `save_pretrained` carries all it takes to
     sample from it.
 
@@ -284,6 +291,8 @@ class PoseAnythingTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, 
         pose_canvas: int | None = 512,
         pose_look: str = "trained",
         between_poses: str = "empty",
+        camera_condition: str = "against_background",
+        camera_strength: float = 1.0,
     ) -> None:
         super().__init__()
         inner_dim = num_attention_heads * attention_head_dim

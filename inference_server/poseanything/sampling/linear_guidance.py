@@ -10,10 +10,8 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.guiders import BaseGuidance
 from diffusers.guiders.guider_utils import GuiderOutput
 
-from shared.engines import Guidance
-
 from ..compat.diffusers import BlockState
-from .guiders import Guider, make_guider
+from .guiders import Guider, guiders
 
 NEGLIGIBLE = 1e-6
 
@@ -45,7 +43,7 @@ class LinearGuidance(BaseGuidance):
         stop: float = 1.0,
         enabled: bool = True,
     ):
-        self.guider = make_guider(Guidance(guider, parameters or {}, start, stop))
+        self.guider = guiders()[guider](**parameters or {}, start=start, stop=stop)
         self._input_predictions = list(self.guider.predictions)
         super().__init__(start, stop, enabled)
 

@@ -301,7 +301,8 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         Raises:
             InputError: conditions, guider or settings don't fit the model or each other.
         """
-        guider, config, grid = guider or NoGuidance(), self.transformer.config, self.grid
+        config, grid = self.transformer.config, self.grid
+        guider = (guider or NoGuidance()).for_checkpoint(config)
         self._check_inputs(conditions, guider)
         conditions = conditions.with_merged_parts(config.max_parts)
         generators = generators or [torch.Generator().manual_seed(seed) for seed in seeds]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from shared.engines import GuiderDescription, describe_options
 
@@ -19,7 +20,7 @@ class Guider(ABC):
 
     - "subject": the request's poses,
     - "first_pose": the first of them in place of each (`conditions.repeat_first_pose`),
-    - "camera": the rectangle that moves against the camera,
+    - "camera": the rectangle that tells of the camera's motion,
     - "empty": black frames,
 
     and `text_conditions`, of "prompt" and "negative_prompt". The first prediction is the request's own;
@@ -61,13 +62,18 @@ class Guider(ABC):
         """The same for a clip of which this share of frames has a pose. Raises `ValueError`."""
         return self
 
+    def for_checkpoint(self, config: Mapping[str, Any]) -> Guider:
+        """The same for a checkpoint of this configuration, as far as that says how it was trained."""
+        return self
+
     @classmethod
-    def describe(cls) -> GuiderDescription:
+    def describe(cls, config: Mapping[str, Any] = {}) -> GuiderDescription:
+        """What it says of itself, with a checkpoint of this configuration."""
         return GuiderDescription(
             name=cls.name,
             label=cls.label,
             help=cls.help,
-            evaluations=len(cls.predictions),
+            evaluations=len(cls().for_checkpoint(config).predictions),
             needs_camera="camera" in cls().pose_conditions,
             parameters=describe_options(cls),
         )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
+from typing import Any
 
 from shared.engines import Guidance, GuiderDescription, check_values
 
@@ -29,9 +31,9 @@ def guiders() -> dict[str, type[Guider]]:
     return {cls.name: cls for cls in sorted(found, key=lambda cls: (len(cls.predictions), cls.name))}
 
 
-def describe_guiders() -> tuple[GuiderDescription, ...]:
-    """What each says of itself."""
-    return tuple(cls.describe() for cls in guiders().values())
+def describe_guiders(config: Mapping[str, Any] = {}) -> tuple[GuiderDescription, ...]:
+    """What each says of itself, with a checkpoint of this configuration."""
+    return tuple(cls.describe(config) for cls in guiders().values())
 
 
 def make_guider(guidance: Guidance) -> Guider:

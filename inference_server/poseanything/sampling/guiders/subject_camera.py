@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from shared.engines import option
 
 from .base import Guider
+from .subject_camera_separate import SubjectCameraSeparateGuidance
 
 
 @dataclass(frozen=True)
@@ -13,7 +14,8 @@ class SubjectCameraGuidance(Guider):
     Eq. 10).
 
     e = e(camera) + s (e(subject) - e(camera)): two evaluations, with the same prompt. This is the equation's
-    first line; what the paper expands it to does not follow from it.
+    first line; what the paper expands it to does not follow from it. It is `SubjectCameraSeparateGuidance`
+    with s_s = s and s_c = s - 1, and becomes that for a checkpoint whose rectangle moves with the background.
 
     Args:
         guidance_scale: s; at 1 the camera has no say and one evaluation is enough.
@@ -32,3 +34,9 @@ class SubjectCameraGuidance(Guider):
 
     def weights(self):
         return self.guidance_scale, 1 - self.guidance_scale
+
+    def for_checkpoint(self, config):
+        strengths = self.guidance_scale, self.guidance_scale - 1
+        separate = SubjectCameraSeparateGuidance(*strengths, start=self.start, stop=self.stop)
+        trained = separate.for_checkpoint(config)
+        return self if trained == separate else trained

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from shared.engines import option
@@ -16,8 +17,8 @@ class SubjectCameraSeparateGuidance(Guider):
 
     Args:
         guidance_scale: s_s, strength of the subject's motion.
-        camera_guidance_scale: s_c, strength of the camera's, whose condition moves against it; below 0 it is
-            added, as for a checkpoint that was trained with conditions that move with the background.
+        camera_guidance_scale: s_c, strength of the camera's, whose condition moves against the background;
+            below 0 for one that moves with it (`for_checkpoint`).
     """
 
     name = "subject_camera_separate"
@@ -31,9 +32,15 @@ class SubjectCameraSeparateGuidance(Guider):
         2.0, "Subject Strength", "Strength of the subject's motion", minimum=0.0, maximum=30.0
     )
     camera_guidance_scale: float = option(
-        1.0, "Camera Strength", "Strength of the camera's motion", minimum=-30.0, maximum=30.0
+        1.0, "Camera Strength", "Strength of the camera's motion", minimum=0.0, maximum=30.0
     )
 
     def weights(self):
         subject, camera = self.guidance_scale, self.camera_guidance_scale
         return subject, 1 - subject + camera, -camera
+
+    def for_checkpoint(self, config):
+        strength = self.camera_guidance_scale * config.get("camera_strength", 1.0)
+        if config.get("camera_condition") == "with_background":
+            strength = -strength
+        return dataclasses.replace(self, camera_guidance_scale=strength)
