@@ -38,6 +38,8 @@ from .takes import draw_takes
 from .text import paragraph
 from .video import draw_picture_subject, draw_video
 
+TITLE = 240
+"""Pixels, before scaling, of a sidebar in which the main panel's title has room for Live's switch."""
 REASONS = 8
 """Bones of which the panel says why they are drawn or not."""
 
@@ -143,7 +145,8 @@ class _Main:
 
 class POSEANYTHING_PT_main(_Main, _View3D, bpy.types.Panel):
     def draw_header_preset(self, context):
-        draw_switch(self.layout, context, "")  # a narrow header has no room for it
+        if context.region.width > TITLE * context.preferences.system.ui_scale:
+            draw_switch(self.layout, context, "")  # a narrow 3D view has no room for it in its header
         super().draw_header_preset(context)
 
 
@@ -322,9 +325,8 @@ class POSEANYTHING_PT_prompt(_Sub, bpy.types.Panel):
         layout, settings = self.layout, context.scene.poseanything
         engine = session.get().engine(settings.engine_name)
         if engine is not None and not engine.uses_prompt:
-            layout.label(
-                text=tell("{engine} does not use the prompt", engine=engine.short_label), icon="INFO"
-            )
+            text = say("{engine} does not use the prompt", engine=engine.short_label)
+            paragraph(layout, context, text, "INFO")
         layout.prop(settings, "prompt", text="", placeholder="Describe the video")
         layout.prop(settings, "negative_prompt", text="", placeholder="Describe what to avoid")
 
