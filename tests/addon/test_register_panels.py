@@ -223,7 +223,7 @@ def test_the_engine_is_drawn_from_what_it_says_of_itself(shot, served):
 
 
 def test_clip_in_the_making_and_made(shot, served):
-    served(pace=60)
+    served(pace=12)
     shot.poseanything.strips_go_to = "SCENE"
     bpy.ops.poseanything.generate()
     job = newest_job()
