@@ -692,8 +692,7 @@ class _Connection:
         elif isinstance(message, Done):
             self._finish(message)
         elif isinstance(message, Failed) and message.code == "elsewhere":
-            self.submissions.pop(message.job)  # nothing is over, and the server must not be told that it is
-            self.client._post(message)
+            self._leave(message)
         elif isinstance(message, Cancelled):  # by who runs the server; it has forgotten it
             self._end(message)
         elif isinstance(message, messages.ENDINGS):
@@ -766,7 +765,10 @@ class _Connection:
         try:
             writer.write(frame.data)
         except WriteError as error:
-            self._give_up(frame.job, str(error))
+            if error.passing:
+                self._leave(Failed(job=frame.job, code="elsewhere", message=str(error)))
+            else:
+                self._give_up(frame.job, str(error))
             return
         self.client._post(FramesSaved(frame.job, writer.written))
 
@@ -810,6 +812,11 @@ class _Connection:
             self._end(Failed(job=name, code="version", message=sentence))
         for name in list(self.views):
             self._hear_live(LiveEnded(session=name, code="version", message=sentence))
+
+    def _leave(self, reason: Failed) -> None:
+        """Nothing is over, and the server must not be told that it is: the rest can be fetched there."""
+        self.submissions.pop(reason.job)
+        self.client._post(reason)
 
     def _give_up(self, name: str, sentence: str) -> None:
         """End a job from this side and spare the server the rest of it."""

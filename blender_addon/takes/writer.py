@@ -11,7 +11,12 @@ from .take import frame_name
 
 
 class WriteError(Exception):
-    """A frame can't be written. Its text is one sentence that says why and what to do."""
+    """A frame can't be written. Its text is one sentence that says why and what to do. What is `passing` can
+    be mended, and the rest be written then."""
+
+    def __init__(self, sentence: str, passing: bool = False):
+        super().__init__(sentence)
+        self.passing = passing
 
 
 class TakeWriter:
@@ -40,7 +45,7 @@ class TakeWriter:
             os.replace(part, path)
         except OSError as error:
             _discard(part)
-            raise WriteError(self._explain(error)) from error
+            raise WriteError(self._explain(error), passing=self.folder.is_dir()) from error
         self.written += 1
 
     def _explain(self, error: OSError) -> str:
@@ -51,14 +56,14 @@ class TakeWriter:
         )
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return say(
-                "The disk of {folder} is full ({kept}); make room or choose another output folder.",
+                "The disk of {folder} is full ({kept}); make room, then fetch the rest.",
                 folder=self.folder,
                 kept=kept,
             )
         if not self.folder.is_dir():
             return say("The folder {folder} is gone; generate again.", folder=self.folder)
         return say(
-            "{folder} can't be written to: {reason} ({kept}); choose another output folder.",
+            "{folder} can't be written to: {reason} ({kept}); mend that, then fetch the rest.",
             folder=self.folder,
             reason=error.strerror,
             kept=kept,

@@ -460,13 +460,14 @@ def hostile(count: int) -> Result:
             if len(told) > 1 or any(
                 not 10 < len(getattr(each, "message", "x" * 11)) <= 2048 for each in told
             ):
-                strange.append(parts)
+                strange.append("+".join(type(each).__name__ for each in told))
 
         send()
         witness.send(request("mine", "plain"))
         served = isinstance(witness.ending("mine"), Done)
     faults = server.log.count("was not understood") + server.log.count("Traceback")
-    return f"{len(strange)} odd answers, {faults} exceptions", not strange and not faults and served
+    odd = f"{len(strange)} odd answers" + "".join(f" ({each})" for each in strange[:3])
+    return f"{odd}, {faults} exceptions", not strange and not faults and served
 
 
 @row("a message that does not end, of a stranger and of somebody let in", "at most 64 MiB for a stranger")
