@@ -580,7 +580,8 @@ class JobDesk:
             if pending.verdict is not None:
                 return
             if isinstance(result, Exception):
-                full = f"The server can't keep this clip's frames ({result}); free some disk space there."
+                reason = getattr(result, "strerror", None) or result
+                full = f"The server can't keep this clip's frames ({reason}); free some disk space there."
                 self._give_up(pending, Failed(job=pending.job, code="full", message=full[:2048]))
                 return
             pending.frames = index + 1

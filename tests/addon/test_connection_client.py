@@ -324,6 +324,16 @@ def test_request_that_is_too_large_to_send(fake_server, talk, tmp_path):
     assert type(talk.ending(talk.submit(tmp_path / "next").job)).__name__ == "Done"
 
 
+def test_a_clock_that_is_set_loses_nothing(fake_server, talk, tmp_path, monkeypatch):
+    talk, real = talk(fake_server(pace=40)), time.time
+    request = talk.submit(tmp_path / "take", num_frames=40)
+    for frame, hours in ((5, 1), (15, -1)):
+        wait_for(lambda frame=frame: len(files(tmp_path / "take")) >= frame)
+        monkeypatch.setattr(time, "time", lambda hours=hours: real() + 3600 * hours)
+    assert type(talk.ending(request.job)).__name__ == "Done"
+    assert len(files(tmp_path / "take")) == 40
+
+
 def test_folder_that_disappears(fake_server, talk, tmp_path):
     talk = talk(fake_server(pace=20))
     folder = tmp_path / "take"

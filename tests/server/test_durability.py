@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -138,6 +140,24 @@ def test_a_connected_client_sees_the_next_server_go_on(jobs):
                 client.send(Resume(job="a", have=len(client.of(Frame))))
                 assert client.ending("a").num_frames == 60
                 assert frames(client, "a") == list(range(60))
+
+
+def test_a_clock_that_was_set_loses_nothing(jobs):
+    """Back by an hour, so that a clip was done in the future, and on by a month."""
+    names = {"ahead": 3600, "long ago": -30 * 86400}
+    with start(jobs) as server, server.client(user="blender") as client:
+        submit(client, *names, num_frames=3)
+        for name in names:
+            client.ending(name)
+        assert server.stop() == 0
+    with closing(sqlite3.connect(jobs / "jobs.sqlite")) as table, table:
+        for name, seconds in names.items():
+            table.execute("UPDATE jobs SET changed = changed + ? WHERE id = ?", (seconds, name))
+    with start(jobs) as server, server.client(user="blender") as client:
+        for name in names:
+            client.send(Resume(job=name, have=0))
+            assert client.ending(name).num_frames == 3
+            assert frames(client, name) == [0, 1, 2]
 
 
 def test_two_servers_do_not_share_a_folder(jobs):
