@@ -420,7 +420,7 @@ class _Connection:
             token.apply_to(self.dealer)
             self.dealer.connect(address)
             self.connecting = True
-        elif probe.look(self.address) == probe.LOCKED:
+        elif self._look() == probe.LOCKED:
             self._refuse(
                 say(
                     "The server at {address} is not yours; ask who runs it for an invitation, and paste "
@@ -579,8 +579,20 @@ class _Connection:
         """A connection came about, but no conversation: find out why."""
         self.doubtful = False
         self._disconnect()  # there may be room for one connection alone
-        seen = probe.look(self.address)
+        seen = self._look()
         self.locked_out += seen == probe.LOCKED
+        if seen == probe.LOCKED and self.locked_out > 1:  # once may have been a server that was just ending
+            self._refuse(
+                say(
+                    "The server at {address} is not the one that your keys are for; ask who runs it for an "
+                    "invitation, and paste its token in the preferences.",
+                    address=self.address,
+                )
+            )
+
+    def _look(self) -> str:
+        """What listens at the address; refused where it is none of ours."""
+        seen = probe.look(self.address)
         if seen == probe.STRANGER:
             self._refuse(self._stranger())
         elif seen == probe.OPEN:
@@ -591,14 +603,7 @@ class _Connection:
                     address=self.address,
                 )
             )
-        elif self.locked_out > 1:  # once may have been a server that was just ending
-            self._refuse(
-                say(
-                    "The server at {address} is not the one that your keys are for; ask who runs it for an "
-                    "invitation, and paste its token in the preferences.",
-                    address=self.address,
-                )
-            )
+        return seen
 
     def _slept(self) -> bool:
         """Whether the computer was asleep since this was last asked: only the clock on the wall went on."""

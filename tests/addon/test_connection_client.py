@@ -210,7 +210,12 @@ def test_server_that_can_not_be_used(fake_server, talk, tmp_path, behaviour, wor
     assert words in talk.ending(request.job).message
 
 
-def test_something_else_listens_there(talk):
+@pytest.mark.parametrize("first", [False, True], ids=["with keys", "without"])
+def test_something_else_listens_there(talk, tmp_path, monkeypatch, first):
+    if first:
+        monkeypatch.setenv("POSEANYTHING_KEYS", str(tmp_path))
+    else:
+        KeyRing(keys_folder())
     with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as stranger:
         threading.Thread(target=stranger.serve_forever, daemon=True).start()
         talk = talk(f"tcp://127.0.0.1:{stranger.server_port}")
