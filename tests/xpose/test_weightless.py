@@ -13,6 +13,7 @@ from inference_server.xpose.skeletons.carried import CarriedSkeletoniser  # noqa
 from inference_server.xpose.skeletons.matching import match_segments  # noqa: E402
 from inference_server.xpose.skeletons.medial import MedialSkeletoniser, medial_curves  # noqa: E402
 from inference_server.xpose.stages import Clip, Dropped, Subject, SubjectPrompt, Verdict, complexity_of  # noqa: E402
+from inference_server.xpose.subjects.background import Background  # noqa: E402
 from inference_server.xpose.subjects.flow import FlowSubjectFinder, find_mask  # noqa: E402
 from inference_server.xpose.subjects.selection import check_area, iou, largest_mask, next_mask  # noqa: E402
 
@@ -155,6 +156,18 @@ def test_a_second_animal_is_not_taken_along_when_they_touch():
     clip = Clip("two", both, 24.0, SubjectPrompt(box=box_of(truth[0])))
     masks = FlowSubjectFinder().find(clip, Verdict(True)).masks
     assert (truth & other).any() and iou(masks[-1], truth[-1]) > 0.7
+
+
+def test_ground_that_another_animal_hides_elsewhere_is_not_the_subject():
+    ground = np.random.default_rng(0).integers(80, 140, (96, 128, 3)).astype(np.uint8)
+    frames, other = [ground.copy() for _ in range(9)], np.zeros((9, 96, 128), bool)
+    other[:4, 40:80, 60:100] = other[5:, 40:80, 60:100] = True  # it steps aside in the middle frame
+    for frame, hidden in zip(frames, other):
+        frame[hidden] = (200, 40, 30)
+    nowhere = np.zeros_like(other)
+    left = np.s_[50:70, 70:90]
+    assert (Background(frames, nowhere, nowhere).cues(4).differs[left] > 0.5).all()
+    assert (Background(frames, nowhere, other).cues(4).differs[left] == 0).all()
 
 
 def test_dark_legs_are_found_and_shadows_left():

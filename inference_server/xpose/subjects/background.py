@@ -55,10 +55,11 @@ class Cues:
 class Background:
     """A clip's frames, each seen from another's place.
 
-    frames: uint8 [F][H, W, 3] RGB. masks: bool [F][H, W], about where the subject is.
+    frames: uint8 [F][H, W, 3] RGB. masks: bool [F][H, W], about where the subject is; others: likewise, what
+    hides the ground beside it.
     """
 
-    def __init__(self, frames: list[np.ndarray], masks: list[np.ndarray]):
+    def __init__(self, frames: list[np.ndarray], masks: list[np.ndarray], others: list[np.ndarray]):
         height, width = masks[0].shape
         self._flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
         self._size, self._masks = (width, height), masks
@@ -68,7 +69,8 @@ class Background:
         self._grey = [cv2.resize(lab[..., 0], self._half, interpolation=cv2.INTER_AREA) for lab in self._lab]
         reach = max(round(MARGIN * max(width, height)), 1)
         near = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1,) * 2)
-        self._bare = [255 * (1 - cv2.dilate(mask.astype(np.uint8), near)) for mask in masks]
+        hidden = [cv2.dilate(mask.astype(np.uint8), near) | other for mask, other in zip(masks, others)]
+        self._bare = [255 * (1 - each) for each in hidden]
         self._beside = [cv2.resize(bare, self._half, interpolation=cv2.INTER_AREA) for bare in self._bare]
         self._to_first = [np.eye(3)]
         for number in range(1, len(frames)):

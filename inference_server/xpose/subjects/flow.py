@@ -262,14 +262,15 @@ def find_masks(
     small = max(round(COARSE * width), 16), max(round(COARSE * height), 16)
     coarse = [cv2.resize(frame, small, interpolation=cv2.INTER_AREA) for frame in frames]
     given = bool((first == may).all())
-    masks = follow(coarse, _scaled(first, *small), watch=count)
+    masks, others = follow(coarse, _scaled(first, *small), watch=count)
     for images in (coarse, frames):
         height, width = images[0].shape[:2]
-        behind = Background(images, [_scaled(mask, width, height) for mask in masks])
+        scaled = [[_scaled(mask, width, height) for mask in each] for each in (masks, others)]
+        behind = Background(images, *scaled)
         begin = _scaled(first if given else masks[0], width, height)
         if not given:
             begin = _refined(images[0], begin, ~_scaled(may, width, height), behind.cues(0))
-        masks = follow(images, begin, behind, count)
+        masks, others = follow(images, begin, behind, count)
     return masks
 
 
@@ -278,11 +279,11 @@ def follow(
     first: np.ndarray,
     behind: Background | None = None,
     watch: Callable[[str, int], None] = lambda stage, frames: None,
-) -> list[np.ndarray]:
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """The mask of every frame, bool [H, W]: carried on by optical flow, then fitted to the picture by what is
     known of the subject's colours, and of what lies behind it. What has its colours and is not joined to it,
-    as a second animal, is carried along as well, so that the two stay apart when they touch. From the frame
-    on in which the subject is lost, masks are empty."""
+    as a second animal, is carried along as well, so that the two stay apart when they touch, and returned
+    beside them. From the frame on in which the subject is lost, masks are empty."""
     dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     height, width = first.shape
     grid = np.stack(np.meshgrid(np.arange(width), np.arange(height)), 2).astype(np.float32)
@@ -290,31 +291,32 @@ def follow(
     colours = _Colours(frames[0], first, cues)
     masks, last = [first], cv2.cvtColor(frames[0], cv2.COLOR_RGB2GRAY)
     misses: list[float] = []
-    evidence = _weighed(colours.evidence(frames[0]), cues)
-    others = _others(_along_edges(frames[0], evidence), first, np.zeros_like(first))
+    alike = _along_edges(frames[0], colours.evidence(frames[0]))
+    others = [_others(alike, first, np.zeros_like(first))]
     for number, frame in enumerate(frames[1:], 1):
         watch("subject", number)
         grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
         if np.count_nonzero(masks[-1]) < LEAST_PIXELS:
             masks.append(np.zeros_like(first))
+            others.append(np.zeros_like(first))
             continue
         back = grid + dis.calc(grey, last, None)
         carried, apart = (
             cv2.remap(mask.astype(np.float32), back, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
             > 0.5
-            for mask in (masks[-1], others)
+            for mask in (masks[-1], others[-1])
         )
         was = cv2.remap(last, back, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         misses.append(float(cv2.absdiff(was, grey)[carried].mean()) if carried.any() else 0.0)
         jump = misses[-1] > JUMP * max(float(np.median(misses)), 2)
         cues = behind and behind.cues(number)
-        evidence = _weighed(colours.evidence(frame), cues)
-        mask = _fit(frame, evidence, carried, apart, cues, 3 * REACH if jump else REACH)
-        others = _others(_along_edges(frame, evidence), mask, apart)
+        evidence = colours.evidence(frame)
+        mask = _fit(frame, _weighed(evidence, cues), carried, apart, cues, 3 * REACH if jump else REACH)
+        others.append(_others(_along_edges(frame, evidence), mask, apart))
         colours.learn(frame, mask, cues)
         masks.append(mask)
         last = grey
-    return masks
+    return masks, others
 
 
 def _others(evidence: np.ndarray, mask: np.ndarray, carried: np.ndarray) -> np.ndarray:
