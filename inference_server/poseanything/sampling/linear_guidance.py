@@ -11,7 +11,7 @@ from diffusers.guiders import BaseGuidance
 from diffusers.guiders.guider_utils import GuiderOutput
 
 from ..compat.diffusers import BlockState
-from .guiders import Guider, guiders
+from .guiders import Guider, find_guider
 
 NEGLIGIBLE = 1e-6
 
@@ -32,6 +32,9 @@ class LinearGuidance(BaseGuidance):
         guider: the name of a guider.
         parameters: its parameters, by name.
         start, stop: fractions of the denoising steps between which it is on.
+
+    Raises:
+        ValueError: there is no guider of this name.
     """
 
     @register_to_config
@@ -43,7 +46,7 @@ class LinearGuidance(BaseGuidance):
         stop: float = 1.0,
         enabled: bool = True,
     ):
-        self.guider = guiders()[guider](**parameters or {}, start=start, stop=stop)
+        self.guider = find_guider(guider)(**parameters or {}, start=start, stop=stop)
         self._input_predictions = list(self.guider.predictions)
         super().__init__(start, stop, enabled)
 

@@ -11,7 +11,7 @@ from .base import Guider
 from .classifier_free import ClassifierFreePoseGuidance
 from .conditions import repeat_first_pose
 from .none import NoGuidance
-from .registry import describe_guiders, guiders, make_guider
+from .registry import describe_guiders, find_guider, guiders, make_guider
 from .subject_camera import SubjectCameraGuidance
 from .subject_camera_separate import SubjectCameraSeparateGuidance
 
@@ -22,6 +22,7 @@ __all__ = [
     "SubjectCameraGuidance",
     "SubjectCameraSeparateGuidance",
     "describe_guiders",
+    "find_guider",
     "guiders",
     "make_guider",
     "repeat_first_pose",

@@ -36,6 +36,13 @@ def describe_guiders(config: Mapping[str, Any] = {}) -> tuple[GuiderDescription,
     return tuple(cls.describe(config) for cls in guiders().values())
 
 
+def find_guider(name: str) -> type[Guider]:
+    """The guider of a name. Raises `ValueError`."""
+    if name not in guiders():
+        raise ValueError(f"There is no guider {name!r}; choose one of {', '.join(guiders())}.")
+    return guiders()[name]
+
+
 def make_guider(guidance: Guidance) -> Guider:
     """The guider for a request's `Guidance`.
 
@@ -43,8 +50,6 @@ def make_guider(guidance: Guidance) -> Guider:
         ValueError: there is none of this name or with these parameters, the interval is empty, or
             classifier-free guidance negates nothing.
     """
-    if guidance.guider not in guiders():
-        raise ValueError(f"There is no guider {guidance.guider!r}; choose one of {', '.join(guiders())}.")
-    cls = guiders()[guidance.guider]
+    cls = find_guider(guidance.guider)
     parameters = check_values(guidance.parameters, cls.describe().parameters, cls.label, "parameter")
     return cls(**parameters, start=guidance.start, stop=guidance.stop)
