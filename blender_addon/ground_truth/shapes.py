@@ -11,20 +11,24 @@ from dataclasses import dataclass
 import bpy
 import numpy as np
 
-from ..rig.skin import FLESH_TYPES, read_points, read_triangles
+from ..rig.skin import FLESH_TYPES, read_corners, read_points, read_triangles
 from ..rig.strands import STRAND_TYPES, read_hair, read_strands
 from .visibility import meets_camera
 
 MAX_INSTANCES = 2000
 """Instances looked at in a frame."""
+REWIRING = frozenset(
+    {"NODES", "MESH_SEQUENCE_CACHE", "BOOLEAN", "REMESH", "DECIMATE", "SKIN", "BUILD", "EXPLODE", "FLUID"}
+)
+"""Modifiers by which as many vertices and faces may be others in another frame."""
 
 
 @dataclass(frozen=True, eq=False)
 class Shape:
     """What an object, or all that it instances, is in one frame: `points` [V, 3], which the matrix `world`
-    [4, 4] takes to world space, `triangles` [T, 3] of them, and `make`, which tells one number of vertices
-    and faces from another. Of what has no faces but is drawn in strands, `roots` [V] are the points that each
-    one belongs to."""
+    [4, 4] takes to world space, `triangles` [T, 3] of them, and `make`, which tells apart vertices and faces
+    that are connected otherwise. Of what has no faces but is drawn in strands, `roots` [V] are the points
+    that each one belongs to."""
 
     points: np.ndarray
     triangles: np.ndarray
@@ -57,6 +61,8 @@ class ShapeReader:
             if len(mesh.polygons) > most:
                 return None
             make = len(mesh.vertices), len(mesh.polygons)
+            if obj.type != "MESH" or any(modifier.type in REWIRING for modifier in obj.modifiers):
+                make = len(mesh.vertices), zlib.crc32(read_corners(mesh), len(mesh.polygons))
             triangles = self._known(obj, "OBJECT", make, lambda: read_triangles(mesh))
             return Shape(read_points(mesh), triangles, world, make)
 
@@ -71,7 +77,7 @@ class ShapeReader:
         together."""
         found = {}
         for obj, (points, triangles) in _instanced(depsgraph, instancers).items():
-            make = len(points), len(triangles)
+            make = len(points), zlib.crc32(triangles)
             known = self._known(obj, "INSTANCES", make, lambda triangles=triangles: triangles)
             found[obj] = Shape(points, known, np.eye(4), make)
         return found

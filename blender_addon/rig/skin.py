@@ -66,14 +66,20 @@ def read_points(mesh: bpy.types.Mesh) -> np.ndarray:
     return points.reshape(-1, 3)
 
 
+def read_corners(mesh: bpy.types.Mesh) -> np.ndarray:
+    """[C] int32 the vertices of all faces' corners, face by face."""
+    vertices = np.empty(len(mesh.loops), np.int32)
+    if ".corner_vert" in mesh.attributes:
+        mesh.attributes[".corner_vert"].data.foreach_get("value", vertices)
+    return vertices
+
+
 def read_triangles(mesh: bpy.types.Mesh) -> np.ndarray:
     """[T, 3] int32 vertices of the triangulated faces. Triangles and quads are split here, from arrays that
     are copied as blocks; Blender's own triangulation, read one by one, is needed for faces with more
     corners alone."""
-    vertices = np.empty(len(mesh.loops), np.int32)
+    vertices = read_corners(mesh)
     begins = np.empty(len(mesh.polygons), np.int32)
-    if ".corner_vert" in mesh.attributes:
-        mesh.attributes[".corner_vert"].data.foreach_get("value", vertices)
     mesh.polygons.foreach_get("loop_start", begins)
     corners = np.diff(begins, append=len(vertices))
     if (corners <= 4).all():

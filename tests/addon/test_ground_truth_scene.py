@@ -352,3 +352,26 @@ def test_no_light_or_none_that_casts_shadows_gives_no_shadow_maps(rig):
     assert export([rig], **SIZE).shadow_maps is None
     bpy.data.objects.remove(lamp)
     assert export([rig], **SIZE).shadow_maps is None
+
+
+@pytest.mark.parametrize("as_instance", [False, True])
+def test_triangles_are_read_anew_where_as_many_points_are_connected_otherwise(clean_scene, as_instance):
+    quads = {"flat": [(0, 1, 2, 3)], "folded": [(1, 2, 3, 0)]}
+    for name, faces in quads.items():
+        mesh = bpy.data.meshes.new(name)
+        mesh.from_pydata([(0, 0, 0), (1, 0, 0), (1, 1, 0.5), (0, 1, 0)], [], faces)
+        bpy.data.objects.new(name, mesh)
+    group = bpy.data.node_groups.new("swap", "GeometryNodeTree")
+    group.interface.new_socket("Geometry", in_out="OUTPUT", socket_type="NodeSocketGeometry")
+    source, end = group.nodes.new("GeometryNodeObjectInfo"), group.nodes.new("NodeGroupOutput")
+    source.inputs["As Instance"].default_value = as_instance
+    group.links.new(source.outputs["Geometry"], end.inputs[0])
+    obj = bpy.data.objects.new("host", bpy.data.meshes.new("host"))
+    clean_scene.collection.objects.link(obj)
+    obj.modifiers.new("swap", "NODES").node_group = group
+    reader = module("ground_truth.shapes").ShapeReader()
+    for name, corners in (("flat", [0, 1, 2]), ("folded", [1, 2, 3]), ("flat", [0, 1, 2])):
+        source.inputs["Object"].default_value = bpy.data.objects[name]
+        depsgraph = bpy.context.evaluated_depsgraph_get()
+        read = reader.read_instances(depsgraph)[obj] if as_instance else reader.read(obj, depsgraph)
+        assert len(read.triangles) == 2 and read.triangles[0].tolist() == corners
