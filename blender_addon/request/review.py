@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import ClipError
 from ..rig.subjects import Subject
-from ..shared.pose import PoseSequence
+from ..shared.pose import MAX_LIMBS, PoseSequence
 from ..texts import say
 from ..times import ClipTimes
 from ..view.projection import Projector
@@ -88,6 +88,7 @@ def review(clip: Reviewed) -> Iterator[Finding]:
     yield from _stillness(clip)
     yield from _coverage(clip)
     yield from _fingers(clip)
+    yield from _labels(clip)
 
 
 def _out_of_view(clip: Reviewed) -> Iterator[Finding]:
@@ -323,6 +324,20 @@ def _fingers(clip: Reviewed) -> Iterator[Finding]:
                 "poseanything.draw_digits",
                 "Draw Them",
                 (("armature", subject.armature.name),),
+            )
+
+
+def _labels(clip: Reviewed) -> Iterator[Finding]:
+    for subject in clip.subjects:
+        if subject.choice.left_out:
+            yield Finding(
+                say(
+                    "{armature} has more limbs than the {most} that can be drawn: {count} bones that move "
+                    "little of the picture are left out; set those that matter to Draw.",
+                    armature=subject.armature.name,
+                    most=MAX_LIMBS,
+                    count=subject.choice.left_out,
+                )
             )
 
 

@@ -212,6 +212,21 @@ class Choice:
         reach = self._spread[bone]
         return bool(reach > 0 and not reach / 4 <= self._skeleton.lengths[bone] <= reach * 4)
 
+    def matters(self, bones: list[int]) -> tuple[bool, float, float]:
+        """How much it matters that bones are drawn, to be compared: whether the user says so, and what of the
+        picture and of the flesh they move."""
+        return (
+            bool(self._fixed[bones].any()),
+            float(self._moved[bones].sum()),
+            float(self._flesh[bones].sum()),
+        )
+
+    def leave_out(self, bones: list[int], drawn: np.ndarray) -> None:
+        """Take bones from the `drawn` [N] ones: there are more than can be told apart."""
+        drawn[bones] = self.drawn[bones] = False
+        for bone in bones:
+            self.reasons[bone] = say("skipped: {reason}", reason=say("others move more of the picture"))
+
     def is_plain(self, bone: int) -> bool:
         """Whether nothing was said of a bone by itself, so that it may be drawn as one with its
         neighbours."""

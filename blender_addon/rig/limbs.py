@@ -48,7 +48,8 @@ class LimbChoice:
     into `armature.bones`) at `joint_offsets[k]` [3] in its space, or, where `joint_bends[k]` is not 0, at
     that joint between the segments of a B-bone. `owners` gives for every bone that moves flesh the limb
     that this flesh belongs to, `reasons` for every bone why it is drawn or not ("drawn: moves 6% of the
-    picture"). `unsent` is the fraction of the picture that fingers and toes move which are not drawn.
+    picture"). `unsent` is the fraction of the picture that fingers and toes move which are not drawn,
+    `left_out` the number of bones for which there are not enough labels.
 
     `human` is the person that the rig was recognised as, None for others. Where `joint_twins` has a joint, it
     lies in the middle between its own place and another, a bone and an offset in its space.
@@ -63,6 +64,7 @@ class LimbChoice:
     owners: dict[str, int]
     reasons: dict[str, str]
     unsent: float = 0.0
+    left_out: int = 0
     human: Human | None = None
     joint_twins: dict[int, tuple[int, np.ndarray]] = field(default_factory=dict)
     as_person: bool = False
@@ -71,11 +73,11 @@ class LimbChoice:
 
 def choose_limbs(armature: bpy.types.Object, motion: Motion | None = None, look: str = "bones") -> LimbChoice:
     """The limbs of an armature object, as its flesh, its motion in a shot, its make-up and what the user
-    says of its bones tell.
+    says of its bones tell; of more than 255 those that move most of the picture.
 
     look: "bones", or "trained" for the look that the released weights know (see `trained_look`).
 
-    Raises `ExportError` when nothing is left to draw or when there are more than 255 limbs.
+    Raises `ExportError` when nothing is left to draw.
     """
     if armature.mode == "EDIT":
         raise ExportError(
@@ -170,40 +172,20 @@ class _Figure:
         self._skin = skin
         self._choice = choice
         self._merge_digits = merge_digits
+        self.left_out = 0
         drawn = choice.drawn.copy()
-        while True:
-            self._anatomy = Anatomy(skeleton, drawn)
-            self._children = self._anatomy.children
-            self._trusted = self._anatomy.tails_are_real
-            self._main: dict[int, int] = {}
-            self._ends: dict[int, _Joint] = {}
-            for bone in self._downward(drawn):
-                self._find_end(bone)
-            flat = [bone for bone in np.flatnonzero(drawn).tolist() if bone not in self._ends]
-            if not flat:
-                break
-            drawn[flat] = False
-        self.strokes: list[_Stroke] = []
-        self._stroke_of: dict[int, int] = {}
-        self._nodes = 0
-        self._run = self._runs(drawn)
         self._make_strokes(drawn)
+        while len(self.strokes) > MAX_LIMBS:
+            least = self._least(len(self.strokes) - MAX_LIMBS)
+            choice.leave_out(least, drawn)
+            self.left_out += len(least)
+            self._make_strokes(drawn)
         if not self.strokes:
             raise ExportError(
                 say(
                     "The bones of the armature {armature} all end where they begin; set the bones of its "
                     "limbs to Draw.",
                     armature=name,
-                )
-            )
-        if len(self.strokes) > MAX_LIMBS:
-            raise ExportError(
-                say(
-                    "The armature {armature} has {count} limbs but at most {most} can be drawn; set some "
-                    "bones or bone collections to Skip.",
-                    armature=name,
-                    count=len(self.strokes),
-                    most=MAX_LIMBS,
                 )
             )
         self._join_roots()
@@ -250,10 +232,32 @@ class _Figure:
             owners=self._owners(),
             reasons=dict(zip(skeleton.names, self._choice.reasons, strict=False)),
             unsent=self._choice.unsent,
+            left_out=self.left_out,
             human=human,
         )
 
+    def _least(self, count: int) -> list[int]:
+        """The bones of so many limbs that matter least; those that the user asked for matter most."""
+        matters = [self._choice.matters(stroke.bones) for stroke in self.strokes]
+        least = sorted(range(len(matters)), key=matters.__getitem__)[:count]
+        return [bone for index in least for bone in self.strokes[index].bones]
+
     # Where a bone's stroke ends
+
+    def _find_ends(self, drawn: np.ndarray) -> None:
+        """Set where the bones' strokes end; those that end where they begin are drawn no longer."""
+        while True:
+            self._anatomy = Anatomy(self._skeleton, drawn)
+            self._children = self._anatomy.children
+            self._trusted = self._anatomy.tails_are_real
+            self._main: dict[int, int] = {}
+            self._ends: dict[int, _Joint] = {}
+            for bone in self._downward(drawn):
+                self._find_end(bone)
+            flat = [bone for bone in np.flatnonzero(drawn).tolist() if bone not in self._ends]
+            if not flat:
+                return
+            drawn[flat] = False
 
     def _downward(self, drawn: np.ndarray):
         waiting = [b for b in np.flatnonzero(drawn).tolist() if self._anatomy.parents[b] < 0][::-1]
@@ -371,6 +375,12 @@ class _Figure:
             least *= 1.25
 
     def _make_strokes(self, drawn: np.ndarray) -> None:
+        """Make the strokes of the drawn bones anew."""
+        self._find_ends(drawn)
+        self.strokes: list[_Stroke] = []
+        self._stroke_of: dict[int, int] = {}
+        self._nodes = 0
+        self._run = self._runs(drawn)
         for bone in self._downward(drawn):
             parent = int(self._anatomy.parents[bone])
             if parent >= 0 and self._main.get(parent) == bone and self._bends_with(parent, bone):
@@ -570,15 +580,17 @@ class _Figure:
         """The limb of every bone that moves flesh; where none is up the chain, the nearest."""
         skeleton = self._skeleton
         owning = self._skin.shares > 0
+        paths = [np.array([joint.rest for joint in stroke.joints]) for stroke in self.strokes]
+        of_piece = np.repeat(np.arange(len(paths)), [len(path) - 1 for path in paths])
+        start, step = (np.concatenate(each) for each in zip(*((p[:-1], np.diff(p, axis=0)) for p in paths)))
         owners = {}
         for bone, owner in enumerate(self._anatomy.owners.tolist()):
             name = skeleton.names[bone]
             if owner in self._stroke_of:
                 owners[name] = self._stroke_of[owner]
             elif owning[bone] or skeleton.deforming[bone]:
-                paths = (np.array([joint.rest for joint in stroke.joints]) for stroke in self.strokes)
                 owners[name] = int(
-                    np.argmin([_nearest_on_path(skeleton.heads[bone], path)[1] for path in paths])
+                    of_piece[_nearest_on_pieces(skeleton.heads[bone], start, step)[1].argmin()]
                 )
         return owners
 
@@ -600,8 +612,14 @@ def _along(point: np.ndarray, path: np.ndarray, values: np.ndarray) -> np.ndarra
 
 def _nearest_on_path(point: np.ndarray, path: np.ndarray) -> tuple[np.ndarray, float]:
     """The point of a polyline [K, 3] that is nearest, and its distance."""
-    start, step = path[:-1], np.diff(path, axis=0)
+    nearest, away = _nearest_on_pieces(point, path[:-1], np.diff(path, axis=0))
+    return nearest[away.argmin()], float(away.min())
+
+
+def _nearest_on_pieces(
+    point: np.ndarray, start: np.ndarray, step: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of each straight piece from `start` by `step` [P, 3] the nearest point, and its distance [P]."""
     along = np.einsum("ij,ij->i", point - start, step) / np.maximum(np.einsum("ij,ij->i", step, step), 1e-18)
     nearest = start + step * np.clip(along, 0, 1)[:, None]
-    away = np.linalg.norm(point - nearest, axis=1)
-    return nearest[away.argmin()], float(away.min())
+    return nearest, np.linalg.norm(point - nearest, axis=1)

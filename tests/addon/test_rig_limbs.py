@@ -302,10 +302,16 @@ def test_a_motion_capture_file_is_drawn(clean_scene, tmp_path):
     assert heights[1].min() > 0.4
 
 
-def test_more_limbs_than_labels_is_one_sentence(clean_scene):
-    bones = {f"b{i}": ((i, 0, 0), (i, 0, 1), "") for i in range(300)}
-    with pytest.raises(module("errors").ExportError, match="has 300 limbs but at most 255 can be drawn; set"):
-        choose(make_armature("Comb", bones))
+def test_of_more_limbs_than_labels_those_with_most_of_the_picture_are_drawn(clean_scene):
+    """But first what the user asks for; the flesh of the others belongs to the limb beside it."""
+    rig = make_armature("Comb", {f"b{i}": ((i, 0, 0), (i, 0, 1 + i / 100), "") for i in range(300)})
+    flesh(rig)
+    rig.data.bones["b0"].poseanything.limb = "DRAW"
+    choice = choose(rig)
+    drawn = [limb.name for limb in choice.limbs]
+    assert drawn == ["b0", *(f"b{i}" for i in range(46, 300))] and choice.left_out == 45
+    assert choice.reasons["b45"] == "skipped: others move more of the picture"
+    assert choice.owners["b45"] == drawn.index("b46") and choice.owners["b1"] == drawn.index("b0")
 
 
 def test_no_limb_left_is_one_sentence(clean_scene):
