@@ -8,6 +8,7 @@ import bpy
 import numpy as np
 
 from ..rig.skin import FLESH_TYPES
+from ..rig.strands import has_hair
 from ..view.projection import Projector
 from .shapes import Shape, ShapeReader
 from .surfaces import rendered_objects
@@ -17,8 +18,8 @@ from .zbuffer import ZBuffer
 
 
 class DepthDrawer:
-    """Draws the depth of a scene's frames. Volumes, the hair of particles and displacement that only
-    rendering makes are not in it."""
+    """Draws the depth of a scene's frames. Volumes and displacement that only rendering makes are not in
+    it."""
 
     def __init__(self, depsgraph: bpy.types.Depsgraph):
         self._objects = [
@@ -30,8 +31,10 @@ class DepthDrawer:
         """The current frame through a one-frame projector, pausing on the way; the generator's return value
         is [H, W] float32, in scene units along the camera's axis, infinite where nothing is. What is needed
         of the scene is copied at once."""
-        shapes = [self._shapes.read(obj, depsgraph) for obj in self._objects if is_shown(obj, depsgraph)]
-        return self._draw([*shapes, *self._shapes.read_instances(depsgraph).values()], projector)
+        shown = [obj for obj in self._objects if is_shown(obj, depsgraph)]
+        shapes = [self._shapes.read(obj, depsgraph) for obj in shown]
+        hair = [self._shapes.read_hair(obj, depsgraph) for obj in shown if has_hair(obj)]
+        return self._draw([*shapes, *hair, *self._shapes.read_instances(depsgraph).values()], projector)
 
     @staticmethod
     def _draw(shapes: Sequence[Shape], projector: Projector) -> Iterator[None]:

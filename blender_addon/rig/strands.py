@@ -16,10 +16,15 @@ MOST = 500
 THIN = 1 / 150
 """Nothing is thinner than this fraction of the whole, so that a coarse grid shows it, too."""
 PLAIN_RADIUS = 0.01
-"""Of hairs and points without a radius of their own."""
+"""Of points without a radius of their own."""
+PLAIN_HAIR = 0.005
+"""Of hairs without one, as Cycles has it."""
 PIXEL = 1 / 2000
 """Scene units of half a stroke's thickness in pixels, before Blender 4.3."""
 SIDES = 3
+"""Of a tube around a strand."""
+ROUND = np.pi / (SIDES * np.sin(np.pi / SIDES))
+"""A tube of so many sides is, by the mean over its turns, as wide as a round one that is thinner by this."""
 
 Strand = tuple[np.ndarray, np.ndarray, bool]
 """Points [n, 3] one after the other, their radii [n], and whether the area that they enclose is filled."""
@@ -64,7 +69,7 @@ def thicken(strands: list[Strand], rooted: bool) -> tuple[np.ndarray, np.ndarray
     side /= np.maximum(np.linalg.norm(side, axis=1, keepdims=True), 1e-12)
     turns = np.arange(SIDES) * 2 * np.pi / SIDES
     around = np.cos(turns)[:, None] * side[:, None] + np.sin(turns)[:, None] * np.cross(along, side)[:, None]
-    rings = points[:, None] + radii[:, None, None] * around
+    rings = points[:, None] + ROUND * radii[:, None, None] * around
 
     here = begun[:, None] * SIDES + np.arange(SIDES)
     onward = begun[:, None] * SIDES + np.roll(np.arange(SIDES), -1)
@@ -90,18 +95,18 @@ def _values(data: bpy.types.bpy_prop_collection, name: str, width: int = 1, dtyp
     return values.reshape(-1, width) if width > 1 else values
 
 
-def _placed(attributes, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Positions [n, 3] and radii [n] of points."""
+def _placed(attributes, count: int, plain: float = PLAIN_RADIUS) -> tuple[np.ndarray, np.ndarray]:
+    """Positions [n, 3] and radii [n] of points, `plain` where they have none."""
     if not count:
         return np.zeros((0, 3), np.float32), np.zeros(0, np.float32)
     points = _values(attributes["position"].data, "vector", 3)
     radius = attributes.get("radius")
-    return points, np.full(count, PLAIN_RADIUS) if radius is None else _values(radius.data, "value")
+    return points, np.full(count, plain) if radius is None else _values(radius.data, "value")
 
 
 def _curves(evaluated: bpy.types.Object) -> Iterator[Strand]:
     curves = evaluated.data
-    points, radii = _placed(curves.attributes, len(curves.points))
+    points, radii = _placed(curves.attributes, len(curves.points), PLAIN_HAIR)
     offsets = _values(curves.curve_offset_data, "value", dtype=np.int32)
     for strand in _chosen(len(curves.curves)).tolist():
         part = slice(offsets[strand], offsets[strand + 1])
@@ -109,14 +114,15 @@ def _curves(evaluated: bpy.types.Object) -> Iterator[Strand]:
 
 
 def _cloud(evaluated: bpy.types.Object) -> Iterator[Strand]:
-    """Each point as a tube as long as it is wide."""
+    """Each point as a tube."""
     points, radii = _placed(evaluated.data.attributes, len(evaluated.data.points))
     for point in _chosen(len(points)).tolist():
         yield from _dot(points[point], radii[point])
 
 
 def _dot(point: np.ndarray, radius: float) -> Iterator[Strand]:
-    yield point + np.array([[0, 0, -1], [0, 0, 1]]) * radius, np.full(2, radius), False
+    """A tube that takes as much of the picture as a ball does."""
+    yield point + np.array([[0, 0, -1], [0, 0, 1]]) * radius * np.pi / 4, np.full(2, radius), False
 
 
 def _hairs(evaluated: bpy.types.Object) -> Iterator[Strand]:
@@ -126,8 +132,17 @@ def _hairs(evaluated: bpy.types.Object) -> Iterator[Strand]:
             steps = range(2**settings.display_step + 1)
             for hair in _chosen(len(system.particles) + len(system.child_particles)).tolist():
                 points = [system.co_hair(evaluated, particle_no=hair, step=step) for step in steps]
-                radius = settings.root_radius * settings.radius_scale
-                yield np.array(points, np.float32), np.full(len(points), radius), False
+                yield np.array(points, np.float32), _tapered(settings, len(points)), False
+
+
+def _tapered(settings: bpy.types.ParticleSettings, count: int) -> np.ndarray:
+    """[count] radii of a hair from its root to its tip; Cycles takes what the settings say for diameters."""
+    left = np.linspace(1, 0, count)
+    left **= 1 + settings.shape if settings.shape < 0 else 1 / max(1 - settings.shape, 1e-6)
+    radii = settings.tip_radius + left * (settings.root_radius - settings.tip_radius)
+    if settings.use_close_tip:
+        radii[-1] = 0
+    return radii * settings.radius_scale / 2
 
 
 def _is_hair(settings: bpy.types.ParticleSettings) -> bool:

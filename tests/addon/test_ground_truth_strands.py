@@ -8,7 +8,8 @@ import bpy
 import numpy as np
 import pytest
 
-from tests.addon.rigs import LEGGED, add_camera, export, flesh, make_armature, swing
+from tests.addon.rigs import LEGGED, add_camera, export, flesh, make_armature, read_png, run, swing
+from tests.addon.servers import module
 
 SIZE = {"width": 256, "height": 160}
 LINES = np.array([[(x, 0, 1.6 + 0.1 * k) for k in range(4)] for x in np.linspace(-0.1, 0.1, 9)])
@@ -122,3 +123,57 @@ def test_what_has_no_faces_is_labelled_where_it_is_in_every_frame(clean_scene, a
         assert np.abs(seen - (expected.min(axis=0), expected.max(axis=0))).max() < max(
             0.03 * labels.shape[1], 2
         )
+
+
+def black_before_white(scene):
+    """Have all be black in Cycles, in a white world."""
+    scene.render.engine, scene.view_settings.view_transform = "CYCLES", "Raw"
+    scene.cycles.samples, scene.cycles.use_denoising, scene.cycles.device = 8, False, "CPU"
+    scene.world, black = bpy.data.worlds.new("World"), bpy.data.materials.new("Black")
+    scene.world.use_nodes = black.use_nodes = True
+    scene.world.node_tree.nodes["Background"].inputs["Color"].default_value = (1, 1, 1, 1)
+    surface = black.node_tree.nodes["Principled BSDF"].inputs
+    surface["Base Color"].default_value, surface["Roughness"].default_value = (0, 0, 0, 1), 1
+    for obj in scene.objects:
+        if obj.type in {"MESH", "CURVES"}:
+            obj.data.materials.append(black)
+
+
+def flat_before_grey(scene):
+    """Have all be flat in Workbench, in a world between the colour of drawn strokes and that of all else."""
+    scene.render.engine, scene.view_settings.view_transform = "BLENDER_WORKBENCH", "Standard"
+    scene.display.shading.light, scene.display.shading.color_type = "FLAT", "SINGLE"
+    scene.world = bpy.data.worlds.new("World")
+    scene.world.color = (0.2, 0.2, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("make", "engine"),
+    [
+        (hair_curves, black_before_white),
+        (particle_hair, black_before_white),
+        (grease_pencil, flat_before_grey),
+        (point_cloud, flat_before_grey),
+    ],
+)
+def test_labels_cover_what_a_render_shows(clean_scene, make, engine):
+    on_the_head(make, make_armature("Rig", LEGGED))
+    add_camera(target=(0, 0, 1.75), direction=(0.3, -1, 0.2), distance=1.2)
+    engine(clean_scene)
+    clip = export([bpy.data.objects["Rig"]], num_frames=1, first_frame="", **SIZE)
+    picture = read_png(clip.first_frame).astype(int)
+    apart = np.abs(picture - picture[0, 0]).max(axis=2)
+    shown, labelled = apart > apart.max() / 2, clip.first_labels > 0
+    assert (shown & labelled).sum() > 0.74 * (shown | labelled).sum()
+
+
+def test_the_hair_of_particles_has_a_depth(clean_scene):
+    particle_hair()
+    add_camera(target=(0, 0, 1.7), direction=(0, -1, 0), distance=6)
+    scene, view = clean_scene, module("view").SceneCamera()
+    depsgraph = bpy.context.evaluated_depsgraph_get()
+    lens, fit = view.lens(scene, depsgraph), module("view").fit(*view.frame_size(scene), 256, 160)
+    projector = module("view.projection").Projector([lens], fit)
+    depth, _ = run(module("ground_truth.depth").DepthDrawer(depsgraph).draw(depsgraph, projector))
+    column, row = projector.project(np.array([[[0.0, 0.0, 1.75]]]))[0, 0, :2].astype(int)
+    assert depth[row, column] == pytest.approx(6, abs=0.05) and np.isinf(depth[0, 0])
