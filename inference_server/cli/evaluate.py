@@ -42,6 +42,8 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..datasets.dataset import read_examples
+    from ..datasets.errors import DatasetError
     from ..engines import find_engine
     from ..engines.base import EngineError
     from ..evaluation.benchmarks import MEASURES, REPORTED, read_benchmark, reported_table
@@ -57,8 +59,6 @@ def run(args: argparse.Namespace) -> int:
         table,
         write_page,
     )
-    from ..training.dataset import read_examples
-    from ..training.errors import TrainingError
 
     benchmark = args.benchmark[0] if args.benchmark else None
     if benchmark is not None and benchmark not in REPORTED:
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
                 name = f"{name_of(example)}.png"
                 draw_sheet(example, clips, args.output / name)
                 sheets.append((name, ["truth", *clips]))
-    except (EngineError, TrainingError, LookupError) as error:
+    except (EngineError, DatasetError, LookupError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
     if not rows:

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+from ..datasets.errors import DatasetError
+from ..datasets.examples import Example
 from ..synthesis.clips import ClipSettings, make_clip
-from ..training.errors import TrainingError
-from ..training.examples import Example
 
 
 def add_parser(subparsers) -> argparse.ArgumentParser:
@@ -38,7 +38,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..training.dataset import DatasetWriter, read_index
+    from ..datasets.dataset import DatasetWriter, read_index
 
     if args.frames < 5 or args.frames % 4 != 1:
         print(f"A clip has 1 + 4 n frames, such as 17, not {args.frames}.", file=sys.stderr)
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
                     rate = count / (time.monotonic() - began)
                     print(f"{count} examples, {rate:.1f} a second", file=sys.stderr, flush=True)
         statistics = read_index(args.output).get("statistics", {})
-    except TrainingError as error:
+    except DatasetError as error:
         print(error, file=sys.stderr)
         return 1
     if args.sheet and shown:
@@ -73,7 +73,7 @@ def _examples(args: argparse.Namespace) -> Iterator[Example]:
         yield from read_rendered(args.rendered)
         return
     if args.takes:
-        from ..training.takes import read_takes
+        from ..datasets.takes import read_takes
 
         yield from read_takes(args.takes, args.subject)
         return

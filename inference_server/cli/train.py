@@ -7,6 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from ..datasets.errors import DatasetError
 from ..training.errors import TrainingError
 
 
@@ -35,7 +36,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     try:
         _train(args)
-    except TrainingError as error:
+    except (DatasetError, TrainingError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
     return 0
@@ -100,11 +101,11 @@ def _vae(args: argparse.Namespace, settings) -> Path:
 
 def _plan(args: argparse.Namespace, settings) -> str:
     """What the run takes of a card's memory, from the files' headers and the first example."""
+    from ..datasets.dataset import read_examples
     from ..poseanything.checkpoints import CheckpointError
     from ..poseanything.checkpoints.vae import open_vae
     from ..poseanything.runtime.requirements import Shape
     from ..training.beginning import outline
-    from ..training.dataset import read_examples
     from ..training.planning import plan_training
     from ..training.trainer import freeze
 

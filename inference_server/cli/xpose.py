@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..training.errors import TrainingError
+from ..datasets.errors import DatasetError
 from ..xpose.checks import ClipSettings
 from ..xpose.stages import STAGES, XPoseError
 from ..xpose.subjects.selection import AREA_RULES
@@ -77,7 +77,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     try:
         return {"run": _run, "report": _report, "review": _review}[args.action](args)
-    except (XPoseError, TrainingError) as error:
+    except (XPoseError, DatasetError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -157,7 +157,7 @@ def _write_release(dataset: Path) -> None:
     """The data set in the release's layout, in its folder `release`; one that was there is replaced."""
     import shutil
 
-    from ..training.dataset import read_examples, write_release_layout
+    from ..datasets.dataset import read_examples, write_release_layout
 
     growing, place = dataset / "release.part", dataset / "release"
     shutil.rmtree(growing, ignore_errors=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ..training.dataset import ReleaseExample, read_release_layout
-from ..training.errors import TrainingError
+from ..datasets.dataset import ReleaseExample, read_release_layout
+from ..datasets.errors import DatasetError
 
 MEASURES = ("psnr", "ssim", "l1", "lpips", "fvd")
 REPORTED: dict[str, dict[str, tuple[float | None, ...]]] = {
@@ -42,7 +42,7 @@ POSES = ("skeleton_image", "skeleton", "skeletons", "poses", "openpose")
 
 def read_benchmark(name: str, folder: Path | str) -> Iterator[ReleaseExample]:
     """A set in the release's layout (`metadata.csv`), or TikTok as it is published, a folder with `images/`
-    for each sequence, to which skeletons were added. Raises `TrainingError`."""
+    for each sequence, to which skeletons were added. Raises `DatasetError`."""
     folder = Path(folder)
     if (folder / "metadata.csv").is_file():
         return read_release_layout(folder)
@@ -50,7 +50,7 @@ def read_benchmark(name: str, folder: Path | str) -> Iterator[ReleaseExample]:
         return _read_tiktok(folder)
     layouts = "metadata.csv, train/video, train/skeleton_image and train/first_frame"
     published = " or a folder with images/ for each sequence" if name == "tiktok" else ""
-    raise TrainingError(f"{folder} is no set that can be read; it needs {layouts}{published}.")
+    raise DatasetError(f"{folder} is no set that can be read; it needs {layouts}{published}.")
 
 
 def _read_tiktok(folder: Path) -> Iterator[ReleaseExample]:
@@ -58,26 +58,26 @@ def _read_tiktok(folder: Path) -> Iterator[ReleaseExample]:
         frames = _pictures(sequence / "images", cv2.IMREAD_COLOR)[..., ::-1]
         places = [sequence / name for name in POSES if (sequence / name).is_dir()]
         if not places:
-            raise TrainingError(
+            raise DatasetError(
                 f"{sequence} has no skeletons; draw OpenPose's of its images, a picture for each, into"
                 f" {sequence / 'skeleton'}."
             )
         poses = _pictures(places[0], cv2.IMREAD_GRAYSCALE)
         if len(poses) != len(frames):
-            raise TrainingError(
+            raise DatasetError(
                 f"{places[0]} has {len(poses)} pictures for {len(frames)} images; draw one for each."
             )
         yield ReleaseExample(sequence.name, frames, poses, frames[0], "")
 
 
 def _pictures(folder: Path, flags: int) -> np.ndarray:
-    """Of a folder, in the order of their names. Raises `TrainingError`."""
+    """Of a folder, in the order of their names. Raises `DatasetError`."""
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES)
     pictures = [cv2.imread(str(file), flags) for file in files]
     broken = [file for file, picture in zip(files, pictures) if picture is None]
     if broken or not pictures:
         which = f"The picture {broken[0]} can't be read" if broken else f"{folder} has no pictures"
-        raise TrainingError(f"{which}; get the set again.")
+        raise DatasetError(f"{which}; get the set again.")
     return np.stack(pictures)
 
 

@@ -14,9 +14,9 @@ import numpy as np
 
 from shared.engines import Guidance
 
+from ..datasets.dataset import ReleaseExample
+from ..datasets.examples import Example
 from ..engines.base import Engine, Picture
-from ..training.dataset import ReleaseExample
-from ..training.examples import Example
 from .metrics import (
     background_flow,
     part_colour_drift,
@@ -96,20 +96,20 @@ def from_folder(folder: Path) -> Source:
     of pictures."""
 
     def read(example: Example | ReleaseExample) -> np.ndarray:
-        from ..training.dataset import read_video
-        from ..training.errors import TrainingError
+        from ..datasets.dataset import read_video
+        from ..datasets.errors import DatasetError
 
         name = name_of(example)
         found = [path for path in folder.glob(f"{name}*") if path.stem == name]
         if not found:
-            raise TrainingError(f"{folder} holds nothing named {name}; make that clip as well.")
+            raise DatasetError(f"{folder} holds nothing named {name}; make that clip as well.")
         if found[0].is_dir():
             pictures = [cv2.imread(str(path))[..., ::-1] for path in sorted(found[0].glob("*.png"))]
             frames = np.stack(pictures)
         else:
             frames = read_video(found[0])
         if frames.shape[1:] != example.frames.shape[1:] or len(frames) > len(example.frames):
-            raise TrainingError(f"{found[0]} is {frames.shape} where the truth is {example.frames.shape}.")
+            raise DatasetError(f"{found[0]} is {frames.shape} where the truth is {example.frames.shape}.")
         return frames
 
     return read

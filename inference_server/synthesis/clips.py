@@ -9,8 +9,8 @@ import numpy as np
 from shared.messages import GenerationRequest
 from shared.pose import Limb, Polyline, PoseSequence
 
+from ..datasets.examples import Example
 from ..poseanything.conditioning.pictures import encode_png
-from ..training.examples import Example
 from .creatures import MotionSettings, make_creature, move
 from .painting import paint
 

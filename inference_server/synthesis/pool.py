@@ -23,13 +23,13 @@ from shared.camera import rectangle_condition
 from shared.messages import GenerationRequest
 from shared.raster import condition_images
 
+from ..datasets.errors import DatasetError
+from ..datasets.examples import Example
 from ..engines.base import EngineError
 from ..engines.draft.clip import Clip
 from ..poseanything.conditioning.parts.truth import cover_tokens
 from ..poseanything.conditioning.pictures import encode_png
 from ..poseanything.conditioning.subject_crop import crop_poses, find_crops
-from ..training.errors import TrainingError
-from ..training.examples import Example
 from .clips import ClipSettings, make_clip
 from .creatures import MAX_LIMBS, MotionSettings
 
@@ -120,12 +120,12 @@ def around_subject(example: Example, width: int, height: int) -> Example:
 
 
 def draw_draft(example: Example) -> np.ndarray:
-    """uint8 [F, H, W, 3], the draft engine's frames for the example's request. Raises `TrainingError`."""
+    """uint8 [F, H, W, 3], the draft engine's frames for the example's request. Raises `DatasetError`."""
     try:
         clip = Clip(example.request)
         return np.stack([clip.image, *(clip.frame(index) for index in range(1, example.request.num_frames))])
     except EngineError as error:
-        raise TrainingError(
+        raise DatasetError(
             f"The draft of {example.request.job} can't be drawn ({error}); leave the example out."
         ) from error
 

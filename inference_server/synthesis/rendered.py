@@ -13,21 +13,21 @@ import numpy as np
 
 from shared.request_file import read_request
 
+from ..datasets.errors import DatasetError
+from ..datasets.examples import Example
 from ..poseanything.conditioning.pictures import decode_picture
-from ..training.errors import TrainingError
-from ..training.examples import Example
 from .clips import PART_MAP_SCALE
 
 
 def read_rendered(folder: Path | str) -> Iterator[Example]:
-    """The examples of the seeds that are whole, in their order. Raises `TrainingError` for a picture that is
+    """The examples of the seeds that are whole, in their order. Raises `DatasetError` for a picture that is
     missing."""
     for index in sorted(Path(folder).glob("seed-*/clips.json")):
         for clip in json.loads(index.read_text()):
             request = read_request(index.parent / clip["request"])
             pictures = [cv2.imread(str(index.parent / name), cv2.IMREAD_COLOR) for name in clip["frames"]]
             if any(picture is None for picture in pictures):
-                raise TrainingError(
+                raise DatasetError(
                     f"{index.parent} lacks pictures that its clips.json names;"
                     " delete the folder and synthesise it again."
                 )

@@ -1,1 +1,1 @@
-"""Training: examples, the three stages of the paper, and the small model."""
+"""Training: the three stages of the paper, and the small model."""

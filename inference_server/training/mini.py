@@ -32,6 +32,7 @@ from pathlib import Path
 
 import psutil
 
+from ..datasets.errors import DatasetError
 from ..poseanything.checkpoints import CheckpointError
 from ..synthesis.clips import ClipSettings
 from ..synthesis.creatures import MotionSettings
@@ -114,7 +115,7 @@ def main(words: list[str] | None = None) -> int:
     options = parse(words)
     try:
         return train_road(options) if options.road else run_all(options, words)
-    except (TrainingError, CheckpointError) as error:
+    except (TrainingError, DatasetError, CheckpointError) as error:
         say(str(error))
         return 1
 
@@ -125,7 +126,7 @@ def main(words: list[str] | None = None) -> int:
 def run_all(options: argparse.Namespace, words: list[str]) -> int:
     try:
         rendered = rendered_count(options)
-    except (ImportError, TrainingError) as error:
+    except (ImportError, DatasetError) as error:
         say(f"Without rendered examples: {error}")
         options.shards, rendered = None, 0
     deadline = BEGAN + 60 * options.minutes
@@ -167,7 +168,7 @@ def run_all(options: argparse.Namespace, words: list[str]) -> int:
         if options.shards and "drafted" in pools:
             try:
                 add_rendered(pools["drafted"], options)
-            except TrainingError as error:  # there are the drawn ones
+            except DatasetError as error:  # there are the drawn ones
                 say(str(error))
         while any(process.poll() is None for process in processes.values()) and time.time() < deadline + 4:
             time.sleep(1.0)
@@ -260,18 +261,18 @@ def training_deadline(deadline: float, options: argparse.Namespace) -> float:
 
 def rendered_count(options: argparse.Namespace) -> int:
     """How many rendered examples there are, which get the rows after the held out ones."""
-    from .dataset import read_index
+    from ..datasets.dataset import read_index
 
     return sum(entry["examples"] for entry in read_index(options.shards)["shards"]) if options.shards else 0
 
 
 def add_rendered(pool: Pool, options: argparse.Namespace) -> None:
-    from .dataset import read_examples
+    from ..datasets.dataset import read_examples
 
     row = options.held_out
     for example in read_examples(options.shards):
         if len(example.frames) != options.frames:
-            raise TrainingError(
+            raise DatasetError(
                 f"The examples in {options.shards} have {len(example.frames)} frames where the clips have"
                 f" {options.frames}; render them anew."
             )

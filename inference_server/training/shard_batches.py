@@ -18,12 +18,12 @@ from safetensors.torch import load_file, save_file
 from shared.raster import condition_images
 from shared.request_file import SUFFIX, read_request, write_request
 
+from ..datasets.dataset import read_examples, read_index
+from ..datasets.errors import DatasetError
 from ..poseanything.conditioning.parts.truth import parts_from_truth
 from ..poseanything.models.part_tokens import PartTokens
 from ..poseanything.models.streaming_vae import encode_frames, to_video
 from ..synthesis.pool import camera_poses, draw_draft
-from .dataset import read_examples, read_index
-from .errors import TrainingError
 from .objective import Batch
 from .settings import TrainingSettings
 from .sparse_poses import draw_poses
@@ -111,9 +111,7 @@ class LatentCache:
             self.keys += [path.with_suffix("") for path in sorted(place.glob("*.safetensors"))]
         if not self.keys:
             names = ", ".join(map(str, datasets))
-            raise TrainingError(
-                f"There is no example of the split {split or 'all'} in {names}; add examples."
-            )
+            raise DatasetError(f"There is no example of the split {split or 'all'} in {names}; add examples.")
 
     @torch.no_grad()
     def latents(self, images: np.ndarray) -> torch.Tensor:

@@ -21,10 +21,10 @@ import numpy as np
 from shared.messages import GenerationRequest
 from shared.pose import PoseSequence
 
+from ..datasets.dataset import EncodedExample, encode_example
+from ..datasets.examples import Example
 from ..poseanything.conditioning.masks import size_of
 from ..poseanything.conditioning.pictures import encode_png
-from ..training.dataset import EncodedExample, encode_example
-from ..training.examples import Example
 from .checks import ClipSettings, Span, load_clip, plan_video
 from .segments import PART_MAP_SCALE, check_skeletons, limb_map, segment_counts
 from .sheets import draw_sheet

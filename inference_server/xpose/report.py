@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..training.dataset import read_index, reject_examples
+from ..datasets.dataset import read_index, reject_examples
 from .stages import Record, XPoseError
 from .store import SHEETS, WorkFolder, clip_id
 
@@ -151,7 +151,7 @@ class _replaced:
 def review(dataset: Path, decisions: Path) -> tuple[int, int]:
     """Take up decisions that the page saved, together with those from before; returns how many clips are left
     out of the data set now, and how many that were dropped wait for the run to go on, to be made after all.
-    Raises `XPoseError`, `TrainingError`."""
+    Raises `XPoseError`, `DatasetError`."""
     try:
         said = json.loads(decisions.read_text(encoding="utf-8"))
         assert isinstance(said, dict) and all(isinstance(value, bool) for value in said.values())

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..training.dataset import DatasetWriter
-from ..training.errors import TrainingError
+from ..datasets.dataset import DatasetWriter
+from ..datasets.errors import DatasetError
 from .checks import ClipSettings, Span
 from .pipeline import (
     Group,
@@ -114,7 +114,7 @@ def run(
             raise
         finally:
             runner.close()
-    except (OSError, TrainingError) as error:
+    except (OSError, DatasetError) as error:
         raise XPoseError(
             f"The data set in {output} can't be written ({error}); free some space and run again: what was"
             " done stays."

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
-from ..training.dataset import EncodedExample
+from ..datasets.dataset import EncodedExample
 from .checks import Span
 from .stages import Record, XPoseError
 from .video import VideoFacts

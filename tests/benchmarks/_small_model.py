@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import torch
 
+from inference_server.datasets.examples import Example
 from inference_server.engines.base import Picture
 from inference_server.engines.poseanything.engine import PoseAnythingEngine
 from inference_server.evaluation.statistics import compare, mean_of
@@ -24,7 +25,6 @@ from inference_server.poseanything.checkpoints import load_transformer, load_vae
 from inference_server.poseanything.sampling.options import Settings
 from inference_server.poseanything.sampling.pipeline import PoseAnythingPipeline
 from inference_server.poseanything.sampling.schedulers import make_scheduler
-from inference_server.training.examples import Example
 from shared.messages import GenerationRequest
 from tests.training.mini_clips import FROM_NOISE
 

@@ -31,9 +31,9 @@ from pathlib import Path
 
 import numpy as np
 
+from inference_server.datasets.examples import Example
 from inference_server.evaluation.metrics import background_flow, pose_adherence
 from inference_server.synthesis.clips import make_clip
-from inference_server.training.examples import Example
 from shared.camera import camera_path, rectangle_condition
 from shared.engines import Guidance
 from shared.messages import GenerationRequest

@@ -20,8 +20,8 @@ import numpy as np
 from scipy.spatial import KDTree
 from skimage.morphology import skeletonize
 
+from inference_server.datasets.dataset import read_video
 from inference_server.poseanything.conditioning.limbs.graph import trace_lines
-from inference_server.training.dataset import read_video
 from inference_server.xpose.segments import segment_counts
 from inference_server.xpose.sheets import draw_segments
 from inference_server.xpose.skeletons.medial import MedialSkeletoniser, size_of

@@ -25,11 +25,11 @@ from functools import partial
 
 import torch
 
+from inference_server.datasets.examples import Example
 from inference_server.engines.poseanything.engine import PoseAnythingEngine
 from inference_server.evaluation.pixels import psnr
 from inference_server.synthesis.clips import ClipSettings, make_clip
 from inference_server.synthesis.creatures import MotionSettings
-from inference_server.training.examples import Example
 from shared.messages import GenerationRequest
 from tests.benchmarks._small_model import (
     Rows,

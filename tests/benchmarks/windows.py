@@ -32,13 +32,13 @@ from unittest import mock
 import numpy as np
 import torch
 
+from inference_server.datasets.examples import Example
 from inference_server.evaluation.metrics import part_colour_drift
 from inference_server.evaluation.pixels import psnr
 from inference_server.poseanything.conditioning.conditions import Conditions
 from inference_server.poseanything.conditioning.windows import plan_windows
 from inference_server.poseanything.sampling.pipeline import WINDOW_OVERLAP
 from inference_server.synthesis.clips import ClipSettings, make_clip
-from inference_server.training.examples import Example
 from tests.benchmarks._small_model import (
     arguments_of,
     draw,

@@ -23,10 +23,10 @@ import cv2
 import numpy as np
 from scipy.spatial import KDTree
 
+from inference_server.datasets.dataset import read_examples
+from inference_server.datasets.examples import Example
 from inference_server.poseanything.conditioning.limbs.graph import resample, trace_lines
 from inference_server.synthesis.clips import ClipSettings, make_clip
-from inference_server.training.dataset import read_examples
-from inference_server.training.examples import Example
 from inference_server.xpose.segments import segment_counts
 from inference_server.xpose.skeletons.medial import MedialSkeletoniser, size_of
 from inference_server.xpose.stages import Clip, Dropped, Subject, SubjectPrompt, Verdict

@@ -177,15 +177,17 @@ def test_no_arrow_of_the_extension_runs_up():
 
 
 LIBRARY_ALONE = ("poseanything*",)
+DATA = (*LIBRARY_ALONE, "datasets*")
 SERVER = {
     "poseanything": (),
     "engines": LIBRARY_ALONE,
     "worker": ("", "engines", "engines.base"),
     "broker": ("", "engines", "engines.base"),
-    "training": (*LIBRARY_ALONE, "training*", "synthesis*", "xpose*", "evaluation*"),
-    "xpose": (*LIBRARY_ALONE, "training*", "synthesis*", "evaluation*", "engines.base"),
-    "evaluation": (*LIBRARY_ALONE, "training*", "synthesis*", "xpose*", "engines.base"),
-    "synthesis": (*LIBRARY_ALONE, "training*", "evaluation*", "engines.base", "engines.draft*"),
+    "datasets": LIBRARY_ALONE,
+    "evaluation": (*DATA, "engines.base"),
+    "synthesis": (*DATA, "engines.base", "engines.draft*"),
+    "training": (*DATA, "synthesis*", "evaluation*"),
+    "xpose": (*DATA, "engines.base"),
     "cli": ("*",),
     "__main__": ("cli",),
     "": (),

@@ -8,9 +8,7 @@ import pytest
 pytest.importorskip("webdataset")
 pytest.importorskip("torch")
 
-from inference_server.synthesis.clips import ClipSettings, make_clip  # noqa: E402
-from inference_server.synthesis.pool import draw_draft  # noqa: E402
-from inference_server.training.dataset import (  # noqa: E402
+from inference_server.datasets.dataset import (  # noqa: E402
     DatasetWriter,
     read_examples,
     read_index,
@@ -20,7 +18,9 @@ from inference_server.training.dataset import (  # noqa: E402
     verify,
     write_release_layout,
 )
-from inference_server.training.errors import TrainingError  # noqa: E402
+from inference_server.datasets.errors import DatasetError  # noqa: E402
+from inference_server.synthesis.clips import ClipSettings, make_clip  # noqa: E402
+from inference_server.synthesis.pool import draw_draft  # noqa: E402
 
 SMALL = ClipSettings(64, 64, 5)
 
@@ -73,7 +73,7 @@ def test_more_is_added_to_a_set(written):
 def test_a_truncated_shard_is_named(written):
     shard = written / read_index(written)["shards"][0]["name"]
     shard.write_bytes(shard.read_bytes()[:-3000])
-    with pytest.raises(TrainingError, match=f"{shard.name} has .* bytes .* copy it again"):
+    with pytest.raises(DatasetError, match=f"{shard.name} has .* bytes .* copy it again"):
         list(read_examples(written))
 
 
@@ -82,7 +82,7 @@ def test_a_changed_shard_is_named(written):
     data = bytearray(shard.read_bytes())
     data[len(data) // 2] ^= 255
     shard.write_bytes(data)
-    with pytest.raises(TrainingError, match=f"{shard.name} is damaged"):
+    with pytest.raises(DatasetError, match=f"{shard.name} is damaged"):
         verify(written)
 
 
@@ -92,7 +92,7 @@ def test_a_full_disk_is_one_sentence(written, monkeypatch):
     monkeypatch.setattr(
         writer._tar, "write", lambda members: (_ for _ in ()).throw(OSError(28, "No space left"))
     )
-    with pytest.raises(TrainingError, match="free some space and run again"):
+    with pytest.raises(DatasetError, match="free some space and run again"):
         writer.add(make_clip(2, SMALL))
 
 
@@ -107,5 +107,5 @@ def test_the_releases_layout_is_written_and_read(tmp_path, clips):
 
 def test_an_unreadable_video_is_named(tmp_path):
     (tmp_path / "clip.mkv").write_bytes(b"no video")
-    with pytest.raises(TrainingError, match="clip.mkv can't be read"):
+    with pytest.raises(DatasetError, match="clip.mkv can't be read"):
         read_video(tmp_path / "clip.mkv")

@@ -12,6 +12,12 @@ pytest.importorskip("skimage")
 pytest.importorskip("webdataset")
 
 from inference_server.cli import main  # noqa: E402
+from inference_server.datasets.dataset import (  # noqa: E402
+    DatasetWriter,
+    read_release_layout,
+    write_release_layout,
+    write_video,
+)
 from inference_server.evaluation import networks  # noqa: E402
 from inference_server.evaluation.benchmarks import read_benchmark  # noqa: E402
 from inference_server.evaluation.metrics import (  # noqa: E402
@@ -26,12 +32,6 @@ from inference_server.evaluation.run import summarise  # noqa: E402
 from inference_server.evaluation.statistics import compare, mean_of  # noqa: E402
 from inference_server.synthesis.clips import ClipSettings, make_clip  # noqa: E402
 from inference_server.synthesis.pool import draw_draft  # noqa: E402
-from inference_server.training.dataset import (  # noqa: E402
-    DatasetWriter,
-    read_release_layout,
-    write_release_layout,
-    write_video,
-)
 
 from ..model.hub_server import Hub, weights  # noqa: E402
 

@@ -17,8 +17,8 @@ pytest.importorskip("av")
 pytest.importorskip("webdataset")
 
 from inference_server.cli import main  # noqa: E402
-from inference_server.training import dataset as dataset_module  # noqa: E402
-from inference_server.training.dataset import read_examples, read_index, read_release_layout, verify  # noqa: E402
+from inference_server.datasets import dataset as dataset_module  # noqa: E402
+from inference_server.datasets.dataset import read_examples, read_index, read_release_layout, verify  # noqa: E402
 from inference_server.xpose import report, store  # noqa: E402
 
 from .footage import encode, lizard  # noqa: E402

@@ -13,7 +13,7 @@ from shared.request_file import SUFFIX, read_request
 from shared.schema import MessageError
 
 from .dataset import decode_picture
-from .errors import TrainingError
+from .errors import DatasetError
 from .examples import Example
 
 REQUEST = f"request{SUFFIX}"
@@ -24,12 +24,12 @@ def read_takes(folder: Path | str, subject: str) -> Iterator[Example]:
     """The takes in a folder, at any depth: folders with a `request.poserequest`, beside which lie as many
     numbered pictures as it has frames, of any size.
 
-    `subject` is who is seen in all of them. Raises `TrainingError` for a folder without takes, or one that
+    `subject` is who is seen in all of them. Raises `DatasetError` for a folder without takes, or one that
     lacks pictures.
     """
     requests = sorted(Path(folder).rglob(REQUEST))
     if not requests:
-        raise TrainingError(
+        raise DatasetError(
             f"{folder} holds no {REQUEST}; export the shots from Blender by Export Skeleton, and render each"
             " into its folder."
         )
@@ -37,11 +37,11 @@ def read_takes(folder: Path | str, subject: str) -> Iterator[Example]:
         try:
             request = read_request(path)
         except (OSError, MessageError) as error:
-            raise TrainingError(f"{path} can't be read ({error}); export the shot again.") from error
+            raise DatasetError(f"{path} can't be read ({error}); export the shot again.") from error
         numbered = [(FRAME.fullmatch(file.name), file) for file in path.parent.iterdir()]
         files = [file for _, file in sorted((int(match[1]), file) for match, file in numbered if match)]
         if len(files) != request.num_frames:
-            raise TrainingError(
+            raise DatasetError(
                 f"{path.parent} has {len(files)} numbered pictures and the shot {request.num_frames} frames;"
                 " render it with the range and step that it was exported with."
             )
@@ -49,7 +49,7 @@ def read_takes(folder: Path | str, subject: str) -> Iterator[Example]:
         for file in files[1:]:
             picture = cv2.imread(str(file), cv2.IMREAD_COLOR)
             if picture is None:
-                raise TrainingError(f"The picture {file} can't be read; render it again.")
+                raise DatasetError(f"The picture {file} can't be read; render it again.")
             frames.append(
                 cv2.resize(picture, (request.width, request.height), interpolation=cv2.INTER_AREA)[..., ::-1]
             )

@@ -37,7 +37,7 @@ from shared.request_file import SUFFIX, read_request, write_request
 from shared.schema import MessageError
 
 from ..poseanything.conditioning.pictures import read_picture
-from .errors import TrainingError
+from .errors import DatasetError
 from .examples import Example
 
 if TYPE_CHECKING:
@@ -114,12 +114,12 @@ class DatasetWriter:
         self._close()
 
     def add(self, example: Example) -> None:
-        """Append an example. Raises `TrainingError` when the disk is full; what was written before stays
+        """Append an example. Raises `DatasetError` when the disk is full; what was written before stays
         whole."""
         try:
             self._add(example)
         except OSError as error:
-            raise TrainingError(
+            raise DatasetError(
                 f"The data set in {self.folder} can't be written ({error}); free some space and run again:"
                 " the shards in its index are whole."
             ) from error
@@ -181,16 +181,16 @@ def _write_index(folder: Path, index: dict) -> None:
 
 
 def read_index(folder: Path | str) -> dict:
-    """The index of a data set. Raises `TrainingError`."""
+    """The index of a data set. Raises `DatasetError`."""
     path = Path(folder) / INDEX
     try:
         index = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise TrainingError(
+        raise DatasetError(
             f"The index {path} can't be read ({error}); choose the folder of a data set."
         ) from error
     if index.get("format") != FORMAT:
-        raise TrainingError(f"{path} has the format {index.get('format')} and this version reads {FORMAT}.")
+        raise DatasetError(f"{path} has the format {index.get('format')} and this version reads {FORMAT}.")
     return index
 
 
@@ -200,25 +200,25 @@ def checksum(path: Path) -> str:
 
 
 def verify(folder: Path | str) -> None:
-    """Raise `TrainingError` naming the first shard that isn't what was written."""
+    """Raise `DatasetError` naming the first shard that isn't what was written."""
     for entry in read_index(folder)["shards"]:
         path = Path(folder) / entry["name"]
         _check_size(path, entry)
         if checksum(path) != entry["sha256"]:
-            raise TrainingError(f"The shard {path} is damaged (its checksum differs); copy it again.")
+            raise DatasetError(f"The shard {path} is damaged (its checksum differs); copy it again.")
 
 
 def _check_size(path: Path, entry: dict) -> None:
     found = path.stat().st_size if path.exists() else 0
     if found != entry["bytes"]:
-        raise TrainingError(
+        raise DatasetError(
             f"The shard {path} has {found} bytes where {entry['bytes']} were written; copy it again."
         )
 
 
 def reject_examples(folder: Path | str, keys: Iterable[str]) -> None:
     """Say which examples are left out when the data set is read; what was said before is forgotten, and the
-    shards stay as they are. Raises `TrainingError`."""
+    shards stay as they are. Raises `DatasetError`."""
     index = read_index(folder)
     index["rejected"] = sorted(keys)
     _write_index(Path(folder), index)
@@ -226,7 +226,7 @@ def reject_examples(folder: Path | str, keys: Iterable[str]) -> None:
 
 def read_examples(folder: Path | str, split: str | None = None) -> Iterator[Example]:
     """The examples of a data set, of one split or all, in the order they were written, but for those that
-    were rejected. Raises `TrainingError`."""
+    were rejected. Raises `DatasetError`."""
     import webdataset
 
     folder = Path(folder)
@@ -246,7 +246,7 @@ def read_examples(folder: Path | str, split: str | None = None) -> Iterator[Exam
                 if split in (None, json.loads(members["json"])["split"]):
                     yield _decode(members)
         except (OSError, ValueError, KeyError, MessageError) as error:
-            raise TrainingError(f"The shard {path} can't be read ({error}); copy it again.") from error
+            raise DatasetError(f"The shard {path} can't be read ({error}); copy it again.") from error
 
 
 def _decode(members: dict) -> Example:
@@ -321,14 +321,14 @@ class ReleaseExample:
 
 
 def read_release_layout(folder: Path | str) -> Iterator[ReleaseExample]:
-    """Read a set in the release's layout. Raises `TrainingError` for a video or picture that can't be
+    """Read a set in the release's layout. Raises `DatasetError` for a video or picture that can't be
     read."""
     folder = Path(folder)
     try:
         with open(folder / "metadata.csv", newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
     except OSError as error:
-        raise TrainingError(
+        raise DatasetError(
             f"{folder} has no metadata.csv that can be read ({error}); choose the folder of a set."
         ) from error
     for row in rows:
@@ -340,25 +340,25 @@ def read_release_layout(folder: Path | str) -> Iterator[ReleaseExample]:
         first = next(iter(sorted((train / "first_frame").glob(f"{name}.*"))), None)
         image = None if first is None else cv2.imread(str(first), cv2.IMREAD_COLOR)
         if not poses or any(pose is None for pose in poses) or image is None:
-            raise TrainingError(f"The example {name} in {folder} lacks poses or a first frame; get it again.")
+            raise DatasetError(f"The example {name} in {folder} lacks poses or a first frame; get it again.")
         yield ReleaseExample(
             name, read_video(video), np.stack(poses), image[..., ::-1], row.get("prompt") or ""
         )
 
 
 def write_video(path: Path, frames: np.ndarray, fps: float) -> None:
-    """Write uint8 [F, H, W, 3] as FFV1. Raises `TrainingError`."""
+    """Write uint8 [F, H, W, 3] as FFV1. Raises `DatasetError`."""
     height, width = frames.shape[1:3]
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"FFV1"), fps, (width, height))
     if not writer.isOpened():
-        raise TrainingError(f"The video {path} can't be written; check the folder and the space on its disk.")
+        raise DatasetError(f"The video {path} can't be written; check the folder and the space on its disk.")
     for frame in frames:
         writer.write(frame[..., ::-1])
     writer.release()
 
 
 def read_video(path: Path) -> np.ndarray:
-    """uint8 [F, H, W, 3]. Raises `TrainingError`."""
+    """uint8 [F, H, W, 3]. Raises `DatasetError`."""
     capture, frames = cv2.VideoCapture(str(path)), []
     while True:
         read, frame = capture.read()
@@ -366,5 +366,5 @@ def read_video(path: Path) -> np.ndarray:
             break
         frames.append(frame[..., ::-1])
     if not frames:
-        raise TrainingError(f"The video {path} can't be read; get it again, or take it out of metadata.csv.")
+        raise DatasetError(f"The video {path} can't be read; get it again, or take it out of metadata.csv.")
     return np.stack(frames)

@@ -1,0 +1,1 @@
+"""Examples and sets of them, which training, synthesis, evaluation and XPose share."""
