@@ -1,11 +1,12 @@
 """Runs inside the windowed Blender: installs the extension, lays out a scene, and does what the test outside
 asks for.
 
-    blender --python drive.py -- FOLDER EXTENSION_ZIP TOKEN [bare | fresh]
+    blender --python drive.py -- FOLDER EXTENSION_ZIP TOKEN [bare | fresh | beside]
 
 Code dropped into FOLDER/ask.py is run by a timer, and what it assigns to `answer` is written to
-FOLDER/answer.json. `bare` leaves Blender's own scene as it is and opens the extension's tab, `fresh` does
-nothing but install the extension.
+FOLDER/answer.json; a function is called for it, once Blender has drawn what the code has changed. `bare`
+leaves Blender's own scene as it is and opens the extension's tab, `fresh` does nothing but install the
+extension, `beside` puts the sequencer beside the 3D view and not below it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ import bpy
 MODULE = "bl_ext.user_default.poseanything_bridge"
 given = sys.argv[sys.argv.index("--") + 1 :]
 folder, package, token = Path(given[0]), Path(given[1]), given[2]
+LISTENING = 0.03
+"""Seconds between two looks for something that is asked."""
+awaited = None
+"""The function that gives the answer."""
 
 
 def window():
@@ -121,9 +126,9 @@ def lay_out_bare():
     bpy.app.timers.register(open_tabs, first_interval=2.0)
 
 
-def lay_out():
+def put_rig():
+    """A bone that moves the cube, in a file that is saved."""
     scene = bpy.context.scene
-    install()
     with bpy.context.temp_override(window=window()):
         cube = bpy.data.objects["Cube"]
         bpy.ops.object.armature_add()
@@ -137,15 +142,28 @@ def lay_out():
         scene.frame_end, scene.render.engine = 60, "BLENDER_WORKBENCH"
         scene.poseanything.long_side, scene.poseanything.show_limbs = 256, True
         bpy.ops.wm.save_as_mainfile(filepath=str(folder / "film.blend"))
-        view = area_of("VIEW_3D")
-        view.spaces.active.show_region_ui = True
-        with bpy.context.temp_override(area=view):
-            bpy.ops.screen.area_split(direction="HORIZONTAL", factor=0.45)
-    lower = min((a for a in window().screen.areas if a.type == "VIEW_3D"), key=lambda a: a.y)
-    lower.ui_type = "SEQUENCE_EDITOR"
-    lower.spaces.active.view_type = "SEQUENCER_PREVIEW"
-    lower.spaces.active.show_region_ui = True
+
+
+def put_sequencer(area):
+    """Make an editor the sequencer, and open the sidebars with the panels."""
+    area.ui_type = "SEQUENCE_EDITOR"
+    area.spaces.active.view_type = "SEQUENCER_PREVIEW"
+    area_of("VIEW_3D").spaces.active.show_region_ui = area.spaces.active.show_region_ui = True
     bpy.app.timers.register(open_tabs, first_interval=2.0)
+
+
+def lay_out():
+    install()
+    put_rig()
+    with bpy.context.temp_override(window=window(), area=area_of("VIEW_3D")):
+        bpy.ops.screen.area_split(direction="HORIZONTAL", factor=0.45)
+    put_sequencer(min((a for a in window().screen.areas if a.type == "VIEW_3D"), key=lambda a: a.y))
+
+
+def lay_out_beside():
+    install()
+    put_rig()
+    put_sequencer(area_of("PROPERTIES"))
 
 
 def open_tabs():
@@ -155,23 +173,33 @@ def open_tabs():
 
 
 def listen():
+    global awaited
     ask = folder / "ask.py"
-    if ask.exists():
-        code = ask.read_text()
-        ask.unlink()
-        names = dict(globals())
-        try:
-            exec(code, names)
-        except Exception:
-            traceback.print_exc()
-            names["answer"] = {"error": traceback.format_exc()}
+    if awaited is None and not ask.exists():
+        return LISTENING
+    try:
+        answer = awaited() if awaited is not None else run(ask)
+    except Exception:
+        traceback.print_exc()
+        answer = {"error": traceback.format_exc()}
+    awaited = answer if callable(answer) else None
+    if awaited is None:
         part = folder / "answer.part"
-        part.write_text(json.dumps(names.get("answer")))
+        part.write_text(json.dumps(answer))
         part.rename(folder / "answer.json")
-    return 0.05
+    return LISTENING
+
+
+def run(ask):
+    code = ask.read_text()
+    ask.unlink()
+    names = dict(globals())
+    exec(code, names)
+    return names.get("answer")
 
 
 bpy.context.preferences.view.show_splash = False
-first = {"bare": lay_out_bare, "fresh": lay_out_fresh}.get(given[-1], lay_out)
+ways = {"bare": lay_out_bare, "fresh": lay_out_fresh, "beside": lay_out_beside}
+first = ways.get(given[-1], lay_out)
 bpy.app.timers.register(first, first_interval=1.0)
 bpy.app.timers.register(listen, persistent=True)

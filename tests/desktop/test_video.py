@@ -39,19 +39,23 @@ region = next(region for region in area.regions if region.type == "WINDOW")
 """
 
 
+def write_video(folder: Path) -> Path:
+    """Something that walks."""
+    path, (pictures, _) = folder / "walk.avi", walker(COUNT)
+    height, width = pictures[0].shape[:2]
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 24, (2 * width, 2 * height))
+    for picture in pictures:
+        writer.write(cv2.resize(picture[..., ::-1], (2 * width, 2 * height), interpolation=cv2.INTER_CUBIC))
+    writer.release()
+    return path
+
+
 @pytest.fixture(scope="module")
 def desktop(tmp_path_factory):
     """A window that is connected to the server itself, and a video of something that walks."""
     skip_without_window()
     folder = tmp_path_factory.mktemp("video")
-    pictures, _ = walker(COUNT)
-    height, width = pictures[0].shape[:2]
-    writer = cv2.VideoWriter(
-        str(folder / "walk.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 24, (2 * width, 2 * height)
-    )
-    for picture in pictures:
-        writer.write(cv2.resize(picture[..., ::-1], (2 * width, 2 * height), interpolation=cv2.INTER_CUBIC))
-    writer.release()
+    write_video(folder)
     with ServerProcess({"draft": "inference_server.engines.draft:DraftEngine"}) as server:
         token = str(KeyRing(keys_folder()).invite(uuid.uuid4().hex, server.address))
         keys = str(inside(Path(os.environ["POSEANYTHING_KEYS"])))

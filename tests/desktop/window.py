@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shlex
 import signal
 import subprocess
@@ -22,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -33,9 +35,21 @@ RUN = shlex.split(os.environ.get("POSEANYTHING_DESKTOP_RUN", ""))
 HEIGHT = 1000
 
 
+@cache
+def shell() -> subprocess.Popen:
+    """A shell beside that Blender, since starting one takes longer than most commands. It ends when its input
+    is closed, as it is when the tests end."""
+    command = [*RUN, "env", f"DISPLAY={DISPLAY}", "sh"]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
 def display(*command: str) -> None:
-    beside = [*RUN, "env", f"DISPLAY={DISPLAY}", *command]
-    subprocess.run(beside, capture_output=True, text=True, timeout=120, check=True)
+    """Run a command beside that Blender, of those that end."""
+    beside = shell()
+    beside.stdin.write(f"{shlex.join(command)} >/dev/null 2>&1; echo $?\n")
+    beside.stdin.flush()
+    ended, _, _ = select.select([beside.stdout], [], [], 120)
+    assert ended and beside.stdout.readline() == "0\n", f"{shlex.join(command)} failed"
 
 
 class Desktop:
@@ -89,7 +103,7 @@ def wait_for(condition, seconds: float):
     end = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < end, "what was waited for did not happen"
-        time.sleep(0.1)
+        time.sleep(0.03)
     return value
 
 
