@@ -116,6 +116,16 @@ def test_what_was_opened_is_opened_anew_when_it_changes(live, monkeypatch):
     assert not view().opened.follower.whole
 
 
+def test_it_can_be_made_anew_often_while_frames_arrive(live, tmp_path):
+    """Blender 4.2 ended by this, where it read a picture apart from the user's file."""
+    client = module("session").get().bridge.client
+    for number in range(12):
+        writer = module("takes.writer").TakeWriter(tmp_path / str(number), "take", 121)
+        client.submit(make_request(num_frames=121), writer)
+        assert bpy.ops.poseanything.refresh_live() == {"FINISHED"}
+        client.poll(1000)
+
+
 def test_a_view_with_a_camera_of_its_own_has_its_own_live_view(live):
     """Two cameras at once: each is on, drawn, undone, opened anew and off by itself."""
     views, own = module("live.view"), live.camera.copy()
