@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import bpy
@@ -66,21 +65,22 @@ def _resample(lines: np.ndarray, scaled: float, first: float, count: int) -> Ite
 def read_picture(path: str) -> np.ndarray:
     """[H, W, 3] uint8 sRGB from any picture file that Blender reads, transparency over black. Raises
     `ExportError`."""
-    with _library() as beside:
-        try:
-            image = beside.images.load(path)
-        except RuntimeError:
-            raise _unreadable(path) from None
-        try:
-            width, height = image.size
-            if not width or not height:
-                raise _unreadable(path)
-            pixels = np.empty((height, width, image.channels), np.float32)
-            image.pixels.foreach_get(pixels.ravel())
-            linear = image.is_float
-            premultiplied = image.alpha_mode == "PREMUL"
-        finally:
-            beside.images.remove(image)
+    # A library of its own (`BlendData.temp_data()`) would spare Blender sorting the whole scene's dependencies
+    # anew, but it ends 4.2 to 5.0 now and then beside a busy thread.
+    try:
+        image = bpy.data.images.load(path)
+    except RuntimeError:
+        raise _unreadable(path) from None
+    try:
+        width, height = image.size
+        if not width or not height:
+            raise _unreadable(path)
+        pixels = np.empty((height, width, image.channels), np.float32)
+        image.pixels.foreach_get(pixels.ravel())
+        linear = image.is_float
+        premultiplied = image.alpha_mode == "PREMUL"
+    finally:
+        bpy.data.images.remove(image)
     colour = pixels[..., :3] if pixels.shape[2] >= 3 else np.repeat(pixels[..., :1], 3, axis=2)
     if pixels.shape[2] == 4 and not premultiplied and (pixels[..., 3] < 1).any():
         colour = colour * pixels[..., 3:]
@@ -89,14 +89,6 @@ def read_picture(path: str) -> np.ndarray:
             colour <= 0.0031308, colour * 12.92, 1.055 * np.maximum(colour, 0.0031308) ** (1 / 2.4) - 0.055
         )
     return (np.clip(colour[::-1], 0, 1) * 255 + 0.5).astype(np.uint8)
-
-
-def _library() -> AbstractContextManager[bpy.types.BlendData]:
-    """Where a picture can be read. One in the user's file would have Blender sort the whole scene's
-    dependencies anew; but beside a busy thread, one elsewhere ends Blender 4.2 and 4.5."""
-    if bpy.app.version < (5, 0):
-        return nullcontext(bpy.data)
-    return bpy.data.temp_data(filepath=bpy.data.filepath)
 
 
 def _unreadable(path: str) -> ExportError:

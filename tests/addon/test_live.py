@@ -117,7 +117,7 @@ def test_what_was_opened_is_opened_anew_when_it_changes(live, monkeypatch):
 
 
 def test_it_can_be_made_anew_often_while_frames_arrive(live, tmp_path):
-    """Blender 4.2 ended by this, where it read a picture apart from the user's file."""
+    """Blender ended by this, where it read a picture apart from the user's file."""
     client = module("session").get().bridge.client
     for number in range(12):
         writer = module("takes.writer").TakeWriter(tmp_path / str(number), "take", 121)
