@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import shlex
 import signal
 import subprocess
@@ -25,8 +24,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import TextIO
 
 import pytest
+
+from tests.server.processes import Output
 
 ROOT = Path(__file__).resolve().parents[2]
 BLENDER = shlex.split(os.environ.get("POSEANYTHING_DESKTOP_BLENDER", ""))
@@ -36,20 +38,20 @@ HEIGHT = 1000
 
 
 @cache
-def shell() -> subprocess.Popen:
-    """A shell beside that Blender, since starting one takes longer than most commands. It ends when its input
-    is closed, as it is when the tests end."""
+def shell() -> tuple[TextIO, Output]:
+    """The input of a shell beside that Blender, since starting one takes longer than most commands, and what
+    it says. It ends when its input is closed, as it is when the tests end."""
     command = [*RUN, "env", f"DISPLAY={DISPLAY}", "sh"]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    return process.stdin, Output(process.stdout)
 
 
 def display(*command: str) -> None:
     """Run a command beside that Blender, of those that end."""
-    beside = shell()
-    beside.stdin.write(f"{shlex.join(command)} >/dev/null 2>&1; echo $?\n")
-    beside.stdin.flush()
-    ended, _, _ = select.select([beside.stdout], [], [], 120)
-    assert ended and beside.stdout.readline() == "0\n", f"{shlex.join(command)} failed"
+    commands, said = shell()
+    commands.write(f"{shlex.join(command)} >/dev/null 2>&1; echo $?\n")
+    commands.flush()
+    assert said.line(seconds=120) == "0\n", f"{shlex.join(command)} failed"
 
 
 class Desktop:
