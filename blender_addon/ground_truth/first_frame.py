@@ -65,8 +65,8 @@ def _resample(lines: np.ndarray, scaled: float, first: float, count: int) -> Ite
 def read_picture(path: str) -> np.ndarray:
     """[H, W, 3] uint8 sRGB from any picture file that Blender reads, transparency over black. Raises
     `ExportError`."""
-    # A library of its own (`BlendData.temp_data()`) would spare Blender sorting the scene's dependencies anew,
-    # but it ends 4.2 to 5.0 now and then beside a busy thread.
+    # A library of its own (`BlendData.temp_data()`) would spare Blender sorting the scene's dependencies
+    # anew, but it ends 4.2 to 5.0 now and then beside a busy thread.
     try:
         image = bpy.data.images.load(path)
     except RuntimeError:
