@@ -72,6 +72,8 @@ MOST_GAPS = 3
 """How often a job may be asked for anew because a frame is missing."""
 LAST_WORDS = 1.0
 """Seconds for which a client that is closed waits for what the server has yet to confirm."""
+CLOSING = 100
+"""Milliseconds in which a connection that is given up is closed."""
 RETRY = 2.0
 """Seconds after which it is tried again to get into conversation with what listens at the address."""
 NO_CONVERSATION = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
@@ -579,6 +581,7 @@ class _Connection:
         """A connection came about, but no conversation: find out why."""
         self.doubtful = False
         self._disconnect()  # there may be room for one connection alone
+        self.dealer.poll(CLOSING)  # ZeroMQ closes it only while its socket is looked at
         seen = self._look()
         self.locked_out += seen == probe.LOCKED
         if seen == probe.LOCKED and self.locked_out > 1:  # once may have been a server that was just ending
