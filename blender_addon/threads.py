@@ -15,6 +15,8 @@ PATIENCE = 0.5
 """Seconds to wait for a thread that is busy."""
 
 _parkings: list[Callable[[float], AbstractContextManager[bool]]] = []
+_held: list[bool] = []
+"""Not empty while the threads stand still."""
 
 
 def add(parked: Callable[[float], AbstractContextManager[bool]]) -> None:
@@ -32,6 +34,14 @@ def remove(parked: Callable[[float], AbstractContextManager[bool]]) -> None:
 @contextmanager
 def still() -> Iterator[bool]:
     """A context in which no thread is at work in Python but the caller's, if its value is true. To be entered
-    before operators that render, or that run in a context override."""
+    by Blender's main thread, before operators that render or that run in a context override. One within
+    another changes nothing."""
+    if _held:
+        yield True
+        return
     with ExitStack() as stack:
-        yield all([stack.enter_context(parked(PATIENCE)) for parked in list(_parkings)])
+        stood = all([stack.enter_context(parked(PATIENCE)) for parked in list(_parkings)])
+        if stood:
+            _held.append(True)
+            stack.callback(_held.clear)
+        yield stood

@@ -7,6 +7,7 @@ import sys
 import time
 import uuid
 import zlib
+from contextlib import contextmanager
 from importlib import import_module
 
 import numpy as np
@@ -108,3 +109,12 @@ class Talk:
             return self.heard("Done", job) or self.heard("Failed", job) or self.heard("Cancelled", job)
 
         return wait_for(ended)[0]
+
+
+@contextmanager
+def overridden(**members):
+    """A context override, in which Blender's operators end it beside a thread that is at work."""
+    import bpy
+
+    with module("threads").still(), bpy.context.temp_override(**members):
+        yield

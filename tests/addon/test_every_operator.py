@@ -11,7 +11,7 @@ import pytest
 
 from tests.addon.rigs import grey_picture
 from tests.addon.scenes import newest_job, poll_until, session, settle, strip_of
-from tests.addon.servers import module
+from tests.addon.servers import module, overridden
 from tests.addon.test_choosing_takes import trash  # noqa: F401
 
 LEFT_OUT = {"open_take", "example_shot"}
@@ -98,7 +98,7 @@ def difference(wanted, found):
 
 def undo(step: str) -> None:
     [window] = bpy.context.window_manager.windows
-    with bpy.context.temp_override(window=window):
+    with overridden(window=window):
         getattr(bpy.ops.ed, step)()
 
 

@@ -6,7 +6,7 @@ import bpy
 import numpy as np
 import pytest
 
-from tests.addon.servers import make_request, module, wait_for
+from tests.addon.servers import make_request, module, overridden, wait_for
 
 
 def view():
@@ -139,7 +139,7 @@ def test_a_view_with_a_camera_of_its_own_has_its_own_live_view(live):
     space = area.spaces.active
     space.use_local_camera, space.camera = True, own
     region = next(region for region in area.regions if region.type == "WINDOW")
-    with bpy.context.temp_override(window=window, area=area, region=region):
+    with overridden(window=window, area=area, region=region):
         assert views.of(bpy.context) is not view() and not views.of(bpy.context).on
         assert bpy.ops.poseanything.live() == {"FINISHED"}
         side = views.of(bpy.context)
@@ -167,7 +167,7 @@ def test_a_view_with_a_camera_of_its_own_has_its_own_live_view(live):
     bpy.ops.poseanything.refresh_live(anew=False, camera="Side")
     wait_for(lambda: [one.poll() for one in views.all_on()] and side.ready)
     assert side.session != session
-    with bpy.context.temp_override(window=window, area=area, region=region):
+    with overridden(window=window, area=area, region=region):
         bpy.ops.poseanything.live()
     space.use_local_camera = False
     assert view().on and not side.on, "the other goes on"

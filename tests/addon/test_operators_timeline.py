@@ -8,11 +8,11 @@ import pytest
 
 from tests.addon.rigs import write_picture
 from tests.addon.scenes import make_take, names, newest_job, settle, span, strip_of
-from tests.addon.servers import module
+from tests.addon.servers import module, overridden
 
 
 def meant(**context):
-    with bpy.context.temp_override(**context):
+    with overridden(**context):
         return {span.label: (span.first, span.last) for span in module("request.spans").spans(bpy.context)}
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.addon.rigs import LEGGED, add_camera, flesh, make_armature, swing
 from tests.addon.scenes import make_rig, newest_job, settle, strip_of
-from tests.addon.servers import module, png, wait_for
+from tests.addon.servers import module, overridden, png, wait_for
 
 LAYOUT = bpy.types.UILayout.bl_rna
 
@@ -55,7 +55,7 @@ class CheckedLayout:
 def draw_all(**context):
     """The texts on every panel that is there."""
     texts = []
-    with bpy.context.temp_override(**context):
+    with overridden(**context):
         for name in dir(bpy.types):
             if not name.startswith("POSEANYTHING_PT_"):
                 continue

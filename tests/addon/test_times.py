@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.addon.rigs import export, read_png
 from tests.addon.scenes import make_take, names, newest_job, settle, span, strip_of
-from tests.addon.servers import module
+from tests.addon.servers import module, overridden
 
 
 @given(
@@ -95,7 +95,7 @@ def test_a_clip_of_its_own_rate_in_slow_motion_from_the_button_to_a_range_made_a
     settings = shot.poseanything
     settings.pacing, settings.clip_rate, settings.speed = "RATE", 24.0, 0.5
     strips = module("sequencer.strips")
-    with bpy.context.temp_override(scene=shot):
+    with overridden(scene=shot):
         bpy.ops.poseanything.generate(wait=True)
         whole = newest_job()
         settle(whole)
@@ -122,7 +122,7 @@ def test_a_key_pose_is_set_where_the_sequencer_s_playhead_is(shot):
     edit.frame_set(5)
     area = window.screen.areas[0]
     area.type = "SEQUENCE_EDITOR"
-    with bpy.context.temp_override(window=window, area=area, region=area.regions[-1]):
+    with overridden(window=window, area=area, region=area.regions[-1]):
         if not hasattr(bpy.context, "sequencer_scene"):
             pytest.skip("before Blender 5.0 a sequencer shows its window's scene")
         bpy.context.workspace.sequencer_scene = edit
