@@ -572,9 +572,8 @@ def run_tests(
     environment: BlenderEnvironment, words: list[str], environ: dict[str, str], limit: float = TEST_LIMIT
 ) -> tuple[int, str]:
     """Run pytest in an environment: exit code and what it said, though it or what it started never ends."""
-    with (
-        tempfile.TemporaryFile() as said
-    ):  # a pipe stays open as long as anything does that a test left behind
+    # A file, since a pipe stays open as long as anything does that a test left behind.
+    with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(
             [environment.python, "-u", "-m", "pytest", *words],
             cwd=ROOT,

@@ -15,8 +15,8 @@ PATIENCE = 0.5
 """Seconds to wait for a thread that is busy."""
 
 _parkings: list[Callable[[float], AbstractContextManager[bool]]] = []
-_held: list[bool] = []
-"""Not empty while the threads stand still."""
+_standing = False
+"""Whether the threads stand still already."""
 
 
 def add(parked: Callable[[float], AbstractContextManager[bool]]) -> None:
@@ -36,12 +36,13 @@ def still() -> Iterator[bool]:
     """A context in which no thread is at work in Python but the caller's, if its value is true. To be entered
     by Blender's main thread, before operators that render or that run in a context override. One within
     another changes nothing."""
-    if _held:
+    global _standing
+    if _standing:
         yield True
         return
     with ExitStack() as stack:
-        stood = all([stack.enter_context(parked(PATIENCE)) for parked in list(_parkings)])
-        if stood:
-            _held.append(True)
-            stack.callback(_held.clear)
-        yield stood
+        _standing = all([stack.enter_context(parked(PATIENCE)) for parked in list(_parkings)])
+        try:
+            yield _standing
+        finally:
+            _standing = False
