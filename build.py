@@ -190,10 +190,10 @@ class Environment:
         """The environment's Python with these arguments."""
         return [str(self.python), *map(str, arguments)]
 
-    def run(self, *arguments: object, check: bool = True, **environ: str) -> int:
-        """Run the environment's Python in the project's root; its exit code, or with `check` an end of the
-        build."""
-        code = subprocess.call(self.command(*arguments), cwd=ROOT, env={**os.environ, **environ})
+    def run(self, *arguments: object, folder: Path = ROOT, check: bool = True, **environ: str) -> int:
+        """Run the environment's Python in a folder, by default the project's root; its exit code, or with
+        `check` an end of the build."""
+        code = subprocess.call(self.command(*arguments), cwd=folder, env={**os.environ, **environ})
         if code and check:
             raise SystemExit(code)
         return code
@@ -227,7 +227,7 @@ def restart_on_supported_python() -> None:
             command = name.split()
             found = shutil.which(command[0])
             if found and subprocess.run([found, *command[1:], "-c", ""], capture_output=True).returncode == 0:
-                become([found, *command[1:], __file__, *sys.argv[1:]], Path.cwd())
+                become([found, *command[1:], __file__, *sys.argv[1:]], {})
     versions = " or ".join(f"{major}.{minor}" for major, minor in BLENDERS)
     raise BuildError(
         f"Blender's module has no build for Python {sys.version_info[0]}.{sys.version_info[1]}; "
@@ -235,8 +235,15 @@ def restart_on_supported_python() -> None:
     )
 
 
-def become(command: list[str], folder: Path, lifeline: Sequence[str] = ()) -> NoReturn:
-    """Go on as another program, so that no signal and no kill leaves it behind.
+def modules_from_here() -> dict[str, str]:
+    """The variables by which a Python that starts in the user's folder, from where relative paths are meant,
+    finds the project's modules, whatever else lies there, and behind them the user's own."""
+    path = [str(ROOT), os.getcwd(), os.environ.get("PYTHONPATH", "")]
+    return {"PYTHONPATH": os.pathsep.join(filter(None, path)), "PYTHONSAFEPATH": "1"}
+
+
+def become(command: list[str], environ: dict[str, str], lifeline: Sequence[str] = ()) -> NoReturn:
+    """Go on as another program with these further variables, so that no signal and no kill leaves it behind.
 
     Where a process can't become another (Windows), the program runs as a child, with the further words
     `lifeline` that make it end when its standard input closes: it does when this process ends, however it
@@ -245,11 +252,11 @@ def become(command: list[str], folder: Path, lifeline: Sequence[str] = ()) -> No
     # A shell has its background commands ignore the interrupt, and whatever they start inherits that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    environ = {**os.environ, **environ}
     if CAN_EXEC:
-        os.chdir(folder)
         sys.stdout.flush()
-        os.execv(command[0], command)
-    child = subprocess.Popen([*command, *lifeline], cwd=folder, stdin=subprocess.PIPE if lifeline else None)
+        os.execve(command[0], command, environ)
+    child = subprocess.Popen([*command, *lifeline], env=environ, stdin=subprocess.PIPE if lifeline else None)
     while True:
         try:
             raise SystemExit(child.wait())
@@ -599,11 +606,12 @@ def bench(arguments) -> None:
             raise BuildError(f"There is no benchmark named {name!r}; choose from {', '.join(names)}.")
     extras = read_project()["project"]["optional-dependencies"]
     environment = BlenderEnvironment().ensure("server", "test", *extras).for_blender()
-    environ = {"POSEANYTHING_EXTENSION": str(build_extension(environment))}
+    environ = modules_from_here() | {"POSEANYTHING_EXTENSION": str(build_extension(environment))}
     environ["POSEANYTHING_SERVER_PYTHON"] = str(environment.python)
     for name in arguments.names or [name for name in names if name != "card"]:
         say(f"measuring {name}")
-        environment.run("-m", f"tests.benchmarks.{name}", *arguments.rest, **environ)
+        words = ["-m", f"tests.benchmarks.{name}", *arguments.rest]
+        environment.run(*words, folder=Path.cwd(), **environ)
         say(left_out_of(folder / f"{name}.py"))
     if not arguments.names:
         say("left out altogether: card, which needs a CUDA card; run `python build.py bench card` there")
@@ -661,7 +669,7 @@ def server_command(arguments) -> None:
     environment = BlenderEnvironment().ensure("server", *extras)
     words = ["-m", "inference_server", arguments.command, *arguments.server]
     lifeline = ["--exit-with-stdin"] if arguments.command == "serve" else []
-    become(environment.command(*words), ROOT, lifeline)
+    become(environment.command(*words), modules_from_here(), lifeline)
 
 
 def synthesise(arguments) -> None:

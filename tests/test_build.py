@@ -54,6 +54,36 @@ def test_a_benchmark_that_is_not_there_is_one_sentence():
     assert "Traceback" not in done.stderr
 
 
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch) -> Path:
+    """A folder of the user's, who stands in it; the environments are the one that the tests run in."""
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / "__init__.py").touch()  # a package of theirs, of a name that we have too
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(build, "CAN_EXEC", False)
+    monkeypatch.setattr(build.Environment, "ensure", lambda self, *groups, **options: self)
+    monkeypatch.setattr(build.Environment, "command", lambda self, *words: [sys.executable, *map(str, words)])
+    monkeypatch.setattr(build, "build_extension", lambda environment: "extension.zip")
+    return tmp_path
+
+
+def test_a_command_means_files_from_where_the_user_stands(elsewhere, capfd):
+    (elsewhere / "frames.mp4").write_bytes(b"no video")
+    with pytest.raises(SystemExit) as ended:
+        build.server_command(build.parse(["xpose", "run", "frames.mp4", "--output", "made"]))
+    assert ended.value.code == 0, capfd.readouterr().err
+    assert "can't be read as a video" in capfd.readouterr().out
+    assert (elsewhere / "made" / "index.html").exists()
+
+
+def test_a_benchmark_means_files_from_where_the_user_stands(elsewhere, capfd):
+    (elsewhere / "packed").mkdir()
+    (elsewhere / "packed" / "index.json").write_text("no index")
+    with pytest.raises(SystemExit):
+        build.bench(build.parse(["bench", "xpose", "--data", "packed"]))
+    assert "packed/index.json can't be read (Expecting value" in capfd.readouterr().err
+
+
 BENCHMARKS = sorted(p for p in (ROOT / "tests" / "benchmarks").glob("*.py") if not p.stem.startswith("_"))
 
 

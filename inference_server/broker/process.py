@@ -123,7 +123,7 @@ class WorkerProcess:
             stdout=sys.stderr.fileno(),
             env=os.environ
             | dict(environment)
-            | {"PYTHONPATH": os.pathsep.join(filter(None, [os.getcwd(), *sys.path]))},
+            | {"PYTHONPATH": os.pathsep.join(filter(None, [*sys.path, os.getcwd()]))},
         )
         assert process.stdin is not None
         self._stdin = process.stdin
