@@ -19,7 +19,8 @@ from ..takes.take import Take
 from ..takes.writer import NoFrames, TakeWriter
 from ..texts import say
 from . import server as server_process
-from .client import CONNECTED, CONNECTING, BridgeClient, LinkState
+from .client import BridgeClient
+from .events import CONNECTED, CONNECTING, LinkState
 from .goodbyes import Goodbyes
 from .jobs import ENCODING, INTERRUPTED, LEFT, WAITING, Job, PoseSearch, Task
 from .server import ServerError, ServerProcess, parse_server

@@ -10,9 +10,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+from collections.abc import Callable, Container
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..shared.keys import keys_folder
+from ..shared.messages import Cancel, Received
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +50,59 @@ class Goodbyes:
         """The server has confirmed one, or the job goes on after all."""
         with contextlib.suppress(OSError):
             (self._folder / _name(job)).unlink(missing_ok=True)
+
+
+@dataclass
+class _Goodbye:
+    message: Cancel | Received
+    told: bool = False
+    """Over this connection."""
+
+
+class Unconfirmed:
+    """The goodbyes of one client: told again over every connection until the server confirms them.
+
+    send: sends a message; false when it can't be sent for now.
+    """
+
+    def __init__(self, send: Callable[[object], bool]):
+        self._send = send
+        self._goodbyes: dict[str, _Goodbye] = {}
+        self._kept: Goodbyes | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self._goodbyes)
+
+    def keep(self, account: str, unless: Container[str]) -> None:
+        """From now on keep them on the disk, as those to the server of an account, and tell what is kept
+        there already, `unless` the job goes on here."""
+        self._kept = Goodbyes(account)
+        for job in self._kept.jobs():
+            if job not in unless:
+                self._goodbyes.setdefault(job, _Goodbye(Cancel(job=job)))
+
+    def add(self, message: Cancel | Received) -> None:
+        """A job is over here."""
+        if message.job not in self._goodbyes:
+            self._goodbyes[message.job] = _Goodbye(message)
+            if self._kept is not None:
+                self._kept.add(message.job)
+        self.send()
+
+    def drop(self, job: str) -> None:
+        """The server has confirmed it, or the job goes on after all."""
+        if self._goodbyes.pop(job, None) is not None and self._kept is not None:
+            self._kept.remove(job)
+
+    def send(self) -> None:
+        """Tell what has not been told over this connection."""
+        for goodbye in self._goodbyes.values():
+            goodbye.told = goodbye.told or self._send(goodbye.message)
+
+    def interrupt(self) -> None:
+        """The connection is gone: what was told may not have arrived."""
+        for goodbye in self._goodbyes.values():
+            goodbye.told = False
 
 
 def any_waiting() -> bool:

@@ -9,7 +9,7 @@ from ..shared.messages import Accepted, Cancelled, Done, Failed, FoundPoses, Pro
 from ..takes.take import Take
 from ..takes.unfinished import Unfinished
 from ..texts import say
-from .client import FramesSaved, Interrupted, Unsent
+from .events import FramesSaved, Interrupted, Unsent
 
 WAITING, QUEUED, RUNNING, ENCODING = "WAITING", "QUEUED", "RUNNING", "ENCODING"
 INTERRUPTED = "INTERRUPTED"

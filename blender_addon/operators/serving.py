@@ -10,7 +10,7 @@ import bpy
 from .. import preferences, session
 from ..connection import server
 from ..connection.bridge import PATIENCE
-from ..connection.client import CONNECTED, REFUSED
+from ..connection.events import CONNECTED, REFUSED
 from ..connection.server import ServerError, parse_server
 from ..errors import ExportError
 from ..request.export import ExportStep

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .. import session
-from ..connection.client import CONNECTED
+from ..connection.events import CONNECTED
 from ..connection.jobs import DONE, FAILED, LEFT, RUNNING, Job
 from ..operators.serving import is_here
 from ..request.finding import Finding, is_set

@@ -8,7 +8,7 @@ import bpy
 
 from .. import session
 from ..connection import server
-from ..connection.client import CONNECTED
+from ..connection.events import CONNECTED
 from ..live import view
 from ..operators.unfinished import pick_up
 from ..operators.video import collect, pick_up_searches

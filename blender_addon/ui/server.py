@@ -5,7 +5,7 @@ from __future__ import annotations
 from .. import preferences, session
 from ..connection import server
 from ..connection.bridge import Bridge
-from ..connection.client import CONNECTED, REFUSED
+from ..connection.events import CONNECTED, REFUSED
 from ..connection.jobs import duration
 from ..connection.server import ServerError, parse_server
 from ..connection.weights import FAILED, WeightsFetch

@@ -12,6 +12,7 @@ import threading
 import time
 import uuid
 from collections import deque
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -301,22 +302,25 @@ class AnyOrder(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.there = module("connection.client")
+        self.conversation = module("connection.conversation")
         self.folder = tempfile.TemporaryDirectory(prefix="poseanything-any-order-", dir=MEMORY)
         self.clock, self.server, self.jobs = Clock(), Server(self), {}
         account = uuid.uuid4().hex
         self.goodbyes = module("connection.goodbyes").Goodbyes(account)
-        self.stood_in = mock.patch.multiple(
-            self.there,
-            zmq=SimpleNamespace(
+        stand_ins = {
+            "zmq": SimpleNamespace(
                 **{name: getattr(zmq, name) for name in dir(zmq) if not name.startswith("_")}
                 | {"Context": lambda: self.context, "Poller": lambda: Poller(self.pace)}
             ),
-            recv_monitor_message=lambda monitor: {"event": monitor.events.popleft()},
-            local_token=lambda: SimpleNamespace(account=account, apply_to=lambda socket: None),
-            probe=SimpleNamespace(look=lambda address: "NOBODY", STRANGER=1, OPEN=2, LOCKED=3),
-            time=self.clock,
-        )
-        self.stood_in.start()
+            "recv_monitor_message": lambda monitor: {"event": monitor.events.popleft()},
+            "local_token": lambda: SimpleNamespace(account=account, apply_to=lambda socket: None),
+            "probe": SimpleNamespace(look=lambda address: "NOBODY", STRANGER=1, OPEN=2, LOCKED=3),
+            "time": self.clock,
+        }
+        self.stood_in = ExitStack()
+        for there in (self.there, self.conversation, module("connection.link")):
+            known = {name: stand_in for name, stand_in in stand_ins.items() if hasattr(there, name)}
+            self.stood_in.enter_context(mock.patch.multiple(there, **known))
         self.open()
 
     def open(self) -> None:
@@ -424,7 +428,7 @@ class AnyOrder(RuleBasedStateMachine):
         knows by itself."""
         for job in self.jobs.values():
             job.cancelled = job.cancelled or (not keep and job.ending is None)
-        self.client._commands.put(("close", keep))
+        self.client._command(self.conversation.Conversation.close, keep)
         while self.client._thread.is_alive():
             self.clock.now += 0.3
             self.pace.wake()
@@ -559,6 +563,6 @@ class AnyOrder(RuleBasedStateMachine):
             assert not self.server.jobs, "the server goes on with what nobody wants"
         finally:
             self.client.close(PATIENCE)
-            self.stood_in.stop()
+            self.stood_in.close()
             self.folder.cleanup()
             assert not self.client._thread.is_alive()

@@ -46,7 +46,9 @@ def test_what_nobody_takes_out_does_not_pile_up(fake_server, talk, tmp_path):
     request = talk.submit(tmp_path / "take", num_frames=300)
     wait_for(lambda: len(list((tmp_path / "take").glob("take_*.png"))) == 300)
     wait_for(
-        lambda: any(key[0] == request.job and key[1].__name__ == "Done" for key in list(talk.client._inbox))
+        lambda: any(
+            key[0] == request.job and key[1].__name__ == "Done" for key in list(talk.client._inbox._events)
+        )
     )
     assert len(talk.client.poll(limit=1000)) < 12
 
@@ -133,8 +135,8 @@ def test_a_connection_that_is_cut_loses_nothing(real_server, talk, tmp_path):
 
 def test_server_that_stops_answering(fake_server, talk, tmp_path, monkeypatch):
     talk_to = talk
-    monkeypatch.setattr(module("connection.client"), "SILENCE", 1.5)
-    monkeypatch.setattr(module("connection.client"), "HEARTBEAT", 0.2)
+    monkeypatch.setattr(module("connection.link"), "SILENCE", 1.5)
+    monkeypatch.setattr(module("connection.link"), "HEARTBEAT", 0.2)
     talk = talk(fake_server("mute"))
     request = talk.submit(tmp_path / "take")
     wait_for(lambda: talk.heard("Queued", request.job))
@@ -150,9 +152,9 @@ def test_server_that_stops_answering(fake_server, talk, tmp_path, monkeypatch):
 
 def test_a_laptop_that_slept_asks_at_once(fake_server, talk, tmp_path, monkeypatch):
     """The connection is dead without either side knowing; only the clock on the wall has gone on."""
-    clock = module("connection.client").time
+    clock = module("connection.link").time
     talk = talk(fake_server("deaf"))
-    monkeypatch.setattr(module("connection.client"), "AWAKE", 0.5)
+    monkeypatch.setattr(module("connection.link"), "AWAKE", 0.5)
     request = talk.submit(tmp_path / "take")
     wait_for(lambda: talk.heard("Queued", request.job))
     before = clock.time
@@ -451,7 +453,7 @@ def test_the_thread_stands_still_while_it_is_parked_and_goes_on_after(addon):
         for _ in range(3):
             with client.parked(PATIENCE) as still:
                 assert still
-                client._commands.put(("cancel", "unknown"))
+                client.cancel("unknown")
                 steps.append(client._commands.qsize())
             wait_for(lambda: client._commands.qsize() == 0)
         assert steps == [1, 1, 1]
