@@ -33,6 +33,7 @@ from .schema import (
     Number,
     Optional,
     Options,
+    Prose,
     Struct,
     Text,
     Value,
@@ -204,8 +205,8 @@ class EngineDescription(Checked):
     summary: str = declare(Line(1024))
     neural: bool = declare(Flag())
     ready: bool = declare(Flag(), True)
-    reason: str = declare(Line(1024), "")
-    runs_on: str = declare(Line(256), "")
+    reason: str = declare(Prose(1024), "")
+    runs_on: str = declare(Prose(256), "")
     size_multiple: int = declare(Integer(1, 256), 2)
     frame_step: int = declare(Integer(1, 64), 1)
     max_frames: int = declare(Integer(1, MAX_FRAMES), MAX_FRAMES)

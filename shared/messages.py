@@ -26,6 +26,7 @@ from .schema import (
     Number,
     Optional,
     Options,
+    Prose,
     Struct,
     Text,
     declare,
@@ -369,8 +370,8 @@ class PoseFinderDescription(Checked):
     worth."""
 
     ready: bool = declare(Flag(), True)
-    reason: str = declare(Line(1024), "")
-    note: str = declare(Line(1024), "")
+    reason: str = declare(Prose(1024), "")
+    note: str = declare(Prose(1024), "")
 
 
 JOB_STATES = ("waiting", "running", "done", "failed")
@@ -399,7 +400,7 @@ class JobStatus(Checked):
     prompt: str = declare(Line(128), "")
     position: int = declare(Integer(0, 1_000_000), 0)
     submitted: float = declare(Number(0, 1e12), 0.0)
-    note: str = declare(Line(256), "")
+    note: str = declare(Prose(256), "")
 
 
 @dataclass(frozen=True)
@@ -491,7 +492,7 @@ class Progress(Checked):
     step: int = declare(Integer(0, 10_000_000))
     total: int = declare(Integer(0, 10_000_000))
     seconds_left: float | None = declare(Optional(Number(0, 1e9)), None)
-    note: str = declare(Line(1024), "")
+    note: str = declare(Prose(1024), "")
 
 
 @dataclass(frozen=True, eq=False)
@@ -530,7 +531,7 @@ class Done(Checked):
     job: str = declare(JobId)
     num_frames: int = declare(Integer(0, MAX_FRAMES))
     seconds: float = declare(Number(0, 1e9))
-    note: str = declare(Line(1024), "")
+    note: str = declare(Prose(1024), "")
 
 
 @dataclass(frozen=True, eq=False)
@@ -549,7 +550,7 @@ class FoundPoses(Checked):
     mask: np.ndarray = declare(Array("uint8", (None, None), MAX_PIXELS, compress=True))
     masks: np.ndarray = declare(Array("uint8", (None, None, None), MAX_FILMED_PIXELS // 16, compress=True))
     seconds: float = declare(Number(0, 1e9), 0.0)
-    note: str = declare(Line(1024), "")
+    note: str = declare(Prose(1024), "")
 
     def validate(self):
         if self.mask.shape != (self.pose.height, self.pose.width):
@@ -565,7 +566,7 @@ class Failed(Checked):
 
     job: str = declare(Text(64), "")
     code: str = declare(Choice(CODES), "internal")
-    message: str = declare(Line(2048), "")
+    message: str = declare(Prose(2048), "")
 
 
 @dataclass(frozen=True)
@@ -587,7 +588,7 @@ class LiveReady(Checked):
     """All that a live session's pictures are drawn from is prepared. `note` is the engine's."""
 
     session: str = declare(JobId)
-    note: str = declare(Line(1024), "")
+    note: str = declare(Prose(1024), "")
 
 
 @dataclass(frozen=True, eq=False)
@@ -613,7 +614,7 @@ class LiveEnded(Checked):
 
     session: str = declare(JobId)
     code: str = declare(Choice(CODES), "internal")
-    message: str = declare(Line(2048), "")
+    message: str = declare(Prose(2048), "")
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,6 +18,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from .sentences import Sentence, put_together, take_apart
+
+_TEMPLATES = "templates"
+"""The name under which the templates of a table's sentences lie beside the sentences themselves, where
+releases that know of none pass them over."""
+
 
 class MessageError(ValueError):
     """A message breaks the contract. Its text is one sentence that says what is wrong and what to do."""
@@ -73,6 +79,16 @@ class Line(Text):
 
     def check(self, value, name):
         return printable(super().check(value, name))
+
+
+@dataclass(frozen=True)
+class Prose(Line):
+    """What is said to a person; where it is a `Sentence`, its template travels with it. What is too long is
+    cut."""
+
+    def check(self, value, name):
+        too_long = isinstance(value, str) and len(value) > self.limit
+        return super().check(value[: self.limit] if too_long else value, name)
 
 
 @dataclass(frozen=True)
@@ -381,20 +397,26 @@ class Checked:
 
 def pack_fields(message: Checked, parts: list) -> dict[str, Any]:
     """The fields as msgpack can carry them; bulk data is appended to `parts`."""
-    return {
-        f.name: f.metadata["kind"].pack(getattr(message, f.name), parts) for f in dataclasses.fields(message)
-    }
+    packed, templates = {}, {}
+    for field in dataclasses.fields(message):
+        value, kind = getattr(message, field.name), field.metadata["kind"]
+        packed[field.name] = kind.pack(value, parts)
+        if isinstance(kind, Prose) and isinstance(value, Sentence):
+            templates[field.name] = take_apart(value)
+    return packed | {_TEMPLATES: templates} if templates else packed
 
 
 def unpack_fields(cls: type, values: Any, parts: Sequence, prefix: str = "") -> Any:
     """Make a `cls` from received values; unknown fields are passed over, missing ones take their default."""
     if not isinstance(values, dict):
         raise MessageError(f"{prefix.rstrip('.') or cls.__name__} must be a table of fields.")
-    known = {}
+    known, templates = {}, values.get(_TEMPLATES)
     for field in dataclasses.fields(cls):
-        name = field.metadata["label"] or prefix + field.name
+        name, kind = field.metadata["label"] or prefix + field.name, field.metadata["kind"]
         if field.name in values:
-            known[field.name] = field.metadata["kind"].unpack(values[field.name], parts, name)
+            known[field.name] = kind.unpack(values[field.name], parts, name)
+            if isinstance(kind, Prose) and isinstance(templates, dict) and field.name in templates:
+                known[field.name] = put_together(templates[field.name], known[field.name])
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise MessageError(f"{name} is missing from the message.")
     return cls(**known)

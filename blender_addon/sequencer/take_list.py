@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import bpy
@@ -17,6 +18,7 @@ from bpy.props import (
 from ..connection.goodbyes import Goodbyes
 from ..connection.jobs import ENDED
 from ..path_options import RELATIVE
+from ..shared.sentences import Sentence, put_together, take_apart
 from ..takes import unfinished as record
 from ..takes.take import RECORD, Take, TakeError, read_take
 from ..takes.unfinished import Unfinished
@@ -27,7 +29,8 @@ from . import compare, strips
 
 class PoseAnythingTake(bpy.types.PropertyGroup):
     """A take: `name` is its own, `take_id` that of its strips, `state` as of a job when it was last heard
-    of, `unfinished` what is needed to complete it while a server makes it."""
+    of, `sentence` what was said of it then, in English, and `sentence_parts` what that was made of (JSON),
+    `unfinished` what is needed to complete it while a server makes it."""
 
     take_id: StringProperty()
     folder: StringProperty(name="Folder", subtype="DIR_PATH", options=RELATIVE)
@@ -39,6 +42,7 @@ class PoseAnythingTake(bpy.types.PropertyGroup):
     made: StringProperty(name="Made")
     state: StringProperty()
     sentence: StringProperty()
+    sentence_parts: StringProperty()
     unfinished: StringProperty()
     rating: IntProperty(
         name="Rating", description="How good the take is, from 1 to 5; 0 is not rated", min=0, max=5
@@ -132,6 +136,7 @@ def enter(
         seed = take.record.get("seed")
         item.seed = "" if seed is None else str(seed)
     item.frames, item.num_frames, item.state, item.sentence = frames, take.num_frames, state, sentence
+    item.sentence_parts = json.dumps(take_apart(sentence)) if isinstance(sentence, Sentence) else ""
     item.unfinished = unfinished
 
 
@@ -150,6 +155,15 @@ def enter_strips() -> None:
             filmed = bpy.data.scenes.get(take.record.get("scene", ""), scene)
             shown = frames_in(len(strip.elements), take.times.pace * strips.rate_in(scene, take))
             enter(filmed, strip[strips.TAKE_ID], take, min(shown, take.num_frames))
+
+
+def sentence_of(item: PoseAnythingTake) -> str:
+    """What was last said of a take."""
+    try:
+        parts = json.loads(item.sentence_parts or "null")
+    except (ValueError, RecursionError):
+        return item.sentence
+    return put_together(parts, item.sentence)
 
 
 def folder_of(item: PoseAnythingTake) -> Path:

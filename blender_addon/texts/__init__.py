@@ -10,25 +10,9 @@ bpy.
 
 from __future__ import annotations
 
-from typing import Any
+from ..shared.sentences import Sentence, say
 
-
-class Said(str):
-    """A text of a `template` in the form of `str.format`, and its `values` by name."""
-
-    template: str
-    values: dict[str, Any]
-
-    def __new__(cls, template: str, values: dict[str, Any]) -> Said:
-        self = super().__new__(cls, template.format(**values))
-        self.template, self.values = template, values
-        return self
-
-    def __str__(self) -> str:
-        return self  # str() of an exception with this text, too, keeps what it was made of
-
-    def __getnewargs__(self) -> tuple[str, dict[str, Any]]:
-        return self.template, self.values
+__all__ = ["Headline", "Sentence", "say"]
 
 
 class Headline(str):
@@ -42,9 +26,4 @@ class Headline(str):
         return self
 
     def __str__(self) -> str:
-        return self  # as with `Said`
-
-
-def say(template: str, /, **values: Any) -> Said:
-    """A text with values in its places. Those that `say` made are translated together with it."""
-    return Said(template, values)
+        return self  # as with `Sentence`

@@ -11,7 +11,7 @@ import sys
 
 import bpy
 
-from . import Headline, Said, de, say
+from . import Headline, Sentence, de, say
 
 LANGUAGES = {"de_DE": de.TEXTS}
 CONTEXT = "PoseAnything"
@@ -33,8 +33,10 @@ def shown(text: object) -> str:
     text = str(text)
     if isinstance(text, Headline):
         return shown(text.sentence).rstrip(".")
-    if isinstance(text, Said):
-        values = {name: shown(v) if isinstance(v, Said | Headline) else v for name, v in text.values.items()}
+    if isinstance(text, Sentence):
+        values = {
+            name: shown(v) if isinstance(v, Sentence | Headline) else v for name, v in text.values.items()
+        }
         return _translate(text.template).format(**values)
     return _translate(text)
 

@@ -13,7 +13,7 @@ from ..operators.serving import SHOW_PREFERENCES, gigabytes, is_here, obstacle
 from ..operators.weights import draw_parts
 from ..shared.engines import EngineDescription
 from ..shared.fetching import CHECKING
-from ..texts import Said, say
+from ..texts import Sentence, say
 from ..texts.translation import shown, tell
 from .progress import draw_button
 from .text import light, paragraph
@@ -59,7 +59,7 @@ def _state(context, bridge: Bridge) -> str:
     return "OFF" if is_here(context) else "LOOKING"
 
 
-def _named(state: str) -> Said:
+def _named(state: str) -> Sentence:
     return {
         "CONNECTED": say("Connected"),
         "STARTING": say("Starting"),

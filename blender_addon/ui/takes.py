@@ -74,7 +74,7 @@ def _draw_item(layout, context, kept, item) -> None:
         box.label(text=item.made)
     box.prop(item, "rating", slider=True)
     if item.sentence:
-        paragraph(box, context, item.sentence, most=3)
+        paragraph(box, context, take_list.sentence_of(item), most=3)
     column = box.column(align=True)
     row = column.row(align=True)
     row.operator("poseanything.show_take", icon="SEQUENCE").take_id = item.take_id

@@ -311,7 +311,7 @@ class Broker:
         level = logging.DEBUG if client.refused else logging.WARNING
         log.log(level, "Refused a message of client %s: %s", client, reason)
         client.refused = True
-        self._frontend.send(client, Failed(job=job, code=code, message=reason[:2048]), keep=False)
+        self._frontend.send(client, Failed(job=job, code=code, message=reason), keep=False)
 
     def _welcome(self, client: Client, now: float) -> None:
         engines = tuple(self._engines.values())

@@ -582,7 +582,7 @@ class JobDesk:
             if isinstance(result, Exception):
                 reason = getattr(result, "strerror", None) or result
                 full = f"The server can't keep this clip's frames ({reason}); free some disk space there."
-                self._give_up(pending, Failed(job=pending.job, code="full", message=full[:2048]))
+                self._give_up(pending, Failed(job=pending.job, code="full", message=full))
                 return
             pending.frames = index + 1
             if pending.sent == index and (client := self._ready_taker(pending)) is not None:

@@ -137,7 +137,7 @@ class LiveDesk:
             self._used = time.monotonic()
 
     def refuse(self, client: Client, name: str, code: str, reason: str) -> None:
-        ended = LiveEnded(session=name, code=code, message=reason[:2048])
+        ended = LiveEnded(session=name, code=code, message=reason)
         self._frontend.forward(client, wire.encode(ended), _outbox(name), keep=False)
 
     def hear(self, now: float) -> None:

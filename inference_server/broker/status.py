@@ -99,7 +99,7 @@ def _job(pending: PendingRequest, position: int, seen: bool, who: Who) -> JobSta
         **{name: about.get(name, 0) for name in ("num_frames", "width", "height", "fps", "submitted")},
         prompt=about.get("prompt", "") if seen else "",
         position=position,
-        note=note[:256] if seen else "",
+        note=note if seen else "",
     )
 
 

@@ -126,7 +126,7 @@ class LiveStudio:
     def _begin(self, session: str, opening: _Open, drawer: LiveSession) -> None:
         if self._sessions.get(session) is opening:  # else it was closed meanwhile
             opening.drawer = drawer
-            self._link.send(LiveReady(session=session, note=drawer.note[:1024]))
+            self._link.send(LiveReady(session=session, note=drawer.note))
 
     def close(self, session: str) -> None:
         self._sessions.pop(session, None)
@@ -160,7 +160,7 @@ class LiveStudio:
             log.error("The live session %r ended in a fault", session, exc_info=error)
             fault = f"{type(error).__name__}: {reason.partition(chr(10))[0][:300]}"
             reason = f"The engine has a fault ({fault}); report it with the server's log."
-        self._link.send(LiveEnded(session=session, code=code, message=reason[:2048]))
+        self._link.send(LiveEnded(session=session, code=code, message=reason))
 
 
 def serve_live(host: EngineHost, address: str, token: str) -> None:

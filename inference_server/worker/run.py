@@ -54,7 +54,7 @@ def run(host: EngineHost, item: WorkItem, link: Sender, encoders: Executor) -> E
     except JobCancelled:
         return Ending(Cancelled(job=item.job))
     except EngineError as error:
-        failed = Failed(job=item.job, code=error.code, message=str(error)[:2048])
+        failed = Failed(job=item.job, code=error.code, message=str(error))
         return Ending(failed, error.needs_restart)
     except Exception as error:  # by the contract of engines, a fault of theirs that ends their process
         log.exception("Job %r ended in a fault", item.job)
@@ -103,7 +103,7 @@ def _generate(
     if delivery.frames != request.num_frames:
         raise EngineFault(f"{delivery.frames} of {request.num_frames} frames were made")
     seconds = time.monotonic() - started
-    return Done(job=item.job, num_frames=delivery.frames, seconds=seconds, note=str(note or "")[:1024])
+    return Done(job=item.job, num_frames=delivery.frames, seconds=seconds, note=str(note or ""))
 
 
 def _follow(events: Iterator, deliver: Callable, cancelled: Callable[[], bool]) -> object:

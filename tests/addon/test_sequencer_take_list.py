@@ -41,13 +41,18 @@ def test_takes_are_there_after_reopening(shot, served, tmp_path):
     assert len(scene.poseanything_takes.items) == 3
 
 
-def test_a_clip_that_fails_is_listed_with_its_reason(shot, served):
+def test_a_clip_that_fails_is_listed_with_its_reason(shot, served, tmp_path):
     served("dies")
     with pytest.raises(RuntimeError):
         bpy.ops.poseanything.generate(wait=True)
-    [item] = shot.poseanything_takes.items
+    [item] = reopen(tmp_path).poseanything_takes.items
     assert (item.frames, item.num_frames, item.state) == (3, 12, "FAILED")
-    assert "went away in the middle" in item.sentence
+    sentence_of = module("sequencer.take_list").sentence_of
+    assert "went away in the middle" in item.sentence and sentence_of(item) == item.sentence
+    assert sentence_of(item).template.startswith("The server at {address} went away in the middle")
+    for other in ("", "[", '["{address.x}", {"address": "x"}]'):  # of an earlier release, or damaged
+        item.sentence_parts = other
+        assert sentence_of(item) == item.sentence
 
 
 def test_takes_of_earlier_releases_are_listed_at_load(clean_scene, tmp_path):

@@ -15,6 +15,7 @@ from hypothesis.extra import numpy as hnp
 
 from shared import camera, engines, messages, schema
 from shared.pose import Limb, Polyline, PoseSequence
+from shared.sentences import Sentence
 
 ALL_MESSAGES = messages.CLIENT_MESSAGES + messages.SERVER_MESSAGES
 
@@ -34,8 +35,24 @@ WORDS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8
 NUMBERS = st.integers(-(2**60), 2**60) | st.floats(-1e15, 1e15)
 
 
+@st.composite
+def sentences(draw, deepest=2):
+    """A sentence of any values, some of which are sentences."""
+    literal = st.text(st.characters(exclude_categories=["Cs"]), max_size=4)
+    forms = {"": literal | NUMBERS, ":g": NUMBERS, ":.1f": NUMBERS, "!r": literal}
+    template, values = draw(literal).replace("{", "{{").replace("}", "}}"), {}
+    for number in range(draw(st.integers(0, 3))):
+        form = draw(st.sampled_from(sorted(forms)))
+        nested = deepest and not form and draw(st.booleans())
+        values[f"value_{number}"] = draw(sentences(deepest - 1) if nested else forms[form])
+        template += f" {{value_{number}{form}}}"
+    return Sentence(template, values)
+
+
 def of_kind(kind):
     match kind:
+        case schema.Prose():
+            return of_kind(schema.Text(kind.limit)) | sentences()
         case schema.Text():
             return st.text(
                 st.characters(exclude_categories=["Cs"]), min_size=kind.least, max_size=min(kind.limit, 30)
@@ -287,6 +304,8 @@ def bits(value):
         return type(value), [bits(item) for item in value]
     if isinstance(value, dict):
         return {key: bits(item) for key, item in value.items()}
+    if isinstance(value, Sentence):
+        return str.__str__(value), value.template, bits(value.values)
     return type(value), value
 
 

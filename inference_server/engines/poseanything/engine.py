@@ -89,7 +89,7 @@ class PoseAnythingEngine(Engine):
             cls.about,
             **trained,
             ready=not reason,
-            reason=reason[:1024],
+            reason=reason,
             runs_on=machine.runs_on(),
             guiders=describe_guiders(config),
             options=options.describe(lora_names(cls.weights_folder()), transformers),
