@@ -31,7 +31,7 @@ class Limb(Checked):
 
     name: str = declare(Text(256))
     part: int = declare(Integer(0, MAX_LIMBS - 1))
-    subject: int = declare(Integer(0, 63), 0)
+    subject: int = declare(Integer(0, MAX_LIMBS - 1), 0)
 
 
 @dataclass(frozen=True)

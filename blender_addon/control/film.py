@@ -295,9 +295,9 @@ class _Stored:
 
 
 def _figure(subject: Subject) -> Subject:
-    """The subject as OpenPose's figure where it is a person, else as it is drawn."""
+    """The subject as OpenPose's whole figure where it is a person, else as it is drawn."""
     human = subject.choice.human
-    if human is None or subject.choice.as_person:
+    if human is None:
         return subject
     skeleton = Skeleton.read(subject.armature.data)
     return Subject(subject.armature, subject.instancers, as_person(skeleton, human))

@@ -166,13 +166,14 @@ class Resolver:
     """Tells the labels of what was sighted, once the limbs are chosen: limb index + 1 for each pixel, 0 for
     what belongs to no limb.
 
-    `choices` has for each subject its limbs, and the index of the first among all; `joints` [F, K, 3] and
-    `counts` [L] are the strokes of all limbs in world space over the clip. Vertices that no bone has a weight
+    `choices` has the limbs of each subject; `joints` [F, K, 3] and `counts` [L] are the strokes of all of
+    them, one subject after the other, in world space over the clip. Vertices that no bone has a weight
     for go to the nearest limb of the frame in which they were read.
     """
 
-    def __init__(self, choices: Sequence[tuple[LimbChoice, int]], joints: np.ndarray, counts: np.ndarray):
-        self._choices = choices
+    def __init__(self, choices: Sequence[LimbChoice], joints: np.ndarray, counts: np.ndarray):
+        firsts = np.cumsum([0, *(len(choice.limbs) for choice in choices)]).tolist()
+        self._choices = list(zip(choices, firsts))
         self._joints, self._ends = joints, np.cumsum(counts)[:-1]
         self._known: dict[Skinning, tuple[np.ndarray, np.ndarray]] = {}
 

@@ -92,6 +92,8 @@ class Skinning:
         of the limbs' `strokes` in world space."""
         count = len(self.points)
         labels, weights = np.zeros((count, STRONGEST), np.uint8), np.zeros((count, STRONGEST), np.float32)
+        if not choice.limbs:
+            return labels[:, :1], weights[:, :1]
         if self.bone in choice.owners:
             labels[:, 0], weights[:, 0] = first + 1 + choice.owners[self.bone], 1
             return labels[:, :1], weights[:, :1]

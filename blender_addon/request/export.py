@@ -28,7 +28,7 @@ from ..rig.subjects import Subject, find_rigs, find_subjects, limb_tables
 from ..rig.trained_look import unseen_of
 from ..rig.unkeyed import unkeyed_kept
 from ..shared.messages import Backdrop
-from ..shared.pose import MAX_FRAMES, MAX_LIMBS, Limb, PoseSequence
+from ..shared.pose import MAX_FRAMES, Limb, PoseSequence
 from ..steps import mapped
 from ..texts import say
 from ..times import ClipTimes, go_to
@@ -246,19 +246,16 @@ class _Export:
         yield from self._record()
         self._projector = Projector(self._lenses, self._fit)
         motions = self._motions(spread_frames(options.num_frames))
-        self.subjects = []
-        self._step = ExportStep(0.85, say("Choosing the limbs"))
-        for subject in find_subjects(options.armatures, motions, options.look):
-            self.subjects.append(subject)
-            yield self._step
-        self.limbs, parts = self._tables()
+        choosing = find_subjects(options.armatures, motions, options.look)
+        self.subjects = yield from self._show(choosing, 0.85, say("Choosing the limbs"))
+        self.limbs, parts = limb_tables(self.subjects)
         yield self._step
 
         joints, projector = self.joints(self.subjects), self._projector
         self._counts = np.concatenate([subject.choice.counts for subject in self.subjects])
         drawing = None
         if self._first is not None:
-            self._resolver = Resolver(self._choices, joints, self._counts)
+            self._resolver = Resolver([subject.choice for subject in self.subjects], joints, self._counts)
             work = _finish(self._resolver, self._first, self._batches)
             drawing = yield from self._show(self._background.add(work))
         strokes = projector.strokes(joints, self._counts, self.limbs, parts)
@@ -425,23 +422,6 @@ class _Export:
             )
         if isinstance(options.view, SceneCamera):
             options.view.find(self._scene)
-
-    def _tables(self) -> tuple[list[Limb], list[str]]:
-        """Limbs and parts of all subjects, one after the other."""
-        limbs, parts = limb_tables(self.subjects)
-        counts = [len(subject.choice.limbs) for subject in self.subjects]
-        firsts = np.cumsum([0, *counts]).tolist()
-        self._choices = [(subject.choice, first) for subject, first in zip(self.subjects, firsts)]
-        if len(limbs) > MAX_LIMBS:
-            raise ExportError(
-                say(
-                    "The armatures have {count} limbs together but at most {most} can be drawn; choose fewer "
-                    "armatures.",
-                    count=len(limbs),
-                    most=MAX_LIMBS,
-                )
-            )
-        return limbs, parts
 
     def _go_to(self, index: int) -> bpy.types.Depsgraph:
         frame = self._options.times.at(index)

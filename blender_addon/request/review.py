@@ -328,17 +328,31 @@ def _fingers(clip: Reviewed) -> Iterator[Finding]:
 
 
 def _labels(clip: Reviewed) -> Iterator[Finding]:
-    for subject in clip.subjects:
-        if subject.choice.left_out:
-            yield Finding(
-                say(
-                    "{armature} has more limbs than the {most} that can be drawn: {count} bones that move "
-                    "little of the picture are left out; set those that matter to Draw.",
-                    armature=subject.armature.name,
-                    most=MAX_LIMBS,
-                    count=subject.choice.left_out,
-                )
+    fewer = [subject for subject in clip.subjects if subject.choice.left_out]
+    count = sum(subject.choice.left_out for subject in fewer)
+    if len(clip.subjects) == 1 and fewer:
+        yield Finding(
+            say(
+                "{armature} has more limbs than the {most} that can be drawn: {count} that move little of "
+                "the picture are left out; set the bones that matter to Draw.",
+                armature=fewer[0].armature.name,
+                most=MAX_LIMBS,
+                count=count,
             )
+        )
+    elif fewer:
+        most = max(fewer, key=lambda subject: subject.choice.left_out)
+        yield Finding(
+            say(
+                "The armatures have more limbs together than the {most} that can be drawn: {count} that "
+                "move little of the picture are left out, {share} of them of {armature}; set the bones that "
+                "matter to Draw, or choose fewer armatures.",
+                most=MAX_LIMBS,
+                count=count,
+                share=most.choice.left_out,
+                armature=most.armature.name,
+            )
+        )
 
 
 # What the scene and the settings tell without an export

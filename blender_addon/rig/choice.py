@@ -213,12 +213,12 @@ class Choice:
         return bool(reach > 0 and not reach / 4 <= self._skeleton.lengths[bone] <= reach * 4)
 
     def matters(self, bones: list[int]) -> tuple[bool, float, float]:
-        """How much it matters that bones are drawn, to be compared: whether the user says so, and what of the
-        picture and of the flesh they move."""
+        """How much it matters that bones are drawn, to be compared with other subjects' too: whether the user
+        says so, and what of the picture they move and cover."""
         return (
             bool(self._fixed[bones].any()),
             float(self._moved[bones].sum()),
-            float(self._flesh[bones].sum()),
+            float(self._seen[bones].sum()),
         )
 
     def leave_out(self, bones: list[int], drawn: np.ndarray) -> None:

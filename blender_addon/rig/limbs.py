@@ -6,8 +6,9 @@ is a chain of limbs from one branching to the next: the spine, the tail, a leg.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import bpy
 import numpy as np
@@ -49,7 +50,7 @@ class LimbChoice:
     that joint between the segments of a B-bone. `owners` gives for every bone that moves flesh the limb
     that this flesh belongs to, `reasons` for every bone why it is drawn or not ("drawn: moves 6% of the
     picture"). `unsent` is the fraction of the picture that fingers and toes move which are not drawn,
-    `left_out` the number of bones for which there are not enough labels.
+    `left_out` the number of limbs for which there were not enough labels.
 
     `human` is the person that the rig was recognised as, None for others. Where `joint_twins` has a joint, it
     lies in the middle between its own place and another, a bone and an offset in its space.
@@ -71,9 +72,29 @@ class LimbChoice:
     """Whether these are the limbs of OpenPose's figure."""
 
 
+class Figure(Protocol):
+    """The limbs of one armature while some of them may still be left out."""
+
+    def matters(self) -> list[tuple[bool, float, float]]:
+        """How much it matters that each limb is drawn, as `Choice.matters` has it."""
+
+    def leave_out(self, limbs: Sequence[int]) -> None:
+        """Draw these limbs no longer; what they move goes to those beside them."""
+
+    def choice(self) -> LimbChoice:
+        """The limbs as they are drawn."""
+
+
 def choose_limbs(armature: bpy.types.Object, motion: Motion | None = None, look: str = "bones") -> LimbChoice:
-    """The limbs of an armature object, as its flesh, its motion in a shot, its make-up and what the user
-    says of its bones tell; of more than 255 those that move most of the picture.
+    """The limbs of an armature that is drawn alone: those of `make_figure` for which there are labels.
+    Raises `ExportError` when nothing is left to draw."""
+    [choice] = share_labels([make_figure(armature, motion, look)])
+    return choice
+
+
+def make_figure(armature: bpy.types.Object, motion: Motion | None = None, look: str = "bones") -> Figure:
+    """All limbs of an armature object, as its flesh, its motion in a shot, its make-up and what the user
+    says of its bones tell.
 
     look: "bones", or "trained" for the look that the released weights know (see `trained_look`).
 
@@ -99,17 +120,38 @@ def choose_limbs(armature: bpy.types.Object, motion: Motion | None = None, look:
     skeleton = choice.skeleton
     human = find_human(skeleton, choice.anatomy, choice.candidates, skin, choice.face, choice.digits)
     if look == "trained" and human is not None:
-        return as_person(skeleton, human, choice.reasons)
-    merge = armature.data.poseanything.digits == "MERGE"
-    figure = _Figure(armature.name, skeleton, skin, choice, merge)
-    if look == "trained":
-        figure.follow_flesh()
-    return figure.choice(human)
+        return _Person(skeleton, choice, human)
+    return _Strokes(armature, skeleton, skin, choice, human, look == "trained")
 
 
-def as_person(skeleton: Skeleton, human: Human, reasons: Sequence[str] = ()) -> LimbChoice:
+def share_labels(figures: Sequence[Figure]) -> list[LimbChoice]:
+    """The limbs of figures that are drawn together. Where there are more than labels, those are left out that
+    matter least of all figures' limbs; the one that matters most of each figure goes before the others."""
+    while True:
+        ranked = []
+        for figure in figures:
+            matters = figure.matters()
+            foremost = max(matters, default=None)
+            ranked += [
+                (limb == matters.index(foremost), much, figure, limb) for limb, much in enumerate(matters)
+            ]
+        ranked.sort(key=lambda one: one[:2])
+        least = ranked[: max(0, len(ranked) - MAX_LIMBS)]
+        if not least:
+            return [figure.choice() for figure in figures]
+        for figure in figures:
+            figure.leave_out([limb for *_, mine, limb in least if mine is figure])
+
+
+def as_person(skeleton: Skeleton, human: Human) -> LimbChoice:
     """The limbs of OpenPose's figure on a person's rig."""
-    strokes = trained_look.human_strokes(human)
+    return _person(skeleton, human, range(len(trained_look.human_strokes(human))))
+
+
+def _person(skeleton: Skeleton, human: Human, drawn: Sequence[int]) -> LimbChoice:
+    """Those of the limbs of OpenPose's figure that are drawn (indices of `human_strokes`)."""
+    every = trained_look.human_strokes(human)
+    strokes = [every[limb] for limb in drawn]
     parts = tuple(dict.fromkeys(part for _, part, _, _ in strokes))
     joints: list[Point] = []
     twins: dict[int, tuple[int, np.ndarray]] = {}
@@ -118,20 +160,52 @@ def as_person(skeleton: Skeleton, human: Human, reasons: Sequence[str] = ()) -> 
             twins[len(joints)] = start[1].bone, skeleton.to_bone(start[1].bone, start[1].rest)
             start = start[0]
         joints += [start, end]
-    owners = trained_look.human_owners(skeleton, human, range(len(skeleton.names)))
     return LimbChoice(
         limbs=tuple(ChosenLimb(name, (), parts.index(part)) for name, part, _, _ in strokes),
         parts=parts,
         counts=np.full(len(strokes), 2, np.int32),
         joint_bones=np.array([joint.bone for joint in joints], np.int64),
-        joint_offsets=np.array([skeleton.to_bone(joint.bone, joint.rest) for joint in joints]),
+        joint_offsets=_offsets([skeleton.to_bone(joint.bone, joint.rest) for joint in joints]),
         joint_bends=np.zeros(len(joints), np.int16),
-        owners=owners,
-        reasons=dict(zip(skeleton.names, reasons, strict=False)),
+        owners=trained_look.human_owners(skeleton, human, drawn),
+        reasons={},
         human=human,
         joint_twins=twins,
         as_person=True,
     )
+
+
+def _offsets(offsets: Iterable[np.ndarray]) -> np.ndarray:
+    return np.array(list(offsets), np.float64).reshape(-1, 3)
+
+
+class _Person:
+    """A `Figure` as OpenPose draws people."""
+
+    def __init__(self, skeleton: Skeleton, choice: Choice, human: Human):
+        self._skeleton, self._choice, self._human = skeleton, choice, human
+        self._drawn = list(range(len(trained_look.human_strokes(human))))
+        self._left_out = 0
+
+    def matters(self) -> list[tuple[bool, float, float]]:
+        # A stroke of the body matters as all that lies about it: those of trunk and face have little flesh.
+        owners = trained_look.human_owners(self._skeleton, self._human, self._drawn)
+        bones: dict[int, list[int]] = {limb: [] for limb in self._drawn}
+        for bone, name in enumerate(self._skeleton.names if owners else ()):
+            for limb in bones.keys() & {self._drawn[owners[name]], *self._human.branches[bone]}:
+                bones[limb].append(bone)
+        return [self._choice.matters(mine) for mine in bones.values()]
+
+    def leave_out(self, limbs: Sequence[int]) -> None:
+        self._drawn = [stroke for limb, stroke in enumerate(self._drawn) if limb not in set(limbs)]
+        self._left_out += len(limbs)
+
+    def choice(self) -> LimbChoice:
+        return replace(
+            _person(self._skeleton, self._human, self._drawn),
+            reasons=dict(zip(self._skeleton.names, self._choice.reasons, strict=True)),
+            left_out=self._left_out,
+        )
 
 
 @dataclass
@@ -166,32 +240,72 @@ class _Stroke:
         return float(np.linalg.norm(np.diff(points, axis=0), axis=1).sum())
 
 
-class _Figure:
-    def __init__(self, name: str, skeleton: Skeleton, skin: Skin, choice: Choice, merge_digits: bool):
+class _Strokes:
+    """A `Figure` along the bones, or, `fleshed`, along the middle of their flesh."""
+
+    def __init__(
+        self,
+        armature: bpy.types.Object,
+        skeleton: Skeleton,
+        skin: Skin,
+        choice: Choice,
+        human: Human | None,
+        fleshed: bool,
+    ):
         self._skeleton = skeleton
         self._skin = skin
         self._choice = choice
-        self._merge_digits = merge_digits
-        self.left_out = 0
-        drawn = choice.drawn.copy()
-        self._make_strokes(drawn)
-        while len(self.strokes) > MAX_LIMBS:
-            least = self._least(len(self.strokes) - MAX_LIMBS)
-            choice.leave_out(least, drawn)
-            self.left_out += len(least)
-            self._make_strokes(drawn)
+        self._human = human
+        self._fleshed = fleshed
+        self._merge_digits = armature.data.poseanything.digits == "MERGE"
+        self._left_out = 0
+        self._drawn = choice.drawn.copy()
+        self._make_strokes()
         if not self.strokes:
             raise ExportError(
                 say(
                     "The bones of the armature {armature} all end where they begin; set the bones of its "
                     "limbs to Draw.",
-                    armature=name,
+                    armature=armature.name,
                 )
             )
-        self._join_roots()
-        self.parts = self._make_parts()
 
-    def follow_flesh(self) -> None:
+    def matters(self) -> list[tuple[bool, float, float]]:
+        return [self._choice.matters(stroke.bones) for stroke in self.strokes]
+
+    def leave_out(self, limbs: Sequence[int]) -> None:
+        if limbs:
+            bones = [bone for limb in limbs for bone in self.strokes[limb].bones]
+            self._choice.leave_out(bones, self._drawn)
+            self._left_out += len(limbs)
+            self._make_strokes()
+
+    def choice(self) -> LimbChoice:
+        if self.strokes:
+            self._join_roots()
+        parts = self._make_parts() if self.strokes else ()
+        if self._fleshed:
+            self._follow_flesh()
+        skeleton, strokes = self._skeleton, self.strokes
+        joints = [joint for stroke in strokes for joint in stroke.path]
+        return LimbChoice(
+            limbs=tuple(
+                ChosenLimb(skeleton.names[s.bones[0]], tuple(skeleton.names[b] for b in s.bones), s.part)
+                for s in strokes
+            ),
+            parts=parts,
+            counts=np.array([len(stroke.path) for stroke in strokes], np.int32),
+            joint_bones=np.array([joint.bone for joint in joints], np.int64),
+            joint_offsets=_offsets(joint.offset for joint in joints),
+            joint_bends=np.array([joint.bend for joint in joints], np.int16),
+            owners=self._owners() if strokes else {},
+            reasons=dict(zip(skeleton.names, self._choice.reasons, strict=True)),
+            unsent=self._choice.unsent,
+            left_out=self._left_out,
+            human=self._human,
+        )
+
+    def _follow_flesh(self) -> None:
         """Move the joints that stray from the middle of their flesh there, and with them those of the limbs
         that begin between them."""
         before = [np.array([joint.rest for joint in stroke.joints]) for stroke in self.strokes]
@@ -215,32 +329,6 @@ class _Figure:
         if shift.any():
             joint.rest = joint.rest + shift
             joint.offset, joint.bend = self._skeleton.to_bone(joint.bone, joint.rest), 0
-
-    def choice(self, human: Human | None = None) -> LimbChoice:
-        skeleton, strokes = self._skeleton, self.strokes
-        joints = [joint for stroke in strokes for joint in stroke.path]
-        return LimbChoice(
-            limbs=tuple(
-                ChosenLimb(skeleton.names[s.bones[0]], tuple(skeleton.names[b] for b in s.bones), s.part)
-                for s in strokes
-            ),
-            parts=self.parts,
-            counts=np.array([len(stroke.path) for stroke in strokes], np.int32),
-            joint_bones=np.array([joint.bone for joint in joints], np.int64),
-            joint_offsets=np.array([joint.offset for joint in joints], np.float64),
-            joint_bends=np.array([joint.bend for joint in joints], np.int16),
-            owners=self._owners(),
-            reasons=dict(zip(skeleton.names, self._choice.reasons, strict=False)),
-            unsent=self._choice.unsent,
-            left_out=self.left_out,
-            human=human,
-        )
-
-    def _least(self, count: int) -> list[int]:
-        """The bones of so many limbs that matter least; those that the user asked for matter most."""
-        matters = [self._choice.matters(stroke.bones) for stroke in self.strokes]
-        least = sorted(range(len(matters)), key=matters.__getitem__)[:count]
-        return [bone for index in least for bone in self.strokes[index].bones]
 
     # Where a bone's stroke ends
 
@@ -374,8 +462,9 @@ class _Figure:
             crowded = True
             least *= 1.25
 
-    def _make_strokes(self, drawn: np.ndarray) -> None:
+    def _make_strokes(self) -> None:
         """Make the strokes of the drawn bones anew."""
+        drawn = self._drawn
         self._find_ends(drawn)
         self.strokes: list[_Stroke] = []
         self._stroke_of: dict[int, int] = {}

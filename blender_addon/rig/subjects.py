@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 
 import bpy
@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import ExportError
 from ..shared.pose import Limb
-from .limbs import LimbChoice, choose_limbs
+from .limbs import LimbChoice, make_figure, share_labels
 from .motion import Motion
 
 
@@ -57,12 +57,14 @@ def placement(instancers: Iterable[bpy.types.Object], depsgraph: bpy.types.Depsg
 
 
 def limb_tables(subjects: Iterable[Subject]) -> tuple[list[Limb], list[str]]:
-    """The limbs and the parts of all subjects, one after the other."""
+    """The limbs and the parts of all subjects, one after the other. Subjects of which nothing is drawn have
+    no number."""
     limbs: list[Limb] = []
     parts: list[str] = []
-    for number, subject in enumerate(subjects):
-        limbs += [Limb(limb.name, len(parts) + limb.part, number) for limb in subject.choice.limbs]
-        parts += subject.choice.parts
+    drawn = [subject.choice for subject in subjects if subject.choice.limbs]
+    for number, choice in enumerate(drawn):
+        limbs += [Limb(limb.name, len(parts) + limb.part, number) for limb in choice.limbs]
+        parts += choice.parts
     return limbs, parts
 
 
@@ -70,13 +72,17 @@ def find_subjects(
     objects: Iterable[bpy.types.Object],
     motions: dict[bpy.types.Object, Motion] | None = None,
     look: str = "bones",
-) -> Iterator[Subject]:
-    """The subjects that armatures and collection instances stand for, one after the other, since choosing a
-    rig's limbs takes a while; by their `motions` in a shot where those are known, in a `look` as
-    `choose_limbs` has them. Raises `ExportError` when there is none."""
-    for rig in find_rigs(objects):
-        choice = choose_limbs(rig.armature, (motions or {}).get(rig.armature), look)
-        yield Subject(rig.armature, rig.instancers, choice)
+) -> Generator[None, None, list[Subject]]:
+    """The subjects that armatures and collection instances stand for, as the generator's return value, since
+    choosing a rig's limbs takes a while; by their `motions` in a shot where those are known, in a `look` as
+    `make_figure` has them. Together they have no more limbs than there are labels. Raises `ExportError` when
+    there is none."""
+    rigs, figures = find_rigs(objects), []
+    for rig in rigs:
+        figures.append(make_figure(rig.armature, (motions or {}).get(rig.armature), look))
+        yield
+    choices = share_labels(figures)
+    return [Subject(rig.armature, rig.instancers, choice) for rig, choice in zip(rigs, choices, strict=True)]
 
 
 def find_rigs(objects: Iterable[bpy.types.Object]) -> list[Rig]:

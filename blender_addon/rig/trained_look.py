@@ -38,8 +38,7 @@ def human_strokes(human: Human) -> list[tuple[str, str, Point | tuple[Point, Poi
     strokes = []
     for (start, end), part in zip(openpose.BODY_LIMBS, openpose.PART_OF_LIMB, strict=True):
         first = neck if start == openpose.NECK else human.body[start]
-        name = f"{openpose.BODY[start]} to {openpose.BODY[end]}"
-        strokes.append((name, openpose.PARTS[part], first, human.body[end]))
+        strokes.append((_body_limb(start, end), openpose.PARTS[part], first, human.body[end]))
     for side, hand in zip(("right", "left"), human.hands, strict=True):
         for start, end in openpose.HAND_LIMBS if hand is not None else ():
             if hand[end] is not None:
@@ -49,8 +48,15 @@ def human_strokes(human: Human) -> list[tuple[str, str, Point | tuple[Point, Poi
     return strokes
 
 
-def human_owners(skeleton: Skeleton, human: Human, bones: Iterable[int]) -> dict[str, int]:
-    """The limb that the flesh of each of the bones belongs to: the nearest of its arm, leg, trunk or head."""
+def _body_limb(start: int, end: int) -> str:
+    return f"{openpose.BODY[start]} to {openpose.BODY[end]}"
+
+
+def human_owners(skeleton: Skeleton, human: Human, drawn: Sequence[int]) -> dict[str, int]:
+    """The limb that the flesh of each bone belongs to, by its place among those that are drawn (indices of
+    `human_strokes`): the nearest of its arm, leg, trunk or head, or of all where none of those is drawn."""
+    if not drawn:
+        return {}
     strokes = human_strokes(human)
     ends = np.array([(_rest(start), end.rest) for _, _, start, end in strokes])
     hands = {
@@ -58,18 +64,20 @@ def human_owners(skeleton: Skeleton, human: Human, bones: Iterable[int]) -> dict
         for side in ("right arm", "left arm")
     }
     forearm = {3: hands["right arm"], 5: hands["left arm"]}
+    place = {limb: index for index, limb in enumerate(drawn)}
     owners = {}
-    for bone in bones:
+    for bone, name in enumerate(skeleton.names):
         possible = list(human.branches[bone])
         for limb in human.branches[bone]:
             possible += forearm.get(limb, [])
+        possible = [limb for limb in possible if limb in place] or list(drawn)
         middle = (skeleton.heads[bone] + skeleton.tails[bone]) / 2
         if skeleton.lengths[bone] > 0.5 * skeleton.size:  # a tail that means nothing
             middle = skeleton.heads[bone]
         start, step = ends[possible, 0], ends[possible, 1] - ends[possible, 0]
         along = np.einsum("ij,ij->i", middle - start, step) / np.maximum((step**2).sum(axis=1), 1e-18)
         away = np.linalg.norm(middle - start - step * np.clip(along, 0, 1)[:, None], axis=1)
-        owners[skeleton.names[bone]] = possible[int(away.argmin())]
+        owners[name] = place[possible[int(away.argmin())]]
     return owners
 
 
@@ -83,36 +91,49 @@ def unseen_limbs(
     """[F, L] bool: the limbs of a person that a pose detector would not find: what of the face is turned
     away, and hands that are smaller than a fraction `hand` of the picture's longer side.
 
-    `names` are those of `human_strokes`, `ends` [F, L, 2, 3] the limbs' ends in world space.
+    `names` [L] are those of `human_strokes` or some of them, `ends` [F, L, 2, 3] the limbs' ends in world
+    space. Where a limb of the face is missing, none is taken as turned away.
     """
     longer = max(projector.fit.width, projector.fit.height)
     pixels = projector.project(ends.reshape(len(ends), -1, 3))[..., :2].reshape(*ends.shape[:3], 2)
     eyes = np.array([lens.eye for lens in projector.lenses])
-    points = {end: ends[:, limb, 1] for limb, (_, end) in enumerate(openpose.BODY_LIMBS)}
+    place = {name: limb for limb, name in enumerate(names)}
+    body = {joined: place.pop(_body_limb(*joined), None) for joined in openpose.BODY_LIMBS}
+    body = {joined: limb for joined, limb in body.items() if limb is not None}
+    points = {end: ends[:, limb, 1] for (_, end), limb in body.items()}
+    seen = _seen_of_face(points, eyes)
+    unseen = np.zeros(ends.shape[:2], bool)
+    for joined, limb in body.items():
+        for point in joined:
+            if point in seen:
+                unseen[:, limb] |= ~seen[point]
+    for side in ("right", "left"):
+        mine = [limb for name, limb in place.items() if name.startswith(side)]
+        if mine:
+            size = np.ptp(pixels[:, mine].reshape(len(pixels), -1, 2), axis=1).max(axis=1)
+            unseen[:, mine] |= (size < hand * longer)[:, None]
+    return unseen
+
+
+def _seen_of_face(points: Mapping[int, np.ndarray], eyes: np.ndarray) -> dict[int, np.ndarray]:
+    """[F] bool for each point of a person's face: whether it is turned toward the cameras at `eyes` [F, 3].
+    `points` [F, 3] each are those of its body by their numbers; nothing is told where one that tells where
+    the face looks is missing."""
+    if not {openpose.LEFT_EAR, openpose.RIGHT_EAR, openpose.NOSE} <= points.keys():
+        return {}
     left = points[openpose.LEFT_EAR] - points[openpose.RIGHT_EAR]
     middle = (points[openpose.LEFT_EAR] + points[openpose.RIGHT_EAR]) / 2
     forward = points[openpose.NOSE] - middle
     left, forward = _unit(left), _unit(forward)
     toward = _unit(eyes - middle)
     ahead, aside = (forward * toward).sum(axis=1), (left * toward).sum(axis=1)
-    seen = {
+    return {
         openpose.NOSE: ahead > _NOSE_SEEN,
         openpose.LEFT_EYE: 0.85 * ahead + 0.5 * aside > _EYE_SEEN,
         openpose.RIGHT_EYE: 0.85 * ahead - 0.5 * aside > _EYE_SEEN,
         openpose.LEFT_EAR: aside > _EAR_SEEN,
         openpose.RIGHT_EAR: -aside > _EAR_SEEN,
     }
-    unseen = np.zeros(ends.shape[:2], bool)
-    for limb, joined in enumerate(openpose.BODY_LIMBS):
-        for point in joined:
-            if point in seen:
-                unseen[:, limb] |= ~seen[point]
-    for side in ("right", "left"):
-        mine = [k for k in range(len(openpose.BODY_LIMBS), len(names)) if names[k].startswith(side)]
-        if mine:
-            size = np.ptp(pixels[:, mine].reshape(len(pixels), -1, 2), axis=1).max(axis=1)
-            unseen[:, mine] |= (size < hand * longer)[:, None]
-    return unseen
 
 
 def unseen_of(subjects: Iterable, counts: np.ndarray, projector: Projector, joints: np.ndarray) -> np.ndarray:

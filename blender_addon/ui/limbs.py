@@ -21,6 +21,7 @@ from ..rig.motion import Motion
 from ..rig.sampling import Sampler
 from ..rig.subjects import Subject, find_armatures, find_subjects, limb_tables
 from ..shared.pose import Limb
+from ..steps import at_once
 from ..texts import Headline
 from .frame import builtin_shader
 
@@ -61,7 +62,7 @@ def _look_up(objects, look: str) -> Followed:
         _kept.clear()
         _bound = _bindings()
         try:
-            subjects = list(find_subjects(objects, motions, look))
+            subjects = at_once(find_subjects(objects, motions, look))
             _kept[key] = Followed(subjects, Sampler(subjects), *limb_tables(subjects))
         except ExportError as error:
             _kept[key] = error

@@ -235,7 +235,7 @@ def run(steps):
 
 def strokes(armature):
     """Each limb's name with its joints [K, 3] in world space in the current frame."""
-    subjects = list(module("rig.subjects").find_subjects([armature]))
+    subjects = module("steps").at_once(module("rig.subjects").find_subjects([armature]))
     sampler = module("rig.sampling").Sampler(subjects)
     joints = sampler.sample(bpy.context.evaluated_depsgraph_get())
     limbs = [limb for subject in subjects for limb in subject.choice.limbs]

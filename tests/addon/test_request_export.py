@@ -83,8 +83,8 @@ def test_frames_are_taken_at_the_shots_step(rig):
 
 def test_strokes_are_drawn_frame_by_frame_and_rigs_read_one_by_one(rig):
     other = make_armature("Other", LEGGED)
-    subjects = module("rig.subjects").find_subjects([rig, other])
-    assert next(subjects).armature == rig and next(subjects).armature == other
+    subjects, pauses = run(module("rig.subjects").find_subjects([rig, other]))
+    assert [subject.armature for subject in subjects] == [rig, other] and pauses == 2
     projection, view = module("view.projection"), module("view").SceneCamera()
     scene, pose = bpy.context.scene, module("shared.pose")
     lens = view.lens(scene, bpy.context.evaluated_depsgraph_get())
@@ -319,15 +319,6 @@ def test_no_camera_is_one_sentence_before_anything_is_done(rig):
         export([rig])
 
 
-def test_too_many_limbs_together_is_one_sentence(clean_scene):
-    rigs = [
-        make_armature(f"Comb{n}", {f"b{i}": ((i, n, 0), (i, n, 1), "") for i in range(130)}) for n in range(2)
-    ]
-    add_camera()
-    with pytest.raises(error(), match="have 260 limbs together but at most 255 can be drawn; choose fewer"):
-        export(rigs)
-
-
 def test_bones_beyond_the_edge_are_cut_not_dropped(rig):
     camera = bpy.context.scene.camera
     camera.location = (1.2, 0, 1.5)
@@ -335,3 +326,35 @@ def test_bones_beyond_the_edge_are_cut_not_dropped(rig):
     assert len(clip.pose.frame(0)) >= 3
     assert np.abs(clip.pose.points[:, :2]).max() < 256 + 33
     assert "Only 2 of 7 limbs are in view in the first frame" in clip.warnings[0]
+
+
+def test_armatures_with_more_limbs_than_labels_share_them(clean_scene):
+    """Those that move most of the picture are drawn, whosever they are, and one of each armature at least."""
+    comb = {f"b{k}": ((k / 10, 0, 0), (k / 10, 0, 1), "") for k in range(100)}
+    rigs = [make_armature(f"Rig{k}", comb) for k in range(3)]
+    for k, (rig, moving) in enumerate(zip(rigs, (0, 90, 100), strict=True)):
+        rig.location.z = 1.2 * k
+        flesh(rig, thickness=0.08)
+        for bone in list(comb)[:moving]:
+            swing(rig, bone, angle=1.0, frames=3)
+    add_camera(target=(5, 0, 1.7), direction=(0, -1, 0), distance=16)
+    clip = export(rigs, width=832, height=480)
+    drawn = [{limb.name for limb in clip.pose.limbs if limb.subject == k} for k in range(3)]
+    assert len(clip.pose.limbs) == 255 == clip.first_labels.max() and drawn[0]
+    assert set(list(comb)[:90]) <= drawn[1] and len(drawn[2]) == 100
+    assert clip.warnings[-1].startswith(
+        "The armatures have more limbs together than the 255 that can be drawn: 45 that move little of the "
+        "picture are left out, "
+    )
+
+
+def test_more_armatures_than_labels_are_drawn_by_what_moves(clean_scene):
+    rig = make_armature("Rig", {"bone": ((0, 0, 0), (0, 0, 1), "")})
+    flesh(rig)
+    others = [rig.copy() for _ in range(256)]
+    for other in others:
+        clean_scene.collection.objects.link(other)
+    subjects, _ = run(module("rig.subjects").find_subjects([*others, rig]))
+    limbs, parts = module("rig.subjects").limb_tables(subjects)
+    assert len(limbs) == len(parts) == 255 and limbs[-1].subject == limbs[-1].part == 254
+    assert sum(subject.choice.left_out for subject in subjects) == 2

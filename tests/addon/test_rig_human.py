@@ -188,3 +188,17 @@ def rest_joints(rig, choice):
     matrices = np.array([bone.matrix_local for bone in rig.data.bones])[choice.joint_bones]
     offsets = np.concatenate([choice.joint_offsets, np.ones((len(choice.joint_offsets), 1))], axis=1)
     return np.einsum("kij,kj->ki", matrices, offsets)[:, :3]
+
+
+def test_people_of_a_crowd_lose_their_fingers_first(clean_scene):
+    rig = rig_of("mixamo")
+    limbs = module("rig.limbs")
+    figures = [limbs.make_figure(rig, None, "trained") for _ in range(5)]
+    crowd = limbs.share_labels(figures)
+    body = [limb.name for limb in limbs.choose_limbs(rig, look="trained").limbs][:17]
+    assert sum(len(choice.limbs) for choice in crowd) == 255
+    for choice in crowd:
+        assert [limb.name for limb in choice.limbs][:17] == body
+        assert set(choice.owners.values()) <= set(range(len(choice.limbs)))
+    figures += [limbs.make_figure(rig, None, "trained") for _ in range(11)]
+    assert sum(len(choice.limbs) for choice in limbs.share_labels(figures)) == 255

@@ -171,7 +171,7 @@ def test_several_armatures_are_sampled_one_after_the_other(clean_scene):
     rigs = [make_armature(f"Rig{i}", LEGGED) for i in range(2)]
     rigs[1].location.y = 4
     bpy.context.view_layer.update()
-    subjects = list(module("rig.subjects").find_subjects(rigs))
+    subjects = module("steps").at_once(module("rig.subjects").find_subjects(rigs))
     sampler = module("rig.sampling").Sampler(subjects)
     joints = sampler.sample(bpy.context.evaluated_depsgraph_get())
     half = len(joints) // 2

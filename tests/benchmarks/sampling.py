@@ -26,7 +26,7 @@ def frames_with_limbs(context, rig) -> float:
     from tests.addon.rigs import run
 
     limb, projection, view = module("shared.pose").Limb, module("view.projection"), module("view")
-    subjects = list(module("rig.subjects").find_subjects([rig]))
+    subjects = module("steps").at_once(module("rig.subjects").find_subjects([rig]))
     sampler = module("rig.sampling").Sampler(subjects)
     choice = subjects[0].choice
     limbs = [limb(chosen.name, chosen.part) for chosen in choice.limbs]

@@ -122,7 +122,7 @@ def of_class(cls):
 @st.composite
 def poses(draw, num_frames=None):
     parts = draw(st.lists(st.text("abc", max_size=3), min_size=1, max_size=3))
-    limb = st.builds(Limb, st.text("xyz", max_size=3), st.integers(0, len(parts) - 1), st.integers(0, 63))
+    limb = st.builds(Limb, st.text("xyz", max_size=3), st.integers(0, len(parts) - 1), st.integers(0, 254))
     limbs = draw(st.lists(limb, min_size=1, max_size=4))
     shape = st.tuples(st.integers(2, 4), st.just(3))
     points = hnp.arrays(np.float32, shape, elements=st.floats(-1e7, 1e7, width=32))
