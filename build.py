@@ -522,6 +522,7 @@ def demo(arguments) -> None:
     extension = build_extension(environment)
     rest = ["--rig", arguments.rig.resolve()] if arguments.rig else []
     rest += ["--action", arguments.action] if arguments.action else []
+    rest += ["--up", arguments.up] if arguments.up else []
     script = ROOT / "blender_addon" / "examples" / "demo.py"
     environment.run(script, "--extension", extension, "--output", arguments.output.resolve(), *rest)
 
@@ -704,6 +705,9 @@ def parse(words: list[str]) -> argparse.Namespace:
         "--rig", type=Path, help="your own .glb, .gltf, .fbx, .blend or .bvh instead of the built-in creature"
     )
     shoot.add_argument("--action", help="the action of that rig to play (default: its first)")
+    shoot.add_argument(
+        "--up", choices=("Y", "Z"), help="the axis of a .bvh that is up (default: as its rest pose stands)"
+    )
     shoot.add_argument(
         "--output", type=Path, default=DIST / "demo", help="folder for the results (default: dist/demo)"
     )

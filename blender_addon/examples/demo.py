@@ -1,6 +1,7 @@
 """From nothing to a film, through the same operators as the buttons. Run by `python build.py demo`:
 
-    python blender_addon/examples/demo.py --extension ZIP --output FOLDER [--rig FILE [--action NAME]]
+    python blender_addon/examples/demo.py --extension ZIP --output FOLDER \
+        [--rig FILE [--action NAME] [--up AXIS]]
 
 It installs the packed extension into a fresh profile of the `bpy` that it finds, as a user would.
 """
@@ -29,6 +30,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, required=True, help="folder for the results")
     parser.add_argument("--rig", type=Path, help="a rig file instead of the built-in creature")
     parser.add_argument("--action", help="which of its actions to play")
+    parser.add_argument("--up", choices=("Y", "Z"), help="which axis of a .bvh is up")
     arguments = parser.parse_args()
 
     profile = tempfile.TemporaryDirectory(prefix="blender-profile-")
@@ -70,7 +72,7 @@ def film(bpy, arguments, say) -> None:
     if arguments.rig:
         scenes.set_format(bpy.context.scene)
         try:
-            rig = rig_files.import_rig(bpy.context, arguments.rig, arguments.action)
+            rig = rig_files.import_rig(bpy.context, arguments.rig, arguments.action, arguments.up, say)
         except rig_files.RigFileError as error:
             raise DemoError(str(error)) from error
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import bpy
@@ -15,6 +16,7 @@ from ..rig.skin import FLESH_TYPES
 from ..rig.subjects import instanced_objects
 from ..texts import say
 from .creatures import dress
+from .motion_capture import import_bvh
 
 MAX_FRAMES = 81
 """Of a longer action only so much is played."""
@@ -28,14 +30,22 @@ class RigFileError(Exception):
     """What is wrong with a rig file and what to do, in a sentence."""
 
 
-def import_rig(context: bpy.types.Context, path: Path, action: str | None = None) -> bpy.types.Object:
-    """Bring in a rig of any of the usual formats; the scene's range becomes that of its action."""
+def import_rig(
+    context: bpy.types.Context,
+    path: Path,
+    action: str | None = None,
+    up: str | None = None,
+    tell: Callable[[str], None] = lambda text: None,
+) -> bpy.types.Object:
+    """Bring in a rig of any of the usual formats; the scene's range becomes that of its action.
+
+    `up` is the axis of a .bvh that is up ("Y" or "Z"), None to go by its rest pose; what was taken for up is
+    told in a sentence where it is not certain. Raises `RigFileError`.
+    """
     loaders = {
         **dict.fromkeys((".glb", ".gltf", ".vrm"), lambda: bpy.ops.import_scene.gltf(filepath=str(path))),
         ".fbx": lambda: _import_fbx(path),
-        ".bvh": lambda: bpy.ops.import_anim.bvh(
-            filepath=str(path), update_scene_fps=False, global_scale=0.01
-        ),
+        ".bvh": lambda: import_bvh(context, path, up, tell),
         ".blend": lambda: _append(context, path),
     }
     if not path.is_file():
@@ -52,6 +62,10 @@ def import_rig(context: bpy.types.Context, path: Path, action: str | None = None
                 ".bvh.",
                 path=path.name,
             )
+        )
+    if up is not None and path.suffix.lower() != ".bvh":
+        raise RigFileError(
+            say("{path} says itself which axis is up; leave out --up, which is for .bvh.", path=path.name)
         )
     _check_arrived(path)
     try:

@@ -115,8 +115,10 @@ def test_contact_sheet_shows_every_picture_unchanged(clean_scene, tmp_path):
     assert bpy.data.scenes.get("Contact Sheet") is None
 
 
-def bone_tree(path, offset_of):
-    """A motion capture file of a body without a mesh; `offset_of` turns offsets into the file's axes."""
+def bone_tree(path, offset_of, leg=(0, -40, 0), spine=(0, 45, 0), motion=(0, 0, 0), **pairs):
+    """A motion capture file of a body without a mesh; `offset_of` turns offsets into the file's axes. `leg`
+    goes on as far as it is long, `pairs` are those of further chains, of which a tail is alone; `motion`
+    turns all of it."""
 
     def joint(word, name, offset, *below, end=(0, 10, 0)):
         place = "Xposition Yposition Zposition " if word == "ROOT" else ""
@@ -126,23 +128,33 @@ def bone_tree(path, offset_of):
             "{} {}\n{{\nOFFSET {} {} {}\n".format(word, name, *offset_of(offset)) + channels + inner + "}\n"
         )
 
-    legs = [
-        joint(
-            "JOINT", f"{side}Leg", (8 * x, 0, 0), joint("JOINT", f"{side}Shin", (0, -40, 0), end=(0, -40, 0))
-        )
-        for side, x in (("Left", 1), ("Right", -1))
-    ]
-    spine = joint("JOINT", "Spine", (0, 10, 0), joint("JOINT", "Head", (0, 45, 0), end=(0, 20, 0)))
-    root = joint("ROOT", "Hips", (0, 0, 0), *legs, spine)
-    rows = "\n".join(" ".join(["0"] * 6 + [str(4 * i)] + ["0"] * 17) for i in range(9))
+    def pair(name, along):
+        return [
+            joint("JOINT", side + name, (8 * x, 0, 0), joint("JOINT", side + name + "Low", along, end=along))
+            for side, x in (("Left", 1), ("Right", -1))[: 1 if name == "tail" else 2]
+        ]
+
+    upper = joint("JOINT", "Head", spine, *pair("ear", pairs.pop("ear", (0, 1, 0))), end=(0, 20, 0))
+    arms = [one for name, along in pairs.items() for one in pair(name, along)]
+    root = joint(
+        "ROOT", "Hips", (0, 0, 0), *pair("Leg", leg), joint("JOINT", "Spine", (0, 10, 0), upper, *arms)
+    )
+    turned = " ".join(map(str, motion))
+    rows = "\n".join(f"0 0 0 {turned} {4 * i}" + " 0" * (3 * root.count("JOINT") - 1) for i in range(9))
     path.write_text(f"HIERARCHY\n{root}MOTION\nFrames: 9\nFrame Time: 0.04\n{rows}\n")
     return path
 
 
-@pytest.mark.parametrize("up", ["y", "z"])
-def test_a_rig_without_a_mesh_gets_a_body_as_thick_as_its_skeleton_is_large(clean_scene, tmp_path, up):
-    path = bone_tree(tmp_path / "walk.bvh", (lambda o: o) if up == "y" else (lambda o: (o[0], o[2], o[1])))
-    rig = module("examples.rig_files").import_rig(bpy.context, path)
+TURNS = {"Y": lambda o: o, "Z": lambda o: (o[0], -o[2], o[1])}
+"""From a place with Y up to one with another axis up."""
+
+
+@pytest.mark.parametrize("up", TURNS)
+def test_a_motion_capture_file_stands_and_has_a_body_as_thick_as_its_skeleton_is_large(
+    clean_scene, tmp_path, up
+):
+    path, told = bone_tree(tmp_path / "walk.bvh", TURNS[up]), []
+    rig = module("examples.rig_files").import_rig(bpy.context, path, tell=told.append)
     [body] = module("examples.rig_files").bodies_of(clean_scene, rig)
     points = np.array([vertex.co for vertex in body.data.vertices])
     bones = np.array([bone.head_local for bone in rig.data.bones] + [b.tail_local for b in rig.data.bones])
@@ -150,6 +162,40 @@ def test_a_rig_without_a_mesh_gets_a_body_as_thick_as_its_skeleton_is_large(clea
     thin = min(np.ptp(points, axis=0)) / size
     assert 0.03 < thin < 0.3
     assert all(len(vertex.groups) == 1 for vertex in body.data.vertices), "nothing webs between limbs"
+    assert rig.data.bones["Head"].head_local.z == pytest.approx(0.55)
+    said = ["The rest pose of walk.bvh stands along the Z axis, so Z is up; take Y with --up Y."]
+    assert told == (said if up == "Z" else [])
+    assert len(bpy.data.armatures) == len(bpy.data.actions) == 1
+
+
+FIGURES = {
+    "standing": {},
+    "with hanging arms": {"arm": (0, -25, 0)},
+    "on all fours": {"spine": (0, 0, 60), "arm": (0, -40, 2)},
+    "with a tail and ears": {"tail": (0, 5, -30), "ear": (2, 10, 0)},
+}
+
+
+@pytest.mark.parametrize("figure", FIGURES.values(), ids=FIGURES)
+@pytest.mark.parametrize("up", TURNS)
+def test_a_figure_stands_on_its_legs_whatever_it_does_in_its_motion(clean_scene, tmp_path, figure, up):
+    path = bone_tree(tmp_path / "crawl.bvh", TURNS[up], **figure, motion=(90, 0, 0))
+    rig = module("examples.rig_files").import_rig(bpy.context, path)
+    assert rig.data.bones["LeftLegLow"].tail_local.z == pytest.approx(-0.8)
+
+
+def test_where_a_rest_pose_tells_no_axis_the_user_is_asked(clean_scene, tmp_path):
+    """As of files in which every bone begins along one axis of the bone before."""
+    path, told = tmp_path / "all.bvh", []
+    bone_tree(path, TURNS["Y"], leg=(0, 0, 40), spine=(0, 0, 60), arm=(0, 0, 20))
+    rig_files = module("examples.rig_files")
+    rig = rig_files.import_rig(bpy.context, path, tell=told.append)
+    assert "does not tell which axis is up" in told[0] and rig.data.bones["Head"].head_local.y < -0.5
+    rig = rig_files.import_rig(bpy.context, path, up="Z", tell=told.append)
+    assert len(told) == 1 and bpy.context.object.data.bones["Head"].head_local.z > 0.5
+    with pytest.raises(rig_files.RigFileError, match="leave out --up"):
+        (tmp_path / "a.glb").write_text("a")
+        rig_files.import_rig(bpy.context, tmp_path / "a.glb", up="Z")
 
 
 @pytest.mark.parametrize("way", [(0, 0, 9), (0, 9, 0), (9, 0, 0), (40, 60, 0)])
