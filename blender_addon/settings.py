@@ -469,8 +469,8 @@ class PoseAnythingShown(bpy.types.PropertyGroup):
     )
     rectangle: BoolProperty(
         name="Show Rectangle",
-        description="Draw the rectangle that tells the model of the camera's motion: it moves against the "
-        "background",
+        description="Draw the rectangle that tells the model of the camera's motion: against the background, "
+        "or with it where the engine was trained so",
     )
     onion: BoolProperty(
         name="Onion Skin",

@@ -193,6 +193,8 @@ class EngineDescription(Checked):
         `max_frames`.
     pose_look: how the poses look that it was trained on: "bones" as the rig's bones lie, or "trained" as the
         release's are drawn, people as OpenPose's 18 points and animals as the middle lines of their bodies.
+    camera_condition: how the rectangle moves that tells of the camera's motion: "against_background", as in
+        the paper, or "with_background".
     max_parts: the largest number of parts it was trained with; None where it does not matter.
     live: whether it offers live sessions.
     experimental: whether it is taken only where it is asked for by its name.
@@ -216,6 +218,7 @@ class EngineDescription(Checked):
     uses_seed: bool = declare(Flag(), True)
     uses_camera: bool = declare(Flag(), True)
     pose_look: str = declare(Choice(("bones", "trained")), "bones")
+    camera_condition: str = declare(Choice(("against_background", "with_background")), "against_background")
     max_parts: int | None = declare(Optional(Integer(1, MAX_LIMBS)), None)
     live: bool = declare(Flag(), False)
     experimental: bool = declare(Flag(), False)

@@ -973,7 +973,7 @@ TEXTS: dict[str | tuple[str, str], str] = {
     "Over the Video": "Über dem Video",
     "Draw the poses that were found over the video in the sequencer's preview": "Die gefundenen Posen in der Vorschau des Sequencers über dem Video zeichnen",
     "Show Rectangle": "Rechteck zeigen",
-    "Draw the rectangle that tells the model of the camera's motion: it moves against the background": "Das Rechteck zeichnen, das dem Modell die Bewegung der Kamera sagt: Es bewegt sich vor dem Hintergrund",
+    "Draw the rectangle that tells the model of the camera's motion: against the background, or with it where the engine was trained so": "Das Rechteck zeichnen, das dem Modell die Bewegung der Kamera sagt: gegen den Hintergrund, oder mit ihm, wo das Modell so trainiert wurde",
     "Onion Skin": "Zwiebelhaut",
     "Draw the chosen take's pictures at this frame and beside it over the camera view": "Die Bilder des gewählten Takes bei diesem Frame und daneben über der Kamerasicht zeichnen",
     "Scene frames from one picture of the onion skin to the next": "Frames der Szene von einem Bild der Zwiebelhaut zum nächsten",

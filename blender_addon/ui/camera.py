@@ -75,14 +75,17 @@ def _rectangle(context, planned: ClipRange) -> PoseSequence | None:
     settings, seen = context.scene.poseanything, session.get().camera_paths
     size = planned.num_frames, planned.width, planned.height
     path = seen.get((context.scene.name, planned))
-    key = (*size, settings.camera_source, settings.camera_move, settings.camera_amount, id(path))
+    engine = session.get().engine(settings.engine_name)
+    with_background = engine is not None and engine.camera_condition == "with_background"
+    chosen = settings.camera_source, settings.camera_move, settings.camera_amount
+    key = (*size, *chosen, id(path), with_background)
     if key not in _kept:
         _kept.clear()
         if settings.camera_source == "MOVE":
             move = camera_path({settings.camera_move.lower(): settings.camera_amount}, *size)
             path = move if path is None else move @ path
         try:
-            _kept[key] = rectangle_condition(path, *size[1:]) if path is not None else None
+            _kept[key] = rectangle_condition(path, *size[1:], with_background) if path is not None else None
         except MessageError:
             _kept[key] = None
     return _kept[key]

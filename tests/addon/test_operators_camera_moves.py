@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import bpy
 import numpy as np
 import pytest
@@ -145,7 +147,7 @@ def test_unrest_is_noise_within_the_range_that_can_be_edited(shot):
     assert place(shot, 40) == pytest.approx(place(shot, 60)), "still outside of the range"
 
 
-def test_the_rectangle_is_known_once_the_camera_was_looked_at(shot):
+def test_the_rectangle_is_known_once_the_camera_was_looked_at(shot, monkeypatch):
     session = module("session").get()
     bpy.ops.poseanything.add_camera_move(move="PAN_LEFT", amount=0.25)
     shot.frame_set(9)
@@ -154,6 +156,14 @@ def test_the_rectangle_is_known_once_the_camera_was_looked_at(shot):
     [path] = session.camera_paths.values()
     assert len(path) == 12 and path[-1][0, 2] > 20, "the background goes to the right"
     assert shot.frame_current == 9 and bpy.data.objects["Rig"].pose.bones["bone2"].location.y == 0.5
+    engine = module("shared.engines").EngineDescription("film", "Film", "", neural=True)
+    for condition, way in (("against_background", -1), ("with_background", 1)):
+        about = dataclasses.replace(engine, camera_condition=condition)
+        monkeypatch.setattr(session.bridge, "engines", (about,))
+        planned = module("request.range").clip_range(bpy.context, shot.poseanything, about)
+        drawn = module("ui.camera")._rectangle(bpy.context, planned)
+        first, last = (np.mean([line.points[0, 0] for line in drawn.frame(at)]) for at in (0, -1 % len(path)))
+        assert way * (last - first) > 20, condition
 
 
 def test_subject_and_camera_have_a_strength_each(shot, monkeypatch):

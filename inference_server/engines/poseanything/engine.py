@@ -49,6 +49,7 @@ TRAINED_WITH = {
     "uses_prompt": "text_conditioning",
     "max_parts": "max_parts",
     "pose_look": "pose_look",
+    "camera_condition": "camera_condition",
 }
 """What a checkpoint's configuration tells of the engine, by field of its description."""
 
