@@ -417,7 +417,7 @@ def _sample(
         path = camera_path(dict(args.camera), conditions.num_frames, width, height)
         conditions = dataclasses.replace(conditions, camera_images=draw_camera(path, width, height, trained))
     sampling = SamplingRequest.of(
-        conditions, chosen.guidance, chosen.seed, chosen.num_inference_steps, chosen.options
+        conditions, chosen.guidance, chosen.seed, chosen.num_inference_steps, chosen.options, trained
     )
     return _after_loading(engine, lambda: engine.make(sampling, lambda: False))
 

@@ -66,6 +66,27 @@ def test_values_are_the_defaults_until_they_are_set(studio):
     assert (guidance.start, guidance.stop) == (0.1, 0.1)
 
 
+def test_what_is_not_set_follows_the_engine_to_another_default(studio):
+    engine_settings, scene, engine, group = studio
+    push = engine.guider("push")
+    strength = engine_settings.parameter_property("push", "guidance_scale")
+
+    def shown(default):
+        told = replace(push.parameters[0], default=default)
+        guider = replace(push, parameters=(told, *push.parameters[1:]))
+        other = replace(engine, guiders=(engine.guiders[0], guider, *engine.guiders[2:]))
+        engine_settings.follow([other])
+        group = engine_settings.group_of(scene, "studio")
+        group.guider = "push"
+        sent = engine_settings.guidance(scene, other).parameters["guidance_scale"]
+        assert sent == pytest.approx(getattr(group, strength))
+        return sent
+
+    assert (shown(2.0), shown(1.0)) == (2.0, 1.0)
+    setattr(engine_settings.group_of(scene, "studio"), strength, 1.0)
+    assert shown(2.0) == 1.0, "set by hand, if only to what it was"
+
+
 def test_values_outlive_their_engine_a_reload_and_other_choices(studio, tmp_path):
     engine_settings, scene, engine, group = studio
     group.steps = 12

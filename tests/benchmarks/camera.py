@@ -6,16 +6,17 @@ Clips are drawn by the 2D generator with a still camera, from seeds that no trai
 asked, as the panel asks it, for each with its own poses and one of four moves, by turns: pans to the left and
 right, tilts up and down, over a fifth of the picture. It finds the parts in the poses. The ways:
 
-- `decoupled`: the guidance by subject and camera at its defaults; those of both guiders are the same;
-- `subject strength 1`: with less guidance towards the subject's motion;
+- `decoupled`: the guidance by subject and camera at the checkpoint's defaults;
+- `subject strength 1.2`, `subject strength 2`: with more guidance towards the subject's motion;
 - `as in the paper`: at its defaults by a checkpoint that declares nothing of the camera, so that the
   rectangle moves against the background and guidance goes away from it (Eq. 10);
 - `one branch`: no guidance, the poses and the rectangle that moves with the background in one picture;
 - `none`: poses alone.
 
 Printed are the share of clips whose background moves as asked, within 45 degrees (by chance a quarter); the
-cosine of the two directions; the background's shift as a share of what was asked; and the share of the pose's
-strokes that lie on the subject. Means with 95 % intervals; differences are paired, clip by clip.
+cosine of the two directions; the background's shift as a share of what was asked; the share of the pose's
+strokes that lie on the subject; and PSNR on the subject, which is to move as it does in the clip. Means with
+95 % intervals; differences are paired, clip by clip.
 
 Left out: the released weights; zooms and rolls, whose mean flow has no direction.
 """
@@ -32,7 +33,7 @@ from pathlib import Path
 import numpy as np
 
 from inference_server.datasets.examples import Example
-from inference_server.evaluation.metrics import background_flow, pose_adherence
+from inference_server.evaluation.metrics import background_flow, pixel_measures, pose_adherence
 from inference_server.synthesis.clips import make_clip
 from shared.camera import camera_path, rectangle_condition
 from shared.engines import Guidance
@@ -55,7 +56,9 @@ AMOUNT = 0.2
 """Of the picture's width or height."""
 FOLLOWED = np.sqrt(0.5)
 """The cosine from which on a direction is the one asked for."""
-JOINT, SEPARATE = Guidance("subject_camera"), Guidance("subject_camera_separate", {"guidance_scale": 1.0})
+GUIDANCE = Guidance("subject_camera_separate")
+STRONGER = (1.2, 2.0)
+"""Subject strengths."""
 
 
 def examples(count: int) -> Iterator[tuple[Example, str]]:
@@ -75,20 +78,31 @@ class Maker:
 
     def __init__(self, model: Path, steps: int):
         self.engine = small_engine(model)
-        self.paper = small_engine(model, camera_condition="against_background", camera_strength=1.0)
+        self.paper = small_engine(
+            model, camera_condition="against_background", camera_strength=1.0, subject_strength=None
+        )
         self.steps = steps or self.engine.describe().default_steps
 
     def make(self, request: GenerationRequest) -> dict[str, np.ndarray]:
         """By way, frames uint8 [F, H, W, 3]."""
         asked = dataclasses.replace(request, num_inference_steps=self.steps)
-        joint = dataclasses.replace(asked, guidance=JOINT)
+        guided = dataclasses.replace(asked, guidance=GUIDANCE)
         return {
-            "decoupled": frames_of(self.engine, joint),
-            "subject strength 1": frames_of(self.engine, dataclasses.replace(asked, guidance=SEPARATE)),
-            "as in the paper": frames_of(self.paper, joint),
+            "decoupled": frames_of(self.engine, guided),
+            **{
+                f"subject strength {strength:g}": frames_of(self.engine, with_strength(guided, strength))
+                for strength in STRONGER
+            },
+            "as in the paper": frames_of(self.paper, guided),
             "one branch": frames_of(self.engine, with_rectangle(asked)),
             "none": frames_of(self.engine, asked),
         }
+
+
+def with_strength(request: GenerationRequest, strength: float) -> GenerationRequest:
+    """The request with another subject strength."""
+    stronger = dataclasses.replace(request.guidance, parameters={"guidance_scale": strength})
+    return dataclasses.replace(request, guidance=stronger)
 
 
 def with_rectangle(request: GenerationRequest) -> GenerationRequest:
@@ -116,6 +130,7 @@ def measure(frames: np.ndarray, example: Example) -> dict[str, float]:
         "cosine": cosine,
         "shift, of what was asked": flow["camera_share"],
         "pose on the subject": pose_adherence(frames, example.request, example.labels),
+        "subject, dB": pixel_measures(frames, example.frames, example.labels)["psnr_subject"],
     }
 
 

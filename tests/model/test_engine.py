@@ -544,6 +544,7 @@ def test_a_checkpoint_says_how_it_was_trained(weights, tmp_path, monkeypatch):
     assert (released.default_steps, released.max_parts, released.pose_look) == (50, 5, "trained")
     (folder,) = [path.parent for path in (tmp_path / "weights").rglob("diffusion*00001-of*.safetensors")]
     trained = {"num_inference_steps": 4, "max_parts": 12, "text_conditioning": False, "pose_look": "bones"}
+    trained |= {"camera_condition": "with_background", "subject_strength": 1.0}
     (folder / "config.json").write_text(json.dumps(trained))
     about = describe()
     assert (about.default_steps, about.max_parts, about.uses_prompt, about.pose_look) == (
@@ -552,6 +553,9 @@ def test_a_checkpoint_says_how_it_was_trained(weights, tmp_path, monkeypatch):
         False,
         "bones",
     )
+    assert (released.camera_condition, about.camera_condition) == ("against_background", "with_background")
+    strengths = [one.guider("subject_camera_separate").parameters[0].default for one in (released, about)]
+    assert strengths == [2.0, 1.0]
 
 
 def test_an_engine_of_the_same_classes_with_other_weights_is_a_few_lines(weights, tmp_path, monkeypatch):

@@ -239,6 +239,7 @@ TRAINING = {
     "between_poses": "interpolated",
     "camera_condition": "with_background",
     "camera_strength": 3.0,
+    "subject_strength": 1.2,
 }
 
 

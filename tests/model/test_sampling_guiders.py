@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -106,6 +108,8 @@ def test_a_camera_that_was_learnt_moving_with_the_background_is_added(s_s, s_c):
     joint = SubjectCameraGuidance(2.5, stop=0.5)
     assert joint.for_checkpoint(learnt) == SubjectCameraSeparateGuidance(2.5, -4.5, stop=0.5)
     assert joint.for_checkpoint({"camera_condition": "against_background"}) is joint
+    weaker = joint.for_checkpoint(learnt | {"subject_strength": 1.0})
+    assert weaker == SubjectCameraSeparateGuidance(1.0, -4.5, stop=0.5)
 
 
 @pytest.mark.parametrize(
@@ -266,6 +270,19 @@ def test_every_guider_is_found_and_describes_itself():
     for name, cls in guiders().items():
         defaults = {about.name: about.default for about in described[name].parameters}
         assert cls(**defaults) == cls() == make_guider(Guidance(name))
+
+
+def test_a_checkpoint_declares_the_strength_that_subjects_have_by_default():
+    declared, separate = {"subject_strength": 1.0}, Guidance("subject_camera_separate")
+    about = next(about for about in describe_guiders(declared) if about.name == separate.guider)
+    assert {parameter.name: parameter.default for parameter in about.parameters} == {
+        "guidance_scale": 1.0,
+        "camera_guidance_scale": 1.0,
+    }
+    assert make_guider(separate, declared) == SubjectCameraSeparateGuidance(1.0, 1.0)
+    assert make_guider(separate, {"subject_strength": None}) == SubjectCameraSeparateGuidance(2.0, 1.0)
+    stronger = replace(separate, parameters={"guidance_scale": 3.0})
+    assert make_guider(stronger, declared) == SubjectCameraSeparateGuidance(3.0, 1.0)
 
 
 @pytest.mark.parametrize(

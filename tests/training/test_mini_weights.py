@@ -24,8 +24,9 @@ from inference_server.training.mini_figures import spread_poses  # noqa: E402
 from inference_server.training.objective import sample  # noqa: E402
 from inference_server.training.pool_batches import PoolBatches  # noqa: E402
 from inference_server.training.settings import TrainingSettings  # noqa: E402
+from shared.engines import Guidance  # noqa: E402
 from tests.benchmarks._small_model import frames_of, small_engine  # noqa: E402
-from tests.benchmarks.camera import JOINT, SEPARATE, examples  # noqa: E402
+from tests.benchmarks.camera import examples  # noqa: E402
 from tests.training.mini_clips import FROM_NOISE, conditions_of  # noqa: E402
 
 CLIPS, FIRST_SEED = 6, 100
@@ -98,8 +99,8 @@ def test_the_model_from_noise_follows_the_pose_and_parts_help_it(plain):
 
 def test_the_background_goes_where_the_camera_is_asked_to():
     engine = small_engine(FROM_NOISE)
-    for (example, move), guidance in zip(examples(2), (SEPARATE, JOINT)):
-        asked = dataclasses.replace(example.request, guidance=guidance, num_inference_steps=4)
+    for (example, move), guider in zip(examples(2), ("subject_camera", "subject_camera_separate")):
+        asked = dataclasses.replace(example.request, guidance=Guidance(guider), num_inference_steps=4)
         frames = frames_of(engine, asked)
         assert background_flow(frames, example.request, example.labels)["camera_cosine"] > 0.5, move
 

@@ -34,7 +34,7 @@ def sampling_request(
     """
     options = parse_options(request)
     try:
-        camera = "camera" in make_guider(request.guidance).pose_conditions
+        camera = "camera" in make_guider(request.guidance, config).pose_conditions
     except ValueError as error:
         raise InputError(str(error)) from error
     conditions = conditions_from_request(request, options, config, camera)
@@ -44,6 +44,7 @@ def sampling_request(
         request.seed,
         request.num_inference_steps,
         request.engine_options,
+        config,
     )
 
 

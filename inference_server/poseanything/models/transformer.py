@@ -71,6 +71,7 @@ TRAINED_WITH = (
     "between_poses",
     "camera_condition",
     "camera_strength",
+    "subject_strength",
 )
 """Entries of the configuration that no tensor tells: how the checkpoint was trained."""
 
@@ -214,8 +215,10 @@ class PoseAnythingTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, 
             `"against_background"`, and guidance goes away from it, as in the paper; or `"with_background"`,
             as models learn it by `camera_poses` of the training, and guidance goes towards it.
         camera_strength: of that guidance, where 1 is asked for.
+        subject_strength: of the subject's motion in it, where no strength is asked for; None leaves it to the
+            guider.
 
-    The last eighteen tell how the checkpoint was trained. Nothing in `forward` depends on them; the pipeline
+    The last nineteen tell how the checkpoint was trained. Nothing in `forward` depends on them; the pipeline
     reads them from `transformer.config`, so a folder saved by `save_pretrained` carries all it takes to
     sample from it.
 
@@ -293,6 +296,7 @@ class PoseAnythingTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, 
         between_poses: str = "empty",
         camera_condition: str = "against_background",
         camera_strength: float = 1.0,
+        subject_strength: float | None = None,
     ) -> None:
         super().__init__()
         inner_dim = num_attention_heads * attention_head_dim

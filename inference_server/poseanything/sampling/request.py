@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from shared.engines import Guidance
 from shared.schema import MessageError
@@ -35,12 +36,13 @@ class SamplingRequest:
         seed: int,
         num_inference_steps: int,
         engine_options: Mapping[str, object],
+        config: Mapping[str, Any] = {},
     ) -> SamplingRequest:
-        """Raises `InputError`."""
+        """`config` is the checkpoint's, as far as it says how it was trained. Raises `InputError`."""
         try:
             options = Options.parse(engine_options, num_inference_steps)
             posed_ratio = len(conditions.pose_frames) / conditions.num_frames
-            guider = make_guider(guidance).for_poses(posed_ratio)
+            guider = make_guider(guidance, config).for_poses(posed_ratio)
         except (MessageError, ValueError) as error:
             raise InputError(str(error)) from error
         return cls(conditions, guider, seed, options)

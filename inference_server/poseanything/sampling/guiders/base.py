@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, ClassVar
 
-from shared.engines import GuiderDescription, describe_options
+from shared.engines import GuiderDescription, OptionDescription, describe_options
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class Guider(ABC):
     - "empty": black frames,
 
     and `text_conditions`, of "prompt" and "negative_prompt". The first prediction is the request's own;
-    outside the interval it is taken alone.
+    outside the interval it is taken alone. `declared_defaults` names the parameters whose default a
+    checkpoint may declare, each with the entry of the checkpoint's configuration.
 
         guider = ClassifierFreePoseGuidance(3.0, stop=0.5)
         frames = pipeline.sample(conditions, guider=guider)
@@ -42,6 +43,7 @@ class Guider(ABC):
     predictions: ClassVar[tuple[str, ...]]
     pose_conditions: ClassVar[tuple[str, ...]]
     text_conditions: ClassVar[tuple[str, ...]]
+    declared_defaults: ClassVar[Mapping[str, str]] = {}
 
     _: KW_ONLY
     start: float = 0.0
@@ -67,6 +69,15 @@ class Guider(ABC):
         return self
 
     @classmethod
+    def parameters(cls, config: Mapping[str, Any] = {}) -> tuple[OptionDescription, ...]:
+        """Its parameters, with the defaults that a checkpoint of this configuration declares."""
+        entries = cls.declared_defaults.items()
+        declared = {name: config[entry] for name, entry in entries if config.get(entry) is not None}
+        return tuple(
+            replace(about, default=declared.get(about.name, about.default)) for about in describe_options(cls)
+        )
+
+    @classmethod
     def describe(cls, config: Mapping[str, Any] = {}) -> GuiderDescription:
         """What it says of itself, with a checkpoint of this configuration."""
         return GuiderDescription(
@@ -75,5 +86,5 @@ class Guider(ABC):
             help=cls.help,
             evaluations=len(cls().for_checkpoint(config).predictions),
             needs_camera="camera" in cls().pose_conditions,
-            parameters=describe_options(cls),
+            parameters=cls.parameters(config),
         )

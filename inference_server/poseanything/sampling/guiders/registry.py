@@ -43,13 +43,14 @@ def find_guider(name: str) -> type[Guider]:
     return guiders()[name]
 
 
-def make_guider(guidance: Guidance) -> Guider:
-    """The guider for a request's `Guidance`.
+def make_guider(guidance: Guidance, config: Mapping[str, Any] = {}) -> Guider:
+    """The guider for a request's `Guidance`. Parameters that it leaves out have the defaults of a checkpoint
+    of this configuration.
 
     Raises:
         ValueError: there is none of this name or with these parameters, the interval is empty, or
             classifier-free guidance negates nothing.
     """
     cls = find_guider(guidance.guider)
-    parameters = check_values(guidance.parameters, cls.describe().parameters, cls.label, "parameter")
+    parameters = check_values(guidance.parameters, cls.parameters(config), cls.label, "parameter")
     return cls(**parameters, start=guidance.start, stop=guidance.stop)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from shared.engines import option
@@ -15,7 +16,8 @@ class SubjectCameraGuidance(Guider):
 
     e = e(camera) + s (e(subject) - e(camera)): two evaluations, with the same prompt. This is the equation's
     first line; what the paper expands it to does not follow from it. It is `SubjectCameraSeparateGuidance`
-    with s_s = s and s_c = s - 1, and becomes that for a checkpoint whose rectangle moves with the background.
+    with s_s = s and s_c = s - 1, and becomes that for a checkpoint whose rectangle moves with the background,
+    or which declares a strength s_s of its own.
 
     Args:
         guidance_scale: s; at 1 the camera has no say and one evaluation is enough.
@@ -36,7 +38,10 @@ class SubjectCameraGuidance(Guider):
         return self.guidance_scale, 1 - self.guidance_scale
 
     def for_checkpoint(self, config):
-        strengths = self.guidance_scale, self.guidance_scale - 1
-        separate = SubjectCameraSeparateGuidance(*strengths, start=self.start, stop=self.stop)
-        trained = separate.for_checkpoint(config)
-        return self if trained == separate else trained
+        same = SubjectCameraSeparateGuidance(
+            self.guidance_scale, self.guidance_scale - 1, start=self.start, stop=self.stop
+        )
+        declared = config.get("subject_strength")
+        subject = same if declared is None else dataclasses.replace(same, guidance_scale=declared)
+        trained = subject.for_checkpoint(config)
+        return self if trained == same else trained

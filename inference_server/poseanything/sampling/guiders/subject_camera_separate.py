@@ -27,6 +27,7 @@ class SubjectCameraSeparateGuidance(Guider):
     predictions = ("pred_cond", "pred_uncond", "pred_camera")
     pose_conditions = ("subject", "empty", "camera")
     text_conditions = ("prompt", "prompt", "prompt")
+    declared_defaults = {"guidance_scale": "subject_strength"}
 
     guidance_scale: float = option(
         2.0, "Subject Strength", "Strength of the subject's motion", minimum=0.0, maximum=30.0
