@@ -6,11 +6,13 @@ import ipaddress
 import re
 from dataclasses import dataclass
 
+from .sentences import SentenceError
+
 DEFAULT_PORT = 47847
 DEFAULT_ADDRESS = f"tcp://127.0.0.1:{DEFAULT_PORT}"
 
 
-class AddressError(ValueError):
+class AddressError(SentenceError, ValueError):
     """A text is not an address. Its own text is one sentence that says how to write one."""
 
 
@@ -30,7 +32,11 @@ class Address:
         """Raises `AddressError`. The name `localhost` becomes 127.0.0.1, so that both sides mean the same."""
         found = re.fullmatch(r"tcp://(?:\[([0-9a-fA-F:.]+)\]|([^\[\]/:\s\0]{1,253})):(\d{1,5})", text)
         if not found or int(found[3]) > 65535:
-            raise AddressError(f"{_shortened(text)!r} is not an address; write it as {DEFAULT_ADDRESS}.")
+            raise AddressError(
+                "{text!r} is not an address; write it as {usual}.",
+                text=_shortened(text),
+                usual=DEFAULT_ADDRESS,
+            )
         host = found[1] or found[2]
         return cls("127.0.0.1" if host == "localhost" else host, int(found[3]))
 

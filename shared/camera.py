@@ -45,11 +45,15 @@ def camera_path(moves: Mapping[str, float], num_frames: int, width: int, height:
     for name, value in moves.items():
         if name not in MOVES:
             raise MessageError(
-                f"There is no camera move {str(name)[:40]!r}; choose among {', '.join(MOVES)}."
+                "There is no camera move {name!r}; choose among {moves}.",
+                name=str(name)[:40],
+                moves=", ".join(MOVES),
             )
         if not 0 <= value <= 10:
             raise MessageError(
-                f"The camera move {name} has the amount {value}; choose a number from 0 to 10."
+                "The camera move {name} has the amount {value}; choose a number from 0 to 10.",
+                name=name,
+                value=value,
             )
     if num_frames < 1:
         raise MessageError("A camera move needs at least one frame.")
@@ -155,7 +159,9 @@ def _normalised(path: np.ndarray) -> np.ndarray:
     impossible."""
     path = np.asarray(path, np.float64)
     if path.ndim != 3 or path.shape[1:] != (3, 3) or not len(path):
-        raise MessageError(f"A camera motion is a list of 3 x 3 homographies, not of the shape {path.shape}.")
+        raise MessageError(
+            "A camera motion is a list of 3 x 3 homographies, not of the shape {shape}.", shape=path.shape
+        )
     corner = path[:, 2:, 2:]
     if (
         not np.isfinite(path).all()

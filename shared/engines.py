@@ -39,6 +39,7 @@ from .schema import (
     Value,
     declare,
 )
+from .sentences import as_value, say
 
 if TYPE_CHECKING:
     from .messages import GenerationRequest
@@ -83,32 +84,43 @@ class OptionDescription(Checked):
     loads: bool = declare(Flag(), False)
 
     def validate(self):
-        _require_unique(self.choices, f"The option {self.name}", "choice")
+        _require_unique(self.choices, self.label)
         self.check(self.default)
 
     def check(self, value: Any) -> Any:
         """The value in its own type. Raises `MessageError` for one that it can't have."""
-        names = [choice.name for choice in self.choices]
+        names, label = [choice.name for choice in self.choices], as_value(self.label)
         if self.type == "bool":
-            return Flag().check(value, self.label)
+            return Flag().check(value, label)
         if self.type == "int":
-            return Integer(round(self.minimum), round(self.maximum)).check(value, self.label)
+            return Integer(round(self.minimum), round(self.maximum)).check(value, label)
         if self.type == "float":
-            return Number(self.minimum, self.maximum).check(value, self.label)
+            return Number(self.minimum, self.maximum).check(value, label)
         if self.type == "choice":
-            return Choice(tuple(names)).check(value, self.label)
+            return Choice(tuple(names)).check(value, label)
         if self.type == "text":
-            return Text(4096).check(value, self.label)
+            return Text(4096).check(value, label)
         if not isinstance(value, Mapping) or len(value) > MAX_STRENGTHS:
             raise MessageError(
-                f"{self.label} must be a table of at most {MAX_STRENGTHS} names and strengths."
+                "{option} must be a table of at most {limit} names and strengths.",
+                option=label,
+                limit=MAX_STRENGTHS,
             )
         strength = Number(self.minimum, self.maximum)
         for name in value:
             if name not in names:
-                there = f"choose among {', '.join(names)}" if names else "there are none"
-                raise MessageError(f"{self.label} has no {str(name)[:64]!r}; {there}.")
-        return {name: strength.check(item, f"The strength of {name}") for name, item in value.items()}
+                raise MessageError(
+                    "{option} has no {name!r}; choose among {names}."
+                    if names
+                    else "{option} has no {name!r}; there are none.",
+                    option=label,
+                    name=str(name)[:64],
+                    names=", ".join(names),
+                )
+        return {
+            name: strength.check(item, say("The strength of {name}", name=name))
+            for name, item in value.items()
+        }
 
 
 @dataclass(frozen=True)
@@ -127,7 +139,7 @@ class GuiderDescription(Checked):
     parameters: tuple[OptionDescription, ...] = declare(Many(Struct(OptionDescription), 32), ())
 
     def validate(self):
-        _require_unique(self.parameters, f"The guider {self.name}", "parameter")
+        _require_unique(self.parameters, self.label)
 
 
 @dataclass(frozen=True)
@@ -229,8 +241,8 @@ class EngineDescription(Checked):
     weights_folder: str = declare(Line(1024), "")
 
     def validate(self):
-        for what in ("guider", "option", "preset"):
-            _require_unique(getattr(self, f"{what}s"), f"The engine {self.name}", what)
+        for items in (self.guiders, self.options, self.presets):
+            _require_unique(items, self.label)
 
     @property
     def short_label(self) -> str:
@@ -275,33 +287,47 @@ def check_request(request: GenerationRequest, engine: EngineDescription) -> None
     """Raises `MessageError`, one sentence, for a request that the engine can't serve."""
     check_size(engine, request.width, request.height, request.num_frames)
     check_guidance(engine, request.guidance, has_camera=request.camera_motion is not None)
-    check_values(request.engine_options, engine.options, engine.label, "option")
+    check_values(request.engine_options, engine.options, engine.label)
 
 
 def check_live(request: GenerationRequest, engine: EngineDescription) -> None:
     """Raises `MessageError`, one sentence, for a request with which the engine can't open a live session."""
     if not engine.live:
-        raise MessageError(f"{engine.label} makes no live pictures; choose another engine.")
+        raise MessageError(
+            "{engine} makes no live pictures; choose another engine.", engine=as_value(engine.label)
+        )
     check_size(engine, request.width, request.height, 1)
-    check_values(request.engine_options, engine.options, engine.label, "option")
+    check_values(request.engine_options, engine.options, engine.label)
 
 
 def check_size(engine: EngineDescription, width: int, height: int, num_frames: int) -> None:
     """Raises `MessageError` for a size in pixels or a number of frames that the engine can't make."""
     if num_frames > engine.max_frames:
         raise MessageError(
-            f"{engine.label} makes at most {engine.max_frames} frames, not {num_frames}; shorten the clip."
+            "{engine} makes at most {most} frames, not {num_frames}; shorten the clip.",
+            engine=as_value(engine.label),
+            most=engine.max_frames,
+            num_frames=num_frames,
         )
     if surplus := (num_frames - 1) % engine.frame_step:
         below = num_frames - surplus
         possible = [str(n) for n in (below, below + engine.frame_step) if n <= engine.max_frames]
-        raise MessageError(f"{engine.label} can't make {num_frames} frames; choose {' or '.join(possible)}.")
+        raise MessageError(
+            "{engine} can't make {num_frames} frames; choose {possible}.",
+            engine=as_value(engine.label),
+            num_frames=num_frames,
+            possible=" or ".join(possible),
+        )
     multiple = engine.size_multiple
     if width % multiple or height % multiple:
         near = " x ".join(str(max(multiple, round(side / multiple) * multiple)) for side in (width, height))
         raise MessageError(
-            f"{engine.label} takes sizes that are multiples of {multiple}, not {width} x {height}; choose "
-            f"{near}."
+            "{engine} takes sizes that are multiples of {multiple}, not {width} x {height}; choose {near}.",
+            engine=as_value(engine.label),
+            multiple=multiple,
+            width=width,
+            height=height,
+            near=near,
         )
 
 
@@ -315,25 +341,36 @@ def check_guidance(engine: EngineDescription, guidance: Guidance, has_camera: bo
         return {}
     guider = engine.guider(guidance.guider)
     if guider is None:
-        names = ", ".join(guider.name for guider in engine.guiders) or "none"
-        raise MessageError(f"{engine.label} has no guidance {guidance.guider!r}; choose one of {names}.")
+        names = ", ".join(guider.name for guider in engine.guiders)
+        raise MessageError(
+            "{engine} has no guidance {name!r}; choose one of {names}.",
+            engine=as_value(engine.label),
+            name=guidance.guider,
+            names=names or "none",
+        )
     if guider.needs_camera and not has_camera:
         raise MessageError(
-            f"{guider.label} guides by the camera's motion, and there is none; "
-            "add one or choose another guidance."
+            "{guider} guides by the camera's motion, and there is none; add one or choose another guidance.",
+            guider=as_value(guider.label),
         )
-    return check_values(guidance.parameters, guider.parameters, guider.label, "parameter")
+    return check_values(guidance.parameters, guider.parameters, guider.label)
 
 
 def check_values(
-    values: Mapping[str, Any], described: Sequence[OptionDescription], owner: str, what: str = "option"
+    values: Mapping[str, Any], described: Sequence[OptionDescription], owner: str
 ) -> dict[str, Any]:
     """The value of every described option, its default where it has none. Raises `MessageError`."""
     for name in values:
         if _named(described, name) is None:
             names = ", ".join(option.name for option in described)
-            there = f"it has {names}" if names else "it has none"
-            raise MessageError(f"{owner} has no {what} {name!r}; {there}.")
+            raise MessageError(
+                "{owner} has no option {name!r}; it has {names}."
+                if names
+                else "{owner} has no option {name!r}; it has none.",
+                owner=as_value(owner),
+                name=name,
+                names=names,
+            )
     return {option.name: option.check(values.get(option.name, option.default)) for option in described}
 
 
@@ -412,7 +449,13 @@ def _named(items: Sequence, name: str) -> Any:
     return next((item for item in items if item.name == name), None)
 
 
-def _require_unique(items: Sequence, owner: str, what: str) -> None:
-    names = [item.name for item in items]
-    if len(set(names)) < len(names):
-        raise MessageError(f"{owner} names a {what} twice; give each a name of its own.")
+def _require_unique(items: Sequence, owner: str) -> None:
+    names: set[str] = set()
+    for item in items:
+        if item.name in names:
+            raise MessageError(
+                "{owner} names {name!r} twice; give each a name of its own.",
+                owner=as_value(owner),
+                name=item.name,
+            )
+        names.add(item.name)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from .address import Address, AddressError
+from .sentences import SentenceError
 
 PREFIX = "poseanything-"
 _NO_PART = re.compile(r"[^A-Za-z0-9_-]")
@@ -29,7 +30,7 @@ _CHECKSUM = 4
 LOCAL_TOKEN = "this-computer.token"
 
 
-class TokenError(ValueError):
+class TokenError(SentenceError, ValueError):
     """A token can't be used. Its text is one sentence that says why and what to do."""
 
 
@@ -59,7 +60,7 @@ class Token:
         no part, nor do words before it. Raises `TokenError`, whose text shows nothing of it."""
         _, found, data = _NO_PART.sub("", text).partition(PREFIX)
         if not found:
-            raise TokenError(f"This is not a token; one begins with {PREFIX!r}.")
+            raise TokenError("This is not a token; one begins with {prefix!r}.", prefix=PREFIX)
         try:
             body = base64.b64decode(data + "=" * (-len(data) % 4), b"-_", validate=True)
         except (binascii.Error, ValueError):
@@ -72,7 +73,7 @@ class Token:
         try:
             return cls(str(Address.parse(address)) if address else "", *keys)
         except AddressError as error:
-            raise TokenError(f"The token is for an address that is none ({error})") from None
+            raise TokenError("The token is for an address that is none ({error})", error=error) from None
 
     @property
     def account(self) -> str:
@@ -114,19 +115,24 @@ def local_token() -> Token | None:
             status = path.stat()
             if status.st_uid != os.getuid() or status.st_mode & 0o077:
                 raise TokenError(
-                    f"{path} can be read by others; make new keys with 'poseanything-server keys revoke "
-                    f"{LOCAL_NAME}'."
+                    "{path} can be read by others; make new keys with 'poseanything-server keys revoke "
+                    "{key}'.",
+                    path=path,
+                    key=LOCAL_NAME,
                 )
         text = path.read_text(encoding="ascii", errors="replace")
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise TokenError(f"{path} can't be read ({error.strerror}); look whose it is.") from None
+        raise TokenError(
+            "{path} can't be read ({reason}); look whose it is.", path=path, reason=error.strerror
+        ) from None
     try:
         return Token.parse(text)
     except TokenError:
         raise TokenError(
-            f"{path} is damaged; put it back from a backup, or delete it and start the server again."
+            "{path} is damaged; put it back from a backup, or delete it and start the server again.",
+            path=path,
         ) from None
 
 

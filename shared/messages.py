@@ -159,21 +159,29 @@ class GenerationRequest(Checked):
             or self.num_frames * self.height * self.width > MAX_CLIP_PIXELS
         ):
             raise MessageError(
-                f"A clip of {self.num_frames} frames at {self.width} x {self.height} is too large; "
-                "choose a smaller size or fewer frames."
+                "A clip of {num_frames} frames at {width} x {height} is too large; "
+                "choose a smaller size or fewer frames.",
+                num_frames=self.num_frames,
+                width=self.width,
+                height=self.height,
             )
         found = png_size(self.first_frame)
         if found is None:
             raise MessageError("The first frame is not a PNG picture; choose another picture.")
         if found != (self.width, self.height):
             raise MessageError(
-                f"The first frame is {found[0]} x {found[1]} pixels but the clip is {self.width} x "
-                f"{self.height}; fit the picture to the clip's size."
+                "The first frame is {found_width} x {found_height} pixels but the clip is {width} x "
+                "{height}; fit the picture to the clip's size.",
+                found_width=found[0],
+                found_height=found[1],
+                width=self.width,
+                height=self.height,
             )
         if self.pose.num_frames != self.num_frames:
             raise MessageError(
-                f"The pose has {self.pose.num_frames} frames but the clip has {self.num_frames}; export the "
-                "pose again."
+                "The pose has {found} frames but the clip has {num_frames}; export the pose again.",
+                found=self.pose.num_frames,
+                num_frames=self.num_frames,
             )
         if self.pose_frames is not None:
             if not self.pose_frames or max(self.pose_frames) >= self.num_frames:
@@ -188,8 +196,13 @@ class GenerationRequest(Checked):
             plane = getattr(self, name)
             if plane is not None and plane.shape != size:
                 raise MessageError(
-                    f"{name} is {plane.shape[1]} x {plane.shape[0]} but the clip is {self.width} x "
-                    f"{self.height}; export the request again."
+                    "{name} is {found_width} x {found_height} but the clip is {width} x "
+                    "{height}; export the request again.",
+                    name=name,
+                    found_width=plane.shape[1],
+                    found_height=plane.shape[0],
+                    width=self.width,
+                    height=self.height,
                 )
         for labels in (self.first_labels, self.part_maps):
             if labels is not None and labels.size and int(labels.max()) > len(self.pose.limbs):
@@ -200,11 +213,13 @@ class GenerationRequest(Checked):
             stack = getattr(self, name)
             if stack is not None and len(stack) != self.num_frames:
                 raise MessageError(
-                    f"{name} has {len(stack)} frames but the clip has {self.num_frames}; export the request "
-                    "again."
+                    "{name} has {count} frames but the clip has {num_frames}; export the request again.",
+                    name=name,
+                    count=len(stack),
+                    num_frames=self.num_frames,
                 )
             if stack is not None and not stack.size:
-                raise MessageError(f"{name} has no pixels; export it again or leave it out.")
+                raise MessageError("{name} has no pixels; export it again or leave it out.", name=name)
         if self.camera_motion is not None:
             check_path(self.camera_motion)
 
@@ -259,8 +274,11 @@ class PoseRequest(Checked):
         pixels = self.width * self.height
         if pixels > MAX_PIXELS or len(self.lengths) * pixels > MAX_FILMED_PIXELS:
             raise MessageError(
-                f"{len(self.lengths)} frames at {self.width} x {self.height} are too many to look for poses "
-                "in; choose a shorter part of the video."
+                "{count} frames at {width} x {height} are too many to look for poses "
+                "in; choose a shorter part of the video.",
+                count=len(self.lengths),
+                width=self.width,
+                height=self.height,
             )
         places = [values for values in (self.box, self.points, self.background) if values is not None]
         if any((values < 0).any() for values in places):
@@ -336,7 +354,7 @@ class LivePose(Checked):
 
     def validate(self):
         if self.pose.num_frames != 1:
-            raise MessageError(f"A live pose is a single frame, not {self.pose.num_frames}.")
+            raise MessageError("A live pose is a single frame, not {found}.", found=self.pose.num_frames)
         if self.camera_motion is not None:
             check_path(np.stack([np.eye(3, dtype=np.float32), self.camera_motion]))
 

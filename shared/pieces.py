@@ -125,7 +125,11 @@ class Assembly:
         try:
             (number,) = struct.unpack_from("<I", data)
             if not 1 <= number <= wire.MAX_PARTS:
-                raise MessageError(f"The message has {number} parts; up to {wire.MAX_PARTS} are allowed.")
+                raise MessageError(
+                    "The message has {number} parts; up to {limit} are allowed.",
+                    number=number,
+                    limit=wire.MAX_PARTS,
+                )
             sizes = struct.unpack_from(f"<{number}Q", data, 4)
         except struct.error:
             sizes = (-1,)

@@ -38,7 +38,9 @@ def read_request(path: str | os.PathLike[str]) -> GenerationRequest:
     name = Path(path).name
     with open(path, "rb") as file:
         if file.read(len(_FIRST_LINE)) != _FIRST_LINE:
-            raise MessageError(f"{name} is no request of this bridge; choose a file that it has written.")
+            raise MessageError(
+                "{name} is no request of this bridge; choose a file that it has written.", name=name
+            )
         return _read_message(file, GenerationRequest, name)
 
 
@@ -68,8 +70,8 @@ def _read_message(file: BinaryIO, kind: type, name: str) -> Any:
         size = int.from_bytes(length, "little")
         part = file.read(min(size, wire.MAX_PART + 1))
         if len(length) < 8 or len(part) != size or len(parts) == wire.MAX_PARTS:
-            raise MessageError(f"{name} is damaged; write it again.")
+            raise MessageError("{name} is damaged; write it again.", name=name)
         parts.append(part)
     if not parts:
-        raise MessageError(f"{name} is damaged; write it again.")
+        raise MessageError("{name} is damaged; write it again.", name=name)
     return wire.decode(parts, (kind,))

@@ -18,14 +18,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .sentences import Sentence, put_together, take_apart
+from .sentences import Sentence, SentenceError, as_value, put_together, say, take_apart
 
 _TEMPLATES = "templates"
 """The name under which the templates of a table's sentences lie beside the sentences themselves, where
 releases that know of none pass them over."""
 
 
-class MessageError(ValueError):
+class MessageError(SentenceError, ValueError):
     """A message breaks the contract. Its text is one sentence that says what is wrong and what to do."""
 
 
@@ -52,14 +52,20 @@ class Text(Kind):
 
     def check(self, value, name):
         if not isinstance(value, str):
-            raise MessageError(f"{name} must be text.")
+            raise MessageError("{name} must be text.", name=name)
         try:
             value.encode()
         except UnicodeEncodeError:  # half of a surrogate pair, as in file names that are not UTF-8
-            raise MessageError(f"{name} holds a character that can't be sent; type it again.") from None
+            raise MessageError(
+                "{name} holds a character that can't be sent; type it again.", name=name
+            ) from None
         if not self.least <= len(value) <= self.limit:
             raise MessageError(
-                f"{name} is {len(value)} characters long; between {self.least} and {self.limit} are allowed."
+                "{name} is {count} characters long; between {least} and {limit} are allowed.",
+                name=name,
+                count=len(value),
+                least=self.least,
+                limit=self.limit,
             )
         return value
 
@@ -99,7 +105,12 @@ class Choice(Kind):
 
     def check(self, value, name):
         if not isinstance(value, str) or value not in self.words:
-            raise MessageError(f"{name} is {_shown(value)}; choose one of {', '.join(self.words)}.")
+            raise MessageError(
+                "{name} is {value}; choose one of {words}.",
+                name=name,
+                value=_shown(value),
+                words=", ".join(self.words),
+            )
         return value
 
 
@@ -109,7 +120,7 @@ class Flag(Kind):
 
     def check(self, value, name):
         if not isinstance(value, (bool, np.bool_)):
-            raise MessageError(f"{name} must be true or false.")
+            raise MessageError("{name} must be true or false.", name=name)
         return bool(value)
 
 
@@ -123,13 +134,19 @@ class Integer(Kind):
 
     def check(self, value, name):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-            raise MessageError(f"{name} must be a whole number.")
+            raise MessageError("{name} must be a whole number.", name=name)
         if not self.least <= value <= self.most:
             raise MessageError(
-                f"{name} is {_shown(value)}; it must lie between {self.least} and {self.most}."
+                "{name} is {value}; it must lie between {least} and {most}.",
+                name=name,
+                value=_shown(value),
+                least=self.least,
+                most=self.most,
             )
         if value % self.step:
-            raise MessageError(f"{name} is {value}; it must be a multiple of {self.step}.")
+            raise MessageError(
+                "{name} is {value}; it must be a multiple of {step}.", name=name, value=value, step=self.step
+            )
         return int(value)
 
 
@@ -142,13 +159,19 @@ class Number(Kind):
 
     def check(self, value, name):
         if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-            raise MessageError(f"{name} must be a number.")
+            raise MessageError("{name} must be a number.", name=name)
         try:
             value = float(value)
         except OverflowError:
             value = math.inf
         if not (math.isfinite(value) and self.least <= value <= self.most):
-            raise MessageError(f"{name} is {value:g}; it must lie between {self.least:g} and {self.most:g}.")
+            raise MessageError(
+                "{name} is {value:g}; it must lie between {least:g} and {most:g}.",
+                name=name,
+                value=value,
+                least=self.least,
+                most=self.most,
+            )
         return value
 
 
@@ -179,9 +202,14 @@ class Many(Kind):
 
     def _items(self, value, name):
         if not isinstance(value, (list, tuple)):
-            raise MessageError(f"{name} must be a list.")
+            raise MessageError("{name} must be a list.", name=name)
         if len(value) > self.limit:
-            raise MessageError(f"{name} has {len(value)} entries; at most {self.limit} are allowed.")
+            raise MessageError(
+                "{name} has {count} entries; at most {limit} are allowed.",
+                name=name,
+                count=len(value),
+                limit=self.limit,
+            )
         return value
 
 
@@ -194,15 +222,22 @@ class Value(Kind):
             return Text(4096).check(value, name)
         if isinstance(value, dict):
             if len(value) > MAX_STRENGTHS:
-                raise MessageError(f"{name} has {len(value)} entries; at most {MAX_STRENGTHS} are allowed.")
+                raise MessageError(
+                    "{name} has {count} entries; at most {limit} are allowed.",
+                    name=name,
+                    count=len(value),
+                    limit=MAX_STRENGTHS,
+                )
             for key, strength in value.items():
-                Text(MAX_NAME, 1).check(key, f"A name in {name}")
+                Text(MAX_NAME, 1).check(key, say("A name in {name}", name=name))
                 _SENDABLE.check(strength, f"{name}[{key!r}]")
             return dict(value)
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             _SENDABLE.check(value, name)
         elif not isinstance(value, bool):
-            raise MessageError(f"{name} must be text, a number, true or false, or a table of numbers.")
+            raise MessageError(
+                "{name} must be text, a number, true or false, or a table of numbers.", name=name
+            )
         return value
 
 
@@ -214,9 +249,11 @@ class Options(Kind):
 
     def check(self, value, name):
         if not isinstance(value, dict) or len(value) > self.limit:
-            raise MessageError(f"{name} must be a table of at most {self.limit} entries.")
+            raise MessageError(
+                "{name} must be a table of at most {limit} entries.", name=name, limit=self.limit
+            )
         for key in value:
-            Text(64, 1).check(key, f"A key of {name}")
+            Text(64, 1).check(key, say("A key of {name}", name=name))
         return {key: Value().check(item, f"{name}[{key!r}]") for key, item in value.items()}
 
 
@@ -244,7 +281,7 @@ class Struct(Kind):
 
     def check(self, value, name):
         if not isinstance(value, self.cls):
-            raise MessageError(f"{name} must be a {self.cls.__name__}.")
+            raise MessageError("{name} must be a {kind}.", name=name, kind=self.cls.__name__)
         return value
 
     def pack(self, value, parts):
@@ -263,10 +300,15 @@ class Blob(Kind):
 
     def check(self, value, name):
         if not isinstance(value, (bytes, bytearray, memoryview)):
-            raise MessageError(f"{name} must be bytes.")
+            raise MessageError("{name} must be bytes.", name=name)
         size = memoryview(value).nbytes
         if size > self.limit:
-            raise MessageError(f"{name} holds {size} bytes; at most {self.limit} are allowed.")
+            raise MessageError(
+                "{name} holds {size} bytes; at most {limit} are allowed.",
+                name=name,
+                size=size,
+                limit=self.limit,
+            )
         if isinstance(value, memoryview) and size != len(value):
             return value.cast("B") if value.c_contiguous else value.tobytes()
         return value
@@ -297,10 +339,14 @@ class Array(Kind):
     def check(self, value, name):
         dtype = np.dtype(self.dtype)
         if not isinstance(value, np.ndarray) or value.dtype.newbyteorder("=") != dtype:
-            raise MessageError(f"{name} must be an array of {dtype.name}.")
+            raise MessageError("{name} must be an array of {dtype}.", name=name, dtype=dtype.name)
         self._check_shape(value.shape, name)
         if self.finite_within is not None and value.size and not (np.abs(value) <= self.finite_within).all():
-            raise MessageError(f"{name} holds a value that is not a number within ±{self.finite_within:g}.")
+            raise MessageError(
+                "{name} holds a value that is not a number within ±{bound:g}.",
+                name=name,
+                bound=self.finite_within,
+            )
         return value.astype(dtype, copy=False)
 
     def _check_shape(self, shape, name):
@@ -311,7 +357,11 @@ class Array(Kind):
             want = " x ".join("n" if side is None else str(side) for side in self.shape)
             got = " x ".join(map(str, shape)) or "of a single number"
             raise MessageError(
-                f"{name} has the shape {got}; {want} with at most {self.limit} elements is allowed."
+                "{name} has the shape {got}; {want} with at most {limit} elements is allowed.",
+                name=name,
+                got=got,
+                want=want,
+                limit=self.limit,
             )
 
     def pack(self, value, parts):
@@ -321,7 +371,7 @@ class Array(Kind):
 
     def unpack(self, value, parts, name):
         if not isinstance(value, dict) or not isinstance(value.get("shape"), list):
-            raise MessageError(f"{name} must refer to an array.")
+            raise MessageError("{name} must refer to an array.", name=name)
         shape = tuple(Integer(0, self.limit).check(side, f"{name}.shape") for side in value["shape"][:8])
         self._check_shape(shape, name)
         data = _part(value.get("part"), parts, name)
@@ -331,7 +381,10 @@ class Array(Kind):
             data = _inflate(data, expected, name)
         if memoryview(data).nbytes != expected:
             raise MessageError(
-                f"{name} holds {memoryview(data).nbytes} bytes where its shape needs {expected}."
+                "{name} holds {size} bytes where its shape needs {expected}.",
+                name=name,
+                size=memoryview(data).nbytes,
+                expected=expected,
             )
         array = self.check(np.frombuffer(data, dtype).reshape(shape), name)
         array.flags.writeable = False
@@ -344,15 +397,15 @@ def _inflate(data, expected: int, name: str) -> bytes:
     try:
         out = inflater.decompress(data, expected + 1)
     except zlib.error:
-        raise MessageError(f"{name} is damaged: its compressed data can't be read.") from None
+        raise MessageError("{name} is damaged: its compressed data can't be read.", name=name) from None
     if len(out) > expected or not inflater.eof or inflater.unused_data:
-        raise MessageError(f"{name} is damaged: it does not unpack to the size its shape needs.")
+        raise MessageError("{name} is damaged: it does not unpack to the size its shape needs.", name=name)
     return out
 
 
 def _part(index, parts, name):
     if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < len(parts):
-        raise MessageError(f"{name} refers to a part that the message does not have.")
+        raise MessageError("{name} refers to a part that the message does not have.", name=name)
     part = parts[index]
     return part if isinstance(part, bytes) else memoryview(part)
 
@@ -385,14 +438,18 @@ class Checked:
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
-            value = field.metadata["kind"].check(
-                getattr(self, field.name), field.metadata["label"] or field.name
-            )
+            value = field.metadata["kind"].check(getattr(self, field.name), _called(field, field.name))
             object.__setattr__(self, field.name, value)
         self.validate()
 
     def validate(self) -> None:
         """Raise `MessageError` when fields that are each fine do not fit together."""
+
+
+def _called(field: dataclasses.Field, name: str) -> str:
+    """What errors call a field."""
+    label = field.metadata["label"]
+    return name if label is None else as_value(label)
 
 
 def pack_fields(message: Checked, parts: list) -> dict[str, Any]:
@@ -409,14 +466,14 @@ def pack_fields(message: Checked, parts: list) -> dict[str, Any]:
 def unpack_fields(cls: type, values: Any, parts: Sequence, prefix: str = "") -> Any:
     """Make a `cls` from received values; unknown fields are passed over, missing ones take their default."""
     if not isinstance(values, dict):
-        raise MessageError(f"{prefix.rstrip('.') or cls.__name__} must be a table of fields.")
+        raise MessageError("{name} must be a table of fields.", name=prefix.rstrip(".") or cls.__name__)
     known, templates = {}, values.get(_TEMPLATES)
     for field in dataclasses.fields(cls):
-        name, kind = field.metadata["label"] or prefix + field.name, field.metadata["kind"]
+        name, kind = _called(field, prefix + field.name), field.metadata["kind"]
         if field.name in values:
             known[field.name] = kind.unpack(values[field.name], parts, name)
             if isinstance(kind, Prose) and isinstance(templates, dict) and field.name in templates:
                 known[field.name] = put_together(templates[field.name], known[field.name])
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise MessageError(f"{name} is missing from the message.")
+            raise MessageError("{name} is missing from the message.", name=name)
     return cls(**known)

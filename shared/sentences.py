@@ -45,6 +45,16 @@ def say(template: str, /, **values: Any) -> Sentence:
     return Sentence(template, said)
 
 
+class SentenceError(Exception):
+    """An error that is told to people, made of what `say` takes, or of a text that is whole already.
+
+    raise MessageError("{name} must be a number.", name=name)
+    """
+
+    def __init__(self, text: str, /, **values: Any):
+        super().__init__(say(text, **values) if values else text)
+
+
 def as_value(text: str) -> Sentence:
     """A text without places, such as a label, as a value that is translated with the sentence around it."""
     if isinstance(text, Sentence):
@@ -83,17 +93,14 @@ def _put_together(parts: Any, depth: int) -> Sentence:
         raise ValueError("it is no sentence")
     parsed = string.Formatter().parse(template)
     places = [(name, form or "", conversion) for _, name, form, conversion in parsed if name is not None]
-    if sorted(name for name, _, _ in places) != sorted(values):
-        raise ValueError("its places are not those of its values")
+    made: dict[str, Any] = {}
     for name, form, conversion in places:
         if not name.isidentifier() or conversion not in (None, "r") or not _FORMAT.fullmatch(form):
             raise ValueError("it has a place that is more than a name and a number's format")
-    made = {
-        name: _put_together(value, depth - 1) if isinstance(value, list) else value
-        for name, value in values.items()
-    }
-    if not all(isinstance(value, (str, int, float)) for value in made.values()):
-        raise TypeError("a value is neither text nor a number")
+        value = values[name]
+        if name in made or not isinstance(value, (str, int, float, list)):
+            raise ValueError("a value is used twice, or is neither text nor a number")
+        made[name] = _put_together(value, depth - 1) if isinstance(value, list) else value
     return Sentence(template, made)
 
 

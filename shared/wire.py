@@ -60,13 +60,16 @@ def decode(parts: Sequence[bytes | memoryview], allowed: Sequence[type] | None =
         raise MessageError(_FOREIGN)
     if version != messages.PROTOCOL_VERSION:
         raise VersionError(
-            f"The other side speaks protocol version {version}, this one {messages.PROTOCOL_VERSION}; "
-            "install the same release of the extension and of the server."
+            "The other side speaks protocol version {version}, this one {own}; "
+            "install the same release of the extension and of the server.",
+            version=version,
+            own=messages.PROTOCOL_VERSION,
         )
     cls = _TYPES.get(kind)
     if cls is None or (allowed is not None and cls not in allowed):
         raise MessageError(
-            f"A message of the type {kind[:40]!r} is not expected here; use the same release at both ends."
+            "A message of the type {kind!r} is not expected here; use the same release at both ends.",
+            kind=kind[:40],
         )
     return unpack_fields(cls, header, parts[1:])
 
@@ -75,7 +78,11 @@ def read_header(parts: Sequence[bytes | memoryview]) -> dict[str, Any]:
     """The table of part 0, within the limits: its `type` is text, nothing else of it is checked yet. Raises
     `MessageError`."""
     if not 1 <= len(parts) <= MAX_PARTS:
-        raise MessageError(f"The message has {len(parts)} parts; between 1 and {MAX_PARTS} are allowed.")
+        raise MessageError(
+            "The message has {count} parts; between 1 and {limit} are allowed.",
+            count=len(parts),
+            limit=MAX_PARTS,
+        )
     _check_size(parts)
     try:
         header = msgpack.unpackb(

@@ -35,6 +35,7 @@ from shared.messages import (
     Welcome,
 )
 from shared.schema import MessageError
+from shared.sentences import say
 
 from .. import __version__
 from .descriptors import raise_descriptor_limit
@@ -289,7 +290,7 @@ class Broker:
 
     def _blame_self(self, client: Client, error: Exception) -> None:
         log.error("A message of client %s was not understood", client, exc_info=error)
-        reason = "The server could not read this message; report it with the server's log."
+        reason = say("The server could not read this message; report it with the server's log.")
         self._refuse(client, "", "internal", reason)
 
     def _job_named(self, client: Client, buffers: Sequence[memoryview]) -> str:

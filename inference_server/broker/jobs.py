@@ -31,6 +31,7 @@ from shared.messages import (
     Received,
     Resume,
 )
+from shared.sentences import say
 
 from .frontend import Client, Frontend
 from .keeper import Keeper
@@ -113,9 +114,10 @@ class JobDesk:
             elif one.state == "running" and (
                 self._store.count_death(one.number, "server") >= MAX_DEATHS_OF_SERVERS
             ):
-                reason = (
-                    f"The server ended {MAX_DEATHS_OF_SERVERS} times while this clip was made, so it was set "
-                    "aside; choose a smaller size or fewer frames and generate again."
+                reason = say(
+                    "The server ended {count} times while this clip was made, so it was set aside; choose a "
+                    "smaller size or fewer frames and generate again.",
+                    count=MAX_DEATHS_OF_SERVERS,
                 )
                 failed = wire.encode(Failed(job=pending.job, code="worker", message=reason))
                 self._store.end(one.number, failed)
@@ -171,7 +173,7 @@ class JobDesk:
 
         def kept(result: StoredJob | Exception) -> None:
             if isinstance(result, Exception):
-                fault = "The server can't keep this job; see its log."
+                fault = say("The server can't keep this job; see its log.")
                 refused("full", str(result) if isinstance(result, StoreFull) else fault)
                 return
             pending = self._pending(result)
@@ -189,7 +191,9 @@ class JobDesk:
             else:
                 refused(
                     "invalid",
-                    f"The job {request.job!r} is at work already; give each job an id of its own.",
+                    say(
+                        "The job {job!r} is at work already; give each job an id of its own.", job=request.job
+                    ),
                     job="",
                 )
 
@@ -219,13 +223,13 @@ class JobDesk:
         """Go on with a job where its client says that it is."""
         pending = self.jobs.get((client.user, message.job))
         if pending is None:
-            reason = "The server does not have this job (any more); generate this clip again."
+            reason = say("The server does not have this job (any more); generate this clip again.")
             self._frontend.send(client, Failed(job=message.job, code="unknown", message=reason))
             return
         if (before := pending.taker) is not None:
             self._frontend.discard(before, pending.job)
             if before is not client and not (before.away or before.gone):
-                reason = "Another program of yours fetches this now."
+                reason = say("Another program of yours fetches this now.")
                 self._frontend.send(before, Failed(job=pending.job, code="elsewhere", message=reason))
         pending.taker = client
         self._say(pending, Accepted(job=pending.job))
@@ -278,7 +282,7 @@ class JobDesk:
             then()
 
         def missing() -> None:
-            reason = "The server does not have this frame."
+            reason = say("The server does not have this frame.")
             self._frontend.send(client, Failed(job=message.job, code="unknown", message=reason), keep=False)
 
         pending = self.job_seen_by(client, message.job)
@@ -368,7 +372,7 @@ class JobDesk:
         if self.jobs.get((pending.user, pending.job)) is not pending or pending.verdict is not None:
             return
         log.error("Job %r: %s", pending.job, reason)
-        sentence = "Frames of this clip were damaged on the server's disk; generate it again."
+        sentence = say("Frames of this clip were damaged on the server's disk; generate it again.")
         failed = Failed(job=pending.job, code="internal", message=sentence)
         if pending.over is None:
             self.cancel(pending, failed, time.monotonic())
@@ -420,7 +424,7 @@ class JobDesk:
         failed = None
         if isinstance(result, Exception):
             log.error("Job %r: its request can't be read (%s)", pending.job, result)
-            reason = "The server's copy of this request is damaged; generate the clip again."
+            reason = say("The server's copy of this request is damaged; generate the clip again.")
             failed = Failed(job=pending.job, code="internal", message=reason)
         elif pending.verdict is None:
             if process.send(result):
@@ -581,7 +585,10 @@ class JobDesk:
                 return
             if isinstance(result, Exception):
                 reason = getattr(result, "strerror", None) or result
-                full = f"The server can't keep this clip's frames ({reason}); free some disk space there."
+                full = say(
+                    "The server can't keep this clip's frames ({reason}); free some disk space there.",
+                    reason=reason,
+                )
                 self._give_up(pending, Failed(job=pending.job, code="full", message=full))
                 return
             pending.frames = index + 1
@@ -620,9 +627,12 @@ class JobDesk:
             log.info("Job %r is made once more", pending.job)
             self._put_back(pending)
             return
-        message = (
-            f"The engine's process ended unexpectedly each of the {pending.deaths} times that it made this "
-            f"clip ({reason}); {remedy}"
+        message = say(
+            "The engine's process ended unexpectedly each of the {count} times that it made this clip "
+            "({reason}); {remedy}",
+            count=pending.deaths,
+            reason=reason,
+            remedy=remedy,
         )
         self._end(pending, wire.encode(Failed(job=pending.job, code="worker", message=message)))
 
@@ -630,7 +640,7 @@ class JobDesk:
         """Jobs that are kept go on when the server is started again; of those that end with it every client
         is told."""
         if self._settings.jobs is None:
-            reason = "The server was stopped before this clip was done; start it and generate again."
+            reason = say("The server was stopped before this clip was done; start it and generate again.")
             for pending in [pending for pending in self.jobs.values() if pending.ending is None]:
                 if (client := pending.taker) is not None:
                     self._frontend.discard(client, pending.job)

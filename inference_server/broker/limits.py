@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from shared import engines
 from shared.engines import EngineDescription
 from shared.messages import GenerationRequest, PoseFinderDescription
 from shared.schema import MessageError
+from shared.sentences import SentenceError, as_value, say
 
 
-class Refusal(Exception):
+class Refusal(SentenceError):
     """A request no engine here can serve. Its text is one sentence for the user, `code` one of `Failed`'s."""
 
-    def __init__(self, message: str, code: str = "invalid"):
-        super().__init__(message)
+    def __init__(self, text: str, code: str = "invalid", **values: Any):
+        super().__init__(text, **values)
         self.code = code
 
 
@@ -31,9 +33,14 @@ def check_live(request: GenerationRequest, offered: Mapping[str, EngineDescripti
 def _check(request, offered, check) -> None:
     engine = offered.get(request.engine)
     if engine is None:
-        raise Refusal(f"There is no engine named {request.engine!r}; choose one of {', '.join(offered)}.")
+        raise Refusal(
+            "There is no engine named {name!r}; choose one of {names}.",
+            name=request.engine,
+            names=", ".join(offered),
+        )
     if not engine.ready:
-        raise Refusal(engine.reason or f"{engine.label} can't run here; choose another engine.", "engine")
+        cant_run = say("{engine} can't run here; choose another engine.", engine=as_value(engine.label))
+        raise Refusal(engine.reason or cant_run, "engine")
     try:
         check(request, engine)
     except MessageError as error:
@@ -44,4 +51,4 @@ def check_pose_finder(finder: PoseFinderDescription | None) -> None:
     """Raises `Refusal` where no worker looks for poses in videos."""
     if finder is None or not finder.ready:
         reason = finder.reason if finder is not None else ""
-        raise Refusal(reason or "This server can't find poses in videos; start it anew.", "engine")
+        raise Refusal(reason or say("This server can't find poses in videos; start it anew."), "engine")

@@ -26,6 +26,7 @@ from shared.messages import (
     Welcome,
 )
 from shared.schema import MessageError
+from shared.sentences import say
 
 from .frontend import Client, Frontend
 from .limits import Refusal, check_live
@@ -88,7 +89,7 @@ class LiveDesk:
             return
         except CANT_START as error:
             log.error("The process for live sessions can't be started (%s)", error)
-            reason = "The server can't start a process for live pictures; see the server's log."
+            reason = say("The server can't start a process for live pictures; see the server's log.")
             self.refuse(client, message.session, "worker", reason)
             return
         key = str(next(self._numbers))
@@ -109,7 +110,7 @@ class LiveDesk:
         """Hand on a pose; of a session that is unknown its client is told."""
         key = self._keys.get((client.identity, message.session))
         if key is None:
-            reason = "The server does not have this live view any more; switch it on again."
+            reason = say("The server does not have this live view any more; switch it on again.")
             self.refuse(client, message.session, "unknown", reason)
         elif self._process and self._process.reported:
             self._process.send(wire.encode(replace(message, session=key)))
@@ -180,16 +181,18 @@ class LiveDesk:
             self.stop()
         elif process.reported:
             if now - process.heard > self._settings.hung_timeout:
-                process.kill("it gave no sign of life")
+                process.kill(say("it gave no sign of life"))
         elif now - process.started > self._settings.start_timeout:
-            process.kill("it did not get ready")
+            process.kill(say("it did not get ready"))
 
     def _bury(self, reason: str) -> None:
         log.warning("The process for live sessions ended (%s)", reason)
         self.stop()
         for key, session in list(self._sessions.items()):
             self._drop(key)
-            sentence = f"The process that draws live pictures ended ({reason}); switch Live on again."
+            sentence = say(
+                "The process that draws live pictures ended ({reason}); switch Live on again.", reason=reason
+            )
             self.refuse(session.client, session.name, "worker", sentence)
 
     def excuse(self, now: float) -> None:

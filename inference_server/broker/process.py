@@ -24,22 +24,24 @@ import zmq
 
 from shared import wire
 from shared.messages import Hello
+from shared.sentences import say
 
 from .. import NODE_LOST
 
 PIPE_MESSAGES = 4
 """High-water mark toward the broker: how many frames a worker gets ahead of what the broker reads."""
 
+_CRASH = say("a crash in native code")
 _CAUSES = {
-    "SIGKILL": "most likely the machine ran out of memory",
-    "SIGSEGV": "a crash in native code",
-    "SIGBUS": "a crash in native code",
-    "SIGILL": "a crash in native code",
-    "SIGFPE": "a crash in native code",
-    "SIGABRT": "native code gave up",
-    "SIGTERM": "somebody ended it",
+    "SIGKILL": say("most likely the machine ran out of memory"),
+    "SIGSEGV": _CRASH,
+    "SIGBUS": _CRASH,
+    "SIGILL": _CRASH,
+    "SIGFPE": _CRASH,
+    "SIGABRT": say("native code gave up"),
+    "SIGTERM": say("somebody ended it"),
 }
-_WINDOWS_CAUSES = {0xC0000005: "a crash in native code", 0xC0000017: "the machine ran out of memory"}
+_WINDOWS_CAUSES = {0xC0000005: _CRASH, 0xC0000017: say("the machine ran out of memory")}
 
 
 AT_ONCE = 5.0
@@ -199,16 +201,16 @@ class WorkerProcess:
 def explain_exit(code: int) -> tuple[str, str]:
     """An exit code as `subprocess` gives it, in words, and what the user can do about it."""
     if code == NODE_LOST:
-        return "its machine or its process in the Ray cluster was lost", "generate again."
+        return say("its machine or its process in the Ray cluster was lost"), say("generate again.")
     if code >= 0:
         cause = _WINDOWS_CAUSES.get(code)
-        name = f"exit code {code:#x}" if cause else f"exit code {code}"
+        name = say("exit code {code}", code=hex(code) if cause else code)
     else:
         names = {number.value: number.name for number in signal.Signals}
         cause = _CAUSES.get(names.get(-code, ""))
-        name = f"signal {-code}"
+        name = say("signal {number}", number=-code)
     if cause and "memory" in cause:
-        remedy = "choose a smaller size or fewer frames and generate again."
+        remedy = say("choose a smaller size or fewer frames and generate again.")
     else:
-        remedy = "generate again, and report it with the server's log if it comes back."
-    return f"{name}: {cause}" if cause else name, remedy
+        remedy = say("generate again, and report it with the server's log if it comes back.")
+    return say("{name}: {cause}", name=name, cause=cause) if cause else name, remedy

@@ -9,6 +9,7 @@ from itertools import count, zip_longest
 from typing import TYPE_CHECKING, Any
 
 from shared.messages import Cancelled, Failed
+from shared.sentences import SentenceError
 
 from .frontend import Client
 
@@ -20,7 +21,7 @@ POSES = "poses"
 """What stands for the engine of those that ask for poses in videos."""
 
 
-class QueueFull(Exception):
+class QueueFull(SentenceError):
     """There is no room for another request. Its text is one sentence for the user."""
 
 
@@ -89,12 +90,14 @@ class FairQueue:
         own = len(self._waiting.get(user, ()))
         if own >= self.max_jobs_per_user:
             raise QueueFull(
-                f"{own} of your jobs wait already, which is as many as may; cancel one or wait until one is "
-                "done."
+                "{count} of your jobs wait already, which is as many as may; cancel one or wait until one is "
+                "done.",
+                count=own,
             )
         if len(self) >= self.max_jobs:
             raise QueueFull(
-                f"{len(self)} jobs wait at the server, which is as many as may; try again when one is done."
+                "{count} jobs wait at the server, which is as many as may; try again when one is done.",
+                count=len(self),
             )
 
     def add(self, request: PendingRequest) -> None:

@@ -15,6 +15,7 @@ import zmq
 
 from shared.engines import EngineDescription
 from shared.messages import PoseFinderDescription, Progress, Welcome
+from shared.sentences import say
 
 from . import ServerError
 from .process import CANT_START, WorkerProcess, explain_exit
@@ -176,7 +177,8 @@ class Crew:
                 process.started = now
             elif process.reported and now - process.heard > self._settings.hung_timeout:
                 log.warning("The engine's process (%s) gives no sign of life; ending it", slot.name)
-                process.kill(f"it gave no sign of life for {self._settings.hung_timeout:.0f} s")
+                seconds = self._settings.hung_timeout
+                process.kill(say("it gave no sign of life for {seconds:.0f} s", seconds=seconds))
                 process.heard = now
 
     def _start(self, slot: WorkerSlot, now: float) -> None:

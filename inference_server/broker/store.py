@@ -27,6 +27,8 @@ from typing import Any
 
 import msgpack
 
+from shared.sentences import SentenceError
+
 from . import ServerError
 from .locking import LockedFolder
 
@@ -66,7 +68,7 @@ ENOUGH = 8 << 20
 """Bytes of frames that are read at once."""
 
 
-class StoreFull(Exception):
+class StoreFull(SentenceError):
     """There is no room for another job. Its text is one sentence for the user."""
 
 
@@ -136,8 +138,10 @@ class JobStore:
         size = sum(map(len, views))
         if self.bytes + size > self.quota_bytes:
             raise StoreFull(
-                f"The server keeps {self.bytes / 2**30:.1f} GiB of jobs, and {self.quota_bytes / 2**30:.1f} "
-                "is the most it may; wait until some are done."
+                "The server keeps {kept:.1f} GiB of jobs, and {most:.1f} is the most it may; wait until some "
+                "are done.",
+                kept=self.bytes / 2**30,
+                most=self.quota_bytes / 2**30,
             )
         digest = content_digest(views)
         folder = self._folder(client, id)
@@ -154,8 +158,12 @@ class JobStore:
                 )
         except OSError as error:
             shutil.rmtree(folder, ignore_errors=True)
-            remedy = "try again in a few seconds" if is_scarcity(error) else "free some disk space there"
-            raise StoreFull(f"The server can't keep this job ({error.strerror}); {remedy}.") from error
+            raise StoreFull(
+                "The server can't keep this job ({reason}); try again in a few seconds."
+                if is_scarcity(error)
+                else "The server can't keep this job ({reason}); free some disk space there.",
+                reason=error.strerror,
+            ) from error
         self.bytes += size
         (job,) = self._select("WHERE client = ? AND id = ?", client, id)
         return job

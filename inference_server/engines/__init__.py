@@ -8,6 +8,7 @@ from importlib import import_module
 
 from shared.engines import EngineDescription
 from shared.messages import PoseFinderDescription
+from shared.sentences import say
 
 from .base import Engine, EngineError, PoseFinder
 
@@ -35,18 +36,18 @@ def describe_pose_finder() -> PoseFinderDescription:
         return find_pose_finder().describe()
     except Exception as error:  # whatever keeps it from being imported, the engines work on
         log.debug("Poses can't be found in videos", exc_info=True)
-        missing = getattr(error, "name", None) if isinstance(error, ModuleNotFoundError) else None
-        reason = f"{missing} is not installed" if missing else f"{type(error).__name__}: {error}"
-        return PoseFinderDescription(
-            ready=False, reason=f"Poses can't be found in videos here: {reason}."[:1024]
-        )
+        reason = say("Poses can't be found in videos here: {reason}.", reason=_reason(error))
+        return PoseFinderDescription(ready=False, reason=reason)
 
 
 def find_engine(name: str, engines: Mapping[str, str] = ENGINES) -> type[Engine]:
     """The engine class of a name; raises `EngineError` when there is none."""
     if name not in engines:
         raise EngineError(
-            f"There is no engine named {name[:64]!r}; choose one of {', '.join(engines)}.", code="invalid"
+            "There is no engine named {name!r}; choose one of {names}.",
+            code="invalid",
+            name=name[:64],
+            names=", ".join(engines),
         )
     module, _, attribute = engines[name].partition(":")
     return getattr(import_module(module), attribute)
@@ -59,14 +60,18 @@ def describe_engine(name: str, engines: Mapping[str, str] = ENGINES) -> EngineDe
         return find_engine(name, engines).describe()
     except Exception as error:  # whatever keeps an engine from being imported, the others work on
         log.debug("The engine %s can't be imported", name, exc_info=True)
-        reason = f"{type(error).__name__}: {error}"
-        if isinstance(error, ModuleNotFoundError):
-            reason = f"{error.name} is not installed"
         return EngineDescription(
             name=name,
             label=name,
             summary="",
             neural=False,
             ready=False,
-            reason=f"The engine {name} can't be used here: {reason}."[:1024],
+            reason=say("The engine {name} can't be used here: {reason}.", name=name, reason=_reason(error)),
         )
+
+
+def _reason(error: Exception) -> str:
+    """Why a module can't be imported."""
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return say("{package} is not installed", package=error.name)
+    return f"{type(error).__name__}: {error}"

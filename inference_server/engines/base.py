@@ -19,6 +19,7 @@ from shared.messages import (
     Progress,
 )
 from shared.pose import PoseSequence
+from shared.sentences import SentenceError
 
 from ..poseanything.runtime.out_of_memory import is_out_of_memory
 
@@ -38,14 +39,14 @@ Report = Callable[[str, int, int], None]
 has been cancelled."""
 
 
-class EngineError(Exception):
+class EngineError(SentenceError):
     """The engine can't serve this request. Its text is one sentence that says what is wrong and what to do.
 
     `code` is one of `shared.messages.Failed`'s. After one with `needs_restart` the process is replaced: what
     it computes on can't be used from it any more."""
 
-    def __init__(self, message: str, code: str = "engine", needs_restart: bool = False):
-        super().__init__(message)
+    def __init__(self, text: str, code: str = "engine", needs_restart: bool = False, **values: Any):
+        super().__init__(text, **values)
         self.code, self.needs_restart = code, needs_restart
 
 

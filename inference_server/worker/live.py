@@ -19,11 +19,13 @@ import numpy as np
 
 from shared import wire
 from shared.messages import Hello, LiveClose, LiveEnded, LiveOpen, LivePicture, LivePose, LiveReady
+from shared.sentences import say
 
 from ..engines.base import EngineError, LiveSession, is_out_of_memory
 from .host import EngineHost
 from .link import Link
 from .pictures import encode_picture
+from .run import blame
 from .vitals import measure
 
 log = logging.getLogger(__name__)
@@ -150,16 +152,14 @@ class LiveStudio:
     def _end(self, session: str, error: Exception) -> None:
         """What went wrong ends its session, and with memory gone this process."""
         self._sessions.pop(session, None)
-        code, reason = "engine", str(error)
         if isinstance(error, EngineError):
-            code = error.code
+            code, reason = error.code, str(error)
         elif is_out_of_memory(error):
             self._broken = True
-            code, reason = "memory", "Memory ran out; choose a smaller size, or close other programs."
+            code, reason = "memory", say("Memory ran out; choose a smaller size, or close other programs.")
         else:
             log.error("The live session %r ended in a fault", session, exc_info=error)
-            fault = f"{type(error).__name__}: {reason.partition(chr(10))[0][:300]}"
-            reason = f"The engine has a fault ({fault}); report it with the server's log."
+            code, reason = "engine", blame(error)
         self._link.send(LiveEnded(session=session, code=code, message=reason))
 
 

@@ -21,6 +21,7 @@ from shared.messages import (
     Preview,
     Progress,
 )
+from shared.sentences import Sentence, say
 
 from ..engines import find_pose_finder
 from ..engines.base import EngineError, JobCancelled, Picture, is_out_of_memory
@@ -59,12 +60,18 @@ def run(host: EngineHost, item: WorkItem, link: Sender, encoders: Executor) -> E
     except Exception as error:  # by the contract of engines, a fault of theirs that ends their process
         log.exception("Job %r ended in a fault", item.job)
         if is_out_of_memory(error):
-            message = "Memory ran out; choose a smaller size or fewer frames, or close other programs."
+            message = say("Memory ran out; choose a smaller size or fewer frames, or close other programs.")
             return Ending(Failed(job=item.job, code="memory", message=message), needs_restart=True)
-        first_line = str(error).partition("\n")[0][:300]
-        fault = f"{type(error).__name__}: {first_line}"
-        message = f"The engine has a fault ({fault}); report it with the server's log."
-        return Ending(Failed(job=item.job, code="engine", message=message), needs_restart=True)
+        return Ending(Failed(job=item.job, code="engine", message=blame(error)), needs_restart=True)
+
+
+def blame(error: Exception) -> Sentence:
+    """What a client is told of a fault of an engine's."""
+    first_line = str(error).partition("\n")[0][:300]
+    return say(
+        "The engine has a fault ({fault}); report it with the server's log.",
+        fault=f"{type(error).__name__}: {first_line}",
+    )
 
 
 def _find_poses(request: PoseRequest, item: WorkItem, link: Sender) -> FoundPoses:

@@ -9,6 +9,7 @@ import numpy as np
 
 from shared.messages import FoundPoses, PoseFinderDescription, PoseRequest, png_size
 from shared.pose import PoseSequence
+from shared.sentences import say
 
 from ..engines.base import EngineError, PoseFinder, Report
 from ..poseanything.conditioning.pictures import read_picture
@@ -16,7 +17,7 @@ from .segments import PART_MAP_SCALE, check_skeletons
 from .stages import Clip, Dropped, Skeletoniser, SubjectFinder, SubjectPrompt, Verdict, XPoseError, make_stage
 
 WEIGHTLESS, NEURAL = "flow", "grounded"
-GUESSED = (
+GUESSED = say(
     "The subject was followed by its colours and motion, without a neural network; look through the poses."
 )
 
@@ -118,9 +119,11 @@ def _read_frames(request: PoseRequest, report: Report) -> np.ndarray:
         image = read_picture(picture, turn=False) if told == (request.width, request.height) else None
         if image is None or image.shape != frames.shape[1:]:
             raise EngineError(
-                f"Frame {index + 1} of the video is no picture of {request.width} x {request.height}; send it"
-                " again.",
+                "Frame {frame} of the video is no picture of {width} x {height}; send it again.",
                 code="invalid",
+                frame=index + 1,
+                width=request.width,
+                height=request.height,
             )
         frames[index] = image
     return frames

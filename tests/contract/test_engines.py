@@ -120,13 +120,13 @@ def test_what_is_left_out_has_its_default():
         ({"guidance": Guidance("pull")}, "Plain has no guidance 'pull'; choose one of none, push, turn"),
         (
             {"guidance": Guidance("push", {"speed": 1})},
-            "Push has no parameter 'speed'; it has guidance_scale",
+            "Push has no option 'speed'; it has guidance_scale",
         ),
         (
             {"guidance": Guidance("push", {"guidance_scale": 31})},
             "Strength is 31; it must lie between 0 and 30",
         ),
-        ({"guidance": Guidance("none", {"guidance_scale": 3})}, "None has no parameter .*; it has none"),
+        ({"guidance": Guidance("none", {"guidance_scale": 3})}, "None has no option .*; it has none"),
         ({"guidance": Guidance("turn")}, "Turn guides by the camera's motion, and there is none; add one"),
     ],
     ids=str,

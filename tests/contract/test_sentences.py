@@ -68,7 +68,7 @@ HARMFUL = [
     ["{}", {"": "x"}],
     ["{name", {"name": "x"}],
     ["{name}", {}],
-    ["x", {"name": "x"}],
+    ["{name}{name}", {"name": ""}],
     ["{name}", {"name": b"x"}],
     ["{name}", {"name": {}}],
     ["{name}", {"name": ["x"]}],

@@ -838,7 +838,7 @@ def test_the_command_line_guides_as_it_is_told(from_poses, tmp_path, monkeypatch
         ("--guider subject_camera", "camera's motion"),
         (
             "--camera pan_left=0.2 --scale-by-density",
-            "Subject and Camera has no parameter 'scale_by_density'",
+            "Subject and Camera has no option 'scale_by_density'",
         ),
         ("--guidance-interval 0.5 0.2 --guidance-scale 2", "stops before it starts"),
         ("--guidance-scale strong", "Strength must be a number"),

@@ -289,7 +289,7 @@ def test_a_checkpoint_declares_the_strength_that_subjects_have_by_default():
     ("guidance", "sentence"),
     [
         (Guidance("strong"), "no guider 'strong'; choose one of none, "),
-        (Guidance("subject_camera", {"camera": 1.0}), "Subject and Camera has no parameter 'camera'"),
+        (Guidance("subject_camera", {"camera": 1.0}), "Subject and Camera has no option 'camera'"),
         (
             Guidance("subject_camera", {"guidance_scale": 31.0}),
             "Strength is 31; it must lie between 0 and 30",

@@ -12,10 +12,13 @@ from collections.abc import Callable, Generator
 
 from shared.engines import EngineDescription
 from shared.messages import GenerationRequest, Preview, Progress
+from shared.sentences import one_after_another, say
 
 from ..base import Engine, JobCancelled, LiveSession, Picture
 
-NOTE = "A draft bends the first frame by the pose; prompt, seed, steps and guidance have no effect on it."
+NOTE = say(
+    "A draft bends the first frame by the pose; prompt, seed, steps and guidance have no effect on it."
+)
 
 PREVIEW_SIDE = 256
 
@@ -61,7 +64,7 @@ class DraftEngine(Engine):
                 previewed = now
                 step = max(1, -(-max(image.shape) // PREVIEW_SIDE))
                 yield Preview(job=request.job, index=index, image=image[::step, ::step].copy())
-        return " ".join([NOTE, *clip.notes])
+        return one_after_another(NOTE, *clip.notes)
 
     def open_live(self, request: GenerationRequest) -> LiveSession:
         from .live import LiveDraft

@@ -8,6 +8,7 @@ import numpy as np
 
 from shared.messages import NO_FLOW, GenerationRequest
 from shared.pose import PoseSequence
+from shared.sentences import say
 
 from ...poseanything.conditioning.latent_grid import InputError
 from ...poseanything.conditioning.pictures import decode_picture
@@ -54,14 +55,14 @@ class Clip:
         self._about: Callable[[np.ndarray], np.ndarray] | None = None
         if self.tracks is None:
             self.notes.append(
-                "No limb can be followed from the first frame on, so only the background is shown."
+                say("No limb can be followed from the first frame on, so only the background is shown.")
             )
         else:
             in_pose = segmentation.find_owners(request, self.image, self.tracks)
             reposed, owners = self._align(in_pose)
             if not in_pose.any():
                 self.notes.append(
-                    "The pose does not lie over the first frame, so nothing in it moves with the pose."
+                    say("The pose does not lie over the first frame, so nothing in it moves with the pose.")
                 )
             elif owners.any() and self.surface is None:
                 owners = self._cut(owners)
@@ -91,18 +92,26 @@ class Clip:
         fit = fit_limbs(self.image, owners, self.tracks, alignment)
         if alignment is not None and not fit.fits:
             self.notes.append(
-                "The first frame's picture does not show the subject in the first pose, so the draft leaves "
-                "it as it is; render the first frame or pose the rig as the picture shows it."
+                say(
+                    "The first frame's picture does not show the subject in the first pose, so the draft "
+                    "leaves it as it is; render the first frame or pose the rig as the picture shows it."
+                )
             )
             return None, np.zeros_like(owners)
         bent = np.unique(self.tracks.limbs[np.abs(fit.bent) > SLIGHT])
         if alignment is None and (not len(bent) or not fit.fits):
             self.surface = self._flowing(owners, self.image)
             return None, owners
-        which = "the subject" if alignment is not None else f"{len(bent)} of the limbs"
         self.notes.append(
-            f"The picture shows {which} elsewhere than the first pose does; all come to their poses within "
-            f"the first {EASE} frames."
+            say(
+                "The picture shows the subject elsewhere than the first pose does; all come to their poses "
+                "within the first {frames} frames."
+                if alignment is not None
+                else "The picture shows {count} of the limbs elsewhere than the first pose does; all come to "
+                "their poses within the first {frames} frames.",
+                count=len(bent),
+                frames=EASE,
+            )
         )
         reposed = repose(self.image, owners, self.tracks, fit)
         self.tracks = fit.ease(self.tracks, EASE)
@@ -183,17 +192,32 @@ class Clip:
     def _describe(self, owners, borrowers):
         tracks = self.tracks
         if tracks.rest:
-            self.notes.append(f"The subject stands still until frame {tracks.rest}, the first with a pose.")
+            self.notes.append(
+                say("The subject stands still until frame {frame}, the first with a pose.", frame=tracks.rest)
+            )
         shown = set(np.unique(tracks.limbs[np.unique(owners[owners > 0]) - 1]).tolist())
         borrowing = set(tracks.limbs[borrowers].tolist()) - shown
         if borrowing:
             self.notes.append(
-                f"{_limbs(borrowing)} hidden in the first frame and drawn with the mirror image's picture."
+                say(
+                    "1 limb is hidden in the first frame and drawn with the mirror image's picture."
+                    if len(borrowing) == 1
+                    else "{count} limbs are hidden in the first frame and drawn with the mirror image's "
+                    "picture.",
+                    count=len(borrowing),
+                )
             )
         moving = set(np.unique(self.request.pose.owners).tolist())
         lost = len(moving - shown - borrowing)
         if lost:
-            self.notes.append(f"{_limbs(range(lost))} not seen in the first frame and left out.")
+            self.notes.append(
+                say(
+                    "1 limb is not seen in the first frame and left out."
+                    if lost == 1
+                    else "{count} limbs are not seen in the first frame and left out.",
+                    count=lost,
+                )
+            )
 
     def _still(self, index: int) -> bool:
         """Whether the subject stands as it did in the first frame."""
@@ -249,10 +273,6 @@ class Clip:
         order = np.argsort(-depth, kind="stable")
         self.drawer.draw(index, canvas, coverage, order[tracks.drawn[index, self._bones[order]]])
         return canvas, coverage
-
-
-def _limbs(limbs):
-    return "1 limb is" if len(limbs) == 1 else f"{len(limbs)} limbs are"
 
 
 def decode(picture: bytes) -> np.ndarray:

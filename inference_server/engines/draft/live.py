@@ -6,6 +6,7 @@ import numpy as np
 
 from shared.messages import GenerationRequest
 from shared.pose import PoseSequence
+from shared.sentences import one_after_another
 
 from ..base import LiveSession
 from .clip import Clip
@@ -18,7 +19,7 @@ class LiveDraft(LiveSession):
     def __init__(self, request: GenerationRequest):
         self._clip = Clip(request)
         self._clip.cut()
-        self.note = " ".join(self._clip.notes)
+        self.note = one_after_another(*self._clip.notes)
 
     def draw(self, pose: PoseSequence, camera_motion: np.ndarray | None) -> np.ndarray:
         return self._clip.pose(pose, camera_motion)

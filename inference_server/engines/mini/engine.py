@@ -14,12 +14,13 @@ from typing import Any, cast
 
 from shared.engines import EngineDescription
 from shared.messages import GenerationRequest, Preview, Progress
+from shared.sentences import one_after_another, say
 
 from ..base import JobCancelled, Picture
 from ..poseanything.engine import PoseAnythingEngine
 
 WEIGHTS = Path(__file__).with_name("weights")
-NOTE = "PoseAnything Mini corrects a draft; prompt, seed and guidance have no effect on it."
+NOTE = say("PoseAnything Mini corrects a draft; prompt, seed and guidance have no effect on it.")
 
 
 class MiniEngine(PoseAnythingEngine):
@@ -37,7 +38,7 @@ class MiniEngine(PoseAnythingEngine):
         uses_seed=False,
         runs_on="Runs on the processor, in about twice the draft's time.",
     )
-    weights_remedy = "they come with the project, so get it again"
+    weights_missing = say("Its weights are missing; they come with the project, so get it again.")
     presets = ()
 
     @classmethod
@@ -79,4 +80,4 @@ class MiniEngine(PoseAnythingEngine):
                     still = drafts[place] is first  # which is then known to be true
                     image = first if still else correction.corrected(place, event.image, share)
                     yield Picture(frames[place], image)
-        return " ".join([NOTE, *clip.notes])
+        return one_after_another(NOTE, *clip.notes)

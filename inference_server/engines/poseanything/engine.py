@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from shared.engines import EngineDescription, Preset
 from shared.messages import GenerationRequest, Preview, Progress
 from shared.release import RELEASE
+from shared.sentences import as_value, one_after_another, say
 
 from ...poseanything.checkpoints import CheckpointError, WeightSet, default_folder, find_weights, lora_names
 from ...poseanything.checkpoints.errors import WeightsMissing
@@ -67,8 +68,8 @@ class PoseAnythingEngine(Engine):
 
     about: ClassVar[EngineDescription] = RELEASE
     """What its checkpoint takes."""
-    weights_remedy: ClassVar[str] = "get them with python build.py weights"
-    """What to do where its weights are missing."""
+    weights_missing: ClassVar[str] = say("Its weights are missing; get them with python build.py weights.")
+    """Said where they are: what to do."""
     presets: ClassVar[tuple[Preset, ...]] = options.PRESETS
 
     @classmethod
@@ -104,16 +105,23 @@ class PoseAnythingEngine(Engine):
         """The weights, and all that keeps the engine from running here."""
         weights, reasons = None, []
         if absent := [package for name, package in PACKAGES.items() if find_spec(name) is None]:
-            reasons.append(f"{cls.about.label} needs {', '.join(absent)}; install them with: {machine.SETUP}")
+            reasons.append(
+                say(
+                    "{engine} needs {packages}; install them with: {command}",
+                    engine=as_value(cls.about.label),
+                    packages=", ".join(absent),
+                    command=machine.SETUP,
+                )
+            )
         else:
             reasons += filter(None, [machine.obstacle()])
         try:
             weights = find_weights(cls.weights_folder())
         except WeightsMissing:
-            reasons.append(f"Its weights are missing; {cls.weights_remedy}.")
+            reasons.append(cls.weights_missing)
         except CheckpointError as error:
             reasons.append(str(error))
-        return weights, " ".join(reasons)
+        return weights, one_after_another(*reasons)
 
     def load(self) -> Iterator[Progress]:
         """Look at the weights. They are read with the first job, whose size decides how."""

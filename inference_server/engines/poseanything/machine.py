@@ -11,8 +11,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from xml.etree import ElementTree
 
+from shared.sentences import say
+
 SETUP = "python build.py setup --model"
-HIDE_CARD = "set CUDA_VISIBLE_DEVICES=-1 to run on the processor"
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ def runs_on() -> str:
     """What it runs on and what that means, in a sentence."""
     card = find_card()
     if card is None:
-        return "Runs on the processor: a clip takes hours."
-    return f"Runs on {card.name}, {card.memory_bytes / 1e9:.0f} GB."
+        return say("Runs on the processor: a clip takes hours.")
+    return say("Runs on {card}, {size:.0f} GB.", card=card.name, size=card.memory_bytes / 1e9)
 
 
 def obstacle() -> str:
@@ -38,12 +39,19 @@ def obstacle() -> str:
     if card is None:
         return ""
     if cuda is None:
-        return f"The installed PyTorch can't use {card.name}; run {SETUP}, or {HIDE_CARD}."
+        return say(
+            "The installed PyTorch can't use {card}; run {command}, or set CUDA_VISIBLE_DEVICES=-1 to run on "
+            "the processor.",
+            card=card.name,
+            command=SETUP,
+        )
     if cuda[0] > card.cuda[0]:
-        needs, has = ".".join(map(str, cuda)), ".".join(map(str, card.cuda))
-        return (
-            f"The installed PyTorch needs CUDA {needs} but the driver of {card.name} supports {has}; "
-            f"update the NVIDIA driver, or {HIDE_CARD}."
+        return say(
+            "The installed PyTorch needs CUDA {needed} but the driver of {card} supports {supported}; update "
+            "the NVIDIA driver, or set CUDA_VISIBLE_DEVICES=-1 to run on the processor.",
+            needed=".".join(map(str, cuda)),
+            card=card.name,
+            supported=".".join(map(str, card.cuda)),
         )
     return ""
 

@@ -52,5 +52,5 @@ def make_guider(guidance: Guidance, config: Mapping[str, Any] = {}) -> Guider:
             classifier-free guidance negates nothing.
     """
     cls = find_guider(guidance.guider)
-    parameters = check_values(guidance.parameters, cls.parameters(config), cls.label, "parameter")
+    parameters = check_values(guidance.parameters, cls.parameters(config), cls.label)
     return cls(**parameters, start=guidance.start, stop=guidance.stop)
