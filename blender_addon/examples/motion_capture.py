@@ -14,9 +14,9 @@ from ..texts import say
 FORWARD = {"Y": "-Z", "Z": "Y"}
 """The axis that Blender's importer is told is forward, by the one that is up."""
 ALONG = 0.8
+"""Cosine from which on legs go along an axis."""
+SAME = 0.5
 """Cosine from which on two things go the same way."""
-BESIDE = 0.5
-"""Cosine up to which the body does not go where the legs go."""
 ALIKE = 0.9
 """Two legs are as long as each other, but for this ratio."""
 
@@ -71,7 +71,7 @@ def standing_axis(armature: bpy.types.Armature) -> str | None:
     others = [bone.head_local for bone in armature.bones if bone.name not in below]
     hip = sum((leg[0].head_local for leg in legs), Vector()) / len(legs)
     body = sum(others, Vector()) / len(others) - hip
-    if body.normalized().dot(down) > BESIDE:
+    if body.normalized().dot(down) > SAME:
         return None
     # The importer turned the file's Y axis to Blender's Z, and its Z to Blender's -Y.
     for axis, ground in (("Y", Vector((0, 0, -1))), ("Z", Vector((0, 1, 0)))):
@@ -97,7 +97,7 @@ def _legs(armature: bpy.types.Armature) -> tuple[list[bpy.types.Bone], ...] | No
 
 def _are_alike(one: list[bpy.types.Bone], other: list[bpy.types.Bone]) -> bool:
     shorter, longer = sorted((_length(one), _length(other)))
-    return shorter > ALIKE * longer and _way(one).dot(_way(other)) > ALONG
+    return shorter > ALIKE * longer and _way(one).dot(_way(other)) > SAME
 
 
 def _way(chain: list[bpy.types.Bone]) -> Vector:

@@ -13,6 +13,7 @@ from mathutils import Matrix, Vector
 
 from ..errors import ExportError
 from ..ground_truth.shapes import ShapeReader
+from ..ground_truth.visibility import as_rendered
 from ..texts import say
 from .creatures import animate_walk, build_fox
 from .rig_files import bodies_of
@@ -60,10 +61,11 @@ def stage(context: bpy.types.Context, rig: bpy.types.Object, seed: int = 0) -> N
     """Put sun, landscape and camera around a rig with a mesh, to its scale and for all of the scene's
     range, and leave the rig selected."""
     scene = context.scene
-    boxes = _boxes(context, rig, GLANCES)
-    goes_far = _goes_far(boxes)
-    if goes_far:
-        boxes = _boxes(context, rig, scene.frame_end - scene.frame_start + 1)
+    with as_rendered(context.view_layer):
+        boxes = _boxes(context, rig, GLANCES)
+        goes_far = _goes_far(boxes)
+        if goes_far:
+            boxes = _boxes(context, rig, scene.frame_end - scene.frame_start + 1)
     low, high = boxes[:, 0].min(0), boxes[:, 1].max(0)
     # What is longer than wide, its way included, is seen from the side, what is wider from the front.
     turn = Matrix.Rotation(math.pi / 2 if (high - low)[0] > (high - low)[1] else 0, 3, "Z")

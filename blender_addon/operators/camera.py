@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import bpy
 import numpy as np
-from mathutils import Euler, Vector
+from mathutils import Euler, Matrix, Vector
 
 from .. import session
 from ..errors import ExportError
+from ..ground_truth.visibility import as_rendered, is_enabled
 from ..request.range import frame_range
 from ..request.subjects import find_subjects
 from ..request.view import find_viewport
+from ..rig.subjects import Rig, find_rigs
 from ..texts.translation import shown
 from ..view.camera import render_size
 
@@ -29,20 +31,27 @@ def motion_points(context, armatures: Iterable[bpy.types.Object], first: int, la
     is put back."""
     scene, points = context.scene, []
     frame, subframe = scene.frame_current, scene.frame_subframe
-    wanted = set(armatures)
-    bodies = [
-        obj for obj in context.view_layer.objects if obj.type == "MESH" and obj.find_armature() in wanted
-    ]
+    rigs = find_rigs(armatures)
     try:
-        for number in sorted({round(value) for value in np.linspace(first, last, SAMPLES)}):
-            scene.frame_set(number)
-            depsgraph = context.evaluated_depsgraph_get()
-            for obj in [*wanted, *bodies]:
-                evaluated = obj.evaluated_get(depsgraph)
-                points += [evaluated.matrix_world @ Vector(corner) for corner in _corners(evaluated)]
+        with as_rendered(context.view_layer):
+            for number in sorted({round(value) for value in np.linspace(first, last, SAMPLES)}):
+                scene.frame_set(number)
+                depsgraph = context.evaluated_depsgraph_get()
+                for rig in rigs:
+                    points += _seen_points(rig, depsgraph)
     finally:
         scene.frame_set(frame, subframe=subframe)
     return np.array(points, np.float32)
+
+
+def _seen_points(rig: Rig, depsgraph: bpy.types.Depsgraph) -> Iterator[Vector]:
+    """The ends of a rig's bones and the corners of what it deforms, in world space."""
+    placed = Matrix(rig.placement(depsgraph))
+    bodies = [obj for obj in rig.objects if obj.type == "MESH" and obj.find_armature() == rig.armature]
+    for obj in [rig.armature, *(body for body in bodies if is_enabled(body, depsgraph))]:
+        evaluated = obj.evaluated_get(depsgraph)
+        for corner in _corners(evaluated):
+            yield placed @ evaluated.matrix_world @ Vector(corner)
 
 
 def _corners(obj: bpy.types.Object):

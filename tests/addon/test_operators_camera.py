@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bpy
+import numpy as np
 import pytest
 from bpy_extras.object_utils import world_to_camera_view
 from mathutils import Vector
@@ -69,3 +70,23 @@ def test_a_subject_out_of_view_is_told_in_the_panel_with_a_button_that_frames_it
     bpy.ops.poseanything.frame_subject()
     assert not session().findings
     assert bpy.ops.poseanything.generate(wait=True) == {"FINISHED"}
+
+
+def test_an_instanced_subject_is_framed_where_it_stands(shot):
+    collection = bpy.data.collections.new("Set")
+    rig = bpy.data.objects["Rig"]
+    for obj in (rig, bpy.data.objects["Rig body"]):
+        obj.users_collection[0].objects.unlink(obj)
+        collection.objects.link(obj)
+    carrier = bpy.data.objects.new("Carrier", None)
+    carrier.instance_type, carrier.instance_collection = "COLLECTION", collection
+    carrier.location = (40, 0, 0)
+    shot.collection.objects.link(carrier)
+    carrier.select_set(True)
+    assert bpy.ops.poseanything.frame_subject() == {"FINISHED"}
+    bpy.context.view_layer.update()
+    seen = [
+        world_to_camera_view(shot, shot.camera, carrier.matrix_world @ bone.head) for bone in rig.pose.bones
+    ]
+    assert all(0 <= point.x <= 1 and 0 <= point.y <= 1 and point.z > 0 for point in seen)
+    assert max(np.ptp(np.array(seen)[:, :2], axis=0)) > 0.2
