@@ -18,6 +18,16 @@ SMALLEST_PART = 12
 """Pixels below which a part is too small to be found again."""
 FOREGROUND = 24.0
 """Difference from the background, in grey levels, from which on a pixel is the subject's."""
+SHARES = np.linspace(-0.5, 1.5, 41)
+"""Of the camera's way, those that a frame is held against."""
+LEAST_SEEN = 0.1
+"""Of the picture, what both of two frames show of the background that they are compared by."""
+CAMERA_FRAMES = 8
+"""How many frames of a clip are held against them."""
+LEAST_SHIFT = 0.02
+"""Of the picture's longer side, how far the camera moves the background in a frame that counts."""
+CAMERA_SIDE = 128
+"""Pixels of the longer side at which frames are held against the camera's way."""
 
 
 def pixel_measures(
@@ -88,15 +98,14 @@ def background_flow(frames: np.ndarray, request: GenerationRequest, labels: np.n
     """The background's flow from frame to frame against the camera that was asked for.
 
     Returns the mean distance of the two in pixels a frame, and where the camera moves the cosine between
-    their medians and how far the background goes along the way asked for, as a share of it (NaN where it is
-    still).
+    their medians (NaN where it is still).
     """
     size, flow_of = frames.shape[1:3], _flow()
     camera = request.camera_motion
     camera = np.tile(np.eye(3), (len(frames), 1, 1)) if camera is None else camera.astype(float)
     y, x = np.mgrid[: size[0], : size[1]] + 0.5
     pixels = np.stack([x, y, np.ones_like(x)], -1)
-    distances, cosines, along = [], [], []
+    distances, cosines = [], []
     for index in range(1, len(frames)):
         free = (
             cv2.dilate(((labels[index - 1] > 0) | (labels[index] > 0)).astype(np.uint8), np.ones((9, 9))) == 0
@@ -112,12 +121,69 @@ def background_flow(frames: np.ndarray, request: GenerationRequest, labels: np.n
         a, b = np.median(found[free], 0), np.median(asked[free], 0)
         if np.linalg.norm(b) > 0.1:
             cosines.append(float(a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-9)))
-            along.append((a @ b, b @ b))
     return {
         "background_flow_error": float(np.mean(distances)) if distances else float("nan"),
         "camera_cosine": float(np.mean(cosines)) if cosines else float("nan"),
-        "camera_share": float(np.divide(*np.sum(along, axis=0))) if along else float("nan"),
     }
+
+
+def camera_share(frames: np.ndarray, request: GenerationRequest, labels: np.ndarray) -> float:
+    """How far the background has gone on the way that the camera asks for, as a share of it: a mean over up
+    to `CAMERA_FRAMES` frames.
+
+    The first frame's background is moved by shares of the way; the one counts that correlates best with the
+    frame. Flow from frame to frame would miss jumps. NaN where the camera is still.
+    """
+    if request.camera_motion is None:
+        return float("nan")
+    height, width = frames.shape[1:3]
+    camera = request.camera_motion[: len(frames)].astype(float)
+    corners = np.array([[0, 0, 1], [width, 0, 1], [width, height, 1], [0, height, 1]], float)
+    moved = corners @ camera.transpose(0, 2, 1)
+    shifts = np.linalg.norm(moved[..., :2] / moved[..., 2:] - corners[:, :2], axis=-1).mean(1)
+    counting = np.flatnonzero(shifts >= LEAST_SHIFT * max(width, height))
+    if not len(counting):
+        return float("nan")
+    counting = counting[np.unique(np.linspace(0, len(counting) - 1, CAMERA_FRAMES).astype(int))]
+    scale = CAMERA_SIDE / max(width, height)
+    smaller = np.diag([scale, scale, 1])
+    first = _background(frames[0], labels[0], scale)
+    found = [
+        _share_of_way(
+            first,
+            _background(frames[index], labels[index], scale),
+            smaller @ camera[index] @ np.linalg.inv(smaller),
+        )
+        for index in counting
+    ]
+    return float(np.nanmean(found)) if np.isfinite(found).any() else float("nan")
+
+
+def _background(frame: np.ndarray, labels: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """A scaled and blurred frame, float32 [h, w, 3], and where it shows no subject, bool [h, w]."""
+    small = cv2.resize(frame.astype(np.float32), None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    free = cv2.resize((labels == 0).astype(np.uint8), small.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+    return cv2.GaussianBlur(small, (0, 0), CAMERA_SIDE / 64), free > 0
+
+
+def _share_of_way(
+    first: tuple[np.ndarray, np.ndarray], later: tuple[np.ndarray, np.ndarray], way: np.ndarray
+) -> float:
+    """The share of a homography by which one background (`_background`) fits another best; NaN where too
+    little of both is seen."""
+    centre = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
+    size, fits = later[0].shape[1::-1], []
+    for share in SHARES:
+        part = np.linalg.inv(centre) @ (np.eye(3) + share * (way - np.eye(3))) @ centre
+        free = cv2.warpPerspective(first[1].astype(np.uint8), part, size, flags=cv2.INTER_NEAREST) > 0
+        both = free & later[1]
+        if both.mean() < LEAST_SEEN:
+            fits.append(np.nan)
+            continue
+        pair = np.stack([cv2.warpPerspective(first[0], part, size)[both], later[0][both]])
+        pair -= pair.mean(1, keepdims=True)
+        fits.append((pair[0] * pair[1]).sum() / max(np.sqrt(np.square(pair).sum((1, 2)).prod()), 1e-9))
+    return float(SHARES[np.nanargmax(fits)]) if np.isfinite(fits).any() else float("nan")
 
 
 def pose_adherence(frames: np.ndarray, request: GenerationRequest, labels: np.ndarray) -> float:

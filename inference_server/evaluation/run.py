@@ -19,6 +19,7 @@ from ..datasets.examples import Example
 from ..engines.base import Engine, Picture
 from .metrics import (
     background_flow,
+    camera_share,
     part_colour_drift,
     part_pck,
     pixel_measures,
@@ -31,6 +32,7 @@ Source = Callable[[Example | ReleaseExample], np.ndarray]
 """From an example to the frames that are to be measured, uint8 [F, H, W, 3]."""
 
 LESS_IS_BETTER = ("l1", "lpips", "fvd", "part_colour_drift", "background_flow_error", "seconds")
+BEST_AT_ONE = ("camera_share",)
 
 
 def from_engine(engine: Engine, steps: int | None = None, options: dict | None = None) -> Source:
@@ -159,6 +161,7 @@ def measure(
         measures["part_colour_drift"] = part_colour_drift(frames, labels)
         measures["pose_adherence"] = pose_adherence(frames, example.request, labels)
         measures |= background_flow(frames, example.request, labels)
+        measures["camera_share"] = camera_share(frames, example.request, labels)
     return measures
 
 
@@ -193,7 +196,10 @@ def summarise(rows: list[dict[str, dict[str, float]]], distance: VideoDistance |
 
 
 def _better(key: str, values: np.ndarray, others: np.ndarray) -> dict[str, float]:
-    """How much better; for measures of which less is better the difference is turned around."""
+    """How much better; for measures of which less is better the difference is turned around, and those that
+    are best at 1 are compared by how far they are from it."""
+    if key in BEST_AT_ONE:
+        return compare(np.abs(others - 1), np.abs(values - 1))
     return compare(others, values) if key in LESS_IS_BETTER else compare(values, others)
 
 

@@ -14,7 +14,7 @@ right, tilts up and down, over a fifth of the picture. It finds the parts in the
 - `none`: poses alone.
 
 Printed are the share of clips whose background moves as asked, within 45 degrees (by chance a quarter); the
-cosine of the two directions; the background's shift as a share of what was asked; the share of the pose's
+cosine of the two directions; how far the background goes, as a share of the way asked for; that of the pose's
 strokes that lie on the subject; and PSNR on the subject, which is to move as it does in the clip. Means with
 95 % intervals; differences are paired, clip by clip.
 
@@ -33,7 +33,7 @@ from pathlib import Path
 import numpy as np
 
 from inference_server.datasets.examples import Example
-from inference_server.evaluation.metrics import background_flow, pixel_measures, pose_adherence
+from inference_server.evaluation.metrics import background_flow, camera_share, pixel_measures, pose_adherence
 from inference_server.synthesis.clips import make_clip
 from shared.camera import camera_path, rectangle_condition
 from shared.engines import Guidance
@@ -123,12 +123,11 @@ def with_rectangle(request: GenerationRequest) -> GenerationRequest:
 
 
 def measure(frames: np.ndarray, example: Example) -> dict[str, float]:
-    flow = background_flow(frames, example.request, example.labels)
-    cosine = flow["camera_cosine"]
+    cosine = background_flow(frames, example.request, example.labels)["camera_cosine"]
     return {
         "followed": float(cosine > FOLLOWED),
         "cosine": cosine,
-        "shift, of what was asked": flow["camera_share"],
+        "way, of what was asked": camera_share(frames, example.request, example.labels),
         "pose on the subject": pose_adherence(frames, example.request, example.labels),
         "subject, dB": pixel_measures(frames, example.frames, example.labels)["psnr_subject"],
     }
