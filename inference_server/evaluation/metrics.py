@@ -54,6 +54,21 @@ def _decibels(mean_squared: float) -> float:
     return float(10 * np.log10(255.0**2 / max(float(mean_squared), 1e-6)))
 
 
+def detail(frames: np.ndarray, truth: np.ndarray, labels: np.ndarray | None = None) -> float:
+    """Fine detail as a share of the truth's, with labels on the subject alone: 1 is as much, less is blurred,
+    more is noise. PSNR rewards blur; this tells of it.
+
+    It is the root mean square of the grey frames' Laplacian. NaN where the truth has none.
+    """
+    inside = np.ones(truth[1:].shape[:3], bool) if labels is None else labels[1:] > 0
+    made, true = (
+        np.stack([cv2.Laplacian(_grey(frame), cv2.CV_32F) for frame in of[1:]])[inside]
+        for of in (frames, truth)
+    )
+    of_truth = np.square(true).mean() if inside.any() else 0.0
+    return float(np.sqrt(np.square(made).mean() / of_truth)) if of_truth else float("nan")
+
+
 def part_pck(frames: np.ndarray, truth: np.ndarray, labels: np.ndarray) -> float:
     """Share of the parts that lie where the truth has them (PCK), over all frames.
 

@@ -20,6 +20,7 @@ from ..engines.base import Engine, Picture
 from .metrics import (
     background_flow,
     camera_share,
+    detail,
     part_colour_drift,
     part_pck,
     pixel_measures,
@@ -32,7 +33,7 @@ Source = Callable[[Example | ReleaseExample], np.ndarray]
 """From an example to the frames that are to be measured, uint8 [F, H, W, 3]."""
 
 LESS_IS_BETTER = ("l1", "lpips", "fvd", "part_colour_drift", "background_flow_error", "seconds")
-BEST_AT_ONE = ("camera_share",)
+BEST_AT_ONE = ("detail", "camera_share")
 
 
 def from_engine(engine: Engine, steps: int | None = None, options: dict | None = None) -> Source:
@@ -154,6 +155,7 @@ def measure(
     if isinstance(example, Example) and example.labels is not None:
         labels = example.labels[: len(frames)]
     measures = pixel_measures(frames, truth, labels)
+    measures["detail"] = detail(frames, truth, labels)
     if with_lpips:
         measures["lpips"] = lpips(frames, truth)
     if isinstance(example, Example) and labels is not None:
