@@ -32,18 +32,22 @@ LEAST_SUBJECT = 1 / 64
 """Of every frame, the subject's pixels."""
 LONGEST_GAP = 2.0
 """Times the usual step, from frame 0 to the next: in half of the drawn clips time passes there."""
-LESS_IS_BETTER = "drift"
+LESS_IS_BETTER = ("drift", "time")
+BEST_AT_ONE = ("detail", "way")
+"""What the names of figures begin with that are best so."""
 
 Rows = dict[str, list[dict[str, float]]]
 """By way, the figures of each clip."""
 
 
-def arguments_of(description: str | None, clips: int) -> argparse.ArgumentParser:
+def arguments_of(description: str | None, clips: int, steps: bool = True) -> argparse.ArgumentParser:
+    """What the benchmarks can be told; without `steps` not in how many."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--clips", type=int, default=clips, help="default: %(default)s")
-    parser.add_argument("--steps", type=int, default=0, help="default: the checkpoint's")
+    if steps:
+        parser.add_argument("--steps", type=int, default=0, help="default: the checkpoint's")
     parser.add_argument("--model", type=Path, default=FROM_NOISE, help="default: the one of the tests")
     parser.add_argument("--processes", type=int, default=1, help="default: %(default)s")
     parser.add_argument("--figures", type=Path, metavar="JSON", help="file for the figures of each clip")
@@ -139,8 +143,8 @@ def show(rows: Rows, file: Path | None) -> None:
 
 
 def table(rows: Rows) -> str:
-    """The means, and how much better the first way is than each other; less is better of figures that begin
-    with `LESS_IS_BETTER`."""
+    """The means, and how much better the first way is than each other; see `LESS_IS_BETTER` and
+    `BEST_AT_ONE`."""
     first, *others = rows
     titles = [f"{len(rows[first])} clips", *rows, *(f"better than `{name}` by" for name in others)]
     lines = [titles, ["---"] * len(titles)]
@@ -149,6 +153,8 @@ def table(rows: Rows) -> str:
         cells = [said(mean_of(of)) for of in values.values()]
         for other in others:
             pair = values[first], values[other]
+            if key.startswith(BEST_AT_ONE):
+                pair = tuple(-np.abs(of - 1) for of in pair)
             better = compare(*(pair[::-1] if key.startswith(LESS_IS_BETTER) else pair))
             cells.append(f"{said(better, '+')}, in {better['wins']:.0%}")
         lines.append([key, *cells])
