@@ -147,14 +147,17 @@ def unavailable(scene: bpy.types.Scene, engine: EngineDescription) -> list[str]:
 
 
 def use_preset(scene: bpy.types.Scene, engine: EngineDescription, preset: Preset) -> None:
-    """Set the steps, the guidance, and the options that any preset of the engine names, to the preset's."""
+    """Set the steps, the guidance, and the options that any preset of the engine names, to the preset's; what
+    it leaves out is the engine's default again, and follows that."""
     group = group_of(scene, engine.name)
-    if engine.uses_steps:
-        setattr(group, STEPS, preset.num_inference_steps or engine.default_steps)
+    if engine.uses_steps and preset.num_inference_steps:
+        setattr(group, STEPS, preset.num_inference_steps)
+    elif engine.uses_steps:
+        group.property_unset(STEPS)
     _set_guidance(group, engine, preset.guidance)
     for option in engine.options:
         if option.name in engine.preset_options:
-            _set(group, option_property(option.name), option, preset.options.get(option.name, option.default))
+            _set_or_leave(group, option_property(option.name), option, preset.options)
     setattr(group, PRESET, preset.name)
 
 
@@ -255,8 +258,7 @@ def _set_guidance(group, engine: EngineDescription, guided: Guidance) -> None:
         return
     setattr(group, GUIDER + _STORED, guider.name)
     for parameter in guider.parameters:
-        value = guided.parameters.get(parameter.name, parameter.default)
-        _set(group, parameter_property(guider.name, parameter.name), parameter, value)
+        _set_or_leave(group, parameter_property(guider.name, parameter.name), parameter, guided.parameters)
     setattr(group, START, guided.start)
     setattr(group, STOP, guided.stop)
 
@@ -288,6 +290,14 @@ def _set(group, identifier: str, option: OptionDescription, value: Any) -> None:
             item.name, item.strength = name, strength
     else:
         setattr(group, identifier, value)
+
+
+def _set_or_leave(group, identifier: str, option: OptionDescription, values: Mapping[str, Any]) -> None:
+    """Set the option's value among `values`; without one it is as if it had never been set."""
+    if option.name in values:
+        _set(group, identifier, option, values[option.name])
+    else:
+        group.property_unset(identifier + _STORED if option.type == "choice" else identifier)
 
 
 def _rounded(value: float) -> float:

@@ -158,6 +158,9 @@ def test_presets_set_what_they_name_and_show_when_that_was_replace(studio, monke
     assert shown() == ("close", True)
     group.guider = "none"
     assert shown() == ("release", False), "which is what is set now"
+    faster = replace(engine, default_steps=8)
+    engine_settings.follow([faster])
+    assert engine_settings.num_inference_steps(scene, faster) == 8, "no preset said otherwise"
 
 
 def test_engines_are_known_again_before_a_server_answers(studio, addon):
