@@ -7,6 +7,7 @@ import logging
 import bpy
 
 from .. import session
+from ..buttons import OF_SERVER
 from ..connection import server
 from ..connection.events import CONNECTED
 from ..live import view
@@ -54,6 +55,7 @@ def tick() -> float:
             _shown = now
             redraw()
         if not was_connected and current.bridge.link.state == CONNECTED:
+            current.cured(*(button.operator for button in OF_SERVER))
             pick_up(bpy.context)
             pick_up_searches(bpy.context)
     except Exception:  # a timer that raises is never called again, and every job would stand still
@@ -88,8 +90,9 @@ def redraw() -> None:
             for region in area.regions if area.type == "VIEW_3D" else ():
                 if region.type == "HEADER":
                     region.tag_redraw()
-        # Clearing what nobody has set makes the status bar draw itself again.
-        if not len(window.modal_operators):
+        # Clearing what nobody has set makes the status bar draw itself again. Just after another timer has
+        # opened a file there is no window to do so from, and Blender ends where that is tried.
+        if not len(window.modal_operators) and bpy.context.window is not None:
             window.workspace.status_text_set(None)
 
 
