@@ -12,7 +12,7 @@ from ..takes.take import frame_name
 from ..texts import say
 from ..texts.translation import tell
 from . import pictures
-from .text import light, paragraph
+from .text import beside, is_wide, light, paragraph
 
 
 class POSEANYTHING_UL_takes(bpy.types.UIList):
@@ -21,7 +21,8 @@ class POSEANYTHING_UL_takes(bpy.types.UIList):
         row.label(text=item.name, icon=light(_light(item)))
         if item.rating:
             row.label(text="*" * item.rating)
-        row.label(text=short_label(item.engine_label))
+        if is_wide(context):
+            row.label(text=short_label(item.engine_label))
 
 
 def _light(item) -> str:
@@ -38,7 +39,7 @@ def draw_takes(layout, context) -> None:
     item = take_list.active_item(context)
     if item is not None:
         _draw_item(layout, context, kept, item)
-    row = layout.row(align=True)
+    row = beside(layout, context)
     row.operator("poseanything.add_take", icon="ADD")
     row.operator("poseanything.clean_up_takes", text="Clean Up", icon="BRUSH_DATA")
 
@@ -79,25 +80,26 @@ def _draw_item(layout, context, kept, item) -> None:
     row = column.row(align=True)
     row.operator("poseanything.show_take", icon="SEQUENCE").take_id = item.take_id
     row.operator("poseanything.place_take", text="Place", icon="TIME").take_id = item.take_id
-    row = column.row(align=True)
+    row = beside(column, context)
     row.operator("poseanything.retake", icon="FILE_REFRESH").take_id = item.take_id
     row.operator("poseanything.make_again", icon="LOOP_BACK").take_id = item.take_id
-    row = column.row(align=True)
+    row = beside(column, context)
     row.operator("poseanything.retake_range", icon="PREVIEW_RANGE").take_id = item.take_id
     if item.seed and item.neural:
         row.operator("poseanything.new_seeds", icon="MOD_NOISE").take_id = item.take_id
-    row = column.row(align=True)
+    row = beside(column, context)
     row.operator("poseanything.use_take_settings", text="Use Settings", icon="IMPORT").take_id = item.take_id
+    row = row.row(align=True)
     row.operator("poseanything.open_take", icon="FILE_FOLDER").take_id = item.take_id
     row.operator("poseanything.delete_take", text="", icon="TRASH").take_id = item.take_id
     if len(kept.items) > 1:
-        _draw_compare(layout, kept)
+        _draw_compare(layout, context, kept)
 
 
-def _draw_compare(layout, kept) -> None:
+def _draw_compare(layout, context, kept) -> None:
     """The chosen take against another."""
     box = layout.box()
-    box.prop_search(kept, "other", kept, "items", text="Compare", icon="SEQUENCE")
+    box.prop_search(kept, "other", kept, "items", text="Compare" if is_wide(context) else "", icon="SEQUENCE")
     row = box.row(align=True)
     row.operator("poseanything.solo_take", icon="HIDE_OFF")
     row.operator("poseanything.switch_take", icon="ARROW_LEFTRIGHT")

@@ -1,34 +1,74 @@
-"""Sentences in panels, which have no line breaks of their own."""
+"""Sentences in panels, which have no line breaks of their own, and what stands beside each other there."""
 
 from __future__ import annotations
 
-import textwrap
+import re
 
 import blf
 import bpy
 
 from ..texts.translation import shown
 
-MARGIN = 105
+MARGIN = 90
 """Pixels of a sidebar, before scaling, that a box, an icon and the tabs take from a line."""
+WIDE = 240
+"""Pixels, before scaling, of a sidebar in which two words with icons have room beside each other."""
+UNIT = 20
+"""Pixels, before scaling, of a popover's unit of width."""
+
+
+def is_wide(context) -> bool:
+    """Whether a sidebar has room for what stands beside each other; everything else has."""
+    region = context.region
+    scale = context.preferences.system.ui_scale
+    return region is None or region.type != "UI" or region.width > WIDE * scale
+
+
+def beside(layout, context):
+    """A layout for what stands beside each other, or below where a sidebar is narrow."""
+    return layout.row(align=True) if is_wide(context) else layout.column(align=True)
 
 
 def paragraph(
-    layout, context, text: str, icon: str = "NONE", alert: bool = False, most: int | None = None
+    layout,
+    context,
+    text: str,
+    icon: str = "NONE",
+    alert: bool = False,
+    most: int | None = None,
+    units: int = 0,
 ) -> None:
-    """A sentence over as many lines as it takes at the width of the sidebar, at most `most`."""
-    width = context.region.width if context.region is not None else 300
+    """A sentence over as many lines as it takes at the width of the sidebar, or of a popover that is `units`
+    wide; at most `most`."""
     scale = context.preferences.system.ui_scale
-    blf.size(0, 11 * scale)
-    letter = blf.dimensions(0, "abcdefghij klmnopqrst")[0] / 21
-    columns = max(int((width - MARGIN * scale) / letter), 16)
-    text = shown(text)
+    width = UNIT * units * scale if units else context.region.width if context.region is not None else 300
+    blf.size(0, context.preferences.ui_styles[0].widget.points * scale)
+    lines = wrapped(shown(text), width - MARGIN * scale, most)
     column = layout.column(align=True)
     column.scale_y = 0.8
     column.alert = alert
-    lines = textwrap.wrap(text, columns, max_lines=most, placeholder=" ...")
     for number, line in enumerate(lines):
         column.label(text=line, icon=icon if number == 0 else ("BLANK1" if icon != "NONE" else "NONE"))
+
+
+def wrapped(text: str, room: float, most: int | None = None) -> list[str]:
+    """A text as lines of at most `room` pixels, broken between words and behind a path's separators; the rest
+    of one that takes more than `most` lines is left out."""
+    lines = [""]
+    for piece in re.findall(r"[^\s/\\]+[/\\]*\s*|[/\\]+\s*", text):
+        if lines[-1] and _width(lines[-1] + piece) > room:
+            lines.append("")
+        lines[-1] += piece
+    if most is None or len(lines) <= most:
+        return [line.rstrip() for line in lines]
+    last = lines[most - 1]
+    while " " in last and _width(f"{last} ...") > room:
+        last = last.rpartition(" ")[0]
+    return [*(line.rstrip() for line in lines[: most - 1]), f"{last.rstrip()} ..."]
+
+
+def _width(text: str) -> float:
+    return blf.dimensions(0, text.rstrip())[0]
 
 
 def light(colour: str) -> str:
