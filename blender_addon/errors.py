@@ -1,11 +1,10 @@
-"""What the user has to put right before a clip can be exported."""
+"""What the user has to put right before a clip can be made."""
 
 
-class ExportError(Exception):
+class UserError(Exception):
     """Its text is one sentence that says what is wrong and what to do.
 
-    button: what of a `request.finding.Finding` follows its sentence, where a button helps: the operator, its
-    label and its properties.
+    button: one of `buttons` where one helps.
     """
 
     def __init__(self, sentence: str, *button):
@@ -13,8 +12,8 @@ class ExportError(Exception):
         self.button = button
 
 
-class ClipError(ExportError):
-    """Of what only an export can find: the panel tells it until the next one."""
+class ExportError(UserError):
+    """A clip can't be exported."""
 
 
 class ExportCancelled(ExportError):

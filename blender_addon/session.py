@@ -55,14 +55,14 @@ class Session:
         self._address: str | None = None
         self._looked_at: float | None = None
 
-    def cured(self, operator: str) -> None:
-        """An operator has helped against what the last export found; it is told no more."""
-        self.findings = tuple(finding for finding in self.findings if finding.operator != operator)
+    def cured(self, *operators: str) -> None:
+        """Operators have helped against what the last export found; it is told no more."""
+        self.findings = tuple(one for one in self.findings if one.operator not in operators)
 
     def reach_server(self, context: bpy.types.Context) -> None:
         """Connect to the server, starting it where the user wants that. Raises `ServerError` when none can
         answer."""
-        self._follow_address(context)
+        self.follow_address(context)
         prefs = preferences.get(context)
         self.bridge.reach(
             folder=preferences.server_folder(context),
@@ -75,7 +75,7 @@ class Session:
 
     def connect(self, context: bpy.types.Context) -> None:
         """Connect, if a connection may be had without starting anything."""
-        self._follow_address(context)
+        self.follow_address(context)
         if self.bridge.client is not None:
             return
         self._looked_at = time.monotonic()
@@ -206,7 +206,7 @@ class Session:
         self.bridge.close()
         self._note_endings()
 
-    def _follow_address(self, context: bpy.types.Context) -> None:
+    def follow_address(self, context: bpy.types.Context) -> None:
         """Leave the server that the preferences named before."""
         address = preferences.server(context)
         if self._address not in (None, address):

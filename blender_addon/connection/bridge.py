@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 
+from ..buttons import START_SERVER
 from ..shared.engines import EngineDescription, find_engine
 from ..shared.keys import TokenError, local_token
 from ..shared.messages import (
@@ -129,7 +130,8 @@ class Bridge:
                 return
         if not autostart:
             raise ServerError(
-                say("No server answers at {address}; start it in the Server panel.", address=address)
+                say("No server answers at {address}; start it in the Server panel.", address=address),
+                *START_SERVER,
             )
         self.server.start(folder, python, server, finish=self.keep_going)
 

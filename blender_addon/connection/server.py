@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import re
 import socket
@@ -14,6 +15,8 @@ import time
 from pathlib import Path
 from typing import IO
 
+from ..buttons import CHOOSE_HOME, OTHER_PORT, SHOW_PREFERENCES
+from ..errors import UserError
 from ..shared.address import Address, AddressError
 from ..shared.keys import Token, TokenError, destination, keys_folder
 from ..shared.schema import printable
@@ -25,12 +28,14 @@ _LISTENING = re.compile(r"listening on (tcp://\S+)")
 _PATIENCE = 5.0
 _PASSING = "server-any-port-"
 """How the log of a server begins that took a free port: the next one's port is another, and so is its log."""
+MOST_TRIED, MOST_PORTS = 100, 65536
+"""Ports that are looked at for a free one, and how many there are."""
 _OLD = 7 * 86400.0
 """Seconds after which a log that nobody writes to is removed."""
 
 
-class ServerError(Exception):
-    """The server can't be started. Its text is one sentence that says why and what to do."""
+class ServerError(UserError):
+    """The server can't be reached or started."""
 
 
 class ServerProcess:
@@ -67,7 +72,8 @@ class ServerProcess:
         home = find_checkout(folder)
         if is_taken(where):
             raise ServerError(
-                say("Port {port} is in use by another program; choose another address.", port=where.port)
+                say("Port {port} is in use by another program; use another port.", port=where.port),
+                *OTHER_PORT,
             )
         words = ["serve", "--address", address, "--exit-with-stdin"]
         if finish:
@@ -183,7 +189,8 @@ def launch(home: Path, python: str, words: list[str], stdout: IO | int, stderr: 
                 "{interpreter} can't be started: {reason}; choose another Python.",
                 interpreter=interpreter,
                 reason=error.strerror,
-            )
+            ),
+            *SHOW_PREFERENCES,
         ) from error
 
 
@@ -224,14 +231,15 @@ def parse_server(text: str) -> tuple[Address, Token | None]:
     try:
         return destination(text)
     except (AddressError, TokenError) as error:
-        raise ServerError(str(error)) from None
+        raise ServerError(str(error), *SHOW_PREFERENCES) from None
 
 
 def find_checkout(folder: str) -> Path:
     """The folder of the project. Raises `ServerError` when it is not one."""
     if not folder:
         raise ServerError(
-            "Set the Server Folder in the extension's preferences, or start the server yourself."
+            "Set the Server Folder in the extension's preferences, or start the server yourself.",
+            *CHOOSE_HOME,
         )
     home = Path(folder)
     if not (home / "inference_server").is_dir():
@@ -239,7 +247,8 @@ def find_checkout(folder: str) -> Path:
             say(
                 "{home} has no folder inference_server; choose the folder of PoseAnything Bridge's checkout.",
                 home=home,
-            )
+            ),
+            *CHOOSE_HOME,
         )
     return home
 
@@ -266,6 +275,17 @@ def is_taken(address: Address) -> bool:
     with socket.socket(socket.AF_INET6 if address.is_ipv6 else socket.AF_INET) as probe:
         probe.settimeout(0.05)
         return probe.connect_ex((address.host, address.port)) == 0
+
+
+def next_free(address: Address) -> Address:
+    """The same computer's next port at which nothing listens. Raises `ServerError`."""
+    for port in range(address.port + 1, min(address.port + MOST_TRIED, MOST_PORTS)):
+        found = dataclasses.replace(address, port=port)
+        if not is_taken(found):
+            return found
+    raise ServerError(
+        say("No port after {port} is free; choose another address.", port=address.port), *SHOW_PREFERENCES
+    )
 
 
 def _bury(process: subprocess.Popen, log: Path | None) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import bpy
 
+from ..buttons import OPEN_VIDEO
 from ..errors import ExportError
 from ..sequencer import footage, strips
 from ..texts import say
@@ -55,7 +56,8 @@ def _size(strip: bpy.types.Strip, longest: int) -> tuple[int, int]:
             say(
                 "{strip} shows no picture: its file is missing, or no video; choose another.",
                 strip=strip.name,
-            )
+            ),
+            *OPEN_VIDEO,
         )
     scale = min(1.0, longest / max(width, height))
     return max(round(width * scale), 16), max(round(height * scale), 16)

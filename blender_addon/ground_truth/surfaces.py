@@ -8,6 +8,7 @@ from typing import Literal
 
 import bpy
 
+from ..buttons import LEAVE_EDIT_MODE
 from ..errors import ExportError
 from ..rig.animation import followed, followers
 from ..rig.skin import FLESH_TYPES, carrying_bone, is_bound, is_rendered, metaball_family
@@ -65,7 +66,9 @@ def find_surfaces(rigs: Sequence[Rig], depsgraph: bpy.types.Depsgraph) -> list[S
             if key in taken or not (bound or bone or (obj in along and not others)):
                 continue
             if obj.mode == "EDIT":
-                raise ExportError(say("The mesh {mesh} is in Edit Mode; leave it first.", mesh=obj.name))
+                raise ExportError(
+                    say("The mesh {mesh} is in Edit Mode; leave it first.", mesh=obj.name), *LEAVE_EDIT_MODE
+                )
             taken.add(key)
             if obj.type in FLESH_TYPES:
                 surfaces.append(Surface(obj, rig, number, bone))

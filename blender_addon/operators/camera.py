@@ -15,8 +15,8 @@ from ..request.range import frame_range
 from ..request.subjects import find_subjects
 from ..request.view import find_viewport
 from ..rig.subjects import Rig, find_rigs
-from ..texts.translation import shown
 from ..view.camera import render_size
+from .refusal import refuse
 
 MARGIN = 1.15
 """How much larger than the motion the picture is."""
@@ -82,8 +82,7 @@ class POSEANYTHING_OT_frame_subject(bpy.types.Operator):
         try:
             points = motion_points(context, armatures, *frame_range(scene, settings))
         except ExportError as error:
-            self.report({"ERROR"}, shown(error))
-            return {"CANCELLED"}
+            return refuse(self, error)
         camera = scene.camera
         if camera is None or not _is_free(camera):
             camera = add_camera(context, camera)

@@ -19,11 +19,12 @@ from ..request.view import find_viewport
 from ..rig.animation import keyed_frames
 from ..rig.unkeyed import unkeyed_kept
 from ..texts import say
-from ..texts.translation import shown, tell
+from ..texts.translation import tell
 from ..times import frame_rate, to_animation, to_scene
 from ..view import SceneCamera, Viewport
 from ..view.camera import render_size
 from .camera import add_camera, motion_points
+from .refusal import refuse
 
 TICK = 1 / 60
 """Seconds between two looks at the view while a flight is recorded."""
@@ -88,8 +89,7 @@ class POSEANYTHING_OT_add_camera_move(bpy.types.Operator):
         try:
             self._add(context, *frame_range(scene, settings))
         except ExportError as error:
-            self.report({"ERROR"}, shown(error))
-            return {"CANCELLED"}
+            return refuse(self, error)
         settings.view, settings.camera_source = "CAMERA", "SCENE"
         return {"FINISHED"}
 
@@ -263,8 +263,7 @@ class POSEANYTHING_OT_record_camera(bpy.types.Operator):
         try:
             first, last = frame_range(scene, scene.poseanything)
         except ExportError as error:
-            self.report({"ERROR"}, shown(error))
-            return {"CANCELLED"}
+            return refuse(self, error)
         found = find_viewport(context)
         self._restored = ExitStack()
         self._restored.enter_context(unkeyed_kept(scene, scene.frame_current, scene.frame_subframe))

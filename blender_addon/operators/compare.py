@@ -6,7 +6,8 @@ import bpy
 
 from ..sequencer import compare, strips, take_list
 from ..takes.take import TakeError
-from ..texts.translation import shown, tell
+from ..texts.translation import tell
+from .refusal import refuse
 
 
 class _ListOperator:
@@ -65,8 +66,7 @@ class POSEANYTHING_OT_switch_take(_ListOperator, bpy.types.Operator):
         try:
             chosen = compare.switch(_scene_of(first), first.take_id, second.take_id)
         except TakeError as error:
-            self.report({"ERROR"}, shown(error))
-            return {"CANCELLED"}
+            return refuse(self, error)
         self.report({"INFO"}, tell("Shown: {take}", take=(first if chosen == first.take_id else second).name))
         return {"FINISHED"}
 

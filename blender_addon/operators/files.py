@@ -10,7 +10,7 @@ from pathlib import Path
 
 import bpy
 import numpy as np
-from bpy.props import StringProperty
+from bpy.props import BoolProperty, StringProperty
 
 from .. import session
 from ..errors import ExportError
@@ -168,6 +168,29 @@ class POSEANYTHING_OT_save_first_frame(SteppedOperator, bpy.types.Operator):
         return {"FINISHED"}
 
 
+class POSEANYTHING_OT_choose_output_folder(bpy.types.Operator):
+    bl_idname = "poseanything.choose_output_folder"
+    bl_label = "Choose Output Folder"
+    bl_description = "Choose where this scene's takes go"
+    bl_options = {"REGISTER", "UNDO", "INTERNAL"}
+
+    directory: StringProperty(subtype="DIR_PATH", options={"HIDDEN", "SKIP_SAVE"})
+    filter_folder: BoolProperty(default=True, options={"HIDDEN"})
+
+    def invoke(self, context, event):
+        context.window_manager.fileselect_add(self)
+        return {"RUNNING_MODAL"}
+
+    def execute(self, context):
+        context.scene.poseanything.output_folder = self.directory
+        session.get().cured(type(self).bl_idname)
+        return {"FINISHED"}
+
+
 register, unregister = bpy.utils.register_classes_factory(
-    (POSEANYTHING_OT_export_skeleton, POSEANYTHING_OT_save_first_frame)
+    (
+        POSEANYTHING_OT_export_skeleton,
+        POSEANYTHING_OT_save_first_frame,
+        POSEANYTHING_OT_choose_output_folder,
+    )
 )

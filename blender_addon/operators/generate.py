@@ -34,6 +34,7 @@ from ..takes.take import Take, TakeError, claim_folder, frame_name, read_take_re
 from ..texts import say
 from ..texts.translation import shown
 from .exporting import export_range, export_shots
+from .refusal import refuse
 from .serving import await_server, usable_engine
 from .stepped import RangeOperator, SteppedOperator
 from .takes import TakeOperator, chosen_take
@@ -341,8 +342,7 @@ class POSEANYTHING_OT_retake_range(TakeOperator, GeneratingOperator, bpy.types.O
             try:
                 take = chosen_take(context, self.take_id)
             except TakeError as error:
-                self.report({"ERROR"}, shown(error))
-                return {"CANCELLED"}
+                return refuse(self, error)
             scene, first, last = context.scene, math.ceil(take.times.start), math.floor(take.times.end)
             chosen = (
                 (scene.frame_preview_start, scene.frame_preview_end)

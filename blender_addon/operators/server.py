@@ -6,8 +6,10 @@ import bpy
 from bpy.props import BoolProperty, StringProperty
 
 from .. import preferences, session
-from ..connection.server import ServerError, find_checkout
-from ..texts.translation import shown, tell
+from ..buttons import OF_SERVER
+from ..connection.server import ServerError, find_checkout, next_free, parse_server
+from ..texts.translation import tell
+from .refusal import refuse
 from .serving import is_here
 
 
@@ -32,17 +34,43 @@ class POSEANYTHING_OT_start_server(bpy.types.Operator):
         return True
 
     def execute(self, context):
+        try:
+            start_server(context)
+        except ServerError as error:
+            return refuse(self, error)
+        return {"FINISHED"}
+
+
+def start_server(context) -> None:
+    """Start it as the preferences say. Raises `ServerError`."""
+    current, prefs = session.get(), preferences.get(context)
+    current.follow_address(context)
+    current.bridge.server.start(
+        preferences.server_folder(context),
+        bpy.path.abspath(prefs.server_python),
+        prefs.address,
+        finish=prefs.keep_going,
+    )
+    current.cured(*(button.operator for button in OF_SERVER))
+
+
+class POSEANYTHING_OT_use_other_port(bpy.types.Operator):
+    bl_idname = "poseanything.use_other_port"
+    bl_label = "Use Another Port"
+    bl_description = (
+        "Leave the port to the program that listens there: set the server's address to this computer's next "
+        "free one, and start the server"
+    )
+    bl_options = {"INTERNAL"}
+
+    def execute(self, context):
         prefs = preferences.get(context)
         try:
-            session.get().bridge.server.start(
-                preferences.server_folder(context),
-                bpy.path.abspath(prefs.server_python),
-                prefs.address,
-                finish=prefs.keep_going,
-            )
+            taken, _ = parse_server(prefs.address)
+            prefs.address = str(next_free(taken))
+            start_server(context)
         except ServerError as error:
-            self.report({"ERROR"}, shown(error))
-            return {"CANCELLED"}
+            return refuse(self, error)
         return {"FINISHED"}
 
 
@@ -64,9 +92,9 @@ class POSEANYTHING_OT_choose_server_folder(bpy.types.Operator):
         try:
             find_checkout(bpy.path.abspath(self.directory))
         except ServerError as error:
-            self.report({"ERROR"}, shown(error))
-            return {"CANCELLED"}
+            return refuse(self, error)
         preferences.get(context).server_folder = self.directory
+        session.get().cured(type(self).bl_idname)
         return {"FINISHED"}
 
 
@@ -141,6 +169,7 @@ class POSEANYTHING_OT_show_server_log(bpy.types.Operator):
 register, unregister = bpy.utils.register_classes_factory(
     (
         POSEANYTHING_OT_start_server,
+        POSEANYTHING_OT_use_other_port,
         POSEANYTHING_OT_choose_server_folder,
         POSEANYTHING_OT_use_this_computer,
         POSEANYTHING_OT_stop_server,

@@ -8,10 +8,19 @@ from collections.abc import Generator
 import bpy
 
 from .. import preferences, session
+from ..buttons import (
+    CHOOSE_HOME,
+    OTHER_PORT,
+    SHOW_LOG,
+    SHOW_PREFERENCES,
+    START_SERVER,
+    USE_BEST,
+    Button,
+)
 from ..connection import server
 from ..connection.bridge import PATIENCE
 from ..connection.events import CONNECTED, REFUSED
-from ..connection.server import ServerError, parse_server
+from ..connection.server import ServerError, is_taken, parse_server
 from ..errors import ExportError
 from ..request.export import ExportStep
 from ..request.finding import Finding, setting
@@ -19,12 +28,6 @@ from ..shared.address import Address
 from ..shared.engines import EngineDescription
 from ..texts import Headline, say
 
-SHOW_PREFERENCES = (
-    "preferences.addon_show",
-    say("Show Preferences"),
-    (("module", __package__.rpartition(".")[0]),),
-)
-"""The button that leads to address and token."""
 START_PATIENCE = 120.0
 """Seconds that a server started from here may take to start."""
 
@@ -38,17 +41,17 @@ def await_server(context) -> Generator[ExportStep, None, None]:
     was_running = bridge.server.state == server.RUNNING
     while bridge.link.state != CONNECTED or not bridge.engines:
         if bridge.link.state == REFUSED:
-            raise ServerError(bridge.link.sentence)
+            raise ServerError(bridge.link.sentence, *_refused_button(context))
         if bridge.server.state == server.FAILED:
             if not was_running:
-                raise ServerError(bridge.server.sentence)
+                raise ServerError(bridge.server.sentence, *SHOW_LOG)
             was_running = False  # it had just ended, unnoticed: another may take its place
             current.reach_server(context)
         if bridge.client is None and not bridge.server.is_up:
             raise ServerError("The server was stopped; generate again.")
         starting = bridge.server.state == server.STARTING
         if time.monotonic() - began > (START_PATIENCE if starting else PATIENCE):
-            raise ServerError(_nobody_answers(bridge))
+            raise _nobody_answers(bridge)
         yield ExportStep(
             0.0, say("Starting the server") if starting else say("Looking for the server"), waiting=True
         )
@@ -57,18 +60,33 @@ def await_server(context) -> Generator[ExportStep, None, None]:
         raise ExportError("Another scene was opened while the server was awaited; generate again.")
 
 
-def _nobody_answers(bridge) -> str:
+def _nobody_answers(bridge) -> ServerError:
     if bridge.client is None:
-        return say("The server does not answer yet; see its log in the Server panel.")
-    address = bridge.client.address
-    if Address.parse(address).is_loopback:
-        return say("No server answers at {address}; start it in the Server panel.", address=address)
-    return say(
-        "No server answers at {address}; start it on that computer with 'python build.py serve --address"
-        " tcp://0.0.0.0:{port}', or choose an address on this computer.",
-        address=address,
-        port=Address.parse(address).port,
+        return ServerError(say("The server does not answer yet; see its log in the Server panel."), *SHOW_LOG)
+    address = Address.parse(bridge.client.address)
+    if address.is_loopback and is_taken(address):
+        return ServerError(
+            say("What listens at {address} does not answer as a server does.", address=address), *OTHER_PORT
+        )
+    if address.is_loopback:
+        return ServerError(
+            say("No server answers at {address}; start it in the Server panel.", address=address),
+            *START_SERVER,
+        )
+    return ServerError(
+        say(
+            "No server answers at {address}; start it on that computer with 'python build.py serve --address"
+            " tcp://0.0.0.0:{port}', or choose an address on this computer.",
+            address=address,
+            port=address.port,
+        ),
+        *SHOW_PREFERENCES,
     )
+
+
+def _refused_button(context) -> Button:
+    """What helps against a server that can't be used: another one of this computer's, or another address."""
+    return OTHER_PORT if is_here(context) else SHOW_PREFERENCES
 
 
 def server_blockers(context) -> list[Finding]:
@@ -77,13 +95,13 @@ def server_blockers(context) -> list[Finding]:
     try:
         address, token = parse_server(preferences.server(context))
     except ServerError as error:
-        return [Finding(Headline(str(error)), *SHOW_PREFERENCES)]
+        return [Finding(Headline(str(error)), *error.button)]
     if bridge.link.state == REFUSED:
-        return [Finding(bridge.link.sentence, *SHOW_PREFERENCES)]
+        return [Finding(bridge.link.sentence, *_refused_button(context))]
     if bridge.link.state == CONNECTED:
         return _engine_blockers(context, context.scene.poseanything.engine_name)
     if bridge.server.state == server.FAILED:
-        return [Finding(bridge.server.sentence, "poseanything.show_server_log", "Show Log")]
+        return [Finding(bridge.server.sentence, *SHOW_LOG)]
     if not address.is_loopback:
         if not bpy.app.online_access:
             return [
@@ -99,9 +117,7 @@ def server_blockers(context) -> list[Finding]:
         return []
     if not preferences.server_folder(context):
         return [_choose_server_folder()]
-    return (
-        [] if prefs.autostart else [Finding("No server answers", "poseanything.start_server", "Start Server")]
-    )
+    return [] if prefs.autostart else [Finding("No server answers", *START_SERVER)]
 
 
 def _use_this_computer(sentence: str) -> Finding:
@@ -110,9 +126,7 @@ def _use_this_computer(sentence: str) -> Finding:
 
 def _choose_server_folder() -> Finding:
     return Finding(
-        "Choose the folder of PoseAnything Bridge's checkout, which holds the server",
-        "poseanything.choose_server_folder",
-        "Choose Server Folder",
+        "Choose the folder of PoseAnything Bridge's checkout, which holds the server", *CHOOSE_HOME
     )
 
 
@@ -159,7 +173,7 @@ def _engine_blockers(context, name: str) -> list[Finding]:
             best = session.get().engine("")
             if best is None or not best.ready:
                 return [found]
-            return [found, _use_best(say("{engine} is ready", engine=best.short_label))]
+            return [found, Finding(say("{engine} is ready", engine=best.short_label), *USE_BEST)]
     if name and chosen is None:
         sentence = say("The server has no engine named {name}", name=name)
     elif chosen is not None and not chosen.ready:
@@ -170,11 +184,7 @@ def _engine_blockers(context, name: str) -> list[Finding]:
         return []
     if not any(engine.ready for engine in engines):
         return [Finding(sentence)]
-    return [_use_best(sentence)]
-
-
-def _use_best(sentence: str) -> Finding:
-    return setting(sentence, "Use the Best Available", "scene.poseanything.engine", "AUTO")
+    return [Finding(sentence, *USE_BEST)]
 
 
 def obstacle(context, engine: EngineDescription) -> Finding:
@@ -214,8 +224,9 @@ def usable_engine(name: str) -> EngineDescription:
         raise ExportError(
             say("The server has no {name} engine; choose another in the Engine panel.", name=name)
             if name
-            else say("The server has no usable engine; choose another in the Engine panel.")
+            else say("The server has no usable engine; choose another in the Engine panel."),
+            *USE_BEST,
         )
     if not engine.ready:
-        raise ExportError(not_ready(engine))
+        raise ExportError(not_ready(engine), *USE_BEST)
     return engine

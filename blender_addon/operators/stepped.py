@@ -6,17 +6,15 @@ import time
 from collections.abc import Generator
 
 from .. import session
-from ..connection.server import ServerError
-from ..errors import ClipError, ExportCancelled, ExportError
+from ..errors import UserError
 from ..request.blockers import export_blocker
 from ..request.export import ExportStep
-from ..request.finding import Finding
 from ..shared.schema import MessageError
-from ..takes.take import TakeError
 from ..texts import say
 from ..texts.translation import shown, tell
+from .refusal import refuse
 
-BAD_INPUT = (ExportError, ServerError, TakeError, MessageError)
+BAD_INPUT = UserError, MessageError
 """What is the user's to put right; each says so in one sentence."""
 BUDGET = 0.05
 """Seconds of work between two looks at the window's events."""
@@ -48,7 +46,7 @@ class SteppedOperator:
         except StopIteration as finished:
             return self.finish(context, finished.value)
         except BAD_INPUT as error:
-            return self._refuse(error)
+            return refuse(self, error)
 
     def invoke(self, context, event):
         self.interactive = True
@@ -76,7 +74,7 @@ class SteppedOperator:
             return self.finish(context, finished.value)
         except BAD_INPUT as error:
             self._leave(context)
-            return self._refuse(error)
+            return refuse(self, error)
         except Exception:  # a bug: Blender shows it, and the next press must not be refused for it
             self._leave(context)
             raise
@@ -88,12 +86,6 @@ class SteppedOperator:
         if context.area is not None:
             context.area.tag_redraw()
         return {"PASS_THROUGH"}
-
-    def _refuse(self, error: Exception) -> set[str]:
-        if isinstance(error, ClipError):
-            session.get().findings = (Finding(str(error), *error.button),)
-        self.report({"INFO" if isinstance(error, ExportCancelled) else "ERROR"}, shown(error))
-        return {"CANCELLED"}
 
     def cancel(self, context):
         if self.interactive:  # else its dialog was closed, before anything began

@@ -9,13 +9,15 @@ import bpy
 from bpy.props import BoolProperty, IntProperty, StringProperty
 
 from .. import session
+from ..buttons import Button
 from ..sequencer import strips, take_list
 from ..sequencer.edit_scene import target_scene
 from ..takes.take import RECORD, TakeError, read_take
 from ..takes.trash import move_to_trash
 from ..texts import say
 from ..texts.translation import shown, tell
-from .takes import TakeOperator, chosen_take
+from .refusal import refuse
+from .takes import TakeOperator, chosen
 
 LISTED = 12
 """Takes that are named before something is done to all of them."""
@@ -28,13 +30,13 @@ class POSEANYTHING_OT_open_take(TakeOperator, bpy.types.Operator):
 
     def execute(self, context):
         try:
-            folder = chosen_take(context, self.take_id).folder
+            take_id, take = chosen(context, self.take_id)
         except TakeError as error:
-            self.report({"ERROR"}, shown(error))
-            return {"CANCELLED"}
+            return refuse(self, error)
+        folder = take.folder
         if not folder.is_dir():
-            self.report({"ERROR"}, tell("The folder {folder} is gone.", folder=folder))
-            return {"CANCELLED"}
+            button = Button("poseanything.relink_take", "Find Folder", (("take_id", take_id),))
+            return refuse(self, TakeError(say("The folder {folder} is gone.", folder=folder), *button))
         try:
             bpy.ops.wm.path_open(filepath=str(folder))
         except RuntimeError:  # as where no desktop is installed
@@ -69,8 +71,8 @@ class POSEANYTHING_OT_relink_take(bpy.types.Operator):
         try:
             found = take_list.relink(item, Path(bpy.path.abspath(self.directory)))
         except TakeError as error:
-            self.report({"ERROR"}, shown(error))
-            return {"CANCELLED"}
+            return refuse(self, error)
+        session.get().cured(type(self).bl_idname)
         self.report(
             {"INFO"},
             tell("{take} found", take=item.name) if found == 1 else tell("{count} takes found", count=found),
@@ -112,8 +114,7 @@ class POSEANYTHING_OT_add_take(bpy.types.Operator):
             if item is None:
                 take_list.enter(context.scene, take_id, take, frames)
         except TakeError as error:
-            self.report({"ERROR"}, shown(error))
-            return {"CANCELLED"}
+            return refuse(self, error)
         self.report({"INFO"}, tell("{frames} frames of {take}", frames=frames, take=take.name))
         return {"FINISHED"}
 

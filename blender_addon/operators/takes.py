@@ -13,6 +13,7 @@ from ..sequencer import strips, take_list
 from ..sequencer.edit_scene import find_edit_scene, show, target_scene
 from ..takes.take import Take, TakeError
 from ..texts.translation import shown, tell
+from .refusal import refuse
 
 
 def chosen(context, take_id: str = "") -> tuple[str, Take]:
@@ -72,8 +73,7 @@ class POSEANYTHING_OT_use_take_settings(TakeOperator, bpy.types.Operator):
             take = chosen_take(context, self.take_id)
             notices = adopt(context, take)
         except TakeError as error:
-            self.report({"ERROR"}, shown(error))
-            return {"CANCELLED"}
+            return refuse(self, error)
         for notice in notices:
             self.report({"WARNING"}, shown(notice))
         self.report({"INFO"}, tell("Settings of {take}", take=take.name))
@@ -127,8 +127,7 @@ class POSEANYTHING_OT_show_take(TakeOperator, bpy.types.Operator):
                 strips.show_frames(target, take_id, take, max(take.frames_on_disk(), 1))
                 found = strips.find_strip(take_id)
         except TakeError as error:
-            self.report({"ERROR"}, shown(error))
-            return {"CANCELLED"}
+            return refuse(self, error)
         scene, strip = found
         strips.make_active(scene, strip)
         scene.frame_set(strips.span(strip)[0])

@@ -7,8 +7,8 @@ from bpy.props import BoolProperty, IntProperty
 
 from ..sequencer import strips
 from ..takes.take import TakeError
-from ..texts.translation import shown
 from .generate import GeneratingOperator, generate
+from .refusal import refuse
 from .stepped import RangeOperator
 from .takes import TakeOperator, chosen
 
@@ -44,8 +44,7 @@ class POSEANYTHING_OT_place_take(TakeOperator, bpy.types.Operator):
             edit = strips.sequencer_scene(context)
             strips.add_strip(edit, take_id, take, max(take.frames_on_disk(), 1), edit.frame_current)
         except (TakeError, RuntimeError) as error:
-            self.report({"ERROR"}, shown(error))
-            return {"CANCELLED"}
+            return refuse(self, error)
         return {"FINISHED"}
 
 

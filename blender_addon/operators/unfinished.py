@@ -19,7 +19,7 @@ from ..sequencer import edit_scene, take_list
 from ..takes import unfinished
 from ..takes.take import TakeError
 from ..takes.unfinished import Unfinished
-from ..texts.translation import shown
+from .refusal import refuse
 
 
 def find_unfinished(context) -> list[tuple[Path, Unfinished]]:
@@ -100,8 +100,7 @@ class POSEANYTHING_OT_fetch_unfinished(bpy.types.Operator):
             current.wait_while(lambda: self.wait and bridge.client is None and bridge.server.is_up)
             jobs = pick_up(context)
         except ServerError as error:
-            self.report({"ERROR"}, shown(error))
-            return {"CANCELLED"}
+            return refuse(self, error)
         for job in jobs:
             job.awaited = self.wait
         current.wait_while(lambda: self.wait and any(map(current.in_progress, jobs)))

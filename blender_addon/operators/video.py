@@ -34,6 +34,7 @@ from ..shared.messages import MAX_FILMED_BYTES, MAX_FILMED_FRAMES, MAX_FILMED_PI
 from ..texts import say
 from ..texts.translation import shown, tell
 from ..times import frame_rate
+from .refusal import refuse
 from .serving import await_server
 from .stepped import SteppedOperator
 
@@ -91,6 +92,7 @@ class POSEANYTHING_OT_open_video(bpy.types.Operator):
             )
             return {"CANCELLED"}
         use_strip(context, strip)
+        session.get().cured(type(self).bl_idname)
         return {"FINISHED"}
 
 
@@ -337,6 +339,7 @@ class SearchOperator(SteppedOperator):
 
     def finish(self, context, search):
         current = session.get()
+        current.cured(type(self).bl_idname)
         search.awaited = self.wait
         if not self.wait:
             return {"FINISHED"}
@@ -440,8 +443,7 @@ class POSEANYTHING_OT_place_poses(bpy.types.Operator):
             index = shown_index(scene, kept, planned.times.start) or 0
             found = laid_over(kept, max(index, 0), target)
         except ExportError as error:
-            self.report({"ERROR"}, shown(error))
-            return {"CANCELLED"}
+            return refuse(self, error)
         video.scale, video.x, video.y = found.scale, found.x, found.y
         return {"FINISHED"}
 

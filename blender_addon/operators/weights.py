@@ -10,16 +10,18 @@ from ..connection.server import ServerError
 from ..connection.weights import free_space
 from ..shared.engines import EngineDescription
 from ..texts.translation import shown, tell
+from .refusal import refuse
 from .serving import gigabytes, weights_blockers
 
 WIDTH = 420
 """Of the dialog, in pixels before scaling."""
 
 
-def draw_parts(layout, engine: EngineDescription) -> None:
-    """Each part of an engine's weights: whether it is there, how large it is, under which licence."""
+def draw_parts(layout, engine: EngineDescription, wide: bool = True) -> None:
+    """Each part of an engine's weights: whether it is there, how large it is, under which licence; the
+    licence beside the rest where there is room."""
     for part in engine.weights:
-        row = layout.split(factor=0.67)
+        row = layout.split(factor=0.67) if wide else layout.column(align=True)
         row.label(
             text=tell("{part}, {size:.0f} GB", part=shown(part.label), size=part.bytes / 1e9),
             icon="CHECKMARK" if part.present else "X",
@@ -71,8 +73,7 @@ class POSEANYTHING_OT_get_weights(bpy.types.Operator):
             self.report({"ERROR"}, tell("This engine has no weights to fetch."))
             return {"CANCELLED"}
         if blockers := weights_blockers(context, engine):
-            self.report({"ERROR"}, shown(blockers[0].sentence))
-            return {"CANCELLED"}
+            return refuse(self, ServerError(blockers[0].sentence, *blockers[0].button))
         try:
             session.get().weights.start(
                 preferences.server_folder(context),
@@ -80,8 +81,7 @@ class POSEANYTHING_OT_get_weights(bpy.types.Operator):
                 engine.weights_folder,
             )
         except ServerError as error:
-            self.report({"ERROR"}, shown(error))
-            return {"CANCELLED"}
+            return refuse(self, error)
         return {"FINISHED"}
 
     @property

@@ -8,6 +8,7 @@ import os
 
 import bpy
 
+from ..buttons import FIND_POSES, OPEN_VIDEO, RENDER_INSTEAD, USE_CAMERA
 from ..errors import ExportError
 from ..sequencer import footage
 from ..shared.engines import EngineDescription
@@ -39,11 +40,7 @@ def scene_blockers(context) -> list[Finding]:
             Finding("Add a camera to the scene, or choose the viewport as view", operator, "Add Camera")
         )
     if settings.view == "VIEWPORT" and view.find_viewport(context) is None:
-        found.append(
-            setting(
-                "Open a 3D view, or choose the camera as view", "Use the Camera", f"{SETTINGS}.view", "CAMERA"
-            )
-        )
+        found.append(Finding("Open a 3D view, or choose the camera as view", *USE_CAMERA))
     try:
         frame_range(scene, settings)
     except ExportError as error:
@@ -52,8 +49,7 @@ def scene_blockers(context) -> list[Finding]:
         custom = settings.use_custom_range
         found.append(setting(sentence, "Use the Scene's Range", path, False) if custom else Finding(sentence))
     if settings.first_frame_source == "VIDEO" and not filmed:
-        sentence = "The first frame is a video's, but the poses are a rig's"
-        found.append(setting(sentence, "Render It Instead", f"{SETTINGS}.first_frame_source", "RENDER"))
+        found.append(Finding("The first frame is a video's, but the poses are a rig's", *RENDER_INSTEAD))
     if settings.first_frame_source == "PICTURE" and not _is_file(settings.first_frame_path):
         sentence = say("Choose the picture that the clip begins with, or another source of the first frame")
         if settings.first_frame_path:
@@ -61,7 +57,7 @@ def scene_blockers(context) -> list[Finding]:
                 "The picture {path} is not there; choose another one",
                 path=settings.first_frame_path,
             )
-        found.append(setting(sentence, "Render It Instead", f"{SETTINGS}.first_frame_source", "RENDER"))
+        found.append(Finding(sentence, *RENDER_INSTEAD))
     if bpy.app.is_job_running("RENDER"):
         found.append(Finding("Wait for the render to end", "render.view_show", "Show the Render"))
     return found
@@ -104,11 +100,11 @@ def _video_blockers(scene: bpy.types.Scene, settings) -> list[Finding]:
     video = scene.poseanything_video
     strip = footage.find(video.strip)
     if strip is None and (video.poses is None or settings.first_frame_source == "VIDEO"):
-        return [Finding("Choose a video, in the Video panel", "poseanything.open_video", "Open Video")]
+        return [Finding("Choose a video, in the Video panel", *OPEN_VIDEO)]
     try:
         poses_of(scene)
     except ExportError as error:
-        return [Finding(Headline(str(error)), "poseanything.find_poses", "Find Poses")]
+        return [Finding(Headline(str(error)), *FIND_POSES)]
     return []
 
 

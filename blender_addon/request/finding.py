@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .. import buttons
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -14,18 +16,19 @@ class Finding:
     label: str = ""
     properties: tuple[tuple[str, object], ...] = ()
 
+    @property
+    def button(self) -> buttons.Button:
+        return buttons.Button(self.operator, self.label, self.properties)
+
 
 def setting(sentence: str, label: str, path: str, value: object) -> Finding:
-    """A finding whose button sets one property of the context, by Blender's own operators.
-
-    Args:
-        path: from the context on, like "scene.poseanything.view".
-    """
-    kind = {bool: "boolean", str: "enum", int: "int", float: "float"}[type(value)]
-    return Finding(sentence, f"wm.context_set_{kind}", label, (("data_path", path), ("value", value)))
+    """A finding whose button sets one property of the context, as `buttons.sets` says."""
+    return Finding(sentence, *buttons.sets(label, path, value))
 
 
 def is_set(context, finding: Finding) -> bool:
     """Whether what a finding's button sets is set already."""
+    if finding.button == buttons.LEAVE_EDIT_MODE:
+        return not context.mode.startswith("EDIT")
     values = dict(finding.properties)
     return "data_path" in values and context.path_resolve(values["data_path"]) == values["value"]

@@ -8,6 +8,7 @@ from pathlib import Path
 import bpy
 import numpy as np
 
+from ..buttons import OPEN_VIDEO, RENDER_INSTEAD, USE_CAMERA
 from ..errors import ExportError
 from ..ground_truth.filmed import film
 from ..ground_truth.last_render import read_last_render
@@ -43,6 +44,22 @@ def make_first_frame(
     interactive: whether the window's events are handled between two steps, so that Blender can render
         beside its user. Raises `ExportError`.
     """
+    try:
+        return (yield from _take_first_frame(context, settings, clip_range, view, scratch, interactive))
+    except ExportError as error:
+        if settings.first_frame_source != RENDER:
+            error.button = error.button or RENDER_INSTEAD
+        raise
+
+
+def _take_first_frame(
+    context,
+    settings,
+    clip_range: ClipRange,
+    view: SceneCamera | Viewport,
+    scratch: Path,
+    interactive: bool,
+) -> Generator[ExportStep, None, str]:
     if settings.first_frame_source == PICTURE:
         if not settings.first_frame_path:
             raise ExportError(
@@ -56,7 +73,10 @@ def make_first_frame(
         return str(path)
     if settings.first_frame_source == LAST_RENDER:
         if not isinstance(view, SceneCamera):
-            raise ExportError("The last render is seen through a camera; set the view to Camera.")
+            raise ExportError(
+                "The last render is seen through a camera; set the view to Camera.",
+                *USE_CAMERA,
+            )
         pixels = read_last_render(context.scene, view.find(context.scene), clip_range.times.start)
     elif settings.first_frame_source == VIEWPORT:
         yield ExportStep(0.02, say("Drawing the first frame"))
@@ -74,7 +94,9 @@ def film_frame(scene: bpy.types.Scene, frame: float) -> bytes:
     """A PNG file of what the scene's video shows at a frame of the scene. Raises `ExportError`."""
     found = footage.find(scene.poseanything_video.strip)
     if found is None:
-        raise ExportError("The video is not in the sequencer any more; choose one in the Video panel.")
+        raise ExportError(
+            "The video is not in the sequencer any more; choose one in the Video panel.", *OPEN_VIDEO
+        )
     edit, strip = found
     at = round(footage.edit_frame(scene, edit, frame))
     [(data, _, _)] = film(edit, strip, range(at, at + 1), MOST_OF_VIDEO, "png")

@@ -8,6 +8,7 @@ from pathlib import Path
 import bpy
 
 from .. import preferences
+from ..buttons import CHOOSE_FOLDER
 from ..errors import ExportError
 
 
@@ -19,6 +20,6 @@ def output_folder(context, settings) -> Path:
         package = __package__.rpartition(".")[0]
         return Path(bpy.utils.extension_path_user(package, path="takes", create=True))
     if not folder:
-        raise ExportError("Choose an output folder.")
+        raise ExportError("Choose an output folder.", *CHOOSE_FOLDER)
     # Links and mapped drives stay as the user wrote them, so that a path relative to the file stays one.
     return Path(os.path.abspath(bpy.path.abspath(folder)))

@@ -9,7 +9,8 @@ from functools import cached_property
 
 import numpy as np
 
-from ..errors import ClipError
+from ..buttons import FRAME_SUBJECT
+from ..errors import ExportError
 from ..rig.subjects import Subject
 from ..shared.pose import MAX_LIMBS, PoseSequence
 from ..texts import say
@@ -32,8 +33,6 @@ BAKED = 0.9
 """A subject that is keyed on this fraction of the frames is baked."""
 FINGERS = 0.002
 """Fingers that move this fraction of the picture by themselves are worth a word."""
-_FRAME = ("poseanything.frame_subject", "Frame Subject")
-"""The button that has the camera show the subject."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +79,7 @@ class Reviewed:
 
 
 def review(clip: Reviewed) -> Iterator[Finding]:
-    """What is wrong with an exported clip. Raises `ClipError` when no frame has a limb in view."""
+    """What is wrong with an exported clip. Raises `ExportError` when no frame has a limb in view."""
     yield from _out_of_view(clip)
     yield from _beyond(clip)
     yield from _size(clip)
@@ -95,7 +94,7 @@ def _out_of_view(clip: Reviewed) -> Iterator[Finding]:
     names = ", ".join(subject.armature.name for subject in clip.subjects)
     seen = np.isfinite(clip.boxes[:, 0, 0])
     if not seen.any():
-        raise ClipError(
+        raise ExportError(
             say(
                 "No limb of {names} is in view in any frame from {first} to {last}; move the camera or "
                 "choose other frames.",
@@ -103,7 +102,7 @@ def _out_of_view(clip: Reviewed) -> Iterator[Finding]:
                 first=clip.scene_frame(0),
                 last=clip.scene_frame(len(seen) - 1),
             ),
-            *_FRAME,
+            *FRAME_SUBJECT,
         )
     limbs = clip.pose.limbs
     shown = {limbs[line.limb].subject for line in clip.pose.frame(0)}
@@ -114,7 +113,7 @@ def _out_of_view(clip: Reviewed) -> Iterator[Finding]:
                     "The armature {armature} is out of view in the first frame.",
                     armature=subject.armature.name,
                 ),
-                *_FRAME,
+                *FRAME_SUBJECT,
             )
     if seen[0] and not seen.all():
         away = np.flatnonzero(~seen)
@@ -126,7 +125,7 @@ def _out_of_view(clip: Reviewed) -> Iterator[Finding]:
                 count=len(seen),
                 frame=clip.scene_frame(away[0]),
             ),
-            *_FRAME,
+            *FRAME_SUBJECT,
         )
     drawn = {line.limb for line in clip.pose.frame(0) if _touches(clip.pose, line.points)}
     own = {limb for limb, made in enumerate(limbs) if made.subject in shown}
@@ -138,7 +137,7 @@ def _out_of_view(clip: Reviewed) -> Iterator[Finding]:
                 seen=len(drawn & own),
                 count=len(own),
             ),
-            *_FRAME,
+            *FRAME_SUBJECT,
         )
 
 
@@ -177,7 +176,7 @@ def _size(clip: Reviewed) -> Iterator[Finding]:
                 width=clip.pose.width,
                 height=clip.pose.height,
             ),
-            *_FRAME,
+            *FRAME_SUBJECT,
         )
     elif small.mean() > OFTEN:
         yield Finding(

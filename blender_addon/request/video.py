@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import bpy
 import numpy as np
 
+from ..buttons import FIND_POSES, PICK_IN_PICTURE
 from ..errors import ExportError
 from ..ground_truth.first_frame import Alignment, fit_picture, read_picture
 from ..ground_truth.png import encode_png
@@ -72,14 +73,17 @@ def clip_pose(
     count = kept.found.pose.num_frames
     indices = [shown_index(scene, kept, times.at(index)) for index in range(times.num_frames)]
     if None in indices:
-        raise ExportError("The video's speed was changed since its poses were found; look for them again.")
+        raise ExportError(
+            "The video's speed was changed since its poses were found; look for them again.", *FIND_POSES
+        )
     if indices[0] < 0 or indices[0] >= count:
         raise ExportError(
             say(
                 "The video's poses don't reach to frame {frame:g}; look for them again, or choose frames "
                 "that they cover.",
                 frame=times.start,
-            )
+            ),
+            *FIND_POSES,
         )
     source = kept.found.pose
     frames = [source.frame(min(max(index, 0), count - 1)) for index in indices]
@@ -106,7 +110,7 @@ def laid_over(kept: KeptPoses, index: int, target: np.ndarray) -> Alignment:
     """The alignment that lays the filmed subject over the one of a mask [height, width] of the clip."""
     mask = first_mask(kept.found, index)
     if not mask.any() or not target.any():
-        raise ExportError("The subject is not in the first frame; point at it again.")
+        raise ExportError("The subject is not in the first frame; point at it again.", *PICK_IN_PICTURE)
     height, width = target.shape
     placed = place((kept.found.pose.width, kept.found.pose.height), width, height, Alignment())
     left, top, across, down = placed.box

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bpy
 import numpy as np
 
+from ..buttons import FIND_POSES
 from ..errors import ExportError
 from ..sequencer import footage
 from ..sequencer.footage import Clock
@@ -18,7 +19,7 @@ def poses_of(scene: bpy.types.Scene) -> KeptPoses:
     """Raises `ExportError` where there are none."""
     kept = kept_poses.read(scene.poseanything_video.poses)
     if kept is None:
-        raise ExportError(f"{NO_POSES}.")
+        raise ExportError(f"{NO_POSES}.", *FIND_POSES)
     return kept
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..buttons import USE_CAMERA
 from ..errors import ExportError
 from ..takes.take import Take
 from ..texts import say
@@ -25,7 +26,7 @@ def find_view(context, settings) -> SceneCamera | Viewport:
         return SceneCamera()
     viewport = find_viewport(context)
     if viewport is None:
-        raise ExportError("There is no 3D view to look through; choose the camera as view.")
+        raise ExportError("There is no 3D view to look through; choose the camera as view.", *USE_CAMERA)
     return Viewport.from_context(*viewport)
 
 

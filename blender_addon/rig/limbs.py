@@ -13,6 +13,7 @@ from typing import Protocol
 import bpy
 import numpy as np
 
+from ..buttons import LEAVE_EDIT_MODE
 from ..errors import ExportError
 from ..shared.pose import MAX_LIMBS
 from ..texts import say
@@ -103,9 +104,7 @@ def make_figure(armature: bpy.types.Object, motion: Motion | None = None, look: 
     if armature.mode == "EDIT":
         raise ExportError(
             say("The armature {armature} is in Edit Mode; leave it first.", armature=armature.name),
-            "object.mode_set",
-            "Leave Edit Mode",
-            (("mode", "OBJECT"),),
+            *LEAVE_EDIT_MODE,
         )
     if not armature.data.bones:
         raise ExportError(

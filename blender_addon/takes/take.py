@@ -8,6 +8,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..buttons import CHOOSE_FOLDER
+from ..errors import UserError
 from ..shared.messages import GenerationRequest
 from ..shared.request_file import SUFFIX, read_request, write_request
 from ..shared.schema import MessageError
@@ -19,8 +21,8 @@ FIRST_FRAME = "first_frame.png"
 REQUEST = f"request{SUFFIX}"
 
 
-class TakeError(Exception):
-    """A take can't be made or read. Its text is one sentence that says why and what to do."""
+class TakeError(UserError):
+    """A take can't be made or read."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,8 @@ def claim_folder(output: Path, stem: str) -> tuple[Path, str]:
                 "{folder} can't be written to: {reason}; choose another output folder.",
                 folder=output,
                 reason=error.strerror,
-            )
+            ),
+            *CHOOSE_FOLDER,
         ) from error
 
 
@@ -107,7 +110,8 @@ def write_take(take: Take, request: GenerationRequest) -> None:
                 "{folder} can't be written to: {reason}; choose another output folder.",
                 folder=take.folder,
                 reason=error.strerror,
-            )
+            ),
+            *CHOOSE_FOLDER,
         ) from error
 
 

@@ -9,9 +9,12 @@ from gpu_extras.batch import batch_for_shader
 from ..live import view
 from ..texts.translation import tell
 from . import frame
+from .progress import draw_start
 from .text import paragraph
 
 BONE_WIDTH = 2.0
+WIDTH = 14
+"""Of the popover, in Blender's units."""
 
 _handle: object | None = None
 
@@ -35,7 +38,7 @@ class POSEANYTHING_PT_live(bpy.types.Panel):
     bl_label = "Live"
     bl_space_type = "VIEW_3D"
     bl_region_type = "HEADER"
-    bl_ui_units_x = 14
+    bl_ui_units_x = WIDTH
     page = "live"
 
     def draw(self, context):
@@ -63,9 +66,13 @@ class POSEANYTHING_PT_live(bpy.types.Panel):
                     icon="TIME",
                 )
         if live.stale:
-            paragraph(layout, context, "What the first frame shows has changed; refresh it.", "INFO")
+            paragraph(
+                layout, context, "What the first frame shows has changed; refresh it.", "INFO", units=WIDTH
+            )
         for sentence in filter(None, (live.sentence, live.note)):
-            paragraph(layout, context, sentence, "INFO")
+            paragraph(layout, context, sentence, "INFO", units=WIDTH)
+        if live.sentence:
+            draw_start(layout, context)
 
 
 def _draw_picture() -> None:

@@ -13,7 +13,7 @@ from ..operators.colour import changes_colours
 from ..operators.serving import server_blockers
 from ..request.blockers import SETTINGS, scene_blockers, size_blockers
 from ..request.build import alignment_of
-from ..request.finding import setting
+from ..request.finding import Finding, setting
 from ..request.look import look_of, unsuited
 from ..request.output import output_folder
 from ..request.range import clip_range, clip_shots
@@ -35,11 +35,9 @@ from .progress import draw_findings, draw_progress
 from .refresh import TAB, note_told
 from .server import draw_server
 from .takes import draw_takes
-from .text import paragraph
+from .text import beside, is_wide, paragraph
 from .video import draw_picture_subject, draw_video
 
-TITLE = 240
-"""Pixels, before scaling, of a sidebar in which the main panel's title has room for Live's switch."""
 REASONS = 8
 """Bones of which the panel says why they are drawn or not."""
 
@@ -90,8 +88,9 @@ class _Main:
         row.scale_y = 1.6
         row.operator("poseanything.generate", icon="RENDER_ANIMATION")
         engine = session.get().engine(settings.engine_name)
+        blockers: list[Finding] = []
         if session.get().exporting is None:
-            blockers = [
+            blockers += [
                 *scene_blockers(context),
                 *limbs.blockers(context),
                 *size_blockers(context, engine),
@@ -123,7 +122,7 @@ class _Main:
         if engine is not None and not engine.neural:
             text = say("{name}: animatic, no neural network", name=engine.short_label)
             paragraph(layout, context, text, "INFO")
-        draw_progress(layout, context)
+        draw_progress(layout, context, blockers)
         scene, edit = context.scene, strips.sequencer_scene(context)
         if scene.render.use_sequencer and any(strips.TAKE_ID in strip for strip in strips.all_strips(scene)):
             box = layout.box()
@@ -145,7 +144,7 @@ class _Main:
 
 class POSEANYTHING_PT_main(_Main, _View3D, bpy.types.Panel):
     def draw_header_preset(self, context):
-        if context.region.width > TITLE * context.preferences.system.ui_scale:
+        if is_wide(context):
             draw_switch(self.layout, context, "")  # a narrow 3D view has no room for it in its header
         super().draw_header_preset(context)
 
@@ -366,7 +365,7 @@ class POSEANYTHING_PT_output(_Sub, bpy.types.Panel):
         try:
             folder = output_folder(context, settings)
         except ExportError as error:
-            paragraph(layout, context, str(error), "ERROR", alert=True)
+            draw_findings(layout, context, [Finding(str(error), *error.button)])
         else:
             paragraph(layout, context, str(folder), "FILE_FOLDER")
             if not bpy.data.is_saved:
@@ -451,7 +450,7 @@ class POSEANYTHING_PT_strip(_Sequencer, bpy.types.Panel):
             layout.label(text=tell("Seed {seed}", seed=seed))
         if prompt := record.get("settings", {}).get("prompt"):
             paragraph(layout, context, prompt)
-        row = layout.row(align=True)
+        row = beside(layout, context)
         row.operator("poseanything.retake", icon="FILE_REFRESH")
         row.operator("poseanything.make_again", icon="LOOP_BACK")
         layout.operator("poseanything.use_take_settings", icon="IMPORT")

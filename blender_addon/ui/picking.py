@@ -8,8 +8,10 @@ import numpy as np
 from bpy.props import BoolProperty, EnumProperty, FloatVectorProperty
 from gpu_extras.batch import batch_for_shader
 
+from .. import session
 from ..errors import ExportError
 from ..live.picture import make_texture
+from ..operators.refusal import refuse
 from ..operators.video import first_picture, set_pick
 from ..texts import say
 from ..texts.translation import shown, tell
@@ -90,8 +92,7 @@ class POSEANYTHING_OT_pick_subject(bpy.types.Operator):
         try:
             pixels = first_picture(context, self.of_picture)
         except ExportError as error:
-            self.report({"ERROR"}, shown(error))
-            return {"CANCELLED"}
+            return refuse(self, error)
         self._area, self._region = room
         rgba = np.ones((*pixels.shape[:2], 4), np.float32)
         rgba[..., :3] = pixels[::-1] / np.float32(255)
@@ -149,6 +150,7 @@ class POSEANYTHING_OT_pick_subject(bpy.types.Operator):
             )
             return False
         set_pick(context.scene, self.of_picture, self.kind, at)
+        session.get().cured(type(self).bl_idname)
         return True
 
     def _box(self) -> Box:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from .. import session
 from ..connection.events import CONNECTED
 from ..connection.jobs import DONE, FAILED, LEFT, RUNNING, Job
@@ -10,11 +12,12 @@ from ..request.finding import Finding, is_set
 from ..texts import say
 from ..texts.translation import shown, tell
 from . import pictures
-from .text import paragraph
+from .text import beside, paragraph
 
 
-def draw_progress(layout, context) -> None:
-    """The export, every job that has not ended, and what became of the last one."""
+def draw_progress(layout, context, told: Sequence[Finding] = ()) -> None:
+    """The export, every job that has not ended, and what became of the last one; `told` is what is told
+    already."""
     current, bridge = session.get(), session.get().bridge
     pictures.drop_all_but(bridge.previews)
     if current.exporting is not None:
@@ -23,7 +26,9 @@ def draw_progress(layout, context) -> None:
         row.progress(factor=step.fraction, text=tell("{what} (Esc cancels)", what=step.text))
     for job in bridge.active():
         _draw_active(layout, context, job)
-    draw_findings(layout, context, [one for one in current.findings if not is_set(context, one)])
+    known = [one.button for one in told]
+    left = [one for one in current.findings if one.button not in known and not is_set(context, one)]
+    draw_findings(layout, context, left)
     ended = [job for job in bridge.jobs.values() if job.ended]
     if ended and ended[-1].state == DONE:
         last = ended[-1]
@@ -44,8 +49,18 @@ def draw_progress(layout, context) -> None:
         )
         if last.state == LEFT:
             layout.operator("poseanything.fetch_unfinished", icon="IMPORT")
-        elif failed and bridge.server.is_up:
-            layout.operator("poseanything.show_server_log", icon="TEXT")
+        elif failed:
+            _draw_failed(layout, context, last)
+
+
+def _draw_failed(layout, context, job: Job) -> None:
+    """What may help after a clip that failed."""
+    row = beside(layout, context)
+    row.operator("poseanything.make_again", text="Try Again").take_id = job.id
+    if session.get().bridge.server.is_up:
+        row.operator("poseanything.show_server_log", icon="TEXT")
+    else:
+        draw_start(layout, context)
 
 
 def draw_findings(layout, context, findings) -> None:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from .. import preferences, session
+from ..buttons import OTHER_PORT, SHOW_PREFERENCES
 from ..connection import server
 from ..connection.bridge import Bridge
 from ..connection.events import CONNECTED, REFUSED
 from ..connection.jobs import duration
 from ..connection.server import ServerError, parse_server
 from ..connection.weights import FAILED, WeightsFetch
-from ..operators.serving import SHOW_PREFERENCES, gigabytes, is_here, obstacle
+from ..operators.serving import gigabytes, is_here, obstacle
 from ..operators.weights import draw_parts
 from ..shared.engines import EngineDescription
 from ..shared.fetching import CHECKING
 from ..texts import Sentence, say
 from ..texts.translation import shown, tell
 from .progress import draw_button
-from .text import light, paragraph
+from .text import is_wide, light, paragraph
 
 LAMPS = {"CONNECTED": "green", "STARTING": "yellow", "LOOKING": "yellow", "REFUSED": "red", "OFF": "grey"}
 
@@ -24,7 +25,7 @@ LAMPS = {"CONNECTED": "green", "STARTING": "yellow", "LOOKING": "yellow", "REFUS
 def draw_server(layout, context) -> None:
     current, bridge = session.get(), session.get().bridge
     state = _state(context, bridge)
-    row = layout.row()
+    row = layout.row() if is_wide(context) else layout.column()
     row.label(text=shown(_named(state)), icon=light(LAMPS[state]))
     row = row.row(align=True)
     if context.area is None or context.area.type != "PREFERENCES":
@@ -42,6 +43,8 @@ def draw_server(layout, context) -> None:
             _draw_engine(layout, context, engine)
     elif state == "REFUSED":
         paragraph(layout, context, bridge.link.sentence, "ERROR", alert=True)
+        if is_here(context):
+            layout.operator(OTHER_PORT.operator)
     if current.sentence:
         paragraph(layout, context, current.sentence, "ERROR", alert=True)
     if bridge.server.state == server.FAILED:
@@ -116,7 +119,7 @@ def _draw_engine(layout, context, engine: EngineDescription) -> None:
     if not engine.missing_weights:
         return
     box = layout.box().column(align=True)
-    draw_parts(box, engine)
+    draw_parts(box, engine, is_wide(context))
     fetch = session.get().weights
     if fetch.is_running:
         _draw_fetch(box, fetch)

@@ -104,7 +104,7 @@ def test_server_ends_with_the_blender_that_started_it(server_python, addon):
 def test_port_in_use(server, server_python):
     with socket.create_server(("127.0.0.1", 0)) as other:
         with pytest.raises(
-            module("connection.server").ServerError, match="in use by another program; choose another address"
+            module("connection.server").ServerError, match="in use by another program; use another port"
         ):
             server.start(str(ROOT), server_python, f"tcp://127.0.0.1:{other.getsockname()[1]}")
     assert server.state == "STOPPED"

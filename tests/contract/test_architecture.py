@@ -150,7 +150,7 @@ def room_of(module: str) -> str:
 
 
 EXTENSION = (
-    {"errors", "handlers", "path_options", "steps", "texts", "threads", "times"},
+    {"buttons", "errors", "handlers", "path_options", "steps", "texts", "threads", "times"},
     {"takes", "view"},
     {"connection"},
     {"rig", "sequencer", "preferences", "engine_settings"},
