@@ -108,13 +108,16 @@ def test_a_killed_server_costs_nothing(film, preferences, tmp_path, monkeypatch)
 
 @pytest.fixture
 def tiny_model(tmp_path, monkeypatch) -> Path:
-    """Weights of a tiny model with two LoRAs, for the server that is started next; gives their folder."""
+    """Weights of a tiny model with two LoRAs, which declares a default of its own, for the server that is
+    started next; gives their folder."""
     pytest.importorskip("torch", reason="the model's packages are not installed beside this Blender")
     from tests.model.checkpoint_files import save_loras, save_sampling_release
 
     folder = tmp_path / "weights"
     save_sampling_release(folder)
     save_loras(folder)
+    (shard,) = folder.rglob("diffusion*00001-of*.safetensors")
+    shard.with_name("config.json").write_text('{"subject_strength": 1.25}')
     monkeypatch.setenv("POSEANYTHING_WEIGHTS", str(folder))
     return folder
 
@@ -132,6 +135,8 @@ def test_every_option_of_the_model_is_set_in_blender_and_reaches_it(film, tiny_m
 
     bpy.ops.poseanything.use_preset(preset="release")
     group = engine_settings.group_of(film, "poseanything")
+    strength = engine_settings.parameter_property("subject_camera_separate", "guidance_scale")
+    assert getattr(group, strength) == 1.25
     group.steps = 3
     settings.new_seed = False
     plain = generate_whole(5)
