@@ -110,7 +110,7 @@ def _run(args: argparse.Namespace) -> int:
     )
     said = _subjects(args)
     prompts = {video: read_subject(subject) for video, subject in said.items()}
-    about = {**dataclasses.asdict(settings), "subjects": said, "version": 2}
+    about = {**dataclasses.asdict(settings), "subjects": said, "version": 3}
     rates = run(
         args.videos, args.output, settings, prompts, about, args.processes, progress=_Teller(), ray=args.ray
     )

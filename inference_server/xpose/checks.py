@@ -50,7 +50,8 @@ class Span:
 
     name: the clip's. video: path below the folder of videos. first, count: frames at the rate of `facts`.
     window: (left, top, right, bottom) of the picture that is used, as fractions. width, height: of the clip.
-    accepted: by hand, so that no stage's judgement drops it.
+    accepted: by hand, so that no stage's judgement drops it. follows: the name of the clip of the same shot
+    whose last frame is this one's first, "" where there is none.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Span:
     width: int
     height: int
     accepted: bool = False
+    follows: str = ""
 
     def record(self) -> Record:
         fps = self.facts.fps
@@ -105,7 +107,8 @@ def plan_video(path: Path, video: str, settings: ClipSettings) -> tuple[list[Spa
     records: list[Record] = []
     edges = [0, *find_cuts(look.content), frames]
     for low, high in zip(edges, edges[1:]):
-        for first in range(low, high, settings.frames):
+        before: Span | None = None  # in this shot
+        for first in range(low, high, settings.frames - 1):
             count = (min(settings.frames, high - first) - 1) // 4 * 4 + 1
             if count < settings.least_frames:
                 if first == low:
@@ -125,7 +128,10 @@ def plan_video(path: Path, video: str, settings: ClipSettings) -> tuple[list[Spa
             if settings.clips_per_video and len(spans) == settings.clips_per_video:
                 return spans, records
             name = f"{video}#{len(spans) + 1:04d}"
-            spans.append(Span(name, video, facts, first, count, window, width, height))
+            joined = before is not None and before.first + before.count - 1 == first
+            follows = before.name if joined else ""
+            before = Span(name, video, facts, first, count, window, width, height, follows=follows)
+            spans.append(before)
     return spans, records
 
 
@@ -201,10 +207,7 @@ def _window(
 def load_clip(path: Path, span: Span, prompt: SubjectPrompt) -> Clip:
     """Read a clip. `prompt` is about the whole picture of the video. Raises `Dropped` where its end is
     damaged."""
-    left, top, right, bottom = span.window
-    whole = round(span.width / (right - left)), round(span.height / (bottom - top))
-    column, row = round(left * whole[0]), round(top * whole[1])
-    place = np.s_[row : row + span.height, column : column + span.width]
+    whole, place = _place(span)
     frames = np.empty((span.count, span.height, span.width, 3), np.uint8)
     number = 0
     for frame in read_frames(path, span.facts, *whole, span.first, span.count):
@@ -213,6 +216,22 @@ def load_clip(path: Path, span: Span, prompt: SubjectPrompt) -> Clip:
     if number < span.count:
         raise Dropped(f"Only {number} of its {span.count} frames can be read; get the video again.")
     return Clip(span.name, frames, span.facts.fps, prompt_within(prompt, span.window))
+
+
+def _place(span: Span) -> tuple[tuple[int, int], tuple[slice, slice]]:
+    """Width and height of the video's whole picture at a clip's scale, and the clip's part of it."""
+    left, top, right, bottom = span.window
+    whole = round(span.width / (right - left)), round(span.height / (bottom - top))
+    column, row = round(left * whole[0]), round(top * whole[1])
+    return whole, np.s_[row : row + span.height, column : column + span.width]
+
+
+def in_whole_picture(mask: np.ndarray, span: Span) -> np.ndarray:
+    """A clip's mask, bool [h, w], in the whole picture of its video, bool [H, W]."""
+    (width, height), place = _place(span)
+    whole = np.zeros((height, width), bool)
+    whole[place] = mask
+    return whole
 
 
 def prompt_within(prompt: SubjectPrompt, window: tuple[float, float, float, float]) -> SubjectPrompt:

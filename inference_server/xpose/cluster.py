@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,18 @@ from ray.data import ActorPoolStrategy
 from ray.exceptions import RayError
 
 from .checks import ClipSettings, Span
-from .pipeline import Group, Item, Rates, RunSettings, group_steps, plan_safely, prompt_of, take_through
+from .pipeline import (
+    Group,
+    Item,
+    Rates,
+    RunSettings,
+    begin_item,
+    group_steps,
+    plan_safely,
+    prompt_of,
+    take_through,
+    takes_over,
+)
 from .stages import Record, SubjectPrompt, XPoseError
 from .store import WorkFolder
 
@@ -71,30 +83,37 @@ class ClusterRun:
             ray.shutdown()
 
     def run(self, order: list[str]) -> Iterator[None]:
-        for last in (False,) * (TRIES - 1) + (True,):
-            rows = self._left(order)
-            if not rows:
-                return
-            yield from self._pass(rows)
-            if last:
-                for row in self._left(order):
+        """Passes over what can be done, until all is. What takes over the last mask of another clip is done in
+        a pass behind that one's."""
+        tried: Counter[str] = Counter()
+        while rows := self._left(order):
+            yield from self._pass(list(rows.values()))
+            for name, row in self._left(order).items():
+                if name in rows or not self._takes_over(row):  # else it could not be begun
+                    tried[name] += 1
+                if tried[name] >= TRIES:
                     self._give_up(row)
                     yield None
 
-    def _left(self, order: list[str]) -> list[dict[str, Any]]:
-        """What isn't done: a row for each video without a plan and each clip without a record."""
-        rows: list[dict[str, Any]] = []
+    def _left(self, order: list[str]) -> dict[str, dict[str, Any]]:
+        """What can be done and isn't: a row for each video without a plan and each clip without a record, by
+        their names."""
+        rows: dict[str, dict[str, Any]] = {}
         for video in order:
             plan = self._work.read_plan(video)
             if plan is None:
-                rows.append(make_row("video", video))
+                rows[video] = make_row("video", video)
                 continue
-            items = [self._item(span) for span in plan[0] if self._work.read_clip(span) is None]
-            rows += [make_row("item", item) for item in items]
+            for span in plan[0]:
+                if self._work.read_clip(span) is None:
+                    item = begin_item(span, self._root, self._prompts, self._work)
+                    if item is not None:
+                        rows[span.name] = make_row("item", item)
         return rows
 
-    def _item(self, span: Span) -> Item:
-        return Item(span, self._root, prompt_of(span, self._prompts), span.record())
+    def _takes_over(self, row: dict[str, Any]) -> bool:
+        content = pickle.loads(row["content"])
+        return row["kind"] == "item" and takes_over(content[0].span, self._prompts)
 
     def _pass(self, rows: list[dict[str, Any]]) -> Iterator[None]:
         # Each group holds a processor at least, so that on few of them they share.
@@ -139,7 +158,7 @@ class ClusterRun:
             return
         item, times = content
         self.rates.add(times)
-        self._work.write_clip(item.span, item.record, item.encoded, item.sheet)
+        self._work.write_clip(item.span, item.record, item.encoded, item.sheet, item.last_mask)
 
     def _give_up(self, row: dict[str, Any]) -> None:
         content = pickle.loads(row["content"])
@@ -148,7 +167,7 @@ class ClusterRun:
         else:
             item, _ = content
             item.drop("video", DIED)
-            self._work.write_clip(item.span, item.record, None, b"")
+            self._work.write_clip(item.span, item.record)
 
 
 def make_row(kind: str, content: Any) -> dict[str, Any]:
@@ -183,8 +202,9 @@ class Plan:
             spans, records = plan_safely(path, video, self._settings)
             yield as_batch([{"kind": "plan", "content": pickle.dumps((video, spans, records))}])
             for span in spans:
-                item = Item(span, self._root, prompt_of(span, self._prompts), span.record())
-                yield as_batch([make_row("item", item)])
+                if not takes_over(span, self._prompts):
+                    item = Item(span, self._root, prompt_of(span, self._prompts), span.record())
+                    yield as_batch([make_row("item", item)])
 
 
 class Work:

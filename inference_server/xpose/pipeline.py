@@ -25,7 +25,7 @@ from ..datasets.dataset import EncodedExample, encode_example
 from ..datasets.examples import Example
 from ..poseanything.conditioning.masks import size_of
 from ..poseanything.conditioning.pictures import encode_png
-from .checks import ClipSettings, Span, load_clip, plan_video
+from .checks import ClipSettings, Span, in_whole_picture, load_clip, plan_video
 from .segments import PART_MAP_SCALE, check_skeletons, limb_map, segment_counts
 from .sheets import draw_sheet
 from .stages import (
@@ -44,7 +44,7 @@ from .stages import (
     complexity_of,
     make_stage,
 )
-from .store import AGAIN
+from .store import AGAIN, WorkFolder
 from .subjects.selection import area_share, check_area
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,8 @@ class RunSettings:
 class Item:
     """A clip on its way. A dropped one has a reason in its record and goes on as it is.
 
-    root: folder of the videos. prompt: what the user said of the video's subject.
+    root: folder of the videos. prompt: what is known of where the subject is. last_mask: bool [H, W], the
+    subject in the last frame, of the video's whole picture.
     """
 
     span: Span
@@ -89,6 +90,7 @@ class Item:
     skeleton: Skeleton | None = None
     encoded: EncodedExample | None = None
     sheet: bytes = b""
+    last_mask: np.ndarray | None = None
 
     @property
     def dropped(self) -> bool:
@@ -98,17 +100,46 @@ class Item:
         self.record = dataclasses.replace(self.record, kept=False, stage=stage, reason=reason)
 
 
-def prompt_of(span: Span, prompts: Mapping[str, SubjectPrompt]) -> SubjectPrompt:
-    """What was said of a clip's subject.
+def prompt_of(
+    span: Span, prompts: Mapping[str, SubjectPrompt], before: np.ndarray | None = None
+) -> SubjectPrompt:
+    """What is known of a clip's subject.
 
     prompts: by the clip's name, by its video's, or "*" for all others. What is said of a video is about its
-    first frame: of a clip that begins later it tells what the subject is, and not where.
+    first frame: of a clip that begins later it tells what the subject is, and not where. before: bool [h, w],
+    the mask with which the clip ended that this one follows.
     """
-    name = span.name.removesuffix(AGAIN) if span.accepted else span.name
-    if name in prompts:
+    if (name := _own_name(span)) in prompts:
         return prompts[name]
-    said = prompts.get(span.video, prompts.get("*", SubjectPrompt()))
-    return said if span.first == 0 else SubjectPrompt(text=said.text)
+    said = _said_of_video(span, prompts)
+    return said if span.first == 0 else SubjectPrompt(mask=before, text=said.text)
+
+
+def takes_over(span: Span, prompts: Mapping[str, SubjectPrompt]) -> bool:
+    """Whether a clip begins with the mask with which the one ended that it follows: where somebody said where
+    the subject of its video is."""
+    if not span.follows or _own_name(span) in prompts:
+        return False
+    of_clips = (said for name, said in prompts.items() if name.rpartition("#")[0] == span.video)
+    return any(said.says_where for said in (_said_of_video(span, prompts), *of_clips))
+
+
+def begin_item(span: Span, root: Path, prompts: Mapping[str, SubjectPrompt], work: WorkFolder) -> Item | None:
+    """A clip that nothing was done to; None as long as the one isn't done whose last mask it takes over."""
+    before = None
+    if takes_over(span, prompts):
+        if not work.is_told(span):
+            return None
+        before = work.mask_before(span)
+    return Item(span, root, prompt_of(span, prompts, before), span.record())
+
+
+def _own_name(span: Span) -> str:
+    return span.name.removesuffix(AGAIN) if span.accepted else span.name
+
+
+def _said_of_video(span: Span, prompts: Mapping[str, SubjectPrompt]) -> SubjectPrompt:
+    return prompts.get(span.video, prompts.get("*", SubjectPrompt()))
 
 
 Step = Callable[[list[Item]], list[Item]]
@@ -341,6 +372,8 @@ def _finish(settings: RunSettings, item: Item) -> None:
     if item.clip is not None and item.subject is not None:
         pose = item.skeleton.pose if item.skeleton else None
         item.sheet = draw_sheet(item.clip.frames, item.subject.masks, pose)
+        if item.subject.masks[-1].any():
+            item.last_mask = in_whole_picture(item.subject.masks[-1], item.span)
     if not item.dropped:
         example = make_example(item.span.video, item.clip, item.verdict, item.subject, item.skeleton.pose)
         item.encoded = encode_example(example, settings.source, settings.quality)

@@ -32,9 +32,9 @@ from .pipeline import (
     Rates,
     RunSettings,
     Step,
+    begin_item,
     group_steps,
     plan_safely,
-    prompt_of,
     take_through,
 )
 from .stages import Record, SubjectPrompt, XPoseError
@@ -205,6 +205,7 @@ class _Local:
         self._pools: dict[int, ProcessPoolExecutor] = {}
         self._running: dict[Future, _Task] = {}
         self._waiting: list[deque[Item]] = [deque() for _ in self._groups]
+        self._followers: dict[str, list[Span]] = {}
         self._suspects: deque[_Task] = deque()
         # Clips in memory stay few, but for what fills a batch.
         self._most = 2 * max(processes, *(group.batch_size for group in self._groups))
@@ -297,12 +298,22 @@ class _Local:
             self._begin(spans)
         elif task.group < len(self._groups) - 1:
             self._waiting[task.group + 1].extend(result)
+        else:
+            self._begin_followers(task)
 
     def _begin(self, spans: list[Span]) -> None:
         for span in spans:
-            if self._work.read_clip(span) is None:
-                prompt = prompt_of(span, self._prompts)
-                self._waiting[0].append(Item(span, self._root, prompt, span.record()))
+            if self._work.read_clip(span) is not None:
+                continue
+            item = begin_item(span, self._root, self._prompts, self._work)
+            if item is None:
+                self._followers.setdefault(span.follows, []).append(span)
+            else:
+                self._waiting[0].append(item)
+
+    def _begin_followers(self, done: _Task) -> None:
+        for item in done.items:
+            self._begin(self._followers.pop(item.span.name, []))
 
     def _died(self, task: _Task) -> None:
         """A process is gone, and with it whatever ran there: try each alone, and drop what it dies of."""
@@ -319,7 +330,8 @@ class _Local:
             self._work.write_plan(task.video, [], [Record(task.video, stage="video", reason=reason)])
         for item in task.items:
             item.drop("video", reason)
-            self._work.write_clip(item.span, item.record, None, b"")
+            self._work.write_clip(item.span, item.record)
+        self._begin_followers(task)
 
 
 # --- in the processes
@@ -364,5 +376,5 @@ def _take_through(group: Group, items: list[Item], dataset: Path | None) -> tupl
         return items, times
     work = WorkFolder(dataset)
     for item in items:
-        work.write_clip(item.span, item.record, item.encoded, item.sheet)
+        work.write_clip(item.span, item.record, item.encoded, item.sheet, item.last_mask)
     return [], times

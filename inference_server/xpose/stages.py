@@ -65,6 +65,10 @@ class SubjectPrompt:
     mask: np.ndarray | None = None
     text: str = ""
 
+    @property
+    def says_where(self) -> bool:
+        return self.box is not None or bool(self.points) or self.mask is not None
+
 
 def _unwatched(stage: str, frames: int) -> None:
     pass

@@ -1,7 +1,8 @@
 """What a run keeps on the disk while it lasts, so that it can be killed at any point and go on.
 
-In the folder `work` of the data set: `settings.json`, the videos in their order, a plan for each video, and a
-record for each clip, which is written last: a clip with a record is done. Files are whole or not there.
+In the folder `work` of the data set: `settings.json`, the videos in their order, a plan for each video, the
+mask with which each clip ended, and a record for each clip, which is written last: a clip with a record is
+done. Files are whole or not there.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
+import cv2
+import numpy as np
+
 from ..datasets.dataset import EncodedExample
 from .checks import Span
 from .stages import Record, XPoseError
@@ -27,7 +31,11 @@ AGAIN = "a"
 
 def clip_id(span: Span) -> str:
     """A file's name for a clip, whatever its video is called."""
-    return f"{video_id(span.video)}-{span.name.rpartition('#')[2]}"
+    return _file_id(span.video, span.name)
+
+
+def _file_id(video: str, clip: str) -> str:
+    return f"{video_id(video)}-{clip.rpartition('#')[2]}"
 
 
 def video_id(video: str) -> str:
@@ -42,7 +50,7 @@ class WorkFolder:
 
     def begin(self, settings: dict) -> None:
         """Make the folder, or go on in it. Raises `XPoseError` where it was begun with other settings."""
-        for name in ("plans", "clips", "examples"):
+        for name in ("plans", "clips", "examples", "masks"):
             (self._folder / name).mkdir(parents=True, exist_ok=True)
         (self.dataset / SHEETS).mkdir(exist_ok=True)
         for left in self._folder.rglob("*.part"):
@@ -108,7 +116,14 @@ class WorkFolder:
 
     # --- clips
 
-    def write_clip(self, span: Span, record: Record, encoded: EncodedExample | None, sheet: bytes) -> None:
+    def write_clip(
+        self,
+        span: Span,
+        record: Record,
+        encoded: EncodedExample | None = None,
+        sheet: bytes = b"",
+        last_mask: np.ndarray | None = None,
+    ) -> None:
         """Keep what became of a clip. Raises `OSError`."""
         name = clip_id(span)
         if encoded is not None:
@@ -119,6 +134,9 @@ class WorkFolder:
             _write(self._folder / "examples" / name, packed.getbuffer())
         if sheet:
             _write(self.dataset / SHEETS / f"{name}.jpg", sheet)
+        if last_mask is not None:
+            picture = cv2.imencode(".png", 255 * last_mask.astype(np.uint8))[1]
+            _write(self._folder / "masks" / f"{name}.png", picture.data)
         _write(self._folder / "clips" / f"{name}.json", json.dumps(vars(record)).encode())
 
     def read_clip(self, span: Span) -> Record | None:
@@ -128,6 +146,18 @@ class WorkFolder:
         except FileNotFoundError:
             return None
         return Record(**json.loads(text))
+
+    def is_told(self, span: Span) -> bool:
+        """Whether the clip is done that this one follows."""
+        return (self._folder / "clips" / f"{_file_id(span.video, span.follows)}.json").exists()
+
+    def mask_before(self, span: Span) -> np.ndarray | None:
+        """bool [H, W]: the mask with which the clip ended that this one follows; None where it lost its
+        subject."""
+        path = self._folder / "masks" / f"{_file_id(span.video, span.follows)}.png"
+        if not path.exists():
+            return None
+        return cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_GRAYSCALE) > 0
 
     def read_example(self, span: Span, record: Record) -> EncodedExample:
         with zipfile.ZipFile(self._folder / "examples" / clip_id(span)) as file:

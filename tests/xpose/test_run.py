@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -213,6 +215,20 @@ def test_killed_at_any_point_it_ends_the_same_bit_for_bit(tmp_path):
     expected["index.html"] = expected["index.html"].replace(b"whole", b"torn")  # the folder's name
     assert found.keys() == expected.keys()
     assert [name for name in found if found[name] != expected[name]] == []
+
+
+def test_one_box_serves_a_whole_shot(tmp_path):
+    """Of two that move, the smaller one is pointed at, in the first frame alone."""
+    large, small = lizard(25)[0], lizard(25, 1)[0]
+    frames = np.concatenate([large, large], 2)
+    frames[:, 32:, 160:] = small[:, :1, :1]
+    frames[:, 32:128, 160:280] = np.stack([cv2.resize(frame, (120, 96)) for frame in small])
+    video = encode(tmp_path / "two.mp4", np.pad(frames, ((0, 0), (32, 0), (0, 0), (0, 0))))  # a black bar
+    box = ("--box", "0.5", "0.4", "0.8", "1.0")
+    assert main(words(video, tmp_path / "set", *box)) == 0
+    masks = [example.request.subject_mask for example in read_examples(tmp_path / "set")]
+    sides = [np.nonzero(mask.any(0))[0][[0, -1]] for mask in masks]
+    assert len(sides) == 3 and all(160 <= low and high < 280 for low, high in sides)
 
 
 def test_other_settings_do_not_mix_and_new_videos_are_added(dataset, videos, tmp_path, capsys):

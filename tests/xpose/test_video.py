@@ -9,7 +9,7 @@ pytest.importorskip("av")
 pytest.importorskip("webdataset")
 
 from inference_server.xpose.checks import ClipSettings, load_clip, plan_video, prompt_within  # noqa: E402
-from inference_server.xpose.pipeline import prompt_of  # noqa: E402
+from inference_server.xpose.pipeline import prompt_of, takes_over  # noqa: E402
 from inference_server.xpose.stages import Dropped, SubjectPrompt  # noqa: E402
 from inference_server.xpose.video import find_videos, probe, read_frames  # noqa: E402
 
@@ -123,14 +123,18 @@ def test_shots_are_cut_apart_and_each_dropped_part_has_a_reason(tmp_path):
 def test_a_long_shot_is_cut_into_clips(tmp_path):
     path = encode(tmp_path / "a.mp4", lizard(60)[0])
     spans, _ = plan_video(path, "a.mp4", ClipSettings(frames=25, least_frames=9))
-    assert [(span.first, span.count) for span in spans] == [(0, 25), (25, 25), (50, 9)]
+    assert [(span.first, span.count) for span in spans] == [(0, 25), (24, 25), (48, 9)]
+    assert [span.follows for span in spans] == ["", "a.mp4#0001", "a.mp4#0002"]
     said = {
         "a.mp4": SubjectPrompt(box=(0, 0, 1, 1), text="lizard"),
         "a.mp4#0003": SubjectPrompt(points=((0, 1),)),
     }
-    first, second, third = (prompt_of(span, said) for span in spans)
+    before = np.ones((4, 4), bool)
+    first, second, third = (prompt_of(span, said, before) for span in spans)
     assert (first, third) == (said["a.mp4"], said["a.mp4#0003"])
-    assert (second.box, second.text) == (None, "lizard"), "where it is then, nobody said"
+    assert (second.box, second.mask is before, second.text) == (None, True, "lizard")
+    assert [takes_over(span, said) for span in spans] == [False, True, False]
+    assert not any(takes_over(span, {"a.mp4": SubjectPrompt(text="lizard")}) for span in spans)
     assert prompt_of(spans[0], {"*": said["a.mp4"]}) is said["a.mp4"]
     only, _ = plan_video(path, "a.mp4", ClipSettings(frames=25, least_frames=9, clips_per_video=1))
     assert only == spans[:1]

@@ -66,7 +66,7 @@ class FlowSubjectFinder(SubjectFinder):
         scale = min(1.0, self.side / max(width, height))
         size = max(round(width * scale), 1), max(round(height * scale), 1)
         frames = [cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in clip.frames]
-        first = find_mask(frames[0], clip.prompt) if _says_where(clip.prompt) else moving_mask(frames)
+        first = find_mask(frames[0], clip.prompt) if clip.prompt.says_where else moving_mask(frames)
         if first is None:
             raise Dropped(
                 "No single thing moves against the background; say where the subject is by a box or a click."
@@ -94,10 +94,6 @@ def _may_be(prompt: SubjectPrompt, width: int, height: int) -> np.ndarray:
 def _corners(box: tuple, width: int, height: int) -> np.ndarray:
     """int [2, 2]: a box's first corner and the one behind its last, in pixels."""
     return np.round(np.array(box).reshape(2, 2).clip(0, 1) * (width, height)).astype(int)
-
-
-def _says_where(prompt: SubjectPrompt) -> bool:
-    return prompt.box is not None or bool(prompt.points) or prompt.mask is not None
 
 
 def _scaled(mask: np.ndarray, width: int, height: int) -> np.ndarray:
