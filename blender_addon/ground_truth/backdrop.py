@@ -19,7 +19,7 @@ AROUND = 6
 """Cells around the subject that are looked at where the camera stands still."""
 MANY = 254
 """Materials that are told apart."""
-BATCH = 1024
+BATCH = 2048
 """Rays cast before somebody else may go on."""
 
 

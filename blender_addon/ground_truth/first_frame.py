@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import bpy
 import numpy as np
@@ -35,7 +37,9 @@ def fit_picture(
     """A picture [H, W, 3] uint8 sRGB fitted to the clip by the rule of `view.fit` and aligned, pausing on the
     way; the generator's return value is [height, width, 3] of the same. Where the picture has no pixels its
     edge goes on."""
-    left, top, across, down = alignment.box(fit(pixels.shape[1], pixels.shape[0], width, height))
+    box = left, top, across, down = alignment.box(fit(pixels.shape[1], pixels.shape[0], width, height))
+    if box == (0, 0, pixels.shape[1], pixels.shape[0]) and pixels.shape[:2] == (height, width):
+        return pixels
     rows = yield from _resample(pixels, down, -top, height)
     columns = yield from _resample(rows.transpose(1, 0, 2), across, -left, width)
     return (columns.transpose(1, 0, 2) + 0.5).astype(np.uint8)
@@ -63,10 +67,20 @@ def _resample(lines: np.ndarray, scaled: float, first: float, count: int) -> Ite
 
 
 def read_picture(path: str) -> np.ndarray:
-    """[H, W, 3] uint8 sRGB from any picture file that Blender reads, transparency over black. Raises
-    `ExportError`."""
-    # A library of its own (`BlendData.temp_data()`) would spare Blender sorting the scene's dependencies
-    # anew, but it ends 4.2 to 5.0 now and then beside a busy thread.
+    """[H, W, 3] uint8 sRGB from any picture file that Blender reads, transparency over black; not to be
+    written to, since it is kept until another picture is read or the file changes. Raises `ExportError`."""
+    try:
+        found = os.stat(bpy.path.abspath(path))
+    except OSError:
+        raise _unreadable(path) from None
+    return _read(path, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+@lru_cache(maxsize=1)
+def _read(path: str, *_: int) -> np.ndarray:
+    # Loading a picture has Blender sort the scene's dependencies anew, 30 ms on a generated rig.
+    # A library of its own (`BlendData.temp_data()`) would spare that, but it ends 4.2 to 5.0 now and then
+    # beside a busy thread.
     try:
         image = bpy.data.images.load(path)
     except RuntimeError:
@@ -88,7 +102,9 @@ def read_picture(path: str) -> np.ndarray:
         colour = np.where(
             colour <= 0.0031308, colour * 12.92, 1.055 * np.maximum(colour, 0.0031308) ** (1 / 2.4) - 0.055
         )
-    return (np.clip(colour[::-1], 0, 1) * 255 + 0.5).astype(np.uint8)
+    picture = (np.clip(colour[::-1], 0, 1) * 255 + 0.5).astype(np.uint8)
+    picture.flags.writeable = False
+    return picture
 
 
 def _unreadable(path: str) -> ExportError:

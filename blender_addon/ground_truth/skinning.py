@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import ExportError
 from ..rig.limbs import LimbChoice
-from ..rig.skin import read_points
+from ..rig.skin import read_points, read_weights
 from ..texts import say
 from .shapes import ShapeReader
 from .surfaces import Surface
@@ -49,11 +49,10 @@ class Skinning:
         frame: int,
         evaluated: Callable[[], bpy.types.Depsgraph],
     ) -> Iterator[None]:
-        """Read it, pausing often, as the generator's return value: weights come vertex by vertex, about a
-        microsecond each. `evaluated` gives the evaluated scene, anew after every pause. Raises
-        `ExportError` when the surface was changed meanwhile."""
+        """Read it, pausing often, as the generator's return value. `evaluated` gives the evaluated scene,
+        anew after every pause. Raises `ExportError` when the surface was changed meanwhile."""
         obj, shape = surface.obj, surface.shape(shapes, evaluated())
-        count, found = len(shape.points), []
+        count, found = len(shape.points), [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
         groups = tuple(group.name for group in obj.vertex_groups) if surface.is_weighted else ()
         for begin in range(0, count if groups else 0, BATCH):
             vertices = obj.evaluated_get(evaluated()).data.vertices
@@ -64,11 +63,10 @@ class Skinning:
                         mesh=obj.name,
                     )
                 )
-            batch = range(begin, min(begin + BATCH, count))
-            found += [(i, group.group, group.weight) for i in batch for group in vertices[i].groups]
+            vertex, group, weight = read_weights(vertices[begin : begin + BATCH])
+            found.append((vertex + begin, group, weight))
             yield
-        vertex, group, weight = np.array(found).reshape(-1, 3).T
-        vertex, group = vertex.astype(np.int64), group.astype(np.int64)
+        vertex, group, weight = map(np.concatenate, zip(*found))
         known = (weight > 0) & (group < len(groups))
         bent = obj.type == "MESH" and surface.kind == "OBJECT" and len(obj.data.vertices) == count
         return cls(

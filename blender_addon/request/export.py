@@ -241,6 +241,10 @@ class _Export:
         options = self._options
         self._check()
         yield self._step
+        # A picture that is loaded has Blender sort the scene's dependencies anew: before the first frame is
+        # evaluated, so that this is done once.
+        self._given = read_picture(options.first_frame) if options.first_frame else None
+        yield self._step
         self._rigs = find_rigs(options.armatures)
         self._readers = [PoseReader(rig) for rig in self._rigs]
         yield from self._record()
@@ -457,9 +461,8 @@ class _Export:
         """The generator's return value packs the picture's file."""
         options = self._options
         yield
-        if options.first_frame:
-            picture = read_picture(options.first_frame)
-            return _pack(fit_picture(picture, options.width, options.height, options.alignment))
+        if self._given is not None:
+            return _pack(fit_picture(self._given, options.width, options.height, options.alignment))
         picture = render_frame(self._scene, options.view, self._fit, self._frame)
         self.untouched = False
         return encode_png(picture)

@@ -69,7 +69,8 @@ class Choice:
         self._has_flesh = bool(skin.shares.any())
         self.candidates = self._find_candidates(armature, skeleton)
         self.skeleton = self._skeleton = skeleton.sized(self.candidates, skin.points)
-        self._anatomy = Anatomy(self._skeleton, self.candidates)
+        self._latest: tuple[bytes, Anatomy] | None = None
+        self._anatomy = self.anatomy_of(self.candidates)
         self._measure(motion)
         said = user_overrides(armature.data)
         self._fixed = said != 0
@@ -201,6 +202,13 @@ class Choice:
     def anatomy(self) -> Anatomy:
         """Who is whose parent among the candidates."""
         return self._anatomy
+
+    def anatomy_of(self, drawn: np.ndarray) -> Anatomy:
+        """Who is whose parent among some bones [N] bool; for those asked about last it is known."""
+        key = drawn.tobytes()
+        if self._latest is None or self._latest[0] != key:
+            self._latest = key, Anatomy(self._skeleton, drawn)
+        return self._latest[1]
 
     @property
     def lengths(self) -> np.ndarray:
@@ -524,9 +532,8 @@ class Choice:
     def _skip_roots(self) -> None:
         """Leave out bones that only carry the whole rig: a stroke from the world's origin to the hips is no
         limb."""
-        skeleton = self._skeleton
         while True:
-            anatomy = Anatomy(skeleton, self.drawn)
+            anatomy = self.anatomy_of(self.drawn)
             dropped = False
             for bone in np.flatnonzero(self.drawn & (anatomy.parents < 0) & ~self._fixed).tolist():
                 below = anatomy.children.get(bone, [])
@@ -575,6 +582,7 @@ class Choice:
     # Reasons
 
     def _explain(self) -> None:
+        whole: dict[tuple[bool, str], str] = {}
         for bone in range(self._count):
             if self.drawn[bone] and not self.reasons[bone]:
                 if self._measured and self._moved[bone] >= 0.001:
@@ -589,12 +597,16 @@ class Choice:
                     self.reasons[bone] = say("has {share} of the flesh", share=_percent(self._flesh[bone]))
                 else:
                     self.reasons[bone] = say("a joint of the skeleton")
-            reason = self.reasons[bone] or say("not among the limbs")
-            self.reasons[bone] = (
-                say("drawn: {reason}", reason=reason)
-                if self.drawn[bone]
-                else say("skipped: {reason}", reason=reason)
-            )
+            # Most bones of a generated rig share a few reasons.
+            told = bool(self.drawn[bone]), self.reasons[bone]
+            if told not in whole:
+                reason = self.reasons[bone] or say("not among the limbs")
+                whole[told] = (
+                    say("drawn: {reason}", reason=reason)
+                    if self.drawn[bone]
+                    else say("skipped: {reason}", reason=reason)
+                )
+            self.reasons[bone] = whole[told]
 
 
 def _percent(share: float) -> str:

@@ -21,7 +21,7 @@ from . import names, trained_look
 from .choice import Choice
 from .human import Human, Point, find_human
 from .motion import Motion
-from .skeleton import Anatomy, Skeleton, bends, spanned_straight
+from .skeleton import Skeleton, bends, spanned_straight
 from .skin import Skin
 
 MAX_PARTS = 10
@@ -334,7 +334,7 @@ class _Strokes:
     def _find_ends(self, drawn: np.ndarray) -> None:
         """Set where the bones' strokes end; those that end where they begin are drawn no longer."""
         while True:
-            self._anatomy = Anatomy(self._skeleton, drawn)
+            self._anatomy = self._choice.anatomy_of(drawn)
             self._children = self._anatomy.children
             self._trusted = self._anatomy.tails_are_real
             self._main: dict[int, int] = {}

@@ -55,12 +55,12 @@ def seen_and_moved(
     if not len(owners):
         return np.zeros(count), np.zeros(count)
     homogeneous = np.column_stack([points, np.ones(len(points))])
-    local = np.einsum("vij,vj->vi", np.linalg.pinv(rest)[owners], homogeneous)
+    local = np.einsum("vij,vj->vi", _inverses(rest, owners), homogeneous)
     carriers = parents[owners]
     first = np.einsum("vij,vj->vi", motion.poses[0][owners], local)
     on_carrier = np.where(
         (carriers >= 0)[:, None],
-        np.einsum("vij,vj->vi", np.linalg.pinv(motion.poses[0])[carriers], first),
+        np.einsum("vij,vj->vi", _inverses(motion.poses[0], carriers), first),
         first,
     )
     longer = max(motion.width, motion.height)
@@ -79,6 +79,12 @@ def seen_and_moved(
         stirred |= inside & (np.linalg.norm(at - expected, axis=1) > STIR * longer)
     taken /= len(motion.poses) * motion.width * motion.height
     return np.bincount(owners, taken, count), np.bincount(owners, taken * stirred, count)
+
+
+def _inverses(matrices: np.ndarray, bones: np.ndarray) -> np.ndarray:
+    """[V, 4, 4] those of the matrices [N, 4, 4] of bones [V], of which there are few; bones may be flat."""
+    used, places = np.unique(bones, return_inverse=True)
+    return np.linalg.pinv(matrices[used])[places]
 
 
 def _project(pixels: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -138,14 +138,13 @@ class Anatomy:
         apart = np.linalg.norm(skeleton.heads[:, None] - skeleton.heads[indices], axis=2)
         same = (apart <= skeleton.near) & (directions @ directions[indices].T > 0.99)
         lengths = skeleton.lengths
-        found = []
-        for bone, row in enumerate(same):
-            if drawn[bone]:
-                found.append((bone,))
-            else:
-                found.append(
-                    tuple(sorted(indices[row].tolist(), key=lambda i: abs(lengths[i] - lengths[bone])))
-                )
+        found: list[tuple[int, ...]] = [()] * len(drawn)
+        for bone in np.flatnonzero(same.any(axis=1)).tolist():
+            found[bone] = tuple(
+                sorted(indices[same[bone]].tolist(), key=lambda i: abs(lengths[i] - lengths[bone]))
+            )
+        for bone in indices.tolist():
+            found[bone] = (bone,)
         return found
 
     def _find_parents(self, drawn: np.ndarray) -> np.ndarray:

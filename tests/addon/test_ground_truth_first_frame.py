@@ -323,3 +323,15 @@ def test_the_last_render_is_taken_if_it_shows_what_the_clip_begins_with(film):
     other = bpy.data.objects.new("Other", camera.data)
     with pytest.raises(error, match="through Other; go there and press F12"):
         last.read_last_render(scene, other, 7)
+
+
+def test_a_picture_is_read_again_only_when_its_file_changes(tmp_path):
+    path, first_frame = tmp_path / "a.png", module("ground_truth.first_frame")
+    write_picture(path, np.full((4, 4, 3), 90, np.uint8))
+    before = first_frame.read_picture(str(path))
+    assert first_frame.read_picture(str(path)) is before and not before.flags.writeable
+    write_picture(path, np.full((4, 4, 3), 91, np.uint8))
+    assert (first_frame.read_picture(str(path)) == 91).all()
+    path.unlink()
+    with pytest.raises(module("errors").ExportError, match="can't be read"):
+        first_frame.read_picture(str(path))
