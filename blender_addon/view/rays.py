@@ -13,6 +13,9 @@ from .projection import Projector, to_pixels
 
 PATIENCE = 16
 """Surfaces of the subjects that a ray may pass before it is given up."""
+PAST = 1e-5
+"""A ray goes on so far past a surface, in parts of its way there or of how far from the origin that is: a few
+times what single precision tells apart, in a scene of any size."""
 
 SOLID_TYPES = frozenset({"MESH", "CURVE", "SURFACE", "FONT", "META"})
 """Types of objects that rays may meet."""
@@ -137,12 +140,12 @@ def _cast_through(
     is_subject: Callable[[bpy.types.Object], bool],
 ) -> Hit | None:
     """What a ray through all of the scene meets first that is no subject."""
-    way = Vector(ray)
+    start, way = Vector(start), Vector(ray)
     for _ in range(PATIENCE):
         hit, place, _, face, obj, _ = scene.ray_cast(depsgraph, start, way)
         if not hit:
             return None
         if not is_subject(obj):
             return Hit(place, face, obj)
-        start = place + way * (1e-4 * (1 + place.length))
+        start = place + way * (PAST * max((place - start).length, place.length))
     return None

@@ -148,3 +148,21 @@ def test_rays_meet_what_a_ray_through_the_whole_scene_meets(clean_scene, instanc
     assert passed != found and not any(one and one[0] == subject.name for one in passed)
     if instanced:
         assert any(one and one[0] == "copy" for one in found)
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+def test_rays_pass_a_subject_on_the_ground_in_a_scene_of_any_size(clean_scene, scale):
+    for name, height in (("subject", 0.0), ("ground", -0.01)):
+        bpy.ops.mesh.primitive_plane_add(size=2 * scale, location=(0, 0, height * scale))
+        bpy.context.object.name = name
+    bpy.ops.mesh.primitive_cube_add(size=0.1 * scale, location=(5 * scale, 0, 0))
+    bpy.context.object.instance_type = "VERTS"  # so that rays go through the scene as a whole
+    small = bpy.data.objects.new("small", bpy.data.meshes["Cube"])
+    small.parent = bpy.context.object
+    clean_scene.collection.objects.link(small)
+    depsgraph = bpy.context.evaluated_depsgraph_get()
+    starts, ways = np.array([[0.1, 0.2, 1.0]]) * scale, np.array([[0.0, 0.0, -1.0]])
+    [hit] = module("view.rays").cast_rays(
+        clean_scene, depsgraph, starts, ways, lambda obj: obj.name == "subject"
+    )
+    assert hit.obj.name == "ground"
