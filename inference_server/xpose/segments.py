@@ -20,7 +20,11 @@ def check_skeletons(pose: PoseSequence) -> None:
     """Raise `Dropped` where too few frames have a skeleton (paper section 3)."""
     share = float((segment_counts(pose) > 0).mean())
     if share < LEAST_SKELETONS:
-        raise Dropped(f"Only {share:.0%} of the frames have a skeleton; {LEAST_SKELETONS:.0%} are needed.")
+        raise Dropped(
+            "Only {share:.0%} of the frames have a skeleton; {least:.0%} are needed.",
+            share=share,
+            least=LEAST_SKELETONS,
+        )
 
 
 def segment_counts(pose: PoseSequence) -> np.ndarray:

@@ -17,6 +17,7 @@ from typing import ClassVar
 import numpy as np
 
 from shared.pose import PoseSequence
+from shared.sentences import SentenceError
 
 STAGES = {
     "filter": {"qwen": "inference_server.xpose.filters.qwen:QwenFilter"},
@@ -37,11 +38,11 @@ TRACED_AT_ONCE = 16
 """Frames that a skeletoniser is given at once."""
 
 
-class XPoseError(Exception):
+class XPoseError(SentenceError):
     """The run can't begin or go on. Its text is one sentence that says what is wrong and what to do."""
 
 
-class Dropped(Exception):
+class Dropped(SentenceError):
     """A clip, or a whole video, is not taken. Its text is the reason, in one sentence."""
 
 

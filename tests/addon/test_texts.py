@@ -27,7 +27,7 @@ def test_reports_are_in_the_user_s_language():
 
 @pytest.fixture(scope="module")
 def every(addon):
-    return texts.spoken() | texts.named(bpy) | texts.described()
+    return texts.told() | texts.spoken() | texts.named(bpy) | texts.described()
 
 
 def test_languages_have_nearly_all_texts_with_the_same_places(every):

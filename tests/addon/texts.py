@@ -1,4 +1,4 @@
-"""Which texts the extension shows, read off its source and off what it registers in Blender.
+"""Which texts the extension shows, read off the sources of both sides and off what it registers in Blender.
 
     python -m tests.addon.texts
 
@@ -9,16 +9,38 @@ from __future__ import annotations
 
 import ast
 import string
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
-SOURCE = Path(__file__).parents[2] / "blender_addon"
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "blender_addon"
+SERVER = (
+    "shared",
+    "inference_server/broker",
+    "inference_server/worker",
+    "inference_server/engines",
+    "inference_server/poseanything",
+    "inference_server/xpose/finder.py",
+    "inference_server/xpose/segments.py",
+    "inference_server/xpose/skeletons/carried.py",
+    "inference_server/xpose/subjects",
+)
+"""Where sentences are formed that clients are told."""
+SERVER_COMMANDS = {
+    "inference_server/poseanything/checkpoints/conversion.py",
+    "inference_server/poseanything/checkpoints/extraction.py",
+    "inference_server/poseanything/checkpoints/hub.py",
+    "inference_server/poseanything/checkpoints/weights.py",
+    "inference_server/poseanything/conditioning/files.py",
+}
+"""What of these speaks to who runs commands."""
 COMMAND_LINE = {"examples/demo.py", "examples/synthesise.py", "examples/contact_sheet.py"}
 """What runs without a window."""
 SAYS = {"say": 0, "tell": 0, "Finding": 0, "setting": 0, "paragraph": 2, "poll_message_set": 0, "report": 1}
 """Functions whose argument of this number is shown."""
 LABELS = {"Finding": 2, "setting": 1, "Button": 1, "sets": 0}
+MESSAGE_FIELDS = {"message", "note", "reason"}
 KEYWORDS = {"text", "heading", "placeholder", "confirm_text", "label"}
 
 
@@ -30,6 +52,53 @@ def modules() -> tuple[tuple[str, ast.Module], ...]:
         for name, path in named
         if name not in COMMAND_LINE and not name.startswith("texts/")
     )
+
+
+@cache
+def server_modules() -> tuple[tuple[str, ast.Module], ...]:
+    paths = [path for place in SERVER for path in sorted((ROOT / place).rglob("*.py")) or [ROOT / place]]
+    named = ((path.relative_to(ROOT).as_posix(), path) for path in paths)
+    return tuple(
+        (name, ast.parse(path.read_text(encoding="utf-8")))
+        for name, path in named
+        if name not in SERVER_COMMANDS
+    )
+
+
+@cache
+def server_errors() -> frozenset[str]:
+    """The names of the errors whose text clients are told."""
+    classes = {
+        node.name: {ast.unparse(base) for base in node.bases}
+        for _, tree in server_modules()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+    }
+    told = {"SentenceError", "Dropped"}
+    while more := {name for name, bases in classes.items() if bases & told} - told:
+        told |= more
+    return frozenset(told)
+
+
+def told_leaves(tree: ast.Module) -> Iterator[ast.expr]:
+    """What a server's sentences for clients may be made of."""
+    assigned: dict[str, list[ast.expr]] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            assigned.setdefault(node.targets[0].id, []).append(node.value)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.For) and isinstance(node.target, ast.Tuple):  # over a table of templates
+            table = assigned.get(ast.unparse(node.iter).removesuffix(".items()"), [])
+            values = [value for each in table if isinstance(each, ast.Dict) for value in each.values]
+            assigned.setdefault(ast.unparse(node.target.elts[-1]), []).extend(values)
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
+        told = node.args[:1] if name == "say" or name in server_errors() else []
+        fields = [keyword.value for keyword in node.keywords if keyword.arg in MESSAGE_FIELDS]
+        for leaf in (leaf for each in told + fields for leaf in leaves(each)):
+            yield from assigned.get(leaf.id, []) if isinstance(leaf, ast.Name) else [leaf]
 
 
 def shown_nodes(tree: ast.Module) -> Iterator[ast.expr]:
@@ -65,32 +134,35 @@ def leaves(node: ast.expr) -> Iterator[ast.expr]:
 
 def glued() -> list[str]:
     """Where a text that is shown is put together of pieces."""
-    found = []
+    told = [(name, leaf) for name, tree in server_modules() for leaf in told_leaves(tree)]
+    shown = [(name, leaf) for name, tree in modules() for node in shown_nodes(tree) for leaf in leaves(node)]
+    found = [
+        f"{name}:{leaf.lineno}: {ast.unparse(leaf)[:80]}" for name, leaf in told + shown if _is_glued(leaf)
+    ]
     for name, tree in modules():
-        for node in shown_nodes(tree):
-            for leaf in leaves(node):
-                joined = isinstance(leaf, ast.JoinedStr) and _words(leaf)
-                added = (
-                    isinstance(leaf, ast.BinOp)
-                    and isinstance(leaf.op, (ast.Add, ast.Mod))
-                    and any(
-                        isinstance(side, ast.Constant) and isinstance(side.value, str)
-                        for side in (leaf.left, leaf.right)
-                    )
-                )
-                called = (
-                    isinstance(leaf, ast.Call)
-                    and isinstance(leaf.func, ast.Attribute)
-                    and leaf.func.attr in ("format", "lower", "capitalize")
-                    and isinstance(leaf.func.value, ast.Constant)
-                )
-                if joined or added or called:
-                    found.append(f"{name}:{leaf.lineno}: {ast.unparse(leaf)[:80]}")
         logged = _logged(tree)
         for node in ast.walk(tree):
             if isinstance(node, ast.JoinedStr) and _sentence(node) and id(node) not in logged:
                 found.append(f"{name}:{node.lineno}: {ast.unparse(node)[:80]}")
     return sorted(set(found))
+
+
+def _is_glued(leaf: ast.expr) -> bool:
+    joined = isinstance(leaf, ast.JoinedStr) and _words(leaf)
+    added = (
+        isinstance(leaf, ast.BinOp)
+        and isinstance(leaf.op, (ast.Add, ast.Mod))
+        and any(
+            isinstance(side, ast.Constant) and isinstance(side.value, str) for side in (leaf.left, leaf.right)
+        )
+    )
+    called = (
+        isinstance(leaf, ast.Call)
+        and isinstance(leaf.func, ast.Attribute)
+        and leaf.func.attr in ("format", "lower", "capitalize", "join")
+        and isinstance(leaf.func.value, ast.Constant)
+    )
+    return joined or added or called
 
 
 def unshown() -> list[str]:
@@ -127,17 +199,22 @@ def _logged(tree: ast.Module) -> set[int]:
 
 
 def spoken() -> dict[str, str]:
-    """Each text in the source that is shown, by where it stands."""
+    """Each text in the extension's source that is shown, by where it stands."""
+    return _constants(
+        (name, leaf) for name, tree in modules() for node in shown_nodes(tree) for leaf in leaves(node)
+    )
+
+
+def told() -> dict[str, str]:
+    """Each sentence in the server's source that clients are told, by where it stands."""
+    return _constants((name, leaf) for name, tree in server_modules() for leaf in told_leaves(tree))
+
+
+def _constants(nodes: Iterable[tuple[str, ast.expr]]) -> dict[str, str]:
     texts: dict[str, str] = {}
-    for name, tree in modules():
-        for node in shown_nodes(tree):
-            for leaf in leaves(node):
-                if (
-                    isinstance(leaf, ast.Constant)
-                    and isinstance(leaf.value, str)
-                    and _to_translate(leaf.value)
-                ):
-                    texts.setdefault(leaf.value, f"{name}:{leaf.lineno}")
+    for name, node in nodes:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and _to_translate(node.value):
+            texts.setdefault(node.value, f"{name}:{node.lineno}")
     return texts
 
 
@@ -216,7 +293,7 @@ def main() -> None:
     import tests.addon.conftest as installed  # noqa: F401  installs the extension
     from tests.addon.servers import module
 
-    every = spoken() | named(installed.bpy) | described()
+    every = told() | spoken() | named(installed.bpy) | described()
     for language, own in module("texts.translation").LANGUAGES.items():
         lacking = {text: where for text, where in every.items() if text not in own}
         print(f"{language}: {len(every) - len(lacking)} of {len(every)} texts")

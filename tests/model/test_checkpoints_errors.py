@@ -258,7 +258,7 @@ def test_what_a_folder_of_weights_lacks_is_listed_with_names_and_places(tmp_path
     folder = save_release(tmp_path)
     (folder / "Wan2.2-TI2V-5B" / "Wan2.2_VAE.pth").unlink()
     sentence = complaint_of(find_weights, folder)
-    assert "the vae (Wan2.2_VAE.pth" in sentence and str(folder) in sentence
+    assert "lack vae (Wan2.2_VAE.pth" in sentence and str(folder) in sentence
     assert "transformer" not in sentence and "tokenizer" not in sentence
     assert sentence.endswith("Get them with python build.py weights.")
     assert "There is no folder" in complaint_of(find_weights, folder / "nowhere")

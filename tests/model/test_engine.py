@@ -521,7 +521,7 @@ def test_when_memory_runs_out_it_goes_on_a_rung_lower(weights, monkeypatch):
 
     monkeypatch.setattr(MemoryPlan, "step_down", lambda self, where: None)
     monkeypatch.setattr(PoseAnythingTransformer3DModel, "dtype", torch.float32)
-    with pytest.raises(EngineError, match="seemed to have enough") as caught:
+    with pytest.raises(EngineError, match="seemed to be enough") as caught:
         generate(engine, asked)
     assert caught.value.code == "memory" and not caught.value.needs_restart
 

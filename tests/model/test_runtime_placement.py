@@ -202,7 +202,7 @@ def test_a_card_that_others_hold_is_told_where_it_costs_something():
 
 def test_memory_that_runs_out_against_the_estimate_is_not_explained_by_it():
     chosen = plan(cuda_card(12), RELEASED, CLIP)
-    assert chosen.fits and "seemed to have enough" in chosen.shortage
+    assert chosen.fits and "seemed to be enough" in chosen.shortage
 
 
 def test_what_is_loaded_stays_while_other_programs_take_a_little():
@@ -231,12 +231,12 @@ def test_more_memory_never_makes_it_worse(card, shape, more):
 
 
 @given(cards, shapes)
-def test_a_plan_explains_itself_in_one_sentence(card, shape):
+def test_a_plan_explains_itself_in_sentences(card, shape):
     reason = plan(card, RELEASED, shape).reason
     assert (
         reason.startswith(card.name)
         and reason.endswith(".")
-        and reason.count(": ") == 1
+        and not any(mark in reason for mark in (": ", "..", "  "))
         and "\n" not in reason
     )
     assert f"{card.free_bytes / GIB:.1f} GiB free" in reason and f"{shape.width} x {shape.height}" in reason

@@ -176,7 +176,7 @@ def test_the_attention_backend_is_the_requests_own_whatever_ran_before(runner):
 def test_memory_that_is_never_enough_is_a_sentence_and_leaves_nothing_behind(runner, monkeypatch):
     give_host(monkeypatch, runner, 60)
     calls = run_out(monkeypatch, lambda: torch.empty(1 << 50), lambda calls: True)
-    with pytest.raises(NotEnoughMemory, match="seemed to have enough .*; choose a smaller size"):
+    with pytest.raises(NotEnoughMemory, match="seemed to be enough .*; choose a smaller size"):
         make(runner, request())
     assert len(calls) == 3 and runner.pipeline.transformer is None
     monkeypatch.undo()

@@ -59,8 +59,10 @@ class WeightSet:
         """The only one. Raises `CheckpointError` naming them where there are several."""
         if len(self.transformers) > 1:
             raise CheckpointError(
-                f"{self.folder} holds several PoseAnything transformers ({self._names});"
-                " choose one by the engine's option transformer."
+                "{folder} holds several PoseAnything transformers ({names});"
+                " choose one by the engine's option transformer.",
+                folder=self.folder,
+                names=self._names,
             )
         return self.transformers[0]
 
@@ -75,11 +77,14 @@ class WeightSet:
         name, path = PurePath(transformer), self.folder / transformer
         if name.anchor or ".." in name.parts or not path.exists():
             raise CheckpointError(
-                f"There is no transformer {transformer!r} in {self.folder}; choose among {self._names}."
+                "There is no transformer {transformer!r} in {folder}; choose among {names}.",
+                transformer=transformer,
+                folder=self.folder,
+                names=self._names,
             )
         chosen = replace(self, transformers=(path,))
         if missing := chosen.missing(path):
-            raise CheckpointError(_lack(self.folder, missing))
+            raise _lack(self.folder, missing)
         return chosen
 
     @property
@@ -87,7 +92,7 @@ class WeightSet:
         """The chosen transformer's."""
         found = _own_vae(self.transformer) or self.shared["vae"]
         if found is None:
-            raise CheckpointError(_lack(self.folder, ["vae"]))
+            raise _lack(self.folder, ["vae"])
         return found
 
     @property
@@ -169,7 +174,9 @@ def find_weights(folder: Path | str | None = None, *, transformer: Path | str | 
     folder = default_folder() if folder is None else Path(folder)
     if not folder.is_dir():
         raise WeightsMissing(
-            f"There is no folder {folder}; get the weights into it with python build.py weights.", LOOKED_FOR
+            "There is no folder {folder}; get the weights into it with python build.py weights.",
+            LOOKED_FOR,
+            folder=folder,
         )
     places = _places(folder)
     if transformer is None:
@@ -177,8 +184,10 @@ def find_weights(folder: Path | str | None = None, *, transformer: Path | str | 
         transformers = _find_transformers(places + [path for path in saved if path.is_dir()])
     elif not (folder / transformer).exists():
         raise CheckpointError(
-            f"The weights in {folder}, and in the folders right inside it, lack the transformer"
-            f" ({transformer}). Get them with python build.py weights."
+            "The weights in {folder}, and in the folders right inside it, lack the transformer"
+            " ({transformer}). Get them with python build.py weights.",
+            folder=folder,
+            transformer=transformer,
         )
     else:
         transformers = [folder / transformer]
@@ -195,18 +204,23 @@ def find_weights(folder: Path | str | None = None, *, transformer: Path | str | 
     complete = tuple(one for one in transformers if not found.missing(one))
     if not complete:
         missing = found.missing(next(iter(transformers), None))
-        raise WeightsMissing(_lack(folder, missing), missing)
+        raise _lack(folder, missing)
     return replace(found, transformers=complete)
 
 
-def _lack(folder: Path, missing: list[str]) -> str:
-    """A sentence on components that a folder lacks."""
-    wanted = "; ".join(f"the {name.replace('_', ' ')} ({LOOKED_FOR[name]})" for name in missing)
+def _lack(folder: Path, missing: list[str]) -> WeightsMissing:
+    """What is wrong with a folder that lacks components."""
     plain = next(filter(_is_plain_wan, _places(folder)), None) if "transformer" in missing else None
-    aside = f" {plain} holds the plain Wan transformer, which is not it." if plain else ""
-    return (
-        f"The weights in {folder}, and in the folders right inside it, lack {wanted}.{aside}"
-        " Get them with python build.py weights."
+    return WeightsMissing(
+        "The weights in {folder}, and in the folders right inside it, lack {wanted}. Get them with python "
+        "build.py weights."
+        if plain is None
+        else "The weights in {folder}, and in the folders right inside it, lack {wanted}. {plain} holds the "
+        "plain Wan transformer, which is not it. Get them with python build.py weights.",
+        missing,
+        folder=folder,
+        wanted="; ".join(f"{name.replace('_', ' ')} ({LOOKED_FOR[name]})" for name in missing),
+        plain=plain,
     )
 
 

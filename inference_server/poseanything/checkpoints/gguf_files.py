@@ -26,8 +26,9 @@ class GGUFFile(LazyTensors):
             import gguf
         except ImportError as error:
             raise CheckpointError(
-                f"Reading {path} needs the Python package gguf;"
-                " install it (pip install gguf) or choose .safetensors."
+                "Reading {path} needs the Python package gguf;"
+                " install it (pip install gguf) or choose .safetensors.",
+                path=path,
             ) from error
         from ..compat.gguf import SUPPORTED_GGUF_QUANT_TYPES
 
@@ -42,15 +43,20 @@ class GGUFFile(LazyTensors):
             reader = gguf.GGUFReader(path)
         except (ValueError, IndexError, KeyError, OSError) as error:
             raise CheckpointError(
-                f"{path} is damaged or was cut off ({error}); delete it and get it again."
+                "{path} is damaged or was cut off ({error}); delete it and get it again.",
+                path=path,
+                error=error,
             ) from error
         self._tensors = {tensor.name: tensor for tensor in reader.tensors}
         self.shapes = {}
         for name, tensor in self._tensors.items():
             if tensor.tensor_type not in self._plain and tensor.tensor_type not in SUPPORTED_GGUF_QUANT_TYPES:
                 raise CheckpointError(
-                    f"{path} is quantised as {tensor.tensor_type.name} ({name}),"
-                    " which can't be computed here; choose a Q4_0 to Q8_0 or Q2_K to Q6_K file."
+                    "{path} is quantised as {kind} ({name}),"
+                    " which can't be computed here; choose a Q4_0 to Q8_0 or Q2_K to Q6_K file.",
+                    path=path,
+                    kind=tensor.tensor_type.name,
+                    name=name,
                 )
             original = reader.get_field(ORIGINAL_SHAPE_FIELD + name)
             # GGUF counts dimensions from the innermost one out.

@@ -67,7 +67,10 @@ def _rename_all(keys: Iterable[str], rename: Callable[[str], str | None], where:
             renamed[new] = key
     if unknown:
         raise CheckpointError(
-            f"{where} has {len(unknown)} tensor(s) this format doesn't know ({name_some(unknown)});"
-            " get the file again, or one made for this model."
+            "{where} has {count} tensor(s) this format doesn't know ({unknown});"
+            " get the file again, or one made for this model.",
+            where=where,
+            count=len(unknown),
+            unknown=name_some(unknown),
         )
     return renamed

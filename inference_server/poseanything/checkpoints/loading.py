@@ -48,9 +48,13 @@ class Opened(Generic[Model]):
         for name, shape in wanted.items():
             if self.tensors.shapes[name] != shape:
                 raise CheckpointError(
-                    f"{self.tensors.where} holds {name} as {self.tensors.shapes[name]}"
-                    f" where the model has {shape};"
-                    " choose this model's files, and the config.json that came with them."
+                    "{where} holds {name} as {found}"
+                    " where the model has {shape};"
+                    " choose this model's files, and the config.json that came with them.",
+                    where=self.tensors.where,
+                    name=name,
+                    found=self.tensors.shapes[name],
+                    shape=shape,
                 )
 
 
@@ -66,15 +70,21 @@ def split_float8_scales(tensors: LazyTensors) -> tuple[LazyTensors, dict[str, to
         weight = name.removesuffix(suffix) + ".weight" if suffix else name
         if suffix and (weight not in tensors or tensors[weight].dtype not in FLOAT8_FORMATS):
             raise CheckpointError(
-                f"{tensors.where} has {name}, but {weight} is no fp8 weight;"
-                " choose an fp8 file (e4m3 or e5m2), or one that isn't quantised."
+                "{file} has {name}, but {weight} is no fp8 weight;"
+                " choose an fp8 file (e4m3 or e5m2), or one that isn't quantised.",
+                file=tensors.where,
+                name=name,
+                weight=weight,
             )
         if suffix in SCALES:
             features = tensors.shapes[weight][0]
             if shape not in ((), (1,), (features,), (features, 1)):
                 raise CheckpointError(
-                    f"{tensors.where} scales {weight} by blocks of shape {shape}, which isn't supported;"
-                    " choose an fp8 file with one scale per weight or per output feature."
+                    "{file} scales {weight} by blocks of shape {shape}, which isn't supported;"
+                    " choose an fp8 file with one scale per weight or per output feature.",
+                    file=tensors.where,
+                    weight=weight,
+                    shape=shape,
                 )
             scales[weight] = tensors[name]
         elif suffix is None and name != FLOAT8_MARK:
@@ -113,8 +123,11 @@ def fill(
         tensor = tensors[name]
         if not tensor.is_floating_point() and not is_quantized(tensor):
             raise CheckpointError(
-                f"{tensors.where} holds {name} as {str(tensor.dtype).removeprefix('torch.')},"
-                " which can't be computed here; choose a float16, bfloat16, fp8 or GGUF file."
+                "{file} holds {name} as {dtype},"
+                " which can't be computed here; choose a float16, bfloat16, fp8 or GGUF file.",
+                file=tensors.where,
+                name=name,
+                dtype=str(tensor.dtype).removeprefix("torch."),
             )
         keep = any(part in keep_in_fp32 for part in name.split("."))
         if name in linear_weights and not keep:

@@ -88,7 +88,9 @@ def load_lora(
         try:
             transformer.declare(**trained_with)
         except ValueError as error:
-            raise CheckpointError(f"{tensors.where} is made for another version: {error}") from error
+            raise CheckpointError(
+                "{file} is made for another version: {error}", file=tensors.where, error=error
+            ) from error
         _declared[transformer] = before | _declared.get(transformer, {})
     for parameter, difference in changes.differences.items():
         _add(transformer, parameter, strength * difference.float())
@@ -114,7 +116,9 @@ def declared_config(path: Path | str) -> dict[str, Any]:
     try:
         return dict(json.loads(text))
     except (ValueError, TypeError) as error:
-        raise CheckpointError(f"The metadata of {path} can't be read ({error}); get it again.") from error
+        raise CheckpointError(
+            "The metadata of {path} can't be read ({error}); get it again.", path=path, error=error
+        ) from error
 
 
 def unload_loras(transformer: PoseAnythingTransformer3DModel) -> None:
@@ -144,13 +148,17 @@ def read_changes(transformer: nn.Module, tensors: Mapping[str, torch.Tensor], wh
             found.setdefault(layer, {})[str(match.lastgroup)] = tensors[key]
     if any(WHOLE_WEIGHT.search(key) for key in unknown):
         raise CheckpointError(
-            f"{where} is a whole model, not a LoRA; make a LoRA of what it changes in the plain"
-            " Wan2.2-TI2V-5B with python -m inference_server extract."
+            "{where} is a whole model, not a LoRA; make a LoRA of what it changes in the plain"
+            " Wan2.2-TI2V-5B with python -m inference_server extract.",
+            where=where,
         )
     if unknown:
         raise CheckpointError(
-            f"{where} has {len(unknown)} tensor(s) that are no LoRA of this transformer's layers"
-            f" ({name_some(unknown)}); choose a LoRA made for Wan2.2-TI2V-5B or PoseAnything."
+            "{where} has {count} tensor(s) that are no LoRA of this transformer's layers"
+            " ({unknown}); choose a LoRA made for Wan2.2-TI2V-5B or PoseAnything.",
+            where=where,
+            count=len(unknown),
+            unknown=name_some(unknown),
         )
     changes = Changes()
     for layer, parts in found.items():
@@ -167,15 +175,19 @@ def _collect(
             parameter = places.parameter(layer, kind)
             if not places.dtypes[parameter].is_floating_point:
                 raise CheckpointError(
-                    f"{where} changes the whole weight of {layer}, which is quantised here;"
-                    " choose a LoRA of pairs alone, or a model that isn't quantised."
+                    "{where} changes the whole weight of {layer}, which is quantised here;"
+                    " choose a LoRA of pairs alone, or a model that isn't quantised.",
+                    where=where,
+                    layer=layer,
                 )
             changes.differences[parameter] = _fitted(places, parameter, parts[kind], where)
     if not parts.keys() & {"down", "up"}:
         return
     if "down" not in parts or "up" not in parts:
         raise CheckpointError(
-            f"{where} has only half of the LoRA of {layer}; the file is damaged, get it again."
+            "{where} has only half of the LoRA of {layer}; the file is damaged, get it again.",
+            where=where,
+            layer=layer,
         )
     down, up = parts["down"], parts["up"]
     up = up.float() * (parts["alpha"].item() / down.shape[0] if "alpha" in parts else 1.0)
@@ -184,7 +196,7 @@ def _collect(
         shape = (up.shape[0], down.shape[1])
         if up.shape[1] != down.shape[0] or shape != (module.out_features, module.in_features):
             ours = (module.out_features, module.in_features)
-            raise CheckpointError(_of_another_shape(layer, shape, ours, where))
+            raise _of_another_shape(layer, shape, ours, where)
         changes.pairs[layer] = down, up
         return
     # The patch embedding: few values, so that the product itself is added.
@@ -204,7 +216,7 @@ def _fitted(places: _Places, parameter: str, difference: torch.Tensor, where: st
             whole[:, :video] = difference
             return whole
     if _without_ones(difference.shape) != _without_ones(shape):
-        raise CheckpointError(_of_another_shape(parameter, difference.shape, shape, where))
+        raise _of_another_shape(parameter, difference.shape, shape, where)
     return difference.reshape(shape)
 
 
@@ -212,11 +224,14 @@ def _without_ones(shape: Sequence[int]) -> list[int]:
     return [size for size in shape if size != 1]
 
 
-def _of_another_shape(what: str, theirs: Sequence[int], ours: Sequence[int], where: str) -> str:
-    words = [" x ".join(map(str, shape)) for shape in (theirs, ours)]
-    return (
-        f"{where} changes {what} as {words[0]} where it is {words[1]}; it is another model's LoRA,"
-        " choose one for Wan2.2-TI2V-5B or PoseAnything."
+def _of_another_shape(what: str, theirs: Sequence[int], ours: Sequence[int], where: str) -> CheckpointError:
+    return CheckpointError(
+        "{where} changes {what} as {theirs} where it is {ours}; it is another model's LoRA, choose one for "
+        "Wan2.2-TI2V-5B or PoseAnything.",
+        where=where,
+        what=what,
+        theirs=" x ".join(map(str, theirs)),
+        ours=" x ".join(map(str, ours)),
     )
 
 

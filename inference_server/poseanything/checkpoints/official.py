@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from shared.sentences import say
+
 from ..models.transformer import TRAINED_WITH
 from .errors import CheckpointError
 from .keymap import KeyMap
@@ -57,11 +59,11 @@ WAN_HEAD_DIM = 128  # of every Wan transformer; the shapes alone don't tell it
 
 # What else a file of Wan's names may be, by its width and the channels that go in and come out.
 OTHER_WANS = {
-    (3072, 48, 48): "the plain Wan2.2-TI2V-5B",
-    (5120, 16, 16): "a Wan 14B text-to-video model",
-    (5120, 36, 16): "a Wan 14B image-to-video model",
-    (1536, 16, 16): "the Wan2.1 1.3B text-to-video model",
-    (1536, 36, 16): "a Wan2.1 1.3B image-to-video model",
+    (3072, 48, 48): say("the plain Wan2.2-TI2V-5B"),
+    (5120, 16, 16): say("a Wan 14B text-to-video model"),
+    (5120, 36, 16): say("a Wan 14B image-to-video model"),
+    (1536, 16, 16): say("the Wan2.1 1.3B text-to-video model"),
+    (1536, 36, 16): say("a Wan2.1 1.3B image-to-video model"),
 }
 
 
@@ -110,8 +112,10 @@ def config_from_official(
         ffn_dim = shapes["blocks.0.ffn.0.weight"][0]
     except (KeyError, ValueError, IndexError) as error:
         raise CheckpointError(
-            f"{where} is not a PoseAnything transformer: its tensor {error} is missing or has no such shape;"
-            " choose the release's diffusion_pytorch_model files."
+            "{where} is not a PoseAnything transformer: its tensor {error} is missing or has no such shape;"
+            " choose the release's diffusion_pytorch_model files.",
+            where=where,
+            error=error,
         ) from error
 
     if "condition_proj.weight" in shapes:
@@ -122,19 +126,27 @@ def config_from_official(
         pose_injection = "width"
     else:
         what = OTHER_WANS.get(
-            (dim, in_channels, out_channels), f"another Wan transformer ({dim} features wide)"
+            (dim, in_channels, out_channels),
+            say("another Wan transformer ({count} features wide)", count=dim),
         )
         raise CheckpointError(
-            f"{where} is {what}, not PoseAnything: it takes {in_channels} channels where PoseAnything takes"
-            f" {2 * out_channels}, the video's and the pose's;"
-            " get Ryan241005/PoseAnything with python build.py weights."
+            "{where} is {what}, not PoseAnything: it takes {channels} channels where PoseAnything takes"
+            " {needed}, the video's and the pose's;"
+            " get Ryan241005/PoseAnything with python build.py weights.",
+            where=where,
+            what=what,
+            channels=in_channels,
+            needed=2 * out_channels,
         )
 
     heads = original_config.get("num_heads") or dim // WAN_HEAD_DIM
     if not heads or dim % heads:
         raise CheckpointError(
-            f"{where} is {dim} features wide, which isn't a number of heads of {WAN_HEAD_DIM};"
-            ' put a config.json with "num_heads" beside it.'
+            "{where} is {dim} features wide, which isn't a number of heads of {head_dim};"
+            ' put a config.json with "num_heads" beside it.',
+            where=where,
+            dim=dim,
+            head_dim=WAN_HEAD_DIM,
         )
     return {
         "patch_size": tuple(patch_size),

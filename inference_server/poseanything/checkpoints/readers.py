@@ -37,8 +37,10 @@ class SafetensorsFiles(LazyTensors):
             for name in file.keys():
                 if name in self._files:
                     raise CheckpointError(
-                        f"{path} repeats the tensor {name} of another file beside it;"
-                        " keep the files of one checkpoint alone in the folder."
+                        "{path} repeats the tensor {name} of another file beside it;"
+                        " keep the files of one checkpoint alone in the folder.",
+                        path=path,
+                        name=name,
                     )
                 self._files[name] = file
                 self.shapes[name] = tuple(file.get_slice(name).get_shape())
@@ -52,12 +54,15 @@ def _open_safetensors(path: Path):
         return safe_open(path, framework="pt")
     except FileNotFoundError as error:
         raise CheckpointError(
-            f"The file {path} is missing; get it again with python build.py weights."
+            "The file {path} is missing; get it again with python build.py weights.", path=path
         ) from error
     except SafetensorError as error:
         size = path.stat().st_size
         raise CheckpointError(
-            f"{path} is damaged or was cut off ({size:,} bytes, {error}); delete it and get it again."
+            "{path} is damaged or was cut off ({size} bytes, {error}); delete it and get it again.",
+            path=path,
+            size=f"{size:,}",
+            error=error,
         ) from error
 
 
@@ -82,19 +87,21 @@ class TorchFile(LazyTensors):
                 content = content.get(entry)
         except FileNotFoundError as error:
             raise CheckpointError(
-                f"The file {path} is missing; get it again with python build.py weights."
+                "The file {path} is missing; get it again with python build.py weights.", path=path
             ) from error
         except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise CheckpointError(
-                f"{path} is damaged, cut off, or holds more than weights ({reason});"
-                " delete it and get it again."
+                "{path} is damaged, cut off, or holds more than weights ({reason});"
+                " delete it and get it again.",
+                path=path,
+                reason=reason,
             ) from error
         if not isinstance(content, dict) or not all(
             isinstance(value, torch.Tensor) for value in content.values()
         ):
             raise CheckpointError(
-                f"{path} holds no plain dictionary of tensors; choose the file as it was released."
+                "{path} holds no plain dictionary of tensors; choose the file as it was released.", path=path
             )
         self._tensors = content
         self.shapes = {name: tuple(tensor.shape) for name, tensor in content.items()}
@@ -113,7 +120,7 @@ def open_tensors(path: Path, entry: str = "") -> LazyTensors:
     if path.is_dir():
         return SafetensorsFiles(_shards_in(path))
     if not path.exists():
-        raise CheckpointError(f"There is no {path}; give the file or folder of the weights.")
+        raise CheckpointError("There is no {path}; give the file or folder of the weights.", path=path)
     if path.suffix == ".gguf":
         return GGUFFile(path)
     if path.suffix in (".pth", ".pt", ".bin", ".ckpt"):
@@ -124,7 +131,9 @@ def open_tensors(path: Path, entry: str = "") -> LazyTensors:
         return SafetensorsFiles(_all_shards(path.parent, match["stem"]))
     if path.suffix == ".safetensors":
         return SafetensorsFiles([path])
-    raise CheckpointError(f"{path} is no kind of checkpoint; choose a .safetensors, .gguf or .pth file.")
+    raise CheckpointError(
+        "{path} is no kind of checkpoint; choose a .safetensors, .gguf or .pth file.", path=path
+    )
 
 
 def _shards_in(folder: Path) -> list[Path]:
@@ -135,11 +144,13 @@ def _shards_in(folder: Path) -> list[Path]:
     families = checkpoint_families(folder)
     if not families:
         raise CheckpointError(
-            f"The folder {folder} holds no .safetensors file; give the folder of the weights."
+            "The folder {folder} holds no .safetensors file; give the folder of the weights.", folder=folder
         )
     if len(families) > 1:
         raise CheckpointError(
-            f"The folder {folder} holds several checkpoints ({name_some(families)}); name one file."
+            "The folder {folder} holds several checkpoints ({names}); name one file.",
+            folder=folder,
+            names=name_some(families),
         )
     return _all_shards(folder, *families)
 
@@ -156,7 +167,9 @@ def _all_shards(folder: Path, stem: str) -> list[Path]:
         missing = wanted - {path.name for path in files}
         if missing:
             raise CheckpointError(
-                f"The folder {folder} lacks {name_some(missing)}; get it with python build.py weights."
+                "The folder {folder} lacks {missing}; get it with python build.py weights.",
+                folder=folder,
+                missing=name_some(missing),
             )
     return files
 
@@ -166,12 +179,15 @@ def _indexed_files(index: Path) -> list[Path]:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
-            f"The index {index} can't be read ({error}); delete it and get it again."
+            "The index {index} can't be read ({error}); delete it and get it again.", index=index, error=error
         ) from error
     missing = [name for name in names if not (index.parent / name).is_file()]
     if missing:
         raise CheckpointError(
-            f"The folder {index.parent} lacks {name_some(missing)}, which its {index.name} lists;"
-            " get them with python build.py weights."
+            "The folder {folder} lacks {missing}, which its {index} lists;"
+            " get them with python build.py weights.",
+            folder=index.parent,
+            missing=name_some(missing),
+            index=index.name,
         )
     return [index.parent / name for name in names]

@@ -98,8 +98,10 @@ def config_from_shapes(shapes: Mapping[str, tuple[int, ...]], where: str) -> dic
         d_ff = shapes[f"{block}.1.DenseReluDense.wi_0.weight"][0]
     except (KeyError, ValueError, IndexError) as error:
         raise CheckpointError(
-            f"{where} is no UMT5 encoder: its tensor {error} is missing or has no such shape;"
-            " choose models_t5_umt5-xxl-enc-bf16.pth or diffusers' folder text_encoder."
+            "{where} is no UMT5 encoder: its tensor {error} is missing or has no such shape;"
+            " choose models_t5_umt5-xxl-enc-bf16.pth or diffusers' folder text_encoder.",
+            where=where,
+            error=error,
         ) from error
     return {
         "vocab_size": vocab_size,
@@ -120,8 +122,10 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f"The folder {folder} holds no tokenizer that can be read ({str(error).splitlines()[0]});"
-            " get google/umt5-xxl with python build.py weights."
+            "The folder {folder} holds no tokenizer that can be read ({reason});"
+            " get google/umt5-xxl with python build.py weights.",
+            folder=folder,
+            reason=str(error).splitlines()[0],
         ) from error
 
 
@@ -130,8 +134,9 @@ def _tokenizer_beside(path: Path) -> Path:
     found = next((folder / name for name in TOKENIZER_FOLDERS if (folder / name).is_dir()), None)
     if found is None:
         raise CheckpointError(
-            f"There is no tokenizer beside {path}: a folder google/umt5-xxl or tokenizer;"
-            " get it with python build.py weights."
+            "There is no tokenizer beside {path}: a folder google/umt5-xxl or tokenizer;"
+            " get it with python build.py weights.",
+            path=path,
         )
     return found
 
@@ -145,8 +150,8 @@ def with_one_embedding(tensors: LazyTensors) -> LazyTensors:
     if TIED_EMBEDDING in names:
         if EMBEDDING in names and not torch.equal(tensors[EMBEDDING], tensors[TIED_EMBEDDING]):
             raise CheckpointError(
-                f"{tensors.where} holds two different token embeddings;"
-                " get the file again, or Wan's own encoder."
+                "{file} holds two different token embeddings; get the file again, or Wan's own encoder.",
+                file=tensors.where,
             )
         names.setdefault(EMBEDDING, TIED_EMBEDDING)
         del names[TIED_EMBEDDING]

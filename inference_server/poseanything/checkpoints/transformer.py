@@ -70,7 +70,9 @@ def open_transformer(path: Path | str) -> Opened[PoseAnythingTransformer3DModel]
             model = PoseAnythingTransformer3DModel.from_config(config)
     except ValueError as error:
         raise CheckpointError(
-            f"The config.json beside {tensors.where} is not this model's: {error} Get it again."
+            "The config.json beside {file} is not this model's: {error} Get it again.",
+            file=tensors.where,
+            error=error,
         ) from error
     return Opened(model, weights, scales)
 
@@ -91,7 +93,9 @@ def _config_beside(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} can't be read ({error}); delete it or get it again.") from error
+        raise CheckpointError(
+            "{path} can't be read ({error}); delete it or get it again.", path=path, error=error
+        ) from error
     return config if isinstance(config, dict) else {}
 
 
@@ -101,10 +105,13 @@ def _checked_diffusers_config(config: dict[str, Any], where: str) -> dict[str, A
         return config
     if config.get("in_channels") != 2 * config.get("out_channels", 0):
         raise CheckpointError(
-            f"{where} is a plain Wan transformer, not PoseAnything:"
-            f" it takes {config.get('in_channels')} channels where PoseAnything takes"
-            f" {2 * config.get('out_channels', 0)}, the video's and the pose's;"
-            " get Ryan241005/PoseAnything with python build.py weights."
+            "{where} is a plain Wan transformer, not PoseAnything:"
+            " it takes {channels} channels where PoseAnything takes"
+            " {needed}, the video's and the pose's;"
+            " get Ryan241005/PoseAnything with python build.py weights.",
+            where=where,
+            channels=config.get("in_channels"),
+            needed=2 * config.get("out_channels", 0),
         )
     known = PoseAnythingTransformer3DModel._get_init_keys(PoseAnythingTransformer3DModel)
     return {name: value for name, value in config.items() if name in known} | {

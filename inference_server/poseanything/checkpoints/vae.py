@@ -11,6 +11,8 @@ import torch
 from accelerate import init_empty_weights
 from diffusers import AutoencoderKLWan
 
+from shared.sentences import say
+
 from ..models.linear_vae import AutoencoderLinear
 from ..models.tiny_decoder import TinyDecoder
 from .errors import CheckpointError
@@ -101,8 +103,8 @@ def load_tiny_decoder(
         decoder.load_state_dict(mine)
     except RuntimeError as error:
         raise CheckpointError(
-            f"{tensors.where} is not TAEHV's decoder of Wan 2.2's latents; get taew2_2.safetensors, or "
-            "remove it."
+            "{file} is not TAEHV's decoder of Wan 2.2's latents; get taew2_2.safetensors, or remove it.",
+            file=tensors.where,
         ) from error
     return decoder.to(device, torch_dtype).eval().requires_grad_(False)
 
@@ -120,7 +122,7 @@ def open_vae(path: Path | str) -> Opened[AutoencoderKLWan | AutoencoderLinear]:
         tensors = Renamed(tensors, WAN_VAE_KEYS.all_to_ours(tensors, tensors.where))
     else:
         raise CheckpointError(
-            f"{tensors.where} is no Wan VAE; choose Wan2.2_VAE.pth or diffusers' folder vae."
+            "{file} is no Wan VAE; choose Wan2.2_VAE.pth or diffusers' folder vae.", file=tensors.where
         )
     with init_empty_weights():
         vae = kind.from_config(config)
@@ -134,8 +136,9 @@ def _config_beside(tensors: LazyTensors) -> dict[str, object]:
         return json.loads(config_file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"{tensors.where} needs the config.json of its folder, which can't be read ({error});"
-            " get it again."
+            "{file} needs the config.json of its folder, which can't be read ({error}); get it again.",
+            file=tensors.where,
+            error=error,
         ) from error
 
 
@@ -156,8 +159,10 @@ def config_from_wan(shapes: Mapping[str, tuple[int, ...]], where: str) -> dict[s
         decoder_base_dim = shapes["decoder.head.0.gamma"][0]
     except (KeyError, ValueError) as error:
         raise CheckpointError(
-            f"{where} is no Wan 2.2 VAE: its tensor {error} is missing;"
-            " get Wan2.2_VAE.pth with python build.py weights."
+            "{where} is no Wan 2.2 VAE: its tensor {error} is missing;"
+            " get Wan2.2_VAE.pth with python build.py weights.",
+            where=where,
+            error=error,
         ) from error
     halved_in_time = [
         f"encoder.downsamples.{level}.downsamples.2.time_conv.weight" in shapes
@@ -187,8 +192,12 @@ def config_from_wan(shapes: Mapping[str, tuple[int, ...]], where: str) -> dict[s
 
 def _require_wan22(latent_channels: object, where: str) -> None:
     if latent_channels != LATENT_CHANNELS:
-        kind = "Wan 2.1's VAE" if latent_channels == 16 else "another VAE"
+        kind = say("Wan 2.1's VAE") if latent_channels == 16 else say("another VAE")
         raise CheckpointError(
-            f"{where} is {kind} ({latent_channels} latent channels), and PoseAnything needs Wan 2.2's"
-            f" ({LATENT_CHANNELS}); get Wan2.2_VAE.pth with python build.py weights."
+            "{where} is {kind} ({channels} latent channels), and PoseAnything needs Wan 2.2's"
+            " ({needed}); get Wan2.2_VAE.pth with python build.py weights.",
+            where=where,
+            kind=kind,
+            channels=latent_channels,
+            needed=LATENT_CHANNELS,
         )

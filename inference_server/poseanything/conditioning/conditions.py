@@ -61,12 +61,16 @@ class Conditions:
             found = getattr(self, name)
             if found is not None and found.shape != shape:
                 raise InputError(
-                    f"{name} has the shape {found.shape} where the pose images need {shape};"
-                    " scale it to them."
+                    "{name} has the shape {found} where the pose images need {shape}; scale it to them.",
+                    name=name,
+                    found=found.shape,
+                    shape=shape,
                 )
         if self.part_maps is not None and len(self.part_maps) != self.num_frames:
             raise InputError(
-                f"There are {len(self.part_maps)} part maps for {self.num_frames} frames; give one for each."
+                "There are {count} part maps for {num_frames} frames; give one for each.",
+                count=len(self.part_maps),
+                num_frames=self.num_frames,
             )
 
     @property

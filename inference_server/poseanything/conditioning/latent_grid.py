@@ -6,8 +6,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from shared.sentences import SentenceError
 
-class InputError(ValueError):
+
+class InputError(SentenceError, ValueError):
     """What was asked for can't be made. Its text is one sentence that says what is wrong and what to do."""
 
 
@@ -62,8 +64,12 @@ class LatentGrid:
         if width % stride or height % stride or min(width, height) < stride:
             fitting = " x ".join(str(max(round(side / stride), 1) * stride) for side in (width, height))
             raise InputError(
-                f"The clip is {width} x {height} pixels and the model makes multiples of {stride};"
-                f" choose {fitting}."
+                "The clip is {width} x {height} pixels and the model makes multiples of {stride};"
+                " choose {near}.",
+                width=width,
+                height=height,
+                stride=stride,
+                near=fitting,
             )
         surplus = (num_frames - 1) % group
         if surplus or num_frames < 2:
@@ -71,8 +77,10 @@ class LatentGrid:
             nearest = sorted({max(n, 1 + group) for n in (below, below + group)})
             makes = ", ".join(str(1 + n * group) for n in (1, 2, 3))
             raise InputError(
-                f"The clip has {num_frames} frames and the model makes {makes} and so on;"
-                f" choose {' or '.join(map(str, nearest))}."
+                "The clip has {num_frames} frames and the model makes {makes} and so on; choose {near}.",
+                num_frames=num_frames,
+                makes=makes,
+                near=" or ".join(map(str, nearest)),
             )
 
     def fit_size(self, width: int, height: int, longer_side: int = 832) -> tuple[int, int]:

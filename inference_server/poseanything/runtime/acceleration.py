@@ -223,8 +223,9 @@ def set_attention_backend(transformer: PoseAnythingTransformer3DModel, name: str
         transformer.set_attention_backend(name)
     except (ValueError, RuntimeError, ImportError) as error:
         raise InputError(
-            f"The attention backend {name!r} can't be used here ({str(error).splitlines()[0]});"
-            " choose native."
+            "The attention backend {name!r} can't be used here ({reason}); choose native.",
+            name=name,
+            reason=str(error).splitlines()[0],
         ) from error
 
 
@@ -344,7 +345,8 @@ def set_float8_products(transformer: nn.Module, enabled: bool) -> None:
         device = layers[0].scale.device
         if device.type == "cuda" and torch.cuda.get_device_capability(device) < ADA:
             raise InputError(
-                f"{torch.cuda.get_device_name(device)} has no float8 units; choose another precision."
+                "{card} has no float8 units; choose another precision.",
+                card=torch.cuda.get_device_name(device),
             )
     for layer in layers:
         layer.multiplies_in_float8 = enabled

@@ -9,10 +9,12 @@ from pathlib import Path
 import psutil
 import torch
 
+from shared.sentences import Sentence, SentenceError, say
+
 GIB = 2**30
 
 
-class DeviceError(Exception):
+class DeviceError(SentenceError):
     """The card can't be used, or stopped working. Its text is one sentence: what is wrong, and what to do.
 
     After one raised while computing the process can use CUDA no more.
@@ -47,7 +49,7 @@ class Card:
             available, total = min(available, container[0]), min(total, container[1])
         host_bytes = min(available + held_bytes, total)
         if device.type != "cuda":
-            return cls("the processor", device, host_bytes, host_bytes)
+            return cls(say("The processor"), device, host_bytes, host_bytes)
         try:
             free_bytes, total_bytes = torch.cuda.mem_get_info(device)
             free_bytes += torch.cuda.memory_reserved(device)
@@ -106,47 +108,49 @@ def require_capability(name: str, capability: tuple[int, int], architectures: li
     oldest = min(built, default=0)
     if capability[0] * 10 + capability[1] < oldest:
         raise DeviceError(
-            f"{name} (compute capability {capability[0]}.{capability[1]}) is too old for this PyTorch, which"
-            f" needs {oldest // 10}.{oldest % 10} or newer; use a newer card, or a PyTorch for older ones."
+            "{name} (compute capability {major}.{minor}) is too old for this PyTorch, which"
+            " needs {needed_major}.{needed_minor} or newer; use a newer card, or a PyTorch for older ones.",
+            name=name,
+            major=capability[0],
+            minor=capability[1],
+            needed_major=oldest // 10,
+            needed_minor=oldest % 10,
         )
 
 
-REMEDIES = (  # words of an error, what it means, what to do
-    (
-        ("driver on your system is too old", "driver version is insufficient"),
-        "The NVIDIA driver is older than this PyTorch needs",
-        "update the driver, or get the PyTorch that fits it with python build.py setup --model",
+REMEDIES = {  # what to say, by words of an error
+    ("driver on your system is too old", "driver version is insufficient"): (
+        "The NVIDIA driver is older than this PyTorch needs ({error}); update the driver, or get the PyTorch "
+        "that fits it with python build.py setup --model."
     ),
-    (
-        ("busy or unavailable", "prohibited", "exclusive"),
-        "Another program has taken the card for itself",
-        "close it, or set the card's compute mode to default",
+    ("busy or unavailable", "prohibited", "exclusive"): (
+        "Another program has taken the card for itself ({error}); close it, or set the card's compute mode "
+        "to default."
     ),
-    (
-        ("no kernel image", "not compatible with the current pytorch"),
-        "This PyTorch was not built for this card",
-        "get the one that fits with python build.py setup --model",
+    ("no kernel image", "not compatible with the current pytorch"): (
+        "This PyTorch was not built for this card ({error}); get the one that fits with python build.py "
+        "setup --model."
     ),
-    (
-        ("gpu is lost", "device lost", "fallen off", "unspecified launch failure", "unknown error"),
-        "The card stopped answering",
-        "make the clip again; if it happens again, restart the machine and look at the card's temperature",
+    ("gpu is lost", "device lost", "fallen off", "unspecified launch failure", "unknown error"): (
+        "The card stopped answering ({error}); make the clip again; if it happens again, restart the machine "
+        "and look at the card's temperature."
     ),
-    (
-        ("ecc",),
-        "The card's memory is faulty",
-        "restart the machine, and have the card checked if it happens again",
+    ("ecc",): (
+        "The card's memory is faulty ({error}); restart the machine, and have the card checked if it happens "
+        "again."
     ),
-)
+}
 
 
-def explain(error: BaseException) -> str:
+def explain(error: BaseException) -> Sentence:
     """One sentence on an error of CUDA's, with what to do."""
     text = str(error).partition("\n")[0].strip()[:200]
-    for words, what, remedy in REMEDIES:
+    for words, template in REMEDIES.items():
         if any(word in str(error).lower() for word in words):
-            return f"{what} ({text}); {remedy}."
-    return f"The card failed ({text}); make the clip again, and report it if it happens again."
+            return say(template, error=text)
+    return say(
+        "The card failed ({error}); make the clip again, and report it if it happens again.", error=text
+    )
 
 
 def is_device_fault(error: BaseException) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from shared.sentences import SentenceError
+
 WORDS = ("allocate memory", "not enough memory", "insufficient memory", "out of memory", "alloc_failed")
 HOST_WORDS = ("defaultcpuallocator", "cannot allocate memory", "not enough memory")
 
@@ -31,5 +33,5 @@ def where_memory_ran_out(error: BaseException) -> Place:
     return "host" if isinstance(error, MemoryError) or in_words else "card"
 
 
-class NotEnoughMemory(MemoryError):
+class NotEnoughMemory(SentenceError, MemoryError):
     """The clip needs more memory than there is, on the last rung too. Its text is a sentence for the user."""

@@ -14,6 +14,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from shared.sentences import Sentence, one_after_another, say
+
 from ..checkpoints.loading import Quantization
 from .card import GIB, Card
 from .out_of_memory import Place
@@ -148,60 +150,111 @@ class MemoryPlan:
 
     @property
     def reason(self) -> str:
-        """What was chosen and why, in a sentence."""
-        card, shape = self.card, self.shape
-        precision = str(self.dtype).removeprefix("torch.")
-        if self.quantization == "fp8":
-            kept = f"float8 weights, computed in {precision}"
-        elif self.sizes.stored != "plain":
-            kept = f"{self.sizes.stored} weights as in the file, computed in {precision}"
-        else:
-            kept = precision
-        if card.device.type == "cpu":
-            places = f"everything is computed by the processor ({kept})"
-        elif self.text_encoder == "resident":
-            places = f"everything stays on the card ({kept})"
-        elif self.transformer == "resident":
-            places = (
-                f"the transformer ({kept}) stays on the card, the text encoder streams through it by prompt"
-            )
-        else:
-            some = (
-                f"{self.resident_blocks} of the transformer's {self.sizes.blocks} blocks ({kept}) stay on the"
-                " card, the others stream through it"
-                if self.resident_blocks
-                else f"the transformer ({kept}) streams through the card block by block"
-            )
-            places = f"{some}, and so does the text encoder"
-        tiles = ", frames are decoded in tiles" if self.vae_tiling else ""
-        doubt = "" if self.fits else "; that may not be enough"
-        others = ""
-        if card.others_bytes > OTHERS_BYTES and self.text_encoder == "streamed":
-            others = f", while other programs hold {card.others_bytes / GIB:.1f},"
-        clip = f"{shape.width} x {shape.height} x {shape.num_frames}"
-        return (
-            f"{card.name} has {card.free_bytes / GIB:.1f} GiB free{others} and {clip} takes"
-            f" {self.peak_bytes / GIB:.1f}: {places}{tiles}{doubt}."
+        """What was chosen and why, in a few sentences."""
+        told = [self._need, self._places]
+        if self.vae_tiling:
+            told.append(say("Frames are decoded in tiles."))
+        if not self.fits:
+            told.append(say("That may not be enough."))
+        return one_after_another(*told)
+
+    @property
+    def _need(self) -> Sentence:
+        """How much memory there is, and how much a clip takes."""
+        card = self.card
+        told = card.others_bytes > OTHERS_BYTES and self.text_encoder == "streamed"
+        return say(
+            "{card} has {free:.1f} GiB free, while other programs hold {others:.1f}, and {clip} takes "
+            "{needed:.1f}."
+            if told
+            else "{card} has {free:.1f} GiB free and {clip} takes {needed:.1f}.",
+            card=card.name,
+            free=card.free_bytes / GIB,
+            others=card.others_bytes / GIB,
+            clip=self._clip,
+            needed=self.peak_bytes / GIB,
         )
 
     @property
-    def shortage(self) -> str:
+    def _places(self) -> Sentence:
+        """Where what is, and in which precision."""
+        if self.card.device.type == "cpu":
+            template = "Everything is computed by the processor ({precision})."
+        elif self.text_encoder == "resident":
+            template = "Everything stays on the card ({precision})."
+        elif self.transformer == "resident":
+            template = (
+                "The transformer ({precision}) stays on the card, the text encoder streams through it by "
+                "prompt."
+            )
+        elif self.resident_blocks:
+            template = (
+                "{count} of the transformer's {total} blocks ({precision}) stay on the card, the others "
+                "stream through it, and so does the text encoder."
+            )
+        else:
+            template = (
+                "The transformer ({precision}) streams through the card block by block, and so does the text "
+                "encoder."
+            )
+        count, total = self.resident_blocks, self.sizes.blocks
+        return say(template, precision=self._precision, count=count, total=total)
+
+    @property
+    def _precision(self) -> str:
+        dtype, stored = str(self.dtype).removeprefix("torch."), self.sizes.stored
+        if self.quantization == "fp8":
+            return say("float8 weights, computed in {dtype}", dtype=dtype)
+        if stored != "plain":
+            return say("{stored} weights as in the file, computed in {dtype}", stored=stored, dtype=dtype)
+        return dtype
+
+    @property
+    def _clip(self) -> str:
+        return f"{self.shape.width} x {self.shape.height} x {self.shape.num_frames}"
+
+    @property
+    def shortage(self) -> Sentence:
         """What is wrong where memory ran out on this rung and there is none below, and what to do."""
-        card, shape = self.card, self.shape
-        what = f"A clip of {shape.width} x {shape.height} x {shape.num_frames}"
-        smaller = "choose a smaller size or fewer frames"
+        card, needed = self.card, self.peak_bytes
         if self.host_bytes > card.host_bytes and card.device.type != "cpu":
-            return (
-                f"{what} takes {self.host_bytes / GIB:.1f} GiB of the machine's memory, which has"
-                f" {card.host_bytes / GIB:.1f} free; close other programs, or {smaller}."
+            return say(
+                "A clip of {clip} takes {needed:.1f} GiB of the machine's memory, which has {free:.1f} free; "
+                "close other programs, or choose a smaller size or fewer frames.",
+                clip=self._clip,
+                needed=self.host_bytes / GIB,
+                free=card.host_bytes / GIB,
             )
         if self.fits:
-            return f"Memory ran out though {card.name} seemed to have enough for this clip; {smaller}."
-        takes = f"{what} takes at least {self.peak_bytes / GIB:.1f} GiB of {card.name}, which has"
-        if card.total_bytes and self.peak_bytes > card.total_bytes:
-            return f"{takes} {card.total_bytes / GIB:.1f} in all; {smaller}, or use a larger card."
-        others = f" while other programs hold {card.others_bytes / GIB:.1f}" if card.others_bytes else ""
-        return f"{takes} {card.free_bytes / GIB:.1f} free{others}; close other programs, or {smaller}."
+            template = (
+                "Memory ran out though there seemed to be enough of it for this clip; choose a smaller size "
+                "or fewer frames."
+            )
+        elif card.total_bytes and needed > card.total_bytes:
+            template = (
+                "A clip of {clip} takes at least {needed:.1f} GiB of {card}, which has {total:.1f} in all; "
+                "choose a smaller size or fewer frames, or use a larger card."
+            )
+        elif card.others_bytes:
+            template = (
+                "A clip of {clip} takes at least {needed:.1f} GiB of {card}, which has {free:.1f} free while "
+                "other programs hold {others:.1f}; close other programs, or choose a smaller size or fewer "
+                "frames."
+            )
+        else:
+            template = (
+                "A clip of {clip} takes at least {needed:.1f} GiB, and {free:.1f} are free; close other "
+                "programs, or choose a smaller size or fewer frames."
+            )
+        return say(
+            template,
+            clip=self._clip,
+            card=card.name,
+            needed=needed / GIB,
+            free=card.free_bytes / GIB,
+            total=card.total_bytes / GIB,
+            others=card.others_bytes / GIB,
+        )
 
     @property
     def fits(self) -> bool:

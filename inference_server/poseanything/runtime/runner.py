@@ -13,6 +13,8 @@ from pathlib import Path
 
 import torch
 
+from shared.sentences import one_after_another, say
+
 from ..checkpoints import (
     CheckpointError,
     WeightSet,
@@ -170,20 +172,20 @@ class ClipRunner:
                 where = where_memory_ran_out(error)
             # Only here, where the error has let go of what the attempt held, does anything come free.
             lower = self._step_down(chosen, where)
-            log.warning("The %s's memory ran out; now %s", where, lower.reason)
-            remarks.insert(0, "Memory ran out with more at once.")
+            log.warning("The %s's memory ran out. %s", where, lower.reason)
+            remarks.insert(0, say("Memory ran out with more at once."))
             chosen = lower
         compiled = self._compilation is not None and self._compilation.in_use
         if compiled and not was_compiled and self._compile_choice.clips:
-            remarks.append("The model was compiled; a seed may give slightly other frames than before.")
+            remarks.append(say("The model was compiled; a seed may give slightly other frames than before."))
         self._compile_choice.clip_made(compiled)
         if self.pipeline.mag_ratios is not None and self.pipeline.mag_ratios is not known_ratios:
             MagRatiosFile(self.weights.transformer).write(self.pipeline.mag_ratios)
         if request.settings.cache == "mag" and known_ratios is None:
-            remarks.append("MagCache was calibrated; from now on it leaves steps out.")
+            remarks.append(say("MagCache was calibrated; from now on it leaves steps out."))
         if self.pipeline.vae.use_tiling and not chosen.vae_tiling:
-            remarks.append("Memory ran out while decoding, so the last frames were decoded in tiles.")
-        return " ".join([_sentence(chosen), *remarks, *self._without_parts(request)])
+            remarks.append(say("Memory ran out while decoding, so the last frames were decoded in tiles."))
+        return one_after_another(chosen.reason, *remarks, *self._without_parts(request))
 
     def _attempt(
         self, request: SamplingRequest, chosen: MemoryPlan, loras: Mapping[Path, float], check: Check
@@ -257,9 +259,9 @@ class ClipRunner:
             return
         conditions = request.conditions
         if not self.pipeline.transformer.config.part_attention:
-            yield "The checkpoint is one without part-aware attention."
+            yield say("The checkpoint is one without part-aware attention.")
         elif conditions.part_maps is None and (not conditions.pose_frames or conditions.pose_frames[0] > 0):
-            yield "The first frame has no pose, so there was no part-aware attention."
+            yield say("The first frame has no pose, so there was no part-aware attention.")
 
     def _choose(self, transformer: str) -> None:
         weights = self._found.choose(transformer)
@@ -277,7 +279,7 @@ class ClipRunner:
             return
         self._forget()
         weights, pipeline = self.weights, self.pipeline
-        yield Loading("loading", 0, 3, _sentence(chosen))
+        yield Loading("loading", 0, 3, chosen.reason)
         if weights.text_encoder is not None:
             text_encoder, tokenizer = load_text_encoder(
                 weights.text_encoder,
@@ -388,9 +390,10 @@ def _lora_file(weights: Path, name: str) -> Path:
     `InputError`."""
     folder, names = lora_folder(weights), lora_names(weights)
     if name not in names:
-        raise InputError(f"There is no LoRA {name!r} in {folder}; it holds {', '.join(names) or 'none'}.")
+        raise InputError(
+            "There is no LoRA {name!r} in {folder}; it holds {names}.",
+            name=name,
+            folder=folder,
+            names=", ".join(names) or "none",
+        )
     return folder / name
-
-
-def _sentence(chosen: MemoryPlan) -> str:
-    return chosen.reason[:1].upper() + chosen.reason[1:]

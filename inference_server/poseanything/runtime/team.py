@@ -77,7 +77,9 @@ class Team:
         """
         if device.type == "cuda" and size > torch.cuda.device_count():
             raise InputError(
-                f"This machine has {torch.cuda.device_count()} cards, not {size}; choose that many or fewer."
+                "This machine has {count} cards, not {size}; choose that many or fewer.",
+                count=torch.cuda.device_count(),
+                size=size,
             )
         with socket.socket() as unused:
             unused.bind(("127.0.0.1", 0))
@@ -99,8 +101,10 @@ class Team:
         clip."""
         if request.options.cache not in SHARED_CACHES:
             raise InputError(
-                f"Several cards can't share a clip with the cache {request.options.cache}; choose one of"
-                f" {', '.join(SHARED_CACHES)}, or one card."
+                "Several cards can't share a clip with the cache {cache}; choose one of"
+                " {names}, or one card.",
+                cache=request.options.cache,
+                names=", ".join(SHARED_CACHES),
             )
         self._check = check
         if self.leads:
@@ -127,8 +131,9 @@ class Team:
         if isinstance(error, (RuntimeError, MemoryError)):  # in the middle of a step, where the others wait
             self.close()
             raise DeviceError(
-                f"One of the cards that share the clip failed ({str(error).splitlines()[0]}); make the clip "
-                "on one card, or a smaller one."
+                "One of the cards that share the clip failed ({reason}); make the clip "
+                "on one card, or a smaller one.",
+                reason=str(error).splitlines()[0],
             ) from error
 
     def close(self) -> None:

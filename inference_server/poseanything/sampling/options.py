@@ -238,7 +238,9 @@ class Options(Settings):
         names = [field.name for field in dataclasses.fields(cls) if "option" in field.metadata]
         for name in options:
             if name not in names:
-                raise MessageError(f"The engine has no option {name!r}; it has {', '.join(names)}.")
+                raise MessageError(
+                    "The engine has no option {name!r}; it has {names}.", name=name, names=", ".join(names)
+                )
         return cls(num_inference_steps=num_inference_steps, **options)
 
 

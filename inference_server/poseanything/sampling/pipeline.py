@@ -499,7 +499,11 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         poses = [] if poses is None else [_grey(_picture(pose)) for pose in poses]
         num_frames = num_frames or grid.num_frames(grid.latent_frames(len(poses) or config.sample_frames))
         if poses and len(poses) < num_frames:
-            raise InputError(f"There are {len(poses)} poses for {num_frames} frames; give a picture a frame.")
+            raise InputError(
+                "There are {count} poses for {num_frames} frames; give a picture a frame.",
+                count=len(poses),
+                num_frames=num_frames,
+            )
         if height is None or width is None:
             shown = (poses or [image])[0]
             width, height = grid.fit_size(shown.shape[1], shown.shape[0], config.sample_size)

@@ -60,7 +60,7 @@ class _Finder(SubjectFinder, ABC):
                 label, last = seen.labels[found], seen.masks[found]
                 masks[index] = last
         if label is None:
-            raise Dropped(f"No {name or 'subject'} was found in it.")
+            raise Dropped("No {name} was found in it." if name else "No subject was found.", name=name)
         return Subject(masks, label or name)
 
     @abstractmethod

@@ -52,11 +52,15 @@ def check_area(masks: np.ndarray, rule: str = "release") -> None:
     if rule == "paper":
         share, (least, most) = area_share(masks), AREA_SHARES
         if not least < share < most:
-            size = "small" if share <= least else "large"
-            raise Dropped(f"The subject is too {size}: {share:.1%} of the picture.")
+            raise Dropped(
+                "The subject is too small: {share:.1%} of the picture."
+                if share <= least
+                else "The subject is too large: {share:.1%} of the picture.",
+                share=share,
+            )
     elif rule == "release":
         mask = masks[masks.any((1, 2)).argmax()]
         rows, columns = mask.any(1).nonzero()[0], mask.any(0).nonzero()[0]
         share = (rows[-1] - rows[0] + 1) * (columns[-1] - columns[0] + 1) / mask.size
         if share < LEAST_BOX:
-            raise Dropped(f"The subject is too small: its box has {share:.1%} of the picture.")
+            raise Dropped("The subject is too small: its box has {share:.1%} of the picture.", share=share)
