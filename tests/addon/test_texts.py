@@ -8,6 +8,7 @@ import json
 import bpy
 import pytest
 
+from shared.sentences import put_together, say, take_apart
 from tests.addon import texts
 from tests.addon.servers import module
 
@@ -40,6 +41,14 @@ def test_languages_have_nearly_all_texts_with_the_same_places(every):
         english = {key: key if isinstance(key, str) else key[1] for key in own}
         wrong = [key for key in own if texts.places(english[key]) != texts.places(own[key])]
         assert not wrong, "another language names the same places, with the same formats"
+
+
+@pytest.mark.any_blender
+def test_what_the_server_says_keeps_its_template_on_the_way():
+    for text in texts.told():
+        values = {place.partition("!")[0]: 0.5 if place[-1] in "fg%" else "x" for place in texts.places(text)}
+        sentence = say(text, **values)
+        assert put_together(take_apart(sentence), str(sentence)).template == text, text
 
 
 def test_whatever_is_registered_is_looked_up_in_our_context(addon):

@@ -96,7 +96,8 @@ def told_leaves(tree: ast.Module) -> Iterator[ast.expr]:
             continue
         name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
         told = node.args[:1] if name == "say" or name in server_errors() else []
-        fields = [keyword.value for keyword in node.keywords if keyword.arg in MESSAGE_FIELDS]
+        named = MESSAGE_FIELDS | ({"label"} if name == "declare" else set())
+        fields = [keyword.value for keyword in node.keywords if keyword.arg in named]
         for leaf in (leaf for each in told + fields for leaf in leaves(each)):
             yield from assigned.get(leaf.id, []) if isinstance(leaf, ast.Name) else [leaf]
 

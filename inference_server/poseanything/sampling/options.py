@@ -15,6 +15,7 @@ from typing import Any
 from shared.engines import Guidance, OptionDescription, Preset, check_values, describe_options, option
 from shared.release import RELEASE
 from shared.schema import MessageError
+from shared.sentences import say
 
 SCHEDULERS = {
     "auto": ("As Trained", "Euler, the release's, or LCM for a checkpoint distilled to a few steps"),
@@ -230,7 +231,9 @@ class Options(Settings):
 
     def __post_init__(self):  # files are checked where they are opened: only there they are known
         described = [about for about in describe_options(Options) if about.name not in FILES]
-        check_values({about.name: getattr(self, about.name) for about in described}, described, "The engine")
+        check_values(
+            {about.name: getattr(self, about.name) for about in described}, described, say("The engine")
+        )
 
     @classmethod
     def parse(cls, options: Mapping[str, Any], num_inference_steps: int = RELEASE.default_steps) -> Options:
