@@ -18,7 +18,9 @@ def draw_generate(menu: bpy.types.Menu, context) -> None:
     if rig is None or not (rig.type == "ARMATURE" or rig.find_armature() is not None):
         return
     menu.layout.separator()
-    menu.layout.operator("poseanything.generate", text="Generate with PoseAnything", icon="RENDER_ANIMATION")
+    column = menu.layout.column()
+    column.operator_context = "INVOKE_DEFAULT"  # above stands what runs to its end before Blender goes on
+    column.operator("poseanything.generate", text="Generate with PoseAnything", icon="RENDER_ANIMATION")
 
 
 class POSEANYTHING_MT_generate_range(bpy.types.Menu):

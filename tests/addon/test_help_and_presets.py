@@ -117,5 +117,7 @@ def test_a_rig_s_context_menu_generates(shot):
     for name, expected in (("Rig", 1), ("Rig body", 1), ("Camera", 0)):
         bpy.context.view_layer.objects.active = bpy.data.objects[name]
         menu = Menu()
+        menu.operator_context = "EXEC_REGION_WIN"  # as Blender's own menu leaves it, after Delete
         draw(menu, bpy.context)
         assert len(menu.buttons) == expected, name
+        assert not expected or menu.operator_context == "INVOKE_DEFAULT", "it would hold the window up"
