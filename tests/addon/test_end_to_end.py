@@ -69,7 +69,7 @@ def worker_of(server: int) -> int:
     return next(int(pid) for pid in children if b".worker" in Path(f"/proc/{pid}/cmdline").read_bytes())
 
 
-def test_a_scene_becomes_a_strip_that_moves(film):
+def test_a_scene_becomes_a_strip_that_moves(film, monkeypatch):
     job = generate_whole(25)
     assert span(strip_of(job)) == (1, 26) and not job.neural
     frames = [read_png((job.take.folder / name).read_bytes()).astype(int) for name in names(strip_of(job))]
@@ -77,6 +77,9 @@ def test_a_scene_becomes_a_strip_that_moves(film):
     assert first.shape == frames[0].shape == (144, 256, 3)
     assert np.abs(frames[0] - first).mean() < 1, "it begins with the scene's render"
     assert np.abs(frames[19] - first).max() > 30, "and follows the armature"
+    own, translation = module("texts.de").TEXTS, module("texts.translation")
+    monkeypatch.setattr(translation, "_translate", lambda text: own.get(text, text))
+    assert translation.shown(job.sentence).startswith("Ein Entwurf biegt den ersten Frame nach der Pose;")
 
 
 @pytest.mark.any_blender

@@ -90,10 +90,13 @@ def test_a_job_that_was_running_each_time_the_server_died_is_set_aside(jobs):
             client.wait_for(Frame, job="heavy")
             server.process.kill()
             server.wait()
+    for _ in range(2):
+        with start(jobs) as server, server.client(user="blender") as client:
+            client.send(Resume(job="heavy", have=0))
+            failed = client.ending("heavy")
+            assert failed.code == "worker" and "set aside" in failed.message
+            assert failed.message.values == {"count": 3}, "the sentence can be translated, also when kept"
     with start(jobs) as server, server.client(user="blender") as client:
-        client.send(Resume(job="heavy", have=0))
-        failed = client.ending("heavy")
-        assert failed.code == "worker" and "set aside" in failed.message
         client.send(Resume(job="light", have=0))
         assert isinstance(client.ending("light"), Done)
 

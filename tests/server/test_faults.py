@@ -57,6 +57,7 @@ def test_an_engine_that_takes_its_process_with_it(server, how, sentence):
         other.send(request("good", "plain"))
         failed = client.ending("bad")
         assert failed.code == "worker" and sentence in failed.message
+        assert failed.message.values["remedy"].template in failed.message, "it is translated with the rest"
         assert "each of the 2 times" in failed.message and len(client.of(Frame, job="bad")) == 1
         assert isinstance(other.ending("good"), Done)
         client.send(request("again", "plain"))
