@@ -67,7 +67,7 @@ def encode_row(example: Example, with_draft: bool = True) -> dict[str, np.ndarra
     known = lookup[labels]
     ids = np.arange(1, MAX_LIMBS + 1, dtype=np.uint8)[:, None, None]
     later = cover_tokens(known[1:, None] == ids, *grid)
-    drawn = cover_tokens(_strokes(example), *grid)
+    drawn = cover_tokens(strokes(example), *grid)
     return {
         "frames": example.frames,
         **({"drafts": draw_draft(example) if example.draft is None else example.draft} if with_draft else {}),
@@ -130,17 +130,17 @@ def draw_draft(example: Example) -> np.ndarray:
         ) from error
 
 
-def _strokes(example: Example) -> np.ndarray:
+def strokes(example: Example) -> np.ndarray:
     """bool [F - 1, P, H, W], where each part's limbs are drawn in the later frames."""
     request = example.request
-    strokes = np.zeros((request.num_frames - 1, MAX_LIMBS, request.height, request.width), np.uint8)
+    drawn = np.zeros((request.num_frames - 1, MAX_LIMBS, request.height, request.width), np.uint8)
     for frame in range(1, request.num_frames):
         for line in request.pose.frame(frame):
             points = np.rint((line.points[:, :2] - 0.5) * 16).clip(-1e6, 1e6).astype(np.int32)
             part = request.pose.limbs[line.limb].part
             if part < MAX_LIMBS:
-                cv2.polylines(strokes[frame - 1, part], [points], False, 1, LINE_WIDTH, shift=4)
-    return strokes.astype(bool)
+                cv2.polylines(drawn[frame - 1, part], [points], False, 1, LINE_WIDTH, shift=4)
+    return drawn.astype(bool)
 
 
 class Pool:

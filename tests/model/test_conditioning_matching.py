@@ -103,6 +103,17 @@ def test_attention_outweighs_a_short_way():
     np.testing.assert_array_equal(match_parts(plan, weights, mode="assigned")[0], [other, one])
 
 
+def test_parts_that_pass_each_other_are_followed_from_frame_to_frame():
+    """Where nothing tells them apart, but that they were elsewhere a frame before."""
+    frames = np.zeros((5, 2, 4, 12), bool)
+    for frame in range(5):
+        frames[frame, 0, 0, 2 * frame : 2 * frame + 3] = True
+        frames[frame, 1, 3, 8 - 2 * frame : 11 - 2 * frame] = True
+    plan = PartPlan(frames[0], {frame: frames[frame] for frame in range(1, 5)})
+    weights = np.full((48, 5 * 48), 0.1)
+    np.testing.assert_array_equal(match_parts(plan, weights, None, "assigned", 1), frames[1:])
+
+
 def plan_of_one():
     return PartPlan(np.ones((1, HEIGHT, WIDTH), bool), {1: np.ones((1, HEIGHT, WIDTH), bool)})
 

@@ -7,9 +7,10 @@ from scipy.optimize import linear_sum_assignment
 
 from .plan import PartPlan
 
-POSITION_WEIGHT = 5.0
-"""What a part that has moved by the subject's extent, against the others, loses of its score, in nats of
-attention: chosen on drawn clips by a small model (docs/small-model.md)."""
+FIRST_PLACE_WEIGHT, LAST_PLACE_WEIGHT = 2.5, 5.0
+"""What a part loses of its score, in nats of attention, that has moved by the subject's extent, against the
+others, since the first frame, and since it was matched last: chosen on drawn clips by a small model
+(docs/small-model.md)."""
 
 
 def match_parts(
@@ -31,11 +32,10 @@ def match_parts(
         rows: int [R], the first-frame token that each row of `weights` belongs to, `plan.rows` at least.
             None: all in order.
         mode: "paper" reads the weights of the latent frame that holds the pixel frame and unites the matches
-            of its pixel frames. "assigned" does as well, but gives each candidate to one part and looks at
-            where they lie, too (see `assign_candidates`). "release" repeats the official code's slips: it
-            reads the latent frame before, files the result one frame before its own (the first wraps round to
-            the last), and of the four keeps the last match, united with what lies under its own frame by
-            then.
+            of its pixel frames. "assigned" does as well, but gives each candidate to one part, about where it
+            was before (see `assign_candidates`). "release" repeats the official code's slips: it reads the
+            latent frame before, files the result one frame before its own (the first wraps round to the
+            last), and of the four keeps the last match, united with what lies under its own frame by then.
         frames_per_latent: pixel frames to each latent frame after the first (the VAE's).
 
     Returns:
@@ -66,11 +66,13 @@ def match_parts(
 
     attention = (recorded @ np.asarray(weights, np.float64)).reshape(num_parts, num_frames, num_tokens)
     matched = np.zeros((num_frames - 1, num_parts, height, width), bool)
+    last = plan.first.copy()
     for frame in sorted(plan.candidates):
         slot = (frame - 1) // frames_per_latent
         if mode == "assigned":
-            choice, part = assign_candidates(attention[:, slot + 1], plan.candidates[frame], plan.first)
+            choice, part = assign_candidates(attention[:, slot + 1], plan.candidates[frame], plan.first, last)
             matched[slot, part] |= choice
+            last[part] = choice
         elif mode == "paper":
             choice, part = best_candidates(attention[:, slot + 1], plan.candidates[frame], queries)
             matched[slot, part] |= choice
@@ -98,7 +100,7 @@ def best_candidates(
 
 
 def assign_candidates(
-    attention: np.ndarray, candidates: np.ndarray, first: np.ndarray
+    attention: np.ndarray, candidates: np.ndarray, first: np.ndarray, last: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """As `best_candidates`, one to one: no two parts share a candidate as long as there are enough.
 
@@ -106,7 +108,7 @@ def assign_candidates(
     common to all parts, and each part's to all candidates, are taken off before the best assignment is found,
     and a part is expected about where it was, counted from the subject's middle.
 
-    first: bool [P, h, w], the parts of the first frame.
+    first, last: bool [P, h, w], the parts in the first frame, and where they were matched last.
     """
     keys = candidates[candidates.any((1, 2))]
     parts = np.flatnonzero(first.any((1, 2))) if len(keys) else np.zeros(0, int)
@@ -115,10 +117,11 @@ def assign_candidates(
     flat = keys.reshape(len(keys), -1).astype(np.float64)
     score = np.log(np.maximum(attention[parts] @ flat.T / flat.sum(1), 1e-12))
     score = score - score.mean(0) - score.mean(1, keepdims=True)
-    old, new = _middles(first[parts]), _middles(keys)
-    extent = max(np.ptp(old, 0).max(), 1.0)
-    moved = (old - old.mean(0))[:, None] - (new - new.mean(0))
-    score -= POSITION_WEIGHT * np.linalg.norm(moved, axis=2) / extent
+    new, extent = _middles(keys), max(np.ptp(_middles(first[parts]), 0).max(), 1.0)
+    for weight, before in ((FIRST_PLACE_WEIGHT, first), (LAST_PLACE_WEIGHT, last)):
+        old = _middles(before[parts])
+        moved = (old - old.mean(0))[:, None] - (new - new.mean(0))
+        score -= weight * np.linalg.norm(moved, axis=2) / extent
     chosen = score.argmax(1)  # of the parts that get none of their own
     taken, of = linear_sum_assignment(-score)
     chosen[taken] = of
