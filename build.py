@@ -674,12 +674,14 @@ def server_command(arguments) -> None:
 
 
 def synthesise(arguments) -> None:
+    arguments.server += ["--size", *map(str, arguments.size), "--frames", str(arguments.frames)]
     if arguments.blender:
         extras, _ = SERVER_COMMANDS["synthesise"]
         environment = BlenderEnvironment().ensure("server", *extras).for_blender()
         folder = DIST / "rendered"
         script = ROOT / "blender_addon" / "examples" / "synthesise.py"
         words = ["--extension", build_extension(environment), "--output", folder]
+        words += ["--size", *arguments.size, "--frames", arguments.frames]
         environment.run(script, *words, "--seeds", *arguments.blender)
         arguments.server += ["--rendered", str(folder)]
     server_command(arguments)
@@ -741,6 +743,8 @@ def parse(words: list[str]) -> argparse.Namespace:
         added = command(function, f"{text}; words that follow go to it", name)
         if function is synthesise:
             added.add_argument("--blender", nargs=2, type=int)
+            added.add_argument("--size", nargs=2, type=int, default=(128, 96))
+            added.add_argument("--frames", type=int, default=17)
     prepare = command(setup, "install what the others need, without doing anything else")
     prepare.add_argument(
         "--model",
