@@ -13,6 +13,8 @@ from .strands import STRAND_TYPES, read_strands
 
 SAMPLES = 6000
 """Vertices looked at to learn where a bone's flesh is: reading weights takes about a microsecond each."""
+GROWING = frozenset({"MIRROR", "MASK", "NODES", "SKIN", "BOOLEAN"})
+"""Modifiers by which bones have flesh that the mesh itself lacks, or lack what it has."""
 FLESH_TYPES = frozenset({"MESH", "CURVE", "SURFACE", "FONT", "META"}) | STRAND_TYPES
 """Types of objects that have a surface to render; volumes have none."""
 
@@ -143,7 +145,7 @@ class Skin:
         ]
         if not pieces:
             return cls(np.zeros(0, np.int64), np.zeros((0, 3)), np.zeros(0), np.zeros(len(index)))
-        return cls(*_thin_out(skeleton, index, pieces))
+        return cls(*_thin_out(armature, skeleton, index, pieces))
 
     def reach(self, skeleton: Skeleton, bone: int, incoming: np.ndarray | None) -> np.ndarray | None:
         """How far the flesh of a last bone goes from its head, along the way the flesh lies (or the limb
@@ -163,23 +165,26 @@ class Skin:
 
 @dataclass(frozen=True, eq=False)
 class _Flesh:
-    """Points [V, 3] of one object in armature space at rest, with areas [V]; `bone` owns them all, -1 when
-    weights tell."""
+    """Points [V, 3] of one object in armature space, with areas [V]; `bone` owns them all, -1 when weights
+    of the `mesh` tell. They lie at rest, or, where modifiers made them, `posed`."""
 
     obj: bpy.types.Object
+    mesh: bpy.types.Mesh | None
     bone: int
     points: np.ndarray
     areas: np.ndarray
+    posed: bool
 
 
 def _read_flesh(armature, skeleton, index, obj, bone: int) -> _Flesh | None:
     if bone < 0 and (obj.type != "MESH" or not any(group.name in index for group in obj.vertex_groups)):
         return None
-    areas = None
+    areas = mesh = grown = None
     if obj.type == "META":
         points, areas = _balls(obj.data)
     elif obj.type == "MESH":
-        mesh = obj.data
+        grown = _grown(obj) if bone < 0 else None
+        mesh = grown or obj.data
         points, triangles = read_points(mesh), read_triangles(mesh)
     else:
         evaluated = obj.evaluated_get(bpy.context.view_layer.depsgraph)
@@ -200,7 +205,19 @@ def _read_flesh(armature, skeleton, index, obj, bone: int) -> _Flesh | None:
         posed = np.array(armature.pose.bones[skeleton.names[bone]].matrix)
         to_space = skeleton.matrices[bone] @ np.linalg.pinv(posed) @ to_space
     placed = points @ to_space[:3, :3].T + to_space[:3, 3]
-    return _Flesh(obj, bone, placed, areas * abs(np.linalg.det(to_space[:3, :3])) ** (2 / 3))
+    areas = areas * abs(np.linalg.det(to_space[:3, :3])) ** (2 / 3)
+    return _Flesh(obj, mesh, bone, placed, areas, grown is not None)
+
+
+def _grown(obj: bpy.types.Object) -> bpy.types.Mesh | None:
+    """What modifiers make of a mesh where they add or take flesh and leave it its weights."""
+    if not any(modifier.type in GROWING and modifier.show_viewport for modifier in obj.modifiers):
+        return None
+    evaluated = obj.evaluated_get(bpy.context.view_layer.depsgraph)
+    if not evaluated.is_evaluated or len(evaluated.data.vertices) == len(obj.data.vertices):
+        return None
+    weighted = any(len(vertex.groups) for vertex in evaluated.data.vertices)
+    return evaluated.data if weighted else None
 
 
 def _balls(data: bpy.types.MetaBall) -> tuple[np.ndarray, np.ndarray]:
@@ -212,7 +229,7 @@ def _balls(data: bpy.types.MetaBall) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([np.zeros((0, 3)), *points]), np.concatenate([np.zeros(0), *areas])
 
 
-def _thin_out(skeleton: Skeleton, index: dict[str, int], pieces: list[_Flesh]):
+def _thin_out(armature: bpy.types.Object, skeleton: Skeleton, index: dict[str, int], pieces: list[_Flesh]):
     """The fields of a `Skin`, of at most about `SAMPLES` vertices, chosen evenly by area: large parts of few
     vertices count as much as small ones of many."""
     count = sum(len(piece.points) for piece in pieces)
@@ -229,7 +246,7 @@ def _thin_out(skeleton: Skeleton, index: dict[str, int], pieces: list[_Flesh]):
             owned = np.full(len(chosen), piece.bone, np.int64)
             shares[piece.bone] += area.sum()
         else:
-            vertex, bone, weight = _weights(skeleton, index, piece.obj, chosen.tolist())
+            vertex, bone, weight = _weights(skeleton, index, piece, chosen.tolist())
             total = np.bincount(vertex, weight, len(chosen))
             shares += np.bincount(bone, area[vertex] * weight / total[vertex], len(index))
             owned = np.full(len(chosen), -1, np.int64)
@@ -238,17 +255,30 @@ def _thin_out(skeleton: Skeleton, index: dict[str, int], pieces: list[_Flesh]):
             owned[vertex[order]] = bone[order]
         known = owned >= 0
         owners.append(owned[known])
-        points.append(piece.points[chosen][known])
+        placed = piece.points[chosen][known]
+        points.append(_at_rest(armature, skeleton, owned[known], placed) if piece.posed else placed)
         areas.append(area[known])
     shares /= max(float(shares.sum()), 1e-30)
     return np.concatenate(owners), np.concatenate(points), np.concatenate(areas), shares
 
 
-def _weights(skeleton: Skeleton, index: dict[str, int], obj, chosen: list[int]):
+def _at_rest(
+    armature: bpy.types.Object, skeleton: Skeleton, owners: np.ndarray, points: np.ndarray
+) -> np.ndarray:
+    """[V, 3] where posed points [V, 3] are at rest, each as the bone that owns it goes."""
+    if not len(owners):
+        return points
+    used, places = np.unique(owners, return_inverse=True)
+    poses = np.array([armature.pose.bones[skeleton.names[bone]].matrix for bone in used.tolist()])
+    back = (skeleton.matrices[used] @ np.linalg.pinv(poses))[places]
+    return np.einsum("vij,vj->vi", back[:, :3, :3], points) + back[:, :3, 3]
+
+
+def _weights(skeleton: Skeleton, index: dict[str, int], piece: _Flesh, chosen: list[int]):
     """Which of the chosen vertices [n], bone [n] and weight [n] of all weights above 0."""
-    bones = [index.get(group.name, -1) for group in obj.vertex_groups]
+    bones = [index.get(group.name, -1) for group in piece.obj.vertex_groups]
     bones = np.array([bone if bone >= 0 and skeleton.deforming[bone] else -1 for bone in bones])
-    vertex, group, weight = read_weights(map(obj.data.vertices.__getitem__, chosen))
+    vertex, group, weight = read_weights(map(piece.mesh.vertices.__getitem__, chosen))
     if not len(vertex):
         return vertex, group, weight
     bone = bones.take(group, mode="clip")

@@ -13,7 +13,7 @@ from mathutils import Matrix
 from tests.addon.rigs import add_camera, flesh, make_armature
 from tests.addon.servers import module
 
-SPOILS = ("guessed tails", "empty groups", "controls", "IK", "names", "corrective", "twist")
+SPOILS = ("guessed tails", "empty groups", "controls", "IK", "names", "corrective", "twist", "masked")
 PLACES = ("as it is", "small", "turned", "mirrored", "instanced", "nested", "large")
 MOVES = ("action", "NLA", "drivers", "another armature")
 MADE = ("one mesh", "subdivided", "boxes on bones")
@@ -88,8 +88,12 @@ class Built:
     def __init__(self, plan: Plan):
         spoilt, extra = _spoil(plan)
         self.rig = make_armature("Rig", spoilt)
-        shape = make_armature("Shape", plan.bones)
+        masked = {"extra_masked": spoilt["extra_masked"]} if "masked" in plan.spoils else {}
+        shape = make_armature("Shape", plan.bones | masked)
         self.mesh = flesh(shape)
+        if masked:  # flesh that nobody sees
+            mask = self.mesh.modifiers.new("Mask", "MASK")
+            mask.vertex_group, mask.invert_vertex_group = "extra_masked", True
         self.mesh.modifiers[0].object = self.mesh.parent = self.rig
         bpy.data.objects.remove(shape)
         faces = [
@@ -102,6 +106,7 @@ class Built:
             for name in extra:
                 if name not in self.mesh.vertex_groups:
                     self.mesh.vertex_groups.new(name=name)
+        faces = [name for name in faces if name in plan.bones]
         called = dict(zip(plan.bones, plan.names))
         for old, new in called.items():
             self.rig.data.bones[old].name = new
@@ -249,6 +254,8 @@ def _spoil(plan: Plan) -> tuple[dict, list[str]]:
         bones[first] = (*bones[first][:2], "extra_root")
     if "IK" in plan.spoils:
         extra["extra_aim"] = (tuple(tip + 0.1), tuple(tip + (0.1, 0.1, 0.4)), "")
+    if "masked" in plan.spoils:
+        extra["extra_masked"] = (tuple(tip), tuple(tip + (0, 0, 0.5)), last)
     head, tail = (np.array(end) for end in plan.bones[plan.chosen][:2])
     if "corrective" in plan.spoils:
         extra["extra_fix"] = (tuple(head + 0.01), tuple(head + 0.03), plan.chosen)

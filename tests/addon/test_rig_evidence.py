@@ -82,6 +82,26 @@ def squat(point):
     return (x, y, 1 - (1 - z) * 0.2)
 
 
+def test_flesh_that_modifiers_make_and_take_counts_as_it_renders(clean_scene):
+    """The mesh has the left half alone, and a stump that nobody sees; the rig is posed."""
+    stump = {"stump": ((0, 0, 1.9), (0, 0, 2.4), "head")}
+    rig = make_armature("Rig", LEGGED | stump)
+    body = flesh(rig, bones=[name for name in (*LEGGED, *stump) if not name.endswith(".R")])
+    for name in ("thigh.R", "shin.R"):
+        body.vertex_groups.new(name=name)
+        swing(rig, name, angle=1.0)
+    body.modifiers.new("Mirror", "MIRROR")
+    body.modifiers.move(1, 0)
+    mask = body.modifiers.new("Mask", "MASK")
+    mask.vertex_group, mask.invert_vertex_group = "stump", True
+    clean_scene.frame_set(9)
+    limbs, choice = drawn(rig)
+    assert limbs == set(LEGGED), choice.reasons
+    left, right = (next(k for k, made in enumerate(choice.limbs) if made.name == f"shin.{s}") for s in "LR")
+    joints = choice.counts.cumsum()
+    assert choice.joint_offsets[joints[right] - 1] == pytest.approx(choice.joint_offsets[joints[left] - 1])
+
+
 def test_short_legs_that_stand_still_are_limbs_and_a_bag_is_rigid_with_what_carries_it(clean_scene):
     legs = {n: (squat(h), squat(t), p) for n, (h, t, p) in HUMAN.items() if n[:5] in ("thigh", "shin.")}
     rig = make_armature("Rig", HUMAN | legs | {"bag": ((0, 0.15, 1.4), (0, 0.22, 1.4), "spine")})
