@@ -164,7 +164,7 @@ class FrameReader:
         frame `frame`, anew after every pause, since others may have touched it. One that is not shown yet is
         read when it is. Raises `ExportError` when one was changed meanwhile."""
         for surface in self._surfaces:
-            if is_shown(surface.obj, evaluated()):
+            if surface.is_shown(evaluated()):
                 surface.shape(self._shapes, evaluated())  # some modifiers only run when the mesh is asked for
                 yield
                 self._skinnings[surface] = yield from Skinning.read(surface, self._shapes, frame, evaluated)
@@ -178,7 +178,7 @@ class FrameReader:
         camera = Camera.of(projector, samples / stride)
         subjects = []
         for number, surface in enumerate(self._surfaces):
-            if not is_shown(surface.obj, depsgraph):
+            if not surface.is_shown(depsgraph):
                 continue
             shape = surface.shape(self._shapes, depsgraph)
             skinning = self._skinnings.get(surface)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import bpy
 import numpy as np
 
+from ..rig.animation import modifier_objects
 from ..rig.skin import FLESH_TYPES, read_corners, read_points, read_triangles
 from ..rig.strands import STRAND_TYPES, read_hair, read_strands
 from .visibility import meets_camera
@@ -113,6 +114,12 @@ def _evaluated_mesh(obj: bpy.types.Object, depsgraph: bpy.types.Depsgraph) -> It
         evaluated.to_mesh_clear()
 
 
+def _named(instancer: bpy.types.Object) -> set[bpy.types.Object]:
+    """The objects that an object's Geometry Nodes name: instances of these render, hidden or not."""
+    nodes = (modifier for modifier in instancer.modifiers if modifier.type == "NODES")
+    return {obj for modifier in nodes for obj in modifier_objects(modifier)}
+
+
 def _instanced(
     depsgraph: bpy.types.Depsgraph, instancers: set[bpy.types.Object] | None
 ) -> dict[bpy.types.Object, tuple[np.ndarray, np.ndarray]]:
@@ -131,7 +138,8 @@ def _instanced(
         seen += 1
         if seen > MAX_INSTANCES:
             break
-        if obj.original.hide_render or owner.hide_render or not meets_camera(obj, depsgraph):
+        hidden = obj.original.hide_render and obj.original not in _named(owner)
+        if hidden or owner.hide_render or not meets_camera(obj, depsgraph):
             continue
         if obj.type == "MESH":
             data = obj.data

@@ -16,6 +16,7 @@ from ..rig.strands import has_hair
 from ..rig.subjects import Rig
 from ..texts import say
 from .shapes import NOTHING, Shape, ShapeReader
+from .visibility import is_enabled, is_shown
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +34,11 @@ class Surface:
     def is_weighted(self) -> bool:
         """Whether vertex groups tell whose its vertices are."""
         return self.obj.type == "MESH" and self.kind == "OBJECT" and not self.bone
+
+    def is_shown(self, depsgraph: bpy.types.Depsgraph) -> bool:
+        """Whether the camera sees it in the frame that is evaluated."""
+        carried = all(is_enabled(instancer, depsgraph) for instancer in self.rig.instancers)
+        return carried and is_shown(self.obj, depsgraph)
 
     def shape(self, shapes: ShapeReader, depsgraph: bpy.types.Depsgraph) -> Shape:
         """The shape in the frame that is evaluated, as it is placed in the scene."""

@@ -124,10 +124,15 @@ def movers(blocks: Iterable[bpy.types.ID]) -> list[bpy.types.ID]:
     return list(found)
 
 
-def _depends_on(block: bpy.types.ID) -> Iterator[bpy.types.ID]:
+def _read_by_drivers(block: bpy.types.ID) -> Iterator[bpy.types.ID]:
+    """What the drivers of a block read."""
     for curve in getattr(getattr(block, "animation_data", None), "drivers", ()):
         for variable in curve.driver.variables:
             yield from (target.id for target in variable.targets if target.id is not None)
+
+
+def _depends_on(block: bpy.types.ID) -> Iterator[bpy.types.ID]:
+    yield from _read_by_drivers(block)
     if not isinstance(block, bpy.types.Object):
         return
     yield block.parent
@@ -176,6 +181,8 @@ def followed(obj: bpy.types.Object) -> Iterator[bpy.types.Object]:
     for modifier in (*obj.modifiers, *getattr(obj, "grease_pencil_modifiers", ())):
         if modifier.type.removeprefix("GREASE_PENCIL_").removeprefix("GP_") in FOLLOWING:
             yield from modifier_objects(modifier)
+    if (keys := getattr(obj.data, "shape_keys", None)) is not None:
+        yield from (block for block in _read_by_drivers(keys) if isinstance(block, bpy.types.Object))
     if obj.type == "CURVES" and obj.data.surface is not None:
         yield obj.data.surface
     if obj.type in {"GREASEPENCIL", "GPENCIL"}:
@@ -194,10 +201,17 @@ def modifier_objects(modifier: bpy.types.Modifier) -> Iterator[bpy.types.Object]
         for key in modifier.keys():
             if isinstance(modifier[key], bpy.types.Object):
                 yield modifier[key]
-        for node in modifier.node_group.nodes:
-            for socket in node.inputs:
-                if socket.type == "OBJECT" and socket.default_value is not None:
-                    yield socket.default_value
+        yield from _named_by_nodes(modifier.node_group)
+
+
+def _named_by_nodes(nodes: bpy.types.NodeTree) -> Iterator[bpy.types.Object]:
+    """The objects that nodes, and those of the groups among them, name."""
+    for node in nodes.nodes:
+        for socket in node.inputs:
+            if socket.type == "OBJECT" and socket.default_value is not None:
+                yield socket.default_value
+        if node.type == "GROUP" and node.node_tree is not None:
+            yield from _named_by_nodes(node.node_tree)
 
 
 def _copied(armature: bpy.types.Object) -> Iterator[bpy.types.Object]:

@@ -267,6 +267,61 @@ def test_instanced_subjects_are_labelled_where_they_are(clean_scene):
     )
 
 
+def test_an_instance_that_no_longer_renders_has_no_labels(clean_scene):
+    rig, (body,) = scene_of()
+    inner, outer = bpy.data.collections.new("Inner"), bpy.data.collections.new("Outer")
+    for obj in (rig, body):
+        clean_scene.collection.objects.unlink(obj)
+        inner.objects.link(obj)
+    instances = []
+    for collection, into in ((inner, outer), (outer, clean_scene.collection)):
+        instance = bpy.data.objects.new("Instance", None)
+        instance.instance_type, instance.instance_collection = "COLLECTION", collection
+        into.objects.link(instance)
+        instances.append(instance)
+    for frame, hidden in ((1, False), (3, True)):
+        instances[1].hide_render = hidden
+        instances[1].keyframe_insert("hide_render", frame=frame)
+    clip = export([instances[1]], **SIZE)
+    assert [bool(labels.any()) for labels in clip.part_maps] == [True, True, False]
+
+
+def test_what_only_instances_show_of_a_hidden_body_is_labelled(clean_scene):
+    """Geometry Nodes render what they name whether it is hidden or not, also from a group within."""
+    rig, (body,) = scene_of()
+    plain = export([rig], num_frames=1, **SIZE)
+    crowd = bpy.data.objects.new("Crowd", bpy.data.meshes.new("Crowd"))
+    clean_scene.collection.objects.link(crowd)
+    inner, nodes = (bpy.data.node_groups.new(name, "GeometryNodeTree") for name in ("Inner", "Nodes"))
+    for tree in (inner, nodes):
+        tree.interface.new_socket("Geometry", in_out="OUTPUT", socket_type="NodeSocketGeometry")
+    info = inner.nodes.new("GeometryNodeObjectInfo")
+    info.inputs[0].default_value, info.inputs["As Instance"].default_value = body, True
+    inner.links.new(info.outputs["Geometry"], inner.nodes.new("NodeGroupOutput").inputs[0])
+    group = nodes.nodes.new("GeometryNodeGroup")
+    group.node_tree = inner
+    nodes.links.new(group.outputs[0], nodes.nodes.new("NodeGroupOutput").inputs[0])
+    crowd.modifiers.new("Nodes", "NODES").node_group = nodes
+    body.hide_render = True
+    clip = export([rig], num_frames=1, **SIZE)
+    assert (clip.subject_mask == plain.subject_mask).all() and plain.subject_mask.any()
+    assert (clip.first_labels == plain.first_labels).mean() > 0.95
+
+
+def test_a_face_that_a_rig_moves_by_its_shapes_alone_is_labelled(clean_scene):
+    rig, (body,) = scene_of()
+    plain = export([rig], num_frames=1, **SIZE)
+    body.modifiers.clear()
+    body.parent = None
+    body.shape_key_add(name="Basis")
+    driver = body.shape_key_add(name="Bent").driver_add("value").driver
+    driver.type = "AVERAGE"
+    variable = driver.variables.new()
+    variable.type = "TRANSFORMS"
+    variable.targets[0].id, variable.targets[0].bone_target = rig, "head"
+    assert (export([rig], num_frames=1, **SIZE).first_labels == plain.first_labels).all()
+
+
 def test_two_subjects_have_labels_of_their_own(clean_scene):
     rig, _ = scene_of()
     other = make_armature("Other", LEGGED)
