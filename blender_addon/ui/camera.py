@@ -45,7 +45,7 @@ def draw_camera(layout, context) -> None:
     if engine is not None:
         _draw_strengths(layout, context, engine)
     shown = context.scene.poseanything_shown
-    layout.prop(shown, "rectangle")
+    layout.column(heading="Show").prop(shown, "rectangle", text="Rectangle")
     if shown.rectangle and settings.camera_source == "SCENE":
         layout.operator("poseanything.look_at_camera", icon="HIDE_OFF")
 

@@ -168,7 +168,7 @@ class POSEANYTHING_PT_rig(_Sub, bpy.types.Panel):
             draw_findings(
                 layout, context, [setting(sentence, "Use What Suits", f"{SETTINGS}.pose_look", "AUTO")]
             )
-        layout.prop(settings, "show_limbs")
+        layout.column(heading="Limbs").prop(settings, "show_limbs", text="Show")
         subjects = find_subjects(context, settings)
         if not subjects:
             return  # the main panel says what to do
@@ -255,7 +255,7 @@ class POSEANYTHING_PT_shot(_Sub, bpy.types.Panel):
     def draw(self, context):
         layout, scene = self.split(), context.scene
         settings = scene.poseanything
-        layout.prop(settings, "use_custom_range")
+        layout.column(heading="Range").prop(settings, "use_custom_range", text="Custom")
         if settings.use_custom_range:
             column = layout.column(align=True)
             column.prop(settings, "frame_start")
@@ -360,7 +360,7 @@ class POSEANYTHING_PT_output(_Sub, bpy.types.Panel):
         layout, settings = self.split(), context.scene.poseanything
         layout.prop(settings, "output_folder", placeholder=preferences.get(context).output_folder)
         layout.prop(settings, "take_name", placeholder=context.scene.name)
-        layout.prop(settings, "make_movie")
+        layout.column(heading="Also Make").prop(settings, "make_movie", text="Movie")
         layout.prop(settings, "strips_go_to")
         try:
             folder = output_folder(context, settings)

@@ -55,16 +55,16 @@ def wrapped(text: str, room: float, most: int | None = None) -> list[str]:
     """A text as lines of at most `room` pixels, broken between words and behind a path's separators; the rest
     of one that takes more than `most` lines is left out."""
     lines = [""]
-    for piece in re.findall(r"[^\s/\\]+[/\\]*\s*|[/\\]+\s*", text):
+    for piece in filter(None, re.findall(r"(?:[^\s/\\]|//|\\\\)*[/\\]?\s*", text)):
         if lines[-1] and _width(lines[-1] + piece) > room:
             lines.append("")
         lines[-1] += piece
     if most is None or len(lines) <= most:
         return [line.rstrip() for line in lines]
-    last = lines[most - 1]
+    last = lines[most - 1].rstrip()
     while " " in last and _width(f"{last} ...") > room:
         last = last.rpartition(" ")[0]
-    return [*(line.rstrip() for line in lines[: most - 1]), f"{last.rstrip()} ..."]
+    return [*(line.rstrip() for line in lines[: most - 1]), f"{last} ..."]
 
 
 def _width(text: str) -> float:

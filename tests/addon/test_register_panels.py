@@ -169,6 +169,16 @@ def test_what_keeps_the_server_from_generating_is_said_before_anybody_presses(sh
     system.use_online_access = False
 
 
+def test_lines_break_between_words_and_behind_separators(monkeypatch):
+    text = module("ui.text")
+    monkeypatch.setattr(text, "_width", lambda line: len(line.rstrip()))
+    assert text.wrapped("one two three four", 9) == ["one two", "three", "four"]
+    assert text.wrapped("one two three four", 9, most=2) == ["one two", "three ..."]
+    assert text.wrapped("/home/user/takes", 9) == ["/home/", "user/", "takes"]
+    assert text.wrapped("at tcp://here:1", 9) == ["at", "tcp://here:1"]
+    assert text.wrapped("", 9) == [""]
+
+
 def test_a_name_is_not_said_twice():
     not_ready = module("operators.serving").not_ready
     engine = types.SimpleNamespace(label="PoseAnything", reason="PoseAnything needs torch.")
