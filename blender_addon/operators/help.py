@@ -16,7 +16,7 @@ PAGES = Path(__file__).parent.parent / "docs"
 """One Markdown file a page, packed from the project's docs/panels."""
 WIDTH = 640
 """Of the window with the page, in pixels before scaling."""
-COLUMNS = 92
+COLUMNS = 100
 
 
 class POSEANYTHING_OT_help(bpy.types.Operator):
@@ -35,6 +35,7 @@ class POSEANYTHING_OT_help(bpy.types.Operator):
 
     def draw(self, context):
         column = self.layout.column(align=True)
+        column.scale_y = 0.85  # a long page is cut off at the window's edge
         for kind, text in read_page(self.page):
             if kind == "gap":
                 column.separator()
@@ -67,7 +68,8 @@ def read_page(name: str) -> list[tuple[str, str]]:
 
 
 def _entries(block: str) -> list[tuple[str, str]]:
-    """A block of Markdown as whole sentences: a heading, a paragraph, the items of a list, a table's rows."""
+    """A block of Markdown as whole sentences: a heading, a paragraph, the items of a list, numbered or
+    not, a table's rows."""
     if block.startswith("#"):
         return [("title", block.lstrip("# "))]
     if block.startswith("|"):
@@ -77,7 +79,8 @@ def _entries(block: str) -> list[tuple[str, str]]:
         return [("item", ": ".join(cells)) for cells in rows]
     if block.startswith("- "):
         return [("item", " ".join(item.split())) for item in re.split(r"^- ", block, flags=re.MULTILINE)[1:]]
-    return [("text", " ".join(block.split()))]
+    steps = re.split(r"^(?=\d+\. )", block, flags=re.MULTILINE)
+    return [("text", " ".join(step.split())) for step in steps if step]
 
 
 def _plain(text: str) -> str:

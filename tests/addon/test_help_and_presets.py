@@ -36,6 +36,7 @@ def test_every_panel_has_a_page(addon):
 @pytest.mark.parametrize("block, expected", [
     ("# Takes", [("title", "Takes")]),
     ("- **Show** opens\n  it.\n- Other", [("item", "**Show** opens it."), ("item", "Other")]),
+    ("1. Open\n   it.\n2. Go.", [("text", "1. Open it."), ("text", "2. Go.")]),
     ("| a | b |\n|---|---|\n| x | y z |", [("item", "x: y z")]),
 ])  # fmt: skip
 def test_markdown_is_read_by_its_blocks(addon, block, expected):
