@@ -46,13 +46,14 @@ def say(template: str, /, **values: Any) -> Sentence:
 
 
 class SentenceError(Exception):
-    """An error that is told to people, made of what `say` takes, or of a text that is whole already.
+    """An error that is told to people, made of what `say` takes, or of a text that is whole already. Its text
+    is a `Sentence`, which is translated also within another.
 
     raise MessageError("{name} must be a number.", name=name)
     """
 
     def __init__(self, text: str, /, **values: Any):
-        super().__init__(say(text, **values) if values else text)
+        super().__init__(say(text, **values) if values else as_value(text))
 
 
 def as_value(text: str) -> Sentence:
@@ -65,7 +66,7 @@ def as_value(text: str) -> Sentence:
 def one_after_another(*texts: str) -> str:
     """Several sentences as one text; each is translated by itself."""
     if len(texts) < 2:
-        return "".join(texts)
+        return texts[0] if texts else ""
     values = {f"sentence_{number}": as_value(text) for number, text in enumerate(texts)}
     return Sentence(" ".join(f"{{{name}}}" for name in values), values)
 

@@ -46,13 +46,21 @@ def test_values_are_sent_as_what_they_look_like():
     assert sent.values["why"].template == "{name} must be a number."
 
 
+def test_an_error_says_its_text_as_a_sentence():
+    assert str(MessageError("{name} must be text.", name="The prompt")).template == "{name} must be text."
+    found = say("It is {what}.", what=MessageError("No camera."))
+    assert found.values["what"].template == "No camera." and found == "It is No camera.."
+    assert str(MessageError("What {others} said.")) == "What {others} said."
+    assert str(MessageError(found)) is str(found)
+
+
 def test_labels_and_paragraphs_are_translated_by_parts():
     label = as_value("Draft {fast}")
     assert label == "Draft {fast}" and as_value(label) is label
     text = one_after_another("No camera.", say("{count} frames.", count=3))
     assert text == "No camera. 3 frames."
     assert [part.template for part in text.values.values()] == ["No camera.", "{count} frames."]
-    assert one_after_another("No camera.") == "No camera." and one_after_another() == ""
+    assert one_after_another(text) is text and one_after_another() == ""
 
 
 HARMFUL = [
