@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,12 +68,28 @@ def frame_name(take: str, index: int) -> str:
     return f"{take}_{index + 1:04d}.png"
 
 
+@contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """What can't be written to a folder within raises `TakeError`."""
+    try:
+        yield
+    except OSError as error:
+        raise TakeError(
+            say(
+                "{folder} can't be written to: {reason}; choose another output folder.",
+                folder=folder,
+                reason=error.strerror,
+            ),
+            *CHOOSE_FOLDER,
+        ) from error
+
+
 def claim_folder(output: Path, stem: str) -> tuple[Path, str]:
     """Make `<stem>_001`, or the next number that was never used in `output`; gives the folder and its name.
 
     Raises `TakeError`."""
     stem = re.sub(r'[\x00-\x1f<>:"/\\|?*.]+', "_", stem).strip(" _") or "take"
-    try:
+    with writing_to(output):
         output.mkdir(parents=True, exist_ok=True)
         used = [
             int(m[1])
@@ -87,32 +105,14 @@ def claim_folder(output: Path, stem: str) -> tuple[Path, str]:
                 number += 1
             else:
                 return output / name, name
-    except OSError as error:
-        raise TakeError(
-            say(
-                "{folder} can't be written to: {reason}; choose another output folder.",
-                folder=output,
-                reason=error.strerror,
-            ),
-            *CHOOSE_FOLDER,
-        ) from error
 
 
 def write_take(take: Take, request: GenerationRequest) -> None:
     """Write what the clip is made with, before its first frame comes. Raises `TakeError`."""
-    try:
+    with writing_to(take.folder):
         (take.folder / FIRST_FRAME).write_bytes(request.first_frame)
         write_request(take.folder / REQUEST, request)
         (take.folder / RECORD).write_text(to_json(take), encoding="utf-8")
-    except OSError as error:
-        raise TakeError(
-            say(
-                "{folder} can't be written to: {reason}; choose another output folder.",
-                folder=take.folder,
-                reason=error.strerror,
-            ),
-            *CHOOSE_FOLDER,
-        ) from error
 
 
 def read_take_request(take: Take) -> GenerationRequest:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..shared.messages import png_size
 from ..texts import say
-from .take import RECORD, Take, TakeError, frame_name, from_json, to_json
+from .take import RECORD, Take, TakeError, frame_name, from_json, to_json, writing_to
 
 UNFINISHED = "unfinished.json"
 
@@ -86,15 +86,11 @@ def restore(folder: Path, unfinished: Unfinished) -> Take:
     take = from_json(unfinished.take, folder)
     if take.name != folder.name:
         raise TakeError(say("{folder} is not the folder of {take}.", folder=folder, take=take.name))
-    try:
+    with writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / RECORD).exists():
             (folder / RECORD).write_text(to_json(take), encoding="utf-8")
         leave(folder, unfinished)
-    except OSError as error:
-        raise TakeError(
-            say("{folder} can't be written to: {reason}.", folder=folder, reason=error.strerror)
-        ) from error
     return take
 
 

@@ -369,7 +369,6 @@ TEXTS: dict[str | tuple[str, str], str] = {
     "{folder} can't be moved to the trash ({reason}); delete it by hand.": "{folder} lässt sich nicht in den Papierkorb verschieben ({reason}); von Hand löschen.",
     "What is left of an unfinished take can't be read.": "Was von einem unvollendeten Take übrig ist, lässt sich nicht lesen.",
     "{folder} is not the folder of {take}.": "{folder} ist nicht der Ordner von {take}.",
-    "{folder} can't be written to: {reason}.": "In {folder} lässt sich nicht schreiben: {reason}.",
     "The server sent a frame where none was asked for; install the same release there.": "Der Server hat einen Frame geschickt, wo keiner verlangt war; dort dieselbe Version installieren.",
     "the {written} of {total} frames that arrived are kept": "die {written} von {total} Frames, die ankamen, bleiben",
     "{folder} can't be written to: {reason} ({kept}); mend that, then fetch the rest.": "In {folder} lässt sich nicht schreiben: {reason} ({kept}); das beheben, dann den Rest holen.",
