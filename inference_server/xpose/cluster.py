@@ -21,7 +21,7 @@ import ray.data
 from ray.data import ActorPoolStrategy
 from ray.exceptions import RayError
 
-from .checks import ClipSettings, Span
+from .checks import ClipSettings
 from .pipeline import (
     Group,
     Item,
@@ -83,8 +83,8 @@ class ClusterRun:
             ray.shutdown()
 
     def run(self, order: list[str]) -> Iterator[None]:
-        """Passes over what can be done, until all is. What takes over the last mask of another clip is done in
-        a pass behind that one's."""
+        """Passes over what can be done, until all is. What takes over the last mask of another clip is done
+        in a pass behind that one's."""
         tried: Counter[str] = Counter()
         while rows := self._left(order):
             yield from self._pass(list(rows.values()))

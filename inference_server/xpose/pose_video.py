@@ -15,7 +15,7 @@ from shared.pose import PoseSequence
 from ..poseanything.conditioning.pictures import encode_jpeg, encode_png
 from .segments import limb_map, segment_counts
 from .stages import Clip, Dropped, SubjectPrompt, XPoseError
-from .subjects.flow import find_mask
+from .subjects.first_frame import find_mask
 from .video import probe, read_frames
 
 JOB = "pose-video"

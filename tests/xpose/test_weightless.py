@@ -14,7 +14,8 @@ from inference_server.xpose.skeletons.matching import match_segments  # noqa: E4
 from inference_server.xpose.skeletons.medial import MedialSkeletoniser, medial_curves  # noqa: E402
 from inference_server.xpose.stages import Clip, Dropped, Subject, SubjectPrompt, Verdict, complexity_of  # noqa: E402
 from inference_server.xpose.subjects.background import Background  # noqa: E402
-from inference_server.xpose.subjects.flow import FlowSubjectFinder, find_mask  # noqa: E402
+from inference_server.xpose.subjects.first_frame import find_mask  # noqa: E402
+from inference_server.xpose.subjects.flow import FlowSubjectFinder  # noqa: E402
 from inference_server.xpose.subjects.selection import check_area, iou, largest_mask, next_mask  # noqa: E402
 
 from .footage import HEIGHT, WIDTH, lizard  # noqa: E402
