@@ -137,7 +137,7 @@ def make_request(
         place = place or source
         pose = placed(pose, source, place)
         try:
-            mask = find_mask(first, SubjectPrompt(box=place)).astype(np.uint8)
+            mask = find_mask([first], SubjectPrompt(box=place)).astype(np.uint8)
         except Dropped as dropped:
             raise XPoseError(f"In the first frame: {dropped}") from dropped
     counts = segment_counts(pose)

@@ -1,12 +1,12 @@
 """How well XPose's stages without weights find subjects and skeletons, where the truth is known.
 
-    python build.py bench xpose [--data FOLDER] [--clips 24]
+    python build.py bench xpose [--data FOLDER] [--clips 24] [--each 5] [--said box]
 
 Clips are drawn by the 2D generator from seeds that no training uses, or read from a data set that
-`synthesise` packed. The subject's box in the first frame is given, no more. Printed are the mask's IoU, the
-chamfer distance of the skeleton to the true bones as a share of the subject's size (the mean of both
-directions), with the true masks and with those that were found, the number of segments beside the truth's,
-and the seconds a frame.
+`synthesise` packed. Of the subject is said where it is in the first frame, by default by its box, no more.
+Printed are the mask's IoU, that of the first frame alone, the chamfer distance of the skeleton to the true
+bones as a share of the subject's size (the mean of both directions), with the true masks and with those that
+were found, the number of segments beside the truth's, and the seconds a frame.
 
 Left out: stages with downloaded weights, which need a card; real videos, for which no truth is known.
 """
@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -46,26 +48,90 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, help="a data set with true labels")
     parser.add_argument("--clips", type=int, default=24)
+    parser.add_argument("--each", type=int, default=10**6, help="at most so many clips of a subject")
+    parser.add_argument("--said", choices=SAID, default="box", help="of the subject in the first frame")
     parser.add_argument("--enlarge", type=int, default=1, help="times, for small pictures")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
-    rows = [measure(example, arguments.enlarge) for example in examples(arguments)]
+    rows, subjects = [], []
+    for number, example in enumerate(examples(arguments)):
+        rows.append(measure(example, SAID[arguments.said], number, arguments.enlarge))
+        subjects.append(example.subject)
+        print(f"{example.subject}: IoU {rows[-1]['mask IoU']:.3f}", file=sys.stderr, flush=True)
     if not rows:
         raise SystemExit("No clip shows a subject of 1/64 of the picture in its first frame.")
-    print(f"{len(rows)} clips; mean with its 95 % interval, median, worst tenth")
+    print(
+        f"{len(rows)} clips of {len(set(subjects))} subjects; mean with its 95 % interval over the subjects,"
+        " median, worst tenth"
+    )
     for name in rows[0]:
         values = np.array([row[name] for row in rows])
-        worst = np.percentile(values, 10 if name == "mask IoU" else 90)
-        low, high = interval_of_mean(values)
+        worst = np.percentile(values, 10 if "IoU" in name else 90)
+        low, high = interval_of_mean(values, subjects)
         print(
             f"{name:28} {values.mean():8.4f} ({low:.4f} to {high:.4f}) {np.median(values):8.4f} {worst:8.4f}"
         )
 
 
-def interval_of_mean(values: np.ndarray, draws: int = 2000) -> tuple[float, float]:
-    """Within which 95 % of the means lie of as many values drawn from these (bootstrap)."""
-    drawn = np.random.default_rng(0).choice(values, (draws, len(values)))
-    return tuple(np.percentile(drawn.mean(1), (2.5, 97.5)).tolist())
+def interval_of_mean(values: np.ndarray, subjects: list[str], draws: int = 2000) -> tuple[float, float]:
+    """Within which 95 % of the means lie of as many subjects drawn from these, with all their clips
+    (bootstrap)."""
+    names, which = np.unique(subjects, return_inverse=True)
+    sums, counts = np.bincount(which, values), np.bincount(which)
+    drawn = np.random.default_rng(0).integers(len(names), size=(draws, len(names)))
+    means = sums[drawn].sum(1) / counts[drawn].sum(1)
+    return tuple(np.percentile(means, (2.5, 97.5)).tolist())
+
+
+def say_box(mask: np.ndarray, random: np.random.Generator) -> SubjectPrompt:
+    """With a margin all around."""
+    height, width = mask.shape
+    left, top, wide, high = cv2.boundingRect(mask.astype(np.uint8))
+    edges = left / width - MARGIN, top / height - MARGIN
+    edges += (left + wide) / width + MARGIN, (top + high) / height + MARGIN
+    return SubjectPrompt(box=tuple(np.clip(edges, 0, 1).tolist()))
+
+
+def say_middle(mask: np.ndarray, random: np.random.Generator) -> SubjectPrompt:
+    """A click on where its body is thickest."""
+    deep = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 5)
+    row, column = np.unravel_index(deep.argmax(), deep.shape)
+    return SubjectPrompt(points=(_point(row, column, mask),))
+
+
+def say_anywhere(mask: np.ndarray, random: np.random.Generator, count: int = 1) -> SubjectPrompt:
+    """Clicks on any of its pixels but those within two of its outline."""
+    deep = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 5)
+    rows, columns = np.nonzero(deep > min(2, 0.9 * deep.max()))
+    chosen = random.integers(len(rows), size=count)
+    return SubjectPrompt(points=tuple(_point(rows[each], columns[each], mask) for each in chosen))
+
+
+def say_scribble(mask: np.ndarray, random: np.random.Generator) -> SubjectPrompt:
+    points = say_middle(mask, random).points + say_anywhere(mask, random, 4).points
+    return SubjectPrompt(points=points)
+
+
+def say_box_and_click(mask: np.ndarray, random: np.random.Generator) -> SubjectPrompt:
+    return dataclasses.replace(say_box(mask, random), points=say_middle(mask, random).points)
+
+
+def say_mask(mask: np.ndarray, random: np.random.Generator) -> SubjectPrompt:
+    return SubjectPrompt(mask=mask)
+
+
+def _point(row: int, column: int, mask: np.ndarray) -> tuple[float, float]:
+    return (column + 0.5) / mask.shape[1], (row + 0.5) / mask.shape[0]
+
+
+SAID = {
+    "box": say_box,
+    "box-and-click": say_box_and_click,
+    "scribble": say_scribble,
+    "middle": say_middle,
+    "anywhere": say_anywhere,
+    "mask": say_mask,
+}
 
 
 def examples(arguments) -> Iterator[Example]:
@@ -75,14 +141,14 @@ def examples(arguments) -> Iterator[Example]:
     else:
         settings = ClipSettings(416, 320, 17)
         source = (_filmed(make_clip(FIRST_SEED + number, settings)) for number in range(10**6))
-    count = 0
+    taken: Counter[str] = Counter()
     for example in source:
         first = example.labels[0] > 0
         box = cv2.boundingRect(first.astype(np.uint8))
-        if box[2] * box[3] * 64 >= first.size:
+        if box[2] * box[3] * 64 >= first.size and taken[example.subject] < arguments.each:
             yield example
-            count += 1
-            if count == arguments.clips:
+            taken[example.subject] += 1
+            if taken.total() == arguments.clips:
                 return
 
 
@@ -114,7 +180,7 @@ def _filmed(example: Example) -> Example:
     return Example(request, example.frames[1:], example.subject, example.labels[1:])
 
 
-def measure(example: Example, enlarge: int) -> dict[str, float]:
+def measure(example: Example, say: Callable, seed: int, enlarge: int) -> dict[str, float]:
     frames, truth = example.frames, example.labels > 0
     if enlarge > 1:
         size = frames.shape[2] * enlarge, frames.shape[1] * enlarge
@@ -122,15 +188,7 @@ def measure(example: Example, enlarge: int) -> dict[str, float]:
         labels = (cv2.resize(mask.astype(np.float32), size) for mask in truth)
         truth = np.stack([label > 0.5 for label in labels])
     pose = example.request.pose.scaled(frames.shape[2], frames.shape[1])
-    height, width = truth.shape[1:]
-    left, top, wide, high = cv2.boundingRect(truth[0].astype(np.uint8))
-    box = (
-        left / width - MARGIN,
-        top / height - MARGIN,
-        (left + wide) / width + MARGIN,
-        (top + high) / height + MARGIN,
-    )
-    clip = Clip("clip", frames, 24.0, SubjectPrompt(box=tuple(float(np.clip(edge, 0, 1)) for edge in box)))
+    clip = Clip("clip", frames, 24.0, say(truth[0], np.random.default_rng(seed)))
 
     began = time.process_time()
     try:
@@ -146,6 +204,7 @@ def measure(example: Example, enlarge: int) -> dict[str, float]:
     seen = truth.any((1, 2))
     return {
         "mask IoU": float(np.mean([iou(a, b) for a, b in zip(masks[seen], truth[seen])])),
+        "mask IoU, first frame": iou(masks[0], truth[0]),
         "chamfer, true masks": chamfer(from_truth, pose, truth),
         "chamfer, masks found": chamfer(from_found, pose, truth),
         "segments, the bones' own": float(bones),

@@ -184,13 +184,38 @@ def test_dark_legs_are_found_and_shadows_left():
     assert masks[legs].mean() > 0.8 and masks[shadow].mean() < 0.3
 
 
+def test_a_click_on_a_dark_foot_takes_the_whole_animal():
+    """Not the foot that has that colour, where it is seen that all of it moves."""
+    [ground], [mask] = lizard(1, 1)
+    ground[mask] = ground[:1, :1]
+    ground, mask = (cv2.resize(image, None, fx=2, fy=2) for image in (ground, mask.astype(np.uint8)))
+    random = np.random.default_rng(0)
+    coat = np.uint8([170, 60, 50]) + random.integers(0, 60, (*mask.shape, 1), np.uint8)
+    coat[np.abs(np.arange(len(mask)) - 2 * 62) > 2 * 16] //= 5
+    ground += random.integers(0, 30, (*mask.shape, 1), np.uint8)
+    frames = []
+    for step in range(4):
+        shown, animal = (np.roll(image, 3 * step, 1) for image in (mask, coat))
+        frames.append(np.where(shown[..., None] > 0, animal, ground))
+    assert iou(find_mask(frames, SubjectPrompt(points=((32 / WIDTH, 90 / HEIGHT),))), mask > 0) > 0.6
+
+
+def test_a_hill_of_its_colour_does_not_hide_a_subject_in_a_box():
+    frames, truth = lizard(5)
+    frames[:, :20] = frames[truth][0]
+    frames[:, 60:64, 50:54] = 250  # the one thing that nothing around it looks like
+    prompt = SubjectPrompt(box=box_of(truth[0]))
+    for count in (5, 1):
+        assert iou(find_mask(frames[:count], prompt), truth[0]) > 0.6
+
+
 def test_where_nothing_is_it_says_so(walking):
     still = np.repeat(walking[1][:1], 9, 0)
     with pytest.raises(Dropped, match="moves"):
         FlowSubjectFinder().find(Clip("still", still, 24.0), Verdict(True))
     for prompt in (SubjectPrompt(box=(0.5, 0.5, 0.5, 0.9)), SubjectPrompt(mask=np.zeros((9, 9), bool))):
         with pytest.raises(Dropped, match="empty"):
-            find_mask(still[0], prompt)
+            find_mask(still[:1], prompt)
 
 
 def test_skeletons_of_a_walk_reach_feet_head_and_tail(walking):

@@ -3,15 +3,35 @@ GrabCut."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import cv2
 import numpy as np
 
 from ...poseanything.conditioning.masks import grab_cut, touching
 from ..stages import Dropped, SubjectPrompt
 from .outline import disc, refined, scaled_mask, without_specks
-from .selection import largest_mask
+from .selection import iou, largest_mask
 
 LEAST_PIXELS = 30
+ITERATIONS = 6
+"""Of GrabCut."""
+DOT = 0.008
+"""Of the longer side: the radius of a click."""
+EDGE = 0.03
+"""Of the longer side: the picture's border, which no subject that was clicked on lies in."""
+SCALES = (1.5, 3.0, 5.0, 8.0)
+"""Pixels by which a picture is blurred for a flood to pass over its details."""
+AHEAD = 3
+"""Frames that show what moves together with what was clicked on."""
+LEAST_MOTION = 1.0
+"""Pixels that something must move by against the rest."""
+AROUND = 0.015
+"""Of the longer side: what a flood over the motion may fall short by, and what is close around a box."""
+LEAST_FILLED = 0.7
+"""Of a box, which the box around the subject in it covers."""
+MOST_OF_BORDER = 0.3
+"""Of the picture's border, which a subject covers."""
 STEADY = 3.0
 """Grey levels by which half of the picture changes at most where the camera stands still."""
 NEAR = 0.06
@@ -20,41 +40,134 @@ MOST_MOVING = 0.6
 """Of the picture: where more moves against the camera, it is the camera that is not understood."""
 
 
-def find_mask(frame: np.ndarray, prompt: SubjectPrompt, iterations: int = 6) -> np.ndarray:
-    """bool [H, W]: the subject in one picture, uint8 [H, W, 3] RGB, from a mask, a box, or points. A mask is
-    taken as it is. Raises `Dropped` where nothing is found there."""
-    height, width = frame.shape[:2]
+def find_mask(frames: Sequence[np.ndarray], prompt: SubjectPrompt) -> np.ndarray:
+    """bool [H, W]: the subject in the first of a clip's frames, uint8 [H, W, 3] RGB, from a mask, a box, or
+    points. A mask is taken as it is. One frame is enough; those after it show what moves together. Raises
+    `Dropped` where nothing is found there."""
+    height, width = frames[0].shape[:2]
     if prompt.mask is not None:
         mask = scaled_mask(np.asarray(prompt.mask, bool), width, height)
         if not mask.any():
             raise Dropped("The subject's mask is empty; draw it white on black.")
         return mask
-    corners = np.array([width, height])
+    trimap = _trimap(prompt, width, height)
     if prompt.box is not None:
-        low, high = _corners(prompt.box, width, height)
-        if (high - low < 2).any():
-            raise Dropped("The subject's box is empty; give left, top, right and bottom.")
-        trimap = np.full((height, width), cv2.GC_BGD, np.uint8)
-        trimap[low[1] : high[1], low[0] : high[0]] = cv2.GC_PR_FGD
+        mask = _cut_in_box(frames, trimap)
     else:
-        trimap = np.full((height, width), cv2.GC_PR_BGD, np.uint8)
-    dot = max(round(0.008 * max(width, height)), 1)
-    for points, kind in ((prompt.points, cv2.GC_FGD), (prompt.background, cv2.GC_BGD)):
-        for point in np.array(points).reshape(-1, 2) * corners:
-            cv2.circle(trimap, tuple(int(value) for value in point), dot, kind, -1)
-    if prompt.box is None:
-        trimap = _around_clicks(frame, trimap)
-    mask = _grab(frame, trimap, iterations)
-    mask = refined(frame, mask, trimap == cv2.GC_BGD)
-    if prompt.points:
-        mask = touching(mask, trimap == cv2.GC_FGD)
-    else:
-        mask = without_specks(mask, 0.1)
+        mask = _most_agreed(list(_guesses(frames, trimap)))
     if np.count_nonzero(mask) < LEAST_PIXELS:
         raise Dropped(
             "No subject was found there; point at it again, or draw the box around it more tightly."
         )
     return mask
+
+
+def _trimap(prompt: SubjectPrompt, width: int, height: int) -> np.ndarray:
+    """uint8 [H, W] of OpenCV's `GC_*`: what a box and points say of each pixel."""
+    if prompt.box is not None:
+        low, high = _corners(prompt.box, width, height)
+        if (high - low < 2).any():
+            raise Dropped("The subject's box is empty; give left, top, right and bottom.")
+        trimap = _only_within(low, high, width, height)
+    else:
+        trimap = np.full((height, width), cv2.GC_PR_BGD, np.uint8)
+    dot = max(round(DOT * max(width, height)), 1)
+    for points, kind in ((prompt.points, cv2.GC_FGD), (prompt.background, cv2.GC_BGD)):
+        for point in np.array(points).reshape(-1, 2) * (width, height):
+            cv2.circle(trimap, tuple(int(value) for value in point), dot, kind, -1)
+    return trimap
+
+
+def _only_within(low: np.ndarray, high: np.ndarray, width: int, height: int) -> np.ndarray:
+    """A trimap of a box, from its first corner to the one behind its last."""
+    trimap = np.full((height, width), cv2.GC_BGD, np.uint8)
+    trimap[low[1] : high[1], low[0] : high[0]] = cv2.GC_PR_FGD
+    return trimap
+
+
+def _cut_in_box(frames: Sequence[np.ndarray], trimap: np.ndarray) -> np.ndarray:
+    """The subject in a box: what differs from all that is around it. Where that hardly fills the box, the
+    subject looks like something there, such as a hill, and guesses are made from less."""
+    frame = frames[0]
+    mask = _cleaned(frame, _grab(frame, trimap), trimap)
+    if _filled(mask, trimap) >= LEAST_FILLED:
+        return mask
+    narrow = round(AROUND * max(trimap.shape))
+    pictures = [(frame, narrow), *((motion, None) for motion in _motions(frames))]
+    others = [_cleaned(frame, _grab(picture, trimap, margin), trimap) for picture, margin in pictures]
+    return _most_agreed([mask, *others])
+
+
+def _cleaned(frame: np.ndarray, mask: np.ndarray, trimap: np.ndarray) -> np.ndarray:
+    mask, clicked = refined(frame, mask, trimap == cv2.GC_BGD), trimap == cv2.GC_FGD
+    return touching(mask, clicked) if clicked.any() else without_specks(mask, 0.1)
+
+
+def _filled(mask: np.ndarray, trimap: np.ndarray) -> float:
+    """The share of a box that the box around a mask in it covers."""
+    _, _, *own = cv2.boundingRect(mask.astype(np.uint8))
+    _, _, *given = cv2.boundingRect((trimap != cv2.GC_BGD).astype(np.uint8))
+    return float(np.prod(own) / max(np.prod(given), 1))
+
+
+def _guesses(frames: Sequence[np.ndarray], trimap: np.ndarray) -> Iterator[np.ndarray]:
+    """Masks of what was clicked on: what a flood from there reaches before one from the picture's border
+    does, over the picture's colours at several scales, as a subject has parts, and over its motion."""
+    frame = frames[0]
+    lab = cv2.cvtColor(frame, cv2.COLOR_RGB2LAB)
+    for sigma in SCALES:
+        own = trimap.copy()
+        own[_flooded(cv2.GaussianBlur(lab, (0, 0), sigma), trimap) & (own == cv2.GC_PR_BGD)] = cv2.GC_PR_FGD
+        yield _cleaned(frame, _grab(frame, own), own)
+    height, width = trimap.shape
+    margin = round(AROUND * max(width, height))
+    for motion in _motions(frames):
+        left, top, wide, high = cv2.boundingRect(_flooded(motion, trimap).astype(np.uint8))
+        low, end = np.array([left, top]) - margin, np.array([left + wide, top + high]) + margin
+        own = _only_within(low.clip(0), end, width, height)
+        said = np.isin(trimap, (cv2.GC_FGD, cv2.GC_BGD))
+        own[said] = trimap[said]
+        yield _cleaned(frame, _grab(frame, own), own)
+
+
+def _flooded(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
+    """bool [H, W]: what a flood over an image, uint8 [H, W, 3], reaches from the clicks before one from its
+    border does."""
+    height, width = trimap.shape
+    markers = np.zeros((height, width), np.int32)
+    edge = max(round(EDGE * max(width, height)), 1)
+    markers[:edge], markers[-edge:], markers[:, :edge], markers[:, -edge:] = 1, 1, 1, 1
+    markers[trimap == cv2.GC_BGD] = 1
+    markers[trimap == cv2.GC_FGD] = 2
+    return cv2.watershed(np.ascontiguousarray(image), markers) == 2
+
+
+def _motions(frames: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+    """uint8 [H, W, 3]: the flow from the first frame to each of those after it, as a picture; none where
+    hardly anything moves otherwise than most does."""
+    flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames[: 1 + AHEAD]]
+    for other in grey[1:]:
+        moved = flow.calc(grey[0], other, None)
+        moved = moved - np.median(moved.reshape(-1, 2), 0)
+        most = float(np.percentile(np.linalg.norm(moved, axis=2), 98))
+        if most >= LEAST_MOTION:
+            shades = cv2.GaussianBlur((128 + 100 * moved / most).clip(0, 255).astype(np.uint8), (0, 0), 1.5)
+            yield np.dstack([shades, shades[..., :1]])
+
+
+def _most_agreed(guesses: list[np.ndarray]) -> np.ndarray:
+    """The mask that the others agree with most. Guesses of a part agree with each other as well: the larger
+    counts for more, but what runs along the picture's border is the ground."""
+    likely = [guess for guess in guesses if np.count_nonzero(guess) >= LEAST_PIXELS]
+    likely = [guess for guess in likely if _share_of_border(guess) < MOST_OF_BORDER] or likely or guesses
+    support = [sum(iou(guess, other) for other in likely if other is not guess) for guess in likely]
+    sides = [np.sqrt(np.count_nonzero(guess)) for guess in likely]
+    return likely[int(np.argmax(np.array(support) * sides))]
+
+
+def _share_of_border(mask: np.ndarray) -> float:
+    return float(np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]]).mean())
 
 
 def may_be(prompt: SubjectPrompt, width: int, height: int) -> np.ndarray:
@@ -72,23 +185,6 @@ def may_be(prompt: SubjectPrompt, width: int, height: int) -> np.ndarray:
 def _corners(box: tuple, width: int, height: int) -> np.ndarray:
     """int [2, 2]: a box's first corner and the one behind its last, in pixels."""
     return np.round(np.array(box).reshape(2, 2).clip(0, 1) * (width, height)).astype(int)
-
-
-def _around_clicks(frame: np.ndarray, trimap: np.ndarray) -> np.ndarray:
-    """Widen clicks to what they stand on: what a flood from them reaches before one from the picture's border
-    does."""
-    height, width = trimap.shape
-    lab = cv2.cvtColor(frame, cv2.COLOR_RGB2LAB)
-    markers = np.zeros((height, width), np.int32)
-    edge = max(round(0.03 * max(width, height)), 1)
-    markers[:edge], markers[-edge:], markers[:, :edge], markers[:, -edge:] = 1, 1, 1, 1
-    markers[trimap == cv2.GC_BGD] = 1
-    markers[trimap == cv2.GC_FGD] = 2
-    flooded = cv2.watershed(np.ascontiguousarray(cv2.GaussianBlur(lab, (0, 0), 1.5)), markers)
-    trimap = trimap.copy()
-    trimap[(flooded == 2) & (trimap == cv2.GC_PR_BGD)] = cv2.GC_PR_FGD
-    trimap[:edge][trimap[:edge] == cv2.GC_PR_BGD] = cv2.GC_BGD
-    return trimap
 
 
 def moving_mask(frames: list[np.ndarray]) -> np.ndarray | None:
@@ -124,7 +220,7 @@ def moving_mask(frames: list[np.ndarray]) -> np.ndarray | None:
     trimap = cv2.morphologyEx(trimap, cv2.MORPH_DILATE, disc(2))  # GC_BGD is 0
     if (trimap > 0).mean() > MOST_MOVING:
         return None
-    mask = _grab(frames[0], trimap, 6)
+    mask = _grab(frames[0], trimap)
     mask = without_specks(refined(frames[0], mask, trimap == cv2.GC_BGD), 0.1)
     return mask if np.count_nonzero(mask) >= LEAST_PIXELS else None
 
@@ -145,12 +241,16 @@ def _camera(first: np.ndarray, other: np.ndarray) -> np.ndarray | None:
     return None if affine is None or inliers.mean() < 0.5 else affine.astype(np.float32)
 
 
-def _grab(frame: np.ndarray, trimap: np.ndarray, iterations: int) -> np.ndarray:
-    """GrabCut around the trimap's unknown part; bool [H, W]."""
+def _grab(frame: np.ndarray, trimap: np.ndarray, margin: int | None = None) -> np.ndarray:
+    """GrabCut within the trimap's unknown part; bool [H, W].
+
+    margin: pixels of what is around it that it is compared with; by default a sixth of its size and more.
+    """
     rows, columns = np.nonzero(trimap != cv2.GC_BGD)
     if not len(rows):
         return np.zeros(trimap.shape, bool)
-    margin = 12 + (max(np.ptp(rows), np.ptp(columns)) // 6)
+    if margin is None:
+        margin = 12 + (max(np.ptp(rows), np.ptp(columns)) // 6)
     top, left = max(rows.min() - margin, 0), max(columns.min() - margin, 0)
     place = np.s_[top : rows.max() + margin + 1, left : columns.max() + margin + 1]
     part = trimap[place]
@@ -158,5 +258,5 @@ def _grab(frame: np.ndarray, trimap: np.ndarray, iterations: int) -> np.ndarray:
     if foreground.all() or not foreground.any():
         return trimap == cv2.GC_FGD
     mask = np.zeros(trimap.shape, bool)
-    mask[place] = grab_cut(frame[place], part, iterations)
+    mask[place] = grab_cut(frame[place], part, ITERATIONS)
     return mask

@@ -37,7 +37,7 @@ class FlowSubjectFinder(SubjectFinder):
         scale = min(1.0, self.side / max(width, height))
         size = max(round(width * scale), 1), max(round(height * scale), 1)
         frames = [cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in clip.frames]
-        first = find_mask(frames[0], clip.prompt) if clip.prompt.says_where else moving_mask(frames)
+        first = find_mask(frames, clip.prompt) if clip.prompt.says_where else moving_mask(frames)
         if first is None:
             raise Dropped(
                 "No single thing moves against the background; say where the subject is by a box or a click."
