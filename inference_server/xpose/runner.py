@@ -85,7 +85,7 @@ def run(
         raise XPoseError(f"There is no {videos}; name a folder of videos, or a video.")
     found = find_videos(videos)
     if not found:
-        raise XPoseError(f"{videos} holds no videos.")
+        raise XPoseError(f"{videos} holds no videos; make one of pictures that are numbered frames first.")
     base = videos if videos.is_dir() else videos.parent
     names = [path.relative_to(base).as_posix() for path in found]
     for said in prompts:

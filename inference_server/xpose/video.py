@@ -6,12 +6,15 @@ and has each frame converted at full size.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import av
+import av.filter
 import numpy as np
 from av.video.frame import VideoFrame
 
@@ -31,6 +34,7 @@ SUFFIXES = {
     ".flv",
     ".ogv",
     ".gif",
+    ".apng",
 }
 MOST_FPS = 30.0
 PQ, HLG = 16, 18
@@ -43,7 +47,7 @@ def find_videos(place: Path) -> list[Path]:
     """The videos of a folder and the folders in it, in the order of their names, or the one video."""
     if place.is_file():
         return [place]
-    found = (path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    found = (path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES and not path.is_dir())
     return sorted(found, key=lambda path: path.relative_to(place).as_posix())
 
 
@@ -51,9 +55,10 @@ def find_videos(place: Path) -> list[Path]:
 class VideoFacts:
     """What a file says of its pictures.
 
-    width, height: upright. fps: at which it is read, at most `MOST_FPS` (60 becomes 30). rotation: degrees
-    that it is turned counter-clockwise to be upright. transfer: by ITU-T H.273. frames: as the file says, 0
-    where it does not. notes: what is worth telling, such as "HDR".
+    width, height: upright, of square pixels. fps: at which it is read, at most `MOST_FPS` (60 becomes 30).
+    rotation: degrees that it is turned counter-clockwise to be upright. transfer: by ITU-T H.273. frames: as
+    the file says, 0 where it does not. notes: what is worth telling, such as "HDR". interlaced: a frame is two
+    fields, of different times.
     """
 
     width: int
@@ -65,6 +70,7 @@ class VideoFacts:
     transparent: bool
     frames: int
     notes: str
+    interlaced: bool = False
 
 
 def probe(path: Path) -> VideoFacts:
@@ -73,7 +79,9 @@ def probe(path: Path) -> VideoFacts:
         try:
             first = next(container.decode(stream), None)
         except (av.FFmpegError, ValueError) as error:
-            raise Dropped(f"No picture of it can be read ({_reason_of(error)}).") from error
+            raise Dropped(
+                f"No picture of it can be read ({_reason_of(error)}); get it again, or as an MP4."
+            ) from error
         if first is None:
             raise Dropped("It has no frames.")
         rate = float(stream.average_rate or stream.guessed_rate or 0)
@@ -84,15 +92,19 @@ def probe(path: Path) -> VideoFacts:
         while fps > MOST_FPS * 1.01:
             fps /= 2
         rotation = int(first.rotation) % 360 // 90 * 90
-        width, height = (first.height, first.width) if rotation % 180 else (first.width, first.height)
+        width, height = _square(first.width, first.height, stream.sample_aspect_ratio)
+        if rotation % 180:
+            width, height = height, width
         transparent = any(component.is_alpha for component in first.format.components)
         notes = []
         if rotation:
             notes.append(f"turned by {rotation} degrees")
         if int(first.color_trc) in (PQ, HLG):
             notes.append("HDR, mapped to SDR")
-        if transparent:
+        if transparent and first.to_ndarray(format="rgba")[..., 3].min() < 255:
             notes.append("transparency laid on black")
+        if first.interlaced_frame:
+            notes.append("interlaced, made progressive")
         if abs(guessed - rate) > 0.02 * rate:
             notes.append("variable frame rate, made even")
         return VideoFacts(
@@ -105,7 +117,15 @@ def probe(path: Path) -> VideoFacts:
             transparent,
             stream.frames,
             ", ".join(notes),
+            bool(first.interlaced_frame),
         )
+
+
+def _square(width: int, height: int, aspect: Fraction | None) -> tuple[int, int]:
+    """A picture's size with square pixels; none is lost. aspect: a pixel's width by its height."""
+    if not aspect or not 0.1 < aspect < 10:
+        return width, height
+    return (round(width * aspect), height) if aspect > 1 else (width, round(height / aspect))
 
 
 def read_frames(
@@ -122,7 +142,7 @@ def read_frames(
             container.seek(int(sought / stream.time_base), stream=stream, backward=True)
         tolerance = 0.5 * facts.fps / facts.source_fps  # half a frame of the file takes up rounded times
         number, held, at, given = first, None, 0.0, 0
-        for time, frame in _decoded(container, stream, begin):
+        for time, frame in _decoded(container, stream, begin, facts.interlaced):
             # A frame is shown from its time on, until the next one's.
             while held is not None and number + tolerance <= time * facts.fps:
                 yield _picture(held, facts, width, height)
@@ -136,23 +156,41 @@ def read_frames(
             yield _picture(held, facts, width, height)
 
 
-def _decoded(container, stream, begin: float) -> Iterator[tuple[float, VideoFrame]]:
+def _decoded(container, stream, begin: float, interlaced: bool) -> Iterator[tuple[float, VideoFrame]]:
     """(seconds from the beginning, frame) in the order of showing; what can't be decoded is left out."""
+    frames = _decodable(container, stream)
     last = -np.inf
+    for frame in _progressive(frames, stream) if interlaced else frames:
+        time = frame.time
+        time = last + 1e-3 if time is None else float(time) - begin
+        if time > last:
+            yield time, frame
+            last = time
+
+
+def _decodable(container, stream) -> Iterator[VideoFrame]:
     try:
         for packet in container.demux(stream):
             try:
-                frames = packet.decode()
+                yield from packet.decode()
             except (av.FFmpegError, ValueError):
                 continue
-            for frame in frames:
-                time = frame.time
-                time = last + 1e-3 if time is None else float(time) - begin
-                if time > last:
-                    yield time, frame
-                    last = time
     except av.FFmpegError:
         return  # cut off in the middle of a packet
+
+
+def _progressive(frames: Iterator[VideoFrame], stream) -> Iterator[VideoFrame]:
+    """Frames of two fields as frames of the first one's time, by the filter bwdif."""
+    graph = av.filter.Graph()
+    ends = graph.add_buffer(template=stream), graph.add("bwdif", "mode=send_frame"), graph.add("buffersink")
+    graph.link_nodes(*ends).configure()
+    for frame in itertools.chain(frames, [None]):  # None ends it
+        graph.vpush(frame)
+        try:
+            while True:
+                yield graph.vpull()
+        except (av.BlockingIOError, av.EOFError):
+            continue
 
 
 def _picture(frame: VideoFrame, facts: VideoFacts, width: int, height: int) -> np.ndarray:
@@ -209,6 +247,8 @@ def _opened(path: Path):
             for stream in container.streams.video
             if not stream.disposition & av.stream.Disposition.attached_pic
         ]
+        if not len(container.streams):
+            raise Dropped("There is nothing in it: it is damaged, or was not finished; get it again.")
         if not moving:
             raise Dropped("It has sound but no picture." if container.streams.audio else "It has no picture.")
         moving[0].thread_type = "AUTO"

@@ -38,14 +38,18 @@ def encode(
     pix_fmt: str = "yuv420p",
     times: list[float] | None = None,
     source: str = "rgb24",
+    options: dict[str, str] | None = None,
     **context,
 ) -> Path:
-    """Write frames; `times` in seconds for an uneven rate, `context` for the codec's fields."""
+    """Write frames; `times` in seconds for an uneven rate, `context` for the codec's fields,
+    `options` its own."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1000))
         stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], pix_fmt
         if codec == "libx264":
             stream.options = {"crf": "12", "preset": "ultrafast"}
+        if options:
+            stream.options = options
         for name, value in context.items():
             setattr(stream.codec_context, name, value)
         container.start_encoding()  # a file without frames is one too

@@ -1,7 +1,9 @@
 """Reading videos: what is in them is found, and what is wrong with them is said."""
 
 import tracemalloc
+from fractions import Fraction
 
+import cv2
 import numpy as np
 import pytest
 
@@ -79,11 +81,38 @@ def test_hdr_is_mapped_and_transparency_laid_on_black(tmp_path):
     assert "transparency" in facts.notes and shown[..., :32, :].max() == 0 and shown[..., 32:, :].mean() > 150
 
 
+def test_pixels_are_made_square(tmp_path):
+    frames = lizard(9)[0]
+    squeezed = np.stack([cv2.resize(frame, (80, 128)) for frame in frames])
+    facts, shown = read(encode(tmp_path / "a.mp4", squeezed, sample_aspect_ratio=Fraction(2)))
+    assert (facts.width, facts.height) == (160, 128) and off(shown, frames) < 12
+
+
+def test_two_fields_are_made_one_picture(tmp_path):
+    fields = lizard(34)[0]
+    woven = fields[::2].copy()
+    woven[:, 1::2] = fields[1::2][:, 1::2]
+    options = {"flags": "+ildct+ilme", "b": "4M"}
+    facts, shown = read(encode(tmp_path / "a.mpg", woven, 25, codec="mpeg2video", options=options))
+    assert facts.interlaced and "interlaced" in facts.notes and len(shown) == len(woven)
+
+    def combed(frames):
+        return np.abs(2 * frames[:, 1:-1].astype(int) - frames[:, :-2] - frames[:, 2:]).mean()
+
+    assert combed(shown) - combed(fields[::2]) < 0.5 * (combed(woven) - combed(fields[::2]))
+
+
+def test_what_is_opaque_has_no_transparency(tmp_path):
+    facts, shown = read(encode(tmp_path / "a.gif", lizard(9)[0], 10, codec="gif", pix_fmt="rgb8"))
+    assert facts.transparent and facts.notes == "" and len(shown) == 9
+
+
 def test_what_is_no_video_is_told_in_a_sentence(tmp_path):
     whole = encode(tmp_path / "whole.mp4", lizard(30)[0]).read_bytes()
     (tmp_path / "empty.mp4").write_bytes(b"")
     (tmp_path / "text.mp4").write_text("no video")
     (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "unfinished.mp4").write_bytes(whole[:-800])
     encode_sound(tmp_path / "sound.mp4")
     assert encode(tmp_path / "none.mkv", np.empty((0, 64, 64, 3), np.uint8), codec="ffv1").exists()
     for name, said in {
@@ -92,6 +121,7 @@ def test_what_is_no_video_is_told_in_a_sentence(tmp_path):
         "cut.mp4": "can't be read",
         "sound.mp4": "sound but no picture",
         "none.mkv": "can't be read",
+        "unfinished.mp4": "was not finished",
         "there is none.mp4": "can't be read",
     }.items():
         with pytest.raises(Dropped, match=said) as told:
