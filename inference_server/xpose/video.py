@@ -57,8 +57,8 @@ class VideoFacts:
 
     width, height: upright, of square pixels. fps: at which it is read, at most `MOST_FPS` (60 becomes 30).
     rotation: degrees that it is turned counter-clockwise to be upright. transfer: by ITU-T H.273. frames: as
-    the file says, 0 where it does not. notes: what is worth telling, such as "HDR". interlaced: a frame is two
-    fields, of different times.
+    the file says, 0 where it does not. notes: what is worth telling, such as "HDR". interlaced: a frame is
+    two fields, of different times.
     """
 
     width: int
