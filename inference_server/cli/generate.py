@@ -8,7 +8,7 @@ import dataclasses
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +77,15 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     parser.add_argument(
         "--preset", metavar="NAME", help="a preset of the engine, which other arguments change"
     )
+    _add_guidance(parser, engines)
+    request = parser.add_argument_group("from a request")
+    request.add_argument("--request", type=Path, metavar=f"FILE{SUFFIX}", help="written by the extension")
+    _add_poses(parser)
+    _add_video(parser)
+    return parser
+
+
+def _add_guidance(parser: argparse.ArgumentParser, engines: Sequence[EngineDescription]) -> None:
     guidance = parser.add_argument_group("guidance")
     guidance.add_argument(
         "--guider",
@@ -92,8 +101,9 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         metavar=("START", "STOP"),
         help="fractions of the steps between which guidance is on; default: all of them",
     )
-    request = parser.add_argument_group("from a request")
-    request.add_argument("--request", type=Path, metavar=f"FILE{SUFFIX}", help="written by the extension")
+
+
+def _add_poses(parser: argparse.ArgumentParser) -> None:
     poses = parser.add_argument_group("from pose images")
     poses.add_argument(
         "--poses",
@@ -128,6 +138,9 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         metavar="MOVE=AMOUNT",
         help=f"such as pan_left=0.2, a fifth of the picture; repeated, all at once; {', '.join(MOVES)}",
     )
+
+
+def _add_video(parser: argparse.ArgumentParser) -> None:
     video = parser.add_argument_group(
         "from a video",
         "With --prompt, --frames, --fps and --longer-side; without --first-frame, its own is driven.",
@@ -146,7 +159,6 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         metavar=("LEFT", "TOP", "RIGHT", "BOTTOM"),
         help="the box around the first frame's subject, as fractions, that the poses are laid over",
     )
-    return parser
 
 
 def run(args: argparse.Namespace) -> int:
