@@ -343,23 +343,9 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                     generators,
                     self.mag_ratios,
                 )
-                with interruptible(self.transformer.blocks, check):
-                    steps, sent = denoiser.steps(), None
-                    for number in range(denoiser.num_steps):
-                        latents, clean = steps.send(sent)
-                        done += 1
-                        sent = yield DenoisingStep(
-                            "denoising",
-                            done,
-                            len(windows) * denoiser.num_steps,
-                            denoiser.timestep(number),
-                            latents,
-                            clean,
-                            [grid.num_frames(frame + 1) - 1 for frame in window.frames],
-                            preview,
-                        )
-                        latents = latents if sent is None else sent
-                    next(steps, None)
+                total = len(windows) * denoiser.num_steps
+                latents = yield from self._denoise(denoiser, window, done, total, preview, check)
+                done += denoiser.num_steps
                 self.mag_ratios = denoiser.mag_ratios
                 # What the next window blends with is not final yet.
                 stop = window.stop if following is None else following.final
@@ -369,6 +355,30 @@ class PoseAnythingPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                 else:
                     yield Latents(final)
                 shared = None if following is None else latents[:, :, window.place(following.start) :]
+
+    def _denoise(
+        self,
+        denoiser: Denoiser,
+        window: Window,
+        done: int,
+        total: int,
+        preview: Callable[[torch.Tensor, int], np.ndarray],
+        check: Check,
+    ) -> Generator[DenoisingStep, torch.Tensor | None, torch.Tensor]:
+        """A window's steps, of `total` in all windows after the `done` of those before; returns its
+        latents."""
+        frames = [self.grid.num_frames(frame + 1) - 1 for frame in window.frames]
+        steps, sent = denoiser.steps(), None
+        with interruptible(self.transformer.blocks, check):
+            for number in range(denoiser.num_steps):
+                latents, clean = steps.send(sent)
+                step, timestep = done + number + 1, denoiser.timestep(number)
+                sent = yield DenoisingStep(
+                    "denoising", step, total, timestep, latents, clean, frames, preview
+                )
+                latents = latents if sent is None else sent
+            next(steps, None)
+        return latents
 
     def _check_inputs(self, conditions: Conditions, guider: Guider) -> None:
         height, width = conditions.size
