@@ -128,7 +128,10 @@ def rendered_objects(
 ) -> list[bpy.types.Object]:
     """The objects with a surface, and those that instance some, of the scene, or of what an object
     instances, that render in some frame and are in the view layer that is evaluated."""
-    rendered = _rendered(depsgraph.scene.collection if instancer is None else instancer.instance_collection)
+    if instancer is None:
+        rendered = _rendered_in(depsgraph.scene)
+    else:
+        rendered = _rendered(instancer.instance_collection)
     return [
         obj
         for obj in rendered
@@ -142,7 +145,7 @@ def rendered_objects(
 
 def rendered_lights(depsgraph: bpy.types.Depsgraph) -> list[bpy.types.Object]:
     """The lights of the scene that render in some frame."""
-    return [obj for obj in _rendered(depsgraph.scene.collection) if obj.type == "LIGHT" and is_rendered(obj)]
+    return [obj for obj in _rendered_in(depsgraph.scene) if obj.type == "LIGHT" and is_rendered(obj)]
 
 
 def is_still(obj: bpy.types.Object) -> bool:
@@ -152,6 +155,16 @@ def is_still(obj: bpy.types.Object) -> bool:
     moved = obj.parent or obj.animation_data or len(obj.constraints) or obj.rigid_body
     bent = len(obj.modifiers) or getattr(obj.data, "shape_keys", None)
     return not moved and not bent and getattr(obj.data, "animation_data", None) is None
+
+
+def _rendered_in(scene: bpy.types.Scene) -> dict[bpy.types.Object, None]:
+    """The objects of a scene, and of the scenes that are its background set."""
+    objects: dict[bpy.types.Object, None] = {}
+    shown: bpy.types.Scene | None = scene
+    while shown is not None:
+        objects |= _rendered(shown.collection)
+        shown = shown.background_set
+    return objects
 
 
 def _rendered(collection: bpy.types.Collection) -> dict[bpy.types.Object, None]:

@@ -138,10 +138,15 @@ def scene_of(*bodies, distance=5.0):
     return rig, made
 
 
-def test_what_stands_in_front_hides(clean_scene):
+@pytest.mark.parametrize("of_set", [False, True])
+def test_what_stands_in_front_hides(clean_scene, of_set):
     rig, _ = scene_of()
     free = export([rig], **SIZE)
     bpy.ops.mesh.primitive_cube_add(size=1, location=(0.5, -1, 0.5))
+    if of_set:
+        clean_scene.background_set = bpy.data.scenes.new("Set")
+        clean_scene.background_set.collection.objects.link(bpy.context.object)
+        clean_scene.collection.objects.unlink(bpy.context.object)
     bpy.ops.mesh.primitive_plane_add(size=100, location=(0, 3, 0), rotation=(1.57, 0, 0))
     bpy.ops.mesh.primitive_plane_add(size=100, location=(0, 0, -0.01))
     hidden = export([rig], **SIZE)
