@@ -14,7 +14,7 @@ import numpy as np
 from ..rig.animation import modifier_objects
 from ..rig.skin import FLESH_TYPES, read_corners, read_points, read_triangles
 from ..rig.strands import STRAND_TYPES, read_hair, read_strands
-from .visibility import meets_camera
+from .visibility import is_clear, meets_camera
 
 MAX_INSTANCES = 2000
 """Instances looked at in a frame."""
@@ -64,7 +64,7 @@ class ShapeReader:
             make = len(mesh.vertices), len(mesh.polygons)
             if obj.type != "MESH" or any(modifier.type in REWIRING for modifier in obj.modifiers):
                 make = len(mesh.vertices), zlib.crc32(read_corners(mesh), len(mesh.polygons))
-            triangles = self._known(obj, "OBJECT", make, lambda: read_triangles(mesh))
+            triangles = self._known(obj, "OBJECT", make, lambda: _seen_triangles(evaluated, mesh, depsgraph))
             return Shape(read_points(mesh), triangles, world, make)
 
     def read_hair(self, obj: bpy.types.Object, depsgraph: bpy.types.Depsgraph) -> Shape:
@@ -97,6 +97,18 @@ class ShapeReader:
             triangles = read()
             self._triangles[obj, kind] = make, triangles
         return triangles
+
+
+def _seen_triangles(
+    evaluated: bpy.types.Object, mesh: bpy.types.Mesh, depsgraph: bpy.types.Depsgraph
+) -> np.ndarray:
+    """[T, 3] the triangles of an object's mesh whose material shows."""
+    clear = np.array([is_clear(slot.material, depsgraph) for slot in evaluated.material_slots], bool)
+    if not clear.any():
+        return read_triangles(mesh)
+    slots = np.empty(len(mesh.polygons), np.int32)
+    mesh.polygons.foreach_get("material_index", slots)
+    return read_triangles(mesh, ~clear.take(slots, mode="clip"))
 
 
 @contextmanager
@@ -144,7 +156,7 @@ def _instanced(
         if obj.type == "MESH":
             data = obj.data
             if data not in meshes:
-                meshes[data] = read_points(data), read_triangles(data)
+                meshes[data] = read_points(data), _seen_triangles(obj, data, depsgraph)
             points, triangles = meshes[data]
         elif obj.type in STRAND_TYPES:
             points, triangles, _ = read_strands(obj)

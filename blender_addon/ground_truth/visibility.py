@@ -17,6 +17,8 @@ DENSE = frozenset({"SUBSURF", "MULTIRES"})
 """Modifiers that only refine a surface: of a dense one the viewport's levels will do."""
 CHEAP = 20_000
 """Faces that a surface is refined to whatever the viewport shows."""
+CLEAR = 0.99
+"""What lets through this fraction of the light does not show."""
 
 
 @contextlib.contextmanager
@@ -59,6 +61,23 @@ def meets_camera(evaluated: bpy.types.Object, depsgraph: bpy.types.Depsgraph) ->
     return evaluated.visible_camera and not evaluated.original.indirect_only_get(
         view_layer=depsgraph.view_layer
     )
+
+
+def is_clear(material: bpy.types.Material | None, depsgraph: bpy.types.Depsgraph) -> bool:
+    """Whether nothing of a surface shows that has a material, since all light goes through it in every frame.
+    Workbench knows no such surface."""
+    nodes = material.node_tree if material is not None else None
+    if nodes is None or nodes.animation_data or depsgraph.scene.render.engine == "BLENDER_WORKBENCH":
+        return False
+    output = nodes.get_output_node("ALL")
+    if output is None or not output.inputs["Surface"].is_linked:
+        return False
+    surface = output.inputs["Surface"].links[0].from_node
+    if surface.type == "BSDF_TRANSPARENT":
+        color = surface.inputs["Color"]
+        return not color.is_linked and min(color.default_value[:3]) >= CLEAR
+    alpha = surface.inputs["Alpha"] if surface.type == "BSDF_PRINCIPLED" else None
+    return alpha is not None and not alpha.is_linked and alpha.default_value <= 1 - CLEAR
 
 
 def _simplify(restored: contextlib.ExitStack, render: bpy.types.RenderSettings) -> None:

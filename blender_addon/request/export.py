@@ -21,7 +21,7 @@ from ..ground_truth.png import encode_png
 from ..ground_truth.scene_render import render_frame
 from ..ground_truth.shadows import ShadowDrawer, ShadowLook
 from ..ground_truth.surfaces import Surface, find_surfaces, find_volumes
-from ..ground_truth.visibility import as_rendered, meets_camera
+from ..ground_truth.visibility import as_rendered, is_clear, meets_camera
 from ..rig.motion import Motion, spread_frames
 from ..rig.sampling import PoseReader, Sampler, bone_poses
 from ..rig.subjects import Subject, find_rigs, find_subjects, limb_tables
@@ -533,8 +533,11 @@ class _Passed:
         self._own = {surface.obj for surface in surfaces}
 
     def __call__(self, obj: bpy.types.Object) -> bool:
-        hidden = obj.hide_render or not meets_camera(obj, self._view_layer.depsgraph)
-        return hidden or obj.original in self._own
+        depsgraph = self._view_layer.depsgraph
+        if obj.hide_render or obj.original in self._own or not meets_camera(obj, depsgraph):
+            return True
+        slots = obj.material_slots
+        return bool(slots) and all(is_clear(slot.material, depsgraph) for slot in slots)
 
 
 # In the background, where nothing of Blender's may be touched

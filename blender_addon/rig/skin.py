@@ -76,21 +76,27 @@ def read_corners(mesh: bpy.types.Mesh) -> np.ndarray:
     return vertices
 
 
-def read_triangles(mesh: bpy.types.Mesh) -> np.ndarray:
-    """[T, 3] int32 vertices of the triangulated faces. Triangles and quads are split here, from arrays that
-    are copied as blocks; Blender's own triangulation, read one by one, is needed for faces with more
-    corners alone."""
+def read_triangles(mesh: bpy.types.Mesh, kept: np.ndarray | None = None) -> np.ndarray:
+    """[T, 3] int32 vertices of the triangulated faces, or of those that are `kept` [P] bool. Triangles and
+    quads are split here, from arrays that are copied as blocks; Blender's own triangulation, read one by one,
+    is needed for faces with more corners alone."""
     vertices = read_corners(mesh)
     begins = np.empty(len(mesh.polygons), np.int32)
     mesh.polygons.foreach_get("loop_start", begins)
     corners = np.diff(begins, append=len(vertices))
     if (corners <= 4).all():
+        if kept is not None:
+            begins, corners = begins[kept], corners[kept]
         quads = begins[corners == 4]
         return vertices[np.concatenate([begins[:, None] + (0, 1, 2), quads[:, None] + (0, 2, 3)])]
     mesh.calc_loop_triangles()
     triangles = np.empty(len(mesh.loop_triangles) * 3, np.int32)
     mesh.loop_triangles.foreach_get("vertices", triangles)
-    return triangles.reshape(-1, 3)
+    if kept is None:
+        return triangles.reshape(-1, 3)
+    faces = np.empty(len(mesh.loop_triangles), np.int32)
+    mesh.loop_triangles.foreach_get("polygon_index", faces)
+    return triangles.reshape(-1, 3)[kept[faces]]
 
 
 def vertex_areas(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:

@@ -156,6 +156,34 @@ def test_what_stands_in_front_hides(clean_scene, of_set):
     assert (hidden.first_labels[hidden.first_labels > 0] == free.first_labels[hidden.first_labels > 0]).all()
 
 
+@pytest.mark.parametrize("kind", ["ShaderNodeBsdfTransparent", "ShaderNodeBsdfPrincipled"])
+def test_what_all_light_goes_through_neither_shows_nor_hides(clean_scene, kind):
+    """A shell around the body, a pane before all, then the hips alone."""
+    rig, (body,) = scene_of()
+    clean_scene.render.engine = "CYCLES"
+    plain = export([rig], num_frames=1, **SIZE)
+    clear = bpy.data.materials.new("Clear")
+    if clear.node_tree is None:  # it always has one from Blender 5.0 on
+        clear.use_nodes = True
+    nodes = clear.node_tree.nodes
+    surface = nodes.new(kind)
+    if "Alpha" in surface.inputs:
+        surface.inputs["Alpha"].default_value = 0
+    clear.node_tree.links.new(surface.outputs[0], nodes["Material Output"].inputs["Surface"])
+    shell = flesh(rig, thickness=0.6)
+    shell.data.materials.append(clear)
+    body.data.materials.append(bpy.data.materials.new("Skin"))
+    body.data.materials.append(clear)
+    bpy.ops.mesh.primitive_plane_add(size=1, location=(0, -1, 1), rotation=(1.57, 0, 0))
+    bpy.context.object.data.materials.append(clear)
+    clip = export([rig], num_frames=1, **SIZE)
+    assert (clip.first_labels == plain.first_labels).all() and plain.first_labels.any()
+    assert (clip.backdrop.labels == plain.backdrop.labels).all()
+    for face in body.data.polygons:
+        face.material_index = face.vertices[0] < 12
+    assert seen_limbs(export([rig], num_frames=1, **SIZE)) == seen_limbs(plain) - {"hips"}
+
+
 def test_nearer_limbs_hide_farther_ones(clean_scene):
     rig, _ = scene_of()
     clean_scene.camera.data.type, clean_scene.camera.data.ortho_scale = "ORTHO", 4
