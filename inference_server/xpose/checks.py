@@ -128,8 +128,7 @@ def plan_video(path: Path, video: str, settings: ClipSettings) -> tuple[list[Spa
             if settings.clips_per_video and len(spans) == settings.clips_per_video:
                 return spans, records
             name = f"{video}#{len(spans) + 1:04d}"
-            joined = before is not None and before.first + before.count - 1 == first
-            follows = before.name if joined else ""
+            follows = before.name if before and before.first + before.count - 1 == first else ""
             before = Span(name, video, facts, first, count, window, width, height, follows=follows)
             spans.append(before)
     return spans, records

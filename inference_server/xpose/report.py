@@ -289,7 +289,8 @@ article.dropped {{ border-color: #bbb }} article.bad {{ border-color: #e90 }}
 article.dropped.accepted {{ border-color: #6a6 }}
 article.rejected {{ border-color: #c33; opacity: .6 }}
 article img {{ max-width: 100%; display: block; margin-top: 6px }}
-small {{ color: #666 }} button {{ margin: 2px }}
+small {{ color: #666 }} button {{ margin: 2px }} article button {{ margin-left: 8px }}
+button[aria-pressed=true] {{ background: #4878a8; color: #fff }}
 nav {{ position: sticky; top: 0; background: #fafafae0; padding: 8px 0 }}
 </style>
 <h1>{title}</h1>
@@ -329,7 +330,11 @@ function draw(again) {{
     const box = element("article", "");
     const decision = () => id in decided ? (decided[id] ? "accepted" : "rejected") : before;
     const judged = () => decision() === "rejected" ? "rejected" : trouble >= 1 ? "bad" : "";
-    const mark = () => box.className = kept ? judged() : "dropped " + decision();
+    const buttons = [];
+    const mark = () => {{
+      box.className = kept ? judged() : "dropped " + decision();
+      for (const [button, says] of buttons) button.ariaPressed = decision() === says;
+    }};
     box.append(element("b", name), " ", element("small", about + (checks ? ". " + checks : "")));
     if (reason) box.append(element("p", reason));
     const choices = kept ? [["Accept", true], ["Reject", false]] : [["Accept all the same", true]];
@@ -340,6 +345,7 @@ function draw(again) {{
         localStorage.setItem(KEY, JSON.stringify(decided));
         mark();
       }};
+      buttons.push([button, value ? "accepted" : "rejected"]);
       box.append(button);
     }}
     if (sheet) {{
