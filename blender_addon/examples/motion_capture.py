@@ -96,6 +96,8 @@ def _legs(armature: bpy.types.Armature) -> tuple[list[bpy.types.Bone], ...] | No
 
 
 def _are_alike(one: list[bpy.types.Bone], other: list[bpy.types.Bone]) -> bool:
+    if len(one) != len(other):
+        return False
     shorter, longer = sorted((_length(one), _length(other)))
     return shorter > ALIKE * longer and _way(one).dot(_way(other)) > SAME
 

@@ -133,7 +133,7 @@ def bone_tree(path, offset_of, leg=(0, -40, 0), spine=(0, 45, 0), motion=(0, 0, 
         return joint("JOINT", name, (8 * x, 0, 0), joint("JOINT", f"{name}Low", along, end=along))
 
     def pair(name, along):
-        sides = (("Left", 1), ("Right", -1))[: 1 if name == "tail" else 2]
+        sides = (("Left", 1), ("Right", -1.05))[: 1 if name == "tail" else 2]  # nobody's legs are equal
         return [chain(side + name, x, along) for side, x in sides]
 
     upper = joint("JOINT", "Head", spine, *pair("ear", pairs.pop("ear", (0, 1, 0))), end=(0, 20, 0))
@@ -174,6 +174,7 @@ FIGURES = {
     "standing": {},
     "legs apart": {"leg": (15, -40, 3), "arm": (25, -25, 0)},
     "with hanging arms": {"arm": (0, -25, 0)},
+    "with arms down to the knees": {"leg": (14, -40, 3), "spine": (0, 30, 0), "arm": (-10, -33, 0)},
     "on all fours": {"spine": (0, 0, 60), "arm": (0, -40, 2)},
     "with a tail and ears": {"tail": (0, 5, -30), "ear": (2, 10, 0)},
 }
