@@ -153,7 +153,13 @@ class GenerationRequest(Checked):
     engine_options: dict = declare(Options(), default_factory=dict)
 
     def validate(self):
-        size = (self.height, self.width)
+        self._check_size()
+        self._check_poses()
+        self._check_maps()
+        if self.camera_motion is not None:
+            check_path(self.camera_motion)
+
+    def _check_size(self) -> None:
         if (
             self.height * self.width > MAX_PIXELS
             or self.num_frames * self.height * self.width > MAX_CLIP_PIXELS
@@ -177,6 +183,8 @@ class GenerationRequest(Checked):
                 width=self.width,
                 height=self.height,
             )
+
+    def _check_poses(self) -> None:
         if self.pose.num_frames != self.num_frames:
             raise MessageError(
                 "The pose has {found} frames but the clip has {num_frames}; export the pose again.",
@@ -192,6 +200,9 @@ class GenerationRequest(Checked):
                 raise MessageError(
                     "The frames that carry a pose must be in ascending order, each named once."
                 )
+
+    def _check_maps(self) -> None:
+        size = (self.height, self.width)
         for name in ("subject_mask", "first_labels"):
             plane = getattr(self, name)
             if plane is not None and plane.shape != size:
@@ -220,8 +231,6 @@ class GenerationRequest(Checked):
                 )
             if stack is not None and not stack.size:
                 raise MessageError("{name} has no pixels; export it again or leave it out.", name=name)
-        if self.camera_motion is not None:
-            check_path(self.camera_motion)
 
     def conditioned_frames(self) -> tuple[int, ...]:
         """The indices of the frames that carry a pose."""
