@@ -81,14 +81,14 @@ def put_together(parts: Any, text: str) -> str:
     `text`, or are not what `take_apart` gives, that is returned as it is."""
     try:
         sentence = _put_together(parts, _DEEPEST)
-    except (TypeError, ValueError, LookupError):
+    except (TypeError, ValueError, LookupError, OverflowError):
         return text
     return sentence if sentence == text else text
 
 
 def _put_together(parts: Any, depth: int) -> Sentence:
-    """Each value is used once, so that the text is not longer than `parts`. Raises `TypeError`, `ValueError`
-    or `LookupError`."""
+    """Each value is used once, so that the text is not longer than `parts`. Raises `TypeError`, `ValueError`,
+    `LookupError` or `OverflowError`."""
     template, values = parts
     if not depth or not isinstance(template, str) or not isinstance(values, dict):
         raise ValueError("it is no sentence")

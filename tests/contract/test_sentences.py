@@ -89,6 +89,10 @@ HARMFUL = [
 ]
 
 
+def test_a_number_beyond_what_its_format_takes_leaves_the_text():
+    assert type(put_together(["{name:g}", {"name": 10**400}], "x")) is str
+
+
 @pytest.mark.parametrize("parts", HARMFUL, ids=range(len(HARMFUL)))
 def test_what_is_no_sentence_of_ours_leaves_the_text_that_came_with_it(parts):
     header = {"type": "Failed", "version": 2, "message": "x", "templates": {"message": parts}}
