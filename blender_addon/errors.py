@@ -1,7 +1,9 @@
 """What the user has to put right before a clip can be made."""
 
+from .shared.sentences import SentenceError
 
-class UserError(Exception):
+
+class UserError(SentenceError):
     """Its text is one sentence that says what is wrong and what to do.
 
     button: one of `buttons` where one helps.

@@ -80,6 +80,8 @@ def test_texts_are_shown_in_the_user_s_language(addon, monkeypatch):
     assert headline == "No camera" and translation.shown(copy.deepcopy(headline)) == "Keine Kamera"
     nested = say("{what}, {time} left", what=headline, time="0:05")
     assert nested == "No camera, 0:05 left" and translation.shown(nested) == "noch 0:05: Keine Kamera"
+    within = say("{what}, {time} left", what=module("errors").ExportError("No camera."), time="0:05")
+    assert translation.shown(within) == "noch 0:05: Keine Kamera."
     failed = module("shared.messages").Failed(message=text)
     assert translation.shown(failed.message) == "noch 0:05: Bild 3 von 9", (
         "a message keeps what it was made of"
