@@ -198,10 +198,19 @@ def modifier_objects(modifier: bpy.types.Modifier) -> Iterator[bpy.types.Object]
         if prop.type == "POINTER" and isinstance(getattr(modifier, prop.identifier), bpy.types.Object):
             yield getattr(modifier, prop.identifier)
     if modifier.type == "NODES" and modifier.node_group is not None:
-        for key in modifier.keys():
-            if isinstance(modifier[key], bpy.types.Object):
-                yield modifier[key]
+        yield from (value for value in _inputs(modifier) if isinstance(value, bpy.types.Object))
         yield from _named_by_nodes(modifier.node_group)
+
+
+def _inputs(modifier: bpy.types.NodesModifier) -> Iterator[object]:
+    """The values of a Geometry Nodes modifier's inputs, which have properties of their own from Blender 5.2
+    on."""
+    if not hasattr(modifier, "properties"):
+        yield from (modifier[key] for key in modifier.keys())
+        return
+    inputs = modifier.properties.inputs
+    for prop in inputs.bl_rna.properties:
+        yield getattr(getattr(inputs, prop.identifier), "value", None)
 
 
 def _named_by_nodes(nodes: bpy.types.NodeTree) -> Iterator[bpy.types.Object]:

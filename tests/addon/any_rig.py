@@ -112,8 +112,9 @@ class Built:
             self.rig.data.bones[old].name = new
         self.real = list(called.values())
         faces = [called[name] for name in faces]
-        # Where a mesh is instanced, Blender 4.5 casts rays at what it is before subdivision.
-        caged = bpy.app.version[:2] == (4, 5) and plan.place in ("instanced", "nested")
+        # Where a mesh is instanced, Blender 4.5, and 4.2 once it has rendered, cast rays at what it is before
+        # subdivision.
+        caged = bpy.app.version < (5, 0) and plan.place in ("instanced", "nested")
         if plan.made == "subdivided" and not caged:
             smooth = self.mesh.modifiers.new("Smooth", "SUBSURF")
             smooth.levels = smooth.render_levels = 1

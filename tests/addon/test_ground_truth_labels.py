@@ -319,7 +319,8 @@ def test_an_instance_that_no_longer_renders_has_no_labels(clean_scene):
     assert [bool(labels.any()) for labels in clip.part_maps] == [True, True, False]
 
 
-def test_what_only_instances_show_of_a_hidden_body_is_labelled(clean_scene):
+@pytest.mark.parametrize("named_by", ["node", "input"])
+def test_what_only_instances_show_of_a_hidden_body_is_labelled(clean_scene, named_by):
     """Geometry Nodes render what they name whether it is hidden or not, also from a group within."""
     rig, (body,) = scene_of()
     plain = export([rig], num_frames=1, **SIZE)
@@ -328,13 +329,24 @@ def test_what_only_instances_show_of_a_hidden_body_is_labelled(clean_scene):
     inner, nodes = (bpy.data.node_groups.new(name, "GeometryNodeTree") for name in ("Inner", "Nodes"))
     for tree in (inner, nodes):
         tree.interface.new_socket("Geometry", in_out="OUTPUT", socket_type="NodeSocketGeometry")
+        name = tree.interface.new_socket("Body", in_out="INPUT", socket_type="NodeSocketObject").identifier
     info = inner.nodes.new("GeometryNodeObjectInfo")
-    info.inputs[0].default_value, info.inputs["As Instance"].default_value = body, True
+    info.inputs["As Instance"].default_value = True
     inner.links.new(info.outputs["Geometry"], inner.nodes.new("NodeGroupOutput").inputs[0])
     group = nodes.nodes.new("GeometryNodeGroup")
     group.node_tree = inner
     nodes.links.new(group.outputs[0], nodes.nodes.new("NodeGroupOutput").inputs[0])
-    crowd.modifiers.new("Nodes", "NODES").node_group = nodes
+    modifier = crowd.modifiers.new("Nodes", "NODES")
+    modifier.node_group = nodes
+    if named_by == "node":
+        info.inputs[0].default_value = body
+    else:
+        inner.links.new(inner.nodes.new("NodeGroupInput").outputs[0], info.inputs[0])
+        nodes.links.new(nodes.nodes.new("NodeGroupInput").outputs[0], group.inputs[0])
+        if hasattr(modifier, "properties"):  # Blender 5.2
+            getattr(modifier.properties.inputs, name).value = body
+        else:
+            modifier[name] = body
     body.hide_render = True
     clip = export([rig], num_frames=1, **SIZE)
     assert (clip.subject_mask == plain.subject_mask).all() and plain.subject_mask.any()
