@@ -56,9 +56,10 @@ class Grip:
         return scaled_about(old, grown, *about)
 
 
-class POSEANYTHING_GT_alignment_handle(bpy.types.Gizmo):
-    bl_idname = "POSEANYTHING_GT_alignment_handle"
-    __slots__ = ("place", "scales", "grip")
+class _Handle:
+    """Base of handles: Blender forgets the class of a gizmo that another one is derived from."""
+
+    __slots__ = ()
 
     def setup(self):
         self.place, self.scales, self.grip = (-100.0, -100.0), False, None
@@ -102,6 +103,10 @@ class POSEANYTHING_GT_alignment_handle(bpy.types.Gizmo):
             bpy.ops.ed.undo_push(message=self.undo_message)
         context.area.tag_redraw()
 
+
+class POSEANYTHING_GT_alignment_handle(_Handle, bpy.types.Gizmo):
+    bl_idname = "POSEANYTHING_GT_alignment_handle"
+    __slots__ = ("place", "scales", "grip")
     undo_message, idle = "Align First Frame", IDLE
 
     @staticmethod
@@ -169,9 +174,9 @@ class POSEANYTHING_GGT_alignment(_Handles, bpy.types.GizmoGroup):
         self.put(context, (middle, (left, bottom), (right, bottom), (right, top), (left, top)))
 
 
-class POSEANYTHING_GT_pose_handle(POSEANYTHING_GT_alignment_handle):
+class POSEANYTHING_GT_pose_handle(_Handle, bpy.types.Gizmo):
     bl_idname = "POSEANYTHING_GT_pose_handle"
-    __slots__ = ()
+    __slots__ = ("place", "scales", "grip")
     undo_message, idle = "Place Poses", OF_POSES
 
     @staticmethod

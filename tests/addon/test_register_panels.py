@@ -169,6 +169,15 @@ def test_what_keeps_the_server_from_generating_is_said_before_anybody_presses(sh
     system.use_online_access = False
 
 
+def test_nothing_derives_from_what_is_registered(addon):
+    """Blender would forget the class that it has registered first, as it did with the handles' gizmos."""
+    kinds = ("Gizmo", "GizmoGroup", "Menu", "Operator", "Panel", "PropertyGroup", "UIList")
+    own = [cls for kind in kinds for cls in getattr(bpy.types, kind).__subclasses__()]
+    own = [cls for cls in own if cls.__module__.startswith(f"{addon.__name__}.")]
+    assert len(own) > 100
+    assert not [derived for cls in own for derived in cls.__subclasses__()]
+
+
 def test_lines_break_between_words_and_behind_separators(monkeypatch):
     text = module("ui.text")
     monkeypatch.setattr(text, "_width", lambda line: len(line.rstrip()))
