@@ -38,7 +38,8 @@ def import_bvh(context: bpy.types.Context, path: Path, up: str | None, tell: Cal
         )
     elif stands == "Z":
         lying = context.object
-        bpy.data.actions.remove(lying.animation_data.action)
+        if lying.animation_data is not None:  # a file may have no motion
+            bpy.data.actions.remove(lying.animation_data.action)
         bpy.data.armatures.remove(lying.data)
         _read(path, "Z")
         tell(
