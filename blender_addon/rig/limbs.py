@@ -130,10 +130,8 @@ def share_labels(figures: Sequence[Figure]) -> list[LimbChoice]:
         ranked = []
         for figure in figures:
             matters = figure.matters()
-            foremost = max(matters, default=None)
-            ranked += [
-                (limb == matters.index(foremost), much, figure, limb) for limb, much in enumerate(matters)
-            ]
+            foremost = matters.index(max(matters)) if matters else -1
+            ranked += [(limb == foremost, much, figure, limb) for limb, much in enumerate(matters)]
         ranked.sort(key=lambda one: one[:2])
         least = ranked[: max(0, len(ranked) - MAX_LIMBS)]
         if not least:

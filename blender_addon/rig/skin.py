@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import bpy
@@ -172,10 +172,10 @@ class Skin:
 @dataclass(frozen=True, eq=False)
 class _Flesh:
     """Points [V, 3] of one object in armature space, with areas [V]; `bone` owns them all, -1 when weights
-    of the `mesh` tell. They lie at rest, or, where modifiers made them, `posed`."""
+    of the `vertices` tell. They lie at rest, or, where modifiers made them, `posed`."""
 
     obj: bpy.types.Object
-    mesh: bpy.types.Mesh | None
+    vertices: Sequence[bpy.types.MeshVertex]
     bone: int
     points: np.ndarray
     areas: np.ndarray
@@ -185,7 +185,7 @@ class _Flesh:
 def _read_flesh(armature, skeleton, index, obj, bone: int) -> _Flesh | None:
     if bone < 0 and (obj.type != "MESH" or not any(group.name in index for group in obj.vertex_groups)):
         return None
-    areas = mesh = grown = None
+    areas = grown = None
     if obj.type == "META":
         points, areas = _balls(obj.data)
     elif obj.type == "MESH":
@@ -212,7 +212,8 @@ def _read_flesh(armature, skeleton, index, obj, bone: int) -> _Flesh | None:
         to_space = skeleton.matrices[bone] @ np.linalg.pinv(posed) @ to_space
     placed = points @ to_space[:3, :3].T + to_space[:3, 3]
     areas = areas * abs(np.linalg.det(to_space[:3, :3])) ** (2 / 3)
-    return _Flesh(obj, mesh, bone, placed, areas, grown is not None)
+    vertices = (grown or obj.data).vertices if obj.type == "MESH" else ()
+    return _Flesh(obj, vertices, bone, placed, areas, grown is not None)
 
 
 def _grown(obj: bpy.types.Object) -> bpy.types.Mesh | None:
@@ -284,7 +285,7 @@ def _weights(skeleton: Skeleton, index: dict[str, int], piece: _Flesh, chosen: l
     """Which of the chosen vertices [n], bone [n] and weight [n] of all weights above 0."""
     bones = [index.get(group.name, -1) for group in piece.obj.vertex_groups]
     bones = np.array([bone if bone >= 0 and skeleton.deforming[bone] else -1 for bone in bones])
-    vertex, group, weight = read_weights(map(piece.mesh.vertices.__getitem__, chosen))
+    vertex, group, weight = read_weights(map(piece.vertices.__getitem__, chosen))
     if not len(vertex):
         return vertex, group, weight
     bone = bones.take(group, mode="clip")
