@@ -22,10 +22,14 @@ import bpy
 MODULE = "bl_ext.user_default.poseanything_bridge"
 given = sys.argv[sys.argv.index("--") + 1 :]
 folder, package, token = Path(given[0]), Path(given[1]), given[2]
-LISTENING = 0.03
+LISTENING = 0.01
 """Seconds between two looks for something that is asked."""
+ROUNDS = 3
+"""How often Blender goes through its loop, and draws in each, before it has drawn what code has changed."""
 awaited = None
 """The function that gives the answer."""
+rounds = 0
+"""How often Blender has gone through its loop since it was asked."""
 
 
 def window():
@@ -129,6 +133,8 @@ def lay_out_bare():
 def put_rig():
     """A bone that moves the cube, in a file that is saved."""
     scene = bpy.context.scene
+    # Smooth edges cost software OpenGL a second of redraws for each change.
+    bpy.context.preferences.system.viewport_aa = "OFF"
     with bpy.context.temp_override(window=window()):
         cube = bpy.data.objects["Cube"]
         bpy.ops.object.armature_add()
@@ -173,20 +179,24 @@ def open_tabs():
 
 
 def listen():
-    global awaited
+    global awaited, rounds
     ask = folder / "ask.py"
     if awaited is None and not ask.exists():
         return LISTENING
+    rounds = rounds + 1 if awaited is not None else 0
+    if awaited is not None and rounds < ROUNDS:
+        return 0.0
     try:
         answer = awaited() if awaited is not None else run(ask)
     except Exception:
         traceback.print_exc()
         answer = {"error": traceback.format_exc()}
     awaited = answer if callable(answer) else None
-    if awaited is None:
-        part = folder / "answer.part"
-        part.write_text(json.dumps(answer))
-        part.rename(folder / "answer.json")
+    if awaited is not None:
+        return 0.0
+    part = folder / "answer.part"
+    part.write_text(json.dumps(answer))
+    part.rename(folder / "answer.json")
     return LISTENING
 
 

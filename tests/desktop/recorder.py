@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import types
+import zlib
 from collections.abc import Callable, Iterable
 
 import bpy
@@ -17,8 +18,14 @@ pressed: tuple[str, ...] = ()
 package = ""
 buttons: dict[str, list[dict]] = {}
 """What each class drew when it was drawn last."""
+shapes: dict[str, list[str]] = {}
+"""Which functions of its layout each class called, one after the other: as long as these are the same, what
+is drawn stands where it stood."""
 coloured: set[tuple[str, int]] = set()
 """Buttons, by the class that draws them and their place in it, that are drawn in the colour of errors."""
+followed: dict[str, str] = {}
+"""Operators that note in `ran` that they were called, those that are written in Python, and the method that a
+button must call, "" where any will do: what runs beside the user has to be invoked."""
 ran: list[list[str]] = []
 """Operators that were called, each with the method and what came of it."""
 reports: list[list[str]] = []
@@ -50,6 +57,7 @@ class Layout:
             return found
 
         def call(*args, **named):
+            shapes.setdefault(self._owner, []).append(name)
             result = found(*args, **named)
             return Layout(result, self._owner) if isinstance(result, bpy.types.UILayout) else result
 
@@ -57,6 +65,7 @@ class Layout:
 
     def _press(self, call, draw, args, named):
         args = [arg._real if type(arg) is Drawn else arg for arg in args]
+        shapes.setdefault(self._owner, []).append(call)
         noted = buttons.setdefault(self._owner, [])
         button = {"owner": self._owner, "number": len(noted), "call": call, "site": site()}
         button |= described(call, args, named) | {
@@ -96,13 +105,15 @@ def described(call: str, args: list, named: dict) -> dict:
         what = named.get("operator", args[0] if args else "")
         group, _, name = what.partition(".")
         operator = getattr(getattr(bpy.ops, group), name)
+        follow(getattr(bpy.types, f"{group.upper()}_OT_{name}", None))
         why = ""
         if not operator.poll():
             try:
                 operator()
             except RuntimeError as error:
                 why = str(error).partition("poll()")[2].strip() or str(error)
-        return {"what": what, "text": text, "why_not": why}
+        runs = call == "operator" and what in followed  # the others open a menu
+        return {"what": what, "text": text, "why_not": why, "followed": runs}
     if call in ("popover", "menu"):
         what = named.get("panel") or named.get("menu") or args[0]
         return {"what": what, "text": text, "why_not": ""}
@@ -148,7 +159,7 @@ def recorded(draw, owner: str):
     """A draw function that notes what it draws."""
 
     def record(self, context):
-        buttons[owner] = []
+        buttons[owner], shapes[owner] = [], []
         if context.region_popup is not None and context.region_popup not in popups:
             popups.append(context.region_popup)
         draw(Drawn(self, owner), context)
@@ -156,8 +167,21 @@ def recorded(draw, owner: str):
     return record
 
 
-def followed(operator: type, name: str) -> None:
-    """Have an operator's method note that it was called."""
+def follow(operator: type | None) -> None:
+    """Have an operator that is written in Python note that it was called."""
+    methods = [
+        name
+        for name in ("invoke", "execute")
+        if isinstance(getattr(operator, name, None), types.FunctionType)
+    ]
+    if methods and operator.bl_idname not in followed:
+        modal = isinstance(getattr(operator, "modal", None), types.FunctionType)
+        followed[operator.bl_idname] = "invoke" if modal else ""
+        for name in methods:
+            _follow(operator, name)
+
+
+def _follow(operator: type, name: str) -> None:
     method = getattr(operator, name)
 
     def note(result):
@@ -188,9 +212,7 @@ def install(module: str, functions: tuple[str, ...]) -> None:
             if hasattr(one, part):
                 setattr(one, part, recorded(getattr(one, part), f"{one.__name__}.{part}"))
         if issubclass(one, bpy.types.Operator):
-            for part in ("invoke", "execute"):
-                if hasattr(one, part):
-                    followed(one, part)
+            follow(one)
     for name in dir(bpy.types):
         functions = getattr(getattr(getattr(bpy.types, name), "draw", None), "_draw_funcs", None) or []
         for place, function in enumerate(functions):
@@ -223,8 +245,10 @@ def colour(chosen: Iterable[tuple[str, int]] = ()) -> Callable[[], list[dict]]:
     coloured.clear()
     coloured.update(map(tuple, chosen))
     buttons.clear()
+    shapes.clear()
     for region in popups:
-        region.tag_refresh_ui()
+        if region.type == "TEMPORARY":  # else it was closed, and another lies where it lay
+            region.tag_refresh_ui()
     for window in bpy.context.window_manager.windows:
         for area in window.screen.areas:
             for region in area.regions:
@@ -235,8 +259,9 @@ def colour(chosen: Iterable[tuple[str, int]] = ()) -> Callable[[], list[dict]]:
 
 def drawn() -> list[dict]:
     """The buttons that Blender has drawn since everything was coloured."""
+    shape = zlib.crc32(repr(shapes).encode())
     return [
-        {key: value for key, value in button.items() if key not in ("data", "properties")}
+        {key: value for key, value in button.items() if key not in ("data", "properties")} | {"shape": shape}
         for noted in buttons.values()
         for button in noted
     ]
@@ -252,8 +277,8 @@ held: tuple | None = None
 """What a button sets, its name, what it was."""
 
 
-def before(owner: str, number: int) -> None:
-    """A button is about to be pressed."""
+def before(owner: str, number: int) -> Callable[[], bool]:
+    """A button is about to be pressed, once Blender has drawn where the pointer is."""
     global held
     noted = buttons.get(owner, [])
     button, held = noted[number] if number < len(noted) else {}, None
@@ -262,6 +287,7 @@ def before(owner: str, number: int) -> None:
         value = getattr(button["data"], button["name"])
         if isinstance(value, (bool, int, float, str)):
             held = button["data"], button["name"], value
+    return lambda: True
 
 
 def after(closing: bool) -> Callable[[], dict]:
@@ -278,4 +304,7 @@ def after(closing: bool) -> Callable[[], dict]:
             setattr(data, name, value)
             ran.append([f"{data.bl_rna.identifier}.{name}", "set"])
     colour()
-    return lambda: {"ran": [name for name, *_ in ran], "drawn": drawn()}
+    return lambda: {
+        "ran": [name for name, how, *_ in ran if how == "set" or followed.get(name) in ("", how)],
+        "drawn": drawn(),
+    }

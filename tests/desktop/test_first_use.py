@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from tests.desktop.walk import Walk
 from tests.desktop.window import (
     HEIGHT,
     ROOT,
@@ -21,8 +22,6 @@ from tests.desktop.window import (
 MOST_CLICKS, MOST_SECONDS = 6, 60.0
 TAB = 260
 """How far below the sidebar's upper edge the tab of the extension is, below those of Blender."""
-GENERATE, FIRST_CURE = 50, 128
-"""How far below it the button Generate is, and the button below the first thing that is missing."""
 
 
 class User:
@@ -30,15 +29,18 @@ class User:
 
     def __init__(self, desktop: Desktop, request: pytest.FixtureRequest):
         self.desktop, self.clicks, self.name = desktop, 0, request.node.name
-        self.began = 0.0
+        self.eyes, self.began = Walk(desktop, desktop.folder), 0.0
 
-    def press(self, what: str, below: float, x: float | None = None) -> None:
+    def press(self, operator: str) -> None:
         """A button of the sidebar."""
-        middle, top = self.desktop.ask("answer = sidebar_top('VIEW_3D')")
+        _, place = self.eyes.find(operator, "POSEANYTHING_PT_main.")
+        self.click(operator, *place)
+
+    def click(self, what: str, x: float, y: float) -> None:
         self.look(f"before {what}")
         if not self.clicks:
             self.began = time.monotonic()
-        self.desktop.press(middle if x is None else x, HEIGHT - top + below)
+        self.desktop.press(x, y)
         self.clicks += 1
 
     def look(self, at: str) -> None:
@@ -84,11 +86,11 @@ def user(tmp_path_factory, request):
 
 def open_tab(user: User) -> None:
     display("xdotool", "mousemove", "500", "400", "sleep", "0.5", "key", "n", "sleep", "1.5")
-    right = user.desktop.ask(
+    right, top = user.desktop.ask(
         "region = next(r for r in area_of('VIEW_3D').regions if r.type == 'UI')\n"
-        "answer = region.x + region.width"
+        "answer = [region.x + region.width, region.y + region.height]"
     )
-    user.press("the tab", TAB, right - 12)
+    user.click("the tab", right - 12, HEIGHT - top + TAB)
 
 
 def report(user: User, seen: dict[str, float], capsys) -> None:
@@ -99,9 +101,9 @@ def report(user: User, seen: dict[str, float], capsys) -> None:
 def test_a_metarig_with_a_mesh(user, capsys):
     user.desktop.ask("put_human()")
     open_tab(user)
-    user.press("Add Camera", FIRST_CURE)
+    user.press("poseanything.frame_subject")
     wait_for(lambda: user.desktop.ask("answer = bpy.context.scene.camera is not None"), 20)
-    user.press("Generate", GENERATE)
+    user.press("poseanything.generate")
     seen = user.wait_for_strip()
     user.look("at the end")
     report(user, seen, capsys)
@@ -112,11 +114,11 @@ def test_a_metarig_with_a_mesh(user, capsys):
 def test_the_example_shot(user, capsys):
     open_tab(user)
     user.clicks = 0  # counted from the tab on
-    user.press("Example Shot", 111)
+    user.press("poseanything.example_shot")
     wait_for(
         lambda: user.desktop.ask("answer = bpy.context.scene.name == 'Example Shot' and not exporting()"), 240
     )
-    user.press("Generate", GENERATE)
+    user.press("poseanything.generate")
     seen = user.wait_for_strip()
     user.look("at the end")
     report(user, seen, capsys)

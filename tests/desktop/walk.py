@@ -6,14 +6,13 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from zipfile import ZipFile
 
 import cv2
 import numpy as np
 
-from tests.desktop.window import HEIGHT, Desktop, display, inside, wait_for
+from tests.desktop.window import HEIGHT, OPENED, Desktop, display, inside, wait_for
 
 PRESSED = (
     "operator",
@@ -34,14 +33,43 @@ TALL = 10
 """Rows of pixels of a button that is in sight, at least; of others no more than an edge is."""
 RESTLESS = 5
 """Photographs after which a window that goes on moving is taken as it is."""
-RESTS = 0.0, 0.8
-"""Seconds that a hand gives Blender to go on with what a click has begun; one that saw nothing clicks
-again."""
+TRIES = 2
+"""How often a hand clicks that saw nothing happen: what tells of progress may have moved a button away from
+under it."""
 CHANGED = 40
 """Pixels that are not the same once a button has been pressed, at least."""
 TITLE = 22
 """Height of a photograph's title on the contact sheet."""
 
+RESET = """
+import recorder
+recorder.after(True)
+session = import_module(f"{MODULE}.session").get()
+for task in (*session.bridge.active(), *session.bridge.searching()):
+    session.bridge.cancel(task)
+bpy.ops.wm.open_mainfile(filepath=str(folder / "film.blend"))
+for known in (session.bridge.jobs, session.bridge.searches):
+    known.clear()
+session.findings, session.sentence = (), ""
+preferences = bpy.context.preferences
+preferences.view.ui_scale = 1.0
+prefs = preferences.addons[MODULE].preferences
+for name in ("token", "autostart", "keep_going"):
+    prefs.property_unset(name)
+prefs.address, prefs.server_folder, prefs.server_python = where
+session.follow_address(bpy.context)
+answer = lambda: True
+"""
+"""Has Blender as it was at first, but for a server that runs."""
+END = """
+import recorder
+bridge = import_module(f"{MODULE}.session").get().bridge
+for task in (*bridge.active(), *bridge.searching()):
+    bridge.cancel(task)
+answer = None if exporting() or bridge.active() or bridge.searching() else recorder.after(True)
+"""
+"""Ends what a press has begun."""
+GO_ON = "import recorder\nanswer = recorder.after(False)"
 Key = tuple[str, str, str]
 """Where in the code a button is drawn, "file:line", what it presses, and what is written on it."""
 
@@ -49,11 +77,20 @@ Key = tuple[str, str, str]
 class Walk:
     """What has been pressed so far, and the photographs of it."""
 
-    def __init__(self, desktop: Desktop, album: Path, address: str, left_out: Collection[str]):
-        self.desktop, self.album, self.address, self.left_out = desktop, album, address, left_out
+    def __init__(
+        self,
+        desktop: Desktop,
+        album: Path,
+        where: tuple[str, str, str] = ("", "", ""),
+        left_out: Collection[str] = (),
+    ):
+        """`where` are the server's address, its folder and its Python."""
+        self.desktop, self.album, self.where, self.left_out = desktop, album, where, left_out
         self.pressed: set[Key] = set()
         self.grey: dict[Key, str] = {}
         self.wrong: list[str] = []
+        self.read = 0
+        """Characters of Blender's log."""
         self.sheet: list[tuple[str, Path]] = []
         album.mkdir(parents=True, exist_ok=True)
         here = Path(__file__).with_name("recorder.py")
@@ -63,6 +100,35 @@ class Walk:
             "if not recorder.package:\n"
             f"    recorder.install(MODULE, {PRESSED!r})\n"
         )
+
+    # --- where it begins
+
+    def begin(self) -> None:
+        """Close the panels, and keep that as what each part begins with."""
+        self.desktop.ask("bpy.context.preferences.view.show_tooltips = False")  # they come without a click
+        for panel in ("shot", "prompt"):
+            self.turn(panel, False)
+        self.desktop.ask("with bpy.context.temp_override(window=window()): bpy.ops.wm.save_mainfile()")
+
+    def reset(self) -> None:
+        """Begin anew, with the sidebar's panels closed."""
+        self.escape()
+        self.desktop.ask(f"where = {self.where!r}\n{RESET}")
+
+    def serve(self) -> None:
+        """Have a server that is connected to."""
+        if not self.connected():
+            self.desktop.ask("import_module(f'{MODULE}.session').get().reach_server(bpy.context)")
+            wait_for(self.connected, 120)
+
+    def stop_server(self) -> None:
+        """Have none."""
+        self.desktop.ask(
+            "bpy.ops.poseanything.stop_server() if bpy.ops.poseanything.stop_server.poll() else None"
+        )
+        server = "server = import_module(f'{MODULE}.connection.server')\n"
+        taken = f"{server}answer = server.is_taken(server.parse_server({self.where[0]!r})[0])"
+        wait_for(lambda: not self.desktop.ask(taken), 30)
 
     # --- what is seen
 
@@ -98,16 +164,17 @@ class Walk:
 
     def places(self, buttons: list[dict]) -> dict[int, tuple[int, int]]:
         """The middle of each button that is in sight, x and y down, by its place in the list: each is
-        coloured by the digits of its number."""
-        before = redness(self.settled())
-        code = np.zeros(before.shape, int)
-        for bit in range(len(buttons).bit_length()):
+        coloured by the digits of its number, and none in every photograph."""
+        seen = []
+        for bit in range((len(buttons) + 1).bit_length()):
             chosen = [
                 (one["owner"], one["number"]) for place, one in enumerate(buttons, 1) if place >> bit & 1
             ]
             self.recorder(f"colour({json.dumps(chosen)})")
-            code |= (redness(self.picture()) - before > RED).astype(int) << bit
+            seen.append(redness(self.picture()))
         self.recorder("colour()")
+        plain = np.minimum.reduce(seen)
+        code = sum((one - plain > RED).astype(np.int16) << bit for bit, one in enumerate(seen))
         found = {}
         for place, button in enumerate(buttons):
             rows, columns = np.nonzero(code == place + 1)
@@ -154,8 +221,9 @@ class Walk:
         """A button that is drawn, and where."""
         for button in self.drawn(*owners):
             if button["what"] == what and text in button["text"]:
-                [place] = self.scrolled_to([button]).values()
-                return button, place
+                found = self.scrolled_to([button])
+                assert found, f"{what} {text} is not in sight"
+                return button, found[0]
         raise AssertionError(f"{what} {text} is not drawn")
 
     def offered(self, text: str) -> dict:
@@ -173,14 +241,9 @@ class Walk:
 
     # --- what is pressed
 
-    @contextmanager
-    def opened(self, *panels: str) -> Iterator[None]:
-        """Panels are open meanwhile, and closed then."""
+    def open(self, *panels: str) -> None:
         for panel in panels:
             self.turn(panel, True)
-        yield
-        for panel in reversed(panels):
-            self.turn(panel, False)
 
     def turn(self, panel: str, wanted: bool) -> None:
         """Open or close a panel by a click on its title, unless it is so already."""
@@ -265,44 +328,56 @@ class Walk:
         """Rest on a button, press it, photograph what comes of it, and end that; gives what is drawn then."""
         title = f"{button['owner'].split('_')[-1].split('.')[0]} {button['what']} {button['text']}".strip()
         self.pressed.add(key_of(button))
-        own = button["what"].startswith("poseanything.") and button["call"] == "operator"
-        put_back = f"import recorder\nanswer = None if {escape} and exporting() else recorder.after({escape})"
-        for rest in RESTS:
-            before, after = self.click(button, place, rest, escape)
-            now = wait_for(lambda: self.desktop.ask(put_back), 60)
-            differs = (abs(before.astype(int) - after).max(axis=2) > 20).sum()
-            if button["what"] in (*now["ran"], "wm.url_open") or not own and differs >= CHANGED:
-                break
-            if reopen is not None:
+        for attempt in range(TRIES):
+            if attempt and reopen is not None:
                 reopen()
-        else:
-            self.wrong.append(f"{title}: nothing happened")
-        if differs > 2000:
-            self.photograph(title, after)
+            if attempt:
+                button, place = self.find_again(button)
+            before, after = self.click(button, place)
+            now = self.put_back(escape)
+            differs = (abs(before.astype(np.int16) - after).max(axis=2) > 20).sum()
+            if differs > 2000:
+                self.photograph(title, after)
+            if button["what"] in now["ran"] or not button.get("followed") and differs >= CHANGED:
+                return now["drawn"]
+        self.wrong.append(f"{title}: nothing happened but {now['ran']}")
         return now["drawn"]
 
-    def click(self, button: dict, place: tuple[int, int], rest: float, escape: bool) -> list[np.ndarray]:
-        """The window with the pointer on a button, and `rest` seconds after a click on it, which is ended by
-        Esc on demand."""
+    def opened_outside(self) -> list[str]:
+        """What the desktop was to open."""
+        opened = self.desktop.folder / OPENED
+        return opened.read_text().splitlines() if opened.exists() else []
+
+    def find_again(self, button: dict) -> tuple[dict, tuple[int, int]]:
+        """A button as it is drawn now, and where."""
+        return self.find(button["what"], button["owner"], text=button["text"])
+
+    def click(self, button: dict, place: tuple[int, int]) -> list[np.ndarray]:
+        """The window with the pointer on a button, and after a click on it."""
         self.point(*place)
         self.recorder(f"before({button['owner']!r}, {button['number']})")
         before = self.picture()
-        display("xdotool", "click", "1", "sleep", str(rest))
+        display("xdotool", "click", "1")
         self.catch_up()
-        after = self.picture()
+        return [before, self.picture()]
+
+    def put_back(self, escape: bool) -> dict:
+        """End what a press has begun, where that is asked for; gives what ran, and what is drawn then."""
         if escape:
             display("xdotool", "key", "Escape")
-            self.catch_up()
-        return [before, after]
+        return wait_for(lambda: self.desktop.ask(END if escape else GO_ON), 60)
 
     def point(self, x: int, y: int) -> None:
-        """Move the pointer there, until Blender has seen it."""
-        display("xdotool", "mousemove", str(x - 2), str(y), "mousemove", str(x), str(y))
+        """Move the pointer there, in two steps: a menu that has opened another one takes no notice of the
+        first."""
+        display("xdotool", "mousemove", str(x - 2), str(y))
         self.catch_up()
+        display("xdotool", "mousemove", str(x), str(y))
 
     def click_at(self, x: int, y: int, number: int = 1) -> None:
         """Click with one of the mouse's buttons, until Blender has drawn what comes of it."""
         self.point(x, y)
+        self.catch_up()
         display("xdotool", "click", str(number))
         self.catch_up()
 
@@ -312,19 +387,30 @@ class Walk:
 
     # --- what is left
 
-    def check_reports(self) -> None:
-        """What operators said, and whether it can be understood."""
-        for operator, kind, text in self.recorder("reports"):
+    def check(self) -> None:
+        """Whether something was wrong since this was asked last: a button that does nothing, a report that
+        can't be understood, a word that is missing."""
+        for operator, kind, text in self.recorder("reports.copy()"):
             if kind == "ERROR" and not is_sentence(text):
                 self.wrong.append(f"{operator} says only {text!r}")
         for (_, what, text), why in self.grey.items():
             if "context is incorrect" in why:
                 self.wrong.append(f"{what} {text} is grey without a word")
-        log = (self.desktop.folder / "blender.log").read_text()
+        for opened in self.opened_outside():
+            here = str(inside(self.desktop.folder))
+            if (
+                not opened.startswith("https://")
+                and not Path(opened.replace(here, str(self.desktop.folder))).is_dir()
+            ):
+                self.wrong.append(f"{opened} was to be opened")
+        self.recorder("reports.clear()")
+        self.grey.clear()
+        log = (self.desktop.folder / "blender.log").read_text()[self.read :]
+        self.read += len(log)
         if "Traceback" in log:
             self.wrong.append(log[log.index("Traceback") - 200 :][:3000])
-        if self.desktop.process.poll() is not None:
-            self.wrong.append("Blender has ended")
+        wrong, self.wrong = self.wrong, []
+        assert not wrong, "\n".join(wrong)
 
     def write_sheet(self, across: int = 4, width: int = 480) -> Path:
         """All photographs on one."""
@@ -347,7 +433,7 @@ class Walk:
 
 
 def redness(picture: np.ndarray) -> np.ndarray:
-    blue, green, red = np.moveaxis(picture.astype(int), 2, 0)
+    blue, green, red = np.moveaxis(picture.astype(np.int16), 2, 0)
     return red - np.maximum(blue, green)
 
 
@@ -362,13 +448,13 @@ def key_of(button: dict) -> Key:
 
 def identity(button: dict) -> tuple:
     """What tells one from another that may stand in its place."""
-    return button["owner"], button["number"], button["what"]
+    return button["owner"], button["number"], button["what"], button["shape"]
 
 
 def is_sentence(text: str) -> bool:
     """Whether a person can make something of it: words that end in a stop."""
     return (
-        text.lstrip("'")[:1].isalnum() and text.rstrip().endswith((".", "!", "?")) and len(text.split()) > 2
+        text.lstrip("'/")[:1].isalnum() and text.rstrip().endswith((".", "!", "?")) and len(text.split()) > 2
     )
 
 
@@ -384,4 +470,5 @@ def sites(package: Path, calls: Iterable[str]) -> Iterator[tuple[str, range, set
             if called and node.func.attr in calls:
                 constants = (each.value for each in ast.walk(node) if isinstance(each, ast.Constant))
                 words = {value for value in constants if isinstance(value, str)}
+                words |= {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
                 yield name, range(node.lineno, node.end_lineno + 1), words

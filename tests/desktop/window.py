@@ -105,7 +105,7 @@ def wait_for(condition, seconds: float):
     end = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < end, "what was waited for did not happen"
-        time.sleep(0.03)
+        time.sleep(0.01)
     return value
 
 
@@ -128,6 +128,19 @@ def skip_without_window() -> None:
         pytest.skip("POSEANYTHING_DESKTOP_BLENDER and POSEANYTHING_DESKTOP_DISPLAY name no window to use")
 
 
+OPENED = "opened.txt"
+"""What Blender has had the desktop open, a path or an address a line."""
+
+
+def put_opener(folder: Path) -> Path:
+    """Where a program lies that stands for the desktop's own: it notes what it is to open."""
+    opener = folder / "bin" / "xdg-open"
+    opener.parent.mkdir()
+    opener.write_text(f'#!/bin/sh\necho "$1" >> {shlex.quote(str(inside(folder / OPENED)))}\n')
+    opener.chmod(0o755)
+    return opener.parent
+
+
 @contextmanager
 def open_window(folder: Path, token: str, *how: str, **environ: str) -> Iterator[Desktop]:
     """Blender with a fresh profile in a folder, the extension installed by Blender's own installer.
@@ -136,12 +149,13 @@ def open_window(folder: Path, token: str, *how: str, **environ: str) -> Iterator
     """
     seen = inside(folder)
     (folder / "profile").mkdir()
+    path = os.pathsep.join([str(inside(put_opener(folder))), os.environ["PATH"]])
     (folder / "extension.zip").write_bytes(packed_extension().read_bytes())
     (folder / "drive.py").write_text(Path(__file__).with_name("drive.py").read_text())
     arguments = [f"{seen}/drive.py", "--", str(seen), f"{seen}/extension.zip", token, *how]
     blender = subprocess.Popen(
         [*BLENDER, "--python", *arguments],
-        env=os.environ | {"BLENDER_USER_RESOURCES": f"{seen}/profile", **environ},
+        env=os.environ | {"BLENDER_USER_RESOURCES": f"{seen}/profile", "PATH": path, **environ},
         stdout=open(folder / "blender.log", "w"),
         stderr=subprocess.STDOUT,
         start_new_session=True,
