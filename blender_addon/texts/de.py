@@ -58,8 +58,6 @@ TEXTS: dict[str | tuple[str, str], str] = {
     "Try Again": "Noch einmal versuchen",
     "Range": "Bereich",
     "Custom": "Eigener",
-    "Also Make": "Auch als",
-    "Movie": "Film",
     "Rectangle": "Rechteck",
     "The first frame is a video's, but the poses are a rig's": "Der erste Frame ist der eines Videos, aber die Posen sind die eines Rigs",
     "it printed nothing": "er hat nichts ausgegeben",

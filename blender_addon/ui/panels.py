@@ -360,7 +360,7 @@ class POSEANYTHING_PT_output(_Sub, bpy.types.Panel):
         layout, settings = self.split(), context.scene.poseanything
         layout.prop(settings, "output_folder", placeholder=preferences.get(context).output_folder)
         layout.prop(settings, "take_name", placeholder=context.scene.name)
-        layout.column(heading="Also Make").prop(settings, "make_movie", text="Movie")
+        layout.prop(settings, "make_movie")
         layout.prop(settings, "strips_go_to")
         try:
             folder = output_folder(context, settings)
