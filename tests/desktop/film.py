@@ -19,6 +19,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.desktop.walk import Walk
 from tests.desktop.window import (
     BLENDER,
     DISPLAY,
@@ -119,15 +120,20 @@ def take(desktop: Desktop, output: Path) -> None:
     python = os.environ.get("POSEANYTHING_SERVER_PYTHON", sys.executable)
     desktop.ask(
         "prefs = bpy.context.preferences.addons[MODULE].preferences\n"
-        f"prefs.server_folder, prefs.server_python = {str(ROOT)!r}, {python!r}"
+        f"prefs.server_folder, prefs.server_python = {str(ROOT)!r}, {python!r}\n"
+        "bpy.context.preferences.view.show_playback_fps = False"  # of software OpenGL
     )
     film = Film(desktop.folder)
-    x, top = desktop.ask("answer = sidebar_top('VIEW_3D')")
-    top = HEIGHT - top
+    eyes = Walk(desktop, desktop.folder)
+
+    def place_of(operator: str) -> tuple[int, int]:
+        return eyes.find(operator, "POSEANYTHING_PT_main.")[1]
+
+    example = place_of("poseanything.example_shot")
     picture(desktop, output / "first-shot-empty.jpg")
     with film.scene():
         time.sleep(1.5)
-        desktop.press(x, top + 111)  # Example Shot, below what is missing
+        desktop.press(*example)
     with film.scene(faster=6):
         wait_for(
             lambda: desktop.ask("answer = bpy.context.scene.name == 'Example Shot' and not exporting()"), 120
@@ -149,22 +155,24 @@ def take(desktop: Desktop, output: Path) -> None:
             time.sleep(0.15)
         time.sleep(1)
     picture(desktop, output / "live.jpg", "1312x910+0+0")
+    generate = place_of("poseanything.generate")
     with film.scene():
         desktop.ask("bpy.ops.poseanything.live()")
         time.sleep(1)
-        desktop.press(x, top + 50)  # Generate
+        desktop.press(*generate)
     with film.scene(faster=8):
         wait_for(lambda: [job["state"] for job in desktop.jobs()] == ["DONE"], 400)
         time.sleep(2)
+    show = place_of("poseanything.show_take")
     picture(desktop, output / "first-shot-done.jpg", "1312x1000+0+0")
     with film.scene():
         time.sleep(0.5)
-        desktop.press(x + 80, top + 135)  # Show
+        desktop.press(*show)
         time.sleep(3)
         display("xdotool", "mousemove", "800", "600", "sleep", "0.5", "key", "space")
         time.sleep(8)
         display("xdotool", "key", "space")
-    picture(desktop, output / "first-shot-sequencer.jpg", "1600x420+0+40")
+    picture(desktop, output / "first-shot-sequencer.jpg", "1524x900+38+50")
     film.write(output / "first-shot.webp")
 
 
