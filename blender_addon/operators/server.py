@@ -7,6 +7,7 @@ from bpy.props import BoolProperty, StringProperty
 
 from .. import preferences, session
 from ..buttons import OF_SERVER
+from ..connection.events import CONNECTED
 from ..connection.server import ServerError, find_checkout, next_free, parse_server
 from ..texts.translation import tell
 from .refusal import refuse
@@ -62,6 +63,13 @@ class POSEANYTHING_OT_use_other_port(bpy.types.Operator):
         "free one, and start the server"
     )
     bl_options = {"INTERNAL"}
+
+    @classmethod
+    def poll(cls, context):
+        if session.get().bridge.link.state == CONNECTED:
+            cls.poll_message_set("The server is running")  # leaving it would leave its clips
+            return False
+        return True
 
     def execute(self, context):
         prefs = preferences.get(context)
