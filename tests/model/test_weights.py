@@ -266,5 +266,5 @@ def test_beside_the_released_one_each_has_its_own(tmp_path):
 
     released.vae.unlink()
     assert find_weights(folder).transformer == small
-    with pytest.raises(CheckpointError, match="the vae .Wan2.2_VAE.pth"):
+    with pytest.raises(CheckpointError, match="lack vae .Wan2.2_VAE.pth"):
         find_weights(folder).choose("PoseAnything")

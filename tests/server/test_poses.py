@@ -97,5 +97,5 @@ def test_a_command_that_names_a_server_has_it_find_the_poses(server, tmp_path, m
     assert main([*words, "--mask", str(tmp_path / "mask.png"), "--output", str(tmp_path / "clip")]) == 0
     assert "without a neural network" in capsys.readouterr().out
     assert len(list((tmp_path / "clip").glob("*.png"))) == 9
-    assert main([*words, "--box", "0", "0", "0.1", "0.1", "--output", str(tmp_path / "none")]) == 1
+    assert main([*words, "--box", "0", "0", "0.03", "0.03", "--output", str(tmp_path / "none")]) == 1
     assert "No subject was found there" in capsys.readouterr().err
