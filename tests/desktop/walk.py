@@ -50,6 +50,7 @@ for task in (*session.bridge.active(), *session.bridge.searching()):
 bpy.ops.wm.open_mainfile(filepath=str(folder / "film.blend"))
 for known in (session.bridge.jobs, session.bridge.searches):
     known.clear()
+session.arrival.forget(session.bridge.jobs)
 session.findings, session.sentence = (), ""
 preferences = bpy.context.preferences
 preferences.view.ui_scale = 1.0
