@@ -64,7 +64,7 @@ MODEL = (
 LEFT_OUT = {
     "poseanything.example_shot": "takes half a minute; test_first_use presses it",
     "poseanything.cancel_search": "is there for less time than a hand needs",
-    "poseanything.draw_digits": "needs a hand; test_request_review",
+    "poseanything.draw_digits": "needs a hand; test_rig_evidence",
     "poseanything.add_strength": "needs a LoRA beside the weights; test_engine_settings",
     "poseanything.remove_strength": "needs a LoRA beside the weights; test_engine_settings",
     "strength": "needs a LoRA beside the weights; test_engine_settings",
@@ -526,7 +526,8 @@ def test_preferences(served):
             served.press_one(PREFERENCES, panel("server"))
             wait_for(lambda: served.drawn(own), 30)
 
-    out_of_reach = {"BridgePreferences.token", "BridgePreferences.output_folder", "wm.url_open"}
+    below_the_edge = {"BridgePreferences.output_folder", "wm.url_open", "wm.context_set_boolean"}
+    out_of_reach = {"BridgePreferences.token", *below_the_edge}
     leave = {"poseanything.restart_server", "poseanything.stop_server", *out_of_reach}
     served.stop("preferences", own, leave=leave, reopen=reopen)
     served.escape()
