@@ -407,6 +407,7 @@ def test_takes(served):
     for what in ("poseanything.switch_take", "poseanything.solo_take"):
         served.press_one(what, panel("takes"))
     served.desktop.ask(f"{chosen}item = kept.items[0]\nitem.neural, item.seed = True, '5'")
+    served.press(*served.find("poseanything.new_seeds", panel("takes")))  # first: others choose another take
     served.stop("takes", panel("takes"), leave={"PoseAnythingTakeList.wipe"})
     served.stop("strip", panel("strip"))
     served.desktop.ask(f"{STRIP}strip[strips.TAKE] = 'nonsense'")
