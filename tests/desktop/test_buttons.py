@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import pytest
 
 from tests.desktop.test_video import drag, write_video
@@ -437,8 +438,9 @@ def test_live(served):
 
 
 def test_video(served):
-    path = str(inside(write_video(served.desktop.folder)))
-    picture = str(inside(served.desktop.photograph("picture.png")))
+    film, walking = write_video(served.desktop.folder), served.desktop.folder / "walking.png"
+    cv2.imwrite(str(walking), cv2.VideoCapture(str(film)).read()[1])
+    path, picture = str(inside(film)), str(inside(walking))
     served.open("video")
     served.stop("video", panel("video"))
     served.desktop.ask(RUN.format("SEQUENCE_EDITOR", f"bpy.ops.poseanything.open_video(filepath={path!r})"))
@@ -450,7 +452,7 @@ def test_video(served):
     served.desktop.ask(
         f"{SETTINGS}video = scene.poseanything_video\n"
         f"settings.first_frame_source, settings.first_frame_path = 'PICTURE', {picture!r}\n"
-        "video.picture_pick, video.picture_place = 'CLICK', (0.5, 0.5, 0, 0)"
+        "video.picture_pick, video.picture_place = 'CLICK', (0.31, 0.36, 0, 0)"
     )
     served.open("shot")
     served.press_one("poseanything.find_subject", panel("shot"))
