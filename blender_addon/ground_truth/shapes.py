@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 
 import bpy
 import numpy as np
@@ -138,7 +139,9 @@ def _instanced(
     """What objects instance in the frame that is evaluated, however deep: for each the points [V, 3] in
     world space and triangles [T, 3] of all its instances together."""
     pieces: dict[bpy.types.Object, list] = {}
-    meshes: dict[bpy.types.ID, tuple[np.ndarray, np.ndarray]] = {}
+    # By its object, too, which may have materials of its own for it.
+    meshes: dict[tuple[bpy.types.Object, bpy.types.ID], tuple[np.ndarray, np.ndarray]] = {}
+    named = cache(_named)
     seen = 0
     for instance in depsgraph.object_instances:
         if not instance.is_instance or instance.parent is None:
@@ -150,14 +153,14 @@ def _instanced(
         seen += 1
         if seen > MAX_INSTANCES:
             break
-        hidden = obj.original.hide_render and obj.original not in _named(owner)
+        hidden = obj.original.hide_render and obj.original not in named(owner)
         if hidden or owner.hide_render or not meets_camera(obj, depsgraph):
             continue
         if obj.type == "MESH":
-            data = obj.data
-            if data not in meshes:
-                meshes[data] = read_points(data), _seen_triangles(obj, data, depsgraph)
-            points, triangles = meshes[data]
+            data, key = obj.data, (obj.original, obj.data)
+            if key not in meshes:
+                meshes[key] = read_points(data), _seen_triangles(obj, data, depsgraph)
+            points, triangles = meshes[key]
         elif obj.type in STRAND_TYPES:
             points, triangles, _ = read_strands(obj)
         else:

@@ -156,12 +156,8 @@ def test_what_stands_in_front_hides(clean_scene, of_set):
     assert (hidden.first_labels[hidden.first_labels > 0] == free.first_labels[hidden.first_labels > 0]).all()
 
 
-@pytest.mark.parametrize("kind", ["ShaderNodeBsdfTransparent", "ShaderNodeBsdfPrincipled"])
-def test_what_all_light_goes_through_neither_shows_nor_hides(clean_scene, kind):
-    """A shell around the body, a pane before all, then the hips alone."""
-    rig, (body,) = scene_of()
-    clean_scene.render.engine = "CYCLES"
-    plain = export([rig], num_frames=1, **SIZE)
+def clear_material(kind="ShaderNodeBsdfTransparent"):
+    """A material that all light goes through."""
     clear = bpy.data.materials.new("Clear")
     if clear.node_tree is None:  # it always has one from Blender 5.0 on
         clear.use_nodes = True
@@ -170,6 +166,16 @@ def test_what_all_light_goes_through_neither_shows_nor_hides(clean_scene, kind):
     if "Alpha" in surface.inputs:
         surface.inputs["Alpha"].default_value = 0
     clear.node_tree.links.new(surface.outputs[0], nodes["Material Output"].inputs["Surface"])
+    return clear
+
+
+@pytest.mark.parametrize("kind", ["ShaderNodeBsdfTransparent", "ShaderNodeBsdfPrincipled"])
+def test_what_all_light_goes_through_neither_shows_nor_hides(clean_scene, kind):
+    """A shell around the body, a pane before all, then the hips alone."""
+    rig, (body,) = scene_of()
+    clean_scene.render.engine = "CYCLES"
+    plain = export([rig], num_frames=1, **SIZE)
+    clear = clear_material(kind)
     shell = flesh(rig, thickness=0.6)
     shell.data.materials.append(clear)
     body.data.materials.append(bpy.data.materials.new("Skin"))
@@ -182,6 +188,27 @@ def test_what_all_light_goes_through_neither_shows_nor_hides(clean_scene, kind):
     for face in body.data.polygons:
         face.material_index = face.vertices[0] < 12
     assert seen_limbs(export([rig], num_frames=1, **SIZE)) == seen_limbs(plain) - {"hips"}
+
+
+def test_of_instances_of_one_mesh_each_shows_as_its_own_material_does(clean_scene):
+    clean_scene.render.engine = "CYCLES"
+    bpy.ops.mesh.primitive_plane_add()
+    glass = bpy.context.object
+    glass.data.materials.append(bpy.data.materials.new("Skin"))
+    glass.material_slots[0].link, glass.material_slots[0].material = "OBJECT", clear_material()
+    solid = bpy.data.objects.new("Solid", glass.data)
+    crowd = bpy.data.collections.new("Crowd")
+    instancer = bpy.data.objects.new("Instancer", None)
+    instancer.instance_type, instancer.instance_collection = "COLLECTION", crowd
+    clean_scene.collection.objects.link(instancer)
+    for first in (glass, solid):
+        for obj in crowd.objects:
+            crowd.objects.unlink(obj)
+        for obj in (first, *({glass, solid} - {first})):
+            crowd.objects.link(obj)
+        depsgraph = bpy.context.evaluated_depsgraph_get()
+        shape = module("ground_truth.shapes").ShapeReader().read_instances(depsgraph)[instancer]
+        assert len(shape.points) == 8 and len(shape.triangles) == 2
 
 
 def test_nearer_limbs_hide_farther_ones(clean_scene):
