@@ -10,7 +10,7 @@ from pathlib import Path
 
 import bpy
 import numpy as np
-from bpy.props import BoolProperty, StringProperty
+from bpy.props import StringProperty
 
 from .. import session
 from ..errors import ExportError
@@ -32,6 +32,7 @@ from ..takes.take import FIRST_FRAME, claim_folder
 from ..texts import say
 from ..texts.translation import shown, tell
 from .exporting import export_shots
+from .folders import FolderOperator
 from .stepped import RangeOperator, SteppedOperator
 
 
@@ -168,18 +169,11 @@ class POSEANYTHING_OT_save_first_frame(SteppedOperator, bpy.types.Operator):
         return {"FINISHED"}
 
 
-class POSEANYTHING_OT_choose_output_folder(bpy.types.Operator):
+class POSEANYTHING_OT_choose_output_folder(FolderOperator, bpy.types.Operator):
     bl_idname = "poseanything.choose_output_folder"
     bl_label = "Choose Output Folder"
     bl_description = "Choose where this scene's takes go"
     bl_options = {"REGISTER", "UNDO", "INTERNAL"}
-
-    directory: StringProperty(subtype="DIR_PATH", options={"HIDDEN", "SKIP_SAVE"})
-    filter_folder: BoolProperty(default=True, options={"HIDDEN"})
-
-    def invoke(self, context, event):
-        context.window_manager.fileselect_add(self)
-        return {"RUNNING_MODAL"}
 
     def execute(self, context):
         context.scene.poseanything.output_folder = self.directory

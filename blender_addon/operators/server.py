@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import bpy
-from bpy.props import BoolProperty, StringProperty
 
 from .. import preferences, session
 from ..buttons import OF_SERVER
 from ..connection.events import CONNECTED
 from ..connection.server import ServerError, find_checkout, next_free, parse_server
 from ..texts.translation import tell
+from .folders import FolderOperator
 from .refusal import refuse
 from .serving import is_here
 
@@ -82,19 +82,12 @@ class POSEANYTHING_OT_use_other_port(bpy.types.Operator):
         return {"FINISHED"}
 
 
-class POSEANYTHING_OT_choose_server_folder(bpy.types.Operator):
+class POSEANYTHING_OT_choose_server_folder(FolderOperator, bpy.types.Operator):
     bl_idname = "poseanything.choose_server_folder"
     bl_label = "Choose Server Folder"
     bl_description = (
         "Choose the checkout of PoseAnything Bridge that holds the server (the folder with build.py in it)"
     )
-
-    directory: StringProperty(subtype="DIR_PATH", options={"HIDDEN", "SKIP_SAVE"})
-    filter_folder: BoolProperty(default=True, options={"HIDDEN"})
-
-    def invoke(self, context, event):
-        context.window_manager.fileselect_add(self)
-        return {"RUNNING_MODAL"}
 
     def execute(self, context):
         try:

@@ -6,7 +6,7 @@ import uuid
 from pathlib import Path
 
 import bpy
-from bpy.props import BoolProperty, IntProperty, StringProperty
+from bpy.props import IntProperty, StringProperty
 
 from .. import session
 from ..buttons import Button
@@ -16,6 +16,7 @@ from ..takes.take import RECORD, TakeError, read_take
 from ..takes.trash import move_to_trash
 from ..texts import say
 from ..texts.translation import shown, tell
+from .folders import FolderOperator
 from .refusal import refuse
 from .takes import TakeOperator, chosen
 
@@ -47,7 +48,7 @@ class POSEANYTHING_OT_open_take(TakeOperator, bpy.types.Operator):
         return {"FINISHED"}
 
 
-class POSEANYTHING_OT_relink_take(bpy.types.Operator):
+class POSEANYTHING_OT_relink_take(FolderOperator, bpy.types.Operator):
     bl_idname = "poseanything.relink_take"
     bl_label = "Find Folder"
     bl_description = (
@@ -56,12 +57,6 @@ class POSEANYTHING_OT_relink_take(bpy.types.Operator):
     bl_options = {"REGISTER", "UNDO"}
 
     take_id: StringProperty(options={"HIDDEN", "SKIP_SAVE"})
-    directory: StringProperty(subtype="DIR_PATH", options={"HIDDEN", "SKIP_SAVE"})
-    filter_folder: BoolProperty(default=True, options={"HIDDEN"})
-
-    def invoke(self, context, event):
-        context.window_manager.fileselect_add(self)
-        return {"RUNNING_MODAL"}
 
     def execute(self, context):
         item = take_list.chosen_item(context, self.take_id)
@@ -80,22 +75,19 @@ class POSEANYTHING_OT_relink_take(bpy.types.Operator):
         return {"FINISHED"}
 
 
-class POSEANYTHING_OT_add_take(bpy.types.Operator):
+class POSEANYTHING_OT_add_take(FolderOperator, bpy.types.Operator):
     bl_idname = "poseanything.add_take"
     bl_label = "Add Take"
     bl_description = "Put a take from its folder into the sequencer, with as many frames as are there"
     bl_options = {"REGISTER", "UNDO"}
 
-    directory: StringProperty(subtype="DIR_PATH", options={"HIDDEN", "SKIP_SAVE"})
-    filter_folder: BoolProperty(default=True, options={"HIDDEN"})
     dropped_at: IntProperty(options={"HIDDEN", "SKIP_SAVE"})
 
     def invoke(self, context, event):
         if self.directory:  # a file of it was dropped into a sequencer
             self.dropped_at = round(context.region.view2d.region_to_view(event.mouse_region_x, 0)[0])
             return self.execute(context)
-        context.window_manager.fileselect_add(self)
-        return {"RUNNING_MODAL"}
+        return super().invoke(context, event)
 
     def execute(self, context):
         try:
