@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import bpy
@@ -44,50 +45,46 @@ def make_first_frame(
     interactive: whether the window's events are handled between two steps, so that Blender can render
         beside its user. Raises `ExportError`.
     """
+    with _offering_a_render(settings):
+        if settings.first_frame_source == PICTURE:
+            if not settings.first_frame_path:
+                raise ExportError(
+                    "Choose the picture that the clip begins with, or another source of the first frame."
+                )
+            return bpy.path.abspath(settings.first_frame_path)
+        if settings.first_frame_source == VIDEO:
+            yield ExportStep(0.02, "Reading the video's first frame")
+            path = scratch / "first_frame.png"
+            path.write_bytes(film_frame(context.scene, clip_range.times.start))
+            return str(path)
+        if settings.first_frame_source == LAST_RENDER:
+            if not isinstance(view, SceneCamera):
+                raise ExportError(
+                    "The last render is seen through a camera; set the view to Camera.",
+                    *USE_CAMERA,
+                )
+            pixels = read_last_render(context.scene, view.find(context.scene), clip_range.times.start)
+        elif settings.first_frame_source == VIEWPORT:
+            yield ExportStep(0.02, say("Drawing the first frame"))
+            pixels = _draw(context, clip_range, view)
+        else:
+            pixels = yield from _render(context.scene, clip_range, view, interactive)
+        path = scratch / "first_frame.png"
+        path.write_bytes(
+            (yield from under_step(ExportStep(0.04, say("Saving the first frame")), encode_png(pixels)))
+        )
+        return str(path)
+
+
+@contextmanager
+def _offering_a_render(settings) -> Iterator[None]:
+    """Errors within that no other button helps against have one that takes a render for the first frame."""
     try:
-        return (yield from _take_first_frame(context, settings, clip_range, view, scratch, interactive))
+        yield
     except ExportError as error:
         if settings.first_frame_source != RENDER:
             error.button = error.button or RENDER_INSTEAD
         raise
-
-
-def _take_first_frame(
-    context,
-    settings,
-    clip_range: ClipRange,
-    view: SceneCamera | Viewport,
-    scratch: Path,
-    interactive: bool,
-) -> Generator[ExportStep, None, str]:
-    if settings.first_frame_source == PICTURE:
-        if not settings.first_frame_path:
-            raise ExportError(
-                "Choose the picture that the clip begins with, or another source of the first frame."
-            )
-        return bpy.path.abspath(settings.first_frame_path)
-    if settings.first_frame_source == VIDEO:
-        yield ExportStep(0.02, "Reading the video's first frame")
-        path = scratch / "first_frame.png"
-        path.write_bytes(film_frame(context.scene, clip_range.times.start))
-        return str(path)
-    if settings.first_frame_source == LAST_RENDER:
-        if not isinstance(view, SceneCamera):
-            raise ExportError(
-                "The last render is seen through a camera; set the view to Camera.",
-                *USE_CAMERA,
-            )
-        pixels = read_last_render(context.scene, view.find(context.scene), clip_range.times.start)
-    elif settings.first_frame_source == VIEWPORT:
-        yield ExportStep(0.02, say("Drawing the first frame"))
-        pixels = _draw(context, clip_range, view)
-    else:
-        pixels = yield from _render(context.scene, clip_range, view, interactive)
-    path = scratch / "first_frame.png"
-    path.write_bytes(
-        (yield from under_step(ExportStep(0.04, say("Saving the first frame")), encode_png(pixels)))
-    )
-    return str(path)
 
 
 def film_frame(scene: bpy.types.Scene, frame: float) -> bytes:
