@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import shutil
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -114,6 +115,15 @@ def each(
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, context, _begin, (start, work)) as executor:
         yield from executor.map(_go_on, jobs)
+
+
+def rows_of(clips: Iterable[dict[str, dict[str, float]]]) -> Rows:
+    """The figures of clips, which have them by way, as a row each."""
+    rows: Rows = defaultdict(list)
+    for figures in clips:
+        for way, of in figures.items():
+            rows[way].append(of)
+    return rows
 
 
 _of_this_process: list = []

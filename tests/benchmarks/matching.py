@@ -26,7 +26,6 @@ and what a wrong match costs the pictures.
 from __future__ import annotations
 
 import itertools
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -48,6 +47,7 @@ from tests.benchmarks._small_model import (
     arguments_of,
     each,
     leaves_no_time_out,
+    rows_of,
     show,
     shows_its_subject,
     small_pipeline,
@@ -169,11 +169,8 @@ def main() -> None:
     arguments = arguments_of(__doc__, clips=48).parse_args()
     drawn = filter(shows_its_subject, map(make_clip, itertools.count(FIRST_SEED)))
     clips = itertools.islice(filter(leaves_no_time_out, drawn), arguments.clips)
-    start, rows = partial(Recorder, arguments.model, arguments.steps), defaultdict(list)
-    for figures in each(clips, measure, start, arguments.processes):
-        for way, of in figures.items():
-            rows[way].append(of)
-    show(rows, arguments.figures)
+    start = partial(Recorder, arguments.model, arguments.steps)
+    show(rows_of(each(clips, measure, start, arguments.processes)), arguments.figures)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections import defaultdict
 from collections.abc import Iterator
 from functools import partial
 
@@ -32,11 +31,11 @@ from inference_server.synthesis.clips import ClipSettings, make_clip
 from inference_server.synthesis.creatures import MotionSettings
 from shared.messages import GenerationRequest
 from tests.benchmarks._small_model import (
-    Rows,
     arguments_of,
     each,
     frames_of,
     leaves_no_time_out,
+    rows_of,
     show,
     shows_its_subject,
     small_engine,
@@ -89,10 +88,7 @@ def main() -> None:
     start = partial(small_engine, arguments.model)
     work = partial(measure, steps=arguments.steps)
     for pace in PACES:
-        rows: Rows = defaultdict(list)
-        for figures in each(clips(pace, arguments.clips), work, start, arguments.processes):
-            for way, of in figures.items():
-                rows[way].append(of)
+        rows = rows_of(each(clips(pace, arguments.clips), work, start, arguments.processes))
         print(f"\nat {pace:g} of the usual pace\n")
         file = arguments.figures
         show(rows, file and file.with_stem(f"{file.stem}-{pace:g}"))

@@ -23,7 +23,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-from collections import defaultdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,15 @@ import numpy as np
 from inference_server.datasets.examples import Example
 from inference_server.evaluation.metrics import detail, pixel_measures, pose_adherence
 from inference_server.synthesis.clips import make_clip
-from tests.benchmarks._small_model import arguments_of, each, frames_of, show, shows_its_subject, small_engine
+from tests.benchmarks._small_model import (
+    arguments_of,
+    each,
+    frames_of,
+    rows_of,
+    show,
+    shows_its_subject,
+    small_engine,
+)
 
 FIRST_SEED = 960_000
 PLAIN = "50 steps"
@@ -107,11 +114,8 @@ def main() -> None:
     clips = itertools.islice(
         filter(shows_its_subject, map(make_clip, itertools.count(FIRST_SEED))), arguments.clips
     )
-    start, rows = partial(Maker, arguments.model, arguments.student), defaultdict(list)
-    for figures in each(clips, measure, start, arguments.processes):
-        for way, of in figures.items():
-            rows[way].append(of)
-    show(rows, arguments.figures)
+    start = partial(Maker, arguments.model, arguments.student)
+    show(rows_of(each(clips, measure, start, arguments.processes)), arguments.figures)
 
 
 if __name__ == "__main__":
