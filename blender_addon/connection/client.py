@@ -144,7 +144,7 @@ class BridgeClient:
 
     def close(self, timeout: float = 2.0, keep: bool = False) -> None:
         """End the thread; what runs is cancelled, unless it is to be kept. What comes of that within
-        `LAST_WORDS` can still be taken out. Waits no longer than `timeout` seconds."""
+        `conversation.LAST_WORDS` can still be taken out. Waits no longer than `timeout` seconds."""
         if self._thread.ident is None:
             self._end()
         elif self._thread.is_alive():
