@@ -169,8 +169,8 @@ def launch(home: Path, python: str, words: list[str], stdout: IO | int, stderr: 
     """Run one of the server's commands in a process of its own; `python` is "" to use the environment of the
     checkout `home`. Raises `ServerError`."""
     interpreter = python or _interpreter(home)
-    # Blender's own Python settings would mislead another Python.
-    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONHOME", "PYTHONPATH")}
+    # Settings for Blender's own Python, such as where it looks for modules, would mislead another one.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     try:
         return subprocess.Popen(
             [interpreter, "-u", "-m", "inference_server", *words],

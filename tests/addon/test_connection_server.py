@@ -37,7 +37,9 @@ def answers(address):
         client.close()
 
 
-def test_real_server_starts_answers_and_stops(server, server_python):
+def test_real_server_starts_answers_and_stops(server, server_python, monkeypatch):
+    for name, value in (("PYTHONSAFEPATH", "1"), ("PYTHONPATH", "nowhere"), ("PYTHONHOME", "nowhere")):
+        monkeypatch.setenv(name, value)  # of Blender's own Python
     folder = keys_folder().parent
     folder.mkdir(exist_ok=True)
     recent, old = folder / "server-5.log", folder / "server-any-port-x.log"

@@ -52,8 +52,10 @@ def stage(bpy, folder: Path) -> None:
     settings.output_folder, settings.engine_name = str(folder), "draft"
     bpy.ops.poseanything.start_server()
     session = module("session").get()
+    server = session.bridge.server
     while not session.bridge.engines:
         session.poll()
+        assert server.is_up, server.sentence
         time.sleep(0.05)
 
 
