@@ -52,12 +52,13 @@ def test_a_disk_that_does_not_answer_keeps_no_server_from_ending(tmp_path):
             client.send(request(job, "plain", num_frames=1000, engine_options={"pause": 0.05}))
         client.wait_for(Queued, job="waiting")
         client.wait_for(Frame, job="running")
-        for path in tmp_path.rglob(REQUEST):
+        pipes = list(tmp_path.rglob(REQUEST))
+        for path in pipes:
             path.unlink()
             os.mkfifo(path)
         client.cancel("running")
         deadline = time.monotonic() + PATIENCE
-        while not (reader := next(filter(None, map(reader_of, tmp_path.rglob(REQUEST))), None)):
+        while not (reader := next(filter(None, map(reader_of, pipes)), None)):
             assert time.monotonic() < deadline
             time.sleep(0.01)
         server.process.terminate()
