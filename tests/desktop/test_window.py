@@ -162,13 +162,15 @@ def test_the_viewport_s_picture_is_the_first_frame(desktop):
         "scene = bpy.context.scene\n"
         "scene.poseanything.first_frame_source = 'VIEWPORT'\n"
         "scene.poseanything.take_name = 'viewport'\n"
+        "system = bpy.context.preferences.system\n"
+        "system.viewport_aa = system.bl_rna.properties['viewport_aa'].default\n"
     )
     desktop.press_generate("VIEW_3D")
     wait_for(lambda: len(desktop.jobs()) > known and desktop.jobs()[known]["frames"], 60)
     picture = (desktop.folder / "takes" / "viewport_001" / "first_frame.png").read_bytes()
     assert picture.startswith(b"\x89PNG") and len(picture) > 2000, "a cube in the light, not one colour"
     assert desktop.ask("answer = area_of('VIEW_3D').spaces.active.overlay.show_overlays")
-    desktop.ask("bpy.ops.poseanything.cancel()")
+    desktop.ask("bpy.ops.poseanything.cancel()\nbpy.context.preferences.system.viewport_aa = 'OFF'")
     desktop.ask(
         "bpy.context.scene.poseanything.first_frame_source = 'RENDER'\n"
         "bpy.context.scene.render.engine = 'BLENDER_WORKBENCH'\n"
