@@ -370,15 +370,17 @@ def test_a_take_that_was_left(served):
 
 
 def test_a_take_that_failed(served):
+    fail = f"{BRIDGE}job = [*bridge.jobs.values()][-1]\njob.state, job.sentence = 'FAILED', 'Broken.'"
     make_clips(served, 1)
-    served.desktop.ask(
-        f"{BRIDGE}job = [*bridge.jobs.values()][-1]\njob.state, job.sentence = 'FAILED', 'Broken.'"
-    )
+    served.desktop.ask(fail)
+    served.press_one("poseanything.show_server_log", MAIN)  # before Try Again, after which it is gone
     served.stop("failed", MAIN)
-    served.desktop.ask(f"{PREFS}prefs.autostart = False")
     served.stop_server()
     wait_for(lambda: not served.connected(), 30)
-    served.stop("failed, and no server", MAIN)
+    served.desktop.ask(fail)
+    served.photograph("failed, and no server")
+    served.press_one("poseanything.start_server", MAIN)
+    wait_for(served.connected, 120)
 
 
 def test_strips_in_the_scene_s_own_sequencer(served):
