@@ -8,16 +8,24 @@ and puts the values in its places.
 
 from __future__ import annotations
 
+import json
 import math
 import numbers
+import os
 import re
 import string
+import sys
+from collections.abc import Iterable
 from typing import Any
 
 _FORMAT = re.compile(r"((\.[0-9])?[fg%])?")
 """Formats of numbers that a template of another program may ask for: none makes a short value long."""
 _DEEPEST = 8
 """Sentences within one another."""
+_LONGEST = 300
+"""Characters that are kept of another program's last line."""
+FOR_PROGRAM = "POSEANYTHING_FOR_PROGRAM"
+"""The variable of the environment by which a program that runs a command asks for last words as a line."""
 
 
 class Sentence(str):
@@ -84,6 +92,25 @@ def put_together(parts: Any, text: str) -> str:
     except (TypeError, ValueError, LookupError, OverflowError):
         return text
     return sentence if sentence == text else text
+
+
+def complain(sentence: object) -> None:
+    """Say on standard error why a command ends: for people, and below that as a line of JSON where a program
+    that runs it asks for one."""
+    text = as_value(str(sentence))
+    print(text, file=sys.stderr)
+    if FOR_PROGRAM in os.environ:
+        print(json.dumps({"text": text, "sentence": take_apart(text)}), file=sys.stderr)
+
+
+def last_words(lines: Iterable[str]) -> str:
+    """What a command said last, a `Sentence` where it is one; "" where it said nothing."""
+    last = next((line.strip() for line in reversed([*lines]) if line.strip()), "")
+    try:
+        said = json.loads(last)
+        return put_together(said["sentence"], said["text"])
+    except (ValueError, TypeError, LookupError):
+        return last[:_LONGEST]  # of a program that knows no sentences
 
 
 def _put_together(parts: Any, depth: int) -> Sentence:

@@ -20,6 +20,7 @@ from ..errors import UserError
 from ..shared.address import Address, AddressError
 from ..shared.keys import Token, TokenError, destination, keys_folder
 from ..shared.schema import printable
+from ..shared.sentences import FOR_PROGRAM, last_words
 from ..texts import say
 
 STOPPED, STARTING, RUNNING, FAILED = "STOPPED", "STARTING", "RUNNING", "FAILED"
@@ -159,9 +160,8 @@ class ServerProcess:
                 continue
         code = process.wait()
         if process is self._process:
-            tail = self.log_tail(200)
-            last = next((line for line in reversed(tail) if line.strip()), say("it printed nothing"))
-            self.sentence = say("The server ended with code {code}: {words}", code=code, words=last[:300])
+            words = last_words(self.log_tail(200)) or say("it printed nothing")
+            self.sentence = say("The server ended with code {code}: {words}", code=code, words=words)
             self.state, self._process = FAILED, None
 
 
@@ -175,7 +175,7 @@ def launch(home: Path, python: str, words: list[str], stdout: IO | int, stderr: 
         return subprocess.Popen(
             [interpreter, "-u", "-m", "inference_server", *words],
             cwd=home,
-            env=environment | {"PYTHONUTF8": "1"},
+            env=environment | {"PYTHONUTF8": "1", FOR_PROGRAM: "1"},
             stdin=subprocess.PIPE,
             stdout=stdout,
             stderr=stderr,

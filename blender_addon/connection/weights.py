@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..shared.fetching import CHECKING, Fetched
 from ..shared.schema import printable
+from ..shared.sentences import last_words
 from ..texts import say
 from .server import find_checkout, launch
 
@@ -96,8 +97,7 @@ class WeightsFetch:
         if code == 0:
             self.state = IDLE
         else:
-            last = next((line for line in reversed(complaints) if line.strip()), "")
-            self.sentence = printable(last.strip()) or say(
+            self.sentence = last_words(map(printable, complaints)) or say(
                 "Fetching the weights ended with code {code}; try again.", code=code
             )
             self.state = FAILED

@@ -135,11 +135,14 @@ class Frontend:
             self.monitor.close(0)
             if error.errno == zmq.EADDRINUSE:
                 raise ServerError(
-                    f"{where} is in use already, perhaps by another server; stop it or use another port."
+                    "{where} is in use already, perhaps by another server; stop it or use another port.",
+                    where=where,
                 ) from None
             raise ServerError(
-                f"Can't listen on {where} ({error.strerror}); "
-                f"give an address of this machine, like {DEFAULT_ADDRESS}."
+                "Can't listen on {where} ({reason}); give an address of this machine, like {default}.",
+                where=where,
+                reason=error.strerror,
+                default=DEFAULT_ADDRESS,
             ) from None
 
     def watch(self) -> None:

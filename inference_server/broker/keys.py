@@ -21,6 +21,7 @@ import zmq.auth
 from zmq.utils import z85
 
 from shared.keys import LOCAL_NAME, LOCAL_TOKEN, NAMES, Token
+from shared.sentences import say
 
 from . import ServerError
 
@@ -68,14 +69,16 @@ class KeyRing:
             self._keep_local_token()
         except OSError as error:
             raise ServerError(
-                f"Keys can't be kept in {folder} ({error}); have POSEANYTHING_KEYS name another folder."
+                "Keys can't be kept in {folder} ({error}); have POSEANYTHING_KEYS name another folder.",
+                folder=folder,
+                error=error,
             ) from error
 
     def invite(self, name: str, address: str) -> Token:
         """A new key pair under a name that is free; only its public half is kept. Raises `ServerError`."""
         if not NAMES.fullmatch(name):
             raise ServerError(
-                f"{name!r} is not a name for a key; use up to 64 letters, digits, '.', '_', '-'."
+                "{name!r} is not a name for a key; use up to 64 letters, digits, '.', '_', '-'.", name=name
             )
         public, secret = zmq.curve_keypair()
         token = Token(address, z85.decode(self.server_key), z85.decode(public), z85.decode(secret))
@@ -85,10 +88,13 @@ class KeyRing:
             _place(path, _public_key(name, public))
         except FileExistsError:
             raise ServerError(
-                f"{name!r} has been invited already; choose another name, or revoke that key first."
+                "{name!r} has been invited already; choose another name, or revoke that key first.",
+                name=name,
             ) from None
         except OSError as error:
-            raise ServerError(f"The key can't be kept in {path.parent} ({error.strerror}).") from error
+            raise ServerError(
+                "The key can't be kept in {folder} ({reason}).", folder=path.parent, reason=error.strerror
+            ) from error
         return token
 
     def keys(self) -> list[Key]:
@@ -114,7 +120,9 @@ class KeyRing:
         path = self._clients / f"{name}.key"
         if path.parent != self._clients or not path.exists():
             names = ", ".join(key.name for key in self.keys())
-            raise ServerError(f"There is no key named {name!r}; there are {names or 'none'}.")
+            raise ServerError(
+                "There is no key named {name!r}; there are {names}.", name=name, names=names or "none"
+            )
         try:
             if name == LOCAL_NAME:
                 (self.folder / LOCAL_TOKEN).unlink(missing_ok=True)
@@ -122,7 +130,9 @@ class KeyRing:
             else:
                 path.unlink()
         except OSError as error:
-            raise ServerError(f"The key {name!r} can't be removed ({error.strerror}).") from error
+            raise ServerError(
+                "The key {name!r} can't be removed ({reason}).", name=name, reason=error.strerror
+            ) from error
 
     def name_of(self, user: bytes) -> str | None:
         """Who it is, None for a key that is not let in (any more). While the folder can't be read, what was
@@ -150,7 +160,7 @@ class KeyRing:
         try:
             token = Token.parse(path.read_text(encoding="ascii"))
         except ValueError as error:
-            raise _damaged(path, "this computer's own jobs are lost with it") from error
+            raise _damaged(path, say("this computer's own jobs are lost with it")) from error
         if token.server_key != server_key:
             _place(path, f"{dataclasses.replace(token, server_key=server_key)}\n", over=True)
         let_in = _public_key(LOCAL_NAME, z85.encode(token.public_key))
@@ -170,12 +180,14 @@ class KeyRing:
             if secret is None or zmq.curve_public(secret) != public:
                 raise ValueError("its halves are no pair")
         except (ValueError, zmq.ZMQError) as error:
-            raise _damaged(path, "everybody has to be invited again") from error
+            raise _damaged(path, say("everybody has to be invited again")) from error
         return public, secret
 
 
 def _damaged(path: Path, price: str) -> ServerError:
-    return ServerError(f"{path} is damaged; put it back from a backup, or delete it ({price}).")
+    return ServerError(
+        "{path} is damaged; put it back from a backup, or delete it ({price}).", path=path, price=price
+    )
 
 
 def _public_key(name: str, key: bytes) -> str:

@@ -33,7 +33,8 @@ class LockedFolder:
         except OSError as error:
             os.close(self._handle)
             raise ServerError(
-                f"Another server uses the jobs in {folder}; stop it, or name another folder with --jobs."
+                "Another server uses the jobs in {folder}; stop it, or name another folder with --jobs.",
+                folder=folder,
             ) from error
 
     def release(self) -> None:
@@ -55,8 +56,9 @@ class PassingFolder:
             self._lock = LockedFolder(Path(self.name))
         except OSError as error:
             raise ServerError(
-                f"There is no place for temporary files ({error.strerror}); have TMPDIR name a folder that "
-                "can be written to."
+                "There is no place for temporary files ({reason}); have TMPDIR name a folder that can be "
+                "written to.",
+                reason=error.strerror,
             ) from error
 
     def cleanup(self) -> None:

@@ -218,7 +218,9 @@ class Crew:
             slot.start_at = now + min(0.5 * 2**slot.failed_starts, LONGEST_PAUSE)
             faulty = process.exit_code >= 0 and not any(each.engines for each in self.slots)
             if faulty and slot.failed_starts >= MAX_FAILED_STARTS:
-                raise ServerError(f"The engine's process can't start ({reason}); see what it says above.")
+                raise ServerError(
+                    "The engine's process can't start ({reason}); see what it says above.", reason=reason
+                )
         return reason, remedy
 
     def close(self) -> None:

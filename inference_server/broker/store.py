@@ -109,7 +109,9 @@ class JobStore:
             self._lock = LockedFolder(folder)
         except OSError as error:
             raise ServerError(
-                f"Jobs can't be kept in {folder} ({error.strerror}); name another folder with --jobs."
+                "Jobs can't be kept in {folder} ({reason}); name another folder with --jobs.",
+                folder=folder,
+                reason=error.strerror,
             ) from error
         self._folders: dict[int, Path] = {}
         """Of the jobs that were spoken of, by their numbers."""
@@ -121,7 +123,9 @@ class JobStore:
             self._lock.release()
             if isinstance(error, (OSError, sqlite3.Error)):
                 raise ServerError(
-                    f"The jobs in {folder} can't be read ({error}); name another folder with --jobs."
+                    "The jobs in {folder} can't be read ({error}); name another folder with --jobs.",
+                    folder=folder,
+                    error=error,
                 ) from error
             raise
 
@@ -363,8 +367,9 @@ class JobStore:
                 database.executescript(f"BEGIN; {SINCE_1} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
             elif version != SCHEMA_VERSION:
                 raise ServerError(
-                    f"The jobs in {self.folder} are of another release of the server;"
-                    " name another folder with --jobs, or delete it."
+                    "The jobs in {folder} are of another release of the server; name another folder with "
+                    "--jobs, or delete it.",
+                    folder=self.folder,
                 )
             tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
             if not tables >= {"jobs", "frames"}:

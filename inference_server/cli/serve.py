@@ -14,6 +14,7 @@ from pathlib import Path
 
 from shared.address import DEFAULT_ADDRESS, Address, AddressError
 from shared.keys import LOCAL_NAME, keys_folder
+from shared.sentences import complain, say
 
 from ..broker import ServerError
 from ..broker.broker import Broker
@@ -99,8 +100,11 @@ def run(args: argparse.Namespace) -> int:
         return _complain(error, 2)
     if not address.is_loopback and not _anybody_invited():
         return _complain(
-            f"{args.address} can be reached from other computers, and none has been invited; "
-            "run 'invite' first.",
+            say(
+                "{address} can be reached from other computers, and none has been invited; run 'invite' "
+                "first.",
+                address=args.address,
+            ),
             2,
         )
     if args.ray and args.cards:
@@ -169,8 +173,9 @@ def cluster_size(address: str) -> int:
         )
     except subprocess.TimeoutExpired:
         raise ServerError(
-            f"The Ray cluster at {address} has not answered within {CLUSTER_PATIENCE:.0f} s; "
-            "look at it with: ray status"
+            "The Ray cluster at {address} has not answered within {seconds:.0f} s; look at it with: ray status",
+            address=address,
+            seconds=CLUSTER_PATIENCE,
         ) from None
     if asked.returncode:
         raise ServerError(asked.stderr.strip().rpartition("\n")[2])
@@ -217,7 +222,7 @@ def serve(settings: Settings, exit_with_stdin: bool = False, finish: bool = Fals
 
 
 def _complain(sentence: object, status: int) -> int:
-    print(sentence, file=sys.stderr)
+    complain(sentence)
     return status
 
 

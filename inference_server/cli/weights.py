@@ -4,12 +4,12 @@ checks what is there."""
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shared.fetching import Fetched
+from shared.sentences import complain
 
 from ..poseanything.checkpoints import CheckpointError, default_folder
 from ..poseanything.checkpoints.weights import check, describe, download, fetch_sources
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
         else:
             download(folder, tiktok=args.tiktok, progress=print_progress() if args.progress else None)
     except CheckpointError as error:
-        print(error, file=sys.stderr)
+        complain(error)
         return 1
     return 0
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from shared.sentences import say
+
 from ..poseanything.checkpoints import default_folder
 from ..poseanything.checkpoints.weights import Source
 from .stages import XPoseError
@@ -107,7 +109,7 @@ def weights_of(name: str) -> Path:
     """The folder of a model's weights. Raises `XPoseError` where it is not there."""
     path = default_folder() / FOLDER / name
     if not _has_files(path):
-        raise XPoseError(f"{path} has no weights; get them with: python build.py weights xpose")
+        raise XPoseError("{path} has no weights; get them with: python build.py weights xpose", path=path)
     return path
 
 
@@ -136,9 +138,16 @@ def load_model(kind: Any, path: Path, **options: Any) -> Any:
     model, report = found
     lacking = sorted([*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])])
     if lacking:
-        raise _unreadable(path, f"{len(lacking)} weights are missing or of another size: {lacking[0]}, ...")
+        reason = say(
+            "{count} weights are missing or of another size: {name}, ...", count=len(lacking), name=lacking[0]
+        )
+        raise _unreadable(path, reason)
     return model.eval()
 
 
 def _unreadable(path: Path, reason: str) -> XPoseError:
-    return XPoseError(f"{path} can't be read ({reason}); get it again with: python build.py weights xpose")
+    return XPoseError(
+        "{path} can't be read ({reason}); get it again with: python build.py weights xpose",
+        path=path,
+        reason=reason,
+    )

@@ -200,19 +200,39 @@ def make_stage(kind: str, name: str, options: dict | None = None) -> Stage:
     name or option that isn't there."""
     if name not in STAGES[kind] and ":" not in name:
         names = ", ".join(STAGES[kind]) or "none"
-        raise XPoseError(f"There is no {kind} stage named {name!r}; choose one of: {names}.")
+        raise XPoseError(
+            "There is no {kind} stage named {name!r}; choose one of: {names}.",
+            kind=kind,
+            name=name,
+            names=names,
+        )
     module, _, attribute = STAGES[kind].get(name, name).partition(":")
     try:
         found = getattr(import_module(module), attribute)
     except ModuleNotFoundError as error:
-        raise XPoseError(f"The {kind} stage {name} needs {error.name}, which is not installed.") from error
+        raise XPoseError(
+            "The {kind} stage {name} needs {package}, which is not installed.",
+            kind=kind,
+            name=name,
+            package=error.name,
+        ) from error
     except AttributeError as error:
-        raise XPoseError(f"There is no {attribute} in {module}; write a stage as module:class.") from error
+        raise XPoseError(
+            "There is no {attribute} in {module}; write a stage as module:class.",
+            attribute=attribute,
+            module=module,
+        ) from error
     known = {each.name for each in dataclasses.fields(found)}
     for option in options or {}:
         if option not in known:
             names = ", ".join(sorted(known)) or "none"
-            raise XPoseError(f"The {kind} stage {name} has no option {option!r}; it has {names}.")
+            raise XPoseError(
+                "The {kind} stage {name} has no option {option!r}; it has {names}.",
+                kind=kind,
+                name=name,
+                option=option,
+                names=names,
+            )
     return found(**(options or {}))
 
 

@@ -147,3 +147,15 @@ def test_server_that_falls_over_shows_its_last_words(server, tmp_path):
     wait_for(lambda: server.state == "FAILED")
     assert server.sentence == "The server ended with code 1: The card is too small."
     assert server.log_tail() == ["warming up", "The card is too small."]
+
+
+def test_last_words_of_a_server_are_in_the_user_s_language(server, server_python, tmp_path, monkeypatch):
+    (tmp_path / "jobs").touch()
+    monkeypatch.setenv("POSEANYTHING_JOBS", str(tmp_path / "jobs"))
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+    server.start(str(ROOT), server_python, f"tcp://127.0.0.1:{port}")
+    wait_for(lambda: server.state == "FAILED", 60)
+    words = server.sentence.values["words"]
+    assert words.template == "Jobs can't be kept in {folder} ({reason}); name another folder with --jobs."
+    assert f"{words}" in server.log_tail(), "as people read it, too"

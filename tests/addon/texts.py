@@ -18,11 +18,14 @@ SOURCE = ROOT / "blender_addon"
 SERVER = (
     "shared",
     "inference_server/broker",
+    "inference_server/cli/serve.py",
     "inference_server/worker",
     "inference_server/engines",
     "inference_server/poseanything",
     "inference_server/xpose/finder.py",
+    "inference_server/xpose/models.py",
     "inference_server/xpose/segments.py",
+    "inference_server/xpose/stages.py",
     "inference_server/xpose/skeletons/carried.py",
     "inference_server/xpose/subjects",
 )
@@ -30,8 +33,6 @@ SERVER = (
 SERVER_COMMANDS = {
     "inference_server/poseanything/checkpoints/conversion.py",
     "inference_server/poseanything/checkpoints/extraction.py",
-    "inference_server/poseanything/checkpoints/hub.py",
-    "inference_server/poseanything/checkpoints/weights.py",
     "inference_server/poseanything/conditioning/files.py",
 }
 """What of these speaks to who runs commands."""

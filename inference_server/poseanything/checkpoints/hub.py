@@ -28,6 +28,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import build_hf_headers
 
 from shared.fetching import CHECKING, FETCHING
+from shared.sentences import say
 
 from ..compat.huggingface_hub import git_hash, http_get
 from .errors import CheckpointError, name_some
@@ -78,8 +79,10 @@ class Repository:
         unmet = [pattern for pattern in required if not any(_fits(file, pattern) for file in self.files)]
         if unmet:
             raise CheckpointError(
-                f"{self.page} has no {name_some(unmet)} any more;"
-                " look at its page, and name the files' folder with POSEANYTHING_WEIGHTS once you have them."
+                "{page} has no {files} any more; look at its page, and name the files' folder with "
+                "POSEANYTHING_WEIGHTS once you have them.",
+                page=self.page,
+                files=name_some(unmet),
             )
         return [file for file in self.files if any(_fits(file, pattern) for pattern in required + optional)]
 
@@ -91,8 +94,10 @@ class Repository:
             raise CheckpointError(self._explain(error)) from error
         except OSError as error:
             raise CheckpointError(
-                f"{file.name} of {self.page} stopped on its way ({error});"
-                " run the command again and it goes on from there."
+                "{file} of {page} stopped on its way ({error}); begin again and it goes on from there.",
+                file=file.name,
+                page=self.page,
+                error=error,
             ) from error
 
     def _fetch(self, file: RemoteFile, target: Path, tell: Tell) -> None:
@@ -109,7 +114,9 @@ class Repository:
             digest = sha256(path)
             if not file.is_like(path, digest):
                 raise CheckpointError(
-                    f"{path} is not the file that {self.page} has; move it away, or name another folder."
+                    "{path} is not the file that {page} has; move it away, or name another folder.",
+                    path=path,
+                    page=self.page,
                 )
             _write_checksum(target, file.name, digest)
             return
@@ -129,23 +136,26 @@ class Repository:
         if not file.is_like(part, digest):
             part.unlink()
             raise CheckpointError(
-                f"{file.name} arrived damaged (its checksum is wrong); run the command again."
+                "{file} arrived damaged (its checksum is wrong); begin again.", file=file.name
             )
         part.replace(path)
         _write_checksum(target, file.name, digest)
 
     def _explain(self, error: Exception) -> str:
         if isinstance(error, GatedRepoError):
-            return f"{self.page} is open to those who accept its terms; accept them there and set HF_TOKEN."
-        if isinstance(error, RepositoryNotFoundError):
-            return (
-                f"{self.page} is not there, or not for you;"
-                " look there, and set HF_TOKEN if it asks to sign in."
+            return say(
+                "{page} is open to those who accept its terms; accept them there and set HF_TOKEN.",
+                page=self.page,
             )
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        return (
-            f"{self.page} can't be reached ({reason});"
-            " run the command again later, it goes on where it stopped."
+        if isinstance(error, RepositoryNotFoundError):
+            return say(
+                "{page} is not there, or not for you; look there, and set HF_TOKEN if it asks to sign in.",
+                page=self.page,
+            )
+        return say(
+            "{page} can't be reached ({reason}); begin again later, it goes on where it stopped.",
+            page=self.page,
+            reason=(str(error).strip() or type(error).__name__).splitlines()[0],
         )
 
 
@@ -228,6 +238,9 @@ def _require_space(wanted: Sequence[tuple[Repository, list[RemoteFile], Path]]) 
     free = shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
     if needed > free:
         raise CheckpointError(
-            f"{folder} needs {needed / 1e9:.1f} GB more and its disk has {free / 1e9:.1f} GB free;"
-            " free some, or name another folder."
+            "{folder} needs {needed:.1f} GB more and its disk has {free:.1f} GB free; free some, or name "
+            "another folder.",
+            folder=folder,
+            needed=needed / 1e9,
+            free=free / 1e9,
         )

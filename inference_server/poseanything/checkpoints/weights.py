@@ -154,7 +154,7 @@ def check(folder: Path) -> None:
             path = sums.parent / name
             if not path.exists() or sha256(path) != digest:
                 raise CheckpointError(
-                    f"{path} is missing or no longer what was fetched; delete it and get it again."
+                    "{path} is missing or no longer what was fetched; delete it and get it again.", path=path
                 )
             print(f"checksum right: {path}", flush=True)
 
@@ -183,8 +183,8 @@ def fetch_sources(sources: Sequence[Source], folder: Path, progress: Progress | 
         from .hub import Repository, fetch
     except ModuleNotFoundError as error:
         raise CheckpointError(
-            f"Weights are fetched with {error.name}, which is not installed;"
-            " run python build.py setup --model."
+            "Weights are fetched with {package}, which is not installed; run python build.py setup --model.",
+            package=error.name,
         ) from error
 
     wanted = []
