@@ -675,13 +675,18 @@ def server_command(arguments) -> None:
 
 def synthesise(arguments) -> None:
     arguments.server += ["--size", *map(str, arguments.size), "--frames", str(arguments.frames)]
+    if arguments.processes:
+        arguments.server += ["--processes", str(arguments.processes)]
     if arguments.blender:
         extras, _ = SERVER_COMMANDS["synthesise"]
         environment = BlenderEnvironment().ensure("server", *extras).for_blender()
-        folder = DIST / "rendered"
+        size, frames, renderer, look = arguments.size, arguments.frames, arguments.renderer, arguments.look
+        folder = DIST / "rendered" / "{}x{}-{}-{}-{}".format(*size, frames, renderer, look)
         script = ROOT / "blender_addon" / "examples" / "synthesise.py"
         words = ["--extension", build_extension(environment), "--output", folder]
-        words += ["--size", *arguments.size, "--frames", arguments.frames]
+        words += ["--size", *size, "--frames", frames, "--renderer", renderer, "--look", look]
+        words += ["--processes", arguments.processes or 1, "--subjects"]
+        words += [Path(word).resolve() if Path(word).is_file() else word for word in arguments.subjects]
         environment.run(script, *words, "--seeds", *arguments.blender)
         arguments.server += ["--rendered", str(folder)]
     server_command(arguments)
@@ -745,6 +750,10 @@ def parse(words: list[str]) -> argparse.Namespace:
             added.add_argument("--blender", nargs=2, type=int)
             added.add_argument("--size", nargs=2, type=int, default=(128, 96))
             added.add_argument("--frames", type=int, default=17)
+            added.add_argument("--subjects", nargs="+", default=["fox"])
+            added.add_argument("--renderer", default="cycles")
+            added.add_argument("--look", default="bones")
+            added.add_argument("--processes", type=int)
     prepare = command(setup, "install what the others need, without doing anything else")
     prepare.add_argument(
         "--model",

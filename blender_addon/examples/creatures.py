@@ -77,7 +77,7 @@ class Build:
 def build_fox(context: bpy.types.Context, seed: int = 0) -> Creature:
     """Rig, body and materials at the origin of the context's scene, looking along -Y."""
     build = Build.from_seed(seed)
-    with _rigify():
+    with rigify():
         bpy.ops.object.armature_wolf_metarig_add()
         metarig = context.object
         metarig.matrix_world.identity()
@@ -100,7 +100,7 @@ def build_fox(context: bpy.types.Context, seed: int = 0) -> Creature:
 
 
 @contextmanager
-def _rigify():
+def rigify():
     """Rigify for as long as it takes; it reads its preferences, so it must be among the user's add-ons."""
     enabled, _ = addon_utils.check("rigify")
     if not enabled:
@@ -258,10 +258,10 @@ def _paint(body: bpy.types.Object, build: Build) -> None:
     blend((z - 1.06) / 0.04, build.dark)  # ear tips
     blend((-0.825 - y) / 0.012, build.dark)  # nose
     body.data.color_attributes.new("Coat", "FLOAT_COLOR", "POINT").data.foreach_set("color", colours.ravel())
-    body.data.materials.append(_coat())
+    body.data.materials.append(coat())
 
 
-def _coat() -> bpy.types.Material:
+def coat() -> bpy.types.Material:
     material = bpy.data.materials.new("Coat")
     if material.node_tree is None:  # it always has one from Blender 5.0 on
         material.use_nodes = True
@@ -327,7 +327,7 @@ def animate_walk(rig: bpy.types.Object, frames: int, seed: int = 0) -> None:
             droop = Quaternion(
                 (1, 0, 0), -(0.34, 0.12, -0.10, -0.18)[link] + 0.05 * math.sin(2 * wave - 0.6 * link)
             )
-            _rotate(rig, name, frame, sway @ droop)
+            rotate(rig, name, frame, sway @ droop)
 
 
 def _step(phase: float) -> tuple[float, float]:
@@ -350,10 +350,10 @@ def _move(rig, name: str, frame: int, offset: Vector) -> None:
 
 
 def _turn(rig, name: str, frame: int, axis: tuple[float, float, float], angle: float) -> None:
-    _rotate(rig, name, frame, Quaternion(axis, angle))
+    rotate(rig, name, frame, Quaternion(axis, angle))
 
 
-def _rotate(rig, name: str, frame: int, rotation: Quaternion) -> None:
+def rotate(rig, name: str, frame: int, rotation: Quaternion) -> None:
     bone, basis = rig.pose.bones[name], _basis(rig, name)
     bone.rotation_mode = "QUATERNION"
     bone.rotation_quaternion = (basis.inverted() @ rotation.to_matrix() @ basis).to_quaternion()

@@ -87,7 +87,7 @@ def import_rig(
     _play(context.scene, rig, path, action)
     if not bodies_of(context.scene, rig):
         try:
-            dress(context, rig, _tubes(rig))
+            dress(context, rig, tubes(rig))
         except ExportError as error:
             raise RigFileError(say("{path} can't be used: {error}", path=path.name, error=error)) from error
     return rig
@@ -115,11 +115,11 @@ def _reason(error: Exception, path: Path) -> str:
     return text.replace(str(path), path.name).rstrip(".;")
 
 
-def _tubes(rig: bpy.types.Object) -> list[tuple[str, Vector, Vector, float]]:
+def tubes(rig: bpy.types.Object) -> list[tuple[str, Vector, Vector, float]]:
     """Bone, ends and radius of a tube around each stroke of a rig's figure at rest."""
     choice = choose_limbs(rig)
     bones = rig.data.bones
-    tubes, begin = [], 0
+    made, begin = [], 0
     joints = [
         bones[bone].matrix_local @ Vector(offset)
         for bone, offset in zip(choice.joint_bones.tolist(), choice.joint_offsets)
@@ -135,9 +135,9 @@ def _tubes(rig: bpy.types.Object) -> list[tuple[str, Vector, Vector, float]]:
             length = (end - start).length
             radius = min(max(0.3 * length, 0.3 * THICKNESS * size), THICKNESS * size)
             if length > 1e-4 * size:
-                tubes.append((limb.bones[min(index, len(limb.bones) - 1)], start, end, radius))
+                made.append((limb.bones[min(index, len(limb.bones) - 1)], start, end, radius))
         begin += count
-    return tubes
+    return made
 
 
 def _import_fbx(path: Path) -> None:

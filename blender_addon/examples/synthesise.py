@@ -1,11 +1,12 @@
 """Training examples from example scenes: the extension's own export, and Blender's render as the answer.
 
-    python blender_addon/examples/synthesise.py --extension ZIP --output FOLDER --seeds 1 40
+    python blender_addon/examples/synthesise.py --extension ZIP --output FOLDER --seeds 1 40 \
+        [--subjects fox human spider walk.bvh ...] [--renderer eevee] [--processes 4]
 
 Run by `python build.py synthesise --blender`. It installs the packed extension into a fresh profile of the
-`bpy` that it finds. Each seed is a scene of its own, rendered once; several clips are cut from it. A seed
-that is there already is left out, so a run that was killed goes on. `inference_server` packs the folder into
-a data set.
+`bpy` that it finds. Each seed is a scene of its own, of one subject after the other, rendered once; several
+clips are cut from it. A seed that is there already is left out, so a run that was killed goes on.
+`inference_server` packs the folder into a data set.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import dataclasses
 import json
 import os
 import random
+import subprocess
 import sys
 import tempfile
 import time
@@ -22,8 +24,9 @@ from importlib import import_module
 from pathlib import Path
 
 MODULE = "bl_ext.user_default.poseanything_bridge"
-CLIPS = ((1, 1), (9, 4), (25, 2), (45, 1), (63, 1))
-"""First scene frame and frames from one clip frame to the next."""
+CLIPS = ((0, 1), (8, 4), (24, 2), (44, 1), (62, 1))
+"""Scene frames from the range's start to a clip's first frame, and from one clip frame to the next."""
+RENDERERS = ("cycles", "eevee", "workbench")
 
 
 def main() -> int:
@@ -36,7 +39,22 @@ def main() -> int:
     parser.add_argument("--size", type=int, nargs=2, default=(128, 96), metavar=("WIDTH", "HEIGHT"))
     parser.add_argument("--frames", type=int, default=17, help="of a clip; default: %(default)s")
     parser.add_argument("--samples", type=int, default=12, help="of Cycles; default: %(default)s")
+    parser.add_argument(
+        "--subjects",
+        nargs="+",
+        default=["fox"],
+        metavar="SUBJECT",
+        help="whom the scenes show, by turns: fox, a kind of examples/kinds.py, all of them, or a rig's file"
+        " (.glb, .gltf, .vrm, .fbx, .blend, .bvh), whose action is played; default: fox",
+    )
+    parser.add_argument("--renderer", choices=RENDERERS, default="cycles", help="default: %(default)s")
+    parser.add_argument(
+        "--look", choices=("bones", "trained"), default="bones", help="of the poses; default: %(default)s"
+    )
+    parser.add_argument("--processes", type=int, default=1, help="default: %(default)s")
     arguments = parser.parse_args()
+    if arguments.processes > 1:
+        return share(arguments.seeds, arguments.processes)
 
     profile = tempfile.TemporaryDirectory(prefix="blender-profile-")
     os.environ["BLENDER_USER_RESOURCES"] = profile.name  # read when bpy is first imported
@@ -45,13 +63,44 @@ def main() -> int:
     bpy.ops.extensions.package_install_files(
         filepath=str(arguments.extension), repo="user_default", enable_on_install=True
     )
-    for seed in range(arguments.seeds[0], arguments.seeds[1] + 1):
-        if not (arguments.output / f"seed-{seed:06d}" / "clips.json").exists():
-            began = time.monotonic()
-            count = synthesise(bpy, arguments, seed)
-            print(f"seed {seed}: {count} clips in {time.monotonic() - began:.1f} s", flush=True)
-    bpy.ops.preferences.addon_disable(module=MODULE)
+    kinds = import_module(f"{MODULE}.examples.kinds").KINDS
+    subjects = [
+        each for word in arguments.subjects for each in (("fox", *kinds) if word == "all" else (word,))
+    ]
+    try:
+        for seed in range(arguments.seeds[0], arguments.seeds[1] + 1):
+            subject = subjects[seed % len(subjects)]
+            folder = arguments.output / f"seed-{seed:06d}-{Path(subject).stem}"
+            if not (folder / "clips.json").exists():
+                began = time.monotonic()
+                count = synthesise(bpy, arguments, subject, seed, folder)
+                seconds = time.monotonic() - began
+                print(f"seed {seed}, {Path(subject).stem}: {count} clips in {seconds:.1f} s", flush=True)
+    except SubjectError as error:
+        print(error, file=sys.stderr)
+        return 1
+    finally:
+        bpy.ops.preferences.addon_disable(module=MODULE)
     return 0
+
+
+def share(seeds: tuple[int, int], processes: int) -> int:
+    """Let each of so many processes take a part of the seeds."""
+    first, last = seeds
+    edges = [first + (last + 1 - first) * part // processes for part in range(processes + 1)]
+    running = [
+        subprocess.Popen([sys.executable, *sys.argv, "--processes", "1", "--seeds", str(low), str(high - 1)])
+        for low, high in zip(edges, edges[1:])
+    ]
+    try:
+        return max(process.wait() for process in running)
+    finally:
+        for process in running:
+            process.terminate()
+
+
+class SubjectError(Exception):
+    """Why there is no scene of a subject, in a sentence."""
 
 
 class FullLabels:
@@ -73,8 +122,35 @@ class FullLabels:
         self.labels = yield from recorded.label(self._sightings)
 
 
-def synthesise(bpy, arguments, seed: int) -> int:
-    """Render the scene of a seed and export its clips; returns how many."""
+def build_scene(bpy, subject: str, seed: int):
+    """Fill an empty scene with a subject and its stage; returns the rig. Raises `SubjectError`."""
+    scenes, kinds, rig_files = (
+        import_module(f"{MODULE}.examples.{name}") for name in ("scenes", "kinds", "rig_files")
+    )
+    bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=False)
+    if subject == "fox":
+        return scenes.example_shot(bpy.context, seed)
+    scenes.set_format(bpy.context.scene)
+    if subject in kinds.KINDS:
+        rig = kinds.build(bpy.context, subject, seed)
+    elif not Path(subject).suffix:
+        known = ", ".join(("fox", *kinds.KINDS))
+        raise SubjectError(f"There is no subject {subject}; choose of {known}, or name a rig's file.")
+    else:
+        try:
+            rig = rig_files.import_rig(bpy.context, Path(subject))
+        except rig_files.RigFileError as error:
+            raise SubjectError(str(error)) from error
+    try:
+        scenes.stage(bpy.context, rig, seed)
+    except scenes.ExportError as error:
+        raise SubjectError(str(error)) from error
+    return rig
+
+
+def synthesise(bpy, arguments, subject: str, seed: int, folder: Path) -> int:
+    """Render a subject's scene and export its clips to a folder; returns how many. Raises
+    `SubjectError`."""
     scenes, export, steps, times, view, request_file, messages = (
         import_module(f"{MODULE}.{name}")
         for name in (
@@ -87,37 +163,45 @@ def synthesise(bpy, arguments, seed: int) -> int:
             "shared.messages",
         )
     )
-    bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=False)
-    rig = scenes.example_shot(bpy.context, seed)
-    scene, folder = bpy.context.scene, arguments.output / f"seed-{seed:06d}"
+    rig, scene = build_scene(bpy, subject, seed), bpy.context.scene
     width, height = arguments.size
     render = scene.render
     render.resolution_x, render.resolution_y, render.resolution_percentage = width, height, 100
     render.image_settings.file_format = "PNG"
+    eevee = "BLENDER_EEVEE" if bpy.app.version >= (5, 0, 0) else "BLENDER_EEVEE_NEXT"
+    render.engine = {"cycles": "CYCLES", "eevee": eevee, "workbench": "BLENDER_WORKBENCH"}[arguments.renderer]
+    # Of Workbench, which knows no material's nodes.
+    scene.display.shading.color_type = "TEXTURE" if Path(subject).suffix else "VERTEX"
     scene.cycles.samples = arguments.samples
     scene.cycles.denoising_prefilter = "FAST"  # of small pictures with few samples, it took half of the time
     scene.render.use_persistent_data = True
     scene.camera.data.lens *= random.Random(f"lens {seed}").uniform(1.0, 1.7)
 
     clips = []
-    wanted = sorted(
-        {start + step * index for start, step in CLIPS for index in range(arguments.frames)}
-        & set(range(scene.frame_start, scene.frame_end + 1))
-    )
-    for frame in wanted:
+    spans = [
+        span
+        for start, step in CLIPS
+        if (span := range(scene.frame_start + start, scene.frame_end + 1, step)[: arguments.frames])
+        and len(span) == arguments.frames
+    ]
+    if not spans:
+        raise SubjectError(
+            f"{Path(subject).name} moves for fewer than {arguments.frames} frames;"
+            " choose a longer action, or fewer --frames."
+        )
+    for frame in sorted(set().union(*spans)):
         scene.frame_set(frame)
         render.filepath = str(folder / f"{frame:04d}.png")
         bpy.ops.render.render(write_still=True)
-    for number, (start, step) in enumerate(CLIPS):
-        if start + step * (arguments.frames - 1) > scene.frame_end:
-            continue
+    for number, span in enumerate(spans):
         options = export.ExportOptions(
             armatures=(rig,),
-            times=times.ClipTimes(start, step, arguments.frames, arguments.frames * step),
+            times=times.ClipTimes(span.start, span.step, len(span), len(span) * span.step),
             width=width,
             height=height,
             view=view.SceneCamera(),
-            first_frame=str(folder / f"{start:04d}.png"),
+            first_frame=str(folder / f"{span.start:04d}.png"),
+            look=arguments.look,
         )
         witness = FullLabels()
         clip = steps.at_once(export.export_clip(bpy.context, options, witness))
@@ -125,18 +209,24 @@ def synthesise(bpy, arguments, seed: int) -> int:
         fields = {field.name for field in dataclasses.fields(messages.GenerationRequest)}
         fields &= {field.name for field in dataclasses.fields(clip)}
         request = messages.GenerationRequest(
-            job=f"seed-{seed}-{number}",
+            job=f"{folder.name}-{number}",
             engine="poseanything",
             width=width,
             height=height,
-            num_frames=arguments.frames,
-            fps=render.fps / render.fps_base / step,
-            prompt=scenes.PROMPT,
+            num_frames=len(span),
+            fps=render.fps / render.fps_base / span.step,
+            prompt=scenes.PROMPT if subject == "fox" else f"A {rig.name.lower()} moves in a sunlit meadow.",
             **{name: getattr(clip, name) for name in fields},
         )
         request_file.write_request(folder / f"clip-{number}.poserequest", request)
-        frames = [f"{start + step * index:04d}.png" for index in range(arguments.frames)]
-        clips.append({"request": f"clip-{number}.poserequest", "frames": frames, "subject": f"fox-{seed}"})
+        clips.append(
+            {
+                "request": f"clip-{number}.poserequest",
+                "frames": [f"{frame:04d}.png" for frame in span],
+                # A file's subject is the same with every seed.
+                "subject": Path(subject).stem if Path(subject).suffix else f"{subject}-{seed}",
+            }
+        )
     (folder / "clips.json").write_text(json.dumps(clips))
     return len(clips)
 

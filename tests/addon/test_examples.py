@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
+import json
+
 import addon_utils
 import bpy
 import numpy as np
@@ -9,6 +12,7 @@ import pytest
 from bpy_extras.object_utils import world_to_camera_view
 from mathutils import Vector
 
+from shared.request_file import read_request
 from tests.addon.rigs import LEGGED, flesh, make_armature
 from tests.addon.scenes import newest_job, settle, strip_of
 from tests.addon.servers import module, png
@@ -74,6 +78,48 @@ def test_a_seed_always_makes_the_same_creature_and_seeds_differ(addon):
     for seed in range(200):
         made = build.from_seed(seed)
         assert all(0 <= value <= 1 for colour in (made.coat, made.light, made.dark) for value in colour)
+
+
+def points_of(kind, seed, frame):
+    """[n, 3]: the vertices of the body that is built of a kind, in a frame."""
+    bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=False)
+    rig = module("examples.kinds").build(bpy.context, kind, seed)
+    points = []
+    for shown in (1, frame):
+        bpy.context.scene.frame_set(shown)
+        body = bpy.data.objects[f"{rig.name} Body"].evaluated_get(bpy.context.evaluated_depsgraph_get())
+        points.append(np.array([rig.matrix_world @ vertex.co for vertex in body.data.vertices]))
+    assert np.abs(points[1] - points[0]).max() > 0.02 * np.ptp(points[0], axis=0).max(), "it does not move"
+    return points[1]
+
+
+def test_every_kind_moves_and_a_seed_always_makes_the_same(addon):
+    kinds = module("examples.kinds")
+    # Rigify: see `example`.
+    for kind in kinds.KINDS if bpy.app.version >= (5, 0, 0) else kinds.MADE_UP:
+        points = points_of(kind, 1, 7)
+        assert len(points) > 500, kind
+    again, other = points_of(kind, 1, 7), points_of(kind, 2, 7)
+    assert np.array_equal(points, again) and (len(points) != len(other) or not np.allclose(points, other))
+
+
+def test_a_scene_is_rendered_and_exported_as_examples(addon, tmp_path, monkeypatch):
+    synthesise = module("examples.synthesise")
+    monkeypatch.setattr(synthesise, "CLIPS", ((0, 1), (8, 4), (79, 1)))
+    arguments = argparse.Namespace(size=(64, 48), frames=5, samples=1, renderer="workbench", look="trained")
+    assert synthesise.synthesise(bpy, arguments, "spider", 3, tmp_path) == 2, "the third ends after the scene"
+    clips = json.loads((tmp_path / "clips.json").read_text())
+    assert [clip["subject"] for clip in clips] == ["spider-3"] * 2
+    for clip in clips:
+        request = read_request(tmp_path / clip["request"])
+        assert len(clip["frames"]) == request.num_frames == 5
+        assert all((tmp_path / name).is_file() for name in clip["frames"])
+        assert (request.part_maps > 0).any((1, 2)).all() and request.part_maps.max() > 8
+    with pytest.raises(synthesise.SubjectError, match="There is no subject unicorn; choose of fox, human"):
+        synthesise.synthesise(bpy, arguments, "unicorn", 3, tmp_path / "other")
+    with pytest.raises(synthesise.SubjectError, match="spider moves for fewer than 85 frames"):
+        arguments.frames = 85
+        synthesise.synthesise(bpy, arguments, "spider", 3, tmp_path / "other")
 
 
 def test_a_rig_file_that_can_not_be_used_is_one_sentence(clean_scene, tmp_path):

@@ -1,0 +1,216 @@
+"""Subjects of many kinds to train on: Rigify's metarigs and skeletons that are made up here, each in
+proportions, colours and motions of its seed."""
+
+from __future__ import annotations
+
+import colorsys
+import math
+import random
+import re
+from collections.abc import Callable
+
+import bpy
+import numpy as np
+from mathutils import Quaternion, Vector
+
+from .creatures import bind, coat, rigify, rotate, wrap
+from .rig_files import tubes
+
+METARIGS = ("human", "wolf", "cat", "horse", "bird", "shark", "basic_quadruped")
+"""As Rigify names them."""
+Bones = dict[str, tuple[Vector, Vector, str]]
+"""By name the head, the tail and the parent's name, "" for none; in metres."""
+EVERY = 3
+"""Frames from one key to the next."""
+VOXELS = 90
+"""Of a body's surface, along the skeleton's size."""
+LEAST_BONE = 0.04
+"""Of the skeleton's size; shorter bones, such as a face's, stay still."""
+NUMBER = re.compile(r"\.\d+$")
+SIDE = re.compile(r"[ ._]?[LR](?=\.\d+$|$)")
+RIGHT = re.compile(r"R(?=\.\d+$|$)")
+
+
+def chain(bones: Bones, name: str, parent: str, points: list[Vector]) -> None:
+    """Add bones from point to point, the first of them a child of `parent`."""
+    for number, (head, tail) in enumerate(zip(points, points[1:])):
+        bones[f"{name}.{number:02d}"] = head, tail, parent
+        parent = f"{name}.{number:02d}"
+
+
+def snake(shuffle: random.Random) -> Bones:
+    bones: Bones = {}
+    bends = [0.12 * math.sin(0.8 * index) for index in range(15)]
+    chain(bones, "spine", "", [Vector((x, 0.16 * index, 0.06)) for index, x in enumerate(bends)])
+    return bones
+
+
+def spider(shuffle: random.Random) -> Bones:
+    bones: Bones = {}
+    chain(bones, "body", "", [Vector((0, y, 0.35)) for y in (0.35, 0.0, -0.25)])
+    for number in range(8):
+        side, turn = 1 - 2 * (number % 2), math.radians(35 * (number // 2) - 52)
+        out = Vector((side * math.cos(turn), math.sin(turn), 0))
+        reach = ((0.1, 0.35), (0.4, 0.65), (0.75, 0.35), (1.0, 0.0))
+        points = [out * far + Vector((0, 0, height)) for far, height in reach]
+        chain(bones, f"leg {number // 2}{'LR'[number % 2]}", "body.01", points)
+    return bones
+
+
+def lamp(shuffle: random.Random) -> Bones:
+    bones: Bones = {}
+    points = [(0, 0, 0), (0, 0, 0.15), (0, 0.4, 0.7), (0, -0.2, 1.2), (0, -0.45, 1.0)]
+    chain(bones, "stand", "", list(map(Vector, points)))
+    return bones
+
+
+def arm(shuffle: random.Random) -> Bones:
+    bones: Bones = {}
+    points = [Vector((0, 0, height)) for height in (0.0, 0.6, 1.15, 1.35)]
+    chain(bones, "arm", "", points)
+    for finger in range(5):
+        across = 0.06 * (finger - 2)
+        heights = (1.35, 1.47, 1.56, 1.63) if finger else (1.2, 1.3, 1.37, 1.43)
+        points = [Vector((across * (1 + 0.5 * k), 0, height)) for k, height in enumerate(heights)]
+        chain(bones, f"finger {finger}", "arm.02", points)
+    return bones
+
+
+def tree(shuffle: random.Random) -> Bones:
+    bones: Bones = {}
+    chain(bones, "trunk", "", [Vector((0, 0, 0.4 * index)) for index in range(5)])
+    for number in range(9):
+        turn, root = shuffle.uniform(0, 2 * math.pi), 1 + number % 3
+        out = Vector((math.cos(turn), math.sin(turn), 0.7)) * shuffle.uniform(0.2, 0.35)
+        base = bones[f"trunk.{root:02d}"][1]
+        chain(bones, f"branch {number}", f"trunk.{root:02d}", [base + out * k for k in range(4)])
+    return bones
+
+
+def octopus(shuffle: random.Random) -> Bones:
+    bones: Bones = {}
+    chain(bones, "head", "", [Vector((0, 0, height)) for height in (0.5, 0.75, 1.05)])
+    for number in range(8):
+        turn = math.pi / 4 * number
+        out = Vector((math.cos(turn), math.sin(turn), 0))
+        points = [out * (0.1 + 0.19 * k) + Vector((0, 0, 0.5 - 0.16 * min(k, 3))) for k in range(7)]
+        chain(bones, f"tentacle {number}", "head.00", points)
+    return bones
+
+
+MADE_UP: dict[str, Callable[[random.Random], Bones]] = {
+    each.__name__: each for each in (snake, spider, lamp, arm, tree, octopus)
+}
+KINDS = (*METARIGS, *MADE_UP)
+
+
+def build(context: bpy.types.Context, kind: str, seed: int) -> bpy.types.Object:
+    """A rig of one of `KINDS` with a body, moving for all of the scene's range; returns the rig. The same
+    seed gives the same one."""
+    shuffle = random.Random(f"{kind} {seed}")
+    bones = MADE_UP[kind](shuffle) if kind in MADE_UP else _metarig(context, kind)
+    rig = _armature(context, _reshaped(bones, shuffle), kind.replace("_", " ").capitalize())
+    capsules = []
+    thickness, taper, trunk = shuffle.uniform(1.0, 1.6), shuffle.uniform(0.6, 1.0), shuffle.uniform(1.5, 2.5)
+    for bone, start, end, radius in tubes(rig):
+        radius *= thickness * (1 if SIDE.search(bone) else trunk)
+        capsules.append((start, end, radius, taper * radius))
+    body = wrap(context, capsules, voxel=_size(rig) / VOXELS, name=f"{rig.name} Body")
+    _paint(body, shuffle)
+    bind(body, rig)
+    _animate(context.scene, rig, shuffle)
+    return rig
+
+
+def _metarig(context: bpy.types.Context, kind: str) -> Bones:
+    with rigify():
+        getattr(bpy.ops.object, f"armature_{kind}_metarig_add")()
+    metarig = context.object
+    roots = [bone for bone in metarig.data.bones if bone.parent is None]
+    bones = {
+        bone.name: (bone.head_local.copy(), bone.tail_local.copy(), bone.parent.name if bone.parent else "")
+        for root in roots
+        for bone in (root, *root.children_recursive)
+    }
+    bpy.data.objects.remove(metarig)
+    return bones
+
+
+def _reshaped(bones: Bones, shuffle: random.Random) -> Bones:
+    """The same bones, parents first, in other lengths, alike on both sides."""
+    factors: dict[str, float] = {}
+    made: Bones = {}
+    for name, (head, tail, parent) in bones.items():
+        factor = factors.setdefault(SIDE.sub("", name), shuffle.uniform(0.8, 1.3))
+        if parent:
+            (old_head, old_tail, _), (new_head, new_tail, _) = bones[parent], made[parent]
+            share = (new_tail - new_head).length / (old_tail - old_head).length
+            head_now = new_head + share * (head - old_head)
+        else:
+            head_now = head
+        made[name] = head_now, head_now + factor * (tail - head), parent
+    return made
+
+
+def _armature(context: bpy.types.Context, bones: Bones, name: str) -> bpy.types.Object:
+    data = bpy.data.armatures.new(name)
+    rig = bpy.data.objects.new(name, data)
+    context.scene.collection.objects.link(rig)
+    context.view_layer.objects.active = rig
+    bpy.ops.object.mode_set(mode="EDIT")
+    for bone, (head, tail, parent) in bones.items():
+        made = data.edit_bones.new(bone)
+        made.head, made.tail = head, tail
+        made.parent = data.edit_bones.get(parent)
+    bpy.ops.object.mode_set(mode="OBJECT")
+    return rig
+
+
+def _size(rig: bpy.types.Object) -> float:
+    ends = np.array([end for bone in rig.data.bones for end in (bone.head_local, bone.tail_local)])
+    return float(np.linalg.norm(np.ptp(ends, axis=0)))
+
+
+def _paint(body: bpy.types.Object, shuffle: random.Random) -> None:
+    """Stripes or spots of two colours, and a third from below."""
+    points = np.empty(len(body.data.vertices) * 3, np.float32)
+    body.data.vertices.foreach_get("co", points)
+    points = points.reshape(-1, 3)
+    places = (points - points.min(0)) / np.ptp(points, axis=0).max()
+    waves = [np.sin(shuffle.uniform(15, 60) * place + shuffle.uniform(0, 6)) for place in places.T]
+    pattern = waves[1] if shuffle.random() < 0.5 else waves[0] * waves[1] * waves[2]
+    colours = [
+        colorsys.hsv_to_rgb(shuffle.random(), shuffle.uniform(0, 0.9), shuffle.uniform(0.05, 0.8))
+        for _ in range(3)
+    ]
+    painted = np.ones((len(points), 4), np.float32)
+    painted[:, :3] = colours[0]
+    painted[pattern > shuffle.uniform(0, 0.7), :3] = colours[1]
+    painted[places[:, 2] < shuffle.uniform(0, 0.3), :3] = colours[2]
+    body.data.color_attributes.new("Coat", "FLOAT_COLOR", "POINT").data.foreach_set("color", painted.ravel())
+    body.data.materials.append(coat())
+
+
+def _animate(scene: bpy.types.Scene, rig: bpy.types.Object, shuffle: random.Random) -> None:
+    """Key waves that run down the chains, in opposite phase on the two sides, and a way of the whole."""
+    size, cycle = _size(rig), shuffle.uniform(18, 40)
+    way = Vector((0, -1, 0)) * size * shuffle.choice((0, shuffle.uniform(0.2, 1.0)))
+    swings: dict[str, tuple[Vector, float, float]] = {}
+    frames = range(scene.frame_start, scene.frame_end + EVERY, EVERY)
+    for frame in frames:
+        rig.location = way * (frame - frames[0]) / len(frames) / EVERY
+        rig.keyframe_insert("location", frame=frame)
+    for bone in rig.data.bones:
+        if bone.length < LEAST_BONE * size:
+            continue
+        named = NUMBER.sub("", SIDE.sub("", bone.name))
+        if named not in swings:
+            links = sum(NUMBER.sub("", SIDE.sub("", other.name)) == named for other in rig.data.bones)
+            axis = Vector(shuffle.choice(((1, 0, 0), (1, 0, 0), (0, 0, 1), (0, 1, 0))))
+            reach = shuffle.uniform(0.15, 0.5) / math.sqrt(links)
+            swings[named] = axis, reach, shuffle.uniform(0, 2 * math.pi)
+        axis, reach, begin = swings[named]
+        begin += math.pi * bool(RIGHT.search(bone.name)) - 0.6 * len(bone.parent_recursive)
+        for frame in frames:
+            angle = reach * math.sin(2 * math.pi * frame / cycle + begin)
+            rotate(rig, bone.name, frame, Quaternion(axis, angle))
