@@ -49,6 +49,7 @@ def _train(args: argparse.Namespace) -> None:
 
     from ..poseanything.checkpoints import CheckpointError, load_vae
     from ..training.beginning import begin_with
+    from ..training.sample_sheets import SampleSheets
     from ..training.settings import TrainingSettings
     from ..training.shard_batches import LatentCache, ShardBatches
     from ..training.trainer import Trainer, declare
@@ -80,7 +81,8 @@ def _train(args: argparse.Namespace) -> None:
         cache = LatentCache(folder, args.data, vae, device, split, drafts, _counter("encoding examples"))
     batches = ShardBatches(cache, settings, transformer.config.patch_size, encode_prompt, drafts)
     del encode_prompt  # the text encoder, where there is one, gives its memory back
-    trainer = Trainer(args.output, settings, transformer, batches, _report, cpu=args.cpu)
+    sheets = {"after_checkpoint": SampleSheets(batches, vae)} if settings.tensorboard else {}
+    trainer = Trainer(args.output, settings, transformer, batches, _report, cpu=args.cpu, **sheets)
     trainer.run()
     if settings.trainable == "lora":
         made = args.output / "lora.safetensors"

@@ -53,6 +53,8 @@ class TrainingSettings:
     checkpoint_seconds: between two checkpoints; only the last two are kept.
     learning_rate_halvings: how often a run whose loss is no number goes on from its last checkpoint at half
         the rate, before it is given up.
+    tensorboard: write losses, and sheets of what the model makes at each checkpoint, to `training/` of the
+        output folder for TensorBoard.
     """
 
     transformer: dict = field(default_factory=dict)

@@ -13,15 +13,18 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 
 pytest.importorskip("webdataset")
 torch = pytest.importorskip("torch")
 pytest.importorskip("accelerate")
+pytest.importorskip("tensorboardX")
 
 from accelerate.state import AcceleratorState  # noqa: E402
 from diffusers import WanTransformer3DModel  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
+from tensorboardX.proto.event_pb2 import Event  # noqa: E402
 
 from inference_server.cli import main  # noqa: E402
 from inference_server.poseanything.checkpoints import load_lora, load_transformer, unload_loras  # noqa: E402
@@ -95,10 +98,36 @@ def weights(folder):
     return load_file(folder / "transformer" / "diffusion_pytorch_model.safetensors")
 
 
+def logged(folder):
+    """What TensorBoard is shown: steps with a loss, and by step a picture, uint8 [H, W, 3]."""
+    losses, sheets = [], {}
+    for file in folder.rglob("events.*"):
+        content, place = file.read_bytes(), 0
+        while place < len(content):  # a length of 8 bytes, its checksum of 4, the event, its checksum of 4
+            length = int.from_bytes(content[place : place + 8], "little")
+            event = Event.FromString(content[place + 12 : place + 12 + length])
+            place += 16 + length
+            for value in event.summary.value:
+                if value.tag == "loss":
+                    losses.append(event.step)
+                elif value.tag == "samples":
+                    picture = np.frombuffer(value.image.encoded_image_string, np.uint8)
+                    sheets[event.step] = cv2.imdecode(picture, cv2.IMREAD_COLOR)[..., ::-1]
+    return losses, sheets
+
+
 def test_the_three_stages_follow_one_another(workshop, capsys):
-    base = 'stage = "base"' + RUN + MODEL + "part_attention = false"
+    base = (
+        'stage = "base"\ntensorboard = true' + RUN + MODEL + "num_inference_steps = 2\npart_attention = false"
+    )
     assert main(command(workshop, "base", base)) == 0
     assert "examples/s" in capsys.readouterr().err
+    losses, sheets = logged(workshop / "base" / "training")
+    assert losses == [1, 2, 3, 4] and list(sheets) == [1, 2, 3, 4]
+    truth, poses, made = np.split(sheets[4], 3)  # 64 x 64 each, of four frames
+    assert sheets[4].shape == (3 * 64, 2 * 4 * 64, 3) and np.array_equal(truth, np.split(sheets[1], 3)[0])
+    assert np.ptp(poses) > 100 and np.abs(made.astype(float) - truth)[:, :64].mean() < 3, "it keeps frame 0"
+    assert not np.array_equal(made, np.split(sheets[1], 3)[2]), "the weights have moved"
     mixed = 'stage = "mixed"' + RUN + f'checkpoint = "{workshop}/base/transformer"'
     assert main(command(workshop, "mixed", mixed)) == 0
     parts = 'stage = "parts"' + RUN + f'checkpoint = "{workshop}/mixed/transformer"\n'
