@@ -59,7 +59,10 @@ def keyed_frames(block: bpy.types.ID, span: tuple[float, float] | None = None) -
             for curve in action_curves(strip.action, getattr(strip, "action_slot", None))
             for key in curve.keyframe_points
         }
-        yield from _through_strip(strip, frames)
+        time = strip.fcurves.find("strip_time") if strip.use_animated_time else None
+        yield from _through_strip(strip, frames) if time is None else _through_time(strip, time, frames)
+        if strip.use_animated_influence:
+            yield from (key.co.x for curve in strip.fcurves for key in curve.keyframe_points)
 
 
 def _cycled(curve: bpy.types.FCurve, frames: list[float], span: tuple[float, float]) -> Iterator[float]:
@@ -110,6 +113,17 @@ def _through_strip(strip: bpy.types.NlaStrip, frames: set[float]) -> Iterator[fl
                 yield placed
 
 
+def _through_time(strip: bpy.types.NlaStrip, time: bpy.types.FCurve, frames: set[float]) -> Iterator[float]:
+    """Frames of the animation at which an NLA strip plays frames of its action, by a curve that tells the
+    action's frame at each of them."""
+    moments = range(math.ceil(strip.frame_start), math.floor(strip.frame_end) + 1)
+    played = [time.evaluate(moment) for moment in moments]
+    for moment, now, then in zip(moments, played, played[1:]):
+        if now != then:
+            shares = ((frame - now) / (then - now) for frame in frames)
+            yield from (moment + share for share in shares if 0 <= share <= 1)
+
+
 def movers(blocks: Iterable[bpy.types.ID]) -> list[bpy.types.ID]:
     """The blocks and everything that moves them: parents, targets of constraints, what drivers read,
     whatever those depend on in turn."""
@@ -135,9 +149,9 @@ def _depends_on(block: bpy.types.ID) -> Iterator[bpy.types.ID]:
     yield from _read_by_drivers(block)
     if not isinstance(block, bpy.types.Object):
         return
-    yield block.parent
-    if block.type in {"ARMATURE", "LATTICE", "CURVE"}:
-        yield block.data
+    yield from followed(block)  # what bends a curve, for one, moves what goes along it
+    yield block.data
+    yield getattr(block.data, "shape_keys", None)
     constraints = list(block.constraints)
     for bone in block.pose.bones if block.pose is not None else ():
         constraints.extend(bone.constraints)
@@ -179,7 +193,8 @@ def followed(obj: bpy.types.Object) -> Iterator[bpy.types.Object]:
         if not constraint.mute and constraint.type not in LOOKING:
             yield from (target for target in constraint_targets(constraint) if target is not None)
     for modifier in (*obj.modifiers, *getattr(obj, "grease_pencil_modifiers", ())):
-        if modifier.type.removeprefix("GREASE_PENCIL_").removeprefix("GP_") in FOLLOWING:
+        kind = modifier.type.removeprefix("GREASE_PENCIL_").removeprefix("GP_")
+        if kind in FOLLOWING and modifier.show_render:
             yield from modifier_objects(modifier)
     if (keys := getattr(obj.data, "shape_keys", None)) is not None:
         yield from (block for block in _read_by_drivers(keys) if isinstance(block, bpy.types.Object))

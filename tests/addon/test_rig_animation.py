@@ -15,8 +15,12 @@ def wave(owner, path="rotation_euler", index=0, keys=WAVE):
     if hasattr(owner, "rotation_mode"):
         owner.rotation_mode = "XYZ"
     for frame, value in keys:
-        getattr(owner, path)[index] = value
-        owner.keyframe_insert(path, index=index, frame=frame)
+        if index is None:
+            setattr(owner, path, value)
+            owner.keyframe_insert(path, frame=frame)
+        else:
+            getattr(owner, path)[index] = value
+            owner.keyframe_insert(path, index=index, frame=frame)
 
 
 def posed(scene, frames=33, density="KEYS"):
@@ -85,6 +89,40 @@ def test_on_a_target_of_inverse_kinematics(rig, clean_scene):
     assert posed(clean_scene) == (0, 8, 16, 24, 32)
     constraint.mute = True
     assert posed(clean_scene) == (0, 32)
+
+
+def test_in_the_time_of_a_strip_that_is_keyed(rig, clean_scene):
+    wave(rig.pose.bones["head"], keys=((1, 0.0), (5, 1.0), (9, 0.0)))
+    strip = pushed_down(rig)
+    strip.frame_end, strip.use_animated_time = 33, True
+    wave(strip, "strip_time", None, keys=((1, 1.0), (25, 5.0), (33, 9.0)))
+    assert posed(clean_scene) == (0, 24, 32)
+
+
+def test_on_what_bends_a_target(rig, clean_scene):
+    """A hook bends the curve of a Spline IK; shape keys move the mesh that another target hangs on."""
+    curve = bpy.data.curves.new("Curve", "CURVE")
+    curve.splines.new("POLY").points.add(1)
+    path, handle, holder, mesh = (
+        bpy.data.objects.new(name, data)
+        for name, data in (
+            ("Path", curve),
+            ("Handle", None),
+            ("Holder", None),
+            ("Mesh", bpy.data.meshes.new("Mesh")),
+        )
+    )
+    for obj in (path, handle, holder, mesh):
+        clean_scene.collection.objects.link(obj)
+    path.modifiers.new("Hook", "HOOK").object = handle
+    rig.pose.bones["head"].constraints.new("SPLINE_IK").target = path
+    wave(handle, "location", keys=((1, 0.0), (9, 1.0)))
+    mesh.data.from_pydata([(0, 0, 0)], [], [])
+    mesh.shape_key_add(name="Basis")
+    wave(mesh.shape_key_add(name="Up"), "value", None, keys=((1, 0.0), (21, 1.0)))
+    holder.parent, holder.parent_type = mesh, "VERTEX"
+    rig.pose.bones["shin.L"].constraints.new("IK").target = holder
+    assert posed(clean_scene) == (0, 8, 20, 32)
 
 
 @pytest.mark.parametrize("how", ["constraints", "driver"])
