@@ -25,8 +25,12 @@ DETAIL = 0.03
 """One shorter than this is none without flesh of its own."""
 MOVING = 0.02
 """A side branch that moves this fraction of the subject's picture by itself is a limb, however short."""
+STIRRING = 0.002
+"""One of many side branches of one make, that move `ADORNING` of it together, moves at least this much."""
 ADORNING = 0.08
 """So is a part of the face, hair or cloth that moves this much."""
+BODILESS = 2
+"""Parts of a face, hair and cloth that hang on this many other bones are no part of a body."""
 BULKY = 0.04
 """A side branch with this fraction of the flesh, or one of several bones with this fraction of the subject's
 picture, is a limb too."""
@@ -296,19 +300,20 @@ class Choice:
         skeleton, _anatomy = self._skeleton, self._anatomy
         named = np.array([names.is_face(name) or names.is_adornment(name) for name in skeleton.names])
         ears = np.array([names.is_ear(name) for name in skeleton.names]) & self.candidates
+        # What the rest of the body hangs on is not its face, whatever its name.
+        for bone in np.flatnonzero(named & self.candidates).tolist():
+            named[bone] = self._flesh[self._branch(bone)].sum() <= 0.5
         face = named.copy()
         for bone in np.flatnonzero(self.candidates & ~named).tolist():
             face[bone] = any(named[a] for a in skeleton.ancestors(bone))
-        # What the rest of the body hangs on is not its face, whatever its name.
-        for bone in np.flatnonzero(face & self.candidates).tolist():
-            if self._flesh[self._branch(bone)].sum() > 0.5:
-                face[bone] = False
         for bone in np.flatnonzero(ears & (self._own > EAR * skeleton.size)).tolist():
             word = _kind(skeleton.names[bone])
             same = [b for b in np.flatnonzero(ears).tolist() if _kind(skeleton.names[b]) == word]
             if not self._is_loop(same):
                 face[same] = False
         self._ears = ears & ~face
+        if (self.candidates & ~face).sum() <= BODILESS:
+            face[:] = False  # a face, a wig or a flag is the subject
         return face
 
     def _is_loop(self, bones: list[int]) -> bool:
@@ -399,6 +404,7 @@ class Choice:
             if self.drawn[bone] and anatomy.parents[bone] >= 0 and not kept[bone] and not self._goes_on(bone)
         ]
         limbs = {bone for bone in side if self._stands_out(bone)}
+        limbs |= self._moving_together([bone for bone in side if bone not in limbs])
         moving = {bone for bone in limbs if self._measured and self._stirs(self._branch(bone), MOVING)}
         mirrored = {
             names.unsided(skeleton.names[bone]) for bone in limbs if names.is_sided(skeleton.names[bone])
@@ -421,6 +427,19 @@ class Choice:
             elif not self._measured:
                 why = say("a detail of {carrier}", carrier=carrier)
             self._skip(branch & ~kept, why)
+
+    def _moving_together(self, bones: list[int]) -> set[int]:
+        """Those of some side branches that are many of one make, each moves, and together they move enough of
+        the picture: the legs of a centipede, the keys of a piano."""
+        rest = [bone for bone in bones if self._stirs(self._branch(bone), STIRRING)]
+        found: set[int] = set()
+        while rest:
+            first = rest[0]
+            same = [bone for bone in rest if self._of_one_size(first, bone)]
+            rest = [bone for bone in rest if bone not in same]
+            if len(same) >= BUNDLE and self._stirs([b for one in same for b in self._branch(one)], ADORNING):
+                found.update(same)
+        return found
 
     def _goes_on(self, bone: int) -> bool:
         """Whether a bone begins where its parent's limb ends."""
@@ -521,11 +540,13 @@ class Choice:
         """Whether two bones are of one make: mirror images, or siblings of one size."""
         if names.unsided(self._skeleton.names[bone]) == names.unsided(self._skeleton.names[other]):
             return True
-        if self._anatomy.parents[bone] != self._anatomy.parents[other]:
-            return False
+        same_parent = self._anatomy.parents[bone] == self._anatomy.parents[other]
+        return bool(same_parent and self._of_one_size(bone, other))
+
+    def _of_one_size(self, bone: int, other: int) -> bool:
         lengths = sorted((self._length[bone], self._length[other]))
         areas = sorted((self._flesh[bone], self._flesh[other]))
-        return lengths[1] <= 1.25 * lengths[0] and areas[1] <= 1.5 * areas[0]
+        return bool(lengths[1] <= 1.25 * lengths[0] and areas[1] <= 1.5 * areas[0])
 
     # Roots
 
