@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import bpy
 import numpy as np
 
+from .subjects import instanced_objects
+
 CHANNELS = {
     "location": 3,
     "rotation_quaternion": 4,
@@ -21,7 +23,8 @@ CHANNELS = {
 def unkeyed_kept(scene: bpy.types.Scene, frame: int, subframe: float) -> Iterator[None]:
     """Go back to a frame at the end, with every object and bone as it is now, keyed or not: what is not
     animated stays anyway. What is removed meanwhile is passed over."""
-    objects = {obj: _channels([obj]) for obj in scene.objects if obj.animation_data is not None}
+    every = {*scene.objects, *instanced_objects(scene.objects)}
+    objects = {obj: _channels([obj]) for obj in every if obj.animation_data is not None}
     poses = {obj: _read(obj.pose.bones) for obj in objects if obj.pose is not None}
     try:
         yield

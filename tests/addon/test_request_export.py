@@ -142,6 +142,21 @@ def test_the_scene_is_as_it_was_afterwards(rig):
     assert (scene.frame_current, scene.frame_subframe) == (9, 0.25)
 
 
+def test_an_instanced_rig_keeps_its_unkeyed_pose(rig):
+    scene, store = bpy.context.scene, bpy.data.collections.new("Store")
+    scene.collection.objects.unlink(rig)
+    store.objects.link(rig)
+    place = bpy.data.objects.new("Place", None)
+    place.instance_type, place.instance_collection = "COLLECTION", store
+    scene.collection.objects.link(place)
+    [bone] = [bone for bone in rig.pose.bones if bone.name == "thigh.L"]
+    bone.rotation_mode = "XYZ"
+    bone.keyframe_insert("rotation_euler", frame=1)
+    bone.rotation_euler.x = 0.7
+    export([place])
+    assert bone.rotation_euler.x == pytest.approx(0.7)
+
+
 def test_nothing_of_blenders_is_let_go_of_in_another_thread(rig):
     """The garbage that is collected may be Blender's, and the thread works while the scene is evaluated."""
     work, seen = steps(rig), set()
