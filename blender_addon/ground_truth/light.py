@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import bpy
 import numpy as np
@@ -126,20 +126,39 @@ class Lighting:
         return tuple((light.kind, light.casts) for light in self.lights)
 
 
-class LightReader:
-    """Reads what lights each frame; lights that nothing moves or changes are read once."""
+def _holds_back(light: bpy.types.Object, subjects: set[bpy.types.Object]) -> bool:
+    """Whether any subject may stand in a light's way, by its light linking."""
+    blockers = light.light_linking.blocker_collection
+    if blockers is None:
+        return True
+    linked: dict[str, set[bpy.types.Object]] = {"INCLUDE": set(), "EXCLUDE": set()}
+    for obj, link in zip(blockers.objects, blockers.collection_objects):
+        linked[link.light_linking.link_state].add(obj)
+    for child, link in zip(blockers.children, blockers.collection_children):
+        linked[link.light_linking.link_state].update(child.all_objects)
+    return bool((subjects & linked["INCLUDE"] or not linked["INCLUDE"]) and subjects - linked["EXCLUDE"])
 
-    def __init__(self, depsgraph: bpy.types.Depsgraph):
+
+class LightReader:
+    """Reads what lights each frame and throws shadows of the objects that are the `subjects`; lights that
+    nothing moves or changes are read once."""
+
+    def __init__(self, depsgraph: bpy.types.Depsgraph, subjects: set[bpy.types.Object]):
         self._lights = rendered_lights(depsgraph)
-        self._still = {obj: _read_light(obj, depsgraph) for obj in self._lights if is_still(obj)}
+        self._passing = {obj for obj in self._lights if not _holds_back(obj, subjects)}
+        self._still = {obj: self._read(obj, depsgraph) for obj in self._lights if is_still(obj)}
 
     def read(self, depsgraph: bpy.types.Depsgraph) -> Lighting:
         found = [
-            self._still[obj] if obj in self._still else _read_light(obj, depsgraph)
+            self._still[obj] if obj in self._still else self._read(obj, depsgraph)
             for obj in self._lights
             if obj in self._still or is_enabled(obj, depsgraph)
         ]
         return Lighting([light for light in found if light is not None], find_sky(depsgraph.scene))
+
+    def _read(self, obj: bpy.types.Object, depsgraph: bpy.types.Depsgraph) -> Light | None:
+        light = _read_light(obj, depsgraph)
+        return replace(light, casts=False) if light is not None and obj in self._passing else light
 
 
 class LightMeter:

@@ -29,6 +29,11 @@ SAMPLES = 2
 """Samples along each side of a part map's cell; the cell has the label that most of them have."""
 CLOSER = 1.5
 """A subject that is seen so many times as large as before is looked at in more detail."""
+WIDER = 3.0
+"""A gap between vertices that is so many times as wide as before has opened: they were in one place while
+their bone was scaled to nothing."""
+OPENED = 0.03
+"""A subject of which this fraction of the gaps have opened is looked at anew."""
 CLUSTER = 1.0
 """Samples within which vertices are taken for one, where a grid is coarser than a mesh."""
 MAX_OCCLUDING = 200_000
@@ -94,7 +99,7 @@ def _is_outward(points: np.ndarray, triangles: np.ndarray) -> bool:
 class Chosen:
     """What is drawn of the surface with the number `surface`, whose `skinning` it is: `points` [n, 3] in
     world space and `triangles` [T, 3] of them; `vertices` [n] are these points' numbers among all of the
-    surface's, None when they are all."""
+    surface's, None when they are all. It may throw no shadow."""
 
     surface: int
     skinning: Skinning
@@ -102,6 +107,7 @@ class Chosen:
     triangles: np.ndarray
     vertices: np.ndarray | None = None
     outward: bool = False
+    throws_shadow: bool = True
 
     @cached_property
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
@@ -156,8 +162,8 @@ class FrameReader:
         self._still_boxes = np.array([_corners_of(obj, depsgraph) for obj in self._still]).reshape(-1, 8, 3)
         self._instancers = {obj for obj in others if is_instancer(obj)} - self._own
         self._instancers -= {surface.rig.instancers[0] for surface in surfaces if surface.rig.instancers}
-        self._lights = LightReader(depsgraph)
-        self._details: dict[int, tuple[tuple[int, int], Detail]] = {}
+        self._lights = LightReader(depsgraph, self._own)
+        self._details: dict[int, tuple[tuple[int, int], Detail, np.ndarray]] = {}
 
     def read(self, frame: int, evaluated: Callable[[], bpy.types.Depsgraph]) -> Iterator[None]:
         """Read whose the vertices of the surfaces are, pausing often. `evaluated` gives the scene, at clip
@@ -182,7 +188,7 @@ class FrameReader:
                 continue
             shape = surface.shape(self._shapes, depsgraph)
             skinning = self._skinnings.get(surface)
-            if skinning is None or skinning.make != shape.make:
+            if skinning is None or (skinning.make, skinning.bone) != (shape.make, surface.carrier):
                 work = Skinning.read(surface, self._shapes, frame, lambda: depsgraph)
                 skinning = self._skinnings[surface] = at_once(work)
             if stride == 1:
@@ -199,17 +205,23 @@ class FrameReader:
 
     def _coarse(self, number: int, skinning: Skinning, shape: Shape, camera: Camera) -> Chosen:
         """As much of a surface as the camera's grid can show."""
-        some = _placed(shape.points[:: max(1, len(shape.points) // 64)], shape.world)
+        step = max(1, len(shape.points) // 64)
+        some, beside = (_placed(shape.points[first::step], shape.world) for first in (0, 1))
+        gaps = np.linalg.norm(some[: len(beside)] - beside[: len(some)], axis=1)
         scale = camera.scale_at(some.mean(axis=0)) if len(some) else 1.0
-        make, detail = self._details.get(number, (None, None))
-        if make != skinning.make or scale > CLOSER * detail.scale:
+        make, detail, before = self._details.get(number, (None, None, None))
+        known = make == skinning.make and scale <= CLOSER * detail.scale
+        if not known or (gaps > WIDER * before + 1e-3 / scale).sum() > OPENED * len(gaps):
             if shape.roots is None:
                 detail = Detail.of(_placed(shape.points, shape.world), shape.triangles, scale)
             else:
                 detail = Detail.whole(shape)  # strands are thin
-            self._details[number] = skinning.make, detail
+            self._details[number] = skinning.make, detail, gaps
         points = _placed(shape.points[detail.vertices], shape.world)
-        return Chosen(number, skinning, points, detail.triangles, detail.vertices, detail.outward)
+        throws_shadow = self._surfaces[number].obj.visible_shadow
+        return Chosen(
+            number, skinning, points, detail.triangles, detail.vertices, detail.outward, throws_shadow
+        )
 
     def _occluders(self, depsgraph, camera: Camera, window, farthest: float) -> list[Shape]:
         """What may stand in front of the subjects, whose depth is `farthest` at most."""

@@ -99,7 +99,7 @@ class ShadowDrawer:
         height, width = shadows[0].shape
         count = len(looks)
         withheld = np.zeros((count, height, width), np.float32)
-        subjects = list(zip(*(look.subjects for look in looks)))
+        subjects = [one for one in zip(*(look.subjects for look in looks)) if one[0].throws_shadow]
         lights = [Light.of_frames(frames) for frames in zip(*(look.lighting.lights for look in looks))]
         casting = [light for light in lights if light.casts]
         for number, light in enumerate(lights):
