@@ -11,13 +11,14 @@ from functools import cache
 
 import bpy
 import numpy as np
+from mathutils import Matrix
 
 from ..rig.animation import modifier_objects
 from ..rig.skin import FLESH_TYPES, read_corners, read_points, read_triangles
 from ..rig.strands import STRAND_TYPES, read_hair, read_strands
 from .visibility import is_clear, meets_camera
 
-MAX_INSTANCES = 2000
+MAX_INSTANCES = 20_000
 """Instances looked at in a frame."""
 REWIRING = frozenset(
     {"NODES", "MESH_SEQUENCE_CACHE", "BOOLEAN", "REMESH", "DECIMATE", "SKIN", "BUILD", "EXPLODE", "FLUID"}
@@ -138,9 +139,9 @@ def _instanced(
 ) -> dict[bpy.types.Object, tuple[np.ndarray, np.ndarray]]:
     """What objects instance in the frame that is evaluated, however deep: for each the points [V, 3] in
     world space and triangles [T, 3] of all its instances together."""
-    pieces: dict[bpy.types.Object, list] = {}
     # By its object, too, which may have materials of its own for it.
     meshes: dict[tuple[bpy.types.Object, bpy.types.ID], tuple[np.ndarray, np.ndarray]] = {}
+    placed: dict[bpy.types.Object, dict[tuple, list[Matrix]]] = {}
     named = cache(_named)
     seen = 0
     for instance in depsgraph.object_instances:
@@ -156,22 +157,36 @@ def _instanced(
         hidden = obj.original.hide_render and obj.original not in named(owner)
         if hidden or owner.hide_render or not meets_camera(obj, depsgraph):
             continue
-        if obj.type == "MESH":
-            data, key = obj.data, (obj.original, obj.data)
-            if key not in meshes:
-                meshes[key] = read_points(data), _seen_triangles(obj, data, depsgraph)
-            points, triangles = meshes[key]
-        elif obj.type in STRAND_TYPES:
-            points, triangles, _ = read_strands(obj)
-        else:
-            mesh = obj.to_mesh()
-            points, triangles = read_points(mesh), read_triangles(mesh)
-            obj.to_mesh_clear()
-        matrix = np.array(instance.matrix_world, np.float64)
-        pieces.setdefault(owner, []).append((points @ matrix[:3, :3].T + matrix[:3, 3], triangles))
-    found = {}
-    for owner, parts in pieces.items():
-        begins = np.cumsum([0] + [len(points) for points, _ in parts])
-        triangles = np.concatenate([part[1] + begin for part, begin in zip(parts, begins)])
-        found[owner] = np.concatenate([points for points, _ in parts]).astype(np.float32), triangles
-    return found
+        key = obj.original, obj.data
+        if key not in meshes:
+            meshes[key] = _instanced_surface(obj, depsgraph)
+        placed.setdefault(owner, {}).setdefault(key, []).append(instance.matrix_world.copy())
+    return {owner: _together(meshes, pieces) for owner, pieces in placed.items()}
+
+
+def _instanced_surface(
+    obj: bpy.types.Object, depsgraph: bpy.types.Depsgraph
+) -> tuple[np.ndarray, np.ndarray]:
+    """Points [V, 3] of an evaluated object in its own space, and triangles [T, 3]."""
+    if obj.type == "MESH":
+        return read_points(obj.data), _seen_triangles(obj, obj.data, depsgraph)
+    if obj.type in STRAND_TYPES:
+        return read_strands(obj)[:2]
+    mesh = obj.to_mesh()
+    surface = read_points(mesh), read_triangles(mesh)
+    obj.to_mesh_clear()
+    return surface
+
+
+def _together(meshes: dict[tuple, tuple], placed: dict[tuple, list[Matrix]]) -> tuple[np.ndarray, np.ndarray]:
+    """Points [V, 3] in world space and triangles [T, 3] of several meshes, each as often as it is placed."""
+    every, corners, count = [], [], 0
+    for key, places in placed.items():
+        points, triangles = meshes[key]
+        matrices = np.array(places, np.float64)
+        moved = points @ matrices[:, :3, :3].transpose(0, 2, 1) + matrices[:, None, :3, 3]
+        begins = count + len(points) * np.arange(len(places))
+        every.append(moved.reshape(-1, 3).astype(np.float32))
+        corners.append((triangles + begins[:, None, None]).reshape(-1, 3).astype(np.int32))
+        count += len(points) * len(places)
+    return np.concatenate(every), np.concatenate(corners)

@@ -53,7 +53,9 @@ class Skinning:
         anew after every pause. Raises `ExportError` when the surface was changed meanwhile."""
         obj, shape = surface.obj, surface.shape(shapes, evaluated())
         count, found = len(shape.points), [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
-        groups = tuple(group.name for group in obj.vertex_groups) if surface.is_weighted else ()
+        # Nodes may bring in meshes whose groups are others.
+        named = obj.evaluated_get(evaluated()).vertex_groups if surface.is_weighted else ()
+        groups = tuple(group.name for group in named)
         for begin in range(0, count if groups else 0, BATCH):
             vertices = obj.evaluated_get(evaluated()).data.vertices
             if len(vertices) != count:
@@ -71,7 +73,7 @@ class Skinning:
         bent = obj.type == "MESH" and surface.kind == "OBJECT" and len(obj.data.vertices) == count
         return cls(
             subject=surface.subject,
-            bone=surface.bone,
+            bone=surface.carrier,
             frame=frame,
             make=shape.make,
             points=shape.points if shape.roots is None else shape.points[shape.roots],

@@ -11,29 +11,36 @@ import bpy
 from ..buttons import LEAVE_EDIT_MODE
 from ..errors import ExportError
 from ..rig.animation import followed, followers
-from ..rig.skin import FLESH_TYPES, carrying_bone, is_bound, is_rendered, metaball_family
+from ..rig.skin import FLESH_TYPES, carriers, carrying_bone, is_bound, is_rendered, metaball_family
 from ..rig.strands import has_hair
 from ..rig.subjects import Rig
 from ..texts import say
 from .shapes import NOTHING, Shape, ShapeReader
-from .visibility import is_enabled, is_shown
+from .visibility import is_enabled, is_hole, is_shown
 
 
 @dataclass(frozen=True, eq=False)
 class Surface:
     """One object of a rig, or, by its `kind`, what it instances or the hair that grows on it; `subject` is
-    the rig's number among all. All of it belongs to `bone` where that is set."""
+    the rig's number among all. All of it belongs to `bone` where that is set. Where `passed_on` is set, the
+    object or one that it follows passes from bone to bone, and it belongs to whichever holds it."""
 
     obj: bpy.types.Object
     rig: Rig
     subject: int
     bone: str = ""
     kind: Literal["OBJECT", "INSTANCES", "HAIR"] = "OBJECT"
+    passed_on: bpy.types.Object | None = None
 
     @property
     def is_weighted(self) -> bool:
         """Whether vertex groups tell whose its vertices are."""
-        return self.obj.type == "MESH" and self.kind == "OBJECT" and not self.bone
+        return self.obj.type == "MESH" and self.kind == "OBJECT" and not self.carrier
+
+    @property
+    def carrier(self) -> str:
+        """The bone that all of it belongs to in the frame that is evaluated, "" for none."""
+        return self.bone if self.passed_on is None else carrying_bone(self.passed_on, self.rig.armature)
 
     def is_shown(self, depsgraph: bpy.types.Depsgraph) -> bool:
         """Whether the camera sees it in the frame that is evaluated."""
@@ -62,26 +69,30 @@ def find_surfaces(rigs: Sequence[Rig], depsgraph: bpy.types.Depsgraph) -> list[S
         for obj in objects:
             key = (obj, rig.instancers)
             bound = is_bound(obj, rig.armature)
-            bone = "" if bound else _carrier(obj, rig.armature, along)
+            held = None if bound else _held(obj, rig.armature, along)
+            bone = carrying_bone(held, rig.armature) if held is not None else ""
             if obj.type == "META":
-                family = metaball_family(obj)
-                bones = {_carrier(member, rig.armature, along) for member in family} - {""}
+                family = [_held(member, rig.armature, along) for member in metaball_family(obj)]
+                bones = {carrying_bone(member, rig.armature) for member in family if member is not None}
                 bone = bones.pop() if len(bones) == 1 else ""
                 bound = bool(bones)  # the nearest limbs own what melts together of several bones
             others = any(is_bound(obj, other) for other in armatures - {rig.armature})
-            if key in taken or not (bound or bone or (obj in along and not others)):
+            mine = bound or bone or (obj in along and not others)
+            if key in taken or not mine or is_hole(obj, depsgraph):
                 continue
             if obj.mode == "EDIT":
                 raise ExportError(
                     say("The mesh {mesh} is in Edit Mode; leave it first.", mesh=obj.name), *LEAVE_EDIT_MODE
                 )
             taken.add(key)
+            passed_on = held if held is not None and _may_be_passed_on(held, rig.armature) else None
+            surface = Surface(obj, rig, number, bone, passed_on=passed_on)
             if obj.type in FLESH_TYPES:
-                surfaces.append(Surface(obj, rig, number, bone))
+                surfaces.append(surface)
             if has_hair(obj):
-                surfaces.append(Surface(obj, rig, number, bone, "HAIR"))
+                surfaces.append(replace(surface, kind="HAIR"))
             if is_instancer(obj) and rig.instancer is None:
-                surfaces.append(Surface(obj, rig, number, bone, "INSTANCES"))
+                surfaces.append(replace(surface, kind="INSTANCES"))
     return surfaces
 
 
@@ -100,18 +111,24 @@ def _invisible(objects: list[bpy.types.Object], rig: Rig) -> list[bpy.types.Obje
     return [obj for obj in rig.objects if obj not in known and obj != rig.armature]
 
 
-def _carrier(obj: bpy.types.Object, armature: bpy.types.Object, along) -> str:
-    """The bone that carries an object rigidly, also through lattices, curves and other objects it follows."""
+def _held(obj: bpy.types.Object, armature: bpy.types.Object, along) -> bpy.types.Object | None:
+    """What of an object and all that it follows, lattices and curves too, hangs on a bone itself."""
     seen, waiting = set(), [obj]
     while waiting:
         one = waiting.pop()
         if one in seen or is_bound(one, armature):
             continue
         seen.add(one)
-        if bone := carrying_bone(one, armature):
-            return bone
+        if any(carriers(one, armature)):
+            return one
         waiting.extend(link for link in followed(one) if link in along)
-    return ""
+    return None
+
+
+def _may_be_passed_on(held: bpy.types.Object, armature: bpy.types.Object) -> bool:
+    """Whether not always the same bone holds an object."""
+    held_by = list(carriers(held, armature))
+    return len({bone for _, bone in held_by}) > 1 or held_by[0][0] < 1
 
 
 def is_instancer(obj: bpy.types.Object) -> bool:
@@ -144,8 +161,12 @@ def rendered_objects(
 
 
 def rendered_lights(depsgraph: bpy.types.Depsgraph) -> list[bpy.types.Object]:
-    """The lights of the scene that render in some frame."""
-    return [obj for obj in _rendered_in(depsgraph.scene) if obj.type == "LIGHT" and is_rendered(obj)]
+    """The lights of the scene that render in some frame and are in the view layer that is evaluated."""
+    return [
+        obj
+        for obj in _rendered_in(depsgraph.scene)
+        if obj.type == "LIGHT" and is_rendered(obj) and obj.evaluated_get(depsgraph).is_evaluated
+    ]
 
 
 def is_still(obj: bpy.types.Object) -> bool:

@@ -63,6 +63,14 @@ def meets_camera(evaluated: bpy.types.Object, depsgraph: bpy.types.Depsgraph) ->
     )
 
 
+def is_hole(obj: bpy.types.Object, depsgraph: bpy.types.Depsgraph) -> bool:
+    """Whether an object renders as a hole in the picture, by its own setting or its collections'. Workbench
+    knows no holes."""
+    if depsgraph.scene.render.engine == "BLENDER_WORKBENCH":
+        return False
+    return obj.is_holdout or obj.holdout_get(view_layer=depsgraph.view_layer)
+
+
 def is_clear(material: bpy.types.Material | None, depsgraph: bpy.types.Depsgraph) -> bool:
     """Whether nothing of a surface shows that has a material, since all light goes through it in every frame.
     Workbench knows no such surface."""

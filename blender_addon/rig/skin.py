@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import bpy
 import numpy as np
 
+from .animation import followed
 from .skeleton import Skeleton
 from .strands import STRAND_TYPES, read_strands
 
 SAMPLES = 6000
 """Vertices looked at to learn where a bone's flesh is: reading weights takes about a microsecond each."""
+SOME = 2000
+"""Points looked at to learn which bones have a weight in them at all."""
 GROWING = frozenset({"MIRROR", "MASK", "NODES", "SKIN", "BOOLEAN"})
 """Modifiers by which bones have flesh that the mesh itself lacks, or lack what it has."""
 FLESH_TYPES = frozenset({"MESH", "CURVE", "SURFACE", "FONT", "META"}) | STRAND_TYPES
 """Types of objects that have a surface to render; volumes have none."""
+
+
+CARRYING = frozenset({"CHILD_OF", "COPY_TRANSFORMS", "COPY_LOCATION"})
+"""Constraints by which an object goes where a bone goes; one of an armature names its bones by itself."""
 
 
 def is_bound(obj: bpy.types.Object, armature: bpy.types.Object) -> bool:
@@ -25,25 +32,38 @@ def is_bound(obj: bpy.types.Object, armature: bpy.types.Object) -> bool:
         return False
     if obj.parent == armature and obj.parent_type == "ARMATURE":
         return True
-    return any(modifier.type == "ARMATURE" and modifier.object == armature for modifier in obj.modifiers)
+    return any(
+        modifier.type == "ARMATURE" and modifier.object == armature and modifier.show_render
+        for modifier in obj.modifiers
+    )
 
 
 def carrying_bone(obj: bpy.types.Object, armature: bpy.types.Object) -> str:
-    """The bone that carries an object rigidly, itself or through the object's parents; "" when none does."""
+    """The bone that carries an object rigidly in the frame that is evaluated, itself or through the object's
+    parents; "" when none does."""
     while obj is not None:
-        if obj.parent == armature and obj.parent_type == "BONE":
-            return obj.parent_bone
-        for constraint in obj.constraints:
-            if constraint.type in {"CHILD_OF", "COPY_TRANSFORMS"} and constraint.target == armature:
-                return constraint.subtarget
-            if constraint.type == "ARMATURE":
-                targets = [
-                    target for target in constraint.targets if target.target == armature and target.subtarget
-                ]
-                if targets:
-                    return max(targets, key=lambda target: target.weight).subtarget
+        holding = [bone for influence, bone in carriers(obj, armature) if influence >= 0.5]
+        if holding:
+            return holding[-1]  # constraints go before the parent, the last one before those above it
         obj = obj.parent
     return ""
+
+
+def carriers(obj: bpy.types.Object, armature: bpy.types.Object) -> Iterator[tuple[float, str]]:
+    """The bones that an object itself hangs on, its parent first, and with what influence now."""
+    if obj.parent == armature and obj.parent_type == "BONE":
+        yield 1.0, obj.parent_bone
+    for constraint in obj.constraints:
+        if constraint.mute:
+            continue
+        bone = ""
+        if constraint.type in CARRYING and constraint.target == armature:
+            bone = constraint.subtarget
+        elif constraint.type == "ARMATURE":
+            targets = [one for one in constraint.targets if one.target == armature and one.subtarget]
+            bone = max(targets, key=lambda one: one.weight).subtarget if targets else ""
+        if bone:
+            yield constraint.influence, bone
 
 
 def metaball_family(obj: bpy.types.Object) -> list[bpy.types.Object]:
@@ -134,21 +154,23 @@ class Skin:
     def read(
         cls, armature: bpy.types.Object, skeleton: Skeleton, objects: Iterable[bpy.types.Object]
     ) -> Skin:
-        """From what is rendered of the objects; from all that are bound when none of them is."""
+        """From what is rendered of the objects, bound or led by what the armature moves; from all that are
+        bound when none of them is."""
         index = {name: i for i, name in enumerate(skeleton.names)}
-        found = []
+        found, led = [], []
         for obj in objects:
             if obj.type in FLESH_TYPES and obj.mode != "EDIT":
                 bound = is_bound(obj, armature)
                 bone = "" if bound else carrying_bone(obj, armature)
                 if bound or bone in index:
                     found.append((obj, index.get(bone, -1)))
+                elif is_rendered(obj) and (leaders := _leaders(obj, armature) & index.keys()):
+                    led.append((obj, np.array([index[name] for name in leaders])))
         rendered = [(obj, bone) for obj, bone in found if is_rendered(obj)]
-        pieces = [
-            piece
-            for obj, bone in rendered or found
-            if (piece := _read_flesh(armature, skeleton, index, obj, bone)) is not None
-        ]
+        own = rendered if rendered or led else found
+        pieces = [_read_flesh(armature, skeleton, index, obj, bone) for obj, bone in own]
+        pieces += [_read_led(armature, obj, bones) for obj, bones in led]
+        pieces = [piece for piece in pieces if piece is not None]
         if not pieces:
             return cls(np.zeros(0, np.int64), np.zeros((0, 3)), np.zeros(0), np.zeros(len(index)))
         return cls(*_thin_out(armature, skeleton, index, pieces))
@@ -171,60 +193,123 @@ class Skin:
 
 @dataclass(frozen=True, eq=False)
 class _Flesh:
-    """Points [V, 3] of one object in armature space, with areas [V]; `bone` owns them all, -1 when weights
-    of the `vertices` tell. They lie at rest, or, where modifiers made them, `posed`."""
+    """Points [V, 3] of one object in armature space, with areas [V], at rest or `posed`. Of the bones `among`
+    [n] the nearest owns each point; where there are none, weights of the `vertices` tell, in vertex groups
+    named `groups`."""
 
-    obj: bpy.types.Object
-    vertices: Sequence[bpy.types.MeshVertex]
-    bone: int
     points: np.ndarray
     areas: np.ndarray
     posed: bool
+    among: np.ndarray
+    groups: tuple[str, ...] = ()
+    vertices: Sequence[bpy.types.MeshVertex] = ()
 
 
 def _read_flesh(armature, skeleton, index, obj, bone: int) -> _Flesh | None:
-    if bone < 0 and (obj.type != "MESH" or not any(group.name in index for group in obj.vertex_groups)):
+    """The flesh of an object that is bound, or that a bone carries where that is not -1."""
+    if bone < 0:
+        source = _grown(obj) or obj
+        groups = tuple(group.name for group in source.vertex_groups) if obj.type == "MESH" else ()
+        if not index.keys() & groups:
+            return None
+        points, triangles = read_points(source.data), read_triangles(source.data)
+        placed, areas = _placed(armature, obj, points, vertex_areas(points, triangles))
+        if not areas.any():
+            return None
+        return _Flesh(placed, areas, source != obj, np.zeros(0, int), groups, source.data.vertices)
+    surface = _surface(obj, evaluated=obj.type != "MESH")
+    if surface is None:
         return None
-    areas = grown = None
+    posed = np.array(armature.pose.bones[skeleton.names[bone]].matrix)
+    placed, areas = _placed(armature, obj, *surface, skeleton.matrices[bone] @ np.linalg.pinv(posed))
+    return _Flesh(placed, areas, False, np.array([bone]))
+
+
+def _read_led(armature: bpy.types.Object, obj: bpy.types.Object, bones: np.ndarray) -> _Flesh | None:
+    """The flesh of an object that follows what some bones move."""
+    surface = _surface(obj, evaluated=True)
+    if surface is None:
+        return None
+    return _Flesh(*_placed(armature, obj, *surface), True, bones)
+
+
+def _surface(obj: bpy.types.Object, evaluated: bool) -> tuple[np.ndarray, np.ndarray] | None:
+    """Points [V, 3] of an object in its own space and their areas [V], None without any."""
+    source = obj.evaluated_get(bpy.context.view_layer.depsgraph) if evaluated else obj
+    if not source.is_evaluated:  # it lies outside of the view layer
+        source = obj
     if obj.type == "META":
         points, areas = _balls(obj.data)
-    elif obj.type == "MESH":
-        grown = _grown(obj) if bone < 0 else None
-        mesh = grown or obj.data
-        points, triangles = read_points(mesh), read_triangles(mesh)
-    else:
-        evaluated = obj.evaluated_get(bpy.context.view_layer.depsgraph)
-        source = evaluated if evaluated.is_evaluated else obj
-        if obj.type in STRAND_TYPES:
-            points, triangles, _ = read_strands(source)
-        elif (mesh := source.to_mesh()) is not None:
-            points, triangles = read_points(mesh), read_triangles(mesh)
-            source.to_mesh_clear()
-        else:
-            return None
-    if areas is None:
+    elif obj.type in STRAND_TYPES:
+        points, triangles, _ = read_strands(source)
         areas = vertex_areas(points, triangles)
-    if not areas.any():
-        return None
+    else:
+        mesh = source.data if obj.type == "MESH" else source.to_mesh()
+        if mesh is None:
+            return None
+        points = read_points(mesh)
+        areas = vertex_areas(points, read_triangles(mesh))
+        source.to_mesh_clear()
+    return (points, areas) if areas.any() else None
+
+
+def _placed(
+    armature: bpy.types.Object, obj: bpy.types.Object, points: np.ndarray, areas: np.ndarray, then=None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Points [V, 3] and areas [V] of an object in armature space, where a matrix may take them further."""
     to_space = np.array(armature.matrix_world.inverted_safe() @ obj.matrix_world)
-    if bone >= 0:
-        posed = np.array(armature.pose.bones[skeleton.names[bone]].matrix)
-        to_space = skeleton.matrices[bone] @ np.linalg.pinv(posed) @ to_space
-    placed = points @ to_space[:3, :3].T + to_space[:3, 3]
+    if then is not None:
+        to_space = then @ to_space
     areas = areas * abs(np.linalg.det(to_space[:3, :3])) ** (2 / 3)
-    vertices = (grown or obj.data).vertices if obj.type == "MESH" else ()
-    return _Flesh(obj, vertices, bone, placed, areas, grown is not None)
+    return points @ to_space[:3, :3].T + to_space[:3, 3], areas
 
 
-def _grown(obj: bpy.types.Object) -> bpy.types.Mesh | None:
-    """What modifiers make of a mesh where they add or take flesh and leave it its weights."""
+def _leaders(obj: bpy.types.Object, armature: bpy.types.Object) -> set[str]:
+    """The bones that move an object without being its own: through hooks, or through what it follows, such
+    as a lattice, a curve or the mesh that its nodes take."""
+    found, seen, waiting = _hooked(obj, armature), {obj, armature}, list(followed(obj))
+    while waiting:
+        one = waiting.pop()
+        if one in seen:
+            continue
+        seen.add(one)
+        bones = _hooked(one, armature) | _weighing(one, armature)
+        if not bones and (bone := carrying_bone(one, armature)):
+            bones = {bone}
+        found |= bones
+        if not bones:
+            waiting.extend(followed(one))
+    return found
+
+
+def _hooked(obj: bpy.types.Object, armature: bpy.types.Object) -> set[str]:
+    hooks = (modifier for modifier in obj.modifiers if modifier.type == "HOOK")
+    return {hook.subtarget for hook in hooks if hook.object == armature} - {""}
+
+
+def _weighing(obj: bpy.types.Object, armature: bpy.types.Object) -> set[str]:
+    """The bones that a mesh or a lattice which the armature deforms has a weight for."""
+    deformed = obj.parent == armature and obj.parent_type == "ARMATURE"
+    deformed |= any(modifier.type == "ARMATURE" and modifier.object == armature for modifier in obj.modifiers)
+    points = {"MESH": "vertices", "LATTICE": "points"}.get(obj.type)
+    if not deformed or points is None:
+        return set()
+    every = getattr(obj.data, points)
+    some = range(0, len(every), max(1, len(every) // SOME))
+    _, group, weight = read_weights(map(every.__getitem__, some))
+    names = [one.name for one in obj.vertex_groups]
+    return {names[k] for k in np.unique(group[weight > 0]) if k < len(names)}
+
+
+def _grown(obj: bpy.types.Object) -> bpy.types.Object | None:
+    """An object as modifiers make it where they add or take flesh and leave it its weights."""
     if not any(modifier.type in GROWING and modifier.show_viewport for modifier in obj.modifiers):
         return None
     evaluated = obj.evaluated_get(bpy.context.view_layer.depsgraph)
     if not evaluated.is_evaluated or len(evaluated.data.vertices) == len(obj.data.vertices):
         return None
     weighted = any(len(vertex.groups) for vertex in evaluated.data.vertices)
-    return evaluated.data if weighted else None
+    return evaluated if weighted else None
 
 
 def _balls(data: bpy.types.MetaBall) -> tuple[np.ndarray, np.ndarray]:
@@ -249,9 +334,10 @@ def _thin_out(armature: bpy.types.Object, skeleton: Skeleton, index: dict[str, i
             drawn = np.floor(np.cumsum(area) / step + 0.5).astype(np.int64)
             chosen = np.flatnonzero(np.diff(drawn, prepend=0))
             area = np.diff(drawn, prepend=0)[chosen] * step
-        if piece.bone >= 0:
-            owned = np.full(len(chosen), piece.bone, np.int64)
-            shares[piece.bone] += area.sum()
+        placed = piece.points[chosen]
+        if len(piece.among):
+            owned = _nearest(armature, skeleton, piece.among, placed)
+            shares += np.bincount(owned, area, len(index))
         else:
             vertex, bone, weight = _weights(skeleton, index, piece, chosen.tolist())
             total = np.bincount(vertex, weight, len(chosen))
@@ -262,11 +348,29 @@ def _thin_out(armature: bpy.types.Object, skeleton: Skeleton, index: dict[str, i
             owned[vertex[order]] = bone[order]
         known = owned >= 0
         owners.append(owned[known])
-        placed = piece.points[chosen][known]
+        placed = placed[known]
         points.append(_at_rest(armature, skeleton, owned[known], placed) if piece.posed else placed)
         areas.append(area[known])
     shares /= max(float(shares.sum()), 1e-30)
     return np.concatenate(owners), np.concatenate(points), np.concatenate(areas), shares
+
+
+def _nearest(
+    armature: bpy.types.Object, skeleton: Skeleton, bones: np.ndarray, points: np.ndarray
+) -> np.ndarray:
+    """[V] which of some bones lies nearest to each of the points [V, 3] in the pose."""
+    if len(bones) == 1:
+        return np.full(len(points), bones[0])
+    away = np.full(len(points), np.inf)
+    nearest = np.zeros(len(points), np.int64)
+    for bone in bones.tolist():
+        posed = armature.pose.bones[skeleton.names[bone]]
+        head, step = np.array(posed.head), np.array(posed.tail - posed.head)
+        along = np.clip((points - head) @ step / max(float(step @ step), 1e-18), 0, 1)
+        distance = ((points - head - along[:, None] * step) ** 2).sum(axis=1)
+        nearer = distance < away
+        away[nearer], nearest[nearer] = distance[nearer], bone
+    return nearest
 
 
 def _at_rest(
@@ -283,7 +387,7 @@ def _at_rest(
 
 def _weights(skeleton: Skeleton, index: dict[str, int], piece: _Flesh, chosen: list[int]):
     """Which of the chosen vertices [n], bone [n] and weight [n] of all weights above 0."""
-    bones = [index.get(group.name, -1) for group in piece.obj.vertex_groups]
+    bones = [index.get(name, -1) for name in piece.groups]
     bones = np.array([bone if bone >= 0 and skeleton.deforming[bone] else -1 for bone in bones])
     vertex, group, weight = read_weights(map(piece.vertices.__getitem__, chosen))
     if not len(vertex):

@@ -264,6 +264,41 @@ def test_things_carried_by_a_bone_are_part_of_its_limb(clean_scene):
     assert seen_limbs(export([rig], **SIZE)) == {"chest", "head", "shin.L"}
 
 
+def test_what_passes_from_hand_to_hand_belongs_to_the_one_that_holds_it(clean_scene):
+    """A muted constraint holds nothing."""
+    rig, _ = scene_of()
+    bpy.ops.mesh.primitive_cube_add(size=0.6)
+    for bone, influences in (("head", (1, 0)), ("shin.L", (0, 1)), ("shin.R", None)):
+        held = bpy.context.object.constraints.new("COPY_TRANSFORMS")
+        held.target, held.subtarget, held.mute = rig, bone, influences is None
+        for frame, held.influence in zip((1, 2), influences or ()):
+            held.keyframe_insert("influence", frame=frame)
+    clip = export([rig], num_frames=2, **SIZE)
+    for cells, holder, other in zip(clip.part_maps, ("head", "shin.L"), ("shin.L", "head")):
+        held, free = ((cells == names_of(clip).index(name)).sum() for name in (holder, other))
+        assert held > 40 > 3 * free > 0
+
+
+def test_flesh_that_is_all_in_one_place_at_first_is_labelled_when_it_spreads(clean_scene):
+    rig, _ = scene_of()
+    head = rig.pose.bones["head"]
+    plain = export([rig], num_frames=2, **SIZE)
+    for frame, size in ((1, 0.0), (2, 1.0)):
+        head.scale = (size,) * 3
+        head.keyframe_insert("scale", frame=frame)
+    clip = export([rig], num_frames=2, **SIZE)
+    number = names_of(clip).index("head")
+    assert (clip.part_maps[1] == number).sum() == (plain.part_maps[1] == number).sum() > 5
+
+
+def test_a_part_that_renders_as_a_hole_is_no_part_but_hides(clean_scene):
+    clean_scene.render.engine = "CYCLES"
+    rig, (_, vest) = scene_of((["chest", "thigh.L"],), (["chest"], 1.5, "vest"))
+    assert seen_limbs(export([rig], num_frames=1, **SIZE)) == {"chest", "thigh.L"}
+    vest.is_holdout = True
+    assert seen_limbs(export([rig], num_frames=1, **SIZE)) == {"thigh.L"}
+
+
 @pytest.mark.parametrize("kind", ["SUBSURF", "MIRROR", "TRIANGULATE", "SOLIDIFY"])
 def test_weights_are_found_behind_modifiers_that_change_the_mesh(clean_scene, kind):
     rig, (body,) = scene_of((list(LEGGED), 0.4))

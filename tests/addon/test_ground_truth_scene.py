@@ -210,6 +210,18 @@ def test_instances_of_geometry_nodes_are_labelled_with_what_carries_them(rig):
     assert labelled(clip) == labelled(clip, "head") + labelled(clip, "shin.L")
 
 
+def test_a_skin_of_thousands_of_instances_is_labelled_all_over(rig):
+    bpy.ops.mesh.primitive_cube_add(size=0.02, location=(50, 0, 0))
+    group = instancing_nodes(bpy.context.object)
+    mesh = bpy.data.meshes.new("Scales")
+    mesh.from_pydata([(x / 100, y / 100, 0) for y in range(60) for x in range(60)], [], [])
+    scales = bpy.data.objects.new("Scales", mesh)
+    bpy.context.scene.collection.objects.link(scales)
+    carried(rig, "hips", scales).modifiers.new("Nodes", "NODES").node_group = group
+    rows = (export([rig], num_frames=1, **SIZE).first_labels > 0).sum(axis=1)
+    assert (rows > 0).sum() >= 25 and rows[rows > 0].min() >= 0.8 * rows.max()
+
+
 def test_an_instanced_thing_in_front_hides(rig):
     flesh(rig)
     free = export([rig], **SIZE)
@@ -346,12 +358,36 @@ def test_each_shadow_holds_back_its_own_light(rig):
 
 
 def test_no_light_or_none_that_casts_shadows_gives_no_shadow_maps(rig):
-    lamp = lit(rig, energy=3.0)
-    assert export([rig], **SIZE).shadow_maps is not None
-    lamp.data.use_shadow = False
-    assert export([rig], **SIZE).shadow_maps is None
+    lamp, scene = lit(rig, energy=3.0), bpy.context.scene
+    body = bpy.data.objects["flesh"]
+    home, linked = (bpy.data.collections.new(name) for name in ("Lights", "Linked"))
+    scene.collection.objects.unlink(lamp)
+    home.objects.link(lamp)
+    scene.collection.children.link(home)
+    layer = bpy.context.view_layer.layer_collection.children["Lights"]
+
+    def throws():
+        return export([rig], num_frames=1, **SIZE).shadow_maps is not None
+
+    assert throws()
+    for owner, name, value in (
+        (lamp.data, "use_shadow", False),
+        (body, "visible_shadow", False),
+        (layer, "exclude", True),
+    ):
+        setattr(owner, name, value)
+        assert not throws()
+        setattr(owner, name, not value)
+    lamp.light_linking.blocker_collection = linked
+    linked.objects.link(body)
+    assert throws()
+    linked.collection_objects[0].light_linking.link_state = "EXCLUDE"
+    assert not throws()
+    linked.objects.unlink(body)
+    linked.objects.link(scene.camera)
+    assert not throws(), "only what is linked"
     bpy.data.objects.remove(lamp)
-    assert export([rig], **SIZE).shadow_maps is None
+    assert not throws()
 
 
 @pytest.mark.parametrize("as_instance", [False, True])

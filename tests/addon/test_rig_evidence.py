@@ -102,6 +102,56 @@ def test_flesh_that_modifiers_make_and_take_counts_as_it_renders(clean_scene):
     assert choice.joint_offsets[joints[right] - 1] == pytest.approx(choice.joint_offsets[joints[left] - 1])
 
 
+def by_nodes(rig):
+    """A shell that takes, by its nodes, a body that does not render."""
+    body, nodes = flesh(rig), bpy.data.node_groups.new("Nodes", "GeometryNodeTree")
+    body.hide_render = True
+    nodes.interface.new_socket("Geometry", in_out="OUTPUT", socket_type="NodeSocketGeometry")
+    info = nodes.nodes.new("GeometryNodeObjectInfo")
+    info.transform_space, info.inputs["Object"].default_value = "RELATIVE", body
+    nodes.links.new(info.outputs["Geometry"], nodes.nodes.new("NodeGroupOutput").inputs[0])
+    shell = bpy.data.objects.new("Shell", bpy.data.meshes.new("Shell"))
+    bpy.context.scene.collection.objects.link(shell)
+    shell.modifiers.new("Nodes", "NODES").node_group = nodes
+
+
+def by_constraints(rig):
+    """A block that goes where each bone goes."""
+    for name in LEGGED:
+        bpy.ops.mesh.primitive_cube_add(size=0.25)
+        for kind in ("COPY_LOCATION", "COPY_ROTATION"):
+            constraint = bpy.context.object.constraints.new(kind)
+            constraint.target, constraint.subtarget = rig, name
+
+
+def by_hooks(rig):
+    """A mesh of which hooks move a part with each bone."""
+    body = flesh(rig)
+    for group in body.vertex_groups:
+        hook = body.modifiers.new(group.name, "HOOK")
+        hook.object, hook.subtarget, hook.vertex_group = rig, group.name, group.name
+    body.modifiers.remove(body.modifiers["Armature"])
+    body.parent = None
+
+
+@pytest.mark.parametrize("lead", [by_nodes, by_constraints, by_hooks])
+def test_flesh_counts_that_only_follows_what_the_rig_moves(clean_scene, lead):
+    """Beside eyes that hang on a bone, and a statue that is bound but not bent in renders."""
+    extra = {"statue": ((2, 0, 0), (2, 0, 1), ""), "spare": ((0, 0, 1.9), (0, 0, 2.4), "head")}
+    rig = make_armature("Rig", LEGGED | extra)
+    flesh(rig, bones=["statue"], name="statue").modifiers[0].show_render = False
+    bpy.data.objects["statue"].parent = None
+    for name in extra:
+        rig.data.bones[name].use_deform = False
+    lead(rig)
+    bpy.ops.mesh.primitive_cube_add(size=0.1)
+    eyes = bpy.context.object
+    eyes.parent, eyes.parent_type, eyes.parent_bone = rig, "BONE", "head"
+    bpy.context.view_layer.update()
+    limbs, choice = drawn(rig)
+    assert limbs == set(LEGGED), choice.reasons
+
+
 def test_short_legs_that_stand_still_are_limbs_and_a_bag_is_rigid_with_what_carries_it(clean_scene):
     legs = {n: (squat(h), squat(t), p) for n, (h, t, p) in HUMAN.items() if n[:5] in ("thigh", "shin.")}
     rig = make_armature("Rig", HUMAN | legs | {"bag": ((0, 0.15, 1.4), (0, 0.22, 1.4), "spine")})
@@ -247,6 +297,45 @@ def test_faces_hair_and_cloth_are_known_in_other_languages(clean_scene, words):
     flesh(rig)
     swing(rig, "arm.L")
     assert drawn(rig)[0] == set(HUMAN)
+
+
+def test_many_small_limbs_of_one_make_are_drawn_where_together_they_move_much(clean_scene):
+    bones = {"seg0": ((0, 0, 0.15), (0.1, 0, 0.15), "")}
+    for i in range(1, 20):
+        bones[f"seg{i}"] = ((0.1 * i, 0, 0.15), (0.1 * i + 0.1, 0, 0.15), f"seg{i - 1}")
+    legs = {
+        f"leg{i}.{side}": ((0.1 * i + 0.05, 0.04 * y, 0.15), (0.1 * i + 0.05, 0.15 * y, 0), f"seg{i}")
+        for i in range(20)
+        for side, y in (("L", -1), ("R", 1))
+    }
+    rig = make_armature("Rig", bones | legs)
+    flesh(rig, bones, 0.8)
+    flesh(rig, legs, 0.15)
+    add_camera(target=(1, 0, 0), direction=(0, -1, 1), distance=4)
+    assert not drawn(rig)[0] & set(legs), "rigid"
+    for name in legs:
+        swing(rig, name, axis=2)
+    assert drawn(rig)[0] == set(bones | legs)
+
+
+def test_hair_and_cloth_that_are_the_subject_are_drawn(clean_scene):
+    """A jellyfish whose tentacles are named as a skirt's, and a body whose first bone is named hair_root."""
+    bones = {"bell": ((0, 0, 1), (0, 0, 1.4), "")}
+    for k in range(6):
+        x, y = 0.3 * np.cos(k), 0.3 * np.sin(k)
+        bones[f"skirt_{k}_a"] = ((x, y, 1), (x, y, 0.6), "bell")
+        bones[f"skirt_{k}_b"] = ((x, y, 0.6), (x, y, 0.2), f"skirt_{k}_a")
+    jelly = make_armature("Jelly", bones)
+    flesh(jelly)
+    for k in range(6):
+        swing(jelly, f"skirt_{k}_b", angle=0.2)
+    assert drawn(jelly)[0] == set(bones)
+
+    named = {n: (h, t, {"": "", "hips": "hair_root"}.get(p, p)) for n, (h, t, p) in HUMAN.items()}
+    named["hair_root"] = named.pop("hips")
+    rig = make_armature("Rig", dict(sorted(named.items(), key=lambda one: one[0] != "hair_root")))
+    flesh(rig)
+    assert drawn(rig)[0] == set(named)
 
 
 def hand():
