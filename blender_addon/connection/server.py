@@ -22,6 +22,7 @@ from ..shared.keys import Token, TokenError, destination, keys_folder
 from ..shared.schema import printable
 from ..shared.sentences import FOR_PROGRAM, last_words
 from ..texts import say
+from .listener import find_listener
 
 STOPPED, STARTING, RUNNING, FAILED = "STOPPED", "STARTING", "RUNNING", "FAILED"
 
@@ -72,10 +73,7 @@ class ServerProcess:
             )
         home = find_checkout(folder)
         if is_taken(where):
-            raise ServerError(
-                say("Port {port} is in use by another program; use another port.", port=where.port),
-                *OTHER_PORT,
-            )
+            raise ServerError(_who_has(where.port), *OTHER_PORT)
         words = ["serve", "--address", address, "--exit-with-stdin"]
         if finish:
             words.append("--finish")
@@ -275,6 +273,18 @@ def is_taken(address: Address) -> bool:
     with socket.socket(socket.AF_INET6 if address.is_ipv6 else socket.AF_INET) as probe:
         probe.settimeout(0.05)
         return probe.connect_ex((address.host, address.port)) == 0
+
+
+def _who_has(port: int) -> str:
+    listener = find_listener(port)
+    if listener is None:
+        return say("Port {port} is in use by another program; use another port.", port=port)
+    return say(
+        "Port {port} is in use by {program} (process {pid}); use another port.",
+        port=port,
+        program=listener.name,
+        pid=listener.pid,
+    )
 
 
 def next_free(address: Address) -> Address:

@@ -20,6 +20,7 @@ from ..buttons import (
 from ..connection import server
 from ..connection.bridge import PATIENCE
 from ..connection.events import CONNECTED, REFUSED
+from ..connection.listener import find_listener
 from ..connection.server import ServerError, is_taken, parse_server
 from ..errors import ExportError
 from ..request.export import ExportStep
@@ -65,9 +66,18 @@ def _nobody_answers(bridge) -> ServerError:
         return ServerError(say("The server does not answer yet; see its log in the Server panel."), *SHOW_LOG)
     address = Address.parse(bridge.client.address)
     if address.is_loopback and is_taken(address):
-        return ServerError(
-            say("What listens at {address} does not answer as a server does.", address=address), *OTHER_PORT
+        listener = find_listener(address.port)
+        sentence = (
+            say("What listens at {address} does not answer as a server does.", address=address)
+            if listener is None
+            else say(
+                "{program} (process {pid}) listens at {address} and does not answer as a server does.",
+                program=listener.name,
+                pid=listener.pid,
+                address=address,
+            )
         )
+        return ServerError(sentence, *OTHER_PORT)
     if address.is_loopback:
         return ServerError(
             say("No server answers at {address}; start it in the Server panel.", address=address),

@@ -49,6 +49,8 @@ TEXTS: dict[str | tuple[str, str], str] = {
     "{where} is another computer; start the server there, or choose an address on this one.": "{where} ist ein anderer Rechner; den Server dort starten oder eine Adresse auf diesem wählen.",
     "Port {port} is in use by another program; use another port.": "Port {port} wird von einem anderen Programm benutzt; einen anderen Port nehmen.",
     "No port after {port} is free; choose another address.": "Kein Port nach {port} ist frei; eine andere Adresse wählen.",
+    "Port {port} is in use by {program} (process {pid}); use another port.": "Port {port} wird von {program} benutzt (Prozess {pid}); einen anderen Port nehmen.",
+    "{program} (process {pid}) listens at {address} and does not answer as a server does.": "{program} (Prozess {pid}) lauscht unter {address} und antwortet nicht wie ein Server.",
     "What listens at {address} does not answer as a server does.": "Was unter {address} lauscht, antwortet nicht wie ein Server.",
     "Use Another Port": "Anderen Port nehmen",
     "Leave the port to the program that listens there: set the server's address to this computer's next free one, and start the server": "Den Port dem Programm lassen, das dort lauscht: die Adresse des Servers auf die nächste freie dieses Rechners setzen und den Server starten",

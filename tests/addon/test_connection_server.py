@@ -105,11 +105,35 @@ def test_server_ends_with_the_blender_that_started_it(server_python, addon):
 
 def test_port_in_use(server, server_python):
     with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        found = module("connection.listener").find_listener(port)
+        assert found.name and found.pid == os.getpid()
         with pytest.raises(
-            module("connection.server").ServerError, match="in use by another program; use another port"
+            module("connection.server").ServerError, match=rf"{port} is in use by .+{found.pid}"
         ):
-            server.start(str(ROOT), server_python, f"tcp://127.0.0.1:{other.getsockname()[1]}")
+            server.start(str(ROOT), server_python, f"tcp://127.0.0.1:{port}")
     assert server.state == "STOPPED"
+
+
+@pytest.mark.parametrize(
+    "system, printed",
+    [
+        ("_on_macos", ["p314\ncControlCe\n"]),
+        (
+            "_on_windows",
+            [
+                "  TCP    127.0.0.1:47800     0.0.0.0:0      ABH\u00d6REN       314\n",
+                '"ControlCe","314","Console","1","9.724 K"\n',
+            ],
+        ),
+    ],
+)
+def test_who_listens_as_other_systems_tell(addon, monkeypatch, system, printed):
+    listener, told = module("connection.listener"), iter(printed)
+    monkeypatch.setattr(listener, "_printed", lambda *command: next(told))
+    assert getattr(listener, system)(47800) == ("ControlCe", 314)
+    monkeypatch.setattr(listener, "_printed", lambda *command: "")
+    assert getattr(listener, system)(47800) is None
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -37,7 +38,7 @@ def test_a_port_that_is_taken_is_left_to_who_has_it(preferences, monkeypatch):
     preferences.server_folder = str(ROOT)
     with socket.create_server(("127.0.0.1", 0)) as other:
         preferences.address = taken = f"tcp://127.0.0.1:{other.getsockname()[1]}"
-        with pytest.raises(RuntimeError, match="in use by another program"):
+        with pytest.raises(RuntimeError, match=rf"in use by .+ \(process {os.getpid()}\)"):
             bpy.ops.poseanything.start_server()
         [told] = session().findings
         assert press(told) == {"FINISHED"}
