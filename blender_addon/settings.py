@@ -118,7 +118,7 @@ class PoseAnythingSettings(bpy.types.PropertyGroup):
         ),
     )
     show_limbs: BoolProperty(
-        name="Show in Viewport",
+        name="Show Limbs",
         description="Draw the limbs over the 3D view as they will be sent",
     )
 

@@ -14,10 +14,9 @@ from ..shared.engines import EngineDescription
 from ..shared.pose import PoseSequence
 from ..shared.schema import MessageError
 from ..texts import say
-from ..texts.translation import shown, tell
 from . import frame
 from .frame import builtin_shader
-from .text import paragraph
+from .text import field, paragraph, switch
 
 COLOUR = (0.2, 0.8, 1.0, 1.0)
 
@@ -37,15 +36,15 @@ def draw_camera(layout, context) -> None:
             layout, context, say("{engine} does not follow the camera's motion", engine=engine.label), "INFO"
         )
         return
-    layout.prop(settings, "camera_source")
+    field(layout, context, settings, "camera_source")
     if settings.camera_source == "MOVE":
         column = layout.column(align=True)
-        column.prop(settings, "camera_move")
-        column.prop(settings, "camera_amount")
+        field(column, context, settings, "camera_move")
+        field(column, context, settings, "camera_amount")
     if engine is not None:
         _draw_strengths(layout, context, engine)
     shown = context.scene.poseanything_shown
-    layout.column(heading="Show").prop(shown, "rectangle", text="Rectangle")
+    switch(layout, context, shown, "rectangle", heading="Show", text="Rectangle")
     if shown.rectangle and settings.camera_source == "SCENE":
         layout.operator("poseanything.look_at_camera", icon="HIDE_OFF")
 
@@ -60,14 +59,14 @@ def _draw_strengths(layout, context, engine: EngineDescription) -> None:
     if guider is None or not guider.needs_camera:
         best = max(knowing, key=lambda one: len(one.parameters))
         paragraph(layout, context, "The guidance that is chosen leaves the camera to the prompt.", "INFO")
-        button = layout.operator("wm.context_set_enum", text=tell("Use {engine}", engine=shown(best.label)))
+        button = layout.operator("wm.context_set_enum", text="Follow the Camera")
         button.data_path = f"scene.{engine_settings.attribute(engine.name)}.{engine_settings.GUIDER}"
         button.value = best.name
         return
     column = layout.column(align=True)
     for parameter in guider.parameters:
         name = engine_settings.parameter_property(guider.name, parameter.name)
-        column.prop(group, name, slider=True)
+        field(column, context, group, name, slider=True)
 
 
 def _rectangle(context, planned: ClipRange) -> PoseSequence | None:

@@ -11,13 +11,13 @@ from ..shared.engines import EngineDescription, OptionDescription
 from ..texts import say
 from ..texts.translation import shown, tell
 from .progress import draw_button, draw_start
-from .text import paragraph
+from .text import field, menu_row, paragraph
 
 
 def draw_engine(layout, context) -> None:
     """The engine, its preset, steps, guidance and the options that most users want."""
     settings = context.scene.poseanything
-    layout.prop(settings, "engine")
+    field(layout, context, settings, "engine")
     engine = session.get().engine(settings.engine_name)
     _draw_state(layout, context, engine)
     if engine is None:
@@ -28,14 +28,14 @@ def draw_engine(layout, context) -> None:
     if engine.presets:
         _draw_preset(layout, context, engine)
     if engine.uses_steps:
-        layout.prop(group, STEPS)
+        field(layout, context, group, STEPS)
     if engine.uses_seed:
-        layout.prop(settings, "seed")
-        layout.prop(settings, "new_seed")
-        layout.prop(settings, "batch")
+        field(layout, context, settings, "seed")
+        field(layout, context, settings, "new_seed")
+        field(layout, context, settings, "batch")
     if engine.guiders:
         _draw_guidance(layout, context, engine, group)
-    _draw_options(layout, group, engine, advanced=False)
+    _draw_options(layout, context, group, engine, advanced=False)
     for sentence in engine_settings.unavailable(context.scene, engine):
         paragraph(layout, context, sentence, "ERROR")
 
@@ -51,7 +51,7 @@ def draw_advanced(layout, context) -> None:
     engine = session.get().engine(context.scene.poseanything.engine_name)
     group = engine_settings.group_of(context.scene, engine.name)
     if group is not None:
-        _draw_options(layout, group, engine, advanced=True)
+        _draw_options(layout, context, group, engine, advanced=True)
 
 
 def _draw_state(layout, context, engine: EngineDescription | None) -> None:
@@ -92,33 +92,28 @@ def _draw_preset(layout, context, engine: EngineDescription) -> None:
         if changed
         else preset.label
     )
-    menu_row(layout, "Preset").operator_menu_enum("poseanything.use_preset", "preset", text=shown(label))
-
-
-def menu_row(layout, label: str):
-    """A row with a label where properties have theirs; gives the layout for what stands beside it."""
-    split = layout.split(factor=0.4)
-    row = split.row()
-    row.alignment = "RIGHT"
-    row.label(text=label)
-    return split
+    menu_row(layout, context, "Preset").operator_menu_enum(
+        "poseanything.use_preset", "preset", text=shown(label)
+    )
 
 
 def _draw_guidance(layout, context, engine: EngineDescription, group) -> None:
-    layout.prop(group, GUIDER)
+    field(layout, context, group, GUIDER)
     guider = engine_settings.chosen_guider(context.scene, engine)
     if not guider.parameters:
         return
     column = layout.column(align=True)
     for parameter in guider.parameters:
-        column.prop(group, engine_settings.parameter_property(guider.name, parameter.name))
+        name = engine_settings.parameter_property(guider.name, parameter.name)
+        field(column, context, group, name)
     column = layout.column(align=True)
-    column.prop(group, START)
-    column.prop(group, STOP)
-    layout.label(text=tell("{evaluations} evaluations a step", evaluations=guider.evaluations), icon="TIME")
+    field(column, context, group, START)
+    field(column, context, group, STOP)
+    text = say("{evaluations} evaluations a step", evaluations=guider.evaluations)
+    paragraph(layout, context, text, "TIME")
 
 
-def _draw_options(layout, group, engine: EngineDescription, advanced: bool) -> None:
+def _draw_options(layout, context, group, engine: EngineDescription, advanced: bool) -> None:
     chosen = [option for option in engine.options if option.advanced == advanced]
     if advanced:
         chosen.sort(key=lambda option: option.group)
@@ -128,16 +123,16 @@ def _draw_options(layout, group, engine: EngineDescription, advanced: bool) -> N
             column.label(text=name)
         for option in options:
             if option.type == "strengths":
-                _draw_strengths(column, group, engine, option)
+                _draw_strengths(column, context, group, engine, option)
             else:
-                column.prop(group, engine_settings.option_property(option.name))
+                field(column, context, group, engine_settings.option_property(option.name))
 
 
-def _draw_strengths(layout, group, engine: EngineDescription, option: OptionDescription) -> None:
+def _draw_strengths(layout, context, group, engine: EngineDescription, option: OptionDescription) -> None:
     column = layout.column(align=True)
     names = {choice.name: choice.label for choice in option.choices}
     if option.choices:
-        add = menu_row(column, option.label).operator_menu_enum(
+        add = menu_row(column, context, option.label).operator_menu_enum(
             "poseanything.add_strength", "choice", text="Add", icon="ADD"
         )
         add.engine, add.option = engine.name, option.name

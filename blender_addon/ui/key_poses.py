@@ -17,7 +17,7 @@ from ..texts import say
 from ..texts.translation import tell
 from ..times import frame_rate, to_animation
 from .frame import builtin_shader
-from .text import paragraph
+from .text import field, paragraph
 
 COLOUR = (1.0, 0.55, 0.1, 1.0)
 SIZE = 5.0
@@ -53,9 +53,9 @@ def posed_frames(context, planned: ClipRange) -> tuple[int, ...]:
 def draw_key_poses(layout, context, engine: EngineDescription | None) -> None:
     """How poses are chosen, how many they are, and how strong they are."""
     settings = context.scene.poseanything
-    layout.prop(settings, "pose_density")
+    field(layout, context, settings, "pose_density")
     if settings.pose_density == "NTH":
-        layout.prop(settings, "pose_interval")
+        field(layout, context, settings, "pose_interval")
     if settings.pose_density == "HAND":
         column = layout.column(align=True)
         column.operator("poseanything.toggle_key_pose", icon="KEYFRAME_HLT")
@@ -98,7 +98,9 @@ def _draw_strength(layout, context, engine: EngineDescription, share: float) -> 
             )
         return
     by_density = engine_settings.parameter_property(guider.name, BY_DENSITY)
-    layout.prop(group, by_density, text="Strength by Their Number")
+    row = layout.row()
+    row.use_property_split = False  # all of the width for its text
+    row.prop(group, by_density, text="Strength by Their Number")
     if getattr(group, by_density):
         layout.label(
             text=tell("Strength {strength:.1f}", strength=suggest_guidance_scale(share)),
@@ -106,7 +108,7 @@ def _draw_strength(layout, context, engine: EngineDescription, share: float) -> 
         )
     else:
         strength = engine_settings.parameter_property(guider.name, STRENGTH)
-        layout.prop(group, strength, text="Pose Strength")
+        field(layout, context, group, strength, text="Pose Strength")
         layout.label(
             text=tell("Advised: {strength:.1f}", strength=suggest_guidance_scale(share)),
             icon="BLANK1",

@@ -27,7 +27,7 @@ from ..times import frame_rate
 from ..view import fit
 from . import limbs, pictures
 from .camera import draw_camera
-from .engine import draw_advanced, draw_engine, has_advanced, menu_row
+from .engine import draw_advanced, draw_engine, has_advanced
 from .key_poses import draw_key_poses
 from .live import draw_switch
 from .presets import POSEANYTHING_PT_control_presets, POSEANYTHING_PT_presets
@@ -35,8 +35,8 @@ from .progress import draw_findings, draw_progress
 from .refresh import TAB, note_told
 from .server import draw_server
 from .takes import draw_takes
-from .text import beside, is_wide, paragraph
-from .video import draw_picture_subject, draw_video
+from .text import beside, field, is_wide, menu_row, paragraph, switch
+from .video import draw_handles, draw_picture_subject, draw_video
 
 REASONS = 8
 """Bones of which the panel says why they are drawn or not."""
@@ -156,19 +156,19 @@ class POSEANYTHING_PT_rig(_Sub, bpy.types.Panel):
     def draw(self, context):
         layout, settings = self.split(), context.scene.poseanything
         if settings.pose_source == "VIDEO":
-            layout.row().prop(settings, "pose_source", expand=True)
+            field(layout.row(), context, settings, "pose_source", expand=True)
             paragraph(layout, context, "Poses come from a video; see the Video panel.", "FILE_MOVIE")
             return
-        layout.prop(settings, "subjects")
+        field(layout, context, settings, "subjects")
         if settings.subjects == "COLLECTION":
-            layout.prop(settings, "collection")
-        layout.prop(settings, "pose_look")
+            field(layout, context, settings, "collection")
+        field(layout, context, settings, "pose_look")
         engine = session.get().engine(settings.engine_name)
         if sentence := unsuited(settings, engine):
             draw_findings(
                 layout, context, [setting(sentence, "Use What Suits", f"{SETTINGS}.pose_look", "AUTO")]
             )
-        layout.column(heading="Limbs").prop(settings, "show_limbs", text="Show")
+        switch(layout, context, settings, "show_limbs", heading="Limbs", text="Show")
         subjects = find_subjects(context, settings)
         if not subjects:
             return  # the main panel says what to do
@@ -188,8 +188,8 @@ class POSEANYTHING_PT_rig(_Sub, bpy.types.Panel):
             )
         for data in {obj.data: None for obj in subjects if obj.type == "ARMATURE"}:
             column = layout.column()
-            column.prop(data.poseanything, "digits")
-            column.prop(data.poseanything, "face")
+            field(column, context, data.poseanything, "digits")
+            field(column, context, data.poseanything, "face")
 
 
 class POSEANYTHING_PT_video(_Sub, bpy.types.Panel):
@@ -226,7 +226,7 @@ class POSEANYTHING_PT_bones(_View3D, bpy.types.Panel):
         layout.operator("poseanything.look_at_motion", icon="HIDE_OFF")
         column = layout.column(align=True)
         for collection in context.object.data.collections_all:
-            column.prop(collection.poseanything, "limb", text=collection.name)
+            field(column, context, collection.poseanything, "limb", text=collection.name)
 
 
 def _draw_reasons(layout, context):
@@ -255,23 +255,23 @@ class POSEANYTHING_PT_shot(_Sub, bpy.types.Panel):
     def draw(self, context):
         layout, scene = self.split(), context.scene
         settings = scene.poseanything
-        layout.column(heading="Range").prop(settings, "use_custom_range", text="Custom")
+        switch(layout, context, settings, "use_custom_range", heading="Range", text="Custom")
         if settings.use_custom_range:
             column = layout.column(align=True)
-            column.prop(settings, "frame_start")
-            column.prop(settings, "frame_end")
-        layout.prop(settings, "pacing")
-        layout.prop(settings, "frame_step" if settings.pacing == "STEP" else "clip_rate")
-        layout.prop(settings, "speed")
-        layout.prop(settings, "long_side")
-        layout.prop(settings, "view")
-        layout.prop(settings, "first_frame_source")
+            field(column, context, settings, "frame_start")
+            field(column, context, settings, "frame_end")
+        field(layout, context, settings, "pacing")
+        field(layout, context, settings, "frame_step" if settings.pacing == "STEP" else "clip_rate")
+        field(layout, context, settings, "speed")
+        field(layout, context, settings, "long_side")
+        field(layout, context, settings, "view")
+        field(layout, context, settings, "first_frame_source")
         if settings.first_frame_source == "PICTURE":
-            layout.prop(settings, "first_frame_path")
+            field(layout, context, settings, "first_frame_path")
             column = layout.column(align=True)
             for name in ("picture_scale", "picture_x", "picture_y"):
-                column.prop(settings, name)
-            column.prop(scene.poseanything_shown, "first_frame", text="Handles in Camera View", toggle=True)
+                field(column, context, settings, name)
+            draw_handles(layout, context)
             _draw_crop(layout, context, settings)
             draw_picture_subject(layout, context)
         elif settings.first_frame_source != "VIDEO":
@@ -358,10 +358,11 @@ class POSEANYTHING_PT_output(_Sub, bpy.types.Panel):
 
     def draw(self, context):
         layout, settings = self.split(), context.scene.poseanything
-        layout.prop(settings, "output_folder", placeholder=preferences.get(context).output_folder)
-        layout.prop(settings, "take_name", placeholder=context.scene.name)
-        layout.prop(settings, "make_movie")
-        layout.prop(settings, "strips_go_to")
+        placeholder = preferences.get(context).output_folder
+        field(layout, context, settings, "output_folder", placeholder=placeholder)
+        field(layout, context, settings, "take_name", placeholder=context.scene.name)
+        field(layout, context, settings, "make_movie")
+        field(layout, context, settings, "strips_go_to")
         try:
             folder = output_folder(context, settings)
         except ExportError as error:
@@ -382,13 +383,12 @@ class POSEANYTHING_PT_control(_Sub, bpy.types.Panel):
         layout, control = self.split(), context.scene.poseanything_control
         name = preset_of(control)
         label = PRESETS[name][0] if name else "Custom"
-        row = menu_row(layout, "Preset")
+        row = menu_row(layout, context, "Preset")
         row.popover(POSEANYTHING_PT_control_presets.bl_idname, text=shown(label))
         column = layout.column(heading="Videos", align=True)
         for kind in KINDS:
-            column.prop(control, kind)
-        row = layout.row()
-        row.prop(control, "file_format", expand=True)
+            field(column, context, control, kind)
+        field(layout.row(), context, control, "file_format", expand=True)
         layout.operator("poseanything.export_control_videos", icon="EXPORT")
 
 

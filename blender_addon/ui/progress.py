@@ -12,7 +12,7 @@ from ..request.finding import Finding, is_set
 from ..texts import say
 from ..texts.translation import shown, tell
 from . import pictures
-from .text import beside, paragraph
+from .text import beside, is_wide, paragraph
 
 
 def draw_progress(layout, context, told: Sequence[Finding] = ()) -> None:
@@ -32,7 +32,7 @@ def draw_progress(layout, context, told: Sequence[Finding] = ()) -> None:
     ended = [job for job in bridge.jobs.values() if job.ended]
     if ended and ended[-1].state == DONE:
         last = ended[-1]
-        row = layout.split(factor=0.75)
+        row = layout.split(factor=0.75) if is_wide(context) else layout.column()
         row.label(
             text=tell("{take}: {frames} frames", take=last.take.name, frames=last.frames), icon="CHECKMARK"
         )

@@ -29,6 +29,41 @@ def beside(layout, context):
     return layout.row(align=True) if is_wide(context) else layout.column(align=True)
 
 
+def field(layout, context, data, name: str, text: str = "", **look) -> None:
+    """A property as properties editors have it, with its name or `text` before it. Where a sidebar is narrow,
+    what is chosen or typed stands below that."""
+    named = {"text": text} if text else {}
+    if not is_wide(context):
+        about = data.bl_rna.properties[name]
+        layout = layout.column(align=True)
+        layout.use_property_split = False
+        if about.type in ("ENUM", "STRING", "POINTER"):
+            layout.label(text=shown(text or about.name), translate=False)
+            layout = layout.row(align=True)
+            named = {} if look.get("expand") else {"text": ""}
+    layout.prop(data, name, **named, **look)
+
+
+def switch(layout, context, data, name: str, heading: str, text: str) -> None:
+    """A checkbox below a heading, or with its own name where a sidebar is narrow."""
+    if is_wide(context):
+        layout.column(heading=heading).prop(data, name, text=text)
+    else:
+        field(layout, context, data, name)
+
+
+def menu_row(layout, context, label: str):
+    """A row with a label where `field` has one; gives the layout for what stands beside or below it."""
+    if not is_wide(context):
+        layout.label(text=label)
+        return layout.row()
+    split = layout.split(factor=0.4)
+    row = split.row()
+    row.alignment = "RIGHT"
+    row.label(text=label)
+    return split
+
+
 def paragraph(
     layout,
     context,

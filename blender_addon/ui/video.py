@@ -20,7 +20,7 @@ from ..texts.translation import shown, tell
 from ..times import frame_rate
 from .overlay import draw_part_strokes
 from .progress import draw_start
-from .text import paragraph
+from .text import beside, field, paragraph
 
 _handle: object | None = None
 
@@ -28,7 +28,7 @@ _handle: object | None = None
 def draw_video(layout, context) -> None:
     """Where the video is, what of it is the subject, what was found, and how it is laid on the clip."""
     settings, video = context.scene.poseanything, context.scene.poseanything_video
-    layout.row().prop(settings, "pose_source", expand=True)
+    field(layout.row(), context, settings, "pose_source", expand=True)
     found = footage.find(video.strip)
     column = layout.column(align=True)
     if found is not None:
@@ -44,14 +44,14 @@ def draw_video(layout, context) -> None:
             ),
             icon="FILE_MOVIE",
         )
-    row = column.row(align=True)
+    row = beside(column, context)
     row.operator("poseanything.open_video", icon="FILE_FOLDER")
     row.operator("poseanything.use_active_strip", text="Active Strip", icon="SEQUENCE")
     if found is not None:
         row = layout.row(align=True)
         row.operator("poseanything.pick_subject", icon="RESTRICT_SELECT_OFF")
         row.label(text=shown(_said(video.pick, video.place)))
-        layout.prop(video, "skeleton")
+        field(layout, context, video, "skeleton")
         row = layout.row()
         row.scale_y = 1.3
         row.operator("poseanything.find_poses", icon="ARMATURE_DATA")
@@ -77,15 +77,22 @@ def draw_video(layout, context) -> None:
     layout.prop(context.scene.poseanything_shown, "video_poses")
     column = layout.column(align=True)
     for name in ("scale", "x", "y"):
-        column.prop(video, name)
-    column.prop(context.scene.poseanything_shown, "first_frame", text="Handles in Camera View", toggle=True)
+        field(column, context, video, name)
+    draw_handles(layout, context)
     layout.operator("poseanything.place_poses", icon="PIVOT_BOUNDBOX")
+
+
+def draw_handles(layout, context) -> None:
+    """The switch of the handles that lay a picture or poses under the limbs."""
+    row = layout.row()
+    row.use_property_split = False  # all of the width for its text
+    row.prop(context.scene.poseanything_shown, "first_frame", text="Handles in Camera View", toggle=True)
 
 
 def draw_picture_subject(layout, context) -> None:
     """What of the picture that the clip begins with is the subject."""
     video, settings = context.scene.poseanything_video, context.scene.poseanything
-    row = layout.row(align=True)
+    row = beside(layout, context)
     row.operator("poseanything.pick_subject", icon="RESTRICT_SELECT_OFF").of_picture = True
     row.operator("poseanything.find_subject", icon="MOD_MASK")
     draw_search(layout, context, of_picture=True)

@@ -15,7 +15,7 @@ import bpy
 
 pressed: tuple[str, ...] = ()
 """The functions of a layout that draw something to press."""
-package = ""
+package = helpers = ""
 buttons: dict[str, list[dict]] = {}
 """What each class drew when it was drawn last."""
 shapes: dict[str, list[str]] = {}
@@ -127,7 +127,7 @@ def site() -> str:
     frame = sys._getframe(1)
     while frame is not None:
         folder, _, inside = frame.f_code.co_filename.replace("\\", "/").partition(f"/{package}/")
-        if inside:
+        if inside not in ("", helpers):
             return f"{inside}:{frame.f_lineno}"
         frame = frame.f_back
     return ""
@@ -203,10 +203,10 @@ def own_classes() -> list[type]:
     return [one for kind in kinds for one in kind.__subclasses__() if f".{package}." in f"{one.__module__}."]
 
 
-def install(module: str, functions: tuple[str, ...]) -> None:
-    """Follow all that the extension has registered."""
-    global package, pressed
-    pressed, package = functions, module.rpartition(".")[2]
+def install(module: str, functions: tuple[str, ...], file: str) -> None:
+    """Follow all that the extension has registered; `file` of it helps the others to draw."""
+    global package, pressed, helpers
+    pressed, package, helpers = functions, module.rpartition(".")[2], file
     for one in own_classes():
         for part in ("draw", "draw_header_preset"):
             if hasattr(one, part):

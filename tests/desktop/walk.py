@@ -25,6 +25,9 @@ PRESSED = (
     "menu",
 )
 """Layouts' functions that draw something to press that is the extension's own."""
+HELPERS = ("field", "switch")
+"""The extension's own, which are written in `HELPERS_FILE` and call those."""
+HELPERS_FILE = "ui/text.py"
 RED = 60
 """How much redder than before a pixel of a coloured button is."""
 PAGES, PAGE, ALL = 9, 12, 60
@@ -99,7 +102,7 @@ class Walk:
         desktop.ask(
             "sys.path.append(str(folder))\nimport recorder\n"
             "if not recorder.package:\n"
-            f"    recorder.install(MODULE, {PRESSED!r})\n"
+            f"    recorder.install(MODULE, {PRESSED!r}, {HELPERS_FILE!r})\n"
         )
 
     # --- where it begins
@@ -452,6 +455,11 @@ def identity(button: dict) -> tuple:
     return button["owner"], button["number"], button["what"], button["shape"]
 
 
+def called(node: ast.Call) -> str:
+    """The name of the function or method."""
+    return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+
+
 def is_sentence(text: str) -> bool:
     """Whether a person can make something of it: words that end in a stop."""
     return (
@@ -464,11 +472,11 @@ def sites(package: Path, calls: Iterable[str]) -> Iterator[tuple[str, range, set
     call."""
     with ZipFile(package) as packed:
         files = [name for name in packed.namelist() if name.endswith(".py")]
-        sources = {name: packed.read(name) for name in files if name.startswith(("ui/", "operators/"))}
+        drawing = [name for name in files if name.startswith(("ui/", "operators/")) and name != HELPERS_FILE]
+        sources = {name: packed.read(name) for name in drawing}
     for name, source in sources.items():
         for node in ast.walk(ast.parse(source)):
-            called = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
-            if called and node.func.attr in calls:
+            if isinstance(node, ast.Call) and called(node) in (*calls, *HELPERS):
                 constants = (each.value for each in ast.walk(node) if isinstance(each, ast.Constant))
                 words = {value for value in constants if isinstance(value, str)}
                 words |= {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
