@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bpy
+from bpy.app.handlers import persistent
 from bpy.props import BoolProperty, EnumProperty, PointerProperty
 
 _SWITCH = (
@@ -88,6 +89,16 @@ def _switches(owners) -> dict[str, str]:
     return {owner.name: owner.poseanything.limb for owner in owners if owner.poseanything.limb != "AUTO"}
 
 
+@persistent
+def _keep_overrides(*_) -> None:
+    """Before a file is saved: Blender forgets with it what is set in a library override where nothing is set
+    in the linked armature, which gets what it has by default."""
+    for armature in bpy.data.armatures:
+        linked = armature.override_library.reference if armature.override_library is not None else None
+        if linked is not None and not linked.poseanything.is_property_set("face"):
+            restore(linked, record(linked))
+
+
 CLASSES = (PoseAnythingArmature, PoseAnythingBone, PoseAnythingBoneCollection)
 _OWNERS = (bpy.types.Armature, bpy.types.Bone, bpy.types.BoneCollection)
 
@@ -96,9 +107,11 @@ def register() -> None:
     for group, owner in zip(CLASSES, _OWNERS, strict=False):
         bpy.utils.register_class(group)
         owner.poseanything = PointerProperty(type=group, override={"LIBRARY_OVERRIDABLE"})
+    bpy.app.handlers.save_pre.append(_keep_overrides)
 
 
 def unregister() -> None:
+    bpy.app.handlers.save_pre.remove(_keep_overrides)
     for group, owner in zip(reversed(CLASSES), reversed(_OWNERS), strict=False):
         del owner.poseanything
         bpy.utils.unregister_class(group)
