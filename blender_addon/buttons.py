@@ -23,6 +23,22 @@ def sets(label: str, path: str, value: object) -> Button:
     return Button(f"wm.context_set_{kind}", label, (("data_path", path), ("value", value)))
 
 
+def sets_of(label: str, datas: str, name: str, path: str, value: object) -> Button:
+    """`sets` for one property of a data-block.
+
+    Args:
+        datas: where `bpy.data` has it, like "cameras".
+        path: from the data-block on.
+    """
+    escaped = name.replace("\\", "\\\\").replace('"', '\\"')
+    return sets(label, f'blend_data.{datas}["{escaped}"].{path}', value)
+
+
+def override_armature(armature: str) -> Button:
+    """For an armature that is linked from another file."""
+    return Button("poseanything.override_armature", "Make Library Override", (("armature", armature),))
+
+
 SHOW_PREFERENCES = Button("preferences.addon_show", "Show Preferences", (("module", __package__),))
 """The server's address, token and Python are there."""
 START_SERVER = Button("poseanything.start_server", "Start Server")
@@ -39,4 +55,8 @@ FRAME_SUBJECT = Button("poseanything.frame_subject", "Frame Subject")
 LEAVE_EDIT_MODE = Button("object.mode_set", "Leave Edit Mode", (("mode", "OBJECT"),))
 USE_BEST = sets("Use the Best Available", "scene.poseanything.engine", "AUTO")
 USE_CAMERA = sets("Use the Camera", "scene.poseanything.view", "CAMERA")
+USE_SCENE_RANGE = sets("Use the Scene's Range", "scene.poseanything.use_custom_range", False)
+USE_PERSPECTIVE = Button("poseanything.use_perspective", "Use Perspective")
+USE_THIS_COMPUTER = Button("poseanything.use_this_computer", "Use This Computer")
+ALLOW_ONLINE_ACCESS = sets("Allow Online Access", "preferences.system.use_online_access", True)
 RENDER_INSTEAD = sets("Render It Instead", "scene.poseanything.first_frame_source", "RENDER")

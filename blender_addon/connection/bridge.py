@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 
-from ..buttons import START_SERVER
+from ..buttons import ALLOW_ONLINE_ACCESS, START_SERVER
 from ..shared.engines import EngineDescription, find_engine
 from ..shared.keys import TokenError, local_token
 from ..shared.messages import (
@@ -78,7 +78,8 @@ class Bridge:
                     "Blender is set to stay offline; allow online access in Preferences > System to use "
                     "{address}.",
                     address=address,
-                )
+                ),
+                *ALLOW_ONLINE_ACCESS,
             )
         self.disconnect(say("The server's address was changed."))
         client = BridgeClient(str(address), self.version, token)

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import IO
 
-from ..buttons import CHOOSE_HOME, OTHER_PORT, SHOW_PREFERENCES
+from ..buttons import CHOOSE_HOME, OTHER_PORT, SHOW_PREFERENCES, USE_THIS_COMPUTER
 from ..errors import UserError
 from ..shared.address import Address, AddressError
 from ..shared.keys import Token, TokenError, destination, keys_folder
@@ -69,7 +69,8 @@ class ServerProcess:
                 say(
                     "{where} is another computer; start the server there, or choose an address on this one.",
                     where=where,
-                )
+                ),
+                *USE_THIS_COMPUTER,
             )
         home = find_checkout(folder)
         if is_taken(where):

@@ -10,6 +10,8 @@ import numpy as np
 from bpy.props import BoolProperty, EnumProperty, FloatProperty, IntProperty
 from mathutils import Matrix, Vector
 
+from .. import session
+from ..buttons import USE_PERSPECTIVE
 from ..camera.flight import Flight, blended, lens_of, seen_zoom, show_keys, write_keys
 from ..camera.moves import MOVES, UNREST, add_unrest, eased, key_count, moved
 from ..errors import ExportError
@@ -259,20 +261,18 @@ class POSEANYTHING_OT_record_camera(bpy.types.Operator):
         return True
 
     def invoke(self, context, event):
-        scene = context.scene
+        scene, found = context.scene, find_viewport(context)
         try:
             first, last = frame_range(scene, scene.poseanything)
+            if not found[1].data.is_perspective:
+                raise ExportError(
+                    "The 3D view has no perspective; switch to perspective (Numpad 5) and record.",
+                    *USE_PERSPECTIVE,
+                )
         except ExportError as error:
             return refuse(self, error)
-        found = find_viewport(context)
         self._restored = ExitStack()
         self._restored.enter_context(unkeyed_kept(scene, scene.frame_current, scene.frame_subframe))
-        if not found[1].data.is_perspective:
-            self.report(
-                {"ERROR"},
-                tell("The 3D view has no perspective; switch to perspective (Numpad 5) and record."),
-            )
-            return {"CANCELLED"}
         scene.frame_set(first)
         self._recording = _Recording.current = _Recording(context, *found, first, last, self.delay)
         self._recording.free_camera()
@@ -330,6 +330,25 @@ class POSEANYTHING_OT_record_camera(bpy.types.Operator):
         return {"FINISHED"}
 
 
+class POSEANYTHING_OT_use_perspective(bpy.types.Operator):
+    bl_idname = "poseanything.use_perspective"
+    bl_label = "Use Perspective"
+    bl_description = "Show the 3D view in perspective"
+    bl_options = {"INTERNAL"}
+
+    @classmethod
+    def poll(cls, context):
+        if find_viewport(context) is None:
+            cls.poll_message_set("Open a 3D view")
+            return False
+        return True
+
+    def execute(self, context):
+        find_viewport(context)[0].region_3d.view_perspective = "PERSP"
+        session.get().cured(type(self).bl_idname)
+        return {"FINISHED"}
+
+
 def keep_flight(
     context,
     flight: Flight,
@@ -367,5 +386,5 @@ def keep_flight(
 
 
 register, unregister = bpy.utils.register_classes_factory(
-    (POSEANYTHING_OT_add_camera_move, POSEANYTHING_OT_record_camera)
+    (POSEANYTHING_OT_add_camera_move, POSEANYTHING_OT_record_camera, POSEANYTHING_OT_use_perspective)
 )

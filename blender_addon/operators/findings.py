@@ -6,7 +6,6 @@ import bpy
 from bpy.props import IntProperty
 
 from .. import session
-from .limbs import ArmatureOperator
 
 
 class POSEANYTHING_OT_use_range(bpy.types.Operator):
@@ -25,21 +24,4 @@ class POSEANYTHING_OT_use_range(bpy.types.Operator):
         return {"FINISHED"}
 
 
-class POSEANYTHING_OT_draw_digits(ArmatureOperator, bpy.types.Operator):
-    bl_idname = "poseanything.draw_digits"
-    bl_label = "Draw Fingers and Toes"
-    bl_description = "Draw each finger and toe of this armature as one limb"
-    bl_options = {"REGISTER", "UNDO", "INTERNAL"}
-
-    def execute(self, context):
-        data = self.editable()
-        if data is None:
-            return {"CANCELLED"}
-        data.poseanything.digits = "MERGE"
-        session.get().cured(type(self).bl_idname)
-        return {"FINISHED"}
-
-
-register, unregister = bpy.utils.register_classes_factory(
-    (POSEANYTHING_OT_use_range, POSEANYTHING_OT_draw_digits)
-)
+register, unregister = bpy.utils.register_classes_factory((POSEANYTHING_OT_use_range,))

@@ -9,12 +9,14 @@ import bpy
 
 from .. import preferences, session
 from ..buttons import (
+    ALLOW_ONLINE_ACCESS,
     CHOOSE_HOME,
     OTHER_PORT,
     SHOW_LOG,
     SHOW_PREFERENCES,
     START_SERVER,
     USE_BEST,
+    USE_THIS_COMPUTER,
     Button,
 )
 from ..connection import server
@@ -24,7 +26,7 @@ from ..connection.listener import find_listener
 from ..connection.server import ServerError, is_taken, parse_server
 from ..errors import ExportError
 from ..request.export import ExportStep
-from ..request.finding import Finding, setting
+from ..request.finding import Finding
 from ..shared.address import Address
 from ..shared.engines import EngineDescription
 from ..texts import Headline, say
@@ -131,7 +133,7 @@ def server_blockers(context) -> list[Finding]:
 
 
 def _use_this_computer(sentence: str) -> Finding:
-    return Finding(sentence, "poseanything.use_this_computer", "Use This Computer")
+    return Finding(sentence, *USE_THIS_COMPUTER)
 
 
 def _choose_server_folder() -> Finding:
@@ -143,7 +145,7 @@ def _choose_server_folder() -> Finding:
 def _allow_online_access(sentence: str) -> Finding:
     if bpy.app.online_access_override:  # started with --offline-mode, which no setting undoes
         return Finding(sentence)
-    return setting(sentence, "Allow Online Access", "preferences.system.use_online_access", True)
+    return Finding(sentence, *ALLOW_ONLINE_ACCESS)
 
 
 def is_here(context) -> bool:

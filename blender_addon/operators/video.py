@@ -14,6 +14,7 @@ from bpy.app.handlers import persistent
 from bpy.props import BoolProperty, EnumProperty, StringProperty
 
 from .. import session
+from ..buttons import OPEN_VIDEO, PICK_IN_PICTURE
 from ..connection.goodbyes import Goodbyes
 from ..connection.jobs import DONE, LEFT, PoseSearch
 from ..errors import ExportError
@@ -147,7 +148,7 @@ def _video(scene: bpy.types.Scene) -> tuple[bpy.types.Scene, bpy.types.Strip]:
     """Raises `ExportError`."""
     found = footage.find(scene.poseanything_video.strip)
     if found is None:
-        raise ExportError("Choose a video first: open one, or use the sequencer's active strip.")
+        raise ExportError("Choose a video first: open one, or use the sequencer's active strip.", *OPEN_VIDEO)
     return found
 
 
@@ -439,7 +440,9 @@ class POSEANYTHING_OT_place_poses(bpy.types.Operator):
             planned = clip_range(context, settings, session.get().engine(settings.engine_name))
             target = picture_mask(scene, settings, planned.width, planned.height)
             if target is None:
-                raise ExportError("Point at the subject of the picture that the clip begins with first.")
+                raise ExportError(
+                    "Point at the subject of the picture that the clip begins with first.", *PICK_IN_PICTURE
+                )
             index = shown_index(scene, kept, planned.times.start) or 0
             found = laid_over(kept, max(index, 0), target)
         except ExportError as error:

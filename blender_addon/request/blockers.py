@@ -44,10 +44,7 @@ def scene_blockers(context) -> list[Finding]:
     try:
         frame_range(scene, settings)
     except ExportError as error:
-        sentence = Headline(str(error))
-        path = f"{SETTINGS}.use_custom_range"
-        custom = settings.use_custom_range
-        found.append(setting(sentence, "Use the Scene's Range", path, False) if custom else Finding(sentence))
+        found.append(Finding(Headline(str(error)), *error.button))
     if settings.first_frame_source == "VIDEO" and not filmed:
         found.append(Finding("The first frame is a video's, but the poses are a rig's", *RENDER_INSTEAD))
     if settings.first_frame_source == "PICTURE" and not _is_file(settings.first_frame_path):

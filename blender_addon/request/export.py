@@ -276,6 +276,7 @@ class _Export:
             self._cameras,
             maps.part_maps,
             options.times,
+            isinstance(options.view, Viewport),
         )
         self._findings.extend(review(looked_at))
         self._findings.extend(self._turning(projector))

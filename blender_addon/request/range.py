@@ -10,6 +10,7 @@ from operator import itemgetter
 
 import bpy
 
+from ..buttons import USE_SCENE_RANGE
 from ..errors import ExportError
 from ..rig.animation import keyed_frames, movers
 from ..rig.subjects import find_armatures
@@ -63,7 +64,8 @@ def frame_range(scene, settings) -> tuple[int, int]:
                 "them.",
                 last=last,
                 first=first,
-            )
+            ),
+            *(USE_SCENE_RANGE if settings.use_custom_range else ()),
         )
     return first, last
 

@@ -3,13 +3,14 @@ later."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from ..buttons import FRAME_SUBJECT
+from ..buttons import FRAME_SUBJECT, sets_of
 from ..errors import ExportError
 from ..rig.subjects import Subject
 from ..shared.pose import MAX_LIMBS, PoseSequence
@@ -31,6 +32,8 @@ times as much as in the frames around, cuts."""
 JERK = 6.0
 BAKED = 0.9
 """A subject that is keyed on this fraction of the frames is baked."""
+ROOM = 1.2
+"""A Clip End that is raised is this much farther than the subject gets."""
 FINGERS = 0.002
 """Fingers that move this fraction of the picture by themselves are worth a word."""
 
@@ -38,7 +41,8 @@ FINGERS = 0.002
 @dataclass(frozen=True, eq=False)
 class Reviewed:
     """What is looked at, filmed at `times`; `joints` [F, K, 3] are the limbs' joints in world space;
-    `part_maps` [F, h, w] are as in a request, or None."""
+    `part_maps` [F, h, w] are as in a request, or None. `cameras` are the names of what each frame is seen
+    through: objects, or with `in_viewport` a 3D view."""
 
     subjects: Sequence[Subject]
     pose: PoseSequence
@@ -47,6 +51,7 @@ class Reviewed:
     cameras: Sequence[str]
     part_maps: np.ndarray | None
     times: ClipTimes
+    in_viewport: bool
 
     def scene_frame(self, index: int) -> int:
         """The whole scene frame that lies nearest, for a person to go to."""
@@ -152,15 +157,19 @@ def _beyond(clip: Reviewed) -> Iterator[Finding]:
     far = np.array([lens.far for lens in projector.lenses])
     away = np.flatnonzero(np.median(depth, axis=1) > far)
     if len(away):
+        camera = clip.cameras[away[0]]
+        enough = float(math.ceil(ROOM * depth.max()))
+        button = () if clip.in_viewport else sets_of("Raise It", "objects", camera, "data.clip_end", enough)
         yield Finding(
             say(
                 "The subject lies beyond the Clip End of {camera} in {away} of {count} frames, from frame "
                 "{frame} on, so it does not render; raise the Clip End.",
-                camera=clip.cameras[away[0]],
+                camera=camera,
                 away=len(away),
                 count=len(depth),
                 frame=clip.scene_frame(away[0]),
-            )
+            ),
+            *button,
         )
 
 
@@ -187,7 +196,8 @@ def _size(clip: Reviewed) -> Iterator[Finding]:
                 total=len(small),
                 frame=clip.scene_frame(np.argmax(small)),
                 size=sizes[small].min(),
-            )
+            ),
+            *FRAME_SUBJECT,
         )
 
 

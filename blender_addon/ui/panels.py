@@ -186,10 +186,13 @@ class POSEANYTHING_PT_rig(_Sub, bpy.types.Panel):
                 ),
                 icon="OUTLINER_OB_ARMATURE" if choice.human is not None else "ARMATURE_DATA",
             )
-        for data in {obj.data: None for obj in subjects if obj.type == "ARMATURE"}:
+        for data, rig in {obj.data: obj for obj in subjects if obj.type == "ARMATURE"}.items():
             column = layout.column()
             field(column, context, data.poseanything, "digits")
             field(column, context, data.poseanything, "face")
+            if data.library:
+                override = column.operator("poseanything.override_armature", icon="LIBRARY_DATA_OVERRIDE")
+                override.armature = rig.name
 
 
 class POSEANYTHING_PT_video(_Sub, bpy.types.Panel):

@@ -8,6 +8,7 @@ import bpy
 import numpy as np
 from mathutils import Matrix
 
+from ..buttons import FRAME_SUBJECT, sets_of
 from ..errors import ExportError
 from ..texts import say
 
@@ -62,7 +63,9 @@ class SceneCamera:
         flat picture."""
         camera = self.camera or scene.camera
         if camera is None:
-            raise ExportError("The scene has no camera; add one, or choose the viewport as view.")
+            raise ExportError(
+                "The scene has no camera; add one, or choose the viewport as view.", *FRAME_SUBJECT
+            )
         if camera.type != "CAMERA":
             raise ExportError(
                 say(
@@ -76,7 +79,8 @@ class SceneCamera:
                     "The camera {camera} is neither perspective nor orthographic, so bones can't be drawn "
                     "straight; change its type.",
                     camera=camera.name,
-                )
+                ),
+                *sets_of("Use Perspective", "cameras", camera.data.name, "type", "PERSP"),
             )
         return camera
 

@@ -119,6 +119,7 @@ class Sweep:
             "set_limb": {"limb": "DRAW"},
             "use_range": {"start": 3, "end": 4},
             "draw_digits": {"armature": "Rig"},
+            "override_armature": {"armature": "Rig"},
             "add_preset": {"name": "Sweep"},
         }.get(name, {})
         waits = "wait" in operator.bl_rna.properties or "wait" in getattr(operator, "__annotations__", {})
