@@ -66,6 +66,7 @@ LEFT_OUT = {
     "poseanything.example_shot": "takes half a minute; test_first_use presses it",
     "poseanything.cancel_search": "is there for less time than a hand needs",
     "poseanything.draw_digits": "needs a hand; test_rig_evidence",
+    "poseanything.override_armature": "needs a linked rig; test_operators_refusal",
     "poseanything.add_strength": "needs a LoRA beside the weights; test_engine_settings",
     "poseanything.remove_strength": "needs a LoRA beside the weights; test_engine_settings",
     "strength": "needs a LoRA beside the weights; test_engine_settings",
@@ -109,6 +110,16 @@ STRIP = (
     "strips = import_module(f'{MODULE}.sequencer.strips')\n"
     "strip = strips.active_take_strip(bpy.context.workspace.sequencer_scene)\n"
 )
+SEEDED = (
+    "from dataclasses import replace\n"
+    "generate = import_module(f'{MODULE}.operators.generate')\n"
+    "generate.before = usable = generate.usable_engine\n"
+    "generate.usable_engine = lambda name: replace(usable(name), uses_seed=True)\n"
+)
+"""Has the draft take a seed, of which it makes nothing."""
+UNSEEDED = (
+    "generate = import_module(f'{MODULE}.operators.generate')\ngenerate.usable_engine = generate.before\n"
+)
 LIMBS = "for bone in bpy.data.armatures[0].bones:\n    bone.poseanything.limb = {!r}"
 RUN = "with bpy.context.temp_override(window=window(), area=area_of({!r})):\n    {}\n"
 
@@ -147,6 +158,11 @@ def make_clips(walk: Walk, count: int) -> None:
         wait_for_clips(walk, made)
 
 
+def make_long(walk: Walk) -> None:
+    """Have a clip take about a minute, long enough to be met before its end."""
+    walk.desktop.ask(SETTINGS + "scene.frame_end, settings.long_side = 900, 832")
+
+
 def test_what_is_missing_at_first(walk):
     for title, broken, text in (
         ("no rig", "settings.subjects = 'COLLECTION'", "Use All Visible Armatures"),
@@ -170,6 +186,14 @@ def test_the_first_look(walk):
 @pytest.mark.parametrize("name", ["rig", "camera", "output", "control"])
 def test_a_panel_that_needs_no_server(walk, name):
     look_into(walk, name)
+
+
+def test_a_view_without_perspective(walk):
+    walk.desktop.ask("area_of('VIEW_3D').spaces.active.region_3d.view_perspective = 'ORTHO'")
+    walk.open("camera")
+    walk.press_one("poseanything.record_camera", panel("camera"))
+    walk.press_offered("Use Perspective")
+    assert walk.desktop.ask("answer = area_of('VIEW_3D').spaces.active.region_3d.is_perspective")
 
 
 def test_presets(walk):
@@ -356,17 +380,17 @@ def test_a_camera_that_jumps(served):
 
 def test_a_take_that_was_left(served):
     """The server goes on with it, and it is fetched."""
-    served.desktop.ask("bpy.context.scene.frame_end = 500")  # long enough to be left
+    make_long(served)
+    served.open("takes")
     served.press_one("poseanything.generate", MAIN)
-    wait_for(served.desktop.jobs, 60)
+    wait_for(lambda: [job["state"] for job in served.desktop.jobs()] == ["RUNNING"], 60)
     served.desktop.ask(f"{BRIDGE}bridge.disconnect('Away.')")
     served.photograph("left")
     served.press_one("poseanything.fetch_unfinished", MAIN)
     wait_for(lambda: served.desktop.jobs()[-1]["state"] == "RUNNING", 60)
     served.desktop.ask(f"{BRIDGE}bridge.disconnect('Away.')\nbridge.jobs.clear()")
-    served.open("takes")
     served.press_one("poseanything.fetch_unfinished", panel("takes"))
-    wait_for(lambda: served.desktop.jobs()[-1]["state"] == "DONE", 180)
+    wait_for(lambda: served.desktop.jobs()[-1]["frames"], 60)
 
 
 def test_a_take_that_failed(served):
@@ -392,7 +416,7 @@ def test_strips_in_the_scene_s_own_sequencer(served):
 
 
 def test_a_take_that_is_cancelled(served):
-    served.desktop.ask(SETTINGS + "scene.frame_end, settings.long_side = 500, 832")  # takes half a minute
+    make_long(served)
     served.press_one("poseanything.generate", MAIN)
     wait_for(
         lambda: [job for job in served.desktop.jobs() if job["frames"]], 60
@@ -409,8 +433,11 @@ def test_takes(served):
     served.desktop.ask(chosen)
     for what in ("poseanything.switch_take", "poseanything.solo_take"):
         served.press_one(what, panel("takes"))
-    served.desktop.ask(f"{chosen}item = kept.items[0]\nitem.neural, item.seed = True, '5'")
-    served.press(*served.find("poseanything.new_seeds", panel("takes")))  # first: others choose another take
+    seeded = f"{chosen}item = kept.items[0]\nitem.neural, item.seed = True, '5'\n"
+    served.desktop.ask(f"{seeded}{SEEDED}")
+    served.press_one("poseanything.new_seeds", panel("takes"))
+    wait_for_clips(served, 3)
+    served.desktop.ask(f"{seeded}{UNSEEDED}")
     served.stop("takes", panel("takes"), leave={"PoseAnythingTakeList.wipe"})
     served.stop("strip", panel("strip"))
     served.desktop.ask(f"{STRIP}strip[strips.TAKE] = 'nonsense'")

@@ -90,7 +90,9 @@ class Walk:
     ):
         """`where` are the server's address, its folder and its Python."""
         self.desktop, self.album, self.where, self.left_out = desktop, album, where, left_out
+        self.tried: set[Key] = set()
         self.pressed: set[Key] = set()
+        """Those that did something."""
         self.grey: dict[Key, str] = {}
         self.wrong: list[str] = []
         self.read = 0
@@ -272,7 +274,7 @@ class Walk:
         leave: what is not pressed here. reopen: opens anew what may close when something in it is pressed.
         """
         if reopen is not None:
-            reopen()
+            self.reopen(reopen, *owners)
         self.photograph(title)
         while todo := self._todo(owners, drawn := self.drawn(), leave):
             places = self.scrolled_to(todo)
@@ -283,10 +285,18 @@ class Walk:
             for index, place in places.items():
                 now = self.press(todo[index], place, reopen=reopen)
                 if reopen is not None:
-                    reopen()
-                    now = self.drawn()
+                    now = self.reopen(reopen, *owners)
                 if set(map(identity, now)) != shown:
                     break  # pressing has changed what is drawn, or moved it
+
+    def reopen(self, reopen: Callable[[], None], *owners: str) -> list[dict]:
+        """Open anew what such classes draw; gives what is drawn then."""
+        for _ in range(TRIES):
+            reopen()
+            drawn = self.drawn()
+            if any(one["owner"].startswith(owners) for one in drawn):
+                return drawn
+        raise AssertionError(f"{' '.join(owners)} does not open")
 
     def _todo(self, owners: tuple[str, ...], drawn: list[dict], leave: Iterable[str]) -> list[dict]:
         own = [one for one in drawn if one["owner"].startswith(owners)]
@@ -299,7 +309,7 @@ class Walk:
             if one["enabled"]
             and not one["why_not"]
             and one["what"] not in (*self.left_out, *leave)
-            and key_of(one) not in self.pressed
+            and key_of(one) not in self.tried
         ]
 
     def press_one(self, what: str, *owners: str, text: str = "") -> list[dict]:
@@ -331,10 +341,10 @@ class Walk:
     ) -> list[dict]:
         """Rest on a button, press it, photograph what comes of it, and end that; gives what is drawn then."""
         title = f"{button['owner'].split('_')[-1].split('.')[0]} {button['what']} {button['text']}".strip()
-        self.pressed.add(key_of(button))
+        self.tried.add(key_of(button))
         for attempt in range(TRIES):
             if attempt and reopen is not None:
-                reopen()
+                self.reopen(reopen, button["owner"])
             if attempt:
                 button, place = self.find_again(button)
             before, after = self.click(button, place)
@@ -343,6 +353,7 @@ class Walk:
             if differs > 2000:
                 self.photograph(title, after)
             if button["what"] in now["ran"] or not button.get("followed") and differs >= CHANGED:
+                self.pressed.add(key_of(button))
                 return now["drawn"]
         self.wrong.append(f"{title}: nothing happened but {now['ran']}")
         return now["drawn"]
