@@ -146,6 +146,18 @@ def test_a_subject_is_found_and_followed(walking, said):
     assert np.mean(found) > 0.85 and min(found) > 0.7
 
 
+def test_a_subject_is_followed_over_a_jolt_of_the_camera():
+    frames, truth = lizard(9)
+    for image in (frames, truth):
+        image[5:] = np.roll(image[5:], 60, axis=2)
+    masks = (
+        FlowSubjectFinder()
+        .find(Clip("jolt", frames, 24.0, SubjectPrompt(box=box_of(truth[0]))), Verdict(True))
+        .masks
+    )
+    assert min(iou(mask, true) for mask, true in zip(masks, truth)) > 0.85
+
+
 def test_a_second_animal_is_not_taken_along_when_they_touch():
     frames, truth = lizard(21)
     both = np.where(truth[..., None], frames, np.uint8([110, 130, 100]))

@@ -18,6 +18,8 @@ JUMP = 2.5
 """How much worse than usual flow must explain a frame for the outline to be sought further away."""
 LOST = 0.3
 """In the same unit: how far away a lost part, such as a leg that was hidden, lies at most."""
+FARTHEST = 0.35
+"""Of the longer side: how far a jump may take the subject."""
 COARSE = 0.6
 """The scale at which masks are found first, to see from them what lies behind."""
 
@@ -117,23 +119,61 @@ def follow(
             masks.append(np.zeros_like(first))
             others.append(np.zeros_like(first))
             continue
-        back = grid + dis.calc(grey, last, None)
-        carried, apart = (
-            cv2.remap(mask.astype(np.float32), back, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-            > 0.5
-            for mask in (masks[-1], others[-1])
-        )
-        was = cv2.remap(last, back, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        misses.append(float(cv2.absdiff(was, grey)[carried].mean()) if carried.any() else 0.0)
-        jump = misses[-1] > JUMP * max(float(np.median(misses)), 2)
         cues = behind and behind.cues(number)
         evidence = colours.evidence(frame)
+        back = grid + dis.calc(grey, last, None)
+        carried, missed = _carried(masks[-1], back, last, grey)
+        if missed > _most_missed([*misses, missed]):
+            start = np.full_like(grid, -_jumped_by(last, grey, masks[-1]))
+            again = grid + dis.calc(grey, last, start)
+            found, rest = _carried(masks[-1], again, last, grey)
+            if _mean(evidence, found) > _mean(evidence, carried):
+                back, carried, missed = again, found, rest
+        misses.append(missed)
+        jump = missed > _most_missed(misses)
+        apart = _moved(others[-1].astype(np.float32), back) > 0.5
         mask = fit_mask(frame, weighed(evidence, cues), carried, apart, cues, 3 * REACH if jump else REACH)
         others.append(_others(_along_edges(frame, evidence), mask, apart))
         colours.learn(frame, mask, cues)
         masks.append(mask)
         last = grey
     return masks, others
+
+
+def _carried(
+    mask: np.ndarray, back: np.ndarray, last: np.ndarray, grey: np.ndarray
+) -> tuple[np.ndarray, float]:
+    """A mask of the grey frame before, moved by where each pixel was in it, [H, W, 2], and by how many grey
+    levels this frame differs there from what was moved."""
+    carried = _moved(mask.astype(np.float32), back) > 0.5
+    return carried, _mean(cv2.absdiff(_moved(last, back), grey), carried)
+
+
+def _most_missed(misses: list[float]) -> float:
+    """By how much a frame may be missed that is none after a jump."""
+    return JUMP * max(float(np.median(misses)), 2)
+
+
+def _moved(image: np.ndarray, back: np.ndarray) -> np.ndarray:
+    return cv2.remap(image, back, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _mean(values: np.ndarray, mask: np.ndarray) -> float:
+    """Of the values in a mask; 0 where that is empty."""
+    return float(values[mask].mean()) if mask.any() else 0.0
+
+
+def _jumped_by(last: np.ndarray, grey: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """(x, y) in whole pixels: by how much what the mask covers of one grey frame is found elsewhere in the
+    next, by its looks. Flow follows steps smaller than the subject; a jolt of the camera is larger."""
+    left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    place = np.s_[top : top + height, left : left + width]
+    reach = round(FARTHEST * max(mask.shape))
+    around = cv2.copyMakeBorder(grey, *4 * (reach,), cv2.BORDER_REPLICATE)
+    around = around[top : top + height + 2 * reach, left : left + width + 2 * reach]
+    misfit = cv2.matchTemplate(around, last[place], cv2.TM_SQDIFF, mask=mask[place].astype(np.uint8))
+    row, column = np.unravel_index(misfit.argmin(), misfit.shape)
+    return np.array([column - reach, row - reach], np.float32)
 
 
 def _others(evidence: np.ndarray, mask: np.ndarray, carried: np.ndarray) -> np.ndarray:
