@@ -173,7 +173,7 @@ class SubjectFinder(Stage, ABC):
 
 class Skeletoniser(Stage, ABC):
     """Stage 3: the skeleton of every frame. A subclass that sees frames one by one overrides `trace` alone;
-    segments are then matched over time by what all share."""
+    segments are then matched over time by what all share. `revise` sees all frames' curves before that."""
 
     @abstractmethod
     def trace(self, frames: np.ndarray, masks: np.ndarray) -> list[list[Curve]]:
@@ -182,6 +182,13 @@ class Skeletoniser(Stage, ABC):
 
         frames: uint8 [N, H, W, 3]. masks: bool [N, H, W].
         """
+
+    def revise(self, curves: list[list[Curve]], masks: np.ndarray) -> list[list[Curve]]:
+        """The curves of all frames, once those of every frame are known; by default as they are.
+
+        masks: bool [F, H, W].
+        """
+        return curves
 
     def extract(self, clip: Clip, subject: Subject) -> Skeleton:
         """The skeleton of a clip, its segments matched over time. Raises `Dropped`."""
@@ -192,7 +199,7 @@ class Skeletoniser(Stage, ABC):
             some = slice(begin, begin + TRACED_AT_ONCE)
             curves += self.trace(clip.frames[some], subject.masks[some])
             clip.watch("skeleton", len(curves))
-        return Skeleton(match_segments(curves, subject.masks))
+        return Skeleton(match_segments(self.revise(curves, subject.masks), subject.masks))
 
 
 def make_stage(kind: str, name: str, options: dict | None = None) -> Stage:

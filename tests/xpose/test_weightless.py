@@ -83,6 +83,17 @@ def test_medial_follows_limbs_and_no_bumps_at_any_size():
     assert medial_curves(np.zeros((50, 50), bool)) == []
 
 
+def test_a_limb_that_one_frame_hardly_shows_does_not_go_for_that_frame():
+    masks = np.zeros((6, 100, 100), bool)
+    masks[:, 30:60, 10:90] = True
+    for mask, end in zip(masks, (66, 64, 66, 60, 64, 60)):
+        mask[60:end, 46:54] = True
+    medial = MedialSkeletoniser()
+    alone = medial.trace(masks, masks)
+    for found, legs in ((alone, [1, 0, 1, 0, 0, 0]), (medial.revise(alone, masks), [1, 1, 1, 0, 0, 0])):
+        assert [max(curve[:, 1].max() for curve in curves) > 60 for curves in found] == legs
+
+
 def line(*points):
     return np.array(points, np.float32)
 

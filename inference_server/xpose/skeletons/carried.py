@@ -24,7 +24,7 @@ from ...poseanything.conditioning.limbs.graph import curve_length, resample
 from ...poseanything.conditioning.masks import size_of
 from ..stages import Clip, Curve, Dropped, Skeleton, Skeletoniser, Subject
 from .matching import pose_of_segments
-from .medial import medial_curves
+from .medial import MET, loose_ends, medial_curves
 
 SPACING = 0.04
 """From one point of the chain to the next, as a share of the subject's size."""
@@ -34,8 +34,6 @@ FLOW, MIDDLE, TIP, LENGTH, STRAIGHT = 1.0, 0.6, 1.5, 3.0, 0.6
 """How much counts that a point is where flow takes it, in the mask's middle, a tip at a tip; that a length
 stays; that a point lies between its neighbours."""
 ROUNDS = 12
-MET = 1.0
-"""Pixels within which ends of curves are one junction."""
 
 
 @dataclass
@@ -177,7 +175,7 @@ class Chain:
         if not curves:
             return
         middle = np.concatenate([resample(curve, max(int(curve_length(curve)), 2) + 1) for curve in curves])
-        tree, loose = KDTree(middle), _loose_ends(curves)
+        tree, loose = KDTree(middle), loose_ends(curves)
         carried, places = self.points.copy(), self.points
         for _ in range(ROUNDS):
             far, nearest = tree.query(places)
@@ -204,10 +202,3 @@ class Chain:
         reach = TIP_REACH * self.size
         tips, ends = linear_sum_assignment(np.minimum(apart, 2 * reach))
         return [(self.tips[t], loose[e]) for t, e in zip(tips, ends) if apart[t, e] < reach]
-
-
-def _loose_ends(curves: list[Curve]) -> np.ndarray:
-    """[M, 2]: the ends of curves at which no other one ends."""
-    ends = np.concatenate([curve[[0, -1]] for curve in curves])
-    met = (np.linalg.norm(ends[:, None] - ends[None], axis=2) < MET).sum(1)
-    return ends[met == 1]

@@ -66,7 +66,7 @@ def match_segments(curves: list[list[np.ndarray]], masks: np.ndarray) -> PoseSeq
     if not sizes or not any(curves):
         return PoseSequence.from_frames(width, height, [], [], [[] for _ in range(frames)])
     size = float(np.median(sizes))
-    centres = _centres(masks)
+    centres = centres_of(masks)
 
     lines = [
         [resample(curve, max(int(curve_length(curve) / (SPACING * size)), 2) + 1) for curve in frame]
@@ -249,7 +249,7 @@ def _clearest(curves: list[list[np.ndarray]]) -> int:
     )
 
 
-def _centres(masks: np.ndarray) -> np.ndarray:
+def centres_of(masks: np.ndarray) -> np.ndarray:
     """[F, 2] the masks' centres of area; that of the nearest frame where a mask is empty."""
     centres = np.full((len(masks), 2), np.nan)
     for frame, mask in enumerate(masks):

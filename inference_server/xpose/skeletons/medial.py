@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -19,9 +20,15 @@ from ...poseanything.conditioning.limbs.graph import (
 )
 from ...poseanything.conditioning.masks import size_of
 from ..stages import Curve, Skeletoniser
+from .matching import centres_of
 
 WITHIN_JUNCTION = 1.6
 """Pixels: shorter curves are steps within the pixels of a junction."""
+TIP_REACH = 0.05
+"""Of the subject's size: how far a limb's tip lies at most from where it is expected."""
+MET = 1.0
+"""Pixels within which ends of curves are one junction."""
+NOWHERE = np.zeros((0, 2))
 
 
 @dataclass
@@ -29,21 +36,54 @@ class MedialSkeletoniser(Skeletoniser):
     """The medial axis of each mask, pruned by scale.
 
     least_branch: how far a branch must stick out of the shape around it, as a share of the subject's size
-        (the diagonal of its box). smoothing: of the mask's outline and of the curves, the same share.
+        (the diagonal of its box). least_between: the same of a branch that the frames before and after have.
+        smoothing: of the mask's outline and of the curves, the same share.
     """
 
     least_branch: float = 0.06
+    least_between: float = 0.045
     smoothing: float = 0.012
 
     def trace(self, frames: np.ndarray, masks: np.ndarray) -> list[list[Curve]]:
         return [medial_curves(mask, self.least_branch, self.smoothing) for mask in masks]
 
+    def revise(self, curves: list[list[Curve]], masks: np.ndarray) -> list[list[Curve]]:
+        """A limb that a frame alone hardly shows does not go for that frame (as edges go on at a lower
+        threshold than they begin at; Canny, 1986)."""
+        revised, centres = list(curves), centres_of(masks)
+        tips = [loose_ends(own) - centre for own, centre in zip(curves, centres)]
+        for frame in range(1, len(curves) - 1):
+            near = TIP_REACH * size_of(masks[frame])
+            missing = _missing(*tips[frame - 1 : frame + 2], near)
+            if len(missing):
+                expected = missing + centres[frame]
+                revised[frame] = medial_curves(
+                    masks[frame], self.least_branch, self.smoothing, expected, self.least_between
+                )
+        return revised
 
-def medial_curves(mask: np.ndarray, least_branch: float = 0.06, smoothing: float = 0.012) -> list[Curve]:
+
+def _missing(before: np.ndarray, own: np.ndarray, after: np.ndarray, near: float) -> np.ndarray:
+    """[N, 2]: where the tips of the frames before and after have one between them that a frame has not."""
+    pairs = np.argwhere(np.linalg.norm(before[:, None] - after[None], axis=2) < 2 * near)
+    middles = (before[pairs[:, 0]] + after[pairs[:, 1]]) / 2
+    taken = np.linalg.norm(middles[:, None] - own[None], axis=2) < near
+    return middles[~taken.any(1)]
+
+
+def medial_curves(
+    mask: np.ndarray,
+    least_branch: float = 0.06,
+    smoothing: float = 0.012,
+    expected: np.ndarray = NOWHERE,
+    least_expected: float = 0.045,
+) -> list[Curve]:
     """The skeleton of one mask, bool [H, W], as curves that meet at junctions; none of an empty one.
 
     A branch is kept when its tip lies further outside of the largest disc around its junction than
     `least_branch` of the subject's size: bumps of an outline go, limbs stay, whatever the resolution.
+
+    expected: [N, 2], places near which `least_expected` of the size is enough for a tip.
     """
     size = size_of(mask)
     if size < 8:
@@ -52,7 +92,12 @@ def medial_curves(mask: np.ndarray, least_branch: float = 0.06, smoothing: float
     # A frame around it lets a subject that the picture cuts off have a branch that leads out of it.
     radius = distance_transform_edt(np.pad(shape, 1, mode="edge"))[1:-1, 1:-1]
     net = Network(simplify(chain_pixels(skeletonize(shape)), WITHIN_JUNCTION).moved(0.5))
-    _prune(net, radius, least_branch * size)
+
+    def least(tip: np.ndarray) -> float:
+        awaited = (np.linalg.norm(expected - tip, axis=1) < TIP_REACH * size).any()
+        return size * (least_expected if awaited else least_branch)
+
+    _prune(net, radius, least)
     _merge_junctions(net, radius)
     curves = []
     for curve in net.graph().curves:
@@ -61,6 +106,15 @@ def medial_curves(mask: np.ndarray, least_branch: float = 0.06, smoothing: float
             points = smooth_curve(resample(curve.points, int(length) + 2), max(smoothing * size, 1))
             curves.append(resample(points, max(int(length / (0.03 * size)), 2) + 1).astype(np.float32))
     return curves
+
+
+def loose_ends(curves: list[Curve]) -> np.ndarray:
+    """[N, 2]: the ends of curves at which no other one ends."""
+    if not curves:
+        return NOWHERE
+    ends = np.concatenate([curve[[0, -1]] for curve in curves])
+    met = (np.linalg.norm(ends[:, None] - ends[None], axis=2) < MET).sum(1)
+    return ends[met == 1]
 
 
 def _smoothed(mask: np.ndarray, scale: float) -> np.ndarray:
@@ -77,14 +131,19 @@ def _smoothed(mask: np.ndarray, scale: float) -> np.ndarray:
     return shape | np.isin(labels, small)
 
 
-def _prune(net: Network, radius: np.ndarray, least: float) -> None:
-    """Take away the branch that sticks out least, until each sticks out far enough or is all there is."""
+def _prune(net: Network, radius: np.ndarray, least: Callable[[np.ndarray], float]) -> None:
+    """Take away the branch that sticks out least of what its tip must, until each sticks out far enough or is
+    all there is."""
     while len(edges := net.edges()) > 1:
-        outside = [_sticks_out(net, edge, radius) for edge in edges]
+        outside = [_sticks_out(net, edge, radius) / least(net.place(_tip(net, edge))) for edge in edges]
         which = int(np.argmin(outside))
-        if outside[which] >= least:
+        if outside[which] >= 1:
             return
         net.remove(edges[which])
+
+
+def _tip(net: Network, edge: Edge) -> int:
+    return min((edge.one, edge.other), key=net.degree)
 
 
 def _sticks_out(net: Network, edge: Edge, radius: np.ndarray) -> float:
