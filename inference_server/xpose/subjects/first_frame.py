@@ -54,7 +54,7 @@ def find_mask(frames: Sequence[np.ndarray], prompt: SubjectPrompt) -> np.ndarray
     if prompt.box is not None:
         mask = _cut_in_box(frames, trimap)
     else:
-        mask = _most_agreed(list(_guesses(frames, trimap)))
+        mask = _most_agreed(list(_guesses(frames, trimap)), of_parts=len(prompt.points) == 1)
     if np.count_nonzero(mask) < LEAST_PIXELS:
         raise Dropped(
             "No subject was found there; point at it again, or draw the box around it more tightly."
@@ -156,13 +156,13 @@ def _motions(frames: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
             yield np.dstack([shades, shades[..., :1]])
 
 
-def _most_agreed(guesses: list[np.ndarray]) -> np.ndarray:
-    """The mask that the others agree with most. Guesses of a part agree with each other as well: the larger
-    counts for more, but what runs along the picture's border is the ground."""
+def _most_agreed(guesses: list[np.ndarray], of_parts: bool = True) -> np.ndarray:
+    """The mask that the others agree with most. Guesses of a part agree with each other as well: where there
+    may be some, the larger counts for more. What runs along the picture's border is the ground."""
     likely = [guess for guess in guesses if np.count_nonzero(guess) >= LEAST_PIXELS]
     likely = [guess for guess in likely if _share_of_border(guess) < MOST_OF_BORDER] or likely or guesses
     support = [sum(iou(guess, other) for other in likely if other is not guess) for guess in likely]
-    sides = [np.sqrt(np.count_nonzero(guess)) for guess in likely]
+    sides = [np.sqrt(np.count_nonzero(guess)) if of_parts else 1.0 for guess in likely]
     return likely[int(np.argmax(np.array(support) * sides))]
 
 
