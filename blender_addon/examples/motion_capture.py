@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
+import re
+import tempfile
 from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
@@ -13,6 +16,9 @@ from ..texts import say
 
 FORWARD = {"Y": "-Z", "Z": "Y"}
 """The axis that Blender's importer is told is forward, by the one that is up."""
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+FRAME_TIME = re.compile(r"frame time:\s*(?=[\d.]*[1-9])", re.IGNORECASE)
+"""What stands before the time between two frames, unless that is 0."""
 ALONG = 0.8
 """Cosine from which on legs go along an axis."""
 SAME = 0.5
@@ -51,13 +57,24 @@ def import_bvh(context: bpy.types.Context, path: Path, up: str | None, tell: Cal
 
 
 def _read(path: Path, up: str) -> None:
-    bpy.ops.import_anim.bvh(
-        filepath=str(path),
-        update_scene_fps=False,
-        global_scale=0.01,
-        axis_up=up,
-        axis_forward=FORWARD[up],
-    )
+    """Bring a file in at the scene's frame rate, in whichever encoding its names are."""
+    raw = path.read_bytes()
+    with tempfile.TemporaryDirectory(prefix="poseanything-") as folder:
+        readable = path
+        try:
+            text = raw.decode("utf-8")
+        except UnicodeDecodeError:
+            text = raw.decode("utf-16" if raw.startswith(UTF_16) else "latin-1", errors="replace")
+            readable = Path(folder, path.name)
+            readable.write_text(text, encoding="utf-8")
+        bpy.ops.import_anim.bvh(
+            filepath=str(readable),
+            update_scene_fps=False,
+            use_fps_scale=FRAME_TIME.search(text) is not None,
+            global_scale=0.01,
+            axis_up=up,
+            axis_forward=FORWARD[up],
+        )
 
 
 def standing_axis(armature: bpy.types.Armature) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -84,7 +85,7 @@ def import_rig(
             say("{path} holds no armature with bones; choose a file with a rig in it.", path=path.name)
         )
     rig = max(rigs, key=lambda item: len(item.data.bones))
-    _play(context.scene, rig, path, action)
+    _play(context.scene, rig, path, action, tell)
     if not bodies_of(context.scene, rig):
         try:
             dress(context, rig, tubes(rig))
@@ -106,12 +107,15 @@ def _check_arrived(path: Path) -> None:
 
 
 def _reason(error: Exception, path: Path) -> str:
-    """The last line of what an importer said, without the file's place and that in its own code."""
+    """The last line of what an importer said, without the file's place and that in its own code; where it
+    failed without knowing why, that alone."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     lines = [line for line in lines if not line.startswith("Location: ")]
     text = lines[-1] if lines else type(error).__name__
     for prefix in ("Error: ", "RuntimeError: ", "Exception: "):
         text = text.removeprefix(prefix)
+    if re.match(r"(\w+\.)*\w*(Error|error)\b", text):
+        return say("it is damaged, or no {kind} at all", kind=path.suffix)
     return text.replace(str(path), path.name).rstrip(".;")
 
 
@@ -167,7 +171,13 @@ def _append(context: bpy.types.Context, path: Path) -> None:
             context.scene.collection.objects.link(item)
 
 
-def _play(scene: bpy.types.Scene, rig: bpy.types.Object, path: Path, name: str | None) -> None:
+def _play(
+    scene: bpy.types.Scene,
+    rig: bpy.types.Object,
+    path: Path,
+    name: str | None,
+    tell: Callable[[str], None],
+) -> None:
     actions = [item for item in bpy.data.actions if item.users or item.use_fake_user] or list(
         bpy.data.actions
     )
@@ -191,8 +201,18 @@ def _play(scene: bpy.types.Scene, rig: bpy.types.Object, path: Path, name: str |
             rig.animation_data.action_slot = rig.animation_data.action_suitable_slots[0]
     frames = [frame for block in movers([rig]) for frame in keyed_frames(block)]
     if frames:
-        scene.frame_start = math.floor(min(frames))
-        scene.frame_end = min(math.ceil(max(frames)), scene.frame_start + MAX_FRAMES - 1)
+        scene.frame_start, last = math.floor(min(frames)), math.ceil(max(frames))
+        scene.frame_end = min(last, scene.frame_start + MAX_FRAMES - 1)
+        if scene.frame_end < last:
+            count = last - scene.frame_start + 1
+            tell(
+                say(
+                    "The action of {path} has {count} frames; the first {most} are played.",
+                    path=path.name,
+                    count=count,
+                    most=MAX_FRAMES,
+                )
+            )
 
 
 def bodies_of(scene: bpy.types.Scene, rig: bpy.types.Object) -> list[bpy.types.Object]:

@@ -310,6 +310,36 @@ def test_an_fbx_with_a_light_in_it_is_read(clean_scene, tmp_path):
     assert set(LEGGED) <= set(rig.data.bones.keys())
 
 
+def test_a_motion_capture_file_keeps_its_pace_in_any_encoding(clean_scene, tmp_path):
+    path, told = bone_tree(tmp_path / "walk.bvh", TURNS["Y"]), []
+    text = path.read_text().replace("Head", "T\u00eate")
+    rows = text.splitlines()[-9:] * 100
+    header = text[: text.index("MOTION")] + "MOTION\nFrames: 900\nFrame Time: TIME\n"
+    import_rig = module("examples.rig_files").import_rig
+    for encoding, time, frames in (("latin-1", "0.01", 81), ("utf-16", "0.001", 23), ("utf-8", "0.0", 81)):
+        bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=False)
+        path.write_text(header.replace("TIME", time) + "\n".join(rows), encoding=encoding)
+        rig = import_rig(bpy.context, path, tell=told.append)
+        scene = bpy.context.scene
+        assert "T\u00eate" in rig.data.bones and scene.frame_end - scene.frame_start + 1 == frames
+    assert told == [
+        "The action of walk.bvh has 217 frames; the first 81 are played.",
+        "The action of walk.bvh has 900 frames; the first 81 are played.",
+    ]
+
+
+def test_what_an_importer_stumbles_over_is_told_in_plain_words(clean_scene, tmp_path):
+    rig_files = module("examples.rig_files")
+    (tmp_path / "cut.bvh").write_text(
+        "HIERARCHY\nROOT A\n{\nOFFSET 0 0 0\nCHANNELS 3 Xrotation Yrotation Zrotation\n}\n"
+    )
+    with pytest.raises(rig_files.RigFileError) as raised:
+        rig_files.import_rig(bpy.context, tmp_path / "cut.bvh")
+    assert (
+        str(raised.value) == "cut.bvh can't be read: it is damaged, or no .bvh at all; choose another file."
+    )
+
+
 @pytest.mark.parametrize("kind", ["blend", "glb", "fbx", "bvh"])
 @pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com/spec/v1\n"])
 def test_a_broken_rig_file_is_one_sentence(clean_scene, tmp_path, kind, content):
