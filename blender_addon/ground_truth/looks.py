@@ -165,6 +165,11 @@ class FrameReader:
         self._lights = LightReader(depsgraph, self._own)
         self._details: dict[int, tuple[tuple[int, int], Detail, np.ndarray]] = {}
 
+    @property
+    def too_many(self) -> bool:
+        """Whether there were more instances in a frame than are looked at."""
+        return self._shapes.too_many
+
     def read(self, frame: int, evaluated: Callable[[], bpy.types.Depsgraph]) -> Iterator[None]:
         """Read whose the vertices of the surfaces are, pausing often. `evaluated` gives the scene, at clip
         frame `frame`, anew after every pause, since others may have touched it. One that is not shown yet is

@@ -49,6 +49,8 @@ class ShapeReader:
 
     def __init__(self) -> None:
         self._triangles: dict[tuple[bpy.types.Object, str], tuple[tuple[int, int], np.ndarray]] = {}
+        self.too_many = False
+        """Whether there were more instances in a frame than are looked at."""
 
     def read(
         self, obj: bpy.types.Object, depsgraph: bpy.types.Depsgraph, most: float = math.inf
@@ -79,7 +81,9 @@ class ShapeReader:
         """What instancers, or all, instance in world space, however deep: for each all its instances
         together."""
         found = {}
-        for obj, (points, triangles) in _instanced(depsgraph, instancers).items():
+        instanced, complete = _instanced(depsgraph, instancers)
+        self.too_many |= not complete
+        for obj, (points, triangles) in instanced.items():
             make = len(points), zlib.crc32(triangles)
             known = self._known(obj, "INSTANCES", make, lambda triangles=triangles: triangles)
             found[obj] = Shape(points, known, np.eye(4), make)
@@ -136,9 +140,9 @@ def _named(instancer: bpy.types.Object) -> set[bpy.types.Object]:
 
 def _instanced(
     depsgraph: bpy.types.Depsgraph, instancers: set[bpy.types.Object] | None
-) -> dict[bpy.types.Object, tuple[np.ndarray, np.ndarray]]:
+) -> tuple[dict[bpy.types.Object, tuple[np.ndarray, np.ndarray]], bool]:
     """What objects instance in the frame that is evaluated, however deep: for each the points [V, 3] in
-    world space and triangles [T, 3] of all its instances together."""
+    world space and triangles [T, 3] of all its instances together; and whether these are all."""
     # By its object, too, which may have materials of its own for it.
     meshes: dict[tuple[bpy.types.Object, bpy.types.ID], tuple[np.ndarray, np.ndarray]] = {}
     placed: dict[bpy.types.Object, dict[tuple, list[Matrix]]] = {}
@@ -161,7 +165,7 @@ def _instanced(
         if key not in meshes:
             meshes[key] = _instanced_surface(obj, depsgraph)
         placed.setdefault(owner, {}).setdefault(key, []).append(instance.matrix_world.copy())
-    return {owner: _together(meshes, pieces) for owner, pieces in placed.items()}
+    return {owner: _together(meshes, pieces) for owner, pieces in placed.items()}, seen <= MAX_INSTANCES
 
 
 def _instanced_surface(

@@ -22,9 +22,11 @@ CLEAR = 0.99
 
 
 @contextlib.contextmanager
-def as_rendered(view_layer: bpy.types.ViewLayer) -> Iterator[None]:
+def as_rendered(view_layer: bpy.types.ViewLayer) -> Iterator[list[bpy.types.Modifier]]:
     """Let the viewport show every object of a view layer that renders, and the modifiers that it renders
-    with; all is put back at the end."""
+    with; all is put back at the end. Gives the modifiers that do not render in every frame: of each frame
+    the viewport has to be told (`show_as_rendered`)."""
+    keyed: list[bpy.types.Modifier] = []
     with contextlib.ExitStack() as restored:
         _simplify(restored, view_layer.id_data.render)
         _show_collections(restored, view_layer.layer_collection)
@@ -33,12 +35,20 @@ def as_rendered(view_layer: bpy.types.ViewLayer) -> Iterator[None]:
                 if obj.hide_get(view_layer=view_layer):
                     obj.hide_set(False, view_layer=view_layer)
                     restored.callback(_put_back, obj.hide_set, True, view_layer=view_layer)
-                _show(restored, obj)
+                keyed += _show(restored, obj)
         for obj in instanced_objects(view_layer.objects):
             if is_rendered(obj):
-                _show(restored, obj)
+                keyed += _show(restored, obj)
         view_layer.update()
-        yield
+        yield keyed
+
+
+def show_as_rendered(modifiers: list[bpy.types.Modifier]) -> bool:
+    """Let the viewport show modifiers as this frame renders them; whether that changed any."""
+    changed = [modifier for modifier in modifiers if modifier.show_viewport != modifier.show_render]
+    for modifier in changed:
+        modifier.show_viewport = modifier.show_render
+    return bool(changed)
 
 
 def is_enabled(obj: bpy.types.Object, depsgraph: bpy.types.Depsgraph) -> bool:
@@ -104,19 +114,27 @@ def _show_collections(restored: contextlib.ExitStack, layer: bpy.types.LayerColl
         _show_collections(restored, child)
 
 
-def _show(restored: contextlib.ExitStack, obj: bpy.types.Object) -> None:
+def _show(restored: contextlib.ExitStack, obj: bpy.types.Object) -> list[bpy.types.Modifier]:
+    """Let the viewport show an object as it renders now. Gives its modifiers that do not always render."""
+    paths = set()
     for curve in all_curves(obj):
-        if curve.data_path == "hide_viewport":
+        paths.add(curve.data_path)
+        if curve.data_path == "hide_viewport" or curve.data_path.endswith(".show_viewport"):
             _set(restored, curve, "mute", True)
     _set(restored, obj, "hide_viewport", False)
     if obj.type == "META":  # drops are lost at a coarse resolution
         data = obj.data
         _set(restored, data, "resolution", max(data.render_resolution, data.resolution / 2))
+    keyed = []
     for modifier in obj.modifiers:
         if modifier.type in DENSE:
             _refine(restored, obj, modifier)
-        else:
-            _set(restored, modifier, "show_viewport", modifier.show_render)
+            continue
+        if f"{modifier.path_from_id()}.show_render" in paths:
+            keyed.append(modifier)
+            restored.callback(_put_back, setattr, modifier, "show_viewport", modifier.show_viewport)
+        _set(restored, modifier, "show_viewport", modifier.show_render)
+    return keyed
 
 
 def _refine(restored: contextlib.ExitStack, obj: bpy.types.Object, modifier: bpy.types.Modifier) -> None:

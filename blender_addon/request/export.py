@@ -20,8 +20,9 @@ from ..ground_truth.looks import FrameReader, Look
 from ..ground_truth.png import encode_png
 from ..ground_truth.scene_render import render_frame
 from ..ground_truth.shadows import ShadowDrawer, ShadowLook
+from ..ground_truth.shapes import MAX_INSTANCES
 from ..ground_truth.surfaces import Surface, find_surfaces, find_volumes
-from ..ground_truth.visibility import as_rendered, is_clear, meets_camera
+from ..ground_truth.visibility import as_rendered, is_clear, meets_camera, show_as_rendered
 from ..rig.motion import Motion, spread_frames
 from ..rig.sampling import PoseReader, Sampler, bone_poses
 from ..rig.subjects import Subject, find_rigs, find_subjects, limb_tables
@@ -51,6 +52,8 @@ __all__ = (
 
 SHADOW_STRIDE = 4
 """Side of a shadow map's cell in pixels."""
+BLACK = 8
+"""A first frame without a brighter pixel than this, of 255, shows nothing."""
 PAUSE = 0.015
 """Seconds of work after which the exporter lets others go on."""
 
@@ -168,7 +171,7 @@ def export_clip(
     shown = contextlib.ExitStack()
     try:
         shown.enter_context(unkeyed_kept(scene, frame, subframe))
-        shown.enter_context(as_rendered(context.view_layer))
+        export.keyed_modifiers = shown.enter_context(as_rendered(context.view_layer))
         return (yield from _paced(export, export.run()))
     except ReferenceError:
         raise ExportError(
@@ -232,6 +235,8 @@ class _Export:
         self._findings: list[Finding] = []
         self._background = Background()
         self._passed = _Passed(context.view_layer)
+        self.keyed_modifiers: list[bpy.types.Modifier] = []
+        """Those that do not render in every frame, as `as_rendered` has them."""
         self._frame: float | None = None
         self.untouched = False
         """Whether nobody else can have touched the scene since it was evaluated."""
@@ -277,6 +282,7 @@ class _Export:
             maps.part_maps,
             options.times,
             isinstance(options.view, Viewport),
+            any(motion.bones_move for motion in motions.values()),
         )
         self._findings.extend(review(looked_at))
         self._findings.extend(self._turning(projector))
@@ -336,6 +342,12 @@ class _Export:
             yield self._step
         if reader is not None:
             yield from self._draw(batch, shades)
+            if reader.too_many:
+                sentence = say(
+                    "There are more than {most} instances; those beyond are no parts and hide nothing.",
+                    most=MAX_INSTANCES,
+                )
+                self._findings.append(Finding(sentence))
 
     def _keep(self, depsgraph: bpy.types.Depsgraph) -> None:
         options = self._options
@@ -434,6 +446,8 @@ class _Export:
             self._frame = frame
             go_to(self._scene, frame)
             self._moment, self.untouched = self._now(), True
+            if show_as_rendered(self.keyed_modifiers):
+                self.untouched = False
         return self._evaluated()
 
     def _evaluated(self) -> bpy.types.Depsgraph:
@@ -462,11 +476,17 @@ class _Export:
         """The generator's return value packs the picture's file."""
         options = self._options
         yield
-        if self._given is not None:
-            return _pack(fit_picture(self._given, options.width, options.height, options.alignment))
-        picture = render_frame(self._scene, options.view, self._fit, self._frame)
-        self.untouched = False
-        return encode_png(picture)
+        picture = self._given
+        if picture is None:
+            picture = render_frame(self._scene, options.view, self._fit, self._frame)
+            self.untouched = False
+        if picture.max() < BLACK:
+            self._findings.append(
+                Finding("The first frame is black; light the scene, or choose another source of it.")
+            )
+        if self._given is None:
+            return encode_png(picture)
+        return _pack(fit_picture(picture, options.width, options.height, options.alignment))
 
     def _reader(self) -> Iterator[None]:
         surfaces = find_surfaces(self._rigs, self._evaluated())

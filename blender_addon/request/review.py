@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import bpy
 import numpy as np
 
-from ..buttons import FRAME_SUBJECT, sets_of
+from ..buttons import FRAME_SUBJECT, Button, override_armature, sets_of
 from ..errors import ExportError
 from ..rig.subjects import Subject
 from ..shared.pose import MAX_LIMBS, PoseSequence
@@ -36,13 +37,16 @@ ROOM = 1.2
 """A Clip End that is raised is this much farther than the subject gets."""
 FINGERS = 0.002
 """Fingers that move this fraction of the picture by themselves are worth a word."""
+FACE = 0.01
+"""So are a face, hair and cloth that move this much."""
 
 
 @dataclass(frozen=True, eq=False)
 class Reviewed:
     """What is looked at, filmed at `times`; `joints` [F, K, 3] are the limbs' joints in world space;
     `part_maps` [F, h, w] are as in a request, or None. `cameras` are the names of what each frame is seen
-    through: objects, or with `in_viewport` a 3D view."""
+    through: objects, or with `in_viewport` a 3D view. `bones_move` says whether any bone does, drawn or
+    not."""
 
     subjects: Sequence[Subject]
     pose: PoseSequence
@@ -52,10 +56,22 @@ class Reviewed:
     part_maps: np.ndarray | None
     times: ClipTimes
     in_viewport: bool
+    bones_move: bool
 
     def scene_frame(self, index: int) -> int:
         """The whole scene frame that lies nearest, for a person to go to."""
         return round(self.times.at(int(index)))
+
+    @cached_property
+    def depths(self) -> np.ndarray:
+        """[F, K] how far the joints are in front of the camera."""
+        planes = self.projector.depths
+        return np.einsum("fkc,fc->fk", self.joints, planes[:, :3]) + planes[:, None, 3]
+
+    @property
+    def middles(self) -> np.ndarray:
+        """[F] how far the middle one of them is."""
+        return np.median(self.depths, axis=1)
 
     @cached_property
     def boxes(self) -> np.ndarray:
@@ -92,12 +108,22 @@ def review(clip: Reviewed) -> Iterator[Finding]:
     yield from _stillness(clip)
     yield from _coverage(clip)
     yield from _fingers(clip)
+    yield from _faces(clip)
     yield from _labels(clip)
 
 
 def _out_of_view(clip: Reviewed) -> Iterator[Finding]:
     names = ", ".join(subject.armature.name for subject in clip.subjects)
     seen = np.isfinite(clip.boxes[:, 0, 0])
+    if not seen.any() and ((clip.middles > 0) & (clip.middles < clip.projector.nears)).all():
+        raise ExportError(
+            say(
+                "{names} lies before the Clip Start of {camera}, so it does not render; lower the Clip "
+                "Start.",
+                names=names,
+                camera=clip.cameras[0],
+            )
+        )
     if not seen.any():
         raise ExportError(
             say(
@@ -152,13 +178,11 @@ def _touches(pose: PoseSequence, points: np.ndarray) -> bool:
 
 def _beyond(clip: Reviewed) -> Iterator[Finding]:
     """A camera that renders only what is near leaves the picture empty where the limbs are drawn."""
-    projector = clip.projector
-    depth = np.einsum("fkc,fc->fk", clip.joints, projector.depths[:, :3]) + projector.depths[:, None, 3]
-    far = np.array([lens.far for lens in projector.lenses])
-    away = np.flatnonzero(np.median(depth, axis=1) > far)
+    far = np.array([lens.far for lens in clip.projector.lenses])
+    away = np.flatnonzero(clip.middles > far)
     if len(away):
         camera = clip.cameras[away[0]]
-        enough = float(math.ceil(ROOM * depth.max()))
+        enough = float(math.ceil(ROOM * clip.depths.max()))
         button = () if clip.in_viewport else sets_of("Raise It", "objects", camera, "data.clip_end", enough)
         yield Finding(
             say(
@@ -166,7 +190,7 @@ def _beyond(clip: Reviewed) -> Iterator[Finding]:
                 "{frame} on, so it does not render; raise the Clip End.",
                 camera=camera,
                 away=len(away),
-                count=len(depth),
+                count=len(far),
                 frame=clip.scene_frame(away[0]),
             ),
             *button,
@@ -256,17 +280,33 @@ def _jumps(clip: Reviewed) -> list[int]:
 
 
 def _stillness(clip: Reviewed) -> Iterator[Finding]:
+    resting = [one.armature for one in clip.subjects if one.armature.data.pose_position == "REST"]
+    for armature in resting:
+        sentence = say("{armature} is in Rest Position, so its poses do not show.", armature=armature.name)
+        yield Finding(sentence, *_setting_of(armature, "Use Pose Position", "pose_position", "POSE"))
     joints, pixels = clip.joints, clip.projector.pixels
     size = np.linalg.norm(np.ptp(joints.reshape(-1, 3), axis=0))
     still = np.abs(joints - joints[0]).max() <= 1e-5 * max(size, 1e-9)
     fixed = np.abs(pixels - pixels[0]).max() <= 1e-5 * np.abs(pixels[0]).max()
-    if len(joints) > 1 and still and fixed:
+    if len(joints) < 2 or not (still and fixed) or resting:
+        return
+    first, last = clip.scene_frame(0), clip.scene_frame(len(joints) - 1)
+    if clip.bones_move:
+        yield Finding(
+            say(
+                "Bones move from frame {first} to {last}, but no joint of the limbs that are drawn does, "
+                "and what turns in place does not show in a pose; set other bones to Draw.",
+                first=first,
+                last=last,
+            )
+        )
+    else:
         yield Finding(
             say(
                 "Nothing moves from frame {first} to {last}; is the animation elsewhere, muted or on another "
                 "armature?",
-                first=clip.scene_frame(0),
-                last=clip.scene_frame(len(joints) - 1),
+                first=first,
+                last=last,
             )
         )
 
@@ -334,6 +374,24 @@ def _fingers(clip: Reviewed) -> Iterator[Finding]:
                 "Draw Them",
                 (("armature", subject.armature.name),),
             )
+
+
+def _faces(clip: Reviewed) -> Iterator[Finding]:
+    for subject in clip.subjects:
+        if subject.choice.unsent_face > FACE:
+            sentence = say(
+                "Face, hair and cloth of {armature} move {share:.1%} of the picture but are not drawn.",
+                armature=subject.armature.name,
+                share=subject.choice.unsent_face,
+            )
+            yield Finding(sentence, *_setting_of(subject.armature, "Draw Them", "poseanything.face", True))
+
+
+def _setting_of(armature: bpy.types.Object, label: str, path: str, value: object) -> Button:
+    """A button that sets a property of an armature, or makes that possible."""
+    if armature.data.library:
+        return override_armature(armature.name)
+    return sets_of(label, "armatures", armature.data.name, path, value)
 
 
 def _labels(clip: Reviewed) -> Iterator[Finding]:

@@ -63,7 +63,7 @@ class Choice:
     """`drawn` [N] bool; `candidates` [N] bool, the bones that move flesh; `face` and `digits` [N] bool, the
     bones of the face (hair and cloth too) and of fingers, toes and feathers, whether drawn or not; `reasons`
     [N] why each is drawn or not. `unsent` is the fraction of the picture that undrawn fingers and toes
-    move."""
+    move, `unsent_face` that of undrawn parts of the face, hair and cloth."""
 
     def __init__(self, armature: bpy.types.Object, skeleton: Skeleton, skin: Skin, motion: Motion | None):
         self._name = armature.name
@@ -107,6 +107,7 @@ class Choice:
                 (("armature", armature.name),),
             )
         self.unsent = float(self._moved[self.digits & ~self.drawn].sum())
+        self.unsent_face = float(self._moved[self.face & ~self.drawn].sum())
         self._explain()
 
     # What moves flesh

@@ -51,7 +51,8 @@ class LimbChoice:
     that joint between the segments of a B-bone. `owners` gives for every bone that moves flesh the limb
     that this flesh belongs to, `reasons` for every bone why it is drawn or not ("drawn: moves 6% of the
     picture"). `unsent` is the fraction of the picture that fingers and toes move which are not drawn,
-    `left_out` the number of limbs for which there were not enough labels.
+    `unsent_face` that of the face, hair and cloth; `left_out` is the number of limbs for which there were not
+    enough labels.
 
     `human` is the person that the rig was recognised as, None for others. Where `joint_twins` has a joint, it
     lies in the middle between its own place and another, a bone and an offset in its space.
@@ -66,6 +67,7 @@ class LimbChoice:
     owners: dict[str, int]
     reasons: dict[str, str]
     unsent: float = 0.0
+    unsent_face: float = 0.0
     left_out: int = 0
     human: Human | None = None
     joint_twins: dict[int, tuple[int, np.ndarray]] = field(default_factory=dict)
@@ -298,6 +300,7 @@ class _Strokes:
             owners=self._owners() if strokes else {},
             reasons=dict(zip(skeleton.names, self._choice.reasons, strict=True)),
             unsent=self._choice.unsent,
+            unsent_face=self._choice.unsent_face,
             left_out=self._left_out,
             human=self._human,
         )

@@ -56,6 +56,21 @@ def test_a_prop_is_labelled_in_the_frames_that_show_it(rig, properties, first):
     assert labelled(clip, "head", 0) == labelled(clip, "head", 1)
 
 
+def test_a_modifier_takes_part_in_the_frames_that_render_it(rig):
+    flesh(rig)
+    prop = cube(0.5, "head", rig)
+    mask = prop.modifiers.new("Mask", "MASK")
+    mask.vertex_group = prop.vertex_groups.new(name="nothing").name
+    for frame, renders in ((1, False), (3, True)):
+        for name in ("show_render", "show_viewport"):
+            setattr(mask, name, renders if name == "show_render" else not renders)
+            mask.keyframe_insert(name, frame=frame)
+    bpy.context.scene.frame_set(1)
+    clip = export([rig], num_frames=4, **SIZE)
+    assert labelled(clip, "head", 1) > 1.5 * labelled(clip, "head", 3) > 0
+    assert mask.show_viewport
+
+
 @pytest.mark.parametrize("how", ["screen", "eye", "collection", "modifier"])
 def test_the_render_decides_and_not_the_viewport(rig, how):
     body, proxy = flesh(rig), flesh(rig, thickness=0.6, name="proxy")
@@ -210,7 +225,7 @@ def test_instances_of_geometry_nodes_are_labelled_with_what_carries_them(rig):
     assert labelled(clip) == labelled(clip, "head") + labelled(clip, "shin.L")
 
 
-def test_a_skin_of_thousands_of_instances_is_labelled_all_over(rig):
+def test_a_skin_of_thousands_of_instances_is_labelled_all_over(rig, monkeypatch):
     bpy.ops.mesh.primitive_cube_add(size=0.02, location=(50, 0, 0))
     group = instancing_nodes(bpy.context.object)
     mesh = bpy.data.meshes.new("Scales")
@@ -218,8 +233,12 @@ def test_a_skin_of_thousands_of_instances_is_labelled_all_over(rig):
     scales = bpy.data.objects.new("Scales", mesh)
     bpy.context.scene.collection.objects.link(scales)
     carried(rig, "hips", scales).modifiers.new("Nodes", "NODES").node_group = group
-    rows = (export([rig], num_frames=1, **SIZE).first_labels > 0).sum(axis=1)
-    assert (rows > 0).sum() >= 25 and rows[rows > 0].min() >= 0.8 * rows.max()
+    clip = export([rig], num_frames=1, **SIZE)
+    rows = (clip.first_labels > 0).sum(axis=1)
+    assert (rows > 0).sum() >= 25 and rows[rows > 0].min() >= 0.8 * rows.max() and not clip.warnings
+    monkeypatch.setattr(module("ground_truth.shapes"), "MAX_INSTANCES", 100)
+    [warning] = [one for one in export([rig], num_frames=1, **SIZE).warnings if "instances" in one]
+    assert "those beyond are no parts and hide nothing" in warning
 
 
 def test_an_instanced_thing_in_front_hides(rig):

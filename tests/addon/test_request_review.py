@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import bpy
+import numpy as np
 import pytest
 
-from tests.addon.rigs import LEGGED, add_camera, export, flesh, make_armature, swing
+from tests.addon.rigs import LEGGED, add_camera, export, flesh, make_armature, swing, write_picture
 from tests.addon.servers import module
 
 
@@ -85,6 +86,46 @@ def test_a_camera_that_jumps_cuts_and_one_that_flies_does_not(rig, clean_scene):
 def test_nothing_that_moves(rig):
     rig.animation_data.action = None
     assert "Nothing moves from frame 1 to 9" in said(rig)
+    rig.pose.bones["head"].rotation_euler = (0, 0, 0)
+    swing(rig, "head", axis=1)
+    assert "but no joint of the limbs that are drawn does" in said(rig)
+
+
+def test_a_rig_in_rest_position_comes_with_a_button(rig):
+    rig.data.pose_position = "REST"
+    [finding] = export([rig], num_frames=9).findings
+    assert finding.sentence == "Rig is in Rest Position, so its poses do not show."
+    is_set = module("request.finding").is_set
+    assert not is_set(bpy.context, finding)
+    assert bpy.ops.wm.context_set_enum(**dict(finding.properties)) == {"FINISHED"}
+    assert is_set(bpy.context, finding) and said(rig) == ""
+
+
+def test_a_subject_nearer_than_the_camera_renders(rig, clean_scene):
+    clean_scene.camera.data.clip_start = 20
+    error = module("errors").ExportError
+    with pytest.raises(error, match="Rig lies before the Clip Start of Camera, so it does not render"):
+        export([rig], num_frames=2)
+
+
+def test_a_first_frame_that_is_black(rig, tmp_path):
+    picture = write_picture(tmp_path / "black.png", np.full((8, 8, 3), 4, np.uint8))
+    assert "The first frame is black" in said(rig, first_frame=picture)
+
+
+def test_hair_that_moves_much_comes_with_a_button(rig):
+    locks = {f"hair{k}": ((0.1 * k - 0.2, 0.1, 1.9), (0.1 * k - 0.2, 0.1, 1.4), "head") for k in range(5)}
+    hair = make_armature("Bust", LEGGED | locks)
+    flesh(hair, LEGGED, 0.8)
+    flesh(hair, locks, 0.2)
+    for name in locks:
+        swing(hair, name, angle=1.0, frames=3)
+    bpy.data.objects.remove(rig)
+    clip = export([hair], num_frames=9)
+    [finding] = [one for one in clip.findings if one.operator]
+    assert finding.sentence.startswith("Face, hair and cloth of Bust move")
+    assert bpy.ops.wm.context_set_boolean(**dict(finding.properties)) == {"FINISHED"}
+    assert set(locks) <= {limb.name for limb in export([hair], num_frames=9).pose.limbs}
 
 
 def test_a_subject_behind_a_wall(rig):
