@@ -172,7 +172,7 @@ def take(desktop: Desktop, output: Path) -> None:
         display("xdotool", "mousemove", "800", "600", "sleep", "0.5", "key", "space")
         time.sleep(8)
         display("xdotool", "key", "space")
-    picture(desktop, output / "first-shot-sequencer.jpg", "1524x900+38+50")
+    picture(desktop, output / "first-shot-sequencer.jpg", "1515x900+43+50")
     film.write(output / "first-shot.webp")
 
 
