@@ -2,7 +2,7 @@
 """PoseAnything Bridge: an animated rig becomes a generated strip in the sequencer."""
 
 try:
-    from . import control, engine_settings, operators, rig, sequencer, session, settings, ui
+    from . import control, engine_settings, kept_paths, operators, rig, sequencer, session, settings, ui
     from .live import view as live_view
     from .texts import translation
 except ModuleNotFoundError as error:
@@ -22,6 +22,7 @@ _MODULES = (
     engine_settings,
     control,
     live_view,
+    kept_paths,
     operators,
     ui,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import bpy
@@ -168,7 +169,7 @@ def sentence_of(item: PoseAnythingTake) -> str:
 
 def folder_of(item: PoseAnythingTake) -> Path:
     """Where a take's frames are."""
-    return Path(bpy.path.abspath(item.folder))
+    return Path(os.path.normpath(bpy.path.abspath(item.folder)))
 
 
 def left_of(item: PoseAnythingTake) -> Unfinished | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import bpy
 import pytest
 
@@ -104,3 +106,22 @@ def test_a_folder_that_was_moved_is_found_again(shot, served, tmp_path):
     item = scene.poseanything_takes.items[0]
     assert item.folder == strip_of(job).directory == "//elsewhere/Scene_001/"
     assert module("sequencer.take_list").take_of(item).frames_on_disk() == 12
+
+
+@pytest.mark.parametrize("copy", [False, True])
+def test_takes_and_the_picture_are_found_from_where_a_file_is_saved_next(shot, served, tmp_path, copy):
+    """Blender makes its own paths follow, but not those of an extension."""
+    served()
+    job, next_file = generate(), str(tmp_path / "elsewhere" / "film.blend")
+    (tmp_path / "elsewhere").mkdir()
+    shot.poseanything.first_frame_path = "//takes/picture.png"
+    bpy.ops.wm.save_as_mainfile(filepath=next_file, copy=copy)
+    take_list = module("sequencer.take_list")
+    for _ in range(2):
+        scene = bpy.context.scene
+        [item] = scene.poseanything_takes.items
+        assert item.folder.startswith("//") and item.folder.endswith("/")
+        assert take_list.take_of(item) == job.take
+        picture = bpy.path.abspath(scene.poseanything.first_frame_path)
+        assert Path(picture).resolve() == tmp_path / "takes" / "picture.png"
+        bpy.ops.wm.open_mainfile(filepath=next_file)

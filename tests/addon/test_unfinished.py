@@ -121,7 +121,8 @@ def test_a_take_is_completed_on_another_computer(shot, server, preferences, tmp_
     module("session").get().poll()
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    bpy.ops.wm.save_as_mainfile(filepath=str(elsewhere / "film.blend"), copy=True)
+    bpy.ops.wm.save_mainfile()
+    shutil.copy(bpy.data.filepath, elsewhere)
     module("session").get().bridge.disconnect("Off to another computer.")
     assert job.state == "LEFT" and "It goes on at" in job.sentence
     module("session").get().bridge.jobs.clear()

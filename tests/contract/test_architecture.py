@@ -156,7 +156,7 @@ EXTENSION = (
     {"rig", "sequencer", "preferences", "engine_settings"},
     {"ground_truth", "session", "camera"},
     {"settings", "examples"},
-    {"request"},
+    {"request", "kept_paths"},
     {"control", "live"},
     {"operators"},
     {"ui"},
