@@ -1,12 +1,15 @@
 """How well XPose's stages without weights find subjects and skeletons, where the truth is known.
 
-    python build.py bench xpose [--data FOLDER] [--clips 24] [--each 5] [--said box]
+    python build.py bench xpose [--data FOLDER] [--clips 24] [--each 5] [--said box | --empty 60]
 
 Clips are drawn by the 2D generator from seeds that no training uses, or read from a data set that
 `synthesise` packed. Of the subject is said where it is in the first frame, by default by its box, no more.
 Printed are the mask's IoU, that of the first frame alone, the chamfer distance of the skeleton to the true
 bones as a share of the subject's size (the mean of both directions), with the true masks and with those that
 were found, the number of segments beside the truth's, and the seconds a frame.
+
+With --empty N boxes are drawn around nothing instead: N of noise, smooth and fine, of gradients, patterns and
+plain colours, and N of the clips' ground beside the subject. Printed is in how many a subject is found.
 
 Left out: stages with downloaded weights, which need a card; real videos, for which no truth is known.
 """
@@ -32,6 +35,7 @@ from inference_server.synthesis.clips import ClipSettings, make_clip
 from inference_server.xpose.segments import segment_counts
 from inference_server.xpose.skeletons.medial import MedialSkeletoniser, size_of
 from inference_server.xpose.stages import Clip, Dropped, Subject, SubjectPrompt, Verdict
+from inference_server.xpose.subjects.first_frame import find_mask
 from inference_server.xpose.subjects.flow import FlowSubjectFinder
 from inference_server.xpose.subjects.selection import iou
 from shared.pose import PoseSequence
@@ -51,8 +55,11 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=10**6, help="at most so many clips of a subject")
     parser.add_argument("--said", choices=SAID, default="box", help="of the subject in the first frame")
     parser.add_argument("--enlarge", type=int, default=1, help="times, for small pictures")
+    parser.add_argument("--empty", type=int, metavar="N", help="boxes around nothing, of each kind")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
+    if arguments.empty:
+        return measure_empty(arguments)
     rows, subjects = [], []
     for number, example in enumerate(examples(arguments)):
         rows.append(measure(example, SAID[arguments.said], number, arguments.enlarge))
@@ -71,6 +78,70 @@ def main() -> None:
         print(
             f"{name:28} {values.mean():8.4f} ({low:.4f} to {high:.4f}) {np.median(values):8.4f} {worst:8.4f}"
         )
+
+
+def measure_empty(arguments) -> None:
+    random = np.random.default_rng(0)
+    made = [("made", made_ground(number, random), random_box(random)) for number in range(arguments.empty)]
+    filmed = [("filmed", *beside) for beside in grounds(arguments, random)]
+    for kind in ("made", "filmed"):
+        own = [(frames, box) for name, frames, box in [*made, *filmed] if name == kind]
+        found = sum(find_in(frames, box) for frames, box in own)
+        print(f"{kind}: a subject is found in {found} of {len(own)} boxes around nothing")
+
+
+def find_in(frames: np.ndarray, box: tuple[float, ...]) -> bool:
+    try:
+        return bool(find_mask(list(frames), SubjectPrompt(box=box)).any())
+    except Dropped:
+        return False
+
+
+def random_box(random: np.random.Generator) -> tuple[float, ...]:
+    size = random.uniform(0.2, 0.5, 2)
+    corner = random.uniform(0.03, 0.97 - size)
+    return (*corner, *(corner + size))
+
+
+def made_ground(number: int, random: np.random.Generator) -> np.ndarray:
+    """uint8 [5, 192, 320, 3]: noise of one scale, a gradient, a pattern, or a plain colour; every other one
+    drifts."""
+    y, x = np.mgrid[:192, :320]
+    kind, scale = number % 4, (0, 1, 2, 4, 8, 16)[number // 4 % 6]
+    grain = random.normal(0, 2, (192, 320, 3))
+    colours = random.uniform(40, 216, (2, 3))
+    if kind == 0:
+        noise = random.normal(0, 1, (192, 320, 3))
+        noise = cv2.GaussianBlur(noise, (0, 0), scale) if scale else noise
+        image = 128 + random.uniform(10, 60) * noise / noise.std()
+    elif kind == 1:
+        ramp = x * random.normal() + y * random.normal()
+        share = ((ramp - ramp.min()) / np.ptp(ramp))[..., None]
+        image = colours[0] + (colours[1] - colours[0]) * share + grain
+    elif kind == 2:
+        stripes = (x // (6 + scale) + y // (6 + scale) * (number // 24 % 2)) % 2
+        image = colours[stripes] + grain
+    else:
+        image = colours[0] + grain
+    still = image.clip(0, 255).astype(np.uint8)
+    return np.stack([np.roll(still, step * (number // 4 % 2), (0, 1)) for step in range(5)])
+
+
+def grounds(arguments, random: np.random.Generator) -> Iterator[tuple[np.ndarray, tuple[float, ...]]]:
+    """The clips' first frames, each with a box that the subject does not touch, where there is room."""
+    clips = argparse.Namespace(**{**vars(arguments), "clips": arguments.empty})
+    for example in examples(clips):
+        seen = (example.labels[:5] > 0).any(0)
+        for box in (random_box(random) for _ in range(50)):
+            if not seen[_within(box, seen.shape)].any():
+                yield example.frames[:5], box
+                break
+
+
+def _within(box: tuple[float, ...], shape: tuple[int, int]) -> tuple[slice, slice]:
+    height, width = shape
+    left, top, right, bottom = np.round(np.array(box) * (width, height, width, height)).astype(int)
+    return np.s_[max(top - 6, 0) : bottom + 6, max(left - 6, 0) : right + 6]
 
 
 def interval_of_mean(values: np.ndarray, subjects: list[str], draws: int = 2000) -> tuple[float, float]:

@@ -16,6 +16,7 @@ from inference_server.xpose.stages import Clip, Dropped, Subject, SubjectPrompt,
 from inference_server.xpose.subjects.background import Background  # noqa: E402
 from inference_server.xpose.subjects.first_frame import find_mask  # noqa: E402
 from inference_server.xpose.subjects.flow import FlowSubjectFinder  # noqa: E402
+from inference_server.xpose.subjects.outline import faint_share  # noqa: E402
 from inference_server.xpose.subjects.selection import check_area, iou, largest_mask, next_mask  # noqa: E402
 
 from .footage import HEIGHT, WIDTH, lizard  # noqa: E402
@@ -239,6 +240,17 @@ def test_where_nothing_is_it_says_so(walking):
     for prompt in (SubjectPrompt(box=(0.5, 0.5, 0.5, 0.9)), SubjectPrompt(mask=np.zeros((9, 9), bool))):
         with pytest.raises(Dropped, match="empty"):
             find_mask(still[:1], prompt)
+
+
+def test_a_box_around_clouds_has_no_subject():
+    noise = np.random.default_rng(2).normal(0, 1, (HEIGHT, WIDTH)).astype(np.float32)
+    noise = cv2.GaussianBlur(noise, (0, 0), 16)
+    light = 8 * noise / noise.std() + np.linspace(0, 30, HEIGHT)[:, None]
+    clouds = (np.float32([120, 160, 210]) + light[..., None]).astype(np.uint8)
+    with pytest.raises(Dropped, match="No subject was found"):
+        find_mask([clouds], SubjectPrompt(box=(0.25, 0.25, 0.75, 0.75)))
+    [ground], [mask] = lizard(1)
+    assert faint_share(ground, mask) < 0.1 and faint_share(clouds, mask) > 0.9
 
 
 def test_skeletons_of_a_walk_reach_feet_head_and_tail(walking):

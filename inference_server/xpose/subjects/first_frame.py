@@ -10,7 +10,7 @@ import numpy as np
 
 from ...poseanything.conditioning.masks import grab_cut, touching
 from ..stages import Dropped, SubjectPrompt
-from .outline import disc, refined, scaled_mask, without_specks
+from .outline import disc, faint_share, refined, scaled_mask, without_specks
 from .selection import iou, largest_mask
 
 LEAST_PIXELS = 30
@@ -30,6 +30,10 @@ AROUND = 0.015
 """Of the longer side: what a flood over the motion may fall short by, and what is close around a box."""
 LEAST_FILLED = 0.7
 """Of a box, which the box around the subject in it covers."""
+LEAST_IN_BOX = 0.15
+"""The same of a box that has a subject in it at all."""
+MOST_FAINT = 0.4
+"""Of a subject's outline: where it hardly differs from what is beside it."""
 MOST_OF_BORDER = 0.3
 """Of the picture's border, which a subject covers."""
 STEADY = 3.0
@@ -53,6 +57,8 @@ def find_mask(frames: Sequence[np.ndarray], prompt: SubjectPrompt) -> np.ndarray
     trimap = _trimap(prompt, width, height)
     if prompt.box is not None:
         mask = _cut_in_box(frames, trimap)
+        if not prompt.points and not _stands_out(frames[0], mask, trimap):
+            mask = np.zeros_like(mask)
     else:
         mask = _most_agreed(list(_guesses(frames, trimap)), of_parts=len(prompt.points) == 1)
     if np.count_nonzero(mask) < LEAST_PIXELS:
@@ -101,6 +107,12 @@ def _cut_in_box(frames: Sequence[np.ndarray], trimap: np.ndarray) -> np.ndarray:
 def _cleaned(frame: np.ndarray, mask: np.ndarray, trimap: np.ndarray) -> np.ndarray:
     mask, clicked = refined(frame, mask, trimap == cv2.GC_BGD), trimap == cv2.GC_FGD
     return touching(mask, clicked) if clicked.any() else without_specks(mask, 0.1)
+
+
+def _stands_out(frame: np.ndarray, mask: np.ndarray, trimap: np.ndarray) -> bool:
+    """Whether what was found in a box is a thing: in noise, the sky or grass GrabCut finds a scrap of it, or
+    an outline that the picture does not have."""
+    return _filled(mask, trimap) >= LEAST_IN_BOX and faint_share(frame, mask) <= MOST_FAINT
 
 
 def _filled(mask: np.ndarray, trimap: np.ndarray) -> float:

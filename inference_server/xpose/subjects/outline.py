@@ -153,17 +153,31 @@ def _sharpened(frame: np.ndarray, mask: np.ndarray) -> np.ndarray:
         return mask
     lab = cv2.cvtColor(frame, cv2.COLOR_RGB2LAB).astype(np.float32)
     inside = signed_distance(mask)
-    means = []
-    for weight in (np.where(inside > 1.5, 1, 0.05) * mask, inside < -1.5):
-        weight = weight.astype(np.float32)
-        total = cv2.GaussianBlur(weight, (0, 0), 3) + 1e-6
-        means.append(cv2.GaussianBlur(lab * weight[..., None], (0, 0), 3) / total[..., None])
-    own, other = means
+    own, other = _two_sides(lab, inside)
     across = own - other
     contrast = (across**2).sum(-1)
     share = ((lab - other) * across).sum(-1) / np.maximum(contrast, 1e-6)
     told = (np.abs(inside) <= BAND) & (contrast > CONTRAST**2)
     return without_specks(np.where(told, share > 0.5, mask))
+
+
+def faint_share(frame: np.ndarray, mask: np.ndarray) -> float:
+    """The share of a mask's outline on whose two sides the picture has about the same colour."""
+    inside = signed_distance(mask)
+    own, other = _two_sides(cv2.cvtColor(frame, cv2.COLOR_RGB2LAB).astype(np.float32), inside)
+    contrast = np.linalg.norm(own - other, axis=-1)[np.abs(inside) <= BAND]
+    return float((contrast < CONTRAST).mean()) if len(contrast) else 1.0
+
+
+def _two_sides(lab: np.ndarray, inside: np.ndarray) -> list[np.ndarray]:
+    """float32 [H, W, 3] each: near each pixel the mean colour of what lies within an outline, and beside it,
+    from the signed distance to it."""
+    means = []
+    for weight in (np.where(inside > 1.5, 1, 0.05) * (inside > 0), inside < -1.5):
+        weight = weight.astype(np.float32)
+        total = cv2.GaussianBlur(weight, (0, 0), 3) + 1e-6
+        means.append(cv2.GaussianBlur(lab * weight[..., None], (0, 0), 3) / total[..., None])
+    return means
 
 
 def signed_distance(mask: np.ndarray) -> np.ndarray:
