@@ -11,7 +11,7 @@ import bpy
 from mathutils import Vector
 
 from ..errors import ExportError
-from ..rig.animation import followers, keyed_frames, movers
+from ..rig.animation import all_curves, followers, keyed_frames, movers
 from ..rig.limbs import choose_limbs
 from ..rig.skin import FLESH_TYPES
 from ..rig.subjects import instanced_objects
@@ -85,6 +85,13 @@ def import_rig(
             say("{path} holds no armature with bones; choose a file with a rig in it.", path=path.name)
         )
     rig = max(rigs, key=lambda item: len(item.data.bones))
+    if not all(math.isfinite(key.co.y) for curve in all_curves(rig) for key in curve.keyframe_points):
+        raise RigFileError(
+            say(
+                "{path} has numbers that are none in its motion; export it anew or choose another file.",
+                path=path.name,
+            )
+        )
     _play(context.scene, rig, path, action, tell)
     if not bodies_of(context.scene, rig):
         try:

@@ -353,7 +353,18 @@ class _Export:
         options = self._options
         self._lenses.append(options.view.lens(self._scene, depsgraph))
         self._cameras.append(options.view.name(self._scene))
-        self._posed.append([reader.read(depsgraph) for reader in self._readers])
+        posed = [reader.read(depsgraph) for reader in self._readers]
+        for rig, one in zip(self._rigs, posed, strict=True):
+            if not (np.isfinite(one.world).all() and np.isfinite(one.matrices).all()):
+                raise ExportError(
+                    say(
+                        "{rig} is at a place that is no number in frame {frame}; look for a key or a driver "
+                        "that gives none.",
+                        rig=rig.armature.name,
+                        frame=self._frame,
+                    )
+                )
+        self._posed.append(posed)
 
     def _begin(self, projector: Projector) -> Iterator[ExportStep]:
         """The first frame: its picture, and where it shows the subjects. Returns what copies the others, None

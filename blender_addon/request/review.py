@@ -426,12 +426,13 @@ def _labels(clip: Reviewed) -> Iterator[Finding]:
 
 
 def review_keys(settings, planned: ClipRange, pose_frames: tuple[int, ...] | None) -> Iterator[Finding]:
-    """Whether poses at keyframes are what the user may expect of them."""
+    """Whether poses at some frames alone are what the user may expect of them."""
     times, count = planned.times, planned.num_frames
-    if settings.pose_density != "KEYS" or settings.pose_source == "VIDEO" or pose_frames is None or count < 3:
+    if settings.pose_source == "VIDEO" or pose_frames is None or count < 3:
         return
+    keyed = settings.pose_density == "KEYS"
     every = ("wm.context_set_enum", "Every n-th Frame", _density("NTH"))
-    if len(pose_frames) >= BAKED * count:
+    if keyed and len(pose_frames) >= BAKED * count:
         yield Finding(
             say(
                 "The subject is keyed on {keyed} of {count} frames (baked), so Keyframes sends as many "
@@ -442,12 +443,17 @@ def review_keys(settings, planned: ClipRange, pose_frames: tuple[int, ...] | Non
             *every,
         )
     elif len(pose_frames) <= 2:
+        span = {"first": times.start, "last": times.at(count - 1)}
         yield Finding(
             say(
                 "No keyframe lies between frame {first:g} and {last:g}, so only the first and the last "
                 "pose are sent and what happens between them is lost.",
-                first=times.start,
-                last=times.at(count - 1),
+                **span,
+            )
+            if keyed
+            else say(
+                "No pose is sent between frame {first:g} and {last:g}, so what happens there is lost.",
+                **span,
             ),
             "wm.context_set_enum",
             "Every Frame",

@@ -12,6 +12,9 @@ from ..buttons import FRAME_SUBJECT, sets_of
 from ..errors import ExportError
 from ..texts import say
 
+FLAT = 1e-6
+"""Three unit vectors that span less volume than this lie in a plane."""
+
 
 @dataclass(frozen=True, eq=False)
 class Lens:
@@ -112,7 +115,15 @@ class SceneCamera:
                 [0, 0, 0, 1],
             ]
         # Cameras ignore their scale, as rendering does.
-        view = _inverse(camera.matrix_world.normalized())
+        turned = camera.matrix_world.normalized()
+        if not abs(turned.determinant()) > FLAT:  # nor is what is not a number
+            raise ExportError(
+                say(
+                    "The camera {camera} looks nowhere, since its scale is 0; set it to 1.",
+                    camera=camera.name,
+                )
+            )
+        view = _inverse(turned)
         return Lens(view, np.array(projection), near, data.type == "PERSP")
 
 

@@ -335,9 +335,12 @@ def test_what_an_importer_stumbles_over_is_told_in_plain_words(clean_scene, tmp_
     )
     with pytest.raises(rig_files.RigFileError) as raised:
         rig_files.import_rig(bpy.context, tmp_path / "cut.bvh")
-    assert (
-        str(raised.value) == "cut.bvh can't be read: it is damaged, or no .bvh at all; choose another file."
-    )
+    said = "cut.bvh can't be read: it is damaged, or no .bvh at all; choose another file."
+    assert str(raised.value) == said
+    path = bone_tree(tmp_path / "walk.bvh", TURNS["Y"])
+    path.write_text(path.read_text().replace("\n0 0 0 ", "\nnan 0 0 "))
+    with pytest.raises(rig_files.RigFileError, match="walk.bvh has numbers that are none in its motion"):
+        rig_files.import_rig(bpy.context, path)
 
 
 @pytest.mark.parametrize("kind", ["blend", "glb", "fbx", "bvh"])

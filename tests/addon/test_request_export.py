@@ -328,6 +328,15 @@ def test_bad_input_is_one_sentence(rig, given, sentence):
     assert scene.frame_current == 5
 
 
+def test_a_place_that_is_no_number_is_one_sentence(rig):
+    head = rig.pose.bones["head"]
+    for frame, value in ((1, 0.0), (2, float("nan"))):
+        head.location.x = value
+        head.keyframe_insert("location", frame=frame)
+    with pytest.raises(error(), match="^Rig is at a place that is no number in frame 2; look for a key"):
+        export([rig])
+
+
 def test_no_camera_is_one_sentence_before_anything_is_done(rig):
     bpy.data.objects.remove(bpy.context.scene.camera)
     with pytest.raises(error(), match="no camera; add one"):

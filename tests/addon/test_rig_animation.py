@@ -160,17 +160,20 @@ def test_on_what_a_rig_stands_on_and_on_its_instancer(rig, clean_scene):
     assert posed(clean_scene) == (0, 6, 20, 32)
 
 
-def findings(scene):
+def findings(scene, density="KEYS"):
     ranges, review = module("request.range"), module("request.review")
     scene.frame_end = 33
     planned = ranges.clip_range(bpy.context, scene.poseanything, None)
-    return list(review.review_keys(scene.poseanything, planned, posed(scene)))
+    return list(review.review_keys(scene.poseanything, planned, posed(scene, density=density)))
 
 
 def test_baked_keys_and_missing_ones_are_told(rig, clean_scene):
     [lost] = findings(clean_scene)
     assert "No keyframe lies between frame 1 and 33" in lost.sentence
     assert dict(lost.properties)["value"] == "ALL"
+    for density in ("MARKERS", "HAND"):
+        [lost] = findings(clean_scene, density)
+        assert lost.sentence.startswith("No pose is sent between frame 1 and 33")
     wave(rig.pose.bones["head"], keys=[(frame, 0.1 * frame) for frame in range(1, 34)])
     [baked] = findings(clean_scene)
     assert "keyed on 33 of 33 frames (baked)" in baked.sentence

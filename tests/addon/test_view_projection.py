@@ -176,6 +176,13 @@ def test_a_camera_without_a_flat_picture_is_refused(clean_scene, kind):
         lens_now()
 
 
+def test_a_camera_that_is_scaled_to_nothing_is_refused(clean_scene):
+    add_camera().scale.x = 0
+    bpy.context.view_layer.update()
+    with pytest.raises(module("errors").ExportError, match="The camera Camera looks nowhere"):
+        lens_now()
+
+
 def test_a_scene_without_a_camera_is_refused(clean_scene):
     with pytest.raises(module("errors").ExportError, match="no camera; add one"):
         lens_now()
