@@ -9,6 +9,7 @@ import bpy
 
 from .. import engine_settings
 from .. import settings as scene_settings
+from ..buttons import GENERATE_INSTEAD
 from ..rig import properties
 from ..shared.engines import EngineDescription
 from ..shared.messages import GenerationRequest
@@ -60,7 +61,8 @@ def recorded_armatures(context, take: Take) -> tuple[bpy.types.Object, ...]:
                 "{take} was made of {missing}, which is not in this scene any more.",
                 take=take.name,
                 missing=missing,
-            )
+            ),
+            *GENERATE_INSTEAD,
         )
     there = context.view_layer.objects
     if away := [obj.name for obj in found if obj.name not in there]:

@@ -122,7 +122,10 @@ def _out_of_view(clip: Reviewed) -> Iterator[Finding]:
                 "Start.",
                 names=names,
                 camera=clip.cameras[0],
-            )
+            ),
+            *_setting_of_camera(
+                clip, 0, "Lower It", "data.clip_start", _half(clip.depths[clip.depths > 0].min())
+            ),
         )
     if not seen.any():
         raise ExportError(
@@ -181,20 +184,28 @@ def _beyond(clip: Reviewed) -> Iterator[Finding]:
     far = np.array([lens.far for lens in clip.projector.lenses])
     away = np.flatnonzero(clip.middles > far)
     if len(away):
-        camera = clip.cameras[away[0]]
         enough = float(math.ceil(ROOM * clip.depths.max()))
-        button = () if clip.in_viewport else sets_of("Raise It", "objects", camera, "data.clip_end", enough)
         yield Finding(
             say(
                 "The subject lies beyond the Clip End of {camera} in {away} of {count} frames, from frame "
                 "{frame} on, so it does not render; raise the Clip End.",
-                camera=camera,
+                camera=clip.cameras[away[0]],
                 away=len(away),
                 count=len(far),
                 frame=clip.scene_frame(away[0]),
             ),
-            *button,
+            *_setting_of_camera(clip, away[0], "Raise It", "data.clip_end", enough),
         )
+
+
+def _setting_of_camera(clip: Reviewed, index: int, label: str, path: str, value: float) -> tuple:
+    """A button that sets a property of the camera that a clip frame is seen through; none of a 3D view."""
+    return () if clip.in_viewport else sets_of(label, "objects", clip.cameras[index], path, value)
+
+
+def _half(distance: float) -> float:
+    """At most half of it: a number that a property of Blender's holds to the last digit."""
+    return 2.0 ** math.floor(math.log2(distance / 2))
 
 
 def _size(clip: Reviewed) -> Iterator[Finding]:

@@ -1370,4 +1370,6 @@ TEXTS: dict[str | tuple[str, str], str] = {
     "Make a library override of this armature, of its data and of what belongs to it, so that its limbs can be set in this file": "Diese Armatur, ihre Daten und was zu ihr gehört als Bibliothek überschreiben, damit ihre Glieder in dieser Datei eingestellt werden können",
     "Blender makes no library override of {armature}: {reason}.": "Blender überschreibt die Bibliothek von {armature} nicht: {reason}.",
     "Raise It": "Erhöhen",
+    "Generate Instead": "Stattdessen generieren",
+    "Lower It": "Verringern",
 }

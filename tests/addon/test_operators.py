@@ -230,6 +230,8 @@ def test_making_a_take_again_that_lacks_something_says_what(shot, served):
     make_rig("Another")
     with pytest.raises(RuntimeError, match="was made of Rig, which is not in this scene any more"):
         bpy.ops.poseanything.retake(take_id=job.id)
+    [told] = module("session").get().findings
+    assert told.operator == "poseanything.generate", "of what is there"
     (job.take.folder / module("takes.take").REQUEST).unlink()
     for operator in (bpy.ops.poseanything.retake, bpy.ops.poseanything.make_again):
         with pytest.raises(RuntimeError, match="use its settings and generate"):

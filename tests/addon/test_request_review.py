@@ -104,8 +104,14 @@ def test_a_rig_in_rest_position_comes_with_a_button(rig):
 def test_a_subject_nearer_than_the_camera_renders(rig, clean_scene):
     clean_scene.camera.data.clip_start = 20
     error = module("errors").ExportError
-    with pytest.raises(error, match="Rig lies before the Clip Start of Camera, so it does not render"):
+    with pytest.raises(
+        error, match="Rig lies before the Clip Start of Camera, so it does not render"
+    ) as told:
         export([rig], num_frames=2)
+    operator, _, properties = told.value.button
+    assert operator == "wm.context_set_float"
+    assert bpy.ops.wm.context_set_float(**dict(properties)) == {"FINISHED"}
+    assert said(rig) == ""
 
 
 def test_a_first_frame_that_is_black(rig, tmp_path):

@@ -40,7 +40,16 @@ COMMAND_LINE = {"examples/demo.py", "examples/synthesise.py", "examples/contact_
 """What runs without a window."""
 SAYS = {"say": 0, "tell": 0, "Finding": 0, "setting": 0, "paragraph": 2, "poll_message_set": 0, "report": 1}
 """Functions whose argument of this number is shown."""
-LABELS = {"Finding": 2, "setting": 1, "Button": 1, "sets": 0, "sets_of": 0, "_setting_of": 1}
+LABELS = {
+    "Finding": 2,
+    "setting": 1,
+    "Button": 1,
+    "sets": 0,
+    "sets_of": 0,
+    "_setting_of": 1,
+    "_setting_of_camera": 2,
+}
+"""The same for the labels of buttons."""
 MESSAGE_FIELDS = {"message", "note", "reason"}
 KEYWORDS = {"text", "heading", "placeholder", "confirm_text", "label"}
 
