@@ -25,6 +25,8 @@ from ..ground_truth.surfaces import Surface, find_surfaces, find_volumes
 from ..ground_truth.visibility import as_rendered, is_clear, meets_camera, show_as_rendered
 from ..rig.motion import Motion, spread_frames
 from ..rig.sampling import PoseReader, Sampler, bone_poses
+from ..rig.skeleton import Skeleton
+from ..rig.skin import Skin, may_change
 from ..rig.subjects import Subject, find_rigs, find_subjects, limb_tables
 from ..rig.trained_look import unseen_of
 from ..rig.unkeyed import unkeyed_kept
@@ -255,7 +257,7 @@ class _Export:
         yield from self._record()
         self._projector = Projector(self._lenses, self._fit)
         motions = self._motions(spread_frames(options.num_frames))
-        choosing = find_subjects(options.armatures, motions, options.look)
+        choosing = find_subjects(options.armatures, motions, options.look, self._skins)
         self.subjects = yield from self._show(choosing, 0.85, say("Choosing the limbs"))
         self.limbs, parts = limb_tables(self.subjects)
         yield self._step
@@ -371,6 +373,12 @@ class _Export:
         when the subjects have no surface."""
         packing = yield from self._show(self._first_picture(), 0.05, say("Making the first frame"))
         self._packed = yield from self._show(self._background.add(packing))
+        self._evaluated()
+        self._skins = {
+            rig.armature: Skin.read(rig.armature, Skeleton.read(rig.armature.data), bpy.data.objects)
+            for rig in self._rigs
+            if may_change(rig.armature, bpy.data.objects)
+        }
         reader = yield from self._show(self._reader(), 0.1, say("Reading the skin"))
         if reader is not None:
             self._labeller = Labeller()

@@ -95,11 +95,14 @@ def choose_limbs(armature: bpy.types.Object, motion: Motion | None = None, look:
     return choice
 
 
-def make_figure(armature: bpy.types.Object, motion: Motion | None = None, look: str = "bones") -> Figure:
+def make_figure(
+    armature: bpy.types.Object, motion: Motion | None = None, look: str = "bones", before: Skin | None = None
+) -> Figure:
     """All limbs of an armature object, as its flesh, its motion in a shot, its make-up and what the user
     says of its bones tell.
 
     look: "bones", or "trained" for the look that the released weights know (see `trained_look`).
+    before: what it moved in another frame of the shot, where that may be something else.
 
     Raises `ExportError` when nothing is left to draw.
     """
@@ -117,6 +120,7 @@ def make_figure(armature: bpy.types.Object, motion: Motion | None = None, look: 
         )
     skeleton = Skeleton.read(armature.data)
     skin = Skin.read(armature, skeleton, bpy.data.objects)
+    skin = skin if before is None else before.joined(skin)
     choice = Choice(armature, skeleton, skin, motion)
     skeleton = choice.skeleton
     human = find_human(skeleton, choice.anatomy, choice.candidates, skin, choice.face, choice.digits)

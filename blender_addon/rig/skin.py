@@ -137,6 +137,14 @@ def is_rendered(obj: bpy.types.Object) -> bool:
     return keyed or any(driver.data_path == "hide_render" for driver in animation.drivers)
 
 
+def may_change(armature: bpy.types.Object, objects: Iterable[bpy.types.Object]) -> bool:
+    """Whether an armature may move other flesh in another frame: modifiers make some and take some."""
+    return any(
+        is_bound(obj, armature) and any(modifier.type in GROWING for modifier in obj.modifiers)
+        for obj in objects
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class Skin:
     """What an armature moves, as a sample of V surface points: `points` [V, 3] in armature space at rest, the
@@ -174,6 +182,17 @@ class Skin:
         if not pieces:
             return cls(np.zeros(0, np.int64), np.zeros((0, 3)), np.zeros(0), np.zeros(len(index)))
         return cls(*_thin_out(armature, skeleton, index, pieces))
+
+    def joined(self, other: Skin) -> Skin:
+        """What the armature moves in two frames, of which each counts as much as the other."""
+        if not (len(self.owners) and len(other.owners)):
+            return self if len(self.owners) else other
+        return Skin(
+            np.concatenate([self.owners, other.owners]),
+            np.concatenate([self.points, other.points]),
+            np.concatenate([self.areas, other.areas]) / 2,
+            (self.shares + other.shares) / 2,
+        )
 
     def reach(self, skeleton: Skeleton, bone: int, incoming: np.ndarray | None) -> np.ndarray | None:
         """How far the flesh of a last bone goes from its head, along the way the flesh lies (or the limb

@@ -12,6 +12,7 @@ from ..errors import ExportError
 from ..shared.pose import Limb
 from .limbs import LimbChoice, make_figure, share_labels
 from .motion import Motion
+from .skin import Skin
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,14 +73,16 @@ def find_subjects(
     objects: Iterable[bpy.types.Object],
     motions: dict[bpy.types.Object, Motion] | None = None,
     look: str = "bones",
+    before: dict[bpy.types.Object, Skin] | None = None,
 ) -> Generator[None, None, list[Subject]]:
     """The subjects that armatures and collection instances stand for, as the generator's return value, since
-    choosing a rig's limbs takes a while; by their `motions` in a shot where those are known, in a `look` as
-    `make_figure` has them. Together they have no more limbs than there are labels. Raises `ExportError` when
-    there is none."""
+    choosing a rig's limbs takes a while; by their `motions` in a shot where those are known, in a `look` and
+    with what they moved `before`, as `make_figure` has them. Together they have no more limbs than there are
+    labels. Raises `ExportError` when there is none."""
     rigs, figures = find_rigs(objects), []
     for rig in rigs:
-        figures.append(make_figure(rig.armature, (motions or {}).get(rig.armature), look))
+        motion, skin = ((known or {}).get(rig.armature) for known in (motions, before))
+        figures.append(make_figure(rig.armature, motion, look, skin))
         yield
     choices = share_labels(figures)
     return [Subject(rig.armature, rig.instancers, choice) for rig, choice in zip(rigs, choices, strict=True)]

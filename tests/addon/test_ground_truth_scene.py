@@ -56,6 +56,23 @@ def test_a_prop_is_labelled_in_the_frames_that_show_it(rig, properties, first):
     assert labelled(clip, "head", 0) == labelled(clip, "head", 1)
 
 
+def test_limbs_that_only_some_frames_show_are_drawn(rig):
+    """The legs are masked from the second frame on, the head before the third."""
+    body = flesh(rig)
+    for name, bones, takes in (
+        ("legs", ("thigh", "shin"), (False, True, True)),
+        ("top", ("head",), (True, True, False)),
+    ):
+        group = body.vertex_groups.new(name=name)
+        named = {one.index for one in body.vertex_groups if one.name.startswith(bones)}
+        group.add([v.index for v in body.data.vertices if v.groups[0].group in named], 1.0, "REPLACE")
+        mask = body.modifiers.new(name, "MASK")
+        mask.vertex_group, mask.invert_vertex_group = name, True
+        for frame, mask.show_render in enumerate(takes, 1):
+            mask.keyframe_insert("show_render", frame=frame)
+    assert {limb.name for limb in export([rig], num_frames=3, **SIZE).pose.limbs} == set(LEGGED)
+
+
 def test_a_modifier_takes_part_in_the_frames_that_render_it(rig):
     flesh(rig)
     prop = cube(0.5, "head", rig)
