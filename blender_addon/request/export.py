@@ -284,7 +284,7 @@ class _Export:
             maps.part_maps,
             options.times,
             isinstance(options.view, Viewport),
-            any(motion.bones_move for motion in motions.values()),
+            any(motion.moves(Skeleton.read(rig.data).deforming) for rig, motion in motions.items()),
         )
         self._findings.extend(review(looked_at))
         self._findings.extend(self._turning(projector))

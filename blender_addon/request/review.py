@@ -45,8 +45,8 @@ FACE = 0.01
 class Reviewed:
     """What is looked at, filmed at `times`; `joints` [F, K, 3] are the limbs' joints in world space;
     `part_maps` [F, h, w] are as in a request, or None. `cameras` are the names of what each frame is seen
-    through: objects, or with `in_viewport` a 3D view. `bones_move` says whether any bone does, drawn or
-    not."""
+    through: objects, or with `in_viewport` a 3D view. `bones_move` says whether any bone that deforms does,
+    drawn or not."""
 
     subjects: Sequence[Subject]
     pose: PoseSequence

@@ -31,11 +31,11 @@ class Motion:
     width: int
     height: int
 
-    @property
-    def bones_move(self) -> bool:
-        """Whether any bone moves or turns within the armature."""
-        size = np.abs(self.poses[..., :3, 3]).max(initial=1.0)
-        return bool(np.abs(self.poses - self.poses[0]).max(initial=0.0) > 1e-4 * size)
+    def moves(self, bones: np.ndarray) -> bool:
+        """Whether any of some bones [N] bool moves or turns within the armature."""
+        poses = self.poses[:, bones]
+        size = np.abs(poses[..., :3, 3]).max(initial=1.0)
+        return bool(np.abs(poses - poses[0]).max(initial=0.0) > 1e-4 * size)
 
 
 def spread_frames(count: int) -> list[int]:

@@ -177,7 +177,7 @@ class Skin:
         rendered = [(obj, bone) for obj, bone in found if is_rendered(obj)]
         own = rendered if rendered or led else found
         pieces = [_read_flesh(armature, skeleton, index, obj, bone) for obj, bone in own]
-        pieces += [_read_led(armature, obj, bones) for obj, bones in led]
+        pieces += [_read_led(armature, index, obj, bones) for obj, bones in led]
         pieces = [piece for piece in pieces if piece is not None]
         if not pieces:
             return cls(np.zeros(0, np.int64), np.zeros((0, 3)), np.zeros(0), np.zeros(len(index)))
@@ -244,12 +244,18 @@ def _read_flesh(armature, skeleton, index, obj, bone: int) -> _Flesh | None:
     return _Flesh(placed, areas, False, np.array([bone]))
 
 
-def _read_led(armature: bpy.types.Object, obj: bpy.types.Object, bones: np.ndarray) -> _Flesh | None:
-    """The flesh of an object that follows what some bones move."""
+def _read_led(armature, index, obj: bpy.types.Object, bones: np.ndarray) -> _Flesh | None:
+    """The flesh of an object that follows what some bones move; nodes may leave it the weights of that."""
     surface = _surface(obj, evaluated=True)
     if surface is None:
         return None
-    return _Flesh(*_placed(armature, obj, *surface), True, bones)
+    placed, areas = _placed(armature, obj, *surface)
+    evaluated = obj.evaluated_get(bpy.context.view_layer.depsgraph)
+    if obj.type == "MESH" and evaluated.is_evaluated:
+        groups, vertices = tuple(group.name for group in evaluated.vertex_groups), evaluated.data.vertices
+        if index.keys() & groups and any(len(vertex.groups) for vertex in vertices):
+            return _Flesh(placed, areas, True, np.zeros(0, int), groups, vertices)
+    return _Flesh(placed, areas, True, bones)
 
 
 def _surface(obj: bpy.types.Object, evaluated: bool) -> tuple[np.ndarray, np.ndarray] | None:

@@ -16,7 +16,7 @@ from tests.addon.servers import module
 SPOILS = ("guessed tails", "empty groups", "controls", "IK", "names", "corrective", "twist", "masked")
 PLACES = ("as it is", "small", "turned", "mirrored", "instanced", "nested", "large")
 MOVES = ("action", "NLA", "drivers", "another armature")
-MADE = ("one mesh", "subdivided", "boxes on bones")
+MADE = ("one mesh", "subdivided", "boxes on bones", "through nodes")
 LAST = 3
 """The last frame; the rig stands at rest in the first."""
 GRID = (48, 30)
@@ -123,6 +123,8 @@ class Built:
         self.parts = [self.mesh]
         if plan.made == "boxes on bones":
             self._cut(faces)
+        if plan.made == "through nodes":
+            self._take()
         self._move(plan)
         if "IK" in plan.spoils:
             self._aim(called)
@@ -156,6 +158,20 @@ class Built:
             self.owners[part.name] = [name] * len(kept)
             self.parts.append(part)
         bpy.data.objects.remove(whole)
+
+    def _take(self) -> None:
+        """Render what nodes take of the body, in its stead."""
+        nodes = bpy.data.node_groups.new("Nodes", "GeometryNodeTree")
+        nodes.interface.new_socket("Geometry", in_out="OUTPUT", socket_type="NodeSocketGeometry")
+        info = nodes.nodes.new("GeometryNodeObjectInfo")
+        info.transform_space, info.inputs["Object"].default_value = "RELATIVE", self.mesh
+        nodes.links.new(info.outputs["Geometry"], nodes.nodes.new("NodeGroupOutput").inputs[0])
+        shell = bpy.data.objects.new("Shell", bpy.data.meshes.new("Shell"))
+        bpy.context.scene.collection.objects.link(shell)
+        shell.modifiers.new("Nodes", "NODES").node_group = nodes
+        self.mesh.hide_render = True
+        self.owners[shell.name] = self.owners[self.mesh.name]
+        self.parts.append(shell)
 
     def _move(self, plan: Plan) -> None:
         mover = self.rig
