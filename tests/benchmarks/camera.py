@@ -7,7 +7,7 @@ asked, as the panel asks it, for each with its own poses and one of four moves, 
 right, tilts up and down, over a fifth of the picture. It finds the parts in the poses. The ways:
 
 - `decoupled`: the guidance by subject and camera at the checkpoint's defaults;
-- `subject strength 1.2`, `subject strength 2`: with more guidance towards the subject's motion;
+- `subject strength 1`, `subject strength 2`: with less and more guidance towards the subject's motion;
 - `as in the paper`: at its defaults by a checkpoint that declares nothing of the camera, so that the
   rectangle moves against the background and guidance goes away from it (Eq. 10);
 - `one branch`: no guidance, the poses and the rectangle that moves with the background in one picture;
@@ -57,7 +57,7 @@ AMOUNT = 0.2
 FOLLOWED = np.sqrt(0.5)
 """The cosine from which on a direction is the one asked for."""
 GUIDANCE = Guidance("subject_camera_separate")
-STRONGER = (1.2, 2.0)
+STRENGTHS = (1.0, 2.0)
 """Subject strengths."""
 
 
@@ -91,7 +91,7 @@ class Maker:
             "decoupled": frames_of(self.engine, guided),
             **{
                 f"subject strength {strength:g}": frames_of(self.engine, with_strength(guided, strength))
-                for strength in STRONGER
+                for strength in STRENGTHS
             },
             "as in the paper": frames_of(self.paper, guided),
             "one branch": frames_of(self.engine, with_rectangle(asked)),
