@@ -17,7 +17,9 @@ from inference_server.poseanything.checkpoints import (
     unload_loras,
 )
 from inference_server.poseanything.checkpoints.extraction import extract, low_rank
+from inference_server.poseanything.models.transformer import TRAINED_WITH
 from tests.model.checkpoint_files import random_tensors, save_shards, transformer_shapes
+from tests.model.tiny_transformer import tiny_transformer
 
 CHANNELS, RANK = 48, 4
 PLAIN = transformer_shapes(in_channels=CHANNELS, out_channels=CHANNELS, part_attention=False)
@@ -79,6 +81,21 @@ def test_what_is_extracted_adds_to_poseanything_what_was_changed_in_plain_wan(tm
         torch.testing.assert_close(found, change, rtol=0.02, atol=2e-3)  # kept in bfloat16
     unload_loras(model)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_model_of_few_steps_stays_one_as_a_lora(tmp_path):
+    few = {"distilled_timesteps": [1000.0, 600.0], "num_inference_steps": 2}
+    changed = tiny_transformer(**few)
+    changed.proj_out.bias.data += 1
+    changed.save_pretrained(tmp_path / "changed")
+    tiny_transformer().save_pretrained(tmp_path / "plain")
+    extract(tmp_path / "changed", tmp_path / "plain", tmp_path / "few.safetensors")
+    model = load_transformer(tmp_path / "plain")
+    before = {name: model.config[name] for name in TRAINED_WITH}
+    load_lora(model, tmp_path / "few.safetensors")
+    assert {name: model.config[name] for name in TRAINED_WITH} == before | few
+    unload_loras(model)
+    assert model.config.distilled_timesteps is None
 
 
 def test_a_low_rank_is_the_nearest_one_and_always_the_same():

@@ -3,12 +3,13 @@ frames each: PSNR in dB on the subject. The thresholds leave about half of what 
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
 from inference_server.engines.mini.engine import WEIGHTS  # noqa: E402
-from inference_server.evaluation.metrics import background_flow  # noqa: E402
+from inference_server.evaluation.metrics import background_flow, detail, pixel_measures  # noqa: E402
 from inference_server.evaluation.pixels import psnr  # noqa: E402
 from inference_server.poseanything.checkpoints import load_transformer, load_vae  # noqa: E402
 from inference_server.poseanything.models.streaming_vae import decode_frames  # noqa: E402
@@ -27,6 +28,7 @@ from inference_server.training.settings import TrainingSettings  # noqa: E402
 from shared.engines import Guidance  # noqa: E402
 from tests.benchmarks._small_model import frames_of, small_engine  # noqa: E402
 from tests.benchmarks.camera import examples  # noqa: E402
+from tests.benchmarks.steps import WAYS, asked  # noqa: E402
 from tests.training.mini_clips import FROM_NOISE, conditions_of  # noqa: E402
 
 CLIPS, FIRST_SEED = 6, 100
@@ -95,6 +97,19 @@ def test_the_model_from_noise_follows_the_pose_and_parts_help_it(plain):
     assert over_none.mean() > 0.2 and (over_none > 0).mean() > 0.6
     over_few = made - road.measure(2, parts="drawn", kept=spread_poses(17, 5))
     assert over_few.mean() < 0.9
+
+
+def test_a_student_keeps_more_detail_in_as_many_steps():
+    engine, figures = small_engine(FROM_NOISE), {}
+    for way in ("4 steps", "student, 4 steps"):
+        for seed in (FIRST_SEED, FIRST_SEED + 1):
+            clip = make_clip(seed)
+            made = frames_of(engine, asked(clip, *WAYS[way]))
+            near = pixel_measures(made, clip.frames, clip.labels)["psnr_subject"]
+            figures.setdefault(way, []).append((detail(made, clip.frames, clip.labels), near))
+    plain, student = map(np.array, figures.values())
+    more, nearer = (student - plain).mean(0)
+    assert more > 0.01 and nearer > -1, figures
 
 
 def test_the_background_goes_where_the_camera_is_asked_to():

@@ -8,18 +8,22 @@ weights are large, and whole elsewhere.
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
 
+from ..models.transformer import TRAINED_WITH
 from .errors import CheckpointError, name_some, require_same_names
 from .lazy_tensors import LazyTensors, Renamed
 from .loading import split_float8_scales
+from .lora import DECLARED
 from .official import OFFICIAL_KEYS
 from .readers import open_tensors
 from .transformer import without_prefix
@@ -52,8 +56,9 @@ def extract(
 ) -> Extracted:
     """Write what `changed` adds to `plain` as a LoRA file under ComfyUI's names.
 
-    Both are transformers of the same shapes, in any format and naming but fp8 and GGUF. `progress` is called
-    with the tensors done and their number. Raises `CheckpointError`.
+    Both are transformers of the same shapes, in any format and naming but fp8 and GGUF. If both are folders
+    of ours, the file declares how the changed one was trained otherwise, such as its few steps. `progress` is
+    called with the tensors done and their number. Raises `CheckpointError`.
     """
     target = Path(target)
     if target.suffix != ".safetensors":
@@ -93,7 +98,9 @@ def extract(
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name(f"{target.name}.unfinished")
     try:
-        save_file(tensors, unfinished, metadata={"format": "pt"})
+        declared = _trained_otherwise(Path(changed), Path(plain))
+        metadata = {DECLARED: json.dumps(declared)} if declared else {}
+        save_file(tensors, unfinished, metadata={"format": "pt"} | metadata)
         unfinished.replace(target)
     except OSError as error:
         raise CheckpointError(
@@ -102,6 +109,15 @@ def extract(
     finally:
         unfinished.unlink(missing_ok=True)
     return Extracted(pairs, whole, math.sqrt(max(0.0, 1 - lost / total)))
+
+
+def _trained_otherwise(changed: Path, plain: Path) -> dict[str, Any]:
+    """What the folder of a changed model says otherwise than the plain one's of how it was trained."""
+    files = [folder / "config.json" for folder in (changed, plain)]
+    if not all(file.is_file() for file in files):
+        return {}
+    new, old = (json.loads(file.read_text(encoding="utf-8")) for file in files)
+    return {name: new[name] for name in TRAINED_WITH if name in new and new[name] != old.get(name)}
 
 
 def low_rank(matrix: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
