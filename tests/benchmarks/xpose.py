@@ -1,6 +1,6 @@
 """How well XPose's stages without weights find subjects and skeletons, where the truth is known.
 
-    python build.py bench xpose [--data FOLDER] [--clips 24] [--each 5] [--said box | --empty 60]
+    python build.py bench xpose [--data FOLDER] [--clips 24] [--each 5] [--said box] [--twin | --empty 60]
 
 Clips are drawn by the 2D generator from seeds that no training uses, or read from a data set that
 `synthesise` packed. Of the subject is said where it is in the first frame, by default by its box, no more.
@@ -8,6 +8,7 @@ Printed are the mask's IoU, that of the first frame alone, the chamfer distance 
 bones as a share of the subject's size (the mean of both directions), with the true masks and with those that
 were found, the number of segments beside the truth's, and the seconds a frame.
 
+With --twin the subject stands in the picture a second time, touching it, and the first is pointed out.
 With --empty N boxes are drawn around nothing instead: N of noise, smooth and fine, of gradients, patterns and
 plain colours, and N of the clips' ground beside the subject. Printed is in how many a subject is found.
 
@@ -55,13 +56,17 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=10**6, help="at most so many clips of a subject")
     parser.add_argument("--said", choices=SAID, default="box", help="of the subject in the first frame")
     parser.add_argument("--enlarge", type=int, default=1, help="times, for small pictures")
+    parser.add_argument("--twin", action="store_true", help="a second subject that looks and moves alike")
     parser.add_argument("--empty", type=int, metavar="N", help="boxes around nothing, of each kind")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     if arguments.empty:
         return measure_empty(arguments)
     rows, subjects = [], []
-    for number, example in enumerate(examples(arguments)):
+    shown = examples(arguments)
+    if arguments.twin:
+        shown = filter(None, map(with_twin, shown))
+    for number, example in enumerate(shown):
         rows.append(measure(example, SAID[arguments.said], number, arguments.enlarge))
         subjects.append(example.subject)
         print(f"{example.subject}: IoU {rows[-1]['mask IoU']:.3f}", file=sys.stderr, flush=True)
@@ -249,6 +254,30 @@ def _filmed(example: Example) -> Example:
         camera_motion=None,
     )
     return Example(request, example.frames[1:], example.subject, example.labels[1:])
+
+
+OVERLAP = 12
+"""Pixels: how far a twin's box reaches over the subject's."""
+
+
+def with_twin(example: Example) -> Example | None:
+    """The clip with its subject a second time behind it, nose to tail, where there is more room; None where
+    less than a third of it would be seen."""
+    first = example.labels[0] > 0
+    left, _, width, _ = cv2.boundingRect(first.astype(np.uint8))
+    step = width - OVERLAP if first.shape[1] - left - width > left else OVERLAP - width
+    frames, seen = example.frames.copy(), []
+    for frame, own in zip(frames, example.labels > 0):
+        there = np.zeros_like(own)
+        to, of = (np.s_[:, step:], np.s_[:, :-step]) if step > 0 else (np.s_[:, :step], np.s_[:, -step:])
+        there[to] = own[of]
+        there &= ~own
+        moved = np.zeros_like(frame)
+        moved[to] = frame[of]
+        frame[there] = moved[there]
+        seen.append(there)
+    enough = 3 * np.count_nonzero(seen[0]) >= np.count_nonzero(first)
+    return dataclasses.replace(example, frames=frames) if enough else None
 
 
 def measure(example: Example, say: Callable, seed: int, enlarge: int) -> dict[str, float]:

@@ -224,6 +224,19 @@ def test_a_click_on_a_dark_foot_takes_the_whole_animal():
     assert iou(find_mask(frames, SubjectPrompt(points=((32 / WIDTH, 90 / HEIGHT),))), mask > 0) > 0.6
 
 
+def test_a_click_takes_one_of_two_alike_animals_that_touch():
+    [frame], [mask] = lizard(1)
+    first = np.pad(mask, ((0, 0), (0, WIDTH)))
+    second = np.roll(first, 86, axis=1)
+    both = first | second
+    assert cv2.connectedComponents(both.astype(np.uint8))[0] == 2
+    ground = np.tile(np.where(mask[..., None], np.uint8([120, 120, 120]), frame), (1, 2, 1))
+    picture = np.where(both[..., None], frame[mask][0], ground)
+    for x, animal in ((50, first), (136, second)):
+        click = SubjectPrompt(points=((x / (2 * WIDTH), 62 / HEIGHT),))
+        assert iou(find_mask([picture], click), animal) > 0.8
+
+
 def test_a_hill_of_its_colour_does_not_hide_a_subject_in_a_box():
     frames, truth = lizard(5)
     frames[:, :20] = frames[truth][0]

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
+from skimage.segmentation import watershed
 
 from ...poseanything.conditioning.masks import grab_cut, touching
 from ..stages import Dropped, SubjectPrompt
@@ -28,6 +29,10 @@ LEAST_MOTION = 1.0
 """Pixels that something must move by against the rest."""
 AROUND = 0.015
 """Of the longer side: what a flood over the motion may fall short by, and what is close around a box."""
+ALIKE = 0.5
+"""Of the larger of two halves: what the smaller one has of its area."""
+NARROW = 0.5
+"""Of the thickness of two halves: that of what joins them."""
 LEAST_FILLED = 0.7
 """Of a box, which the box around the subject in it covers."""
 LEAST_IN_BOX = 0.15
@@ -61,6 +66,7 @@ def find_mask(frames: Sequence[np.ndarray], prompt: SubjectPrompt) -> np.ndarray
             mask = np.zeros_like(mask)
     else:
         mask = _most_agreed(list(_guesses(frames, trimap)), of_parts=len(prompt.points) == 1)
+        mask = _without_twin(mask, trimap == cv2.GC_FGD)
     if np.count_nonzero(mask) < LEAST_PIXELS:
         raise Dropped(
             "No subject was found there; point at it again, or draw the box around it more tightly."
@@ -176,6 +182,27 @@ def _most_agreed(guesses: list[np.ndarray], of_parts: bool = True) -> np.ndarray
     support = [sum(iou(guess, other) for other in likely if other is not guess) for guess in likely]
     sides = [np.sqrt(np.count_nonzero(guess)) if of_parts else 1.0 for guess in likely]
     return likely[int(np.argmax(np.array(support) * sides))]
+
+
+def _without_twin(mask: np.ndarray, clicked: np.ndarray) -> np.ndarray:
+    """The half of a mask that was clicked on, where it falls into two alike halves that a narrow place joins:
+    two animals of one colour that touch. The whole mask where it does not, or both were clicked on."""
+    deep = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    for depth in range(1, int(deep.max())):
+        count, cores, stats, _ = cv2.connectedComponentsWithStats((deep > depth).astype(np.uint8))
+        areas = stats[:, cv2.CC_STAT_AREA]
+        two = 1 + np.argsort(-areas[1:])[:2]
+        if count < 3 or areas[two[1]] < ALIKE * areas[two[0]]:
+            continue
+        if depth > NARROW * min(deep[cores == core].max() for core in two):
+            break
+        grown = watershed(-deep, cores * np.isin(cores, two), mask=mask)
+        halves = [grown == core for core in two]
+        small, large = sorted(map(np.count_nonzero, halves))
+        hit = [half for half in halves if (half & clicked).any()]
+        if small >= ALIKE * large and len(hit) == 1:
+            return hit[0]
+    return mask
 
 
 def _share_of_border(mask: np.ndarray) -> float:
