@@ -48,7 +48,7 @@ def _relative(path: str, folder: str) -> str:
 @persistent
 def _stay(path: str = "", *_) -> None:
     """After a copy was saved, or nothing was: what is open stays where it was."""
-    if bpy.data.filepath != path:
+    if os.path.normpath(bpy.data.filepath) != os.path.normpath(path):
         for owner, name, kept in _before:
             setattr(owner, name, kept)
     _before.clear()
