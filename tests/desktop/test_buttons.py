@@ -452,15 +452,14 @@ def test_takes(served):
 
 def test_live(served):
     served.desktop.ask("area_of('VIEW_3D').spaces.active.region_3d.view_perspective = 'CAMERA'")
-    served.press_one("poseanything.live", "VIEW3D_HT")
-    live = "live = import_module(f'{MODULE}.live.view').get()\n"
-    wait_for(lambda: served.desktop.ask(f"{live}answer = bool(live.ready)"), 120)
-
     picture = str(inside(served.desktop.photograph("picture.png")))
-    served.desktop.ask(
+    served.desktop.ask(  # before, else Refresh comes into the header and closes the popover
         f"{SETTINGS}settings.first_frame_source, settings.first_frame_path = 'PICTURE', {picture!r}\n"
         "scene.poseanything_shown.first_frame = scene.poseanything_shown.onion = True"
     )
+    served.press_one("poseanything.live", "VIEW3D_HT")
+    live = "live = import_module(f'{MODULE}.live.view').get()\n"
+    wait_for(lambda: served.desktop.ask(f"{live}answer = bool(live.ready)"), 120)
     served.stop("live", f"{LIVE}.", reopen=popover_of(served, LIVE, MAIN))
     served.escape()
     served.press_one("poseanything.live", "VIEW3D_HT")

@@ -296,6 +296,7 @@ class Walk:
             drawn = self.drawn()
             if any(one["owner"].startswith(owners) for one in drawn):
                 return drawn
+        self.photograph("does not open")
         raise AssertionError(f"{' '.join(owners)} does not open")
 
     def _todo(self, owners: tuple[str, ...], drawn: list[dict], leave: Iterable[str]) -> list[dict]:
@@ -347,7 +348,7 @@ class Walk:
                 self.reopen(reopen, button["owner"])
             if attempt:
                 button, place = self.find_again(button)
-            before, after = self.click(button, place)
+            before, after = self.click(button, place, in_menu=reopen is not None)
             now = self.put_back(escape)
             differs = (abs(before.astype(np.int16) - after).max(axis=2) > 20).sum()
             if differs > 2000:
@@ -367,9 +368,9 @@ class Walk:
         """A button as it is drawn now, and where."""
         return self.find(button["what"], button["owner"], text=button["text"])
 
-    def click(self, button: dict, place: tuple[int, int]) -> list[np.ndarray]:
+    def click(self, button: dict, place: tuple[int, int], in_menu: bool) -> list[np.ndarray]:
         """The window with the pointer on a button, and after a click on it."""
-        self.point(*place)
+        self.point(*place, in_menu)
         self.recorder(f"before({button['owner']!r}, {button['number']})")
         before = self.picture()
         display("xdotool", "click", "1")
@@ -382,16 +383,17 @@ class Walk:
             display("xdotool", "key", "Escape")
         return wait_for(lambda: self.desktop.ask(END if escape else GO_ON), 60)
 
-    def point(self, x: int, y: int) -> None:
-        """Move the pointer there, in two steps: a menu that has opened another one takes no notice of the
+    def point(self, x: int, y: int, in_menu: bool = False) -> None:
+        """Move the pointer there; in two steps where a menu has opened another one and takes no notice of the
         first."""
-        display("xdotool", "mousemove", str(x - 2), str(y))
-        self.catch_up()
+        if in_menu:
+            display("xdotool", "mousemove", str(x - 2), str(y))
+            self.catch_up()
         display("xdotool", "mousemove", str(x), str(y))
 
     def click_at(self, x: int, y: int, number: int = 1) -> None:
         """Click with one of the mouse's buttons, until Blender has drawn what comes of it."""
-        self.point(x, y)
+        self.point(x, y, in_menu=True)
         self.catch_up()
         display("xdotool", "click", str(number))
         self.catch_up()
@@ -466,9 +468,11 @@ def identity(button: dict) -> tuple:
     return button["owner"], button["number"], button["what"], button["shape"]
 
 
-def called(node: ast.Call) -> str:
-    """The name of the function or method."""
-    return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+def draws(node: ast.Call, calls: Iterable[str]) -> bool:
+    """Whether it calls one of a layout's methods, or of the extension's own functions that do."""
+    if isinstance(node.func, ast.Attribute):
+        return node.func.attr in calls
+    return isinstance(node.func, ast.Name) and node.func.id in HELPERS
 
 
 def is_sentence(text: str) -> bool:
@@ -487,7 +491,7 @@ def sites(package: Path, calls: Iterable[str]) -> Iterator[tuple[str, range, set
         sources = {name: packed.read(name) for name in drawing}
     for name, source in sources.items():
         for node in ast.walk(ast.parse(source)):
-            if isinstance(node, ast.Call) and called(node) in (*calls, *HELPERS):
+            if isinstance(node, ast.Call) and draws(node, calls):
                 constants = (each.value for each in ast.walk(node) if isinstance(each, ast.Constant))
                 words = {value for value in constants if isinstance(value, str)}
                 words |= {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
