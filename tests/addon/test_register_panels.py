@@ -196,6 +196,13 @@ def test_a_name_is_not_said_twice():
     assert not_ready(engine) == "PoseAnything can't run: Its weights are not here."
 
 
+def test_names_stand_above_what_is_chosen_where_a_sidebar_is_narrow(shot, monkeypatch):
+    names = {"Subjects", "First Frame", "Background", "Strips", "Format"}
+    assert not names & set(draw_all())
+    monkeypatch.setattr(module("ui.text"), "is_wide", lambda context: False)
+    assert names <= set(draw_all())
+
+
 def test_every_choice_is_drawn(shot, served):
     served()
     bpy.ops.poseanything.generate(wait=True)
