@@ -54,6 +54,8 @@ __all__ = (
 
 SHADOW_STRIDE = 4
 """Side of a shadow map's cell in pixels."""
+CROPPED = 0.5
+"""Of a picture that is cropped to less than this fraction more may have been meant."""
 BLACK = 8
 """A first frame without a brighter pixel than this, of 255, shows nothing."""
 PAUSE = 0.015
@@ -505,6 +507,17 @@ class _Export:
             )
         if self._given is None:
             return encode_png(picture)
+        height, width = picture.shape[:2]
+        aspects = sorted((width / height, options.width / options.height))
+        if aspects[0] < CROPPED * aspects[1] and options.alignment == Alignment():
+            sentence = say(
+                "Only {share:.0%} of the first frame's picture shows, since it is {width} x {height}; "
+                "scale or move it, or choose one that is shaped like the clip.",
+                share=aspects[0] / aspects[1],
+                width=width,
+                height=height,
+            )
+            self._findings.append(Finding(sentence))
         return _pack(fit_picture(picture, options.width, options.height, options.alignment))
 
     def _reader(self) -> Iterator[None]:

@@ -305,6 +305,7 @@ TEXTS: dict[str | tuple[str, str], str] = {
     "it is damaged, or no {kind} at all": "sie ist beschädigt oder gar keine {kind}-Datei",
     "No pose is sent between frame {first:g} and {last:g}, so what happens there is lost.": "Zwischen Frame {first:g} und {last:g} wird keine Pose gesendet, was dort geschieht, geht darum verloren.",
     "The camera {camera} looks nowhere, since its scale is 0; set it to 1.": "Die Kamera {camera} blickt nirgendwohin, da ihre Skalierung 0 ist; sie auf 1 setzen.",
+    "Only {share:.0%} of the first frame's picture shows, since it is {width} x {height}; scale or move it, or choose one that is shaped like the clip.": "Vom Bild des ersten Frames sind nur {share:.0%} zu sehen, da es {width} x {height} ist; es skalieren oder verschieben oder eines von der Form des Clips wählen.",
     "Face, hair and cloth of {armature} move {share:.1%} of the picture but are not drawn.": "Gesicht, Haare und Kleidung von {armature} bewegen {share:.1%} des Bildes, werden aber nicht gezeichnet.",
     "{armature} is in Rest Position, so its poses do not show.": "{armature} ist in der Ruheposition, darum sind ihre Posen nicht zu sehen.",
     "Use Pose Position": "Posenposition benutzen",

@@ -119,6 +119,16 @@ def test_a_first_frame_that_is_black(rig, tmp_path):
     assert "The first frame is black" in said(rig, first_frame=picture)
 
 
+def test_a_first_frame_of_quite_another_shape(rig, tmp_path):
+    picture = write_picture(tmp_path / "tall.png", np.full((80, 32, 3), 90, np.uint8))
+    assert said(rig, first_frame=picture) == (
+        "Only 25% of the first frame's picture shows, since it is 32 x 80; scale or move it, or choose one "
+        "that is shaped like the clip."
+    )
+    moved = module("ground_truth.first_frame").Alignment(1.0, 0.2, 0.0)
+    assert said(rig, first_frame=picture, alignment=moved) == ""
+
+
 def test_hair_that_moves_much_comes_with_a_button(rig):
     locks = {f"hair{k}": ((0.1 * k - 0.2, 0.1, 1.9), (0.1 * k - 0.2, 0.1, 1.4), "head") for k in range(5)}
     hair = make_armature("Bust", LEGGED | locks)
