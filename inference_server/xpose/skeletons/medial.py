@@ -54,7 +54,7 @@ class MedialSkeletoniser(Skeletoniser):
         tips = [loose_ends(own) - centre for own, centre in zip(curves, centres)]
         for frame in range(1, len(curves) - 1):
             near = TIP_REACH * size_of(masks[frame])
-            missing = _missing(*tips[frame - 1 : frame + 2], near)
+            missing = _missing(tips[frame - 1], tips[frame], tips[frame + 1], near)
             if len(missing):
                 expected = missing + centres[frame]
                 revised[frame] = medial_curves(
