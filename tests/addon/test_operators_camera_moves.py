@@ -189,11 +189,11 @@ def test_subject_and_camera_have_a_strength_each(shot, monkeypatch):
     engine_settings.follow([engine])
     try:
         monkeypatch.setattr(module("session").get().bridge, "engines", (engine,))
-        assert "Use Subject and Camera" in draw_all()
+        assert "Follow the Camera" in draw_all()
         path = f"scene.{engine_settings.attribute('film')}.{engine_settings.GUIDER}"
         bpy.ops.wm.context_set_enum(data_path=path, value="both")
         texts = draw_all()
-        assert "Use Subject and Camera" not in texts
+        assert "Follow the Camera" not in texts
         for name in ("guidance_scale", "camera_guidance_scale"):
             assert f"<{engine_settings.parameter_property('both', name)}>" in texts
     finally:
