@@ -35,6 +35,7 @@ def colour(index: int) -> tuple[int, int, int]:
 class Options:
     pause: float = option(0.0, "Pause", "Seconds a frame takes")
     trace: str = option("", "Trace", "A file that grows by a byte with each frame made")
+    until: str = option("", "Until", "A file without which no second frame is made")
     how: str = option("", "How", "What `Broken` and `Fatal` do")
     model: str = option("", "Model", "What must be loaded", loads=True)
     tiles: int = option(1, "Tiles", "Nothing", minimum=1, maximum=4)
@@ -56,9 +57,11 @@ class Plain(Engine):
         )
 
     def generate(self, request, cancelled):
-        pause, trace = (
-            request.engine_options.get("pause", 0),
-            request.engine_options.get("trace") or os.devnull,
+        options = request.engine_options
+        pause, trace, until = (
+            options.get("pause", 0),
+            options.get("trace") or os.devnull,
+            options.get("until"),
         )
         image = np.empty((request.height, request.width, 3), np.uint8)
         for index in range(request.num_frames):
@@ -72,6 +75,8 @@ class Plain(Engine):
                 yield Preview(job=request.job, index=0, image=image[::8, ::8].copy())
             yield Picture(index, image.copy())
             time.sleep(pause)
+            while until and not os.path.exists(until):
+                time.sleep(0.02)
         return f"{os.getpid()}"
 
 

@@ -38,8 +38,12 @@ def nodes():
 
 
 def on_node(node, process: int) -> bool:
+    return process in processes_of(node)
+
+
+def processes_of(node) -> list[int]:
     raylet = node.all_processes["raylet"][0].process.pid
-    return process in (child.pid for child in psutil.Process(raylet).children(recursive=True))
+    return [child.pid for child in psutil.Process(raylet).children(recursive=True)]
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +60,7 @@ def test_each_card_of_a_cluster_keeps_the_model_that_it_has_loaded(nodes, server
     assert on_node(head, p) != on_node(head, q) and on_node(other, p) != on_node(other, q)
 
 
-def test_a_cluster_serves_as_this_machine_does_and_outlives_a_node(nodes, server):
+def test_a_cluster_serves_as_this_machine_does_and_outlives_a_node(nodes, server, tmp_path):
     cluster, head, lost = nodes
     asked = subprocess.run(
         [sys.executable, "-m", "inference_server.worker.on_ray", cluster.address],
@@ -89,10 +93,15 @@ def test_a_cluster_serves_as_this_machine_does_and_outlives_a_node(nodes, server
         wait_for_end(survivor)  # else it would keep the place of the next
 
         for name in ("c", "d"):
-            client.send(request(name, "plain", num_frames=30, engine_options={"pause": 0.1}))
+            options = {"until": str(tmp_path / "lost")}  # nothing is done before the node has gone
+            client.send(request(name, "plain", num_frames=30, engine_options=options))
         for name in ("c", "d"):
             client.wait_for(Frame, job=name)
+        going = processes_of(lost)
         cluster.remove_node(lost, allow_graceful=False)
+        for process in going:
+            wait_for_end(process)
+        (tmp_path / "lost").touch()
         while len(client.of(Done)) < 5:
             client.receive()
         for done in client.of(Done)[3:]:
