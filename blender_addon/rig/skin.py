@@ -173,7 +173,7 @@ class Skin:
                 if bound or bone in index:
                     found.append((obj, index.get(bone, -1)))
                 elif is_rendered(obj) and (leaders := _leaders(obj, armature) & index.keys()):
-                    led.append((obj, np.array([index[name] for name in leaders])))
+                    led.append((obj, np.array([index[name] for name in sorted(leaders)])))
         rendered = [(obj, bone) for obj, bone in found if is_rendered(obj)]
         own = rendered if rendered or led else found
         pieces = [_read_flesh(armature, skeleton, index, obj, bone) for obj, bone in own]
