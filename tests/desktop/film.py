@@ -1,6 +1,7 @@
 """The film and the pictures of the documentation, taken of a real Blender window.
 
-It is clicked as a first-time user clicks: Example Shot, Generate, Show, play; and before that the live view.
+It is clicked as a first-time user clicks: Example Shot, Generate, Show, play; with the live view before, and a
+second take with a camera move behind.
 
     python -m tests.desktop.film docs/pictures
 
@@ -116,7 +117,7 @@ def main() -> None:
 
 
 def take(desktop: Desktop, output: Path) -> None:
-    """A first shot, from Blender's own scene to the strip."""
+    """A first shot, from Blender's own scene to the strip, and a second one with a camera move."""
     python = os.environ.get("POSEANYTHING_SERVER_PYTHON", sys.executable)
     desktop.ask(
         "prefs = bpy.context.preferences.addons[MODULE].preferences\n"
@@ -124,12 +125,7 @@ def take(desktop: Desktop, output: Path) -> None:
         "bpy.context.preferences.view.show_playback_fps = False"  # of software OpenGL
     )
     film = Film(desktop.folder)
-    eyes = Walk(desktop, desktop.folder)
-
-    def place_of(operator: str) -> tuple[int, int]:
-        return eyes.find(operator, "POSEANYTHING_PT_main.")[1]
-
-    example = place_of("poseanything.example_shot")
+    example = place_of(desktop, "poseanything.example_shot")
     picture(desktop, output / "first-shot-empty.jpg")
     with film.scene():
         time.sleep(1.5)
@@ -139,6 +135,28 @@ def take(desktop: Desktop, output: Path) -> None:
             lambda: desktop.ask("answer = bpy.context.scene.name == 'Example Shot' and not exporting()"), 120
         )
     desktop.ask("bpy.ops.wm.save_as_mainfile(filepath=str(folder / 'film.blend'))")  # takes go beside it
+    film_live(desktop, film)
+    picture(desktop, output / "live.jpg", "1312x910+0+0")
+    with film.scene():
+        desktop.ask("bpy.ops.poseanything.live()\nbpy.context.scene.frame_set(1)")
+        time.sleep(1)
+    film_generating(desktop, film, faster=8)
+    picture(desktop, output / "first-shot-done.jpg", "1312x1000+0+0")
+    film_strip(desktop, film)
+    picture(desktop, output / "first-shot-sequencer.jpg", "1515x900+43+50")
+    film_camera_move(desktop, film)
+    film_generating(desktop, film, faster=8)
+    film_strip(desktop, film)
+    film.write(output / "first-shot.webp")
+
+
+def place_of(desktop: Desktop, operator: str) -> tuple[int, int]:
+    """Where the main panel has an operator's button."""
+    return Walk(desktop, desktop.folder).find(operator, "POSEANYTHING_PT_main.")[1]
+
+
+def film_live(desktop: Desktop, film: Film) -> None:
+    """The live view while the fox is scrubbed, and while its head is posed."""
     live = "live = import_module(f'{MODULE}.live.view').get()\n"
     with film.scene(faster=4):
         desktop.ask(
@@ -150,30 +168,56 @@ def take(desktop: Desktop, output: Path) -> None:
         wait_for(lambda: desktop.ask(f"{live}answer = bool(live.ready)"), 300)
         time.sleep(2)
     with film.scene():
-        for frame in (*range(1, 61, 4), *range(61, 1, -6)):  # scrubbed by hand
+        for frame in (*range(1, 61, 4), *range(61, 1, -6)):
             desktop.ask(f"bpy.context.scene.frame_set({frame})")
             time.sleep(0.15)
-        time.sleep(1)
-    picture(desktop, output / "live.jpg", "1312x910+0+0")
-    generate = place_of("poseanything.generate")
+        for nod in (*[-0.08] * 8, *[0.08] * 16, *[-0.08] * 8):
+            desktop.ask(
+                "from mathutils import Quaternion\n"
+                "head = bpy.context.scene.objects['Fox'].pose.bones['head']\n"
+                f"head.rotation_quaternion = head.rotation_quaternion @ Quaternion((1, 0, 0), {nod})"
+            )
+            time.sleep(0.1)
+        time.sleep(0.5)
+
+
+def film_generating(desktop: Desktop, film: Film, faster: float) -> None:
+    generate, known = place_of(desktop, "poseanything.generate"), len(desktop.jobs())
     with film.scene():
-        desktop.ask("bpy.ops.poseanything.live()")
-        time.sleep(1)
+        time.sleep(0.5)
         desktop.press(*generate)
-    with film.scene(faster=8):
-        wait_for(lambda: [job["state"] for job in desktop.jobs()] == ["DONE"], 400)
+    with film.scene(faster):
+        wait_for(lambda: [job["state"] for job in desktop.jobs()] == ["DONE"] * (known + 1), 400)
         time.sleep(2)
-    show = place_of("poseanything.show_take")
-    picture(desktop, output / "first-shot-done.jpg", "1312x1000+0+0")
+
+
+def film_strip(desktop: Desktop, film: Film) -> None:
+    """The newest take's strip, shown and played."""
+    show = place_of(desktop, "poseanything.show_take")
     with film.scene():
         time.sleep(0.5)
         desktop.press(*show)
         time.sleep(3)
+    with film.scene(faster=3):  # software OpenGL plays it slowly
         display("xdotool", "mousemove", "800", "600", "sleep", "0.5", "key", "space")
-        time.sleep(8)
+        time.sleep(24)
         display("xdotool", "key", "space")
-    picture(desktop, output / "first-shot-sequencer.jpg", "1515x900+43+50")
-    film.write(output / "first-shot.webp")
+
+
+def film_camera_move(desktop: Desktop, film: Film) -> None:
+    """Back in the 3D view the camera gets a move, which is scrubbed through."""
+    with film.scene():
+        desktop.ask(
+            "with bpy.context.temp_override(window=bpy.context.window_manager.windows[-1]):\n"
+            "    bpy.ops.wm.window_close()"  # the one that Show opened
+        )
+        time.sleep(1)
+        desktop.ask("bpy.ops.poseanything.add_camera_move(move='DOLLY_IN', amount=0.35)")
+        for frame in range(1, 82, 4):
+            desktop.ask(f"bpy.context.scene.frame_set({frame})")
+            time.sleep(0.15)
+        desktop.ask("bpy.context.scene.frame_set(1)")
+        time.sleep(0.5)
 
 
 if __name__ == "__main__":
