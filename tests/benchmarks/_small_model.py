@@ -4,6 +4,7 @@ pictures."""
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import shutil
@@ -26,6 +27,7 @@ from inference_server.poseanything.checkpoints import load_transformer, load_vae
 from inference_server.poseanything.sampling.options import Settings
 from inference_server.poseanything.sampling.pipeline import PoseAnythingPipeline
 from inference_server.poseanything.sampling.schedulers import make_scheduler
+from inference_server.synthesis.clips import make_clip
 from shared.messages import GenerationRequest
 from tests.training.mini_clips import FROM_NOISE
 
@@ -95,7 +97,13 @@ def frames_of(engine: PoseAnythingEngine, request: GenerationRequest) -> np.ndar
     return np.stack([event.image for event in events if isinstance(event, Picture)])
 
 
-def shows_its_subject(clip: Example) -> bool:
+def drawn_clips(first_seed: int, *settings: Any) -> Iterator[Example]:
+    """Clips of all seeds from the first on that show their subject in every frame; `settings` as `make_clip`
+    takes them."""
+    return filter(_shows_its_subject, (make_clip(seed, *settings) for seed in itertools.count(first_seed)))
+
+
+def _shows_its_subject(clip: Example) -> bool:
     return (clip.labels > 0).mean((1, 2)).min() >= LEAST_SUBJECT
 
 

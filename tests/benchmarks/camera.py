@@ -34,7 +34,6 @@ import numpy as np
 
 from inference_server.datasets.examples import Example
 from inference_server.evaluation.metrics import background_flow, camera_share, pixel_measures, pose_adherence
-from inference_server.synthesis.clips import make_clip
 from shared.camera import camera_path, rectangle_condition
 from shared.engines import Guidance
 from shared.messages import GenerationRequest
@@ -43,10 +42,10 @@ from tests.benchmarks._small_model import (
     Rows,
     arguments_of,
     draw,
+    drawn_clips,
     each,
     frames_of,
     show,
-    shows_its_subject,
     small_engine,
 )
 
@@ -63,8 +62,7 @@ STRENGTHS = (1.0, 2.0)
 
 def examples(count: int) -> Iterator[tuple[Example, str]]:
     """Drawn clips with a still camera that show their subject, each with the move asked for."""
-    drawn = filter(shows_its_subject, map(make_clip, itertools.count(FIRST_SEED)))
-    still = (clip for clip in drawn if clip.request.camera_motion is None)
+    still = (clip for clip in drawn_clips(FIRST_SEED) if clip.request.camera_motion is None)
     for clip, move in zip(itertools.islice(still, count), itertools.cycle(MOVES)):
         path = camera_path({move: AMOUNT}, clip.request.num_frames, clip.request.width, clip.request.height)
         asked = dataclasses.replace(

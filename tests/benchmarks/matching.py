@@ -41,15 +41,14 @@ from inference_server.poseanything.conditioning.parts.matching import assign_can
 from inference_server.poseanything.conditioning.parts.truth import cover_tokens
 from inference_server.poseanything.models.attention_recorder import FirstFrameAttention
 from inference_server.poseanything.sampling.part_tracking import PartTracker
-from inference_server.synthesis.clips import make_clip
 from inference_server.synthesis.pool import FRAMES_PER_LATENT, encode_row, strokes
 from tests.benchmarks._small_model import (
     arguments_of,
+    drawn_clips,
     each,
     leaves_no_time_out,
     rows_of,
     show,
-    shows_its_subject,
     small_pipeline,
 )
 from tests.training.mini_clips import conditions_of
@@ -167,8 +166,7 @@ def measure(recorder: Recorder, clip: Example) -> dict[str, dict[str, float]]:
 
 def main() -> None:
     arguments = arguments_of(__doc__, clips=48).parse_args()
-    drawn = filter(shows_its_subject, map(make_clip, itertools.count(FIRST_SEED)))
-    clips = itertools.islice(filter(leaves_no_time_out, drawn), arguments.clips)
+    clips = itertools.islice(filter(leaves_no_time_out, drawn_clips(FIRST_SEED)), arguments.clips)
     start = partial(Recorder, arguments.model, arguments.steps)
     show(rows_of(each(clips, measure, start, arguments.processes)), arguments.figures)
 

@@ -27,17 +27,17 @@ import torch
 from inference_server.datasets.examples import Example
 from inference_server.engines.poseanything.engine import PoseAnythingEngine
 from inference_server.evaluation.pixels import psnr
-from inference_server.synthesis.clips import ClipSettings, make_clip
+from inference_server.synthesis.clips import ClipSettings
 from inference_server.synthesis.creatures import MotionSettings
 from shared.messages import GenerationRequest
 from tests.benchmarks._small_model import (
     arguments_of,
+    drawn_clips,
     each,
     frames_of,
     leaves_no_time_out,
     rows_of,
     show,
-    shows_its_subject,
     small_engine,
 )
 
@@ -50,8 +50,8 @@ BETWEEN = ("empty", "interpolated")
 
 def clips(pace: float, count: int) -> Iterator[Example]:
     motions = MotionSettings(slowest=pace, fastest=pace)
-    drawn = (make_clip(seed, ClipSettings(), motions) for seed in itertools.count(FIRST_SEED))
-    return itertools.islice(filter(leaves_no_time_out, filter(shows_its_subject, drawn)), count)
+    drawn = drawn_clips(FIRST_SEED, ClipSettings(), motions)
+    return itertools.islice(filter(leaves_no_time_out, drawn), count)
 
 
 def requests(clip: Example, steps: int) -> dict[str, GenerationRequest]:

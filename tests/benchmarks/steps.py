@@ -36,11 +36,11 @@ from inference_server.evaluation.metrics import detail, pixel_measures, pose_adh
 from inference_server.synthesis.clips import make_clip
 from tests.benchmarks._small_model import (
     arguments_of,
+    drawn_clips,
     each,
     frames_of,
     rows_of,
     show,
-    shows_its_subject,
     small_engine,
 )
 
@@ -107,9 +107,7 @@ def measure(maker: Maker, clip: Example) -> dict[str, dict[str, float]]:
 
 def main() -> None:
     arguments = arguments_of(__doc__, clips=12, steps=False).parse_args()
-    clips = itertools.islice(
-        filter(shows_its_subject, map(make_clip, itertools.count(FIRST_SEED))), arguments.clips
-    )
+    clips = itertools.islice(drawn_clips(FIRST_SEED), arguments.clips)
     start = partial(Maker, arguments.model)
     show(rows_of(each(clips, measure, start, arguments.processes)), arguments.figures)
 

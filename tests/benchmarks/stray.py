@@ -22,15 +22,14 @@ import numpy as np
 from inference_server.datasets.examples import Example
 from inference_server.engines.poseanything.engine import PoseAnythingEngine
 from inference_server.evaluation.metrics import pixel_measures
-from inference_server.synthesis.clips import make_clip
 from shared.pose import Polyline, PoseSequence
 from tests.benchmarks._small_model import (
     arguments_of,
+    drawn_clips,
     each,
     frames_of,
     rows_of,
     show,
-    shows_its_subject,
     small_engine,
 )
 
@@ -76,9 +75,7 @@ def measure(engine: PoseAnythingEngine, clip: Example, steps: int) -> dict[str, 
 
 def main() -> None:
     arguments = arguments_of(__doc__, clips=12).parse_args()
-    clips = itertools.islice(
-        filter(shows_its_subject, map(make_clip, itertools.count(FIRST_SEED))), arguments.clips
-    )
+    clips = itertools.islice(drawn_clips(FIRST_SEED), arguments.clips)
     start = partial(small_engine, arguments.model)
     work = partial(measure, steps=arguments.steps)
     show(rows_of(each(clips, work, start, arguments.processes)), arguments.figures)

@@ -38,14 +38,14 @@ from inference_server.evaluation.pixels import psnr
 from inference_server.poseanything.conditioning.conditions import Conditions
 from inference_server.poseanything.conditioning.windows import plan_windows
 from inference_server.poseanything.sampling.pipeline import WINDOW_OVERLAP
-from inference_server.synthesis.clips import ClipSettings, make_clip
+from inference_server.synthesis.clips import ClipSettings
 from tests.benchmarks._small_model import (
     arguments_of,
     draw,
+    drawn_clips,
     each,
     leaves_no_time_out,
     show,
-    shows_its_subject,
     small_pipeline,
 )
 from tests.training.mini_clips import conditions_of
@@ -111,8 +111,8 @@ class Maker:
 
 def films(count: int, num_frames: int) -> Iterator[Example]:
     """Drawn clips that show their subject in all frames, and in which no time is left out."""
-    drawn = (make_clip(seed, ClipSettings(num_frames=num_frames)) for seed in itertools.count(FIRST_SEED))
-    return itertools.islice(filter(leaves_no_time_out, filter(shows_its_subject, drawn)), count)
+    drawn = drawn_clips(FIRST_SEED, ClipSettings(num_frames=num_frames))
+    return itertools.islice(filter(leaves_no_time_out, drawn), count)
 
 
 def measure(frames: np.ndarray, clip: Example, seams: dict[str, list[int]]) -> dict[str, float]:
