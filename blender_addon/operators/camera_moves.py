@@ -139,6 +139,14 @@ class POSEANYTHING_OT_add_camera_move(bpy.types.Operator):
         show_keys(camera, to_animation(scene, scene.frame_current_final))
 
 
+def _has_viewport(cls: type[bpy.types.Operator], context) -> bool:
+    """Whether there is a 3D view; an operator that needs one says so where there is none."""
+    if find_viewport(context) is None:
+        cls.poll_message_set("Open a 3D view")
+        return False
+    return True
+
+
 class _Recording:
     """A flight that is being recorded, once at most. A timer looks at the view, since flying and walking keep
     events to themselves."""
@@ -252,8 +260,7 @@ class POSEANYTHING_OT_record_camera(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context):
-        if find_viewport(context) is None:
-            cls.poll_message_set("Open a 3D view")
+        if not _has_viewport(cls, context):
             return False
         if _Recording.current is not None:
             cls.poll_message_set("Wait for the recording to end")
@@ -338,10 +345,7 @@ class POSEANYTHING_OT_use_perspective(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context):
-        if find_viewport(context) is None:
-            cls.poll_message_set("Open a 3D view")
-            return False
-        return True
+        return _has_viewport(cls, context)
 
     def execute(self, context):
         find_viewport(context)[0].region_3d.view_perspective = "PERSP"
