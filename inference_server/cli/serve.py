@@ -173,7 +173,8 @@ def cluster_size(address: str) -> int:
         )
     except subprocess.TimeoutExpired:
         raise ServerError(
-            "The Ray cluster at {address} has not answered within {seconds:.0f} s; look at it with: ray status",
+            "The Ray cluster at {address} has not answered within {seconds:.0f} s; "
+            "look at it with: ray status",
             address=address,
             seconds=CLUSTER_PATIENCE,
         ) from None

@@ -1,7 +1,7 @@
 """The film and the pictures of the documentation, taken of a real Blender window.
 
-It is clicked as a first-time user clicks: Example Shot, Generate, Show, play; with the live view before, and a
-second take with a camera move behind.
+It is clicked as a first-time user clicks: Example Shot, Generate, Show, play; with the live view before, and
+a second take with a camera move behind.
 
     python -m tests.desktop.film docs/pictures
 
