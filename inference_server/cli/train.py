@@ -14,7 +14,15 @@ from ..training.errors import TrainingError
 def add_parser(subparsers) -> argparse.ArgumentParser:
     parser = subparsers.add_parser("train", help="train a model", description=__doc__)
     parser.add_argument("settings", type=Path, metavar="SETTINGS.toml", help="see training/settings.py")
-    parser.add_argument("--data", type=Path, nargs="+", required=True, metavar="FOLDER", help="data sets")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        nargs="+",
+        action="extend",  # named twice, both are meant
+        required=True,
+        metavar="FOLDER",
+        help="data sets",
+    )
     parser.add_argument("--output", type=Path, required=True, help="folder for checkpoints and the model")
     parser.add_argument(
         "--split",

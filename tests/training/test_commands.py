@@ -1,6 +1,7 @@
 """The commands as a user types them: a data set, then the paper's three stages on it, one killed on the
 way."""
 
+import argparse
 import json
 import os
 import signal
@@ -26,7 +27,7 @@ from diffusers import WanTransformer3DModel  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 from tensorboardX.proto.event_pb2 import Event  # noqa: E402
 
-from inference_server.cli import main  # noqa: E402
+from inference_server.cli import main, train  # noqa: E402
 from inference_server.poseanything.checkpoints import load_lora, load_transformer, unload_loras  # noqa: E402
 from inference_server.poseanything.models.linear_vae import AutoencoderLinear  # noqa: E402
 from inference_server.poseanything.models.transformer import PoseAnythingTransformer3DModel  # noqa: E402
@@ -316,3 +317,9 @@ def test_deepspeed_is_refused_before_anything_is_read(workshop, monkeypatch, cap
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")  # as its launcher does
     assert main(command(workshop, "deepspeed", MODEL)) == 1
     assert "launch with inference_server/training/recipes/fsdp2.yaml" in capsys.readouterr().err
+
+
+def test_data_sets_named_by_several_options_are_all_taken():
+    parser = train.add_parser(argparse.ArgumentParser().add_subparsers())
+    words = "run.toml --data one --data two three --output model".split()
+    assert parser.parse_args(words).data == [Path("one"), Path("two"), Path("three")]
