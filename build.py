@@ -680,7 +680,8 @@ def synthesise(arguments) -> None:
     if arguments.blender:
         extras, _ = SERVER_COMMANDS["synthesise"]
         environment = BlenderEnvironment().ensure("server", *extras).for_blender()
-        size, frames, renderer, look = arguments.size, arguments.frames, arguments.renderer, arguments.look
+        size, frames, renderer = arguments.size, arguments.frames, arguments.renderer
+        look = arguments.look or "bones"  # a rig's own; what is drawn has the trained one
         folder = DIST / "rendered" / "{}x{}-{}-{}-{}".format(*size, frames, renderer, look)
         script = ROOT / "blender_addon" / "examples" / "synthesise.py"
         words = ["--extension", build_extension(environment), "--output", folder]
@@ -689,6 +690,8 @@ def synthesise(arguments) -> None:
         words += [Path(word).resolve() if Path(word).is_file() else word for word in arguments.subjects]
         environment.run(script, *words, "--seeds", *arguments.blender)
         arguments.server += ["--rendered", str(folder)]
+    elif arguments.look:
+        arguments.server += ["--look", arguments.look]
     server_command(arguments)
 
 
@@ -752,7 +755,7 @@ def parse(words: list[str]) -> argparse.Namespace:
             added.add_argument("--frames", type=int, default=17)
             added.add_argument("--subjects", nargs="+", default=["fox"])
             added.add_argument("--renderer", default="cycles")
-            added.add_argument("--look", default="bones")
+            added.add_argument("--look")
             added.add_argument("--processes", type=int)
     prepare = command(setup, "install what the others need, without doing anything else")
     prepare.add_argument(

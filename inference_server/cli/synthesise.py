@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..datasets.errors import DatasetError
 from ..datasets.examples import Example
-from ..synthesis.clips import ClipSettings, make_clip
+from ..synthesis.clips import LOOKS, ClipSettings, make_clip
 
 
 def add_parser(subparsers) -> argparse.ArgumentParser:
@@ -23,6 +23,9 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     parser.add_argument("--first-seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--size", type=int, nargs=2, default=(128, 96), metavar=("WIDTH", "HEIGHT"))
     parser.add_argument("--frames", type=int, default=17, help="1 + 4 n; default: %(default)s")
+    parser.add_argument(
+        "--look", choices=LOOKS, default="trained", help="of the poses that are drawn; default: %(default)s"
+    )
     parser.add_argument("--drafts", action="store_true", help="with the draft engine's frames, for a bridge")
     parser.add_argument("--rendered", type=Path, metavar="FOLDER", help="pack what Blender rendered instead")
     parser.add_argument(
@@ -77,7 +80,7 @@ def _examples(args: argparse.Namespace) -> Iterator[Example]:
 
         yield from read_takes(args.takes, args.subject)
         return
-    settings = ClipSettings(*args.size, args.frames)
+    settings = ClipSettings(*args.size, args.frames, look=args.look)
     seeds = range(args.first_seed, args.first_seed + args.clips)
     # Spawned: a fork of a process with threads, as OpenCV's and torch's, may wait for ever.
     with ProcessPoolExecutor(args.processes, multiprocessing.get_context("spawn")) as executor:

@@ -4,9 +4,10 @@
 
 The released weights know strokes through the middle of the flesh, and so does the small model. A rig's bones
 may lie elsewhere, a spine along the back; the benchmark `look` measures how far. Here drawn clips, of seeds
-that no training uses, are made with their own poses, and with each limb's strokes moved to one of its sides
-by 1, 2 and 4 % of the subject's size, the diagonal of its box in frame 0. The scene tells the parts. Printed
-is PSNR on the subject and on all pixels. Means with 95 % intervals; differences are paired, clip by clip.
+that no training uses, are made with their own poses; with each limb's strokes moved to one of its sides by
+1, 2 and 4 % of the subject's size, the diagonal of its box in frame 0; and with bones as a rig may have them,
+anywhere within the flesh (`synthesise --look bones`). The scene tells the parts. Printed is PSNR on the
+subject and on all pixels. Means with 95 % intervals; differences are paired, clip by clip.
 
 Left out: the released weights; rigs that lack strokes or have more of them.
 """
@@ -22,6 +23,7 @@ import numpy as np
 from inference_server.datasets.examples import Example
 from inference_server.engines.poseanything.engine import PoseAnythingEngine
 from inference_server.evaluation.metrics import pixel_measures
+from inference_server.synthesis.clips import LOOKS, ClipSettings
 from shared.pose import Polyline, PoseSequence
 from tests.benchmarks._small_model import (
     arguments_of,
@@ -52,8 +54,11 @@ def strayed(pose: PoseSequence, distance: float, sides: np.ndarray) -> PoseSeque
     return PoseSequence.from_frames(pose.width, pose.height, pose.parts, pose.limbs, frames)
 
 
-def measure(engine: PoseAnythingEngine, clip: Example, steps: int) -> dict[str, dict[str, float]]:
-    """By way, the figures of a clip; 0 steps are the checkpoint's."""
+def measure(
+    engine: PoseAnythingEngine, looks: tuple[Example, Example], steps: int
+) -> dict[str, dict[str, float]]:
+    """By way, the figures of a clip in its two looks; 0 steps are the checkpoint's."""
+    clip, rigged = looks
     request = dataclasses.replace(
         clip.request,
         num_inference_steps=steps or engine.describe().default_steps,
@@ -66,6 +71,7 @@ def measure(engine: PoseAnythingEngine, clip: Example, steps: int) -> dict[str, 
         f"{share:.0%} beside": dataclasses.replace(request, pose=strayed(request.pose, share * size, sides))
         for share in SHARES
     }
+    ways["bones of a rig"] = dataclasses.replace(request, pose=rigged.request.pose)
     figures = {}
     for way, asked in ways.items():
         pixels = pixel_measures(frames_of(engine, asked), clip.frames, clip.labels)
@@ -75,7 +81,8 @@ def measure(engine: PoseAnythingEngine, clip: Example, steps: int) -> dict[str, 
 
 def main() -> None:
     arguments = arguments_of(__doc__, clips=12).parse_args()
-    clips = itertools.islice(drawn_clips(FIRST_SEED), arguments.clips)
+    looks = zip(*(drawn_clips(FIRST_SEED, ClipSettings(look=look)) for look in LOOKS))
+    clips = itertools.islice(looks, arguments.clips)
     start = partial(small_engine, arguments.model)
     work = partial(measure, steps=arguments.steps)
     show(rows_of(each(clips, work, start, arguments.processes)), arguments.figures)

@@ -1,5 +1,7 @@
 """Synthetic clips: the truth they come with holds, and the pool takes them in whatever order."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -90,3 +92,16 @@ def test_processes_fill_a_pool_and_leave_what_is_others(tmp_path):
     assert np.array_equal(pool.arrays["frames"][5], make_clip(55, SMALL, motions).frames)
     pool.write(1, make_clip(7, SMALL))
     assert 1 in Pool(tmp_path / "pool").rows()
+
+
+def test_bones_lie_within_the_flesh_beside_its_middle():
+    size, moved = ClipSettings(128, 96, 5), []
+    hits = strokes = 0
+    for seed in range(20):
+        middle, bones = make_clip(seed, size), make_clip(seed, dataclasses.replace(size, look="bones"))
+        assert np.array_equal(middle.frames, bones.frames) and np.array_equal(middle.labels, bones.labels)
+        moved.append(np.hypot(*(middle.request.pose.points - bones.request.pose.points)[:, :2].T).mean())
+        for frame in range(5):
+            drawn = draw_pose(bones.request.pose, frame) > 0
+            hits, strokes = hits + (drawn & (bones.labels[frame] > 0)).sum(), strokes + drawn.sum()
+    assert hits > 0.85 * strokes and np.mean(moved) > 1.5
