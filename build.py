@@ -190,10 +190,28 @@ class Environment:
         """The environment's Python with these arguments."""
         return [str(self.python), *map(str, arguments)]
 
-    def run(self, *arguments: object, folder: Path = ROOT, check: bool = True, **environ: str) -> int:
+    def run(
+        self,
+        *arguments: object,
+        folder: Path = ROOT,
+        check: bool = True,
+        lifeline: Sequence[str] = (),
+        **environ: str,
+    ) -> int:
         """Run the environment's Python in a folder, by default the project's root; its exit code, or with
-        `check` an end of the build."""
-        code = subprocess.call(self.command(*arguments), cwd=folder, env={**os.environ, **environ})
+        `check` an end of the build. What runs is ended with this process; `lifeline` as in `become`."""
+        process = subprocess.Popen(
+            self.command(*arguments, *lifeline),
+            cwd=folder,
+            env={**os.environ, **environ},
+            stdin=subprocess.PIPE if lifeline else None,
+        )
+        try:
+            code = process.wait()
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
         if code and check:
             raise SystemExit(code)
         return code
@@ -564,14 +582,22 @@ def test(arguments) -> None:
     codes = []
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
         reports = [pool.submit(run_tests, environment, words, environ) for _, environment, words in runs]
-        for (name, _, _), report in zip(runs, reports):
-            code, text = report.result()
-            say(f"{name}:")
-            print(text, flush=True)
-            codes.append(code)
+        try:
+            for (name, _, _), report in zip(runs, reports):
+                code, text = report.result()
+                say(f"{name}:")
+                print(text, flush=True)
+                codes.append(code)
+        except BaseException:  # ended by somebody, who does not want to wait for the tests
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list(RUNNING):
+                process.kill()
+            raise
     raise SystemExit(1 if any(codes) else 0)  # a run that a signal ended counts below zero
 
 
+RUNNING: set[subprocess.Popen] = set()
+"""What `run_tests` waits for, in whichever thread."""
 TEST_LIMIT = 1800.0
 """Seconds that one run of tests may take: several times what it does, and far less than a CI would wait."""
 
@@ -589,12 +615,15 @@ def run_tests(
             stdout=said,
             stderr=subprocess.STDOUT,
         )
+        RUNNING.add(process)
         try:
             code = process.wait(limit)
         except subprocess.TimeoutExpired:
             process.kill()
             code = process.wait()
             said.write(f"\nended, as it took more than {limit:.0f} s\n".encode())
+        finally:
+            RUNNING.discard(process)
         said.seek(0)
         return code, said.read().decode(errors="replace")
 
@@ -688,7 +717,7 @@ def synthesise(arguments) -> None:
         words += ["--size", *size, "--frames", frames, "--renderer", renderer, "--look", look]
         words += ["--processes", arguments.processes or 1, "--subjects"]
         words += [Path(word).resolve() if Path(word).is_file() else word for word in arguments.subjects]
-        environment.run(script, *words, "--seeds", *arguments.blender)
+        environment.run(script, *words, "--seeds", *arguments.blender, lifeline=["--exit-with-stdin"])
         arguments.server += ["--rendered", str(folder)]
     elif arguments.look:
         arguments.server += ["--look", arguments.look]
@@ -780,6 +809,9 @@ def parse(words: list[str]) -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse(sys.argv[1:])
+    # So that what was started is ended, too. A shell has its background commands ignore the interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         restart_on_supported_python()
         arguments.run(arguments)

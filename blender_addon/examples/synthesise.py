@@ -16,9 +16,11 @@ import dataclasses
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from importlib import import_module
 from pathlib import Path
@@ -52,7 +54,10 @@ def main() -> int:
         "--look", choices=("bones", "trained"), default="bones", help="of the poses; default: %(default)s"
     )
     parser.add_argument("--processes", type=int, default=1, help="default: %(default)s")
+    parser.add_argument("--exit-with-stdin", action="store_true", help="end when standard input closes")
     arguments = parser.parse_args()
+    if arguments.exit_with_stdin:
+        threading.Thread(target=end_with_stdin, daemon=True).start()
     if arguments.processes > 1:
         return share(arguments.seeds, arguments.processes)
 
@@ -85,18 +90,30 @@ def main() -> int:
 
 
 def share(seeds: tuple[int, int], processes: int) -> int:
-    """Let each of so many processes take a part of the seeds."""
+    """Let each of so many processes take a part of the seeds; they end with this one, however it ends."""
+    # A shell has its background commands ignore the interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     first, last = seeds
     edges = [first + (last + 1 - first) * part // processes for part in range(processes + 1)]
-    running = [
-        subprocess.Popen([sys.executable, *sys.argv, "--processes", "1", "--seeds", str(low), str(high - 1)])
-        for low, high in zip(edges, edges[1:])
-    ]
+    running = []
     try:
+        for low, high in zip(edges, edges[1:]):
+            own = ["--processes", "1", "--seeds", str(low), str(high - 1), "--exit-with-stdin"]
+            running.append(subprocess.Popen([sys.executable, *sys.argv, *own], stdin=subprocess.PIPE))
         return max(process.wait() for process in running)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     finally:
         for process in running:
             process.terminate()
+
+
+def end_with_stdin() -> None:
+    """End this process when its standard input closes: the other end of the pipe is held by who started it
+    and closes however that one ends."""
+    sys.stdin.buffer.raw.readall()
+    os._exit(1)
 
 
 class SubjectError(Exception):

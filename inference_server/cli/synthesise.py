@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+from shared.processes import end_with_parent
+
 from ..datasets.errors import DatasetError
 from ..datasets.examples import Example
 from ..synthesis.clips import LOOKS, ClipSettings, make_clip
@@ -83,7 +85,8 @@ def _examples(args: argparse.Namespace) -> Iterator[Example]:
     settings = ClipSettings(*args.size, args.frames, look=args.look)
     seeds = range(args.first_seed, args.first_seed + args.clips)
     # Spawned: a fork of a process with threads, as OpenCV's and torch's, may wait for ever.
-    with ProcessPoolExecutor(args.processes, multiprocessing.get_context("spawn")) as executor:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(args.processes, context, end_with_parent) as executor:
         jobs = [(seed, settings, args.drafts) for seed in seeds]
         yield from executor.map(_draw, jobs, chunksize=4)
 

@@ -11,7 +11,6 @@ import dataclasses
 import json
 import multiprocessing
 import os
-import signal
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 
 from shared.camera import rectangle_condition
 from shared.messages import GenerationRequest
+from shared.processes import end_with_parent
 from shared.raster import condition_images
 
 from ..datasets.errors import DatasetError
@@ -186,8 +186,8 @@ def bytes_per_clip(settings: ClipSettings) -> int:
 
 
 class Filling:
-    """Worker processes that fill a pool with the clips of `first_seed` and on, until it is full or they are
-    stopped.
+    """Worker processes that fill a pool with the clips of `first_seed` and on, until it is full, they are
+    stopped, or this process ends.
 
     `skip` is (first, count) of rows that are left to others. From row `held_out` on the clips' motions are
     drawn by `motions`; those before it, which one measures by, are always the same.
@@ -223,7 +223,7 @@ class Filling:
 def _work(
     folder: str, counter, first_seed: int, skip: tuple[int, int], held_out: int, motions: MotionSettings
 ) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
     if hasattr(os, "nice"):
         os.nice(10)  # the trainers go first
     cv2.setNumThreads(1)

@@ -32,6 +32,8 @@ from pathlib import Path
 
 import psutil
 
+from shared.processes import end_with_stdin
+
 from ..datasets.errors import DatasetError
 from ..poseanything.checkpoints import CheckpointError
 from ..synthesis.clips import ClipSettings
@@ -114,7 +116,10 @@ def main(words: list[str] | None = None) -> int:
     words = list(sys.argv[1:] if words is None else words)
     options = parse(words)
     try:
-        return train_road(options) if options.road else run_all(options, words)
+        if not options.road:
+            return run_all(options, words)
+        end_with_stdin()
+        return train_road(options)
     except (TrainingError, DatasetError, CheckpointError) as error:
         say(str(error))
         return 1
@@ -163,7 +168,7 @@ def run_all(options: argparse.Namespace, words: list[str]) -> int:
             passed = [*words, "--road", recipe, "--deadline", str(deadline), "--scratch", str(scratch)]
             passed += ["--rendered", str(rendered)]
             processes[road] = subprocess.Popen(
-                [sys.executable, "-m", "inference_server.training.mini", *passed]
+                [sys.executable, "-m", "inference_server.training.mini", *passed], stdin=subprocess.PIPE
             )
         if options.shards and "drafted" in pools:
             try:

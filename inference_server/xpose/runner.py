@@ -10,10 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import multiprocessing
-import multiprocessing.connection
 import os
-import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -22,6 +19,8 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from shared.processes import end_with_parent
 
 from ..datasets.dataset import DatasetWriter
 from ..datasets.errors import DatasetError
@@ -343,18 +342,10 @@ Times = list[tuple[str, int, float]]
 
 
 def _begin_process() -> None:
-    """End with the parent, whatever ends it, and leave Ctrl-C to it."""
     import cv2
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
     cv2.setNumThreads(1)  # the processes share the cores
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _look_through(

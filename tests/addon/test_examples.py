@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import addon_utils
 import bpy
@@ -16,6 +22,9 @@ from shared.request_file import read_request
 from tests.addon.rigs import LEGGED, flesh, make_armature
 from tests.addon.scenes import newest_job, settle, strip_of
 from tests.addon.servers import module, png
+from tests.server.processes import Output, descendants, wait_for_end
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +129,28 @@ def test_a_scene_is_rendered_and_exported_as_examples(addon, tmp_path, monkeypat
     with pytest.raises(synthesise.SubjectError, match="spider moves for fewer than 85 frames"):
         arguments.frames = 85
         synthesise.synthesise(bpy, arguments, "spider", 3, tmp_path / "other")
+
+
+@pytest.mark.any_blender
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the processes from /proc")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_whoever_renders_examples_ends_with_who_started_them(extension_zip, tmp_path, number):
+    script = ROOT / "blender_addon" / "examples" / "synthesise.py"
+    words = "--seeds 1 400 --subjects snake --size 64 48 --frames 5 --renderer workbench --processes 2"
+    command = [sys.executable, script, "--extension", extension_zip, "--output", tmp_path, *words.split()]
+    # As a shell starts one in the background, where the interrupt is ignored.
+    ignoring = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *map(str, command)]
+    with subprocess.Popen(ignoring, stdout=subprocess.PIPE, text=True, start_new_session=True) as started:
+        try:
+            Output(started.stdout).line("seed ")
+            family = descendants(started.pid)
+            assert len(family) == 3
+            started.send_signal(number)
+            for process in family:
+                wait_for_end(process)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(started.pid, signal.SIGKILL)
 
 
 def test_a_rig_file_that_can_not_be_used_is_one_sentence(clean_scene, tmp_path):

@@ -99,7 +99,7 @@ def _serving(folder: Path):
         "OMP_NUM_THREADS": str(os.cpu_count()),
     }
     with mock.patch.dict(os.environ, places):
-        with ServerProcess(arguments=("--jobs", str(folder / "jobs"))) as process:
+        with ServerProcess(arguments=("--jobs", str(folder / "jobs"), "--exit-with-stdin")) as process:
             yield process
 
 

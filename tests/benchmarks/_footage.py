@@ -63,7 +63,12 @@ class Server:
         settings = {"address": "tcp://127.0.0.1:0", "engines": {"footage": f"{__name__}:Footage"}}
         command = [sys.executable, "-m", "tests.server.serve", json.dumps(settings)]
         self._process = subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            command,
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
         )
         self.address = Output(self._process.stdout).line("listening on ").split()[-1]
         return self

@@ -208,7 +208,12 @@ def kill_at_start(kills: int) -> Result:
         command = [sys.executable, "-m", "tests.server.serve", json.dumps(order)]
         killed: set[int] = set()
         process = subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            command,
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
         )
         try:
             while len(killed) < kills:

@@ -29,6 +29,7 @@ from inference_server.poseanything.sampling.pipeline import PoseAnythingPipeline
 from inference_server.poseanything.sampling.schedulers import make_scheduler
 from inference_server.synthesis.clips import make_clip
 from shared.messages import GenerationRequest
+from shared.processes import end_with_parent
 from tests.training.mini_clips import FROM_NOISE
 
 LEAST_SUBJECT = 1 / 64
@@ -138,6 +139,7 @@ _of_this_process: list = []
 
 
 def _begin(start: Callable[[], Any], work: Callable[[Any, Any], Any]) -> None:
+    end_with_parent()
     torch.set_num_threads(1)
     _of_this_process[:] = start(), work
 

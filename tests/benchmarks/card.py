@@ -71,8 +71,10 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
 def main(words: list[str] | None = None) -> int:
     asked = arguments(words)
     if asked.process:
+        from shared.processes import end_with_stdin
         from tests.benchmarks._card_parts import run_parts
 
+        end_with_stdin()
         return run_parts(asked.process, asked.output, asked.toy, asked.until, PARTS)
     wanted = [name for name in asked.only or PARTS if name not in asked.skip]
     asked.output.mkdir(parents=True, exist_ok=True)
@@ -96,7 +98,7 @@ def supervise(wanted: list[str], folder: Path, toy: bool, until: float) -> None:
     while left:
         command = [*COMMAND, "--process", *left, "--output", str(folder), "--until"]
         command += [str(until), *(["--toy"] if toy else [])]
-        process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
+        process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, start_new_session=True)
         try:
             why = _watch(process, folder, until)
         finally:

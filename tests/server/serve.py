@@ -1,4 +1,5 @@
-"""`python -m tests.server.serve SETTINGS`: the server with engines and limits that a test gives as JSON.
+"""`python -m tests.server.serve SETTINGS`: the server with engines and limits that a test gives as JSON. It
+ends when its standard input closes, so that none is left behind by a test that was killed.
 
 With `turns`, a file, it writes there at its end how long the loop's longest turn took, in seconds of the
 clock and of the processor.
@@ -39,4 +40,4 @@ if __name__ == "__main__":
     order = json.loads(sys.argv[1])
     finish, turns = order.pop("finish", False), order.pop("turns", None)
     with mock.patch.object(command, "Broker", Timed if turns else Broker):
-        sys.exit(command.serve(Settings(**order), exit_with_stdin=finish, finish=finish))
+        sys.exit(command.serve(Settings(**order), exit_with_stdin=True, finish=finish))

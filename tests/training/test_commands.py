@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import tomllib
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import cv2
@@ -36,6 +36,7 @@ from inference_server.training.beginning import outline  # noqa: E402
 from inference_server.training.extension import extend_wan  # noqa: E402
 from inference_server.training.settings import TrainingSettings  # noqa: E402
 from shared.request_file import write_request  # noqa: E402
+from tests.server.processes import PATIENCE, descendants, wait_for_end  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 FSDP2 = ROOT / "inference_server" / "training" / "recipes" / "fsdp2.yaml"
@@ -86,6 +87,27 @@ def workshop(tmp_path_factory):
     vae.set_basis(torch.linalg.qr(torch.randn(768, 24))[0].T, torch.zeros(768))
     vae.save_pretrained(folder / "vae")
     return folder
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the processes from /proc")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_whoever_draws_examples_ends_with_the_command(tmp_path, number):
+    words = "synthesise --clips 100000 --size 64 64 --frames 5 --processes 2 --output"
+    command = [sys.executable, "-m", "inference_server", *words.split(), str(tmp_path / "set")]
+    with subprocess.Popen(command, cwd=ROOT, start_new_session=True) as started:
+        try:
+            end = time.monotonic() + PATIENCE
+            while not list(tmp_path.glob("set/*.tar*")):  # examples come from the processes
+                assert time.monotonic() < end
+                time.sleep(0.1)
+            family = descendants(started.pid)
+            assert len(family) > 2
+            started.send_signal(number)
+            for process in family:
+                wait_for_end(process)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(started.pid, signal.SIGKILL)
 
 
 def command(workshop, name, settings, *more):

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import tarfile
@@ -20,6 +19,7 @@ from inference_server.poseanything.checkpoints import load_transformer, load_vae
 from inference_server.poseanything.models.transformer import PoseAnythingTransformer3DModel  # noqa: E402
 from inference_server.training import mini  # noqa: E402
 from inference_server.training.mini import RECIPES, settings_of  # noqa: E402
+from tests.server.processes import descendants, wait_for_end  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 TOY = "--workers 1 --clips 8 --drafted-clips 8 --held-out 2 --begin-with 4"
@@ -74,8 +74,11 @@ def test_it_goes_on_after_a_kill_and_ends_in_time(tmp_path):
     packed = tmp_path / "out" / "bridge.tar.gz"
     while process.poll() is None and not packed.exists():
         time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGKILL)
+    family = descendants(process.pid) if sys.platform == "linux" else []
+    process.kill()
     process.wait()
+    for child in family:  # its trainers and those who draw, who know of its end by themselves
+        wait_for_end(child)
     steps = [path.name for path in (tmp_path / "scratch" / "bridge" / "checkpoints").glob("step-*")]
     reached = max(int(name.removeprefix("step-")) for name in steps)
 

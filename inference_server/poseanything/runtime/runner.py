@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from shared.processes import end_with_parent
 from shared.sentences import one_after_another, say
 
 from ..checkpoints import (
@@ -368,6 +369,7 @@ def follow(
     rank: int, size: int, port: int, connection: Connection, device_type: str, weights: WeightSet
 ) -> None:
     """The process of a card that doesn't lead its team."""
+    end_with_parent()
     device = torch.device(device_type, rank) if device_type == "cuda" else torch.device(device_type)
     if device.type == "cuda":
         torch.cuda.set_device(device)
