@@ -313,8 +313,7 @@ def animate_walk(rig: bpy.types.Object, frames: int, seed: int = 0) -> None:
         wave = 2 * math.pi * time
         _move(rig, "root", frame, Vector((0, -stride * time, 0)))
         for name, phase in feet.items():
-            step = (time + phase) % 1.0
-            forward, lift = _step(step)
+            forward, lift = step((time + phase) % 1.0)
             _move(rig, name, frame, Vector((0, -forward * stride / 2, lift * 0.11)))
             _turn(rig, name, frame, (1, 0, 0), 0.55 * lift)
         _move(rig, "torso", frame, Vector((0.012 * math.sin(wave), 0, 0.012 * math.cos(2 * wave) - 0.02)))
@@ -330,9 +329,9 @@ def animate_walk(rig: bpy.types.Object, frames: int, seed: int = 0) -> None:
             rotate(rig, name, frame, sway @ droop)
 
 
-def _step(phase: float) -> tuple[float, float]:
-    """A foot's place along its stride (1 ahead .. -1 behind, seen from the body) and its lift (0..1)."""
-    stance = 0.62
+def step(phase: float, stance: float = 0.62) -> tuple[float, float]:
+    """A foot's place along its stride (1 ahead .. -1 behind, seen from the body) and its lift (0..1), of a
+    cycle in which it is on the ground for the part `stance`."""
     if phase < stance:
         return 1 - 2 * phase / stance, 0.0
     swing = (phase - stance) / (1 - stance)

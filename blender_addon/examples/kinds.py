@@ -8,27 +8,28 @@ import math
 import random
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import bpy
 import numpy as np
-from mathutils import Quaternion, Vector
+from mathutils import Vector
 
-from .creatures import bind, coat, rigify, rotate, wrap
+from .creatures import bind, coat, rigify, wrap
+from .gaits import animate
 from .rig_files import tubes
 
 METARIGS = ("human", "wolf", "cat", "horse", "bird", "shark", "basic_quadruped")
 """As Rigify names them."""
 Bones = dict[str, tuple[Vector, Vector, str]]
 """By name the head, the tail and the parent's name, "" for none; in metres."""
-EVERY = 3
-"""Frames from one key to the next."""
 VOXELS = 90
 """Of a body's surface, along the skeleton's size."""
-LEAST_BONE = 0.04
-"""Of the skeleton's size; shorter bones, such as a face's, stay still."""
-NUMBER = re.compile(r"\.\d+$")
 SIDE = re.compile(r"[ ._]?[LR](?=\.\d+$|$)")
-RIGHT = re.compile(r"R(?=\.\d+$|$)")
+COLOURS = {
+    0: "red", 0.08: "orange", 0.16: "yellow", 0.33: "green", 0.5: "turquoise", 0.62: "blue", 0.77: "purple",
+    0.9: "pink", 1: "red",
+}  # fmt: skip
+"""By hue."""
 
 
 def chain(bones: Bones, name: str, parent: str, points: list[Vector]) -> None:
@@ -54,6 +55,9 @@ def spider(shuffle: random.Random) -> Bones:
         reach = ((0.1, 0.35), (0.4, 0.65), (0.75, 0.35), (1.0, 0.0))
         points = [out * far + Vector((0, 0, height)) for far, height in reach]
         chain(bones, f"leg {number // 2}{'LR'[number % 2]}", "body.01", points)
+    for side, x in (("L", 1), ("R", -1)):
+        points = [Vector((0.06 * x * k, 0.35 + 0.17 * k, 0.38 + 0.1 * min(k, 2))) for k in range(4)]
+        chain(bones, f"feeler {side}", "body.00", points)
     return bones
 
 
@@ -104,11 +108,24 @@ MADE_UP: dict[str, Callable[[random.Random], Bones]] = {
 KINDS = (*METARIGS, *MADE_UP)
 
 
-def build(context: bpy.types.Context, kind: str, seed: int) -> bpy.types.Object:
-    """A rig of one of `KINDS` with a body, moving for all of the scene's range; returns the rig. The same
-    seed gives the same one."""
+@dataclass(frozen=True)
+class Actor:
+    """A rig that moves, and how a prompt tells of it: "A blue wolf" and "trots"."""
+
+    rig: bpy.types.Object
+    name: str
+    does: str
+
+
+def build(context: bpy.types.Context, kind: str, seed: int) -> Actor:
+    """A rig of one of `KINDS` with a body, moving for all of the scene's range. The same seed gives the same
+    one."""
     shuffle = random.Random(f"{kind} {seed}")
     bones = MADE_UP[kind](shuffle) if kind in MADE_UP else _metarig(context, kind)
+    if kind == "human" and shuffle.random() < 0.5:
+        skull = bones["spine.006"][0]
+        hangs = ((0.09, 0.12), (0.17, 0.08), (0.2, -0.06), (0.2, -0.22))
+        chain(bones, "hair", "spine.006", [skull + Vector((0, back, up)) for back, up in hangs])
     rig = _armature(context, _reshaped(bones, shuffle), kind.replace("_", " ").capitalize())
     capsules = []
     thickness, taper, trunk = shuffle.uniform(1.0, 1.6), shuffle.uniform(0.6, 1.0), shuffle.uniform(1.5, 2.5)
@@ -116,10 +133,12 @@ def build(context: bpy.types.Context, kind: str, seed: int) -> bpy.types.Object:
         radius *= thickness * (1 if SIDE.search(bone) else trunk)
         capsules.append((start, end, radius, taper * radius))
     body = wrap(context, capsules, voxel=_size(rig) / VOXELS, name=f"{rig.name} Body")
-    _paint(body, shuffle)
+    colour = _paint(body, shuffle)
     bind(body, rig)
-    _animate(context.scene, rig, shuffle)
-    return rig
+    name = f"{colour} {kind.replace('_', ' ')}"
+    name = name.replace("basic quadruped", "four-legged animal").replace("human", "person")
+    does = animate(context.scene, rig, kind, shuffle)
+    return Actor(rig, f"{'An' if name[0] in 'aeiou' else 'A'} {name}", does)
 
 
 def _metarig(context: bpy.types.Context, kind: str) -> Bones:
@@ -171,46 +190,30 @@ def _size(rig: bpy.types.Object) -> float:
     return float(np.linalg.norm(np.ptp(ends, axis=0)))
 
 
-def _paint(body: bpy.types.Object, shuffle: random.Random) -> None:
-    """Stripes or spots of two colours, and a third from below."""
+def _paint(body: bpy.types.Object, shuffle: random.Random) -> str:
+    """Stripes or spots of two colours, and a third from below; returns the name of what most of it has."""
     points = np.empty(len(body.data.vertices) * 3, np.float32)
     body.data.vertices.foreach_get("co", points)
     points = points.reshape(-1, 3)
     places = (points - points.min(0)) / np.ptp(points, axis=0).max()
     waves = [np.sin(shuffle.uniform(15, 60) * place + shuffle.uniform(0, 6)) for place in places.T]
     pattern = waves[1] if shuffle.random() < 0.5 else waves[0] * waves[1] * waves[2]
-    colours = [
-        colorsys.hsv_to_rgb(shuffle.random(), shuffle.uniform(0, 0.9), shuffle.uniform(0.05, 0.8))
-        for _ in range(3)
-    ]
+    colours = [(shuffle.random(), shuffle.uniform(0, 0.9), shuffle.uniform(0.05, 0.8)) for _ in range(3)]
+    which = np.zeros(len(points), int)
+    which[pattern > shuffle.uniform(0, 0.7)] = 1
+    which[places[:, 2] < shuffle.uniform(0, 0.3)] = 2
     painted = np.ones((len(points), 4), np.float32)
-    painted[:, :3] = colours[0]
-    painted[pattern > shuffle.uniform(0, 0.7), :3] = colours[1]
-    painted[places[:, 2] < shuffle.uniform(0, 0.3), :3] = colours[2]
+    painted[:, :3] = np.array([colorsys.hsv_to_rgb(*colour) for colour in colours])[which]
     body.data.color_attributes.new("Coat", "FLOAT_COLOR", "POINT").data.foreach_set("color", painted.ravel())
     body.data.materials.append(coat())
+    return colour_name(*colours[np.bincount(which, minlength=3).argmax()])
 
 
-def _animate(scene: bpy.types.Scene, rig: bpy.types.Object, shuffle: random.Random) -> None:
-    """Key waves that run down the chains, in opposite phase on the two sides, and a way of the whole."""
-    size, cycle = _size(rig), shuffle.uniform(18, 40)
-    way = Vector((0, -1, 0)) * size * shuffle.choice((0, shuffle.uniform(0.2, 1.0)))
-    swings: dict[str, tuple[Vector, float, float]] = {}
-    frames = range(scene.frame_start, scene.frame_end + EVERY, EVERY)
-    for frame in frames:
-        rig.location = way * (frame - frames[0]) / len(frames) / EVERY
-        rig.keyframe_insert("location", frame=frame)
-    for bone in rig.data.bones:
-        if bone.length < LEAST_BONE * size:
-            continue
-        named = NUMBER.sub("", SIDE.sub("", bone.name))
-        if named not in swings:
-            links = sum(NUMBER.sub("", SIDE.sub("", other.name)) == named for other in rig.data.bones)
-            axis = Vector(shuffle.choice(((1, 0, 0), (1, 0, 0), (0, 0, 1), (0, 1, 0))))
-            reach = shuffle.uniform(0.15, 0.5) / math.sqrt(links)
-            swings[named] = axis, reach, shuffle.uniform(0, 2 * math.pi)
-        axis, reach, begin = swings[named]
-        begin += math.pi * bool(RIGHT.search(bone.name)) - 0.6 * len(bone.parent_recursive)
-        for frame in frames:
-            angle = reach * math.sin(2 * math.pi * frame / cycle + begin)
-            rotate(rig, bone.name, frame, Quaternion(axis, angle))
+def colour_name(hue: float, saturation: float, value: float) -> str:
+    """What one calls a colour of linear light: "dark blue"."""
+    if saturation < 0.2:
+        return "black" if value < 0.08 else "grey" if value < 0.5 else "white"
+    name = COLOURS[min(COLOURS, key=lambda known: abs(known - hue))]
+    if name == "orange" and value < 0.3:
+        return "brown"
+    return f"dark {name}" if value < 0.12 else name

@@ -149,7 +149,7 @@ def build_scene(bpy, subject: str, seed: int):
         return scenes.example_shot(bpy.context, seed)
     scenes.set_format(bpy.context.scene)
     if subject in kinds.KINDS:
-        rig = kinds.build(bpy.context, subject, seed)
+        rig = kinds.build(bpy.context, subject, seed).rig
     elif not Path(subject).suffix:
         known = ", ".join(("fox", *kinds.KINDS))
         raise SubjectError(f"There is no subject {subject}; choose of {known}, or name a rig's file.")

@@ -92,7 +92,7 @@ def test_a_seed_always_makes_the_same_creature_and_seeds_differ(addon):
 def points_of(kind, seed, frame):
     """[n, 3]: the vertices of the body that is built of a kind, in a frame."""
     bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=False)
-    rig = module("examples.kinds").build(bpy.context, kind, seed)
+    rig = module("examples.kinds").build(bpy.context, kind, seed).rig
     points = []
     for shown in (1, frame):
         bpy.context.scene.frame_set(shown)
