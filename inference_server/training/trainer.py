@@ -146,7 +146,9 @@ class Trainer:
                 self.elapsed = time.monotonic() - began
                 seen = clean_error if seen is None else torch.lerp(seen, clean_error, 0.05)
                 logs = self.step % self.settings.log_steps == 0 or self.step == 1
-                saves = time.monotonic() - since_checkpoint >= self.settings.checkpoint_seconds
+                # Gradients that wait for more are no part of a checkpoint.
+                due = time.monotonic() - since_checkpoint >= self.settings.checkpoint_seconds
+                saves = due and self.accelerator.sync_gradients
                 lost = (logs or saves) and not loss.isfinite()
                 saves, lost = self._any(saves, lost)
                 if lost:
@@ -290,6 +292,8 @@ class Trainer:
                 " delete it to go on from the one before, or choose another output folder."
             ) from error
         self.step, self.elapsed, self.batch_size = state["step"], state["elapsed"], state["batch_size"]
+        for parameter in self._trained:  # what waited for more is of another place
+            parameter.grad = None
 
     def averaged(self):
         """A context in which the model has the averaged weights."""

@@ -183,6 +183,28 @@ def test_a_killed_run_goes_on_bit_for_bit(make, changes):
         assert torch.equal(ours, theirs)
 
 
+def test_a_run_killed_between_two_halves_of_a_step_goes_on_bit_for_bit(make):
+    """What is gathered of a step's gradients is in no checkpoint, so there is none in its midst."""
+    changes = {"accumulation": 2, "checkpoint_seconds": 0.0, "part_masks": "none"}
+    whole, cut = make("whole", **changes), make("cut", **changes)
+    whole.run()
+    train = cut._train
+
+    def until_fourth(batch, progress):
+        if cut.step == 3:
+            raise KeyboardInterrupt
+        return train(batch, progress)
+
+    cut._train = until_fourth
+    with pytest.raises(KeyboardInterrupt):
+        cut.run()
+    assert cut.last_checkpoint().name == "step-00000002"
+    again = make("cut", **changes)
+    again.run()
+    for name, value in weights(whole).items():
+        assert torch.equal(value, weights(again)[name]), name
+
+
 def test_a_distilled_model_says_its_steps_and_has_moved(make, tmp_path):
     trainer = make(distilled_steps=4)
     trainer.run()
@@ -315,19 +337,20 @@ def test_a_damaged_checkpoint_is_named(make):
         trainer.run()
 
 
-def test_a_loss_that_is_no_number_is_gone_back_from_at_half_the_rate(make):
-    trainer = make(learning_rate_halvings=1)
+@pytest.mark.parametrize("accumulation", [1, 4])
+def test_a_loss_that_is_no_number_is_gone_back_from_at_half_the_rate(make, accumulation):
+    trainer = make(learning_rate_halvings=1, accumulation=accumulation)
     trainer.save()
-    whole, train, lost = weights(trainer), trainer._train, []
+    whole, loss_of, lost = weights(trainer), trainer.objective.loss, []
 
-    def once(batch, progress):
-        loss, clean_error = train(batch, progress)
+    def once(*arguments):
+        loss, clean_error = loss_of(*arguments)
         if trainer.step == 2 and not lost:
             lost.append(1)
             return loss * float("nan"), clean_error
         return loss, clean_error
 
-    trainer._train = once
+    trainer.objective.loss = once
     trainer.run()
     assert trainer.step == 6 and trainer.learning_rate == SETTINGS["learning_rate"] / 2
     assert "half the learning rate" in "".join(line.get("note", "") for line in trainer.lines)
