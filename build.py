@@ -717,8 +717,15 @@ def synthesise(arguments) -> None:
         words += ["--size", *size, "--frames", frames, "--renderer", renderer, "--look", look]
         words += ["--processes", arguments.processes or 1, "--subjects"]
         words += [Path(word).resolve() if Path(word).is_file() else word for word in arguments.subjects]
+        began = time.time()
         environment.run(script, *words, "--seeds", *arguments.blender, lifeline=["--exit-with-stdin"])
-        arguments.server += ["--rendered", str(folder)]
+        fresh = [path for path in folder.glob("seed-*/clips.json") if path.stat().st_mtime >= began]
+        clips = sum(len(json.loads(path.read_text())) for path in fresh)
+        say(f"{clips} clips rendered, {clips / (time.time() - began):.2f} a second")
+        seeds = map(str, arguments.blender)
+        arguments.server += ["--rendered", str(folder), "--seeds", *seeds]
+        if "all" not in arguments.subjects:
+            arguments.server += ["--subjects", *(Path(word).stem for word in arguments.subjects)]
     elif arguments.look:
         arguments.server += ["--look", arguments.look]
     server_command(arguments)

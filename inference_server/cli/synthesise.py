@@ -16,20 +16,32 @@ from shared.processes import end_with_parent
 from ..datasets.errors import DatasetError
 from ..datasets.examples import Example
 from ..synthesis.clips import LOOKS, ClipSettings, make_clip
+from .values import count
+
+SHOWN = 12
+"""Examples on a sheet, at most."""
+SMALLEST = 16
+"""Pixels of a clip's side, at least."""
 
 
 def add_parser(subparsers) -> argparse.ArgumentParser:
     parser = subparsers.add_parser("synthesise", help="make a data set to train on", description=__doc__)
     parser.add_argument("--output", type=Path, required=True, help="folder of the data set; more is added")
-    parser.add_argument("--clips", type=int, default=1000, help="how many to draw; default: %(default)s")
+    parser.add_argument("--clips", type=count, default=1000, help="how many to draw; default: %(default)s")
     parser.add_argument("--first-seed", type=int, default=0, help="default: %(default)s")
-    parser.add_argument("--size", type=int, nargs=2, default=(128, 96), metavar=("WIDTH", "HEIGHT"))
+    parser.add_argument("--size", type=count, nargs=2, default=(128, 96), metavar=("WIDTH", "HEIGHT"))
     parser.add_argument("--frames", type=int, default=17, help="1 + 4 n; default: %(default)s")
     parser.add_argument(
         "--look", choices=LOOKS, default="trained", help="of the poses that are drawn; default: %(default)s"
     )
     parser.add_argument("--drafts", action="store_true", help="with the draft engine's frames, for a bridge")
     parser.add_argument("--rendered", type=Path, metavar="FOLDER", help="pack what Blender rendered instead")
+    parser.add_argument(
+        "--seeds", type=int, nargs=2, metavar=("FIRST", "LAST"), help="of what was rendered; default: all"
+    )
+    parser.add_argument(
+        "--subjects", nargs="+", default=(), metavar="NAME", help="of what was rendered; default: all"
+    )
     parser.add_argument(
         "--takes", type=Path, metavar="FOLDER", help="pack shots that were exported and rendered instead"
     )
@@ -38,7 +50,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     )
     parser.add_argument("--quality", type=int, default=101, help="of the frames, 1 to 100; 101 is lossless")
     parser.add_argument("--sheet", type=Path, metavar="PNG", help="a picture of the first examples as well")
-    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--processes", type=count, default=os.cpu_count() or 1)
     return parser
 
 
@@ -48,26 +60,37 @@ def run(args: argparse.Namespace) -> int:
     if args.frames < 5 or args.frames % 4 != 1:
         print(f"A clip has 1 + 4 n frames, such as 17, not {args.frames}.", file=sys.stderr)
         return 2
-    began, count, shown = time.monotonic(), 0, []
+    if args.size[0] < SMALLEST or args.size[1] < SMALLEST or args.size[0] % 2 or args.size[1] % 2:
+        print(f"Width and height are even numbers of {SMALLEST} or more.", file=sys.stderr)
+        return 2
+    began, added, known, shown = time.monotonic(), 0, 0, []
     source = "takes" if args.takes else "blender" if args.rendered else "synthesis 2d"
     try:
         with DatasetWriter(args.output, source, args.quality) as writer:
             for example in _examples(args):
-                writer.add(example)
-                count += 1
-                if len(shown) < 12:
+                new = writer.add(example)
+                added, known = added + new, known + (not new)
+                # Of a rendered scene there are several clips.
+                again = args.rendered and shown and shown[-1].subject == example.subject
+                if len(shown) < SHOWN and not again:
                     shown.append(example)
-                if count % 20 == 0:
-                    rate = count / (time.monotonic() - began)
-                    print(f"{count} examples, {rate:.1f} a second", file=sys.stderr, flush=True)
+                if (added + known) % 20 == 0:
+                    rate = (added + known) / (time.monotonic() - began)
+                    print(f"{added + known} examples, {rate:.1f} a second", file=sys.stderr, flush=True)
         statistics = read_index(args.output).get("statistics", {})
     except DatasetError as error:
         print(error, file=sys.stderr)
         return 1
-    if args.sheet and shown:
-        draw_sheet(shown, args.sheet)
-    rate = count / max(time.monotonic() - began, 1e-9)
-    print(f"{count} examples added, {rate:.2f} a second; {args.output} holds {statistics}")
+    rate = (added + known) / max(time.monotonic() - began, 1e-9)
+    did = "packed" if args.rendered or args.takes else "drawn"
+    there = f", {known} were there" if known else ""
+    print(f"{added} examples added{there}, {rate:.2f} a second {did}; {args.output} holds {statistics}")
+    if args.sheet and shown and not draw_sheet(shown, args.sheet):
+        print(
+            f"{args.sheet} can't be written; name a .png in a folder that is there.",
+            file=sys.stderr,
+        )
+        return 1
     return 0
 
 
@@ -75,7 +98,7 @@ def _examples(args: argparse.Namespace) -> Iterator[Example]:
     if args.rendered:
         from ..synthesis.rendered import read_rendered
 
-        yield from read_rendered(args.rendered)
+        yield from read_rendered(args.rendered, args.seeds, args.subjects)
         return
     if args.takes:
         from ..datasets.takes import read_takes
@@ -106,8 +129,9 @@ def _draw(job: tuple[int, ClipSettings, bool]) -> Example:
     return example
 
 
-def draw_sheet(examples: list[Example], path: Path) -> None:
-    """A row for each example: four frames, each beside its pose and its labels."""
+def draw_sheet(examples: list[Example], path: Path) -> bool:
+    """A row for each example: four frames, each beside its pose and its labels. Returns whether it could be
+    written."""
     import cv2
     import numpy as np
 
@@ -122,7 +146,12 @@ def draw_sheet(examples: list[Example], path: Path) -> None:
             request = example.request
             pose = draw_pose(request.pose, frame, request.width, request.height)
             row += [example.frames[frame], np.repeat(pose[..., None], 3, 2)]
-            if example.labels is not None:
-                row.append(colours[example.labels[frame]])
+            labels = np.zeros(pose.shape, np.uint8) if example.labels is None else example.labels[frame]
+            row.append(colours[labels])
         rows.append(np.concatenate(row, 1))
-    cv2.imwrite(str(path), np.concatenate(rows)[..., ::-1])
+    width = rows[0].shape[1]  # shots may be of different sizes
+    rows = [cv2.resize(row, (width, round(row.shape[0] * width / row.shape[1]))) for row in rows]
+    try:
+        return bool(cv2.imwrite(str(path), np.concatenate(rows)[..., ::-1]))
+    except cv2.error:  # no kind of picture
+        return False

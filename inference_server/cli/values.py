@@ -38,6 +38,13 @@ def parse_assignments(
     return values
 
 
+def count(text: str) -> int:
+    """A whole number of 1 or more, as argparse takes a type."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no whole number of 1 or more")
+    return int(text)
+
+
 def parse_value(option: OptionDescription, text: str) -> Any:
     """A value as an option takes it; several strengths are written NAME:STRENGTH,NAME:STRENGTH. Raises
     `MessageError`."""

@@ -10,12 +10,14 @@ a key:
     KEY.draft.npz       the draft engine's frames where it was asked
     KEY.json            who is seen, and where the example is from
 
-`index.json` beside the shards has their checksums, the set's statistics, who is in which split, and the keys
-of examples that were rejected and are passed over.
+`index.json` beside the shards has their checksums, the set's statistics, who is in which split, checksums of
+the requests, so that no example is added twice, and the keys of examples that were rejected and are passed
+over.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import hashlib
@@ -24,9 +26,9 @@ import json
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -47,6 +49,7 @@ FORMAT = 1
 INDEX = "index.json"
 SHARD_BYTES = 256 << 20
 LOSSLESS = 101
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 SPLITS = {"test": 5, "validation": 5, "train": 90}
 """Which share of the subjects, in percent, is in which split."""
 
@@ -68,6 +71,11 @@ class EncodedExample:
     members: dict[str, bytes]
     subject: str
     frames: int
+
+    @property
+    def request(self) -> str:
+        """What tells its request from others."""
+        return hashlib.sha256(self.members[SUFFIX[1:]]).hexdigest()[:16]
 
 
 def encode_example(example: Example, source: str, quality: int = LOSSLESS) -> EncodedExample:
@@ -101,9 +109,13 @@ class DatasetWriter:
         self, folder: Path | str, source: str, quality: int = LOSSLESS, shard_bytes: int = SHARD_BYTES
     ):
         self.folder, self.source, self.quality, self.shard_bytes = Path(folder), source, quality, shard_bytes
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DatasetError(f"There can be no data set in {folder} ({error}); choose a folder.") from error
         there = (self.folder / INDEX).exists()
         self.index = read_index(self.folder) if there else {"format": FORMAT, "shards": [], "subjects": {}}
+        self._requests = {each for entry in self.index["shards"] for each in entry.get("requests", ())}
         self._tar: TarWriter | None = None
         self._entry: dict = {}
 
@@ -111,27 +123,35 @@ class DatasetWriter:
         return self
 
     def __exit__(self, *error) -> None:
-        self._close()
+        self._writing(self._close)
 
-    def add(self, example: Example) -> None:
-        """Append an example. Raises `DatasetError` when the disk is full; what was written before stays
-        whole."""
+    def add(self, example: Example) -> bool:
+        """Append an example, unless the set has one with the same request; returns whether it did. Raises
+        `DatasetError` when the disk is full; the shards that were written before stay whole."""
+        return self._writing(lambda: self._add(example))
+
+    def _writing(self, write: Callable[[], Any]) -> Any:
         try:
-            self._add(example)
+            return write()
         except OSError as error:
+            self.abandon()
             raise DatasetError(
                 f"The data set in {self.folder} can't be written ({error}); free some space and run again:"
                 " the shards in its index are whole."
             ) from error
 
-    def _add(self, example: Example) -> None:
-        self.append(encode_example(example, self.source, self.quality))
+    def _add(self, example: Example) -> bool:
+        encoded = encode_example(example, self.source, self.quality)
+        if encoded.request in self._requests:
+            return False
+        self.append(encoded)
+        return True
 
     def append(self, encoded: EncodedExample) -> None:
         """Append an example that was encoded before, perhaps by another process. Raises `OSError`."""
         if self._tar is None:
             name = f"shard-{len(self.index['shards']):06d}.tar"
-            self._entry = {"name": name, "examples": 0, "frames": 0, "subjects": []}
+            self._entry = {"name": name, "examples": 0, "frames": 0, "subjects": [], "requests": []}
             self._growing = self.folder / (name + ".part")
             from webdataset import TarWriter  # brings torch, which encoding does without
 
@@ -141,13 +161,16 @@ class DatasetWriter:
         self._entry["examples"] += 1
         self._entry["frames"] += encoded.frames
         self._entry["subjects"].append(encoded.subject)
+        self._entry["requests"].append(encoded.request)
+        self._requests.add(encoded.request)
         if self._growing.stat().st_size >= self.shard_bytes:
             self._close()
 
     def abandon(self) -> None:
         """Leave out the shard that is not whole, as if it had not been begun."""
         if self._tar is not None:
-            self._tar.close()
+            with contextlib.suppress(OSError):  # of a full disk
+                self._tar.close()
             self._tar = None
             self._growing.unlink(missing_ok=True)
 
@@ -357,6 +380,21 @@ def write_video(path: Path, frames: np.ndarray, fps: float) -> None:
     writer.release()
 
 
+def read_pictures(folder: Path, flags: int) -> np.ndarray:
+    """A folder's pictures in the order of their names: uint8 [F, H, W, 3] RGB, or [F, H, W] by OpenCV's flag
+    for grey ones. Raises `DatasetError`."""
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES)
+    pictures = [cv2.imread(str(file), flags) for file in files]
+    broken = [file for file, picture in zip(files, pictures) if picture is None]
+    if broken or not pictures:
+        which = f"The picture {broken[0]} can't be read" if broken else f"{folder} has no pictures"
+        raise DatasetError(f"{which}; get or make it again.")
+    if len({picture.shape for picture in pictures}) > 1:
+        raise DatasetError(f"The pictures in {folder} are of different sizes; make them anew.")
+    stacked = np.stack(pictures)
+    return stacked[..., ::-1] if stacked.ndim == 4 else stacked
+
+
 def read_video(path: Path) -> np.ndarray:
     """uint8 [F, H, W, 3]. Raises `DatasetError`."""
     capture, frames = cv2.VideoCapture(str(path)), []
@@ -366,5 +404,5 @@ def read_video(path: Path) -> np.ndarray:
             break
         frames.append(frame[..., ::-1])
     if not frames:
-        raise DatasetError(f"The video {path} can't be read; get it again, or take it out of metadata.csv.")
+        raise DatasetError(f"The video {path} can't be read; get or make it again.")
     return np.stack(frames)

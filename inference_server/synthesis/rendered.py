@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import cv2
@@ -19,10 +19,19 @@ from ..poseanything.conditioning.pictures import decode_picture
 from .clips import PART_MAP_SCALE
 
 
-def read_rendered(folder: Path | str) -> Iterator[Example]:
-    """The examples of the seeds that are whole, in their order. Raises `DatasetError` for a picture that is
-    missing."""
+def read_rendered(
+    folder: Path | str, seeds: tuple[int, int] | None = None, subjects: Collection[str] = ()
+) -> Iterator[Example]:
+    """The examples of the seeds that are whole, in their order: of those from the first to the last, and of
+    the subjects, where some are named. Raises `DatasetError` for a picture that is missing, or no example."""
+    found = []
     for index in sorted(Path(folder).glob("seed-*/clips.json")):
+        _, seed, subject = index.parent.name.split("-", 2)
+        if (seeds is None or seeds[0] <= int(seed) <= seeds[1]) and (not subjects or subject in subjects):
+            found.append(index)
+    if not found:
+        raise DatasetError(f"{folder} holds no rendered clips of these seeds; render them first.")
+    for index in found:
         for clip in json.loads(index.read_text()):
             request = read_request(index.parent / clip["request"])
             pictures = [cv2.imread(str(index.parent / name), cv2.IMREAD_COLOR) for name in clip["frames"]]

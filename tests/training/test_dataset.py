@@ -70,6 +70,17 @@ def test_more_is_added_to_a_set(written):
     assert read_index(written)["statistics"]["examples"] == len(list(read_examples(written))) == 6
 
 
+def test_what_is_in_a_set_is_not_added_again(written, clips):
+    before = read_index(written)["statistics"]
+    with DatasetWriter(written, "synthesis 2d", shard_bytes=1) as writer:
+        assert not any(writer.add(clip) for clip in clips)
+        assert read_index(written)["statistics"] == before
+        fresh = make_clip(99, SMALL)
+        assert writer.add(fresh) and not writer.add(fresh)
+        assert writer.add(dataclasses.replace(fresh, request=dataclasses.replace(fresh.request, fps=12.0)))
+    assert read_index(written)["statistics"]["examples"] == before["examples"] + 2
+
+
 def test_a_truncated_shard_is_named(written):
     shard = written / read_index(written)["shards"][0]["name"]
     shard.write_bytes(shard.read_bytes()[:-3000])
@@ -88,12 +99,21 @@ def test_a_changed_shard_is_named(written):
 
 def test_a_full_disk_is_one_sentence(written, monkeypatch):
     writer = DatasetWriter(written, "synthesis 2d")
-    writer.add(make_clip(1, SMALL))
+    writer.add(make_clip(11, SMALL))
     monkeypatch.setattr(
         writer._tar, "write", lambda members: (_ for _ in ()).throw(OSError(28, "No space left"))
     )
     with pytest.raises(DatasetError, match="free some space and run again"):
-        writer.add(make_clip(2, SMALL))
+        writer.add(make_clip(12, SMALL))
+    assert not list(written.glob("*.part")), "what is not whole makes room"
+
+    with (
+        pytest.raises(DatasetError, match="free some space"),
+        DatasetWriter(written, "synthesis 2d") as writer,
+    ):
+        writer.add(make_clip(13, SMALL))
+        monkeypatch.setattr(writer._tar, "close", lambda: (_ for _ in ()).throw(OSError(28, "No space left")))
+    assert len(list(read_examples(written))) == 5
 
 
 def test_the_releases_layout_is_written_and_read(tmp_path, clips):

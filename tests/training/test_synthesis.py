@@ -1,14 +1,19 @@
 """Synthetic clips: the truth they come with holds, and the pool takes them in whatever order."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 
+from inference_server.datasets.errors import DatasetError
+from inference_server.poseanything.conditioning.pictures import encode_png
 from inference_server.synthesis.clips import ClipSettings, make_clip
 from inference_server.synthesis.creatures import MotionSettings, make_creature, move
 from inference_server.synthesis.pool import Filling, Pool, encode_row, row_shapes, wait_for_rows
+from inference_server.synthesis.rendered import read_rendered
 from shared.raster import draw_pose
+from shared.request_file import write_request
 
 SMALL = ClipSettings(64, 64, 5)
 
@@ -105,3 +110,23 @@ def test_bones_lie_within_the_flesh_beside_its_middle():
             drawn = draw_pose(bones.request.pose, frame) > 0
             hits, strokes = hits + (drawn & (bones.labels[frame] > 0)).sum(), strokes + drawn.sum()
     assert hits > 0.85 * strokes and np.mean(moved) > 1.5
+
+
+def test_of_what_was_rendered_the_seeds_and_subjects_that_are_asked_for_are_read(tmp_path):
+    for seed, subject in ((3, "fox"), (4, "spider"), (5, "fox")):
+        folder, clip = tmp_path / f"seed-{seed:06d}-{subject}", make_clip(seed, SMALL)
+        folder.mkdir()
+        write_request(folder / "clip-0.poserequest", dataclasses.replace(clip.request, part_maps=clip.labels))
+        names = [f"{index:04d}.png" for index in range(5)]
+        for name, frame in zip(names, clip.frames):
+            (folder / name).write_bytes(encode_png(frame))
+        clips = [{"request": "clip-0.poserequest", "frames": names, "subject": f"{subject}-{seed}"}]
+        (folder / "clips.json").write_text(json.dumps(clips))
+
+    def found(*which):
+        return [example.subject for example in read_rendered(tmp_path, *which)]
+
+    assert found() == ["fox-3", "spider-4", "fox-5"]
+    assert found((4, 5)) == ["spider-4", "fox-5"] and found((3, 5), ["fox"]) == ["fox-3", "fox-5"]
+    with pytest.raises(DatasetError, match="no rendered clips of these seeds"):
+        found((6, 9))
