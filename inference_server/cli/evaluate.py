@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from .values import count
+
 SHEETS = 24
 
 
@@ -36,17 +38,19 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="clips that are there; repeatable",
     )
-    parser.add_argument("--examples", type=int, help="at most so many; default: all")
-    parser.add_argument("--steps", type=int, help="denoising steps of neural engines")
+    parser.add_argument("--examples", type=count, help="at most so many; default: all")
+    parser.add_argument("--steps", type=count, help="denoising steps of neural engines")
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
+    from shared.schema import MessageError
+
     from ..datasets.dataset import read_examples
     from ..datasets.errors import DatasetError
     from ..engines import find_engine
     from ..engines.base import EngineError
-    from ..evaluation.benchmarks import MEASURES, REPORTED, read_benchmark, reported_table
+    from ..evaluation.benchmarks import REPORTED, read_benchmark, reported_table
     from ..evaluation.networks import VideoDistance, absent_measures
     from ..evaluation.run import (
         draw_sheet,
@@ -85,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
                 name = f"{name_of(example)}.png"
                 draw_sheet(example, clips, args.output / name)
                 sheets.append((name, ["truth", *clips]))
-    except (EngineError, DatasetError, LookupError) as error:
+    except (EngineError, DatasetError, LookupError, MessageError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
     if not rows:
@@ -93,10 +97,11 @@ def run(args: argparse.Namespace) -> int:
         print(f"{of}; choose another.", file=sys.stderr)
         return 1
     summary = summarise(rows, distance)
-    write_page(args.output, summary, sheets)
+    reported = reported_table(benchmark, summary) if benchmark else ""
+    write_page(args.output, summary, sheets, reported)
     print(f"\n{table(summary)}")
-    if benchmark is not None:
-        print(f"\nThe paper's, in the order {', '.join(MEASURES)}:\n{reported_table(benchmark)}")
+    if reported:
+        print(f"\n{reported}")
     print(f"The page is {args.output / 'index.html'}.")
     return 0
 

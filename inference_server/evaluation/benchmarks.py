@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
-import numpy as np
 
-from ..datasets.dataset import ReleaseExample, read_release_layout
+from ..datasets.dataset import ReleaseExample, read_pictures, read_release_layout
 from ..datasets.errors import DatasetError
+from .run import figure
 
 MEASURES = ("psnr", "ssim", "l1", "lpips", "fvd")
 REPORTED: dict[str, dict[str, tuple[float | None, ...]]] = {
@@ -35,7 +35,6 @@ REPORTED: dict[str, dict[str, tuple[float | None, ...]]] = {
 The paper doesn't say how its L1 is scaled; ours is the mean difference on a scale of 0 to 1, so the two can't
 be compared.
 """
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 POSES = ("skeleton_image", "skeleton", "skeletons", "poses", "openpose")
 """Folders in which a sequence of TikTok's may have its skeletons; the set itself has none."""
 
@@ -55,14 +54,14 @@ def read_benchmark(name: str, folder: Path | str) -> Iterator[ReleaseExample]:
 
 def _read_tiktok(folder: Path) -> Iterator[ReleaseExample]:
     for sequence in sorted(path.parent for path in folder.glob("*/images")):
-        frames = _pictures(sequence / "images", cv2.IMREAD_COLOR)[..., ::-1]
+        frames = read_pictures(sequence / "images", cv2.IMREAD_COLOR)
         places = [sequence / name for name in POSES if (sequence / name).is_dir()]
         if not places:
             raise DatasetError(
                 f"{sequence} has no skeletons; draw OpenPose's of its images, a picture for each, into"
                 f" {sequence / 'skeleton'}."
             )
-        poses = _pictures(places[0], cv2.IMREAD_GRAYSCALE)
+        poses = read_pictures(places[0], cv2.IMREAD_GRAYSCALE)
         if len(poses) != len(frames):
             raise DatasetError(
                 f"{places[0]} has {len(poses)} pictures for {len(frames)} images; draw one for each."
@@ -70,20 +69,12 @@ def _read_tiktok(folder: Path) -> Iterator[ReleaseExample]:
         yield ReleaseExample(sequence.name, frames, poses, frames[0], "")
 
 
-def _pictures(folder: Path, flags: int) -> np.ndarray:
-    """Of a folder, in the order of their names. Raises `DatasetError`."""
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES)
-    pictures = [cv2.imread(str(file), flags) for file in files]
-    broken = [file for file, picture in zip(files, pictures) if picture is None]
-    if broken or not pictures:
-        which = f"The picture {broken[0]} can't be read" if broken else f"{folder} has no pictures"
-        raise DatasetError(f"{which}; get the set again.")
-    return np.stack(pictures)
-
-
-def reported_table(name: str) -> str:
-    """What the paper reports of a set, as rows of Markdown."""
-    rows = []
+def reported_table(name: str, summary: dict) -> str:
+    """What was measured of a set, and below it what the paper reports of it, as a table of Markdown."""
+    rows = ["| |" + "|".join(MEASURES) + "|", "|---" * (len(MEASURES) + 1) + "|"]
+    for source, measured in summary["measures"].items():
+        if source != "truth":
+            rows.append(f"| {source} | " + " | ".join(figure(measured.get(m)) for m in MEASURES) + " |")
     for method, values in REPORTED[name].items():
         cells = ["" if value is None else f"{value:.4g}" for value in values]
         rows.append(f"| {method} (paper) | " + " | ".join(cells) + " |")

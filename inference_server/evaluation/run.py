@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import html
 import json
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -99,18 +101,14 @@ def from_folder(folder: Path) -> Source:
     of pictures."""
 
     def read(example: Example | ReleaseExample) -> np.ndarray:
-        from ..datasets.dataset import read_video
+        from ..datasets.dataset import read_pictures, read_video
         from ..datasets.errors import DatasetError
 
         name = name_of(example)
         found = [path for path in folder.glob(f"{name}*") if path.stem == name]
         if not found:
             raise DatasetError(f"{folder} holds nothing named {name}; make that clip as well.")
-        if found[0].is_dir():
-            pictures = [cv2.imread(str(path))[..., ::-1] for path in sorted(found[0].glob("*.png"))]
-            frames = np.stack(pictures)
-        else:
-            frames = read_video(found[0])
+        frames = read_pictures(found[0], cv2.IMREAD_COLOR) if found[0].is_dir() else read_video(found[0])
         if frames.shape[1:] != example.frames.shape[1:] or len(frames) > len(example.frames):
             raise DatasetError(f"{found[0]} is {frames.shape} where the truth is {example.frames.shape}.")
         return frames
@@ -205,17 +203,29 @@ def _better(key: str, values: np.ndarray, others: np.ndarray) -> dict[str, float
     return compare(others, values) if key in LESS_IS_BETTER else compare(values, others)
 
 
+def _in_json(value: Any) -> Any:
+    """A summary in which what is no number, such as the interval of a single clip, is null: JSON has none."""
+    if isinstance(value, dict):
+        return {key: _in_json(each) for key, each in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def table(summary: dict) -> str:
     """The means as a Markdown table, a row for each source."""
-    measures = list(next(iter(summary["measures"].values())))
+    measures = list(dict.fromkeys(m for values in summary["measures"].values() for m in values))
     lines = ["| |" + "|".join(measures) + "|", "|---" * (len(measures) + 1) + "|"]
     for name, values in summary["measures"].items():
-        cells = [
-            f"{values[m]['mean']:.4g} ± {values[m]['interval']:.2g}" if m in values else "" for m in measures
-        ]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        lines.append(f"| {name} | " + " | ".join(figure(values.get(m)) for m in measures) + " |")
     lines += [f"{name} is absent: {why}." for name, why in summary["absent"].items()]
     return "\n".join(lines)
+
+
+def figure(measured: dict[str, float] | None) -> str:
+    """A mean and its interval, where there are more clips than one; nothing where there is no mean."""
+    if measured is None or not math.isfinite(measured["mean"]):
+        return ""
+    interval = f" ± {measured['interval']:.2g}" if math.isfinite(measured["interval"]) else ""
+    return f"{measured['mean']:.4g}{interval}"
 
 
 def draw_sheet(
@@ -228,14 +238,16 @@ def draw_sheet(
     cv2.imwrite(str(path), np.concatenate(rows)[..., ::-1])
 
 
-def write_page(folder: Path, summary: dict, sheets: list[tuple[str, list[str]]]) -> None:
-    """`index.html` with the table and the sheets; `sheets` are (picture's name, what its rows show)."""
-    text = html.escape(table(summary))
+def write_page(folder: Path, summary: dict, sheets: list[tuple[str, list[str]]], reported: str = "") -> None:
+    """`index.html` with the table, what else is reported, and the sheets; `sheets` are (picture's name, what
+    its rows show)."""
+    shown = "\n\n".join(filter(None, (table(summary), reported)))
+    text = html.escape(shown)
     parts = [f"<title>Evaluation</title><pre>{text}</pre>"]
     for name, rows in sheets:
         parts.append(f"<p>{html.escape(', '.join(rows))}</p><img src='{html.escape(name)}'>")
     (folder / "index.html").write_text(
         "<!doctype html><meta charset=utf-8>" + "".join(parts), encoding="utf-8"
     )
-    (folder / "measures.json").write_text(json.dumps(summary, indent=1))
-    (folder / "table.md").write_text(table(summary) + "\n", encoding="utf-8")
+    (folder / "measures.json").write_text(json.dumps(_in_json(summary), indent=1, allow_nan=False))
+    (folder / "table.md").write_text(shown + "\n", encoding="utf-8")

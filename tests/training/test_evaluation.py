@@ -170,6 +170,31 @@ def test_engines_and_folders_are_measured_side_by_side(tmp_path, capsys):
     assert (tmp_path / "out" / "synthetic-0.png").stat().st_size > 5000
 
 
+def test_pictures_of_a_clip_are_read_and_one_clip_has_no_interval(tmp_path, capsys):
+    clip, made = make_clip(0, SETTINGS), tmp_path / "made" / "synthetic-0"
+    with DatasetWriter(tmp_path / "set", "test") as writer:
+        writer.add(clip)
+    made.mkdir(parents=True)
+    words = ["evaluate", "--data", str(tmp_path / "set"), "--split", "all", "--clips", str(made.parent)]
+    words += ["--output", str(tmp_path / "out")]
+    assert main(words) == 1
+    assert "synthetic-0 has no pictures" in capsys.readouterr().err
+    for index, frame in enumerate(clip.frames):
+        cv2.imwrite(str(made / f"{index:04d}.webp"), frame[..., ::-1], [cv2.IMWRITE_WEBP_QUALITY, 101])
+    assert main(words) == 0
+    assert "± inf" not in capsys.readouterr().out
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    text = (tmp_path / "out" / "measures.json").read_text()
+    psnr = json.loads(text, parse_constant=refuse)["measures"]["made"]["psnr"]
+    assert psnr["mean"] > 100 and psnr["interval"] is None
+    (made / "0002.webp").write_bytes(b"no picture")
+    assert main(words) == 1
+    assert "0002.webp can't be read" in capsys.readouterr().err
+
+
 def test_a_clip_that_is_missing_is_named(tmp_path, capsys):
     with DatasetWriter(tmp_path / "set", "test") as writer:
         writer.add(make_clip(0, SETTINGS))
@@ -206,7 +231,10 @@ def test_a_benchmark_is_read_in_both_layouts_and_the_papers_rows_stand_beside_ou
     words = ["evaluate", "--benchmark", "xpose", str(tmp_path / "xpose"), "--clips", str(tmp_path / "made")]
     assert main([*words, "--engine", "draft", "--output", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
+    assert "| |psnr|ssim|l1|lpips|fvd|" in printed
     assert "| PoseAnything (paper) | 30.29 | 0.7114 |" in printed
+    for name in ("table.md", "index.html"):
+        assert "| PoseAnything (paper) | 30.29 |" in (tmp_path / "out" / name).read_text()
     summary = json.loads((tmp_path / "out" / "measures.json").read_text())
     psnr = {name: values["psnr"]["mean"] for name, values in summary["measures"].items()}
     assert psnr["made"] > 50 > psnr["draft"] > psnr["first frame repeated"]
