@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..datasets.errors import DatasetError
 from ..training.errors import TrainingError
+from .values import count
 
 
 def add_parser(subparsers) -> argparse.ArgumentParser:
@@ -33,7 +34,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     parser.add_argument("--vae", type=Path, help="file or folder of the VAE, instead of the settings'")
     parser.add_argument("--text-encoder", type=Path, help="needed where the model is trained with prompts")
     parser.add_argument("--cache", type=Path, help="for latents; default: cache/ in the output folder")
-    parser.add_argument("--steps", type=int, help="instead of the settings'")
+    parser.add_argument("--steps", type=count, help="instead of the settings'")
     parser.add_argument("--cpu", action="store_true", help="train on the processor")
     parser.add_argument(
         "--plan", action="store_true", help="say what the run takes of a card's memory, and train nothing"
@@ -42,10 +43,19 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> int:
+    from safetensors import SafetensorError
+
     try:
         _train(args)
     except (DatasetError, TrainingError) as error:
         print(f"\n{error}", file=sys.stderr)
+        return 1
+    except (OSError, SafetensorError) as error:  # of a full disk, most of all
+        print(
+            f"\nThe run was stopped ({error}); free some space on the disk of {args.output} and run again: it"
+            " goes on from the last whole checkpoint.",
+            file=sys.stderr,
+        )
         return 1
     return 0
 

@@ -67,7 +67,7 @@ def encode_row(example: Example, with_draft: bool = True) -> dict[str, np.ndarra
     known = lookup[labels]
     ids = np.arange(1, MAX_LIMBS + 1, dtype=np.uint8)[:, None, None]
     later = cover_tokens(known[1:, None] == ids, *grid)
-    drawn = cover_tokens(strokes(example), *grid)
+    drawn = cover_tokens(np.stack([strokes(request, each) for each in range(1, request.num_frames)]), *grid)
     return {
         "frames": example.frames,
         **({"drafts": draw_draft(example) if example.draft is None else example.draft} if with_draft else {}),
@@ -130,16 +130,16 @@ def draw_draft(example: Example) -> np.ndarray:
         ) from error
 
 
-def strokes(example: Example) -> np.ndarray:
-    """bool [F - 1, P, H, W], where each part's limbs are drawn in the later frames."""
-    request = example.request
-    drawn = np.zeros((request.num_frames - 1, MAX_LIMBS, request.height, request.width), np.uint8)
-    for frame in range(1, request.num_frames):
-        for line in request.pose.frame(frame):
-            points = np.rint((line.points[:, :2] - 0.5) * 16).clip(-1e6, 1e6).astype(np.int32)
-            part = request.pose.limbs[line.limb].part
-            if part < MAX_LIMBS:
-                cv2.polylines(drawn[frame - 1, part], [points], False, 1, LINE_WIDTH, shift=4)
+def strokes(
+    request: GenerationRequest, frame: int, parts: int = MAX_LIMBS, line_width: int = LINE_WIDTH
+) -> np.ndarray:
+    """bool [parts, H, W], where each part's limbs are drawn in a frame."""
+    drawn = np.zeros((parts, request.height, request.width), np.uint8)
+    for line in request.pose.frame(frame):
+        points = np.rint((line.points[:, :2] - 0.5) * 16).clip(-1e6, 1e6).astype(np.int32)
+        part = request.pose.limbs[line.limb].part
+        if part < parts:
+            cv2.polylines(drawn[part], [points], False, 1, line_width, shift=4)
     return drawn.astype(bool)
 
 

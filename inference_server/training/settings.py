@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +16,24 @@ CHOICES = {
     "mixed_precision": ("no", "bf16", "fp16"),
     "part_masks": ("mixed", "known", "drawn", "whole", "none"),
 }
+
+LIMITS: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
+    (("batch_size", "accumulation", "steps", "log_steps", "lora_rank"), lambda v: v >= 1, "1 or more"),
+    (("learning_rate", "gradient_norm"), lambda v: v > 0, "more than 0"),
+    (
+        ("minutes", "weight_decay", "warmup_steps", "subject_weight", "checkpoint_seconds")
+        + ("learning_rate_halvings", "distilled_steps", "seed"),
+        lambda v: v >= 0,
+        "0 or more",
+    ),
+    (
+        ("decay_share", "start_share", "pose_dropout", "part_dropout", "text_dropout", "sparse_poses")
+        + ("camera_poses", "held_share"),
+        lambda v: 0 <= v <= 1,
+        "between 0 and 1",
+    ),
+    (("ema_decay",), lambda v: 0 <= v < 1, "0 or more and less than 1"),
+)
 
 
 @dataclass(frozen=True)
@@ -46,7 +65,7 @@ class TrainingSettings:
     held_share: share of the examples that go on from clean frames after the first, for checkpoints with
         `held_latents` in their configuration.
     part_masks: where the masks of later frames come from: "known" from the scene, "drawn" by the pose's
-        dilated strokes, "mixed" either; "whole" takes the strokes of all parts for one part, "none" trains
+        broad strokes, "mixed" either; "whole" takes the strokes of all parts for one part, "none" trains
         without parts.
     distilled_steps: teach the checkpoint to do with so many steps (`distillation.py`); 0 trains it as it is.
     ema_decay: of the averaged weights that are exported.
@@ -98,9 +117,10 @@ class TrainingSettings:
                 raise TrainingError(
                     f"The setting {name} is {getattr(self, name)!r}; choose one of {', '.join(words)}."
                 )
-        for name in ("batch_size", "accumulation", "steps", "log_steps"):
-            if getattr(self, name) < 1:
-                raise TrainingError(f"The setting {name} is {getattr(self, name)}; it must be 1 or more.")
+        for names, fits, limits in LIMITS:
+            for name in names:
+                if not fits(getattr(self, name)):
+                    raise TrainingError(f"The setting {name} is {getattr(self, name)}; it must be {limits}.")
 
     @property
     def frozen_in_half(self) -> bool:

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,21 +15,24 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from shared.messages import GenerationRequest
 from shared.raster import condition_images
 from shared.request_file import SUFFIX, read_request, write_request
 
 from ..datasets.dataset import read_examples, read_index
 from ..datasets.errors import DatasetError
-from ..poseanything.conditioning.parts.truth import parts_from_truth
+from ..poseanything.conditioning.parts.truth import cover_tokens, parts_from_truth
 from ..poseanything.models.part_tokens import PartTokens
 from ..poseanything.models.streaming_vae import encode_frames, to_video
-from ..synthesis.pool import camera_poses, draw_draft
+from ..synthesis.pool import LINE_WIDTH, camera_poses, draw_draft, strokes
 from .objective import Batch
 from .settings import TrainingSettings
 from .sparse_poses import draw_poses
 
 DRAFT = ".draft"
 """Suffix of a draft's latents, a file of its own: a data set may be trained on with drafts later."""
+DRAWN_WIDTH = 128
+"""Pixels of a drawn clip's width, for which a stroke's is said."""
 EncodePrompt = Callable[[str], torch.Tensor]
 """From a prompt to float `[1, T, text_dim]`."""
 
@@ -86,7 +89,12 @@ class LatentCache:
         digest = hashlib.sha256(config.encode() + sample).hexdigest()[:12]
         self.vae, self.device, self.keys = vae.to(device), device, []
         self.prompts: set[str] = set()
-        total = sum(read_index(dataset)["statistics"]["examples"] for dataset in datasets)
+        total = sum(
+            subject["examples"]
+            for dataset in datasets
+            for subject in read_index(dataset)["subjects"].values()
+            if split in (None, subject["split"])
+        )
         done = 0
         for dataset in datasets:
             index = read_index(dataset)
@@ -173,15 +181,17 @@ class ShardBatches:
         tensors = [load_file(key.with_suffix(".safetensors")) for key in keys]
         requests = [read_request(key.with_suffix(SUFFIX)) for key in keys]
 
-        poses = []
+        poses, told = [], []
         for request in requests:
             kept, by_camera = draw_poses(random, settings, request.num_frames)
             if by_camera:
                 poses.append(camera_poses(request))
+                told.append(None)
                 continue
             kept &= np.isin(np.arange(request.num_frames), request.conditioned_frames())
             frames = np.flatnonzero(kept)
             poses.append(condition_images(request.pose, request.width, request.height, frames))
+            told.append(kept)
         clean, pose = self._stack(tensors, "clean"), torch.stack(list(map(self.cache.latents, poses)))
         draft = None
         if self.drafts:
@@ -194,7 +204,7 @@ class ShardBatches:
         text = torch.cat([self._texts[prompt].padded() for prompt in prompts])
         parts = None
         if settings.part_masks != "none" and random.random() >= settings.part_dropout:
-            parts = self._parts(requests, clean.shape)
+            parts = self._parts(requests, told, clean.shape, random)
         batch = Batch(clean, pose, text, draft, parts, weight)
         moved = {
             field.name: value.to(self.cache.device)
@@ -207,21 +217,47 @@ class ShardBatches:
     def _stack(tensors: list[dict], name: str) -> torch.Tensor:
         return torch.stack([each[name] for each in tensors]).float()
 
-    def _parts(self, requests, shape) -> PartTokens | None:
-        """The parts known from the scenes, as many for each example: those that it lacks are empty."""
-        height, width = shape[3] // self.patch_size[1], shape[4] // self.patch_size[2]
-        group, known = self.cache.vae.config.scale_factor_temporal, []
-        for request in requests:
+    def _parts(self, requests, told, shape, random: np.random.Generator) -> PartTokens | None:
+        """The parts of each example as the settings have them, as many for each: those that it lacks are
+        empty. Where no part maps are known, as of videos, the pose's strokes tell them.
+
+        told: by example the frames that keep their pose, bool [F]; None where that is the camera's.
+        """
+        grid = shape[3] // self.patch_size[1], shape[4] // self.patch_size[2]
+        group, masks, known = self.cache.vae.config.scale_factor_temporal, self.settings.part_masks, []
+        known_share = {"known": 1.0, "drawn": 0.0, "whole": 0.0}.get(masks, 0.5)
+        for request, kept in zip(requests, told):
+            drawn = request.part_maps is None or random.random() >= known_share
             if request.part_maps is None:
-                return None
-            lookup = request.pose.part_lookup()
-            first = None if request.first_labels is None else lookup[request.first_labels]
-            known.append(parts_from_truth(lookup[request.part_maps], height, width, first, group))
+                first = strokes_of_parts(request, [0], grid)[0]
+                ids = np.flatnonzero(first.any((1, 2)))
+                first, frames = first[ids], np.zeros((shape[2] - 1, len(ids), *grid), bool)
+            else:
+                lookup = request.pose.part_lookup()
+                seen = request.part_maps[0] if request.first_labels is None else request.first_labels
+                ids = np.setdiff1d(lookup[seen], [0]) - 1
+                first, frames = parts_from_truth(lookup[request.part_maps], *grid, lookup[seen], group)
+            if kept is None:
+                frames = np.zeros_like(frames)
+            elif drawn and len(ids):
+                later = strokes_of_parts(request, range(1, request.num_frames), grid)[:, ids]
+                later &= kept[1:, None, None, None]
+                frames = later.reshape(-1, group, *later.shape[1:]).any(1)
+            if masks == "whole":
+                first, frames = first.any(0, keepdims=True), frames.any(1, keepdims=True)
+            known.append((first, frames))
         count = max(len(first) for first, _ in known)
         if not count:
             return None
-        firsts = np.zeros((len(known), count, height, width), bool)
-        later = np.zeros((len(known), shape[2] - 1, count, height, width), bool)
+        firsts = np.zeros((len(known), count, *grid), bool)
+        later = np.zeros((len(known), shape[2] - 1, count, *grid), bool)
         for index, (first, frames) in enumerate(known):
             firsts[index, : len(first)], later[index, :, : len(first)] = first, frames
         return PartTokens.from_masks(torch.from_numpy(firsts), torch.from_numpy(later))
+
+
+def strokes_of_parts(request: GenerationRequest, frames: Iterable[int], grid: tuple[int, int]) -> np.ndarray:
+    """bool [n, P, h, w], which tokens of a grid have a stroke of each part in some frames."""
+    count = 1 + max((limb.part for limb in request.pose.limbs), default=-1)
+    width = max(LINE_WIDTH, round(LINE_WIDTH * request.width / DRAWN_WIDTH))
+    return np.stack([cover_tokens(strokes(request, frame, count, width), *grid) for frame in frames])

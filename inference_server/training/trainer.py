@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from diffusers.training_utils import EMAModel
 from peft import LoraConfig, get_peft_model_state_dict
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -274,7 +275,7 @@ class Trainer:
                 for old in sorted(folder.parent.glob("step-????????"))[:-CHECKPOINTS_KEPT]:
                     shutil.rmtree(old)
             self.accelerator.wait_for_everyone()
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, SafetensorError) as error:
             if isinstance(error, RuntimeError) and "write" not in str(error).lower():
                 raise
             raise TrainingError(
@@ -286,7 +287,7 @@ class Trainer:
         try:
             state = json.loads((folder / "state.json").read_text())
             self.accelerator.load_state(folder, strict=self.settings.trainable == "all")
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise TrainingError(
                 f"The checkpoint {folder} can't be gone on with ({str(error).splitlines()[0]});"
                 " delete it to go on from the one before, or choose another output folder."
@@ -373,6 +374,11 @@ def declare(transformer: PoseAnythingTransformer3DModel, settings: TrainingSetti
         shift = wanted.get("flow_shift", transformer.config.flow_shift)
         wanted["distilled_timesteps"] = distilled_timesteps(settings.distilled_steps, shift)
         wanted["num_inference_steps"] = settings.distilled_steps
+    if settings.part_masks != "none" and not transformer.config.part_attention:
+        raise TrainingError(
+            f"The setting part_masks is {settings.part_masks!r} and the model has no part-aware attention;"
+            ' choose "none", or part_attention = true in the settings\' transformer.'
+        )
     if settings.camera_poses:
         wanted["camera_condition"] = "with_background"
     try:

@@ -2,6 +2,7 @@
 way."""
 
 import argparse
+import dataclasses
 import json
 import os
 import signal
@@ -28,13 +29,20 @@ from safetensors.torch import load_file  # noqa: E402
 from tensorboardX.proto.event_pb2 import Event  # noqa: E402
 
 from inference_server.cli import main, train  # noqa: E402
-from inference_server.poseanything.checkpoints import load_lora, load_transformer, unload_loras  # noqa: E402
+from inference_server.datasets.dataset import DatasetWriter  # noqa: E402
+from inference_server.poseanything.checkpoints import (  # noqa: E402
+    load_lora,
+    load_transformer,
+    load_vae,
+    unload_loras,
+)
 from inference_server.poseanything.models.linear_vae import AutoencoderLinear  # noqa: E402
 from inference_server.poseanything.models.transformer import PoseAnythingTransformer3DModel  # noqa: E402
 from inference_server.synthesis.clips import ClipSettings, make_clip  # noqa: E402
 from inference_server.training.beginning import outline  # noqa: E402
 from inference_server.training.extension import extend_wan  # noqa: E402
 from inference_server.training.settings import TrainingSettings  # noqa: E402
+from inference_server.training.shard_batches import LatentCache, ShardBatches, no_text  # noqa: E402
 from shared.request_file import write_request  # noqa: E402
 from tests.server.processes import PATIENCE, descendants, wait_for_end  # noqa: E402
 
@@ -315,6 +323,10 @@ def test_a_plain_wan_is_extended_and_gives_the_same_flow_at_first(workshop, tmp_
         (MODEL.replace("text_conditioning = false", ""), "name its text encoder by --text-encoder"),
         (MODEL + 'init = "draft"\nin_chanels = 3', "transformer can't be made"),
         ("steps = 0", "must be 1 or more"),
+        ("learning_rate = -1.0", "must be more than 0"),
+        ("pose_dropout = 7.0", "must be between 0 and 1"),
+        ("ema_decay = 1.0", "must be 0 or more and less than 1"),
+        (MODEL + "part_attention = false", 'has no part-aware attention; choose "none"'),
     ],
 )
 def test_what_is_wrong_is_said_in_a_sentence(workshop, settings, sentence, capsys):
@@ -333,6 +345,67 @@ def test_a_truncated_shard_ends_training_in_a_sentence(workshop, tmp_path, capsy
     words[words.index(str(workshop / "cache"))] = str(tmp_path / "cache")
     assert main(words) == 1
     assert "copy it again" in capsys.readouterr().err
+
+
+def test_a_full_disk_ends_training_in_a_sentence(workshop):
+    """A limit on the size of files is met by each of its writers as a full disk is."""
+    settings = RUN.replace("steps = 4", "steps = 1") + MODEL
+    assert main(command(workshop, "room", settings)) == 0  # the cache is there
+    words = command(workshop, "full", settings)
+    script = "import resource, sys; from inference_server.cli import main;"
+    script += "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); sys.exit(main(sys.argv[1:]))"
+    done = subprocess.run([sys.executable, "-c", script, *words], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "The checkpoint of step 1 can't be written" in done.stderr and "free some space" in done.stderr
+
+
+def test_what_was_synthesised_is_not_added_again(workshop, tmp_path, capsys):
+    words = "synthesise --clips 2 --size 64 64 --frames 5 --processes 1 --output".split()
+    assert main([*words, str(tmp_path / "set")]) == 0
+    words[2] = "3"
+    assert main([*words, str(tmp_path / "set"), "--sheet", str(tmp_path / "none" / "sheet.png")]) == 1
+    said = capsys.readouterr()
+    assert "1 examples added, 2 were there" in said.out and "sheet.png can't be written" in said.err
+    with pytest.raises(SystemExit):
+        main([*words[:2], "0", *words[3:], str(tmp_path / "set")])
+    assert "no whole number of 1 or more" in capsys.readouterr().err
+
+
+@pytest.fixture
+def batches(workshop):
+    vae = load_vae(workshop / "vae")
+    cache = LatentCache(workshop / "cache", [workshop / "set"], vae, torch.device("cpu"))
+
+    def batches(**changes):
+        settings = TrainingSettings(**{"part_dropout": 0.0, "batch_size": 8} | changes)
+        return ShardBatches(cache, settings, (1, 1, 1), no_text(8))
+
+    return batches
+
+
+def test_parts_come_from_where_the_settings_say(batches):
+    names = ("known", "drawn", "mixed", "whole")
+    known, drawn, mixed, whole = (batches(part_masks=name).batch(3, 8).parts for name in names)
+    assert torch.equal(known.first_masks, drawn.first_masks), "the first frame's are the scene's"
+    alike = [[torch.equal(m, o) for m, o in zip(mixed.later_masks, of.later_masks)] for of in (known, drawn)]
+    assert any(alike[0]) and any(alike[1]) and all(map(any, zip(*alike))) and not all(alike[0])
+    assert torch.equal(whole.later_masks[:, 0], drawn.later_masks.any(1)) and whole.first_masks.shape[1] == 1
+    untold = batches(part_masks="drawn", pose_dropout=1.0).batch(3, 8).parts
+    assert drawn.later_masks.any() and not untold.later_masks.any(), "a frame without a pose shows no part"
+
+
+def test_of_videos_the_strokes_tell_the_parts(workshop, tmp_path):
+    with DatasetWriter(tmp_path / "set", "videos") as writer:
+        for seed in range(3):
+            clip = make_clip(seed, ClipSettings(64, 64, 5))
+            request = dataclasses.replace(clip.request, part_maps=None, first_labels=None)
+            writer.add(dataclasses.replace(clip, request=request, labels=None))
+    cache = LatentCache(
+        tmp_path / "cache", [tmp_path / "set"], load_vae(workshop / "vae"), torch.device("cpu"), None
+    )
+    settings = TrainingSettings.of("parts", part_masks="known", sparse_poses=0.0)
+    parts = ShardBatches(cache, settings, (1, 1, 1), no_text(8)).batch(0, 2).parts
+    assert parts.first_masks.shape[1] > 1 and parts.first_masks.any() and parts.later_masks.any()
 
 
 def test_deepspeed_is_refused_before_anything_is_read(workshop, monkeypatch, capsys):
