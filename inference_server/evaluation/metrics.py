@@ -12,10 +12,10 @@ from skimage.metrics import structural_similarity
 from shared.messages import GenerationRequest
 from shared.raster import draw_pose
 
+from .parts import SMALLEST_PART
+
 PCK_SHARE = 0.05
 """A part is in its place when it lies no farther from it than this share of the subject's larger side."""
-SMALLEST_PART = 12
-"""Pixels below which a part is too small to be found again."""
 FOREGROUND = 24.0
 """Difference from the background, in grey levels, from which on a pixel is the subject's."""
 SHARES = np.linspace(-0.5, 1.5, 41)
@@ -87,26 +87,6 @@ def part_pck(frames: np.ndarray, truth: np.ndarray, labels: np.ndarray) -> float
             if part and inside.sum() >= SMALLEST_PART:
                 hits.append(np.hypot(*np.median(flow[inside], 0)) <= limit)
     return float(np.mean(hits)) if hits else float("nan")
-
-
-def part_colour_drift(frames: np.ndarray, labels: np.ndarray) -> float:
-    """How much the mean colour of a part moves away from what it is in frame 0: CIE Lab distance, over parts
-    and frames.
-
-    Light makes true frames drift, too: compare with the truth's.
-    """
-    lab = np.stack([cv2.cvtColor(frame.astype(np.float32) / 255, cv2.COLOR_RGB2LAB) for frame in frames])
-    drifts = []
-    for part in np.unique(labels[0]):
-        first = labels[0] == part
-        if not part or first.sum() < SMALLEST_PART:
-            continue
-        colour = lab[0][first].mean(0)
-        for index in range(1, len(frames)):
-            inside = labels[index] == part
-            if inside.sum() >= SMALLEST_PART:
-                drifts.append(np.linalg.norm(lab[index][inside].mean(0) - colour))
-    return float(np.mean(drifts)) if drifts else float("nan")
 
 
 def background_flow(frames: np.ndarray, request: GenerationRequest, labels: np.ndarray) -> dict[str, float]:

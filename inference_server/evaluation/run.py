@@ -23,18 +23,21 @@ from .metrics import (
     background_flow,
     camera_share,
     detail,
-    part_colour_drift,
     part_pck,
     pixel_measures,
     pose_adherence,
 )
-from .networks import VideoDistance, absent_measures, lpips
+from .networks import Features, VideoDistance, absent_measures, lpips
+from .parts import QUARTERS, Colour, Look, Texture, drift_by_quarter, mean_drift, part_drifts
 from .statistics import compare, mean_of
 
 Source = Callable[[Example | ReleaseExample], np.ndarray]
 """From an example to the frames that are to be measured, uint8 [F, H, W, 3]."""
 
-LESS_IS_BETTER = ("l1", "lpips", "fvd", "part_colour_drift", "background_flow_error", "seconds")
+DRIFTS = ("part_colour_drift", "part_texture_drift", "part_feature_drift")
+QUARTER = ", quarter "
+"""In the names of drifts by quarter of the clip, between the drift's and the quarter's number."""
+LESS_IS_BETTER = ("l1", "lpips", "fvd", *DRIFTS, "background_flow_error", "seconds")
 BEST_AT_ONE = ("detail", "camera_share")
 
 
@@ -128,27 +131,59 @@ def evaluate(
 ) -> Iterator[tuple[Example | ReleaseExample, dict[str, np.ndarray], dict[str, dict[str, float]]]]:
     """For each example the clips and the measures of each source. `distance` takes in what was made and the
     truth."""
-    with_lpips = "lpips" not in absent_measures()
+    absent = absent_measures()
+    with_lpips, looks = "lpips" not in absent, _looks(absent)
     for number, example in enumerate(examples, 1):
         clips, measures = {}, {}
+        of_truth = _drifts(example.frames, example, looks)
         for name, source in sources.items():
             began = time.perf_counter()
             clips[name] = source(example)
             seconds = time.perf_counter() - began
-            measures[name] = measure(clips[name], example, with_lpips) | {"seconds": seconds}
+            measures[name] = measure(clips[name], example, with_lpips)
+            measures[name] |= _drift_measures(_drifts(clips[name], example, looks), of_truth)
+            measures[name]["seconds"] = seconds
             if distance is not None:
                 distance.add(name, clips[name])
         if distance is not None:
             distance.add("truth", example.frames)
         measures["truth"] = measure(example.frames, example, False)
+        measures["truth"] |= {name: mean_drift(drifts) for name, drifts in of_truth.items()}
         yield example, clips, measures
         progress(number)
+
+
+def _looks(absent: dict[str, str]) -> dict[str, Look]:
+    """By the drift that is told of them."""
+    colour, texture, features = DRIFTS
+    looks: dict[str, Look] = {colour: Colour(), texture: Texture()}
+    return looks if features in absent else looks | {features: Features()}
+
+
+def _drifts(
+    frames: np.ndarray, example: Example | ReleaseExample, looks: dict[str, Look]
+) -> dict[str, np.ndarray]:
+    """By name, those of all parts of a clip (`part_drifts`) from the first frame that is given."""
+    if not isinstance(example, Example) or example.labels is None:
+        return {}
+    clip, labels = np.concatenate([example.frames[:1], frames[1:]]), example.labels[: len(frames)]
+    return {name: part_drifts(clip, labels, look) for name, look in looks.items()}
+
+
+def _drift_measures(drifts: dict[str, np.ndarray], of_truth: dict[str, np.ndarray]) -> dict[str, float]:
+    """Of a clip, and by quarter what it drifts beyond its truth."""
+    measures = {name: mean_drift(drift) for name, drift in drifts.items()}
+    for name, drift in drifts.items():
+        beyond = drift_by_quarter(drift - of_truth[name][: len(drift)])
+        measures |= {f"{name}{QUARTER}{number}": mean for number, mean in enumerate(beyond, 1)}
+    return measures
 
 
 def measure(
     frames: np.ndarray, example: Example | ReleaseExample, with_lpips: bool = False
 ) -> dict[str, float]:
-    """All measures of a clip that its example allows; of as many of its frames as the clip has."""
+    """All measures of a clip that its example allows, but for drifts; of as many of its frames as the clip
+    has."""
     truth, labels = example.frames[: len(frames)], None
     if isinstance(example, Example) and example.labels is not None:
         labels = example.labels[: len(frames)]
@@ -158,7 +193,6 @@ def measure(
         measures["lpips"] = lpips(frames, truth)
     if isinstance(example, Example) and labels is not None:
         measures["part_pck"] = part_pck(frames, truth, labels)
-        measures["part_colour_drift"] = part_colour_drift(frames, labels)
         measures["pose_adherence"] = pose_adherence(frames, example.request, labels)
         measures |= background_flow(frames, example.request, labels)
         measures["camera_share"] = camera_share(frames, example.request, labels)
@@ -200,7 +234,8 @@ def _better(key: str, values: np.ndarray, others: np.ndarray) -> dict[str, float
     are best at 1 are compared by how far they are from it."""
     if key in BEST_AT_ONE:
         return compare(np.abs(others - 1), np.abs(values - 1))
-    return compare(others, values) if key in LESS_IS_BETTER else compare(values, others)
+    less = key.partition(QUARTER)[0] in LESS_IS_BETTER
+    return compare(others, values) if less else compare(values, others)
 
 
 def _in_json(value: Any) -> Any:
@@ -211,13 +246,28 @@ def _in_json(value: Any) -> Any:
 
 
 def table(summary: dict) -> str:
-    """The means as a Markdown table, a row for each source."""
-    measures = list(dict.fromkeys(m for values in summary["measures"].values() for m in values))
-    lines = ["| |" + "|".join(measures) + "|", "|---" * (len(measures) + 1) + "|"]
-    for name, values in summary["measures"].items():
-        lines.append(f"| {name} | " + " | ".join(figure(values.get(m)) for m in measures) + " |")
-    lines += [f"{name} is absent: {why}." for name, why in summary["absent"].items()]
-    return "\n".join(lines)
+    """The means as a Markdown table, a row for each source, and one of the drifts by quarter."""
+    means = summary["measures"]
+    measures = [m for m in dict.fromkeys(m for of in means.values() for m in of) if QUARTER not in m]
+    lines = _lines(
+        ["", *measures], [[name, *(figure(of.get(m)) for m in measures)] for name, of in means.items()]
+    )
+    quarters = range(1, QUARTERS + 1)
+    drifts = [
+        [name, drift, *(figure(of.get(f"{drift}{QUARTER}{number}")) for number in quarters)]
+        for drift in DRIFTS
+        for name, of in means.items()
+        if f"{drift}{QUARTER}1" in of
+    ]
+    if drifts:
+        lines += ["", "Identity: the drift of parts beyond the truth's, by quarter of the clip:", ""]
+        lines += _lines(["", "", *(f"quarter {number}" for number in quarters)], drifts)
+    lines += ["", *(f"{name} is absent: {why}." for name, why in summary["absent"].items())]
+    return "\n".join(lines).rstrip()
+
+
+def _lines(titles: list[str], rows: list[list[str]]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in (titles, ["---"] * len(titles), *rows)]
 
 
 def figure(measured: dict[str, float] | None) -> str:

@@ -24,12 +24,12 @@ from inference_server.evaluation.metrics import (  # noqa: E402
     background_flow,
     camera_share,
     detail,
-    part_colour_drift,
     part_pck,
     pixel_measures,
     pose_adherence,
 )
 from inference_server.evaluation.networks import VideoDistance, frechet_distance  # noqa: E402
+from inference_server.evaluation.parts import Colour, mean_drift, part_drifts  # noqa: E402
 from inference_server.evaluation.run import summarise  # noqa: E402
 from inference_server.evaluation.statistics import compare, mean_of  # noqa: E402
 from inference_server.synthesis.clips import ClipSettings, make_clip  # noqa: E402
@@ -88,7 +88,8 @@ def test_colours_that_drift_are_seen(clips):
     clip = clips[0]
     reddened = clip.frames.copy()
     reddened[1:, ..., 0] = reddened[1:, ..., 0].clip(None, 195) + 60
-    assert part_colour_drift(reddened, clip.labels) > part_colour_drift(clip.frames, clip.labels) + 5
+    beyond = part_drifts(reddened, clip.labels, Colour()) - part_drifts(clip.frames, clip.labels, Colour())
+    assert mean_drift(beyond) > 5
 
 
 def test_a_camera_that_is_followed_is_told_from_one_that_is_not():
@@ -150,7 +151,8 @@ def test_the_networks_of_the_measures_come_checked_into_torchs_cache(tmp_path, m
     assert "can't be fetched (invalid hash value" in capsys.readouterr().err
 
 
-def test_engines_and_folders_are_measured_side_by_side(tmp_path, capsys):
+def test_engines_and_folders_are_measured_side_by_side(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     examples = [make_clip(seed, SETTINGS) for seed in range(3)]
     with DatasetWriter(tmp_path / "set", "test") as writer:
         for example in examples:
@@ -161,12 +163,15 @@ def test_engines_and_folders_are_measured_side_by_side(tmp_path, capsys):
     words = ["evaluate", "--data", str(tmp_path / "set"), "--split", "all", "--engine", "draft"]
     words += ["--clips", str(tmp_path / "perfect"), "--output", str(tmp_path / "out")]
     assert main(words) == 0
-    assert "fvd is absent" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "fvd is absent" in printed and "part_feature_drift is absent" in printed
+    assert "| draft | part_texture_drift |" in printed
     summary = json.loads((tmp_path / "out" / "measures.json").read_text())
     psnr = {name: values["psnr"]["mean"] for name, values in summary["measures"].items()}
     assert psnr["perfect"] > 100 > psnr["draft"] > psnr["first frame repeated"]
     assert summary["against"]["draft over perfect"]["psnr"]["wins"] == 0
-    assert "synthetic-0.png" in (tmp_path / "out" / "index.html").read_text()
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "synthetic-0.png" in page and "| draft | part_texture_drift |" in page
     assert (tmp_path / "out" / "synthetic-0.png").stat().st_size > 5000
 
 
