@@ -26,8 +26,8 @@ COMMANDS = {
     "xpose": ("inference_server.cli.xpose", "make pose-video pairs of videos"),
     "evaluate": ("inference_server.cli.evaluate", "measure clips against the truth"),
     "train": ("inference_server.cli.train", "train a model"),
-    "convert": ("inference_server.poseanything.checkpoints.conversion", "change a checkpoint's format"),
-    "extract": ("inference_server.poseanything.checkpoints.extraction", "make a LoRA of a trained model"),
+    "convert": ("inference_server.cli.convert", "change a checkpoint's format"),
+    "extract": ("inference_server.cli.extract", "make a LoRA of a trained model"),
 }
 
 

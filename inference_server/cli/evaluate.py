@@ -7,8 +7,10 @@ import argparse
 import itertools
 import sys
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
+from .progress_line import ProgressLine
 from .values import count
 
 SHEETS = 24
@@ -81,16 +83,17 @@ def run(args: argparse.Namespace) -> int:
         else:
             examples = read_examples(args.data, None if args.split == "all" else args.split)
         args.output.mkdir(parents=True, exist_ok=True)
-        for example, clips, measures in evaluate(
-            itertools.islice(examples, args.examples), sources, _progress, distance
-        ):
-            rows.append(measures)
-            if len(sheets) < SHEETS:
-                name = f"{name_of(example)}.png"
-                draw_sheet(example, clips, args.output / name)
-                sheets.append((name, ["truth", *clips]))
+        chosen = itertools.islice(examples, args.examples)
+        with ProgressLine() as line:
+            counted = partial(_progress, line)
+            for example, clips, measures in evaluate(chosen, sources, counted, distance):
+                rows.append(measures)
+                if len(sheets) < SHEETS:
+                    name = f"{name_of(example)}.png"
+                    draw_sheet(example, clips, args.output / name)
+                    sheets.append((name, ["truth", *clips]))
     except (EngineError, DatasetError, LookupError, MessageError) as error:
-        print(f"\n{error}", file=sys.stderr)
+        print(error, file=sys.stderr)
         return 1
     if not rows:
         of = f"{args.data} has no example of the split {args.split}" if args.data else "The set is empty"
@@ -99,12 +102,12 @@ def run(args: argparse.Namespace) -> int:
     summary = summarise(rows, distance)
     reported = reported_table(benchmark, summary) if benchmark else ""
     write_page(args.output, summary, sheets, reported)
-    print(f"\n{table(summary)}")
+    print(table(summary))
     if reported:
         print(f"\n{reported}")
     print(f"The page is {args.output / 'index.html'}.")
     return 0
 
 
-def _progress(done: int) -> None:
-    print(f"\r{done} clips", end="", file=sys.stderr, flush=True)
+def _progress(line: ProgressLine, done: int) -> None:
+    line(f"{done} clips")

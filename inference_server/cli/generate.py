@@ -26,6 +26,7 @@ from ..engines.base import Engine, EngineError, Picture, is_out_of_memory
 from ..engines.poseanything.engine import PoseAnythingEngine, starts_from_draft
 from ..worker.time_left import TimeLeft
 from .output import check_free, open_output
+from .progress_line import ProgressLine
 from .remote import Remote, RemoteError, connect, picture_of
 from .subject import add_subject, read_subject, subject_of
 from .values import add_parameters, chosen_parameters, describe_values, parse_assignments
@@ -509,25 +510,15 @@ def _write(output: Path, fps: float, events: Iterator) -> object:
 
 
 class _Teller:
-    """Progress on standard output: a line that changes on a terminal, elsewhere a line every few seconds."""
-
-    QUIET_SECONDS = 5.0
+    """Progress on standard output, with the time that is left."""
 
     def __init__(self):
-        self._time_left, self._told = TimeLeft(), 0.0
-        self._terminal = sys.stdout.isatty()
+        self._time_left, self._line = TimeLeft(), ProgressLine(sys.stdout)
 
     def __call__(self, progress: Progress) -> None:
-        now = time.monotonic()
-        seconds = self._time_left(progress, now)
+        seconds = self._time_left(progress, time.monotonic())
         ends = progress.step == progress.total
-        if not (self._terminal or ends or now - self._told > self.QUIET_SECONDS):
-            return
-        self._told = now
         left = "" if seconds is None or ends else f", {seconds:.0f} s left"
-        line = f"{progress.stage} {progress.step}/{progress.total}{left} {progress.note}".rstrip()
-        print(
-            f"\033[K{line}" if self._terminal else line,
-            end="\r" if self._terminal and not ends else "\n",
-            flush=True,
-        )
+        self._line(f"{progress.stage} {progress.step}/{progress.total}{left} {progress.note}".rstrip())
+        if ends:
+            self._line.done()

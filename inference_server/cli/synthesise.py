@@ -16,6 +16,7 @@ from shared.processes import end_with_parent
 from ..datasets.errors import DatasetError
 from ..datasets.examples import Example
 from ..synthesis.clips import LOOKS, ClipSettings, make_clip
+from .progress_line import ProgressLine
 from .values import count
 
 SHOWN = 12
@@ -66,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     began, added, known, shown = time.monotonic(), 0, 0, []
     source = "takes" if args.takes else "blender" if args.rendered else "synthesis 2d"
     try:
-        with DatasetWriter(args.output, source, args.quality) as writer:
+        with DatasetWriter(args.output, source, args.quality) as writer, ProgressLine() as line:
             for example in _examples(args):
                 new = writer.add(example)
                 added, known = added + new, known + (not new)
@@ -74,9 +75,8 @@ def run(args: argparse.Namespace) -> int:
                 again = args.rendered and shown and shown[-1].subject == example.subject
                 if len(shown) < SHOWN and not again:
                     shown.append(example)
-                if (added + known) % 20 == 0:
-                    rate = (added + known) / (time.monotonic() - began)
-                    print(f"{added + known} examples, {rate:.1f} a second", file=sys.stderr, flush=True)
+                rate = (added + known) / max(time.monotonic() - began, 1e-9)
+                line(f"{added + known} examples, {rate:.1f} a second")
         statistics = read_index(args.output).get("statistics", {})
     except DatasetError as error:
         print(error, file=sys.stderr)

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 from ..datasets.errors import DatasetError
 from ..training.errors import TrainingError
+from .progress_line import ProgressLine
 from .values import count
 
 
@@ -46,9 +48,10 @@ def run(args: argparse.Namespace) -> int:
     from safetensors import SafetensorError
 
     try:
-        _train(args)
+        with ProgressLine() as line:
+            _train(args, line)
     except (DatasetError, TrainingError) as error:
-        print(f"\n{error}", file=sys.stderr)
+        print(error, file=sys.stderr)
         return 1
     except (OSError, SafetensorError) as error:  # of a full disk, most of all
         print(
@@ -60,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _train(args: argparse.Namespace) -> None:
+def _train(args: argparse.Namespace, line: ProgressLine) -> None:
     import torch
     from accelerate import PartialState
     from accelerate.utils import parse_flag_from_env
@@ -96,12 +99,15 @@ def _train(args: argparse.Namespace) -> None:
     drafts = "draft" in (transformer.config.init, transformer.config.prediction_base)
     split, folder = None if args.split == "all" else args.split, args.cache or args.output / "cache"
     with PartialState(cpu=args.cpu).main_process_first():  # the others find what it has encoded
-        cache = LatentCache(folder, args.data, vae, device, split, drafts, _counter("encoding examples"))
+        cache = LatentCache(folder, args.data, vae, device, split, drafts, partial(_encoding, line))
+    line.done()
     batches = ShardBatches(cache, settings, transformer.config.patch_size, encode_prompt, drafts)
     del encode_prompt  # the text encoder, where there is one, gives its memory back
     sheets = {"after_checkpoint": SampleSheets(batches, vae)} if settings.tensorboard else {}
-    trainer = Trainer(args.output, settings, transformer, batches, _report, cpu=args.cpu, **sheets)
+    report = partial(_report, line)
+    trainer = Trainer(args.output, settings, transformer, batches, report, cpu=args.cpu, **sheets)
     trainer.run()
+    line.done()
     if settings.trainable == "lora":
         made = args.output / "lora.safetensors"
         trainer.export_lora(made)
@@ -109,7 +115,7 @@ def _train(args: argparse.Namespace) -> None:
         made = args.output / "transformer"
         trainer.export(made, torch.bfloat16)
     if trainer.accelerator.is_main_process:
-        print(f"\n{trainer.step} steps; the averaged weights are in {made}")
+        print(f"{trainer.step} steps; the averaged weights are in {made}")
     trainer.end()
 
 
@@ -156,17 +162,15 @@ def _text(transformer, path: Path | None, device):
     return lambda prompt: encode_prompts(text_encoder, tokenizer, [prompt], device)
 
 
-def _counter(what: str):
-    def show(done: int, total: int) -> None:
-        print(f"\r{what}: {done} of {total}", end="", file=sys.stderr, flush=True)
-
-    return show
+def _encoding(line: ProgressLine, done: int, total: int) -> None:
+    line(f"encoding examples: {done} of {total}")
 
 
-def _report(line: dict) -> None:
-    if "note" in line:
-        print(f"\n{line['note']}", file=sys.stderr)
+def _report(line: ProgressLine, entry: dict) -> None:
+    if "note" in entry:
+        line.done()
+        print(entry["note"], file=sys.stderr)
         return
-    minutes, seconds = divmod(int(line["seconds_left"]), 60)
-    text = f"step {line['step']}, loss {line['loss']:.4f}, {line['examples_per_second']:.2f} examples/s"
-    print(f"\r\033[K{text}, {minutes}:{seconds:02d} left", end="", file=sys.stderr, flush=True)
+    minutes, seconds = divmod(int(entry["seconds_left"]), 60)
+    text = f"step {entry['step']}, loss {entry['loss']:.4f}, {entry['examples_per_second']:.2f} examples/s"
+    line(f"{text}, {minutes}:{seconds:02d} left")

@@ -8,12 +8,14 @@ import dataclasses
 import json
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from ..datasets.errors import DatasetError
 from ..xpose.checks import ClipSettings
 from ..xpose.stages import STAGES, XPoseError
 from ..xpose.subjects.selection import AREA_RULES
+from .progress_line import ProgressLine
 from .subject import add_subject, read_subject, subject_of
 
 
@@ -111,10 +113,11 @@ def _run(args: argparse.Namespace) -> int:
     said = _subjects(args)
     prompts = {video: read_subject(subject) for video, subject in said.items()}
     about = {**dataclasses.asdict(settings), "subjects": said, "version": 3}
-    rates = run(
-        args.videos, args.output, settings, prompts, about, args.processes, progress=_Teller(), ray=args.ray
-    )
-    print(file=sys.stderr)
+    with ProgressLine() as line:
+        told, processes = partial(_tell_counts, line), args.processes
+        rates = run(
+            args.videos, args.output, settings, prompts, about, processes, progress=told, ray=args.ray
+        )
     if rates:
         print(f"Done in a second by one process: {rates} (look: videos, the rest: clips).")
     if args.layout == "release":
@@ -166,19 +169,8 @@ def _write_release(dataset: Path) -> None:
     growing.rename(place)
 
 
-class _Teller:
-    def __init__(self):
-        self._said = None
-
-    def __call__(self, videos: int, kept: int, dropped: int) -> None:
-        line = f"{videos} videos, {kept} clips kept, {dropped} dropped"
-        if line != self._said:
-            print(
-                f"\r\033[K{line}" if sys.stderr.isatty() else line,
-                end="" if sys.stderr.isatty() else "\n",
-                file=sys.stderr,
-            )
-            self._said = line
+def _tell_counts(line: ProgressLine, videos: int, kept: int, dropped: int) -> None:
+    line(f"{videos} videos, {kept} clips kept, {dropped} dropped")
 
 
 def _report(args: argparse.Namespace) -> int:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import shutil
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from inference_server.cli import main
 from inference_server.poseanything.checkpoints import (
     CheckpointError,
     find_weights,
@@ -16,7 +16,7 @@ from inference_server.poseanything.checkpoints import (
     load_transformer,
     load_vae,
 )
-from inference_server.poseanything.checkpoints.conversion import add_parser, convert, write_shards
+from inference_server.poseanything.checkpoints.conversion import convert, write_shards
 from inference_server.poseanything.checkpoints.float8 import FLOAT8
 from inference_server.poseanything.checkpoints.readers import open_tensors
 from inference_server.poseanything.models.transformer import TRAINED_WITH, PoseAnythingTransformer3DModel
@@ -177,13 +177,9 @@ def test_a_damaged_checkpoint_is_not_converted(tmp_path):
 
 
 def test_the_command_says_what_it_made_or_what_is_wrong(tmp_path, capsys):
-    parser = argparse.ArgumentParser()
-    add_parser(parser.add_subparsers())
     torch.save(random_tensors(wan_vae_shapes(4, 4)), tmp_path / "Wan2.2_VAE.pth")
-    args = parser.parse_args(
-        ["convert", str(tmp_path / "Wan2.2_VAE.pth"), str(tmp_path / "vae"), "--to", "diffusers"]
-    )
-    assert args.run(args) == 0
+    words = ["convert", str(tmp_path / "Wan2.2_VAE.pth"), str(tmp_path / "vae"), "--to", "diffusers"]
+    assert main(words) == 0
     assert f"The VAE is in {tmp_path / 'vae'}." in capsys.readouterr().out
-    assert args.run(args) == 1
+    assert main(words) == 1
     assert "is there already" in capsys.readouterr().err

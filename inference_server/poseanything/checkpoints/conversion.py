@@ -1,11 +1,9 @@
-"""The `convert` command: a checkpoint rewritten under the other names, every tensor bit for bit as it was."""
+"""A checkpoint rewritten under the other names, every tensor bit for bit as it was."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,33 +156,6 @@ def write_shards(
         index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
         text = json.dumps(index, indent=2, sort_keys=True) + "\n"
         (folder / f"{stem}.safetensors.index.json").write_text(text, encoding="utf-8")
-
-
-def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
-    """Add the command to a command line; the `run` of its arguments is this module's."""
-    parser = subparsers.add_parser(
-        "convert", help="rewrite a checkpoint in the release's format or in diffusers'"
-    )
-    parser.add_argument(
-        "source", type=Path, help="a file or folder: the transformer, the VAE or the text encoder"
-    )
-    parser.add_argument(
-        "target", type=Path, help="the new folder (for Wan's VAE and text encoder the .pth file)"
-    )
-    parser.add_argument("--to", choices=("official", "diffusers"), required=True)
-    parser.set_defaults(run=run)
-    return parser
-
-
-def run(args: argparse.Namespace) -> int:
-    """Carry out the command; the status is 0 when the new checkpoint is there, else 1."""
-    try:
-        component = convert(args.source, args.target, args.to)
-    except CheckpointError as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(f"The {component.what} is in {args.target}.")
-    return 0
 
 
 def _write_config(model: nn.Module, folder: Path, to: str) -> None:

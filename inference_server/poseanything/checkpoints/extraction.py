@@ -1,4 +1,4 @@
-"""The `extract` command: a LoRA of what one checkpoint changes in another of the same shapes.
+"""A LoRA of what one checkpoint changes in another of the same shapes.
 
 A whole step-distilled model can't be loaded in PoseAnything's place, which would lose what that has learnt of
 poses. What it changes in the plain model that it was made from can be added: as pairs of low rank where
@@ -7,10 +7,8 @@ weights are large, and whole elsewhere.
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,34 +144,3 @@ def _open(path: Path) -> LazyTensors:
 
 def _kept(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to("cpu", torch.bfloat16).contiguous()
-
-
-def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
-    """Add the command to a command line; the `run` of its arguments is this module's."""
-    parser = subparsers.add_parser(
-        "extract", help="make a LoRA of what one checkpoint changes in another", description=__doc__
-    )
-    parser.add_argument("changed", type=Path, help="the transformer that was trained further, as FastWan")
-    parser.add_argument("plain", type=Path, help="the one that it was made from, plain Wan2.2-TI2V-5B")
-    parser.add_argument("target", type=Path, help="the new .safetensors file, in the weights' folder loras")
-    parser.add_argument("--rank", type=int, default=RANK, help="of the pairs (%(default)s)")
-    parser.set_defaults(run=run)
-    return parser
-
-
-def run(args: argparse.Namespace) -> int:
-    """Carry out the command; the status is 0 when the LoRA is there, else 1."""
-
-    def progress(done: int, total: int) -> None:
-        print(f"\r{done} of {total} tensors", end="" if done < total else "\n", flush=True)
-
-    try:
-        made = extract(args.changed, args.plain, args.target, rank=args.rank, progress=progress)
-    except CheckpointError as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(
-        f"{args.target}: {made.pairs} pairs of rank {args.rank} and {made.whole} whole differences,"
-        f" {made.kept:.1%} of what changes."
-    )
-    return 0
