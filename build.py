@@ -634,6 +634,10 @@ def bench(arguments) -> None:
     for name in arguments.names:
         if name not in names:
             raise BuildError(f"There is no benchmark named {name!r}; choose from {', '.join(names)}.")
+    if {"-h", "--help"} & set(arguments.rest):
+        for name in arguments.names or names:
+            say(f"{name}: {docstring_of(folder / f'{name}.py')}\n")
+        return
     extras = read_project()["project"]["optional-dependencies"]
     environment = BlenderEnvironment().ensure("server", "test", *extras).for_blender()
     environ = modules_from_here() | {"POSEANYTHING_EXTENSION": str(build_extension(environment))}
@@ -649,8 +653,12 @@ def bench(arguments) -> None:
 
 def left_out_of(benchmark: Path) -> str:
     """What a benchmark says that it does not measure: the paragraph "Left out: ..." of its docstring."""
-    text = ast.get_docstring(ast.parse(benchmark.read_text(encoding="utf-8"))) or ""
-    return " ".join(next(part for part in text.split("\n\n") if part.startswith("Left out: ")).split())
+    parts = docstring_of(benchmark).split("\n\n")
+    return " ".join(next(part for part in parts if part.startswith("Left out: ")).split())
+
+
+def docstring_of(benchmark: Path) -> str:
+    return ast.get_docstring(ast.parse(benchmark.read_text(encoding="utf-8"))) or ""
 
 
 def extension(arguments) -> None:
@@ -767,7 +775,8 @@ def parse(words: list[str]) -> argparse.Namespace:
     measure = command(
         bench,
         "measure the figures of the README: the named ones, or all but card, which needs one; words that "
-        "follow go to them",
+        "follow go to them; --help tells what each measures",
+        "bench",
     )
     measure.add_argument("names", nargs="*", metavar="NAME")
     pack = command(extension, "pack the extension into dist/, ready to install in Blender")

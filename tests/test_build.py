@@ -76,6 +76,11 @@ def test_a_command_means_files_from_where_the_user_stands(elsewhere, capfd):
     assert (elsewhere / "made" / "index.html").exists()
 
 
+def test_a_benchmark_tells_what_it_measures_and_measures_nothing():
+    done = run("bench", "timer", "--help")
+    assert done.returncode == 0 and done.stdout.startswith("· timer: ") and "Left out: " in done.stdout
+
+
 def test_a_benchmark_means_files_from_where_the_user_stands(elsewhere, capfd):
     (elsewhere / "packed").mkdir()
     (elsewhere / "packed" / "index.json").write_text("no index")
