@@ -14,8 +14,9 @@ import bpy
 import numpy as np
 from mathutils import Vector
 
-from .creatures import bind, coat, rigify, wrap
+from .creatures import Build, animate_walk, bind, build_fox, coat, rigify, wrap
 from .gaits import animate
+from .props import colour_name
 from .rig_files import tubes
 
 METARIGS = ("human", "wolf", "cat", "horse", "bird", "shark", "basic_quadruped")
@@ -25,11 +26,6 @@ Bones = dict[str, tuple[Vector, Vector, str]]
 VOXELS = 90
 """Of a body's surface, along the skeleton's size."""
 SIDE = re.compile(r"[ ._]?[LR](?=\.\d+$|$)")
-COLOURS = {
-    0: "red", 0.08: "orange", 0.16: "yellow", 0.33: "green", 0.5: "turquoise", 0.62: "blue", 0.77: "purple",
-    0.9: "pink", 1: "red",
-}  # fmt: skip
-"""By hue."""
 
 
 def chain(bones: Bones, name: str, parent: str, points: list[Vector]) -> None:
@@ -106,15 +102,22 @@ MADE_UP: dict[str, Callable[[random.Random], Bones]] = {
     each.__name__: each for each in (snake, spider, lamp, arm, tree, octopus)
 }
 KINDS = (*METARIGS, *MADE_UP)
+NAMES = {"basic_quadruped": "four-legged animal", "human": "person"}
+"""Of those that a prompt calls otherwise."""
+HOMES = {"shark": "water", "octopus": "water", "lamp": "indoors", "arm": "indoors", "tree": "garden"}
+"""Where they live that do not live on land."""
 
 
 @dataclass(frozen=True)
 class Actor:
-    """A rig that moves, and how a prompt tells of it: "A blue wolf" and "trots"."""
+    """A rig that moves, and how a prompt tells of it: "A blue wolf" and "trots". `home` is where it lives,
+    one of `backgrounds.HOMES`; a `still` one stays where it is."""
 
     rig: bpy.types.Object
     name: str
     does: str
+    home: str = "land"
+    still: bool = False
 
 
 def build(context: bpy.types.Context, kind: str, seed: int) -> Actor:
@@ -135,10 +138,21 @@ def build(context: bpy.types.Context, kind: str, seed: int) -> Actor:
     body = wrap(context, capsules, voxel=_size(rig) / VOXELS, name=f"{rig.name} Body")
     colour = _paint(body, shuffle)
     bind(body, rig)
-    name = f"{colour} {kind.replace('_', ' ')}"
-    name = name.replace("basic quadruped", "four-legged animal").replace("human", "person")
     does = animate(context.scene, rig, kind, shuffle)
-    return Actor(rig, f"{'An' if name[0] in 'aeiou' else 'A'} {name}", does)
+    home = "air" if does == "flies" else HOMES.get(kind, "land")
+    still = kind in ("lamp", "arm", "tree") or does.startswith(("stands", "turns"))
+    return Actor(rig, _named(colour, NAMES.get(kind, kind)), does, home, still)
+
+
+def fox(context: bpy.types.Context, kind: str, seed: int) -> Actor:
+    """The walking fox of the example shot, for all of the scene's range."""
+    scene, rig = context.scene, build_fox(context, seed).rig
+    animate_walk(rig, scene.frame_end - scene.frame_start + 1, seed)
+    return Actor(rig, _named(colour_name(*colorsys.rgb_to_hsv(*Build.from_seed(seed).coat)), "fox"), "walks")
+
+
+def _named(colour: str, name: str) -> str:
+    return f"{'An' if colour[0] in 'aeiou' else 'A'} {colour} {name}"
 
 
 def _metarig(context: bpy.types.Context, kind: str) -> Bones:
@@ -207,13 +221,3 @@ def _paint(body: bpy.types.Object, shuffle: random.Random) -> str:
     body.data.color_attributes.new("Coat", "FLOAT_COLOR", "POINT").data.foreach_set("color", painted.ravel())
     body.data.materials.append(coat())
     return colour_name(*colours[np.bincount(which, minlength=3).argmax()])
-
-
-def colour_name(hue: float, saturation: float, value: float) -> str:
-    """What one calls a colour of linear light: "dark blue"."""
-    if saturation < 0.2:
-        return "black" if value < 0.08 else "grey" if value < 0.5 else "white"
-    name = COLOURS[min(COLOURS, key=lambda known: abs(known - hue))]
-    if name == "orange" and value < 0.3:
-        return "brown"
-    return f"dark {name}" if value < 0.12 else name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import bmesh
 import bpy
@@ -15,7 +15,10 @@ from ..errors import ExportError
 from ..ground_truth.shapes import ShapeReader
 from ..ground_truth.visibility import as_rendered
 from ..texts import say
+from .backgrounds import View, build_background
 from .creatures import animate_walk, build_fox
+from .occluders import hide_a_part
+from .props import add, material, tree
 from .rig_files import bodies_of
 
 WIDTH, HEIGHT, FPS, FRAMES = 832, 480, 24, 81
@@ -25,6 +28,16 @@ WAY = 3.0
 """A camera goes along with a subject that moves more than this many times its own size."""
 PAN = 0.3
 """The part of a shorter way that it pans along."""
+MOVES = {
+    "follow": "the camera goes along",
+    "pan": "the camera pans along",
+    "still": "the camera stands still",
+    "truck": "the camera moves sideways",
+    "push": "the camera comes closer",
+}
+"""What a camera does, as a prompt says it."""
+HIDDEN = 0.25
+"""The share of the training scenes in which something hides a part of the subject."""
 GLANCES = 9
 """Frames at which a subject is looked at that does not go far."""
 PROMPT = "A red fox walks through a sunlit meadow, firs and hills behind it, the camera follows gently."
@@ -61,18 +74,53 @@ def stage(context: bpy.types.Context, rig: bpy.types.Object, seed: int = 0) -> N
     """Put sun, landscape and camera around a rig with a mesh, to its scale and for all of the scene's
     range, and leave the rig selected."""
     scene = context.scene
-    with as_rendered(context.view_layer):
-        boxes = _boxes(context, rig, GLANCES)
-        goes_far = _goes_far(boxes)
-        if goes_far:
-            boxes = _boxes(context, rig, scene.frame_end - scene.frame_start + 1)
+    boxes, turn = _measure(context, rig)
     low, high = boxes[:, 0].min(0), boxes[:, 1].max(0)
-    # What is longer than wide, its way included, is seen from the side, what is wider from the front.
-    turn = Matrix.Rotation(math.pi / 2 if (high - low)[0] > (high - low)[1] else 0, 3, "Z")
     shuffle = random.Random(f"stage {seed}")
     _light(scene, shuffle if seed else None)
     _landscape(scene, Vector(low), Vector(high), turn, random.Random(seed + 7))
-    _camera(scene, boxes, turn, goes_far, shuffle if seed else None)
+    _camera(scene, boxes, turn, "follow" if _goes_far(boxes) else "pan", shuffle if seed else None)
+    _ready(context, rig)
+
+
+def stage_by_seed(
+    context: bpy.types.Context, rig: bpy.types.Object, seed: int, home: str = "land", still: bool = False
+) -> str:
+    """Put one of many backgrounds, its light, sometimes a thing in front, and a camera around a rig.
+
+    Args:
+        home: where such a subject lives: "land", "water", "air" or "indoors".
+        still: it stays where it is.
+
+    Returns:
+        what is seen besides the subject, as the rest of a prompt: " through a desert, rocks ...".
+    """
+    scene, shuffle = context.scene, random.Random(f"scenery {seed}")
+    boxes, turn = _measure(context, rig)
+    move = "follow" if _goes_far(boxes) else shuffle.choice(("still", "pan", "truck", "push"))
+    _camera(scene, boxes, turn, move, shuffle)
+    view = View.of(scene, boxes, np.array(turn))
+    where = build_background(scene, view, shuffle, home, still)
+    in_front = hide_a_part(scene, view, bodies_of(scene, rig), shuffle) if shuffle.random() < HIDDEN else ""
+    _ready(context, rig)
+    return f" {where}{in_front and ', '}{in_front}, {MOVES[move]}."
+
+
+def _measure(context: bpy.types.Context, rig: bpy.types.Object) -> tuple[np.ndarray, Matrix]:
+    """The boxes around the subject, of each frame where it goes far, and how the camera's view is turned."""
+    scene = context.scene
+    with as_rendered(context.view_layer):
+        boxes = _boxes(context, rig, GLANCES)
+        if _goes_far(boxes):
+            boxes = _boxes(context, rig, scene.frame_end - scene.frame_start + 1)
+    low, high = boxes[:, 0].min(0), boxes[:, 1].max(0)
+    # What is longer than wide, its way included, is seen from the side, what is wider from the front.
+    return boxes, Matrix.Rotation(math.pi / 2 if (high - low)[0] > (high - low)[1] else 0, 3, "Z")
+
+
+def _ready(context: bpy.types.Context, rig: bpy.types.Object) -> None:
+    """Set how it is rendered, and leave the rig selected in the first frame."""
+    scene = context.scene
     scene.render.engine = "CYCLES"
     scene.cycles.device, scene.cycles.samples, scene.cycles.use_denoising = "CPU", 16, True
     scene.view_settings.view_transform = "Standard"
@@ -138,17 +186,17 @@ def _landscape(
     def behind(x: float, y: float, z: float = 0.0) -> Vector:
         return Vector((centre.x, centre.y, low.z)) + turn @ Vector((x, y, z))
 
-    grass = _material("Grass", (0.15, 0.22, 0.045), (0.34, 0.36, 0.09), 26 / size)
-    meadow = _add(
+    grass = material("Grass", (0.15, 0.22, 0.045), (0.34, 0.36, 0.09), 26 / size)
+    meadow = add(
         scene,
         "Meadow",
         lambda mesh: bmesh.ops.create_grid(mesh, x_segments=2, y_segments=2, size=30 * size),
         grass,
     )
     meadow.location = (centre.x, centre.y, low.z)
-    hills = _material("Hills", (0.11, 0.17, 0.08), (0.2, 0.25, 0.12), 0.6 / size)
+    hills = material("Hills", (0.11, 0.17, 0.08), (0.2, 0.25, 0.12), 0.6 / size)
     for x, y, radius in ((14, -9, 7), (17, 4, 9), (15, 15, 6)):
-        hill = _add(
+        hill = add(
             scene,
             "Hill",
             lambda mesh, r=radius * size: bmesh.ops.create_uvsphere(
@@ -158,17 +206,17 @@ def _landscape(
             smooth=True,
         )
         hill.location = behind(x * size, y * size, -0.72 * radius * size)
-    leaves = _material("Leaves", (0.03, 0.09, 0.035), (0.07, 0.16, 0.05), 14 / size)
-    bark = _material("Bark", (0.09, 0.05, 0.03), (0.15, 0.09, 0.05), 20 / size)
+    leaves = material("Leaves", (0.03, 0.09, 0.035), (0.07, 0.16, 0.05), 14 / size)
+    bark = material("Bark", (0.09, 0.05, 0.03), (0.15, 0.09, 0.05), 20 / size)
     for _ in range(16):
         tall = shuffle.uniform(1.4, 2.4) * size
         place = behind(shuffle.uniform(3.0, 9) * size, shuffle.uniform(-9, 9) * size)
-        _tree(scene, place, tall, leaves, bark)
-    stone = _material("Stone", (0.2, 0.19, 0.18), (0.36, 0.34, 0.31), 9 / size)
+        tree(scene, place, tall, leaves, bark)
+    stone = material("Stone", (0.2, 0.19, 0.18), (0.36, 0.34, 0.31), 9 / size)
     for _ in range(12):
         radius = shuffle.uniform(0.03, 0.12) * size
         place = behind(shuffle.uniform(0.9, 3) * size, shuffle.uniform(-3, 3) * size)
-        rock = _add(
+        rock = add(
             scene,
             "Rock",
             lambda mesh, r=radius: bmesh.ops.create_icosphere(mesh, subdivisions=3, radius=r),
@@ -179,60 +227,6 @@ def _landscape(
             vertex.co *= shuffle.uniform(0.93, 1.05)
 
 
-def _tree(scene: bpy.types.Scene, place: Vector, tall: float, leaves, bark) -> None:
-    trunk = _add(scene, "Trunk", lambda mesh: _cone(mesh, 32, tall * 0.035, tall * 0.035, tall * 0.4), bark)
-    trunk.location = place + Vector((0, 0, tall * 0.2))
-    for level in range(4):
-        radius, height = tall * (0.24 - 0.05 * level), tall * 0.34
-        cone = _add(
-            scene, "Fir", lambda mesh, r=radius, h=height: _cone(mesh, 22, r, 0, h), leaves, smooth=True
-        )
-        cone.location = place + Vector((0, 0, tall * (0.42 + 0.17 * level)))
-
-
-def _cone(mesh: bmesh.types.BMesh, segments: int, bottom: float, top: float, height: float) -> None:
-    bmesh.ops.create_cone(mesh, cap_ends=True, segments=segments, radius1=bottom, radius2=top, depth=height)
-
-
-def _add(
-    scene: bpy.types.Scene,
-    name: str,
-    build: Callable[[bmesh.types.BMesh], object],
-    material: bpy.types.Material,
-    smooth: bool = False,
-) -> bpy.types.Object:
-    """A new object of the mesh that `build` makes."""
-    data, mesh = bpy.data.meshes.new(name), bmesh.new()
-    build(mesh)
-    mesh.to_mesh(data)
-    mesh.free()
-    data.materials.append(material)
-    data.polygons.foreach_set("use_smooth", np.full(len(data.polygons), smooth))
-    item = bpy.data.objects.new(name, data)
-    scene.collection.objects.link(item)
-    return item
-
-
-def _material(name: str, dark, light, scale: float) -> bpy.types.Material:
-    """Two colours mottled by noise; `scale` in spots per metre."""
-    material = bpy.data.materials.new(name)
-    if material.node_tree is None:  # it always has one from Blender 5.0 on
-        material.use_nodes = True
-    nodes, links = material.node_tree.nodes, material.node_tree.links
-    principled = next(node for node in nodes if node.type == "BSDF_PRINCIPLED")
-    principled.inputs["Roughness"].default_value = 0.9
-    geometry, noise, ramp = (
-        nodes.new(f"ShaderNode{kind}") for kind in ("NewGeometry", "TexNoise", "ValToRGB")
-    )
-    noise.inputs["Scale"].default_value, noise.inputs["Detail"].default_value = scale, 6
-    links.new(geometry.outputs["Position"], noise.inputs["Vector"])
-    ramp.color_ramp.elements[0].position, ramp.color_ramp.elements[1].position = 0.35, 0.68
-    ramp.color_ramp.elements[0].color, ramp.color_ramp.elements[1].color = (*dark, 1), (*light, 1)
-    links.new(noise.outputs[0], ramp.inputs[0])
-    links.new(ramp.outputs[0], principled.inputs["Base Color"])
-    return material
-
-
 def _goes_far(boxes: np.ndarray) -> bool:
     return bool(np.ptp(boxes.mean(1), axis=0).max() > WAY * (boxes[:, 1] - boxes[:, 0]).max())
 
@@ -241,15 +235,17 @@ def _camera(
     scene: bpy.types.Scene,
     boxes: np.ndarray,
     turn: Matrix,
-    goes_along: bool,
+    move: str,
     shuffle: random.Random | None,
 ) -> None:
-    """Beside the subject and a little ahead of it, wide enough for all of it, going along with it or panning
-    along with a part of its way."""
+    """Beside the subject and a little ahead of it, wide enough for all of it; `move` is one of `MOVES`."""
     boxes = np.sort(boxes @ np.array(turn), axis=1)  # as seen by a camera that looks along x
     centres, size = boxes.mean(1), (boxes[:, 1] - boxes[:, 0]).max(0)
+    goes_along = move == "follow"
     if goes_along:
         targets = _smooth(centres)
+    elif move in ("still", "push"):
+        targets = np.repeat(centres.mean(0)[None], len(centres), axis=0)
     else:
         targets = (1 - PAN) * centres.mean(0) + PAN * np.linspace(centres[0], centres[-1], len(centres))
     stray = np.abs(centres - targets).max(0)
@@ -266,7 +262,13 @@ def _camera(
     distance = across * 1.35 * camera.lens / camera.sensor_width + size[0] / 2
     away = np.array([-1.0, -ahead, above])
     stands = targets if goes_along else np.repeat(targets.mean(0)[None], len(targets), axis=0)
-    while not _all_in_view(boxes, targets, stands + away * distance, camera):
+    # How far it is, and how far aside, as fractions of the distance.
+    share, aside = np.ones((len(targets), 1)), np.zeros((len(targets), 3))
+    if move == "push":
+        share = np.linspace(1.5, 1, len(targets))[:, None]
+    elif move == "truck":
+        aside[:, 1] = np.linspace(-0.25, 0.25, len(targets)) * shuffle.choice((-1, 1))
+    while not _all_in_view(boxes, targets, stands + (away * share + aside) * distance, camera):
         distance *= 1.05
     camera.clip_end = max(camera.clip_end, 10 * distance)
     item = bpy.data.objects.new("Camera", camera)
@@ -274,10 +276,11 @@ def _camera(
     scene.camera = item
     item.rotation_mode = "QUATERNION"
     frames = np.linspace(scene.frame_start, scene.frame_end, len(targets)).round().astype(int)
-    for index in range(len(frames)) if goes_along else (0, -1):
-        item.location = turn @ Vector(stands[index] + away * distance)
+    travels = move in ("follow", "truck", "push")
+    for index in range(len(frames)) if travels else (0, -1):
+        item.location = turn @ Vector(stands[index] + (away * share[index] + aside[index]) * distance)
         item.rotation_quaternion = (turn @ Vector(targets[index]) - item.location).to_track_quat("-Z", "Y")
-        for channel in ("location", "rotation_quaternion") if goes_along else ("rotation_quaternion",):
+        for channel in ("location", "rotation_quaternion") if travels else ("rotation_quaternion",):
             item.keyframe_insert(channel, frame=int(frames[index]))
 
 

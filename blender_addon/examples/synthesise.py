@@ -40,7 +40,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs=2, default=(1, 10), metavar=("FIRST", "LAST"))
     parser.add_argument("--size", type=int, nargs=2, default=(128, 96), metavar=("WIDTH", "HEIGHT"))
     parser.add_argument("--frames", type=int, default=17, help="of a clip; default: %(default)s")
-    parser.add_argument("--samples", type=int, default=12, help="of Cycles; default: %(default)s")
+    parser.add_argument("--samples", type=int, default=12, help="of Cycles and EEVEE; default: %(default)s")
     parser.add_argument(
         "--subjects",
         nargs="+",
@@ -140,38 +140,37 @@ class FullLabels:
 
 
 def build_scene(bpy, subject: str, seed: int):
-    """Fill an empty scene with a subject and its stage; returns the rig. Raises `SubjectError`."""
+    """Fill an empty scene with a subject and its stage; returns the rig and a prompt that says what is seen.
+    Raises `SubjectError`."""
     scenes, kinds, rig_files = (
         import_module(f"{MODULE}.examples.{name}") for name in ("scenes", "kinds", "rig_files")
     )
     bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=False)
-    if subject == "fox":
-        return scenes.example_shot(bpy.context, seed)
     scenes.set_format(bpy.context.scene)
-    if subject in kinds.KINDS:
-        rig = kinds.build(bpy.context, subject, seed).rig
+    if subject in ("fox", *kinds.KINDS):
+        actor = (kinds.fox if subject == "fox" else kinds.build)(bpy.context, subject, seed)
     elif not Path(subject).suffix:
         known = ", ".join(("fox", *kinds.KINDS))
         raise SubjectError(f"There is no subject {subject}; choose of {known}, or name a rig's file.")
     else:
         try:
             rig = rig_files.import_rig(bpy.context, Path(subject))
+            actor = kinds.Actor(rig, f"A {rig.name.lower()}", "moves")
         except rig_files.RigFileError as error:
             raise SubjectError(str(error)) from error
     try:
-        scenes.stage(bpy.context, rig, seed)
+        seen = scenes.stage_by_seed(bpy.context, actor.rig, seed, actor.home, actor.still)
     except scenes.ExportError as error:
         raise SubjectError(str(error)) from error
-    return rig
+    return actor.rig, f"{actor.name} {actor.does}{seen}"
 
 
 def synthesise(bpy, arguments, subject: str, seed: int, folder: Path) -> int:
     """Render a subject's scene and export its clips to a folder; returns how many. Raises
     `SubjectError`."""
-    scenes, export, steps, times, view, request_file, messages = (
+    export, steps, times, view, request_file, messages = (
         import_module(f"{MODULE}.{name}")
         for name in (
-            "examples.scenes",
             "request.export",
             "steps",
             "times",
@@ -180,7 +179,7 @@ def synthesise(bpy, arguments, subject: str, seed: int, folder: Path) -> int:
             "shared.messages",
         )
     )
-    rig, scene = build_scene(bpy, subject, seed), bpy.context.scene
+    (rig, prompt), scene = build_scene(bpy, subject, seed), bpy.context.scene
     width, height = arguments.size
     render = scene.render
     render.resolution_x, render.resolution_y, render.resolution_percentage = width, height, 100
@@ -189,7 +188,7 @@ def synthesise(bpy, arguments, subject: str, seed: int, folder: Path) -> int:
     render.engine = {"cycles": "CYCLES", "eevee": eevee, "workbench": "BLENDER_WORKBENCH"}[arguments.renderer]
     # Of Workbench, which knows no material's nodes.
     scene.display.shading.color_type = "TEXTURE" if Path(subject).suffix else "VERTEX"
-    scene.cycles.samples = arguments.samples
+    scene.cycles.samples = scene.eevee.taa_render_samples = arguments.samples
     scene.cycles.denoising_prefilter = "FAST"  # of small pictures with few samples, it took half of the time
     scene.render.use_persistent_data = True
     scene.camera.data.lens *= random.Random(f"lens {seed}").uniform(1.0, 1.7)
@@ -232,7 +231,7 @@ def synthesise(bpy, arguments, subject: str, seed: int, folder: Path) -> int:
             height=height,
             num_frames=len(span),
             fps=render.fps / render.fps_base / span.step,
-            prompt=scenes.PROMPT if subject == "fox" else f"A {rig.name.lower()} moves in a sunlit meadow.",
+            prompt=prompt,
             **{name: getattr(clip, name) for name in fields},
         )
         request_file.write_request(folder / f"clip-{number}.poserequest", request)

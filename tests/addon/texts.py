@@ -34,8 +34,13 @@ SERVER_COMMANDS = {
     "inference_server/poseanything/conditioning/files.py",
 }
 """What of these speaks to who runs commands."""
-COMMAND_LINE = {"examples/demo.py", "examples/synthesise.py", "examples/contact_sheet.py"}
-"""What runs without a window."""
+COMMAND_LINE = {
+    "examples/backgrounds.py",
+    "examples/contact_sheet.py",
+    "examples/demo.py",
+    "examples/synthesise.py",
+}
+"""What runs without a window, or is said to a model."""
 SAYS = {"say": 0, "tell": 0, "Finding": 0, "setting": 0, "paragraph": 2, "poll_message_set": 0, "report": 1}
 """Functions whose argument of this number is shown."""
 LABELS = {
