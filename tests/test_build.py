@@ -20,7 +20,7 @@ from packaging.requirements import Requirement
 
 import build
 from tests.server.client import Client, request
-from tests.server.processes import Output, alive, descendants, wait_for_end
+from tests.server.processes import PATIENCE, Output, alive, descendants, wait_for_end
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -411,6 +411,29 @@ def test_a_server_ends_with_the_command_that_started_it(command, number):
                 client.send(request("job", "draft"))
                 client.ending("job")
             assert len(family) > 1  # the worker, and as a child the server
+            started.send_signal(number)
+            for process in family:
+                wait_for_end(process)
+        finally:
+            for process in filter(alive, {started.pid, *family}):
+                os.kill(process, signal.SIGKILL)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the processes from /proc")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
+def test_whoever_renders_ends_with_the_command_that_started_them(number):
+    if not (build.BlenderEnvironment().folder / "setup.json").exists():
+        pytest.skip("the environment was not made by build.py")
+    words = "synthesise --blender 1 400 --subjects snake --size 64 48 --renderer workbench --processes 2"
+    as_installed = "import build; build.Environment.ensure = lambda self, *_: self; build.main()"
+    command = [*IGNORING, sys.executable, "-c", as_installed, *words.split(), "--output", os.devnull]
+    with subprocess.Popen(command, cwd=ROOT) as started:
+        family, end = [], time.monotonic() + PATIENCE
+        try:
+            while len(family) < 4:  # build.py, who shares the seeds out, and two that render
+                assert started.poll() is None and time.monotonic() < end
+                family = descendants(started.pid)
+                time.sleep(0.05)
             started.send_signal(number)
             for process in family:
                 wait_for_end(process)

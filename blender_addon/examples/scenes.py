@@ -26,6 +26,8 @@ MARGIN = 0.04
 """The part of the picture, from its middle to an edge, that stays free around the subject."""
 WAY = 3.0
 """A camera goes along with a subject that moves more than this many times its own size."""
+SHORT_WAY = 1.2
+"""The same in training scenes, where a subject that is seen large teaches more."""
 PAN = 0.3
 """The part of a shorter way that it pans along."""
 MOVES = {
@@ -74,12 +76,12 @@ def stage(context: bpy.types.Context, rig: bpy.types.Object, seed: int = 0) -> N
     """Put sun, landscape and camera around a rig with a mesh, to its scale and for all of the scene's
     range, and leave the rig selected."""
     scene = context.scene
-    boxes, turn = _measure(context, rig)
+    boxes, turn = _measure(context, rig, WAY)
     low, high = boxes[:, 0].min(0), boxes[:, 1].max(0)
     shuffle = random.Random(f"stage {seed}")
     _light(scene, shuffle if seed else None)
     _landscape(scene, Vector(low), Vector(high), turn, random.Random(seed + 7))
-    _camera(scene, boxes, turn, "follow" if _goes_far(boxes) else "pan", shuffle if seed else None)
+    _camera(scene, boxes, turn, "follow" if _goes_far(boxes, WAY) else "pan", shuffle if seed else None)
     _ready(context, rig)
 
 
@@ -96,8 +98,8 @@ def stage_by_seed(
         what is seen besides the subject, as the rest of a prompt: " through a desert, rocks ...".
     """
     scene, shuffle = context.scene, random.Random(f"scenery {seed}")
-    boxes, turn = _measure(context, rig)
-    move = "follow" if _goes_far(boxes) else shuffle.choice(("still", "pan", "truck", "push"))
+    boxes, turn = _measure(context, rig, SHORT_WAY)
+    move = "follow" if _goes_far(boxes, SHORT_WAY) else shuffle.choice(("still", "pan", "truck", "push"))
     _camera(scene, boxes, turn, move, shuffle)
     view = View.of(scene, boxes, np.array(turn))
     where = build_background(scene, view, shuffle, home, still)
@@ -106,12 +108,12 @@ def stage_by_seed(
     return f" {where}{in_front and ', '}{in_front}, {MOVES[move]}."
 
 
-def _measure(context: bpy.types.Context, rig: bpy.types.Object) -> tuple[np.ndarray, Matrix]:
+def _measure(context: bpy.types.Context, rig: bpy.types.Object, way: float) -> tuple[np.ndarray, Matrix]:
     """The boxes around the subject, of each frame where it goes far, and how the camera's view is turned."""
     scene = context.scene
     with as_rendered(context.view_layer):
         boxes = _boxes(context, rig, GLANCES)
-        if _goes_far(boxes):
+        if _goes_far(boxes, way):
             boxes = _boxes(context, rig, scene.frame_end - scene.frame_start + 1)
     low, high = boxes[:, 0].min(0), boxes[:, 1].max(0)
     # What is longer than wide, its way included, is seen from the side, what is wider from the front.
@@ -227,8 +229,8 @@ def _landscape(
             vertex.co *= shuffle.uniform(0.93, 1.05)
 
 
-def _goes_far(boxes: np.ndarray) -> bool:
-    return bool(np.ptp(boxes.mean(1), axis=0).max() > WAY * (boxes[:, 1] - boxes[:, 0]).max())
+def _goes_far(boxes: np.ndarray, way: float) -> bool:
+    return bool(np.ptp(boxes.mean(1), axis=0).max() > way * (boxes[:, 1] - boxes[:, 0]).max())
 
 
 def _camera(
@@ -265,7 +267,7 @@ def _camera(
     # How far it is, and how far aside, as fractions of the distance.
     share, aside = np.ones((len(targets), 1)), np.zeros((len(targets), 3))
     if move == "push":
-        share = np.linspace(1.5, 1, len(targets))[:, None]
+        share = np.linspace(1.35, 1, len(targets))[:, None]
     elif move == "truck":
         aside[:, 1] = np.linspace(-0.25, 0.25, len(targets)) * shuffle.choice((-1, 1))
     while not _all_in_view(boxes, targets, stands + (away * share + aside) * distance, camera):
