@@ -99,7 +99,8 @@ def _train(args: argparse.Namespace, line: ProgressLine) -> None:
     drafts = "draft" in (transformer.config.init, transformer.config.prediction_base)
     split, folder = None if args.split == "all" else args.split, args.cache or args.output / "cache"
     with PartialState(cpu=args.cpu).main_process_first():  # the others find what it has encoded
-        cache = LatentCache(folder, args.data, vae, device, split, drafts, partial(_encoding, line))
+        fit, progress = _fit(vae, transformer, settings), partial(_encoding, line)
+        cache = LatentCache(folder, args.data, vae, device, split, drafts, progress, fit)
     line.done()
     batches = ShardBatches(cache, settings, transformer.config.patch_size, encode_prompt, drafts)
     del encode_prompt  # the text encoder, where there is one, gives its memory back
@@ -125,14 +126,22 @@ def _vae(args: argparse.Namespace, settings) -> Path:
     return args.vae or Path(settings.vae)
 
 
+def _fit(vae, transformer, settings):
+    from ..datasets.release import Fit
+    from ..poseanything.conditioning.latent_grid import LatentGrid
+
+    grid = LatentGrid.of(vae.config, transformer.config)
+    return Fit(grid, settings.longer_side, settings.most_frames)
+
+
 def _plan(args: argparse.Namespace, settings) -> str:
     """What the run takes of a card's memory, from the files' headers and the first example."""
-    from ..datasets.dataset import read_examples
     from ..poseanything.checkpoints import CheckpointError
     from ..poseanything.checkpoints.vae import open_vae
     from ..poseanything.runtime.requirements import Shape
     from ..training.beginning import outline
     from ..training.planning import plan_training
+    from ..training.shard_batches import open_source
     from ..training.trainer import freeze
 
     try:
@@ -141,7 +150,8 @@ def _plan(args: argparse.Namespace, settings) -> str:
     except CheckpointError as error:
         raise TrainingError(str(error)) from error
     freeze(transformer, settings.trainable, settings.lora_rank)
-    request = next(read_examples(args.data[0])).request
+    source = open_source(args.data[0], None, _fit(vae, transformer, settings))
+    request = next(source.examples())().request
     shape = Shape(request.width, request.height, request.num_frames)
     return (
         f"{settings.batch_size} examples of {shape.width} x {shape.height} and {shape.num_frames} frames at"

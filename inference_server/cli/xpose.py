@@ -160,7 +160,8 @@ def _write_release(dataset: Path) -> None:
     """The data set in the release's layout, in its folder `release`; one that was there is replaced."""
     import shutil
 
-    from ..datasets.dataset import read_examples, write_release_layout
+    from ..datasets.dataset import read_examples
+    from ..datasets.release import write_release_layout
 
     growing, place = dataset / "release.part", dataset / "release"
     shutil.rmtree(growing, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Data sets of examples: WebDataset shards with an index, and the layout of the official release.
+"""Data sets of examples: WebDataset shards with an index.
 
 A shard is a plain tar, read from front to back and written by appending, so a set of any size streams from a
 disk or over a network without being unpacked, and any tool opens it. An example is a few members that share
@@ -8,6 +8,7 @@ a key:
     KEY.00001.webp ...  the frames after the first, lossless
     KEY.labels.npz      limb labels [F, H, W] where the truth is known
     KEY.draft.npz       the draft engine's frames where it was asked
+    KEY.poses.npz       pictures of the poses where these are known as such
     KEY.json            who is seen, and where the example is from
 
 `index.json` beside the shards has their checksums, the set's statistics, who is in which split, checksums of
@@ -18,7 +19,6 @@ over.
 from __future__ import annotations
 
 import contextlib
-import csv
 import dataclasses
 import hashlib
 import io
@@ -34,7 +34,6 @@ import cv2
 import numpy as np
 
 from shared.messages import GenerationRequest
-from shared.raster import draw_poses
 from shared.request_file import SUFFIX, read_request, write_request
 from shared.schema import MessageError
 
@@ -84,7 +83,7 @@ def encode_example(example: Example, source: str, quality: int = LOSSLESS) -> En
     for number, frame in enumerate(example.frames[1:], 1):
         flags = [cv2.IMWRITE_WEBP_QUALITY, quality]
         members[f"{number:05d}.webp"] = cv2.imencode(".webp", frame[..., ::-1], flags)[1].tobytes()
-    for name in ("labels", "draft"):
+    for name in ("labels", "draft", "poses"):
         array = getattr(example, name)
         if array is not None:
             buffer = io.BytesIO()
@@ -279,7 +278,7 @@ def _decode(members: dict) -> Example:
         request = read_request(file)
     pictures = [request.first_frame, *(members[f"{n:05d}.webp"] for n in range(1, request.num_frames))]
     arrays = {}
-    for name in ("labels", "draft"):
+    for name in ("labels", "draft", "poses"):
         if f"{name}.npz" in members:
             arrays[name] = np.load(io.BytesIO(members[f"{name}.npz"]))["arr_0"]
     frames = np.stack([decode_picture(bytes(picture)) for picture in pictures])
@@ -301,72 +300,7 @@ def request_bytes(request: GenerationRequest) -> bytes:
         return file.read_bytes()
 
 
-# --- the official release's layout ---
-
-
-def write_release_layout(examples: Iterator[Example], folder: Path | str) -> int:
-    """Write examples as the release's training script reads them: `metadata.csv` and `train/` with `video`,
-    `skeleton_image` and `first_frame`. Videos are lossless (FFV1). Returns how many."""
-    folder = Path(folder)
-    for name in ("video", "skeleton_image", "first_frame"):
-        (folder / "train" / name).mkdir(parents=True, exist_ok=True)
-    rows = []
-    for number, example in enumerate(examples):
-        name, request = f"{number:06d}", example.request
-        video = f"train/video/{name}.mkv"
-        write_video(folder / video, example.frames, request.fps)
-        poses = folder / "train" / "skeleton_image" / name
-        poses.mkdir(exist_ok=True)
-        drawn = draw_poses(request.pose, request.width, request.height, request.conditioned_frames())
-        for frame, image in enumerate(drawn):
-            cv2.imwrite(str(poses / f"{frame:05d}.png"), image)
-        (folder / "train" / "first_frame" / f"{name}.png").write_bytes(request.first_frame)
-        rows.append({"video": video, "prompt": request.prompt})
-    with open(folder / "metadata.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["video", "prompt"])
-        writer.writeheader()
-        writer.writerows(rows)
-    return len(rows)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class ReleaseExample:
-    """An example of the release's layout, which knows poses as pictures only.
-
-    frames: uint8 [F, H, W, 3]. poses: uint8 [F, H, W]. first_frame: uint8 [H, W, 3].
-    """
-
-    name: str
-    frames: np.ndarray
-    poses: np.ndarray
-    first_frame: np.ndarray
-    prompt: str
-
-
-def read_release_layout(folder: Path | str) -> Iterator[ReleaseExample]:
-    """Read a set in the release's layout. Raises `DatasetError` for a video or picture that can't be
-    read."""
-    folder = Path(folder)
-    try:
-        with open(folder / "metadata.csv", newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except OSError as error:
-        raise DatasetError(
-            f"{folder} has no metadata.csv that can be read ({error}); choose the folder of a set."
-        ) from error
-    for row in rows:
-        video = folder / row["video"]
-        video = video if video.exists() else folder / "train" / "video" / Path(row["video"]).name
-        name, train = video.stem, folder / "train"
-        pictures = sorted((train / "skeleton_image" / name).glob("*"))
-        poses = [cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) for path in pictures]
-        first = next(iter(sorted((train / "first_frame").glob(f"{name}.*"))), None)
-        image = None if first is None else cv2.imread(str(first), cv2.IMREAD_COLOR)
-        if not poses or any(pose is None for pose in poses) or image is None:
-            raise DatasetError(f"The example {name} in {folder} lacks poses or a first frame; get it again.")
-        yield ReleaseExample(
-            name, read_video(video), np.stack(poses), image[..., ::-1], row.get("prompt") or ""
-        )
+# --- videos and folders of pictures ---
 
 
 def write_video(path: Path, frames: np.ndarray, fps: float) -> None:
@@ -395,10 +329,10 @@ def read_pictures(folder: Path, flags: int) -> np.ndarray:
     return stacked[..., ::-1] if stacked.ndim == 4 else stacked
 
 
-def read_video(path: Path) -> np.ndarray:
-    """uint8 [F, H, W, 3]. Raises `DatasetError`."""
+def read_video(path: Path, most_frames: int | None = None) -> np.ndarray:
+    """uint8 [F, H, W, 3], all frames or the first so many. Raises `DatasetError`."""
     capture, frames = cv2.VideoCapture(str(path)), []
-    while True:
+    while most_frames is None or len(frames) < most_frames:
         read, frame = capture.read()
         if not read:
             break

@@ -19,6 +19,8 @@ class Example:
     labels: uint8 [F, H, W], limb index + 1 of the limb that each pixel shows, 0 elsewhere, where the truth
         is known.
     draft: uint8 [F, H, W, 3], what the draft engine made of the request, where it was asked.
+    poses: uint8 [F, H, W], pictures of the poses as a model is shown them, where they are known as pictures;
+        otherwise they are drawn of the request's.
     """
 
     request: GenerationRequest
@@ -26,3 +28,4 @@ class Example:
     subject: str
     labels: np.ndarray | None = None
     draft: np.ndarray | None = None
+    poses: np.ndarray | None = None

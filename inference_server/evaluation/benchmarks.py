@@ -7,8 +7,9 @@ from pathlib import Path
 
 import cv2
 
-from ..datasets.dataset import ReleaseExample, read_pictures, read_release_layout
+from ..datasets.dataset import read_pictures
 from ..datasets.errors import DatasetError
+from ..datasets.release import ReleaseExample, is_release_layout, read_release_layout
 from .run import figure
 
 MEASURES = ("psnr", "ssim", "l1", "lpips", "fvd")
@@ -43,7 +44,7 @@ def read_benchmark(name: str, folder: Path | str) -> Iterator[ReleaseExample]:
     """A set in the release's layout (`metadata.csv`), or TikTok as it is published, a folder with `images/`
     for each sequence, to which skeletons were added. Raises `DatasetError`."""
     folder = Path(folder)
-    if (folder / "metadata.csv").is_file():
+    if is_release_layout(folder):
         return read_release_layout(folder)
     if name == "tiktok" and any(folder.glob("*/images")):
         return _read_tiktok(folder)
@@ -66,7 +67,7 @@ def _read_tiktok(folder: Path) -> Iterator[ReleaseExample]:
             raise DatasetError(
                 f"{places[0]} has {len(poses)} pictures for {len(frames)} images; draw one for each."
             )
-        yield ReleaseExample(sequence.name, frames, poses, frames[0], "")
+        yield ReleaseExample(sequence.name, frames, poses, frames[0], "", sequence.name)
 
 
 def reported_table(name: str, summary: dict) -> str:

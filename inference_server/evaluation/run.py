@@ -16,8 +16,8 @@ import numpy as np
 
 from shared.engines import Guidance
 
-from ..datasets.dataset import ReleaseExample
 from ..datasets.examples import Example
+from ..datasets.release import Fit, ReleaseExample, to_example
 from ..engines.base import Engine, Picture
 from .metrics import (
     background_flow,
@@ -63,7 +63,6 @@ def _from_pictures(engine: Engine, example: ReleaseExample, steps: int | None, o
     from ..poseanything.conditioning.conditions import Conditions
     from ..poseanything.conditioning.files import squash_photo
     from ..poseanything.conditioning.latent_grid import LatentGrid
-    from ..poseanything.conditioning.limbs.drawings import request_of_drawings
     from ..poseanything.conditioning.parts import squash
     from ..poseanything.conditioning.parts.segments import is_line
     from ..poseanything.sampling.request import SamplingRequest
@@ -73,22 +72,21 @@ def _from_pictures(engine: Engine, example: ReleaseExample, steps: int | None, o
     height, width = example.frames.shape[1:3]
     count = grid.num_frames(grid.latent_frames(min(len(example.frames), about.max_frames)))
     size = grid.fit_size(width, height)
-    poses = np.stack([squash(pose, *size) for pose in example.poses[:count]])
-    conditions = Conditions(
-        first_frame=squash_photo(example.first_frame, *size),
-        pose_images=poses,
-        pose_frames=[index for index, pose in enumerate(poses) if is_line(pose).any()],
-        prompt=example.prompt,
-    )
     steps = steps or about.default_steps
     if engine.takes_drawings(options):
+        poses = np.stack([squash(pose, *size) for pose in example.poses[:count]])
+        conditions = Conditions(
+            first_frame=squash_photo(example.first_frame, *size),
+            pose_images=poses,
+            pose_frames=[index for index, pose in enumerate(poses) if is_line(pose).any()],
+            prompt=example.prompt,
+        )
         sampling = SamplingRequest.of(conditions, Guidance(), 0, steps, options)
         events = engine.make(sampling, lambda: False)  # type: ignore[attr-defined]
     else:
-        request = request_of_drawings(
-            conditions, about.name, fps=24.0, num_inference_steps=steps, engine_options=options
-        )
-        events = engine.generate(request, lambda: False)
+        request = to_example(example, Fit(grid, 832, about.max_frames)).request
+        changes: dict = {"engine": about.name, "num_inference_steps": steps, "engine_options": options}
+        events = engine.generate(dataclasses.replace(request, **changes), lambda: False)
     return np.stack(
         [squash_photo(event.image, width, height) for event in events if isinstance(event, Picture)]
     )

@@ -22,7 +22,7 @@ LIMITS: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
     (("learning_rate", "gradient_norm"), lambda v: v > 0, "more than 0"),
     (
         ("minutes", "weight_decay", "warmup_steps", "subject_weight", "checkpoint_seconds")
-        + ("learning_rate_halvings", "distilled_steps", "seed"),
+        + ("learning_rate_halvings", "distilled_steps", "seed", "longer_side"),
         lambda v: v >= 0,
         "0 or more",
     ),
@@ -32,6 +32,7 @@ LIMITS: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
         lambda v: 0 <= v <= 1,
         "between 0 and 1",
     ),
+    (("most_frames",), lambda v: v >= 5, "5 or more"),
     (("ema_decay",), lambda v: 0 <= v < 1, "0 or more and less than 1"),
 )
 
@@ -49,6 +50,9 @@ class TrainingSettings:
     trainable: "all"; "part_attention", all else frozen (stage 3); or "lora", low-rank matrices beside the
         layers of attention and feed-forward, which go into a file of their own.
     lora_rank: of these matrices.
+    longer_side: pixels that clips in the official release's layout are scaled to; 0 leaves them as large as
+        they are. Clips of shards are taken as they are.
+    most_frames: of such clips the first so many are taken.
     batch_size: examples a step, on each process.
     steps: how many in all. With `minutes` the run ends after so long at the latest, and the learning rate
         goes by whichever is nearer its end.
@@ -81,6 +85,8 @@ class TrainingSettings:
     vae: str = ""
     trainable: str = "all"
     lora_rank: int = 32
+    longer_side: int = 0
+    most_frames: int = 81
     batch_size: int = 64
     accumulation: int = 1
     steps: int = 100_000
@@ -177,6 +183,7 @@ _OF_THE_PAPER = {
     "sparse_poses": 1.0,
     "decay_share": 0.0,
     "checkpoint_seconds": 1800.0,
+    "longer_side": 832,
     "batch_size": 1,
 }
 _LORA = _OF_THE_PAPER | {

@@ -6,7 +6,8 @@ import dataclasses
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,16 @@ from shared.request_file import SUFFIX, read_request, write_request
 
 from ..datasets.dataset import read_examples, read_index
 from ..datasets.errors import DatasetError
+from ..datasets.examples import Example
+from ..datasets.release import (
+    AS_IT_IS,
+    Fit,
+    ReleaseRow,
+    fingerprint,
+    is_release_layout,
+    read_rows,
+    to_example,
+)
 from ..poseanything.conditioning.parts.truth import cover_tokens, parts_from_truth
 from ..poseanything.models.part_tokens import PartTokens
 from ..poseanything.models.streaming_vae import encode_frames, to_video
@@ -31,6 +42,8 @@ from .sparse_poses import draw_poses
 
 DRAFT = ".draft"
 """Suffix of a draft's latents, a file of its own: a data set may be trained on with drafts later."""
+POSES = ".poses"
+"""Suffix of an example's pictures of poses, where it has any: uint8 [F, H, W], compressed."""
 DRAWN_WIDTH = 128
 """Pixels of a drawn clip's width, for which a stroke's is said."""
 EncodePrompt = Callable[[str], torch.Tensor]
@@ -59,19 +72,55 @@ class _Text:
         return F.pad(self.embedding, (0, 0, 0, self.length - len(self.embedding)))[None]
 
 
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A data set that has not been read. `name` tells it from others, `examples` gives, for each of its
+    `count` examples in order, a function that reads it."""
+
+    name: str
+    count: int
+    examples: Callable[[], Iterator[Callable[[], Example]]]
+
+
+def open_source(folder: Path, split: str | None, fit: Fit = AS_IT_IS) -> Source:
+    """A folder of shards, or one in the official release's layout, whose clips are made to `fit`. Raises
+    `DatasetError`."""
+    if is_release_layout(folder):
+        rows = read_rows(folder, split)
+        name = _digest(fingerprint(folder) + repr(fit))
+        return Source(name, len(rows), lambda: (partial(_read_row, row, fit) for row in rows))
+    index = read_index(folder)
+    count = sum(each["examples"] for each in index["subjects"].values() if split in (None, each["split"]))
+    name = _digest("".join([*(entry["sha256"] for entry in index["shards"]), *index.get("rejected", ())]))
+    return Source(name, count, lambda: (partial(_itself, each) for each in read_examples(folder, split)))
+
+
+def _read_row(row: ReleaseRow, fit: Fit) -> Example:
+    return to_example(row.read(fit.most_frames), fit)
+
+
+def _itself(example: Example) -> Example:
+    return example
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
 class LatentCache:
     """The training split of data sets as latents in files of their own, made when they are first asked for.
 
     Args:
         folder: where the cache is kept; one VAE's latents never meet another's. `prompts` are all that the
             examples have, and the empty one.
-        datasets: folders of data sets.
+        datasets: folders of data sets, of shards or in the official release's layout.
         vae: codes the pictures.
         device: where that is done.
         split: which subjects; None for all.
         drafts: whether drafts are needed, by a model whose flow starts there; the draft engine draws those
             that the data sets lack.
         progress: called with (done, total) while the cache is filled.
+        fit: what clips in the release's layout are cut down and scaled to; those in shards stay as they are.
     """
 
     def __init__(
@@ -83,35 +132,31 @@ class LatentCache:
         split: str | None = "train",
         drafts: bool = False,
         progress: Callable[[int, int], None] = lambda done, total: None,
+        fit: Fit = AS_IT_IS,
     ):
         config = json.dumps(dict(vae.config), sort_keys=True, default=str)
         sample = next(vae.parameters()).detach().float().flatten()[:4096].cpu().numpy().tobytes()
         digest = hashlib.sha256(config.encode() + sample).hexdigest()[:12]
         self.vae, self.device, self.keys = vae.to(device), device, []
         self.prompts: set[str] = set()
-        total = sum(
-            subject["examples"]
-            for dataset in datasets
-            for subject in read_index(dataset)["subjects"].values()
-            if split in (None, subject["split"])
-        )
-        done = 0
-        for dataset in datasets:
-            index = read_index(dataset)
-            parts = [*(entry["sha256"] for entry in index["shards"]), *index.get("rejected", ())]
-            name = hashlib.sha256("".join(parts).encode()).hexdigest()[:12]
-            place = Path(folder) / digest / f"{name}-{split or 'all'}"
+        sources = [open_source(dataset, split, fit) for dataset in datasets]
+        total, done = sum(source.count for source in sources), 0
+        for source in sources:
+            place = Path(folder) / digest / f"{source.name}-{split or 'all'}"
             whole = place / ("whole-with-drafts.json" if drafts else "whole.json")
             if not whole.exists():
                 prompts = {""}
                 place.mkdir(parents=True, exist_ok=True)
-                for number, example in enumerate(read_examples(dataset, split)):
+                for number, read in enumerate(source.examples()):
                     stem = place / f"{number:07d}"
-                    if not stem.with_suffix(".safetensors").exists():
-                        self._encode(example, stem)
-                    if drafts and not stem.with_suffix(DRAFT).exists():
-                        self._encode_draft(example, stem)
-                    prompts.add(example.request.prompt)
+                    coded = stem.with_suffix(".safetensors").exists()
+                    if not coded or (drafts and not stem.with_suffix(DRAFT).exists()):
+                        example = read()
+                        if not coded:
+                            self._encode(example, stem)
+                        if drafts:
+                            self._encode_draft(example, stem)
+                    prompts.add(read_request(stem.with_suffix(SUFFIX)).prompt)
                     done += 1
                     progress(done, total)
                 whole.write_text(json.dumps(sorted(prompts)))
@@ -134,6 +179,9 @@ class LatentCache:
             size = tensors["clean"].shape[1] - 1, *tensors["clean"].shape[2:]
             tensors["subject"] = F.adaptive_avg_pool3d(subject, size).half()
         write_request(stem.with_suffix(SUFFIX), example.request)
+        if example.poses is not None:
+            with open(stem.with_suffix(POSES), "wb") as file:
+                np.savez_compressed(file, example.poses)
         _save(tensors, stem.with_suffix(".safetensors"))
 
     def _encode_draft(self, example, stem: Path) -> None:
@@ -182,15 +230,20 @@ class ShardBatches:
         requests = [read_request(key.with_suffix(SUFFIX)) for key in keys]
 
         poses, told = [], []
-        for request in requests:
+        for key, request in zip(keys, requests):
             kept, by_camera = draw_poses(random, settings, request.num_frames)
-            if by_camera:
+            pictures = key.with_suffix(POSES)
+            # Of a clip whose poses are pictures nobody knows how the camera moves.
+            if by_camera and not pictures.exists():
                 poses.append(camera_poses(request))
                 told.append(None)
                 continue
             kept &= np.isin(np.arange(request.num_frames), request.conditioned_frames())
-            frames = np.flatnonzero(kept)
-            poses.append(condition_images(request.pose, request.width, request.height, frames))
+            if pictures.exists():
+                poses.append(np.load(pictures)["arr_0"] * kept[:, None, None])
+            else:
+                frames = np.flatnonzero(kept)
+                poses.append(condition_images(request.pose, request.width, request.height, frames))
             told.append(kept)
         clean, pose = self._stack(tensors, "clean"), torch.stack(list(map(self.cache.latents, poses)))
         draft = None

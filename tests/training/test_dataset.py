@@ -12,11 +12,9 @@ from inference_server.datasets.dataset import (  # noqa: E402
     DatasetWriter,
     read_examples,
     read_index,
-    read_release_layout,
     read_video,
     split_of,
     verify,
-    write_release_layout,
 )
 from inference_server.datasets.errors import DatasetError  # noqa: E402
 from inference_server.synthesis.clips import ClipSettings, make_clip  # noqa: E402
@@ -114,15 +112,6 @@ def test_a_full_disk_is_one_sentence(written, monkeypatch):
         writer.add(make_clip(13, SMALL))
         monkeypatch.setattr(writer._tar, "close", lambda: (_ for _ in ()).throw(OSError(28, "No space left")))
     assert len(list(read_examples(written))) == 5
-
-
-def test_the_releases_layout_is_written_and_read(tmp_path, clips):
-    assert write_release_layout(iter(clips[:2]), tmp_path) == 2
-    first, _ = read_release_layout(tmp_path)
-    assert np.array_equal(first.frames, clips[0].frames) and np.array_equal(
-        first.first_frame, clips[0].frames[0]
-    )
-    assert first.poses.shape == (5, 64, 64) and (first.poses > 127).any((1, 2)).all()
 
 
 def test_an_unreadable_video_is_named(tmp_path):

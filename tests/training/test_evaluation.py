@@ -12,12 +12,8 @@ pytest.importorskip("skimage")
 pytest.importorskip("webdataset")
 
 from inference_server.cli import main  # noqa: E402
-from inference_server.datasets.dataset import (  # noqa: E402
-    DatasetWriter,
-    read_release_layout,
-    write_release_layout,
-    write_video,
-)
+from inference_server.datasets.dataset import DatasetWriter, write_video  # noqa: E402
+from inference_server.datasets.release import read_release_layout, write_release_layout  # noqa: E402
 from inference_server.evaluation import networks  # noqa: E402
 from inference_server.evaluation.benchmarks import read_benchmark  # noqa: E402
 from inference_server.evaluation.metrics import (  # noqa: E402

@@ -20,7 +20,8 @@ pytest.importorskip("webdataset")
 
 from inference_server.cli import main  # noqa: E402
 from inference_server.datasets import dataset as dataset_module  # noqa: E402
-from inference_server.datasets.dataset import read_examples, read_index, read_release_layout, verify  # noqa: E402
+from inference_server.datasets.dataset import read_examples, read_index, verify  # noqa: E402
+from inference_server.datasets.release import read_release_layout  # noqa: E402
 from inference_server.xpose import report, store  # noqa: E402
 
 from .footage import encode, lizard  # noqa: E402
