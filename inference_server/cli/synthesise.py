@@ -50,6 +50,9 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         "--subject", default="character", help="who is seen in the takes; default: %(default)s"
     )
     parser.add_argument("--quality", type=int, default=101, help="of the frames, 1 to 100; 101 is lossless")
+    parser.add_argument(
+        "--layout", choices=("shards", "release"), default="shards", help="release: in its layout as well"
+    )
     parser.add_argument("--sheet", type=Path, metavar="PNG", help="a picture of the first examples as well")
     parser.add_argument("--processes", type=count, default=os.cpu_count() or 1)
     return parser
@@ -57,6 +60,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     from ..datasets.dataset import DatasetWriter, read_index
+    from ..datasets.release import write_beside_shards
 
     if args.frames < 5 or args.frames % 4 != 1:
         print(f"A clip has 1 + 4 n frames, such as 17, not {args.frames}.", file=sys.stderr)
@@ -78,6 +82,8 @@ def run(args: argparse.Namespace) -> int:
                 rate = (added + known) / max(time.monotonic() - began, 1e-9)
                 line(f"{added + known} examples, {rate:.1f} a second")
         statistics = read_index(args.output).get("statistics", {})
+        if args.layout == "release":
+            print(f"In the release's layout it is in {write_beside_shards(args.output)}.")
     except DatasetError as error:
         print(error, file=sys.stderr)
         return 1

@@ -88,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from ..datasets.release import write_beside_shards
     from ..xpose.pipeline import RunSettings
     from ..xpose.runner import run
 
@@ -121,7 +122,7 @@ def _run(args: argparse.Namespace) -> int:
     if rates:
         print(f"Done in a second by one process: {rates} (look: videos, the rest: clips).")
     if args.layout == "release":
-        _write_release(args.output)
+        write_beside_shards(args.output)
     _tell_report(args.output)
     return 0
 
@@ -154,20 +155,6 @@ def _stage_options(words: Sequence[str]) -> dict[str, dict]:
             value = text
         options.setdefault(kind, {})[option] = value
     return options
-
-
-def _write_release(dataset: Path) -> None:
-    """The data set in the release's layout, in its folder `release`; one that was there is replaced."""
-    import shutil
-
-    from ..datasets.dataset import read_examples
-    from ..datasets.release import write_release_layout
-
-    growing, place = dataset / "release.part", dataset / "release"
-    shutil.rmtree(growing, ignore_errors=True)
-    write_release_layout(read_examples(dataset), growing)
-    shutil.rmtree(place, ignore_errors=True)
-    growing.rename(place)
 
 
 def _tell_counts(line: ProgressLine, videos: int, kept: int, dropped: int) -> None:

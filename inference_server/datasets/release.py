@@ -17,6 +17,7 @@ import csv
 import dataclasses
 import hashlib
 import re
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from ..poseanything.conditioning.latent_grid import LatentGrid
 from ..poseanything.conditioning.limbs.following import follow_limbs
 from ..poseanything.conditioning.parts.segments import WHITE, is_line, subject_from_cutout
 from ..poseanything.conditioning.pictures import encode_png
-from .dataset import PICTURES, read_video, split_of, write_video
+from .dataset import PICTURES, read_examples, read_video, split_of, write_video
 from .errors import DatasetError
 from .examples import Example
 
@@ -221,6 +222,17 @@ def to_example(clip: ReleaseExample, fit: Fit = AS_IT_IS) -> Example:
         raise DatasetError(f"The example {clip.name} can't be taken ({error}).") from error
     poses = np.stack([resize_bilinear(picture, *size) for picture in pictures])
     return Example(request, frames, clip.subject, poses=poses)
+
+
+def write_beside_shards(dataset: Path) -> Path:
+    """A data set in the release's layout as well, in its folder `release`, which is returned; one that was
+    there is replaced. Raises `DatasetError`."""
+    growing, place = dataset / "release.part", dataset / "release"
+    shutil.rmtree(growing, ignore_errors=True)
+    write_release_layout(read_examples(dataset), growing)
+    shutil.rmtree(place, ignore_errors=True)
+    growing.rename(place)
+    return place
 
 
 def write_release_layout(examples: Iterable[Example], folder: Path | str) -> int:

@@ -215,3 +215,23 @@ def test_the_three_stages_train_on_a_set_as_it_is_published(tmp_path, clips, vae
     before, after = weights("mixed"), weights("parts")
     moved = [after[name] for name in after.keys() - before.keys() if "to_out.0.weight" in name]
     assert moved and all(weight.abs().max() > 0 for weight in moved), "parts were passed"
+
+
+def test_what_was_drawn_trains_alike_from_either_layout(tmp_path, vae, capsys):
+    words = (
+        f"synthesise --clips 2 --size 64 64 --frames 5 --processes 1 --output {tmp_path}/set --layout release"
+    )
+    assert main(words.split()) == 0 and f"{tmp_path}/set/release" in capsys.readouterr().out
+    assert not list((tmp_path / "set").glob("*.part"))
+    cpu, settings = torch.device("cpu"), TrainingSettings(part_masks="none", text_dropout=0.0)
+    shards, release = (
+        ShardBatches(
+            LatentCache(tmp_path / "cache", [folder], vae, cpu, None, fit=FIT),
+            settings,
+            (1, 1, 1),
+            no_text(8),
+        ).batch(0, 4)
+        for folder in (tmp_path / "set", tmp_path / "set" / "release")
+    )
+    assert torch.equal(shards.clean, release.clean) and torch.equal(shards.pose, release.pose)
+    assert shards.clean.std() > 0.1 and shards.pose.std() > 0.1
