@@ -710,6 +710,19 @@ def server_command(arguments) -> None:
     become(environment.command(*words), modules_from_here(), lifeline)
 
 
+SCENES = ("examples", "rig", "view", "ground_truth", "camera", "request")
+"""The rooms of `blender_addon` that make the clips of a seed."""
+
+
+def digest_of_scenes(addon: Path = ROOT / "blender_addon") -> str:
+    """What tells apart clips of one seed that other code has rendered, so that they are not mixed."""
+    digest = hashlib.sha256()
+    for room in SCENES:
+        for path in sorted((addon / room).rglob("*.py")):
+            digest.update(str(path.relative_to(addon)).encode() + path.read_bytes())
+    return digest.hexdigest()[:8]
+
+
 def synthesise(arguments) -> None:
     arguments.server += ["--size", *map(str, arguments.size), "--frames", str(arguments.frames)]
     if arguments.processes:
@@ -719,7 +732,8 @@ def synthesise(arguments) -> None:
         environment = BlenderEnvironment().ensure("server", *extras).for_blender()
         size, frames, renderer = arguments.size, arguments.frames, arguments.renderer
         look = arguments.look or "bones"  # a rig's own; what is drawn has the trained one
-        folder = DIST / "rendered" / "{}x{}-{}-{}-{}".format(*size, frames, renderer, look)
+        name = "{}x{}-{}-{}-{}-{}".format(*size, frames, renderer, look, digest_of_scenes())
+        folder = DIST / "rendered" / name
         script = ROOT / "blender_addon" / "examples" / "synthesise.py"
         words = ["--extension", build_extension(environment), "--output", folder]
         words += ["--size", *size, "--frames", frames, "--renderer", renderer, "--look", look]

@@ -54,6 +54,22 @@ def test_a_benchmark_that_is_not_there_is_one_sentence():
     assert "Traceback" not in done.stderr
 
 
+def test_what_other_code_has_rendered_is_not_gone_on_with(tmp_path):
+    for room in build.SCENES:
+        assert list((ROOT / "blender_addon" / room).glob("*.py")), room
+        (tmp_path / room / "motion").mkdir(parents=True)
+        (tmp_path / room / "motion" / "gait.py").write_text("PACE = 1\n")
+    before = build.digest_of_scenes(tmp_path)
+    (tmp_path / "examples" / "motion" / "gait.pyc").write_text("of another Python")
+    (tmp_path / "ui").mkdir()
+    (tmp_path / "ui" / "panel.py").write_text("")
+    assert build.digest_of_scenes(tmp_path) == before
+    for room in build.SCENES:
+        (tmp_path / room / "motion" / "gait.py").write_text("PACE = 2\n")
+        assert build.digest_of_scenes(tmp_path) != before
+        (tmp_path / room / "motion" / "gait.py").write_text("PACE = 1\n")
+
+
 @pytest.fixture
 def elsewhere(tmp_path, monkeypatch) -> Path:
     """A folder of the user's, who stands in it; the environments are the one that the tests run in."""
