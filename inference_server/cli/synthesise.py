@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import multiprocessing
 import os
 import sys
@@ -21,6 +22,8 @@ from .values import count
 
 SHOWN = 12
 """Examples on a sheet, at most."""
+SHARD_BYTES = 32 << 20
+"""Of a shard: what a run that is killed draws again."""
 SMALLEST = 16
 """Pixels of a clip's side, at least."""
 
@@ -59,7 +62,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..datasets.dataset import DatasetWriter, read_index
+    from ..datasets.dataset import DatasetWriter, read_examples, read_index
     from ..datasets.release import write_beside_shards
 
     if args.frames < 5 or args.frames % 4 != 1:
@@ -71,26 +74,31 @@ def run(args: argparse.Namespace) -> int:
     began, added, known, shown = time.monotonic(), 0, 0, []
     source = "takes" if args.takes else "blender" if args.rendered else "synthesis 2d"
     try:
-        with DatasetWriter(args.output, source, args.quality) as writer, ProgressLine() as line:
-            for example in _examples(args):
-                new = writer.add(example)
+        with DatasetWriter(args.output, source, args.quality, SHARD_BYTES) as writer, ProgressLine() as line:
+            jobs = [] if args.rendered or args.takes else _jobs(args)
+            missing = [job for job in jobs if _origin(job) not in writer.origins]
+            known = len(jobs) - len(missing)
+            for origin, example in _examples(args, missing):
+                new = writer.add(example, origin)
                 added, known = added + new, known + (not new)
                 # Of a rendered scene there are several clips.
                 again = args.rendered and shown and shown[-1].subject == example.subject
                 if len(shown) < SHOWN and not again:
                     shown.append(example)
-                rate = (added + known) / max(time.monotonic() - began, 1e-9)
-                line(f"{added + known} examples, {rate:.1f} a second")
+                told = f"{added + known} examples, {added / max(time.monotonic() - began, 1e-9):.1f} a second"
+                line(told)
         statistics = read_index(args.output).get("statistics", {})
         if args.layout == "release":
             print(f"In the release's layout it is in {write_beside_shards(args.output)}.")
     except DatasetError as error:
         print(error, file=sys.stderr)
         return 1
-    rate = (added + known) / max(time.monotonic() - began, 1e-9)
+    rate = added / max(time.monotonic() - began, 1e-9)
     did = "packed" if args.rendered or args.takes else "drawn"
     there = f", {known} were there" if known else ""
     print(f"{added} examples added{there}, {rate:.2f} a second {did}; {args.output} holds {statistics}")
+    if args.sheet and not shown:
+        shown = list(itertools.islice(read_examples(args.output), SHOWN))
     if args.sheet and shown and not draw_sheet(shown, args.sheet):
         print(
             f"{args.sheet} can't be written; name a .png in a folder that is there.",
@@ -100,27 +108,42 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _examples(args: argparse.Namespace) -> Iterator[Example]:
+Job = tuple[int, ClipSettings, bool]
+"""A clip to be drawn: its seed, its settings, whether with a draft."""
+
+
+def _jobs(args: argparse.Namespace) -> list[Job]:
+    settings = ClipSettings(*args.size, args.frames, look=args.look)
+    return [(args.first_seed + number, settings, args.drafts) for number in range(args.clips)]
+
+
+def _origin(job: Job) -> str:
+    seed, settings, with_draft = job
+    size = f"{settings.width}x{settings.height}x{settings.num_frames}"
+    return f"drawn {seed} {size} {settings.look}{' with draft' if with_draft else ''}"
+
+
+def _examples(args: argparse.Namespace, jobs: list[Job]) -> Iterator[tuple[str, Example]]:
+    """What is packed, or drawn by the jobs, each with its origin, which is empty for what is packed."""
     if args.rendered:
         from ..synthesis.rendered import read_rendered
 
-        yield from read_rendered(args.rendered, args.seeds, args.subjects)
+        yield from (("", example) for example in read_rendered(args.rendered, args.seeds, args.subjects))
         return
     if args.takes:
         from ..datasets.takes import read_takes
 
-        yield from read_takes(args.takes, args.subject)
+        yield from (("", example) for example in read_takes(args.takes, args.subject))
         return
-    settings = ClipSettings(*args.size, args.frames, look=args.look)
-    seeds = range(args.first_seed, args.first_seed + args.clips)
+    if not jobs:
+        return
     # Spawned: a fork of a process with threads, as OpenCV's and torch's, may wait for ever.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(args.processes, context, end_with_parent) as executor:
-        jobs = [(seed, settings, args.drafts) for seed in seeds]
-        yield from executor.map(_draw, jobs, chunksize=4)
+        yield from zip(map(_origin, jobs), executor.map(_draw, jobs, chunksize=4))
 
 
-def _draw(job: tuple[int, ClipSettings, bool]) -> Example:
+def _draw(job: Job) -> Example:
     import dataclasses
 
     import cv2

@@ -12,8 +12,8 @@ a key:
     KEY.json            who is seen, and where the example is from
 
 `index.json` beside the shards has their checksums, the set's statistics, who is in which split, checksums of
-the requests, so that no example is added twice, and the keys of examples that were rejected and are passed
-over.
+the requests, so that no example is added twice, what examples were drawn from, so that none is drawn twice,
+and the keys of examples that were rejected and are passed over.
 """
 
 from __future__ import annotations
@@ -115,6 +115,9 @@ class DatasetWriter:
         there = (self.folder / INDEX).exists()
         self.index = read_index(self.folder) if there else {"format": FORMAT, "shards": [], "subjects": {}}
         self._requests = {each for entry in self.index["shards"] for each in entry.get("requests", ())}
+        self.origins = {each for entry in self.index["shards"] for each in entry.get("origins", ())}
+        for left in self.folder.glob("shard-*.tar.part"):  # by a run that was killed
+            left.unlink()
         self._tar: TarWriter | None = None
         self._entry: dict = {}
 
@@ -124,10 +127,11 @@ class DatasetWriter:
     def __exit__(self, *error) -> None:
         self._writing(self._close)
 
-    def add(self, example: Example) -> bool:
-        """Append an example, unless the set has one with the same request; returns whether it did. Raises
+    def add(self, example: Example, origin: str = "") -> bool:
+        """Append an example, unless the set has one with the same request; returns whether it did. `origin`
+        is what it was made from, to be found in `origins` before it is made once more. Raises
         `DatasetError` when the disk is full; the shards that were written before stay whole."""
-        return self._writing(lambda: self._add(example))
+        return self._writing(lambda: self._add(example, origin))
 
     def _writing(self, write: Callable[[], Any]) -> Any:
         try:
@@ -139,18 +143,19 @@ class DatasetWriter:
                 " the shards in its index are whole."
             ) from error
 
-    def _add(self, example: Example) -> bool:
+    def _add(self, example: Example, origin: str) -> bool:
         encoded = encode_example(example, self.source, self.quality)
         if encoded.request in self._requests:
             return False
-        self.append(encoded)
+        self.append(encoded, origin)
         return True
 
-    def append(self, encoded: EncodedExample) -> None:
+    def append(self, encoded: EncodedExample, origin: str = "") -> None:
         """Append an example that was encoded before, perhaps by another process. Raises `OSError`."""
         if self._tar is None:
             name = f"shard-{len(self.index['shards']):06d}.tar"
-            self._entry = {"name": name, "examples": 0, "frames": 0, "subjects": [], "requests": []}
+            self._entry = {"name": name, "examples": 0, "frames": 0, "subjects": []}
+            self._entry |= {"requests": [], "origins": []}
             self._growing = self.folder / (name + ".part")
             from webdataset import TarWriter  # brings torch, which encoding does without
 
@@ -162,6 +167,9 @@ class DatasetWriter:
         self._entry["subjects"].append(encoded.subject)
         self._entry["requests"].append(encoded.request)
         self._requests.add(encoded.request)
+        if origin:
+            self._entry["origins"].append(origin)
+            self.origins.add(origin)
         if self._growing.stat().st_size >= self.shard_bytes:
             self._close()
 

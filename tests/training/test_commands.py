@@ -359,13 +359,22 @@ def test_a_full_disk_ends_training_in_a_sentence(workshop):
     assert "The checkpoint of step 1 can't be written" in done.stderr and "free some space" in done.stderr
 
 
-def test_what_was_synthesised_is_not_added_again(workshop, tmp_path, capsys):
+def test_what_was_synthesised_is_not_added_again(workshop, tmp_path, capsys, monkeypatch):
     words = "synthesise --clips 2 --size 64 64 --frames 5 --processes 1 --output".split()
     assert main([*words, str(tmp_path / "set")]) == 0
     words[2] = "3"
     assert main([*words, str(tmp_path / "set"), "--sheet", str(tmp_path / "none" / "sheet.png")]) == 1
     said = capsys.readouterr()
     assert "1 examples added, 2 were there" in said.out and "sheet.png can't be written" in said.err
+    left = tmp_path / "set" / "shard-000002.tar.part"
+    left.write_bytes(b"of a run that was killed")
+    with monkeypatch.context() as patched:
+        patched.setattr("inference_server.cli.synthesise.ProcessPoolExecutor", None)  # nothing is drawn
+        assert main([*words, str(tmp_path / "set"), "--sheet", str(tmp_path / "sheet.png")]) == 0
+    assert "0 examples added, 3 were there" in capsys.readouterr().out
+    assert not left.exists() and (tmp_path / "sheet.png").exists()
+    assert main([*words, str(tmp_path / "set"), "--look", "bones"]) == 0, "of the same seeds, others"
+    assert "3 examples added" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         main([*words[:2], "0", *words[3:], str(tmp_path / "set")])
     assert "no whole number of 1 or more" in capsys.readouterr().err
