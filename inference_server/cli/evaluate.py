@@ -70,6 +70,9 @@ def run(args: argparse.Namespace) -> int:
     if benchmark is not None and benchmark not in REPORTED:
         print(f"There is no set {benchmark!r}; choose one of {', '.join(REPORTED)}.", file=sys.stderr)
         return 2
+    if not args.engine and not args.clips:
+        print("Nothing is measured; name an engine by --engine, or clips by --clips FOLDER.", file=sys.stderr)
+        return 2
     sheets: list[tuple[str, list[str]]] = []
     rows = []
     distance = None if "fvd" in absent_measures() else VideoDistance()

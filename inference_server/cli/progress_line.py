@@ -10,6 +10,13 @@ QUIET_SECONDS = 5.0
 """Where lines stay, so long nothing is said after one."""
 
 
+def clock(seconds: float) -> str:
+    """m:ss, and h:mm:ss from an hour on."""
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
 class ProgressLine:
     """Tells a text again and again. `done`, and leaving it as a context, ends the line on a terminal and says
     the last text elsewhere.

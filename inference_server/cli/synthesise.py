@@ -18,7 +18,7 @@ from ..datasets.errors import DatasetError
 from ..datasets.examples import Example
 from ..synthesis.clips import LOOKS, ClipSettings, make_clip
 from .progress_line import ProgressLine
-from .values import count
+from .values import count, quality
 
 SHOWN = 12
 """Examples on a sheet, at most."""
@@ -52,7 +52,9 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     parser.add_argument(
         "--subject", default="character", help="who is seen in the takes; default: %(default)s"
     )
-    parser.add_argument("--quality", type=int, default=101, help="of the frames, 1 to 100; 101 is lossless")
+    parser.add_argument(
+        "--quality", type=quality, default=101, help="of the frames, 1 to 100; 101 is lossless"
+    )
     parser.add_argument(
         "--layout", choices=("shards", "release"), default="shards", help="release: in its layout as well"
     )

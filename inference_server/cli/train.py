@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..datasets.errors import DatasetError
 from ..training.errors import TrainingError
-from .progress_line import ProgressLine
+from .progress_line import ProgressLine, clock
 from .values import count
 
 
@@ -181,6 +181,5 @@ def _report(line: ProgressLine, entry: dict) -> None:
         line.done()
         print(entry["note"], file=sys.stderr)
         return
-    minutes, seconds = divmod(int(entry["seconds_left"]), 60)
     text = f"step {entry['step']}, loss {entry['loss']:.4f}, {entry['examples_per_second']:.2f} examples/s"
-    line(f"{text}, {minutes}:{seconds:02d} left")
+    line(f"{text}, {clock(entry['seconds_left'])} left")

@@ -9,6 +9,8 @@ from typing import Any
 from shared.engines import EngineDescription, OptionDescription
 from shared.schema import MessageError
 
+LOSSLESS = 101
+"""The quality of pictures without loss, as OpenCV has it of WebP."""
 _FLAGS = {
     "true": True,
     "yes": True,
@@ -42,6 +44,13 @@ def count(text: str) -> int:
     """A whole number of 1 or more, as argparse takes a type."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is no whole number of 1 or more")
+    return int(text)
+
+
+def quality(text: str) -> int:
+    """Of pictures, as argparse takes a type."""
+    if not text.isdecimal() or not 1 <= int(text) <= LOSSLESS:
+        raise argparse.ArgumentTypeError(f"{text} is no quality from 1 to 100, or {LOSSLESS} for lossless")
     return int(text)
 
 

@@ -17,6 +17,7 @@ from ..xpose.stages import STAGES, XPoseError
 from ..xpose.subjects.selection import AREA_RULES
 from .progress_line import ProgressLine
 from .subject import add_subject, read_subject, subject_of
+from .values import quality
 
 
 def add_parser(subparsers) -> argparse.ArgumentParser:
@@ -52,7 +53,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     run.add_argument("--least-frames", type=int, default=clips.least_frames, help="default: %(default)s")
     run.add_argument("--longer-side", type=int, default=clips.longer_side, help="default: %(default)s")
     run.add_argument("--clips-per-video", type=int, default=0, help="the most; default: all")
-    run.add_argument("--quality", type=int, default=95, help="of the frames, 1 to 100; 101 is lossless")
+    run.add_argument("--quality", type=quality, default=95, help="of the frames, 1 to 100; 101 is lossless")
     run.add_argument("--processes", type=int, default=0, help="default: the processor's cores")
     run.add_argument(
         "--ray",

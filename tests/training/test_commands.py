@@ -378,6 +378,10 @@ def test_what_was_synthesised_is_not_added_again(workshop, tmp_path, capsys, mon
     with pytest.raises(SystemExit):
         main([*words[:2], "0", *words[3:], str(tmp_path / "set")])
     assert "no whole number of 1 or more" in capsys.readouterr().err
+    for quality in ("0", "102", "best"):
+        with pytest.raises(SystemExit):
+            main([*words, str(tmp_path / "set"), "--quality", quality])
+        assert f"{quality} is no quality from 1 to 100, or 101 for lossless" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -211,6 +211,9 @@ def test_a_clip_that_is_missing_is_named(tmp_path, capsys):
     ]
     assert main([*words, "--output", str(tmp_path / "out")]) == 1
     assert "holds nothing named synthetic-0" in capsys.readouterr().err
+    assert main([*words[:5], "--output", str(tmp_path / "nothing")]) == 2
+    assert "name an engine by --engine, or clips by --clips" in capsys.readouterr().err
+    assert not (tmp_path / "nothing").exists()
 
 
 def test_a_benchmark_is_read_in_both_layouts_and_the_papers_rows_stand_beside_ours(tmp_path, capsys):
