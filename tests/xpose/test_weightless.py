@@ -7,11 +7,12 @@ import pytest
 pytest.importorskip("av")
 pytest.importorskip("webdataset")
 
+from inference_server.poseanything.conditioning.limbs.medial import medial_curves  # noqa: E402
 from inference_server.xpose.pipeline import identity_changes  # noqa: E402
 from inference_server.xpose.segments import limb_map, segment_counts  # noqa: E402
 from inference_server.xpose.skeletons.carried import CarriedSkeletoniser  # noqa: E402
 from inference_server.xpose.skeletons.matching import match_segments  # noqa: E402
-from inference_server.xpose.skeletons.medial import MedialSkeletoniser, medial_curves  # noqa: E402
+from inference_server.xpose.skeletons.medial import MedialSkeletoniser  # noqa: E402
 from inference_server.xpose.stages import Clip, Dropped, Subject, SubjectPrompt, Verdict, complexity_of  # noqa: E402
 from inference_server.xpose.subjects.background import Background  # noqa: E402
 from inference_server.xpose.subjects.first_frame import find_mask  # noqa: E402

@@ -21,10 +21,10 @@ from scipy.spatial import KDTree
 from shared.pose import MAX_LIMBS
 
 from ...poseanything.conditioning.limbs.graph import curve_length, resample
+from ...poseanything.conditioning.limbs.medial import MET, loose_ends, medial_curves
 from ...poseanything.conditioning.masks import size_of
 from ..stages import Clip, Curve, Dropped, Skeleton, Skeletoniser, Subject
 from .matching import pose_of_segments
-from .medial import MET, loose_ends, medial_curves
 
 SPACING = 0.04
 """From one point of the chain to the next, as a share of the subject's size."""
