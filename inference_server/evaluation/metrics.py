@@ -5,6 +5,8 @@ Clips are uint8 RGB [F, H, W, 3]; label maps uint8 [F, H, W], 0 where there is n
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 import cv2
 import numpy as np
 from skimage.metrics import structural_similarity
@@ -13,6 +15,7 @@ from shared.messages import GenerationRequest
 from shared.raster import draw_pose
 
 from .parts import SMALLEST_PART
+from .subjects import camera_of, moved, without_subject
 
 PCK_SHARE = 0.05
 """A part is in its place when it lies no farther from it than this share of the subject's larger side."""
@@ -69,13 +72,13 @@ def detail(frames: np.ndarray, truth: np.ndarray, labels: np.ndarray | None = No
     return float(np.sqrt(np.square(made).mean() / of_truth)) if of_truth else float("nan")
 
 
-def part_pck(frames: np.ndarray, truth: np.ndarray, labels: np.ndarray) -> float:
-    """Share of the parts that lie where the truth has them (PCK), over all frames.
+def part_pck(frames: np.ndarray, truth: np.ndarray, labels: np.ndarray) -> dict[int, np.ndarray]:
+    """Whether each part lies where the truth has it (PCK), by its label: bool, for each frame that shows it.
 
     Where a part lies in the result is found by dense optical flow from the true frame to the generated one,
-    averaged over the part's pixels. NaN without parts.
+    the median over the part's pixels.
     """
-    flow_of, hits = _flow(), []
+    flow_of, hits = _flow(), defaultdict(list)
     for index in range(1, len(frames)):
         rows, columns = np.nonzero(labels[index])
         if not len(rows):
@@ -85,8 +88,8 @@ def part_pck(frames: np.ndarray, truth: np.ndarray, labels: np.ndarray) -> float
         for part in np.unique(labels[index]):
             inside = labels[index] == part
             if part and inside.sum() >= SMALLEST_PART:
-                hits.append(np.hypot(*np.median(flow[inside], 0)) <= limit)
-    return float(np.mean(hits)) if hits else float("nan")
+                hits[int(part)].append(np.hypot(*np.median(flow[inside], 0)) <= limit)
+    return {part: np.array(own) for part, own in hits.items()}
 
 
 def background_flow(frames: np.ndarray, request: GenerationRequest, labels: np.ndarray) -> dict[str, float]:
@@ -96,8 +99,7 @@ def background_flow(frames: np.ndarray, request: GenerationRequest, labels: np.n
     their medians (NaN where it is still).
     """
     size, flow_of = frames.shape[1:3], _flow()
-    camera = request.camera_motion
-    camera = np.tile(np.eye(3), (len(frames), 1, 1)) if camera is None else camera.astype(float)
+    camera = camera_of(request.camera_motion, len(frames))
     y, x = np.mgrid[: size[0], : size[1]] + 0.5
     pixels = np.stack([x, y, np.ones_like(x)], -1)
     distances, cosines = [], []
@@ -108,8 +110,8 @@ def background_flow(frames: np.ndarray, request: GenerationRequest, labels: np.n
         if not free.any():
             continue
         step = camera[index] @ np.linalg.inv(camera[index - 1])
-        moved = pixels @ step.T
-        asked = moved[..., :2] / moved[..., 2:] - pixels[..., :2]
+        there = pixels @ step.T
+        asked = there[..., :2] / there[..., 2:] - pixels[..., :2]
         found = flow_of.calc(_grey(frames[index - 1]), _grey(frames[index]), None)
         distances.append(np.linalg.norm(found - asked, axis=-1)[free].mean())
         # Medians: something that moves over the background is not taken for it.
@@ -134,8 +136,8 @@ def camera_share(frames: np.ndarray, request: GenerationRequest, labels: np.ndar
     height, width = frames.shape[1:3]
     camera = request.camera_motion[: len(frames)].astype(float)
     corners = np.array([[0, 0, 1], [width, 0, 1], [width, height, 1], [0, height, 1]], float)
-    moved = corners @ camera.transpose(0, 2, 1)
-    shifts = np.linalg.norm(moved[..., :2] / moved[..., 2:] - corners[:, :2], axis=-1).mean(1)
+    there = corners @ camera.transpose(0, 2, 1)
+    shifts = np.linalg.norm(there[..., :2] / there[..., 2:] - corners[:, :2], axis=-1).mean(1)
     counting = np.flatnonzero(shifts >= LEAST_SHIFT * max(width, height))
     if not len(counting):
         return float("nan")
@@ -166,16 +168,15 @@ def _share_of_way(
 ) -> float:
     """The share of a homography by which one background (`_background`) fits another best; NaN where too
     little of both is seen."""
-    centre = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
-    size, fits = later[0].shape[1::-1], []
+    fits = []
     for share in SHARES:
-        part = np.linalg.inv(centre) @ (np.eye(3) + share * (way - np.eye(3))) @ centre
-        free = cv2.warpPerspective(first[1].astype(np.uint8), part, size, flags=cv2.INTER_NEAREST) > 0
+        part = np.eye(3) + share * (way - np.eye(3))
+        free = moved(first[1].astype(np.uint8), part, cv2.INTER_NEAREST, cv2.BORDER_CONSTANT) > 0
         both = free & later[1]
         if both.mean() < LEAST_SEEN:
             fits.append(np.nan)
             continue
-        pair = np.stack([cv2.warpPerspective(first[0], part, size)[both], later[0][both]])
+        pair = np.stack([moved(first[0], part)[both], later[0][both]])
         pair -= pair.mean(1, keepdims=True)
         fits.append((pair[0] * pair[1]).sum() / max(np.sqrt(np.square(pair).sum((1, 2)).prod()), 1e-9))
     return float(SHARES[np.nanargmax(fits)]) if np.isfinite(fits).any() else float("nan")
@@ -183,22 +184,18 @@ def _share_of_way(
 
 def pose_adherence(frames: np.ndarray, request: GenerationRequest, labels: np.ndarray) -> float:
     """Share of the pose's strokes that lie on the generated subject; needs no truth but frame 0's labels.
+    What the subject has beside the strokes, `skeletons.skeleton_measures` tells.
 
     The subject is what differs from the background, which is frame 0 without its subject, moved by the
     camera. NaN where no stroke lies on known background or subject.
     """
     height, width = frames.shape[1:3]
-    subject = cv2.dilate((labels[0] > 0).astype(np.uint8), np.ones((5, 5), np.uint8))
-    background = cv2.inpaint(np.ascontiguousarray(frames[0]), subject, 3, cv2.INPAINT_TELEA)
-    camera = request.camera_motion
-    centre = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
+    background = without_subject(frames[0], labels[0])
+    camera = camera_of(request.camera_motion, len(frames))
     shares = []
     for index in range(1, len(frames)):
         stroke = draw_pose(request.pose, index, width, height) > 0
-        behind = background
-        if camera is not None:
-            moved = np.linalg.inv(centre) @ camera[index].astype(float) @ centre
-            behind = cv2.warpPerspective(background, moved, (width, height), borderMode=cv2.BORDER_REPLICATE)
+        behind = moved(background, camera[index])
         different = np.abs(frames[index].astype(np.float32) - behind).max(-1) > FOREGROUND
         different = cv2.dilate(different.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
         if stroke.any():

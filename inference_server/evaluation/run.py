@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from shared.engines import Guidance
+from shared.messages import GenerationRequest
 
 from ..datasets.examples import Example
 from ..datasets.release import Fit, ReleaseExample, to_example
@@ -29,6 +30,7 @@ from .metrics import (
 )
 from .networks import Features, VideoDistance, absent_measures, lpips
 from .parts import QUARTERS, Colour, Look, Texture, drift_by_quarter, mean_drift, part_drifts
+from .skeletons import skeleton_measures
 from .statistics import compare, mean_of
 
 Source = Callable[[Example | ReleaseExample], np.ndarray]
@@ -37,7 +39,11 @@ Source = Callable[[Example | ReleaseExample], np.ndarray]
 DRIFTS = ("part_colour_drift", "part_texture_drift", "part_feature_drift")
 QUARTER = ", quarter "
 """In the names of drifts by quarter of the clip, between the drift's and the quarter's number."""
-LESS_IS_BETTER = ("l1", "lpips", "fvd", *DRIFTS, "background_flow_error", "seconds")
+OF_PART = "part_pck, part "
+"""What the names of the shares of single parts begin with, before the limb's name."""
+SHOWN_PARTS = 24
+"""Rows of parts in the table, at most; all are in the JSON."""
+LESS_IS_BETTER = ("l1", "lpips", "fvd", *DRIFTS, "skeleton_chamfer", "background_flow_error", "seconds")
 BEST_AT_ONE = ("detail", "camera_share")
 
 
@@ -190,11 +196,23 @@ def measure(
     if with_lpips:
         measures["lpips"] = lpips(frames, truth)
     if isinstance(example, Example) and labels is not None:
-        measures["part_pck"] = part_pck(frames, truth, labels)
+        measures |= _part_measures(part_pck(frames, truth, labels), example.request)
+        measures |= skeleton_measures(frames, truth, example.request, labels)
         measures["pose_adherence"] = pose_adherence(frames, example.request, labels)
         measures |= background_flow(frames, example.request, labels)
         measures["camera_share"] = camera_share(frames, example.request, labels)
     return measures
+
+
+def _part_measures(hits: dict[int, np.ndarray], request: GenerationRequest) -> dict[str, float]:
+    """The share of all hits of `part_pck`, and that of each part by its limb's name."""
+    named: dict[str, list[np.ndarray]] = {}
+    for label, own in hits.items():
+        named.setdefault(request.pose.limbs[label - 1].name, []).append(own)
+    every = np.concatenate([*hits.values()]) if hits else np.array([np.nan])
+    return {"part_pck": float(every.mean())} | {
+        OF_PART + name: float(np.concatenate(own).mean()) for name, own in named.items()
+    }
 
 
 def summarise(rows: list[dict[str, dict[str, float]]], distance: VideoDistance | None = None) -> dict:
@@ -202,7 +220,10 @@ def summarise(rows: list[dict[str, dict[str, float]]], distance: VideoDistance |
     is one number for a source."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     measured = {
-        name: {key: np.array([row[name].get(key, np.nan) for row in rows]) for key in rows[0][name]}
+        name: {
+            key: np.array([row[name].get(key, np.nan) for row in rows])
+            for key in dict.fromkeys(key for row in rows for key in row[name])
+        }
         for name in names
     }
     first = names[0]
@@ -244,12 +265,23 @@ def _in_json(value: Any) -> Any:
 
 
 def table(summary: dict) -> str:
-    """The means as a Markdown table, a row for each source, and one of the drifts by quarter."""
+    """The means as a Markdown table, a row for each source, one of single parts, and one of the drifts by
+    quarter."""
     means = summary["measures"]
-    measures = [m for m in dict.fromkeys(m for of in means.values() for m in of) if QUARTER not in m]
+    every = dict.fromkeys(m for of in means.values() for m in of)
+    measures = [m for m in every if QUARTER not in m and not m.startswith(OF_PART)]
     lines = _lines(
         ["", *measures], [[name, *(figure(of.get(m)) for m in measures)] for name, of in means.items()]
     )
+    first = next(iter(means.values()))
+    parts = sorted(
+        (m for m in every if m.startswith(OF_PART)), key=lambda m: first[m]["mean"] if m in first else 1.0
+    )
+    if parts:
+        shown = parts[:SHOWN_PARTS]
+        lines += ["", f"PCK of single parts, the {len(shown)} worst of {len(parts)}:", ""]
+        rows = [[m.removeprefix(OF_PART), *(figure(of.get(m)) for of in means.values())] for m in shown]
+        lines += _lines(["", *means], rows)
     quarters = range(1, QUARTERS + 1)
     drifts = [
         [name, drift, *(figure(of.get(f"{drift}{QUARTER}{number}")) for number in quarters)]

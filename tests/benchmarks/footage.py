@@ -23,12 +23,14 @@ from scipy.spatial import KDTree
 from skimage.morphology import skeletonize
 
 from inference_server.datasets.dataset import read_video
+from inference_server.evaluation.skeletons import distances
 from inference_server.poseanything.conditioning.limbs.graph import trace_lines
+from inference_server.poseanything.conditioning.masks import size_of
 from inference_server.xpose.checks import ClipSettings, plan_video
 from inference_server.xpose.pipeline import Item, RunSettings, steps_of
 from inference_server.xpose.segments import segment_counts
 from inference_server.xpose.sheets import draw_segments
-from inference_server.xpose.skeletons.medial import MedialSkeletoniser, size_of
+from inference_server.xpose.skeletons.medial import MedialSkeletoniser
 from inference_server.xpose.stages import Clip, Subject, SubjectPrompt, Verdict
 from inference_server.xpose.subjects.flow import FlowSubjectFinder
 from shared.pose import PoseSequence
@@ -155,8 +157,9 @@ def deer(folder: Path) -> np.ndarray:
         own = _pixels(draw_pose(pose, frame, width, height) > 0)
         other, size = _pixels(lines), size_of(masks[frame])
         if len(own) and len(other):
-            there.append(KDTree(other).query(own)[0].mean() / size)
-            back.append(KDTree(own).query(other)[0].mean() / size)
+            to, of = distances(own, other)
+            there.append(to.mean() / size)
+            back.append(of.mean() / size)
         segments.append(len(trace_lines(lines, 26).curves))
     print(
         f"{len(frames)} frames; first: ours to the official {there[0]:.1%}, back {back[0]:.1%}; all:"

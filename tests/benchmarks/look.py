@@ -10,8 +10,10 @@ from __future__ import annotations
 import argparse
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt
 from skimage.morphology import skeletonize
+
+from inference_server.evaluation.skeletons import distances
+from inference_server.poseanything.conditioning.masks import size_of
 
 from ._footage import install, module
 from .truth import scenes
@@ -20,17 +22,13 @@ GLANCES = 5
 """Frames that are looked at of each clip."""
 
 
-def distances(pose, frame: int, mask: np.ndarray) -> tuple[float, float]:
+def strays(pose, frame: int, mask: np.ndarray) -> tuple[float, float]:
     """From strokes to the silhouette's middle line and back, as fractions of the subject's size."""
     from shared.raster import draw_pose
 
-    rows, columns = np.nonzero(mask)
-    size = float(np.hypot(np.ptp(rows), np.ptp(columns)))
     strokes = (draw_pose(pose, frame) > 0) & mask
-    middle = skeletonize(mask)
-    there = distance_transform_edt(~middle)[strokes].mean()
-    back = distance_transform_edt(~strokes)[middle].mean()
-    return there / size, back / size
+    there, back = distances(np.argwhere(strokes), np.argwhere(skeletonize(mask)))
+    return there.mean() / size_of(mask), back.mean() / size_of(mask)
 
 
 def main() -> None:
@@ -63,7 +61,7 @@ def main() -> None:
                 witness,
             )
             clip = run(steps)[0]
-            found = [distances(clip.pose, k, mask) for k, mask in enumerate(witness.labels > 0) if mask.any()]
+            found = [strays(clip.pose, k, mask) for k, mask in enumerate(witness.labels > 0) if mask.any()]
             there, back = np.mean(found, axis=0)
             row += f"{there:9.2%}{back:7.2%}"
         print(row, flush=True)

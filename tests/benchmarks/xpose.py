@@ -27,14 +27,15 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from scipy.spatial import KDTree
 
 from inference_server.datasets.dataset import read_examples
 from inference_server.datasets.examples import Example
-from inference_server.poseanything.conditioning.limbs.graph import resample, trace_lines
+from inference_server.evaluation.skeletons import SMALLEST, chamfer, points_of_pose
+from inference_server.poseanything.conditioning.limbs.graph import trace_lines
+from inference_server.poseanything.conditioning.masks import size_of
 from inference_server.synthesis.clips import ClipSettings, make_clip
 from inference_server.xpose.segments import segment_counts
-from inference_server.xpose.skeletons.medial import MedialSkeletoniser, size_of
+from inference_server.xpose.skeletons.medial import MedialSkeletoniser
 from inference_server.xpose.stages import Clip, Dropped, Subject, SubjectPrompt, Verdict
 from inference_server.xpose.subjects.first_frame import find_mask
 from inference_server.xpose.subjects.flow import FlowSubjectFinder
@@ -43,7 +44,6 @@ from shared.pose import PoseSequence
 from shared.raster import draw_pose
 
 FIRST_SEED = 900_000
-SPACING = 2.0
 MARGIN = 0.01
 
 
@@ -305,8 +305,8 @@ def measure(example: Example, say: Callable, seed: int, enlarge: int) -> dict[st
     return {
         "mask IoU": float(np.mean([iou(a, b) for a, b in zip(masks[seen], truth[seen])])),
         "mask IoU, first frame": iou(masks[0], truth[0]),
-        "chamfer, true masks": chamfer(from_truth, pose, truth),
-        "chamfer, masks found": chamfer(from_found, pose, truth),
+        "chamfer, true masks": mean_chamfer(from_truth, pose, truth),
+        "chamfer, masks found": mean_chamfer(from_found, pose, truth),
         "segments, the bones' own": float(bones),
         "segments found": float(np.median(segment_counts(from_found))),
         "frames with a skeleton": float((segment_counts(from_found) > 0)[seen].mean()),
@@ -315,34 +315,14 @@ def measure(example: Example, say: Callable, seed: int, enlarge: int) -> dict[st
     }
 
 
-def chamfer(found: PoseSequence, truth: PoseSequence, masks: np.ndarray) -> float:
-    """The mean over frames of the distance between two skeletons, as a share of the subject's size; half the
-    size where one of them is missing."""
+def mean_chamfer(found: PoseSequence, truth: PoseSequence, masks: np.ndarray) -> float:
+    """The mean over frames of the distance between two skeletons, as a share of the subject's size."""
     distances = []
     for frame, mask in enumerate(masks):
-        size = size_of(mask)
-        one, other = _points(found, frame), _points(truth, frame)
-        if size < 8 or not len(other):
-            continue
-        if not len(one):
-            distances.append(0.5)
-            continue
-        there, back = KDTree(other).query(one)[0].mean(), KDTree(one).query(other)[0].mean()
-        distances.append(float(there + back) / 2 / size)
+        size, bones = size_of(mask), points_of_pose(truth, frame)
+        if size >= SMALLEST and len(bones):
+            distances.append(chamfer(points_of_pose(found, frame), bones, size))
     return float(np.mean(distances)) if distances else 0.0
-
-
-def _points(pose: PoseSequence, frame: int) -> np.ndarray:
-    """[N, 2] points along the lines of a frame, those in the picture."""
-    points, lengths = pose.frame_points(frame)
-    lines = np.split(points[:, :2].astype(float), np.cumsum(lengths)[:-1])
-    lines = [line for line in lines if len(line) > 1]
-    dense = [
-        resample(line, int(np.linalg.norm(np.diff(line, axis=0), axis=1).sum() / SPACING) + 2)
-        for line in lines
-    ]
-    every = np.concatenate(dense) if dense else np.zeros((0, 2))
-    return every[((every >= 0) & (every < (pose.width, pose.height))).all(1)]
 
 
 if __name__ == "__main__":
