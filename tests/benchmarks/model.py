@@ -26,7 +26,7 @@ from inference_server.poseanything.models.transformer import (
     PoseAnythingTransformer3DModel,
 )
 from inference_server.poseanything.runtime.acceleration import compile_blocks
-from inference_server.poseanything.sampling.part_tracking import MATCHING_BLOCK
+from inference_server.poseanything.sampling.part_matching import MATCHING_BLOCK
 from tests.benchmarks.ptcm import flops, part_masks
 from tests.model.masked_part_attention import MaskedPartProcessor, MaskedParts
 

@@ -15,6 +15,7 @@ from .caching import MagCalibration, align_mag_cache, cache_config, cached
 from .guiders import Guider
 from .linear_guidance import LinearGuidance
 from .options import Settings
+from .part_matching import MATCHING_TIMESTEP
 from .part_tracking import TWO_PASS, PartTracker
 from .schedulers import schedule, set_timesteps
 
@@ -140,7 +141,7 @@ class Denoiser:
         it."""
         tracker, latents = self.tracker, self._begin()
         last = max(
-            index for index in range(self.num_steps) if index == 0 or tracker.tells(self.timestep(index))
+            index for index in range(self.num_steps) if index == 0 or self.timestep(index) > MATCHING_TIMESTEP
         )
         for index in range(last):
             latents = self._step(latents, index, self._predict(latents, index))

@@ -6,17 +6,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Executor
 
-import numpy as np
 import torch
 
 from ..conditioning.conditions import Conditions, LatentGrid
-from ..conditioning.parts import PartPlan, match_parts, parts_from_truth, plan_parts
+from ..conditioning.parts import PartPlan, parts_from_truth, plan_parts
 from ..models.transformer import FirstFrameAttention, PartTokens, PoseAnythingTransformer3DModel
+from .part_matching import MATCHING_TIMESTEP, PartMatcher
 
-MATCHING_BLOCK = 27
-MATCHING_TIMESTEP = 975
-"""At later steps, as in deeper blocks, attention spreads evenly and tells parts apart no more (paper, section
-C)."""
 TWO_PASS = ("two_pass", "release")
 
 
@@ -55,20 +51,19 @@ class PartTracker:
         executor: Executor,
         check: Callable[[], None] | None = None,
     ):
-        self._matching, self._batch_size = matching, batch_size
-        self._frames_per_latent = grid.frames_per_latent
         height, width = conditions.size
-        rows, self._columns = grid.tokens(height, width)
         config = transformer.config
-        self._beside_pose = config.pose_injection == "width"
-        self._block = min(MATCHING_BLOCK, config.num_layers - 1)
+        mode = matching if matching in ("paper", "release") else "assigned"
+        self._matcher = PartMatcher(config, grid.frames_per_latent, mode)
         self._parts: PartTokens | None = None
         self._plan: Callable[[], PartPlan] | None = None
         if not config.part_attention:
             return
         if conditions.part_maps is not None:
             maps, first = conditions.part_maps, conditions.first_part_map
-            self._set(*parts_from_truth(maps, rows, self._columns, first, grid.frames_per_latent))
+            known = parts_from_truth(maps, *grid.tokens(height, width), first, grid.frames_per_latent)
+            if known[0].size:
+                self._parts = self._matcher.tokens(*known, batch_size)
         else:
             images = {frame: conditions.pose_images[frame] for frame in conditions.pose_frames}
             self._plan = executor.submit(
@@ -97,39 +92,16 @@ class PartTracker:
             self._parts = self._parts.to(device)
         return self._parts
 
-    @staticmethod
-    def tells(timestep: float) -> bool:
-        """Whether attention at this timestep still tells parts apart."""
-        return timestep > MATCHING_TIMESTEP
-
     def recorder(self, timestep: float) -> FirstFrameAttention | None:
         """What is to record the attention of a step; None where it is of no use."""
-        if not self.tells(timestep) or not self.has_to_match:
+        if timestep <= MATCHING_TIMESTEP or not self.has_to_match:
             return None
-        rows = self._planned().rows
-        if self._beside_pose:
-            rows = rows // self._columns * 2 * self._columns + rows % self._columns
-        return FirstFrameAttention(
-            self._block, torch.from_numpy(rows), on="own_output" if self._matching == "release" else "input"
-        )
+        return self._matcher.recorder([self._planned()])
 
     def observe(self, recorder: FirstFrameAttention | None, final: bool = False) -> None:
         """Match the parts anew by what a step's recorder has; for the last time where this is `final`."""
         if recorder is None or recorder.weights is None:
             return
-        plan, weights = self._planned(), recorder.weights.cpu().numpy()
-        if self._beside_pose:
-            halves = weights.reshape(*weights.shape[:2], -1, 2, self._columns)
-            weights = halves[:, :, :, 0].reshape(*weights.shape[:2], -1)
-        mode = self._matching if self._matching in ("paper", "release") else "assigned"
-        matched = [match_parts(plan, sample, plan.rows, mode, self._frames_per_latent) for sample in weights]
-        self._set(np.stack([plan.first] * len(matched)), np.stack(matched))
+        self._parts = self._matcher.match([self._planned()], recorder.weights)
         if final:
             self._plan = None
-
-    def _set(self, first: np.ndarray, frames: np.ndarray) -> None:
-        if not first.size:
-            return
-        if self._beside_pose:
-            first, frames = (np.concatenate([part, np.zeros_like(part)], axis=-1) for part in (first, frames))
-        self._parts = PartTokens.from_masks(first, frames, self._batch_size)
