@@ -3,14 +3,28 @@ example."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
+from ..poseanything.conditioning.parts import PartPlan
+from ..poseanything.models.attention_recorder import FirstFrameAttention
 from ..poseanything.models.part_tokens import PartTokens
 from ..poseanything.models.transformer import PoseAnythingTransformer3DModel
+from ..poseanything.sampling.part_matching import MATCHING_TIMESTEP, PartMatcher
 
 NUM_TIMESTEPS = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class Unmatched:
+    """Parts of which nothing says where they are in later frames: for each example a plan, with as many parts
+    each, and the pixel frames to each latent frame after the first."""
+
+    plans: Sequence[PartPlan]
+    frames_per_latent: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,7 +34,8 @@ class Batch:
     clean: float32 `[B, C, F, h, w]`, latents of the answer; frame 0 is the first frame's. pose: the same of
     the pose images. draft: the same of the drafts, or None. text: `[B, T, text_dim]`. parts: tokens of the
     parts, or None.
-    weight: `[B, 1, F - 1, h, w]`, how much an error counts, or None.
+    weight: `[B, 1, F - 1, h, w]`, how much an error counts, or None. unmatched: parts that are to be matched
+    by the model first (`with_matched_parts`), or None.
     """
 
     clean: torch.Tensor
@@ -29,6 +44,7 @@ class Batch:
     draft: torch.Tensor | None = None
     parts: PartTokens | None = None
     weight: torch.Tensor | None = None
+    unmatched: Unmatched | None = None
 
 
 def sigmas(shift: float) -> torch.Tensor:
@@ -129,7 +145,12 @@ def start_latents(config, batch: Batch, generator: torch.Generator) -> torch.Ten
 
 
 def predict(
-    transformer, noisy: torch.Tensor, sigma: torch.Tensor, batch: Batch, held: torch.Tensor | None = None
+    transformer,
+    noisy: torch.Tensor,
+    sigma: torch.Tensor,
+    batch: Batch,
+    held: torch.Tensor | None = None,
+    recorder: FirstFrameAttention | None = None,
 ) -> torch.Tensor:
     """float32 `[B, C, F, h, w]`, what the network was trained to predict, from latents at the level `sigma`
     `[B]`; the frames that are `held`, bool `[B, F]`, are clean, and without it the first alone."""
@@ -138,14 +159,44 @@ def predict(
     timestep[:, 0] = 0
     if held is not None:
         timestep = timestep.masked_fill(held, 0)
-    predicted = transformer(noisy, timestep, batch.text, batch.pose, parts=batch.parts, return_dict=False)[
-        0
-    ].float()
+    predicted = transformer(
+        noisy,
+        timestep,
+        batch.text,
+        batch.pose,
+        parts=batch.parts,
+        attention_recorder=recorder,
+        return_dict=False,
+    )[0].float()
     if config.prediction_base == "first_frame":
         predicted = predicted + batch.clean[:, :, :1]
     elif config.prediction_base == "draft":
         predicted = predicted + batch.draft
     return predicted
+
+
+@torch.no_grad()
+def with_matched_parts(
+    transformer: PoseAnythingTransformer3DModel, batch: Batch, generator: torch.Generator
+) -> Batch:
+    """The batch with its unmatched parts matched as the pipeline matches them (Eq. 8), in one pass without
+    parts, where attention tells parts apart. Without any the pass is made all the same: processes that divide
+    a model must make the same ones."""
+    config, clean, unmatched = transformer.config, batch.clean, batch.unmatched
+    levels = sigmas(config.flow_shift).to(clean.device)
+    levels = levels[levels * NUM_TIMESTEPS > MATCHING_TIMESTEP]
+    sigma = levels[torch.randint(len(levels), (len(clean),), device=clean.device, generator=generator)]
+    noisy = torch.lerp(clean, start_latents(config, batch, generator), sigma.view(-1, 1, 1, 1, 1))
+    noisy[:, :, 0] = clean[:, :, 0]
+    if unmatched is None:
+        predict(transformer, noisy, sigma, batch)
+        return batch
+    matcher = PartMatcher(config, unmatched.frames_per_latent)
+    recorder = matcher.recorder(unmatched.plans)
+    predict(transformer, noisy, sigma, batch, recorder=recorder)
+    assert recorder.weights is not None
+    parts = matcher.match(unmatched.plans, recorder.weights).to(clean.device)
+    return dataclasses.replace(batch, parts=parts, unmatched=None)
 
 
 def clean_of(config, predicted: torch.Tensor, noisy: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ..poseanything.conditioning.parts import PartPlan
 from ..poseanything.models.linear_vae import AutoencoderLinear
 from ..poseanything.models.part_tokens import PartTokens
 from ..synthesis.pool import FRAMES_PER_LATENT, STRIDE, Pool, row_shapes
-from .objective import Batch
+from .objective import Batch, Unmatched
 from .settings import TrainingSettings
 from .sparse_poses import draw_poses
 
@@ -149,17 +150,17 @@ class PoolBatches:
         if by_camera.any() and len(filmed):  # of a camera that stands still there is little to learn
             index = np.where(by_camera, filmed[random.integers(len(filmed), size=size)], index)
         masks = settings.part_masks
-        known = random.random(size) < {"known": 1.0, "drawn": 0.0, "whole": 0.0}.get(masks, 0.5)
-        with_parts = masks != "none" and random.random() >= settings.part_dropout
+        known = random.random(size) < settings.known_share
         return self._make(
             index,
             flipped,
             colours,
             kept,
-            known if with_parts else None,
+            None if masks == "none" else known,
             weighted=True,
             whole=masks == "whole",
             by_camera=by_camera,
+            told_apart=masks != "attention",
         )
 
     def held_out_batch(
@@ -217,12 +218,20 @@ class PoolBatches:
         whole=False,
         still=False,
         by_camera=None,
+        told_apart=True,
     ) -> Batch:
         # The parts first: what follows only waits in the device's queue.
         poses = index if poses is None else poses
         by_camera = np.zeros(len(index), bool) if by_camera is None else by_camera
         told = kept & ~by_camera[:, None]
-        parts = None if known is None else self._parts(index, poses, flipped, told, known & ~by_camera, whole)
+        parts = unmatched = None
+        if known is not None:
+            masks = self._parts(index, poses, flipped, told, known & ~by_camera, whole)
+            if told_apart:
+                parts = self._indexed(*masks)
+            else:
+                plans = [PartPlan(first, dict(enumerate(later, 1))) for first, later in zip(*masks)]
+                unmatched = Unmatched(plans, frames_per_latent=1)  # a row has no masks of single frames
         where, posed, order = self._send(index), self._send(poses), self._send(colours)
         turn, kept = self._send(flipped), self._send(kept)
 
@@ -251,9 +260,9 @@ class PoolBatches:
                 share = F.avg_pool3d(subject[:, None], (FRAMES_PER_LATENT, STRIDE, STRIDE))
                 weight = 1 + self.settings.subject_weight * (2 * share).clamp(max=1)
         text = torch.zeros(len(index), 1, self.text_dim, device=self.device)
-        return Batch(clean, pose, text, draft, parts, weight)
+        return Batch(clean, pose, text, draft, parts, weight, unmatched)
 
-    def _parts(self, index, poses, flipped, kept, known, whole) -> PartTokens:
+    def _parts(self, index, poses, flipped, kept, known, whole) -> tuple[np.ndarray, np.ndarray]:
         first = self._masks["first_masks"][index]
         posed = kept[:, 1:].reshape(len(index), -1, FRAMES_PER_LATENT).any(2)[:, :, None, None, None]
         drawn = self._masks["drawn_masks"][poses] & posed
@@ -262,6 +271,9 @@ class PoolBatches:
             first, later = first.any(1, keepdims=True), later.any(2, keepdims=True)
         first = np.where(flipped[:, None, None, None], first[..., ::-1], first)
         later = np.where(flipped[:, None, None, None, None], later[..., ::-1], later)
+        return first, later
+
+    def _indexed(self, first: np.ndarray, later: np.ndarray) -> PartTokens:
         parts = PartTokens.from_masks(torch.from_numpy(first), torch.from_numpy(later))
         return _pinned(parts).to(self.device, non_blocking=True) if self.device.type == "cuda" else parts
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from ..poseanything.models.streaming_vae import decode_frames
-from .objective import sample
+from .objective import sample, with_matched_parts
 from .trainer import Batches, Trainer
 
 SHOWN = 4
@@ -33,6 +33,8 @@ class SampleSheets:
         distilled = model.config.distilled_timesteps is not None
         model.eval()
         with trainer.averaged(), accelerator.autocast():
+            if batch.unmatched is not None:
+                batch = with_matched_parts(model, batch, generator)
             made = sample(model, batch, model.config.num_inference_steps, generator, renoise=distilled)
         model.train()
         sheets = np.concatenate([self._pictures(latents) for latents in (batch.clean, batch.pose, made)], 1)

@@ -14,7 +14,7 @@ CHOICES = {
     "trainable": ("all", "part_attention", "lora"),
     "loss_weights": ("release", "uniform"),
     "mixed_precision": ("no", "bf16", "fp16"),
-    "part_masks": ("mixed", "known", "drawn", "whole", "none"),
+    "part_masks": ("mixed", "known", "drawn", "attention", "whole", "none"),
 }
 
 LIMITS: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
@@ -62,15 +62,17 @@ class TrainingSettings:
     loss_weights: over the timesteps, "release" or "uniform".
     start_share: share of the examples that are trained where the flow starts, for models of few steps.
     subject_weight: how much more an error counts on the subject.
-    pose_dropout, part_dropout, text_dropout: shares of the examples without the condition, for the guiders.
+    pose_dropout, text_dropout: shares of the examples without the condition, for the guiders.
+    part_dropout: share of the steps without parts.
     sparse_poses: share of the examples whose poses are thinned as in section F.
     camera_poses: share of the examples that have a rectangle moving with the background for their pose
         (section 4.3).
     held_share: share of the examples that go on from clean frames after the first, for checkpoints with
         `held_latents` in their configuration.
     part_masks: where the masks of later frames come from: "known" from the scene, "drawn" by the pose's
-        broad strokes, "mixed" either; "whole" takes the strokes of all parts for one part, "none" trains
-        without parts.
+        broad strokes, "mixed" either; "attention" has those of the strokes that the model itself takes for
+        the parts of frame 0, as the pipeline matches them, by one more pass a step, without gradient; "whole"
+        takes the strokes of all parts for one part, "none" trains without parts.
     distilled_steps: teach the checkpoint to do with so many steps (`distillation.py`); 0 trains it as it is.
     ema_decay: of the averaged weights that are exported.
     checkpoint_seconds: between two checkpoints; only the last two are kept.
@@ -127,6 +129,16 @@ class TrainingSettings:
             for name in names:
                 if not fits(getattr(self, name)):
                     raise TrainingError(f"The setting {name} is {getattr(self, name)}; it must be {limits}.")
+        if self.trainable == "part_attention" and (self.part_masks == "none" or self.part_dropout):
+            raise TrainingError(
+                "Part-aware attention alone is to be trained, and learns nothing without parts; set"
+                ' part_dropout to 0, and part_masks to another than "none".'
+            )
+
+    @property
+    def known_share(self) -> float:
+        """Share of the examples whose masks are the scene's and not the pose's strokes."""
+        return {"known": 1.0, "mixed": 0.5}.get(self.part_masks, 0.0)
 
     @property
     def frozen_in_half(self) -> bool:

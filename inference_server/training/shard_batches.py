@@ -32,11 +32,12 @@ from ..datasets.release import (
     read_rows,
     to_example,
 )
+from ..poseanything.conditioning.parts import PartPlan
 from ..poseanything.conditioning.parts.truth import cover_tokens, parts_from_truth
 from ..poseanything.models.part_tokens import PartTokens
 from ..poseanything.models.streaming_vae import encode_frames, to_video
 from ..synthesis.pool import LINE_WIDTH, camera_poses, draw_draft, strokes
-from .objective import Batch
+from .objective import Batch, Unmatched
 from .settings import TrainingSettings
 from .sparse_poses import draw_poses
 
@@ -255,22 +256,23 @@ class ShardBatches:
             weight = 1 + settings.subject_weight * (2 * share).clamp(max=1)
         prompts = ["" if random.random() < settings.text_dropout else r.prompt for r in requests]
         text = torch.cat([self._texts[prompt].padded() for prompt in prompts])
-        parts = None
-        if settings.part_masks != "none" and random.random() >= settings.part_dropout:
-            parts = self._parts(requests, told, clean.shape, random)
+        parts = unmatched = None
+        if settings.part_masks != "none":
+            found = self._parts(requests, told, clean.shape, random)
+            parts, unmatched = (None, found) if isinstance(found, Unmatched) else (found, None)
         batch = Batch(clean, pose, text, draft, parts, weight)
         moved = {
             field.name: value.to(self.cache.device)
             for field in dataclasses.fields(batch)
             if (value := getattr(batch, field.name)) is not None
         }
-        return Batch(**moved)
+        return Batch(**moved, unmatched=unmatched)
 
     @staticmethod
     def _stack(tensors: list[dict], name: str) -> torch.Tensor:
         return torch.stack([each[name] for each in tensors]).float()
 
-    def _parts(self, requests, told, shape, random: np.random.Generator) -> PartTokens | None:
+    def _parts(self, requests, told, shape, random: np.random.Generator) -> PartTokens | Unmatched | None:
         """The parts of each example as the settings have them, as many for each: those that it lacks are
         empty. Where no part maps are known, as of videos, the pose's strokes tell them.
 
@@ -278,9 +280,8 @@ class ShardBatches:
         """
         grid = shape[3] // self.patch_size[1], shape[4] // self.patch_size[2]
         group, masks, known = self.cache.vae.config.scale_factor_temporal, self.settings.part_masks, []
-        known_share = {"known": 1.0, "drawn": 0.0, "whole": 0.0}.get(masks, 0.5)
         for request, kept in zip(requests, told):
-            drawn = request.part_maps is None or random.random() >= known_share
+            drawn = request.part_maps is None or random.random() >= self.settings.known_share
             if request.part_maps is None:
                 first = strokes_of_parts(request, [0], grid)[0]
                 ids = np.flatnonzero(first.any((1, 2)))
@@ -290,22 +291,28 @@ class ShardBatches:
                 seen = request.part_maps[0] if request.first_labels is None else request.first_labels
                 ids = np.setdiff1d(lookup[seen], [0]) - 1
                 first, frames = parts_from_truth(lookup[request.part_maps], *grid, lookup[seen], group)
+            candidates = {}
             if kept is None:
                 frames = np.zeros_like(frames)
             elif drawn and len(ids):
-                later = strokes_of_parts(request, range(1, request.num_frames), grid)[:, ids]
+                later = strokes_of_parts(request, range(1, request.num_frames), grid)
                 later &= kept[1:, None, None, None]
+                candidates = dict(enumerate(later, 1))
+                later = later[:, ids]
                 frames = later.reshape(-1, group, *later.shape[1:]).any(1)
             if masks == "whole":
                 first, frames = first.any(0, keepdims=True), frames.any(1, keepdims=True)
-            known.append((first, frames))
-        count = max(len(first) for first, _ in known)
+            known.append((first, frames, candidates))
+        count = max(len(first) for first, *_ in known)
         if not count:
             return None
         firsts = np.zeros((len(known), count, *grid), bool)
         later = np.zeros((len(known), shape[2] - 1, count, *grid), bool)
-        for index, (first, frames) in enumerate(known):
+        for index, (first, frames, _) in enumerate(known):
             firsts[index, : len(first)], later[index, :, : len(first)] = first, frames
+        if masks == "attention":
+            plans = [PartPlan(first, candidates) for first, (*_, candidates) in zip(firsts, known)]
+            return Unmatched(plans, group)
         return PartTokens.from_masks(torch.from_numpy(firsts), torch.from_numpy(later))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import shutil
 import time
@@ -11,9 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import DistributedDataParallelKwargs, set_seed
 from diffusers.training_utils import EMAModel
 from peft import LoraConfig, get_peft_model_state_dict
 from safetensors import SafetensorError
@@ -24,7 +26,7 @@ from ..poseanything.checkpoints.lora import DECLARED
 from ..poseanything.models.transformer import TRAINED_WITH, PoseAnythingTransformer3DModel
 from .distillation import DistributionMatching, distilled_timesteps
 from .errors import TrainingError
-from .objective import Batch, Objective
+from .objective import Batch, Objective, with_matched_parts
 from .settings import TrainingSettings
 
 CHECKPOINTS_KEPT = 2
@@ -70,12 +72,15 @@ class Trainer:
         self.output, self.settings, self.batches = Path(output), settings, batches
         self.report, self.deadline, self.after_checkpoint = report, deadline, after_checkpoint
         self.output.mkdir(parents=True, exist_ok=True)
+        # A step without parts leaves part-aware attention without gradients.
+        parallel = DistributedDataParallelKwargs(find_unused_parameters=transformer.config.part_attention)
         self.accelerator = Accelerator(
             mixed_precision=settings.mixed_precision,
             gradient_accumulation_steps=settings.accumulation,
             log_with="tensorboard" if settings.tensorboard else None,
             project_dir=self.output,
             cpu=cpu,
+            kwargs_handlers=[parallel],
         )
         if settings.tensorboard:
             self.accelerator.init_trackers("training")
@@ -197,14 +202,23 @@ class Trainer:
         self.report({"note": f"The loss was no number; from step {self.step} on at half the learning rate."})
 
     def _batch(self, number: int) -> Batch:
-        number = number * self.accelerator.num_processes + self.accelerator.process_index
-        return self.batches.batch(number, self.batch_size)
+        own = number * self.accelerator.num_processes + self.accelerator.process_index
+        batch = self.batches.batch(own, self.batch_size)
+        # All processes go without parts at once: what one has no gradient of the others would wait for.
+        random = np.random.default_rng([self.settings.seed, number, 1])
+        if random.random() < self.settings.part_dropout:
+            batch = dataclasses.replace(batch, parts=None, unmatched=None)
+        return batch
 
     def _train(self, batch: Batch, progress: float) -> tuple[torch.Tensor, torch.Tensor]:
         settings = self.settings
         # Timesteps and noise go by the step's number, so that a run that was killed goes on exactly.
         rank = self.accelerator.process_index
-        self._generator.manual_seed((settings.seed * 1_000_003 + self.step) * 4096 + rank)
+        seed = (settings.seed * 1_000_003 + self.step) * 4096 + rank
+        if settings.part_masks == "attention" and self._any(batch.unmatched is not None)[0]:
+            with self.accelerator.autocast():
+                batch = with_matched_parts(self.model, batch, self._generator.manual_seed(seed))
+        self._generator.manual_seed(seed)  # the same whatever the masks
         warm = min(1.0, (self.step + 1) / max(settings.warmup_steps, 1))
         falling = min(1.0, (1 - progress) / settings.decay_share) if settings.decay_share else 1.0
         for optimizer in self.optimizers:

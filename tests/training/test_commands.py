@@ -161,17 +161,19 @@ def test_the_three_stages_follow_one_another(workshop, capsys):
     assert not np.array_equal(made, np.split(sheets[1], 3)[2]), "the weights have moved"
     mixed = 'stage = "mixed"' + RUN + f'checkpoint = "{workshop}/base/transformer"'
     assert main(command(workshop, "mixed", mixed)) == 0
-    parts = 'stage = "parts"' + RUN + f'checkpoint = "{workshop}/mixed/transformer"\n'
-    parts += '[transformer]\npart_attention = true\npart_attention_empty = "excluded"'
-    assert main(command(workshop, "parts", parts)) == 0
+    for masks in ("known", "attention"):
+        parts = f'stage = "parts"\npart_masks = "{masks}"' + RUN
+        parts += f'checkpoint = "{workshop}/mixed/transformer"\n'
+        parts += '[transformer]\npart_attention = true\npart_attention_empty = "excluded"'
+        assert main(command(workshop, masks, parts)) == 0
 
-    before, after = weights(workshop / "mixed"), weights(workshop / "parts")
-    added = after.keys() - before.keys()
-    assert added and all("part_attn" in name or "norm_part" in name for name in added)
-    assert all(torch.equal(before[name], after[name]) for name in before)  # all else is frozen
-    moved = [name for name in added if "to_out.0.weight" in name]
-    assert all(after[name].abs().max() > 0 for name in moved)  # masks were passed
-    assert load_transformer(workshop / "parts" / "transformer").config.part_attention
+        before, after = weights(workshop / "mixed"), weights(workshop / masks)
+        added = after.keys() - before.keys()
+        assert added and all("part_attn" in name or "norm_part" in name for name in added)
+        assert all(torch.equal(before[name], after[name]) for name in before)  # all else is frozen
+        moved = [name for name in added if "to_out.0.weight" in name]
+        assert all(after[name].abs().max() > 0 for name in moved)  # masks were passed
+        assert load_transformer(workshop / masks / "transformer").config.part_attention
 
 
 def test_a_bridge_from_drafts_that_is_killed_goes_on_bit_for_bit(workshop, tmp_path, capsys):
@@ -274,7 +276,7 @@ def losses(folder):
 def test_two_processes_train_one_model_whole_or_sharded(workshop):
     """Over gloo: data parallel, with each its share of the examples; and FSDP2, where the model itself is
     divided, which takes the same steps and goes on from a checkpoint bit for bit."""
-    settings = 'stage = "base"' + RUN + MODEL + "part_attention = false"
+    settings = 'stage = "base"\npart_masks = "attention"\npart_dropout = 0.5' + RUN + MODEL
     port, *others = free_ports(3)
     both = [*command(workshop, "pair", settings), "--", *command(workshop, "sharded", settings)]
     run_two(port, "-m", "tests.training.sharded_training", ",".join(others), str(FSDP2), *both)
@@ -325,6 +327,7 @@ def test_a_plain_wan_is_extended_and_gives_the_same_flow_at_first(workshop, tmp_
         ("steps = 0", "must be 1 or more"),
         ("learning_rate = -1.0", "must be more than 0"),
         ("pose_dropout = 7.0", "must be between 0 and 1"),
+        ('stage = "parts"\npart_dropout = 0.1', "set part_dropout to 0"),
         ("ema_decay = 1.0", "must be 0 or more and less than 1"),
         (MODEL + "part_attention = false", 'has no part-aware attention; choose "none"'),
     ],
