@@ -23,7 +23,12 @@ def end_with_parent() -> None:
 def end_with_stdin() -> None:
     """End this process as soon as its standard input closes, and leave Ctrl-C to its parent. The parent holds
     the other end of a pipe (`stdin=subprocess.PIPE`), which closes however it ends."""
-    _end_after(lambda: sys.stdin.buffer.raw.readall())
+
+    def wait() -> None:
+        while os.read(sys.stdin.fileno(), 4096):  # past the buffer, whose lock would hold up the exit
+            pass
+
+    _end_after(wait)
 
 
 def _end_after(wait: Callable[[], object]) -> None:
