@@ -305,7 +305,9 @@ class ShardBatches:
             known.append((first, frames, candidates))
         count = max(len(first) for first, *_ in known)
         if not count:
-            return None
+            if self.settings.trainable != "part_attention":
+                return None
+            count = 1  # an empty one, since the step is of nothing else
         firsts = np.zeros((len(known), count, *grid), bool)
         later = np.zeros((len(known), shape[2] - 1, count, *grid), bool)
         for index, (first, frames, _) in enumerate(known):

@@ -424,6 +424,22 @@ def test_of_videos_the_strokes_tell_the_parts(workshop, tmp_path):
     assert parts.first_masks.shape[1] > 1 and parts.first_masks.any() and parts.later_masks.any()
 
 
+def test_a_stage_of_parts_goes_on_over_examples_that_show_none(workshop, tmp_path):
+    with DatasetWriter(tmp_path / "set", "hidden") as writer:
+        for seed in range(2):
+            clip = make_clip(seed, ClipSettings(64, 64, 5))
+            nothing = {
+                name: np.zeros_like(getattr(clip.request, name)) for name in ("part_maps", "first_labels")
+            }
+            request = dataclasses.replace(clip.request, **nothing)
+            writer.add(dataclasses.replace(clip, request=request, labels=np.zeros_like(clip.labels)))
+    run = tmp_path / "parts.toml"
+    run.write_text('stage = "parts"\n' + RUN + MODEL + "part_attention = true\n")
+    words = ["train", str(run), "--data", str(tmp_path / "set"), "--split", "all", "--cpu"]
+    assert main([*words, "--vae", str(workshop / "vae"), "--output", str(tmp_path / "parts")]) == 0
+    assert len(weights(tmp_path / "parts"))
+
+
 def test_deepspeed_is_refused_before_anything_is_read(workshop, monkeypatch, capsys):
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")  # as its launcher does
     assert main(command(workshop, "deepspeed", MODEL)) == 1
