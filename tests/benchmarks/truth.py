@@ -149,7 +149,7 @@ def main() -> None:
         print(f"Fox.glb is not in {FOX.parent.parent.name}/{FOX.parent.name}: its three scenes are left out.")
     print("whole picture/subject in dB against Cycles; the first frame repeated in brackets")
     shares = "".join(f"{f'{share:.0%} of the clip':36}" for share in MEASURED)
-    print(f"{'':20}{shares}{' and '.join(engines)}")
+    print(f"{'':22}{shares}{' and '.join(engines)}")
     gains = []
     for scene in scenes(bpy, options.scenes):
         request, truth = shoot(bpy)
@@ -168,7 +168,7 @@ def main() -> None:
             cells = request.part_maps[index] > 0
             made = " ".join(decibels(frames[index], picture, cells) for frames in films.values())
             told.append(f"{made} ({decibels(films['draft'][0], picture, cells)})")
-        print(f"{scene:20}{''.join(f'{each:36}' for each in told)}{' '.join(seconds)}", flush=True)
+        print(f"{scene:22}{''.join(f'{each:36}' for each in told)}{' '.join(seconds)}", flush=True)
         if options.sheets:
             options.sheets.mkdir(parents=True, exist_ok=True)
             rows = [np.concatenate(list(truth.values()), 1)]
