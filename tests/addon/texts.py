@@ -31,6 +31,8 @@ SERVER = (
 )
 """Where sentences are formed that clients are told."""
 SERVER_COMMANDS = {
+    "inference_server/poseanything/checkpoints/conversion.py",
+    "inference_server/poseanything/checkpoints/extraction.py",
     "inference_server/poseanything/conditioning/files.py",
 }
 """What of these speaks to who runs commands."""

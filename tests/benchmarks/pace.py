@@ -36,6 +36,8 @@ from ._small_model import frames_of, small_engine
 
 FIRST_SEED = 960_000
 DRAWN, DRAFTED, STEPS, BATCH = 16, 4, 6, 8
+LONGEST = 1800.0
+"""Seconds that a command may take."""
 RENDERERS = ("workbench", "cycles")
 SEED = 7
 """Of the scenes: a snake's, which has no rig to be generated."""
@@ -74,7 +76,11 @@ def rendering(renderer: str, folder: Path) -> float:
     words += ["--seeds", SEED, SEED, "--subjects", "snake", "--renderer", renderer]
     script = ROOT / "blender_addon" / "examples" / "synthesise.py"
     told = subprocess.run(
-        [sys.executable, script, *map(str, words)], stdout=subprocess.PIPE, text=True, check=True
+        [sys.executable, script, *map(str, words)],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        timeout=LONGEST,
     ).stdout
     clips, seconds = re.search(rf"seed {SEED}, snake: (\d+) clips in ([\d.]+) s", told).groups()
     return float(seconds) / int(clips)
@@ -98,6 +104,7 @@ def command(words: list) -> None:
         check=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        timeout=LONGEST,
     )
 
 

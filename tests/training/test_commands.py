@@ -357,7 +357,9 @@ def test_a_full_disk_ends_training_in_a_sentence(workshop):
     words = command(workshop, "full", settings)
     script = "import resource, sys; from inference_server.cli import main;"
     script += "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); sys.exit(main(sys.argv[1:]))"
-    done = subprocess.run([sys.executable, "-c", script, *words], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script, *words], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE
+    )
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "The checkpoint of step 1 can't be written" in done.stderr and "free some space" in done.stderr
 
