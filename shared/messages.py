@@ -85,6 +85,8 @@ class GenerationRequest(Checked):
     """Everything an engine needs to make one clip.
 
     first_frame: PNG file, exactly `width` x `height`.
+    first_frame_in_pose: whether it was made of what the first pose is of, so that it shows the subject just
+        where that and the maps say. Where that is not known, as of a painted picture, it has to be looked at.
     pose: polylines of all `num_frames` frames; its canvas may have another size and is scaled to the clip's.
     pose_frames: the frames whose pose conditions the clip (paper section F); None means all. The others have
         no pose image.
@@ -132,6 +134,7 @@ class GenerationRequest(Checked):
     first_labels: np.ndarray | None = declare(
         Optional(Array("uint8", (None, None), MAX_PIXELS, compress=True)), None
     )
+    first_frame_in_pose: bool = declare(Flag(), False)
     part_maps: np.ndarray | None = declare(
         Optional(Array("uint8", (None, None, None), MAX_CLIP_PIXELS // 16, compress=True)), None
     )

@@ -217,6 +217,7 @@ def synthesise(bpy, arguments, subject: str, seed: int, folder: Path) -> int:
             height=height,
             view=view.SceneCamera(),
             first_frame=str(folder / f"{span.start:04d}.png"),
+            first_frame_in_pose=True,
             look=arguments.look,
         )
         witness = FullLabels()

@@ -98,7 +98,7 @@ def open_session(
         if known is not None and known.of == of:
             path.write_bytes(known.picture)
             options = export_options(context, settings, rehearsal, armatures, view, str(path), engine)
-            options = replace(options, alignment=Alignment())
+            options = replace(options, alignment=Alignment(), first_frame_in_pose=False)
         else:
             made = yield from make_first_frame(context, settings, rehearsal, view, Path(scratch), interactive)
             options = export_options(context, settings, rehearsal, armatures, view, made, engine)
@@ -113,6 +113,7 @@ def open_session(
         num_frames=rehearsal.num_frames,
         fps=rehearsal.fps,
         first_frame=clip.first_frame,
+        first_frame_in_pose=clip.first_frame_in_pose,
         pose=clip.pose,
         prompt=settings.prompt,
         negative_prompt=settings.negative_prompt,

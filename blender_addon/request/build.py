@@ -14,7 +14,7 @@ from ..shared.engines import EngineDescription, check_request
 from ..shared.messages import GenerationRequest
 from ..view import SceneCamera, Viewport
 from .export import Alignment, ExportedClip, ExportOptions
-from .first_frame import PICTURE, VIDEO
+from .first_frame import OF_NOW, PICTURE, VIDEO
 from .look import look_of
 from .range import ClipRange, pose_frames
 from .video import alignment_of as video_alignment
@@ -38,6 +38,7 @@ def export_options(
         height=clip_range.height,
         view=view,
         first_frame=first_frame,
+        first_frame_in_pose=settings.first_frame_source in OF_NOW,
         alignment=first_frame_alignment(context.scene, settings),
         pose_frames=pose_frames(context, settings, clip_range),
         look=look_of(settings, engine),
@@ -109,6 +110,7 @@ def _exported(clip: ExportedClip, clip_range: ClipRange, settings, engine: Engin
     """The fields of a request that come from the scene."""
     return {
         "first_frame": clip.first_frame,
+        "first_frame_in_pose": clip.first_frame_in_pose,
         "pose": clip.pose,
         "pose_frames": clip.pose_frames,
         "subject_mask": clip.subject_mask,

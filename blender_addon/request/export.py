@@ -68,10 +68,10 @@ class ExportOptions:
 
     `armatures` are armature objects, or empties that instance collections with armatures. `width` and
     `height` are the clip's size in pixels. `first_frame` is a picture's path, laid on the clip by
-    `alignment` (see `fit_picture`); when it is empty the scene is rendered. `pose_frames` are the clip frames
-    that carry a pose, None for all; they are handed on, polylines are exported for all frames.
-    `part_map_stride` is the side of a part map's cell in pixels, 2 or more. `look` is "bones" or "trained"
-    (see `rig.trained_look`).
+    `alignment` (see `fit_picture`); when it is empty the scene is rendered. `first_frame_in_pose` tells of
+    the picture what it tells in a request. `pose_frames` are the clip frames that carry a pose, None for all;
+    they are handed on, polylines are exported for all frames. `part_map_stride` is the side of a part map's
+    cell in pixels, 2 or more. `look` is "bones" or "trained" (see `rig.trained_look`).
     """
 
     armatures: tuple[bpy.types.Object, ...]
@@ -80,6 +80,7 @@ class ExportOptions:
     height: int
     view: SceneCamera | Viewport
     first_frame: str = ""
+    first_frame_in_pose: bool = False
     alignment: Alignment = Alignment()
     pose_frames: tuple[int, ...] | None = None
     part_map_stride: int = 8
@@ -113,6 +114,7 @@ class ExportedClip:
 
     pose: PoseSequence
     first_frame: bytes
+    first_frame_in_pose: bool
     subject_mask: np.ndarray | None
     first_labels: np.ndarray | None
     part_maps: np.ndarray | None
@@ -301,6 +303,7 @@ class _Export:
         return ExportedClip(
             pose=pose,
             first_frame=first_frame,
+            first_frame_in_pose=options.first_frame_in_pose or self._given is None,
             **vars(maps),
             backdrop=backdrop,
             camera_motion=motion,

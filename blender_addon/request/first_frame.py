@@ -27,6 +27,8 @@ from .view import find_viewport
 
 RENDER, VIEWPORT, LAST_RENDER, PICTURE = "RENDER", "VIEWPORT", "LAST_RENDER", "PICTURE"
 VIDEO = "VIDEO"
+OF_NOW = RENDER, VIEWPORT, VIDEO
+"""Sources that show the clip's first frame as it is. Since the last render the rig may have moved."""
 MOST_OF_VIDEO = 2048
 """Pixels of the longer side of a video's frame."""
 

@@ -206,6 +206,7 @@ def export_video(
     return ExportedClip(
         pose=pose,
         first_frame=first,
+        first_frame_in_pose=options.first_frame_in_pose,
         subject_mask=mask if mask is not None and mask.any() else None,
         first_labels=None,
         part_maps=None,

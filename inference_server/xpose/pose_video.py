@@ -149,6 +149,7 @@ def make_request(
         num_frames=len(clip.frames),
         fps=clip.fps,
         first_frame=encode_png(first),
+        first_frame_in_pose=picture is None,
         pose=pose,
         prompt=prompt,
         pose_frames=None if counts.all() else tuple(int(frame) for frame in np.nonzero(counts)[0]),

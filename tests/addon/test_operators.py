@@ -47,6 +47,7 @@ def test_request_holds_what_the_settings_say(shot, served, sent):
     assert (request.width, request.height) == (128, 72) == (request.pose.width, request.pose.height)
     assert request.engine == "draft" and request.guidance.guider == "none"
     assert request.first_labels.shape == (72, 128) and len(request.part_maps) == 6
+    assert request.first_frame_in_pose, "it was rendered just now"
     assert span(strip_of(newest_job())) == (5, 17), "as long as the range, whatever the step"
 
 

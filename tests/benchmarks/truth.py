@@ -79,7 +79,7 @@ def shoot(bpy):
     limbs = tuple(Limb(limb.name, limb.part, limb.subject) for limb in pose.limbs)
     arrays = (pose.points, pose.lengths, pose.owners, pose.offsets)
     maps = ("first_labels", "part_maps", "shadow_maps", "surface_flow", "light_maps")
-    fields = ("first_frame", "subject_mask", *maps, "camera_motion")
+    fields = ("first_frame", "first_frame_in_pose", "subject_mask", *maps, "camera_motion")
     request = GenerationRequest(
         job="truth",
         engine="draft",

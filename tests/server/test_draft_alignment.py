@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -34,6 +36,24 @@ def test_the_subject_is_found_beside_its_pose_and_comes_to_it(x, y, scale):
     )
     colour = np.abs(frames[-1].astype(int) - truth).mean(axis=2)[shown > 0]
     assert np.median(colour) < 30 and (colour > 60).mean() < 0.2
+
+
+def test_a_picture_of_the_first_pose_itself_is_not_looked_for():
+    """A subject that hardly stands out beside something that does, as a lamp before a wall of books."""
+    _, first, labels = figure(90)
+    *_, label = figure(109)
+    poses = [figure(90 + step)[0] for step in range(20)]
+    y, x = np.mgrid[: first.shape[0], : first.shape[1]]
+    books = np.where((x // 9 + y // 7) % 2 > 0, 250, 5).astype(np.uint8)[..., None].repeat(3, 2)
+    wall = np.where(labels[..., None] > 0, (0.06 * first + 110).astype(np.uint8), 118)
+    busy = np.where((x > 0.7 * first.shape[1])[..., None], books, wall).astype(np.uint8)
+    request = ask(busy, pose_of(WALKER, poses), first_labels=labels)
+    frames, note = shoot(request)
+    assert "does not show the subject in the first pose" in note and (frames[-1] == busy).all()
+    frames, note = shoot(dataclasses.replace(request, first_frame_in_pose=True))
+    assert "first pose" not in note
+    moved = (labels > 0) & (label == 0)
+    assert np.abs(frames[-1][moved].astype(int) - busy[moved]).mean() > 2
 
 
 @pytest.mark.parametrize("flow", [False, True])

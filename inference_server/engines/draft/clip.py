@@ -85,7 +85,7 @@ class Clip:
         known = [each for each in (request.first_labels, request.subject_mask) if each is not None]
         if not owners.any():
             return None, owners
-        if self.tracks.rest or not any(each.any() for each in known):
+        if request.first_frame_in_pose or self.tracks.rest or not any(each.any() for each in known):
             self.surface = self._flowing(owners, self.image)
             return None, owners
         alignment = find_alignment(self.image, owners > 0)
