@@ -10,8 +10,8 @@ each renderer with its five clips; trained on by `train` with the recipes of the
 noise at 128x96, 17 frames, in its own steps and with its student of four. In the last column how many clips
 are drawn meanwhile.
 
-Left out: EEVEE, which without a card takes a minute a frame; several processes, of which each adds a core's
-worth; what a card does.
+Left out: EEVEE, which without a card takes up to a minute a frame; several processes, of which each adds a
+core's worth; what a card does.
 """
 
 from __future__ import annotations
