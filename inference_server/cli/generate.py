@@ -328,18 +328,18 @@ def _request_of_video(
 
 def _poses_from(server: Remote, request: PoseRequest) -> FoundPoses:
     """What a server finds, telling how far it is. Raises `RemoteError` with its reason where it can't."""
-    tell = _Teller()
-    for event in server.make([request]):
-        if isinstance(event, Progress):
-            tell(event)
+    with _Teller() as teller:
+        for event in server.make([request]):
+            if isinstance(event, Progress):
+                teller.tell(event)
     assert isinstance(event, FoundPoses)
     return event
 
 
 def _on_server(args: argparse.Namespace) -> int:
     """Have a server make the clip, or one for each of several seeds."""
-    started, tell = time.monotonic(), _Teller()
-    with connect(args.server) as server, ExitStack() as clips:
+    started = time.monotonic()
+    with connect(args.server) as server, ExitStack() as clips, _Teller() as teller:
         offered = server.welcome.engines
         request = read_request(args.request) if args.request else None
         name = args.engine or (request.engine if request else "")
@@ -375,7 +375,7 @@ def _on_server(args: argparse.Namespace) -> int:
                 if isinstance(event, Frame):
                     writers[event.job](picture_of(event))
                 elif isinstance(event, Progress) and args.samples == 1:
-                    tell(event)
+                    teller.tell(event)
                 elif isinstance(event, Done):
                     open_clips[event.job].close()  # whatever becomes of the others
                     seconds = time.monotonic() - started
@@ -496,8 +496,7 @@ def _after_loading(engine, generate) -> Iterator:
 
 def _write(output: Path, fps: float, events: Iterator) -> object:
     """Write the pictures, telling how far it is; returns the engine's note."""
-    tell = _Teller()
-    with open_output(output, fps) as write:
+    with open_output(output, fps) as write, _Teller() as teller:
         while True:
             try:
                 event = next(events)
@@ -506,19 +505,20 @@ def _write(output: Path, fps: float, events: Iterator) -> object:
             if isinstance(event, Picture):
                 write(event.image)
             elif isinstance(event, Progress):
-                tell(event)
+                teller.tell(event)
 
 
-class _Teller:
+class _Teller(ProgressLine):
     """Progress on standard output, with the time that is left."""
 
     def __init__(self):
-        self._time_left, self._line = TimeLeft(), ProgressLine(sys.stdout)
+        super().__init__(sys.stdout)
+        self._time_left = TimeLeft()
 
-    def __call__(self, progress: Progress) -> None:
+    def tell(self, progress: Progress) -> None:
         seconds = self._time_left(progress, time.monotonic())
         ends = progress.step == progress.total
         left = "" if seconds is None or ends else f", {seconds:.0f} s left"
-        self._line(f"{progress.stage} {progress.step}/{progress.total}{left} {progress.note}".rstrip())
+        self(f"{progress.stage} {progress.step}/{progress.total}{left} {progress.note}".rstrip())
         if ends:
-            self._line.done()
+            self.done()

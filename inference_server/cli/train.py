@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         return 1
     except (OSError, SafetensorError) as error:  # of a full disk, most of all
         print(
-            f"\nThe run was stopped ({error}); free some space on the disk of {args.output} and run again: it"
+            f"The run was stopped ({error}); free some space on the disk of {args.output} and run again: it"
             " goes on from the last whole checkpoint.",
             file=sys.stderr,
         )

@@ -48,3 +48,11 @@ def test_nothing_is_told_where_nothing_was_done(kind):
 def test_what_is_left_is_told_in_hours_from_an_hour_on():
     times = {0: "0:00", 59.9: "0:59", 3599: "59:59", 3600: "1:00:00", 36_000 + 61: "10:01:01"}
     assert {seconds: progress_line.clock(seconds) for seconds in times} == times
+
+
+def test_an_error_does_not_go_on_in_the_line():
+    stream = Terminal()
+    with pytest.raises(ValueError), ProgressLine(stream) as line:
+        line("1 of 3")
+        raise ValueError
+    assert stream.getvalue().endswith("1 of 3\n")
