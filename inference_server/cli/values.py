@@ -9,8 +9,6 @@ from typing import Any
 from shared.engines import EngineDescription, OptionDescription
 from shared.schema import MessageError
 
-LOSSLESS = 101
-"""The quality of pictures without loss, as OpenCV has it of WebP."""
 _FLAGS = {
     "true": True,
     "yes": True,
@@ -49,6 +47,8 @@ def count(text: str) -> int:
 
 def quality(text: str) -> int:
     """Of pictures, as argparse takes a type."""
+    from ..datasets.dataset import LOSSLESS
+
     if not text.isdecimal() or not 1 <= int(text) <= LOSSLESS:
         raise argparse.ArgumentTypeError(f"{text} is no quality from 1 to 100, or {LOSSLESS} for lossless")
     return int(text)
