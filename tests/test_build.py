@@ -410,6 +410,12 @@ IGNORING = ["sh", "-c", 'trap "" INT TERM; exec "$@"', "sh"]
 AS_ON_WINDOWS = "import build, sys; build.CAN_EXEC = False; sys.argv[1:] = sys.argv[2:]; build.main()"
 
 
+def kill(*processes: int) -> None:
+    """Those that are still alive."""
+    for process in filter(alive, processes):
+        os.kill(process, signal.SIGKILL)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the processes from /proc")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
 @pytest.mark.parametrize(
@@ -431,8 +437,7 @@ def test_a_server_ends_with_the_command_that_started_it(command, number):
             for process in family:
                 wait_for_end(process)
         finally:
-            for process in filter(alive, {started.pid, *family}):
-                os.kill(process, signal.SIGKILL)
+            kill(started.pid, *family)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the processes from /proc")
@@ -454,8 +459,7 @@ def test_whoever_renders_ends_with_the_command_that_started_them(number):
             for process in family:
                 wait_for_end(process)
         finally:
-            for process in filter(alive, {started.pid, *family}):
-                os.kill(process, signal.SIGKILL)
+            kill(started.pid, *family)
 
 
 # --- the extension ---

@@ -3,7 +3,6 @@ installed extension."""
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -16,7 +15,7 @@ import numpy as np
 
 from inference_server.engines.base import Engine, Picture
 from shared.messages import EngineDescription
-from tests.server.processes import Output
+from tests.server.processes import Output, start_server
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = "bl_ext.user_default.poseanything_bridge"
@@ -61,15 +60,7 @@ class Server:
 
     def __enter__(self) -> Server:
         settings = {"address": "tcp://127.0.0.1:0", "engines": {"footage": f"{__name__}:Footage"}}
-        command = [sys.executable, "-m", "tests.server.serve", json.dumps(settings)]
-        self._process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
+        self._process = start_server(settings)
         self.address = Output(self._process.stdout).line("listening on ").split()[-1]
         return self
 

@@ -47,7 +47,7 @@ from tests.server import test_hostile
 from tests.server.any_order import AnyOrder
 from tests.server.client import ROOT, Client, ServerProcess, memory, most_memory, request
 from tests.server.engines import ENGINES
-from tests.server.processes import Output, alive
+from tests.server.processes import Output, alive, start_server
 
 from . import _footage
 
@@ -205,16 +205,8 @@ def kill_at_start(kills: int) -> Result:
             server.process.kill()
             server.wait()
         order = {"address": "tcp://127.0.0.1:0", "engines": ENGINES, "jobs": folder}
-        command = [sys.executable, "-m", "tests.server.serve", json.dumps(order)]
         killed: set[int] = set()
-        process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
+        process = start_server(order)
         try:
             while len(killed) < kills:
                 children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
 from typing import TextIO
 
+ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 60.0
 """Seconds after which a test that waits for another process gives up."""
+
+
+def start_server(settings: dict) -> subprocess.Popen:
+    """The server as `tests.server.serve` makes it of the settings, in a process of its own, which says on its
+    standard output where it listens and ends with its standard input."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.server.serve", json.dumps(settings)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
 
 
 class Output:

@@ -23,7 +23,6 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("accelerate")
 pytest.importorskip("tensorboardX")
 
-from accelerate.state import AcceleratorState  # noqa: E402
 from diffusers import WanTransformer3DModel  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 from tensorboardX.proto.event_pb2 import Event  # noqa: E402
@@ -74,12 +73,9 @@ checkpoint_seconds = 0.0
 
 
 @pytest.fixture(autouse=True)
-def fresh_accelerate():
-    """accelerate takes the precision of a process's first trainer for that of all."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    torch.set_num_threads(1)  # as of the processes that are started: sums depend on it
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+def one_thread(fresh_accelerate):
+    """As of the processes that are started: sums depend on it."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,6 @@ pytest.importorskip("webdataset")
 torch = pytest.importorskip("torch")
 pytest.importorskip("accelerate")
 
-from accelerate.state import AcceleratorState  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
 from inference_server.cli import main  # noqa: E402
@@ -33,6 +32,8 @@ from inference_server.synthesis.clips import ClipSettings, make_clip  # noqa: E4
 from inference_server.training.settings import TrainingSettings  # noqa: E402
 from inference_server.training.shard_batches import LatentCache, ShardBatches, no_text  # noqa: E402
 from shared.raster import condition_images  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
 FIT = Fit(LatentGrid(8, 4, 1))
 MODEL = """
@@ -59,14 +60,6 @@ learning_rate = 0.003
 batch_size = 2
 checkpoint_seconds = 1000.0
 """
-
-
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    """accelerate takes the precision of a process's first trainer for that of all."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(scope="module")
